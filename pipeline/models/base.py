@@ -1,0 +1,75 @@
+"""What a model looks like to a stage: plain arrays in, plain arrays out, many items per call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
+"""uint8 (n, height, width, 3) RGB, or a list of (height, width, 3) where sizes differ (folders of images)."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a model runs and how much of the machine it may take."""
+
+    kind: str = "cpu"
+    """"cpu", "cuda" or "tensorrt"."""
+    index: int = 0
+    """Ordinal among the visible CUDA devices."""
+    threads: int = 1
+    """Intra-op threads of one inference session on a CPU."""
+    memory_bytes: int | None = None
+    """Most GPU memory that this process's sessions may take; None for no limit."""
+    batch_memory_bytes: int = 512 << 20
+    """Most memory that the activations of one batch should take; bounds sub-batches within a chunk."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Faces of n_frames frames, in frame order; within a frame by confidence (descending), then x, then y."""
+
+    frame: npt.NDArray[np.int64]
+    """int64 (n,): index into the frames that were given, ascending."""
+    box: npt.NDArray[np.float32]
+    """float32 (n, 4): x, y, w, h in pixels of the frame, x right, y down; may reach beyond the frame."""
+    landmarks: npt.NDArray[np.float32]
+    """float32 (n, 5, 2): right eye, left eye, nose, right and left mouth corner (the person's own right and
+    left, so the right eye is the leftmost in the picture), x, y in pixels; NaN where the detector gives none."""
+    confidence: npt.NDArray[np.float32]
+    """float32 (n,): score of the detector, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a run store records of a model. Cheap to get: no session is made for it."""
+
+    name: str
+    weights_sha256: str
+    licence: str
+    runtime: str
+    """For example "onnxruntime 1.23.0"."""
+
+
+class Detector(Protocol):
+    """Finds faces in frames. Thread-safe."""
+
+    def detect(self, frames_rgb: Frames) -> Faces: ...
+
+
+class Embedder(Protocol):
+    """Turns aligned chips into vectors. Thread-safe."""
+
+    dimension: int
+
+    def chips(self, frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.uint8]:
+        """uint8 (n, side, side, 3) RGB: each face warped onto the chip that this network was trained on."""
+        ...
+
+    def embed(self, chips_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """float32 (n, dimension), as the network gives it, not normalised by us."""
+        ...

@@ -1,0 +1,93 @@
+"""The stage interface: one operation on one chunk. A stage never knows where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.models.base import Device, ModelInfo
+
+
+class StageOptions(BaseModel):
+    """Base of a stage's options: the one source of validation, flags, help and defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Array:
+    """An output array that a stage declares."""
+
+    name: str
+    dims: tuple[str, ...]
+    """First "frame" or "face" (one row per item of the chunk), then names for the trailing dimensions."""
+    dtype: str
+    shape: tuple[int, ...] = ()
+    """Sizes of the trailing dimensions; len(shape) == len(dims) - 1."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """Units, class names, description: stored as attributes of the array."""
+
+    def __post_init__(self) -> None:
+        if not self.dims or len(self.shape) != len(self.dims) - 1:
+            raise ValueError(f"array {self.name!r}: dims {self.dims} need {len(self.dims) - 1} sizes, not {self.shape}")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a stage sees: the sampled frames of one chunk and the arrays made of them so far."""
+
+    input_name: str
+    index: int
+    frame: np.ndarray
+    """int64 (n,): rank of each sampled frame in presentation order, from 0."""
+    time_seconds: np.ndarray
+    """float64 (n,): presentation time of each sampled frame."""
+    decoded: np.ndarray
+    """bool (n,): false where the frame could not be read; its pixels are then zero."""
+    arrays: dict[str, np.ndarray]
+    """What the stage named in `needs`, and what else is at hand, by array name."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    @property
+    def frames_rgb(self) -> np.ndarray:
+        """uint8 (n, height, width, 3): upright frames. Only for stages that list it in `needs`."""
+        return self.arrays["frames_rgb"]
+
+    @property
+    def face_frame(self) -> np.ndarray:
+        """int64 (n_faces,): index of each face's frame within this chunk."""
+        return np.repeat(np.arange(len(self.frame)), self.arrays["n_faces"])
+
+
+class Stage:
+    """One operation. Subclass it in your own module and name it in YAML as `package.module:Class`.
+
+    `needs` names arrays that other stages make, or "frames_rgb". `outputs` may be a property where
+    it depends on options. `version` enters the resume key: raise it when results change.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    slot: ClassVar[Literal["cpu", "gpu"]] = "cpu"
+    scope: ClassVar[Literal["chunk", "input"]] = "chunk"
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[StageOptions]] = StageOptions
+    outputs: tuple[Array, ...] = ()
+
+    def __init__(self, options: StageOptions) -> None:
+        self.options: Any = options
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The models this stage uses; their weights' hashes enter the resume key. Makes no session."""
+        return ()
+
+    def load(self, device: Device) -> None:
+        """Make models ready; called once per worker, under a lock, before the first `run`."""
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Return every declared output array, one row per frame or face of the chunk, in order."""
+        raise NotImplementedError
