@@ -1,4 +1,4 @@
-"""Reading a run: `pipeline.open(OUT)`. Complete inputs and running ones look alike; nothing is executed or unpickled."""
+"""Reading a run, `pipeline.open(OUT)`, complete or running, both alike. Nothing is executed or unpickled."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
-from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, STRING, read_chunk
+from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, read_chunk
 from pipeline.store.nodes import NODE_FILE, chunk_folder
-from pipeline.store.run import VOID_CHUNKS, InputStore, list_inputs, require_store
+from pipeline.store.run import InputStore, list_inputs, require_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,29 +76,32 @@ class RunInput:
         stages = self.attributes.get("stages", {})
         return {name for name, stage in stages.items() if stage.get("state") != "complete"}
 
-    @cached_property
+    @property
     def _is_finished(self) -> bool:
         return self.complete and not self._pending
 
-    def _is_done(self, record: dict[str, Any]) -> bool:
-        return record.get("state") == "ok" and self._pending <= record.get("stages", {}).keys()
-
     @property
     def _done(self) -> list[tuple[int, dict[str, Any]]]:
-        """Chunks whose arrays can be read, in order."""
+        """Chunks that are done with every stage, in order."""
+        pending = self._pending
+        records = self._records.items()
+        return [(k, rec) for k, rec in records if rec.get("state") == "ok" and pending <= rec.get("stages", {}).keys()]
+
+    @property
+    def _readable(self) -> list[tuple[int, dict[str, Any]]]:
+        """Chunks that have arrays, in order: while a stage is being added, those of the stages before it too."""
         return [(index, record) for index, record in self._records.items() if record.get("arrays")]
 
     @property
     def chunks(self) -> dict[str, int]:
         """Chunks `total`, `done`, `failed`; of the stages that are not complete where some are."""
-        if self.complete and not self._pending:
+        if self._is_finished:
             stored: dict[str, int] = self.attributes["chunks"]
             return dict(stored)
         states = [record.get("state") for record in self._records.values()]
-        done = sum(self._is_done(record) for record in self._records.values())
         length = int(self.attributes.get("chunk_frames") or 0)
         total = -(-self.frames_total // length) if length else len(states)
-        return {"total": max(total, len(states)), "done": done, "failed": states.count("failed")}
+        return {"total": max(total, len(states)), "done": len(self._done), "failed": states.count("failed")}
 
     @property
     def frames_total(self) -> int:
@@ -111,9 +114,9 @@ class RunInput:
     @property
     def frames_done(self) -> int:
         """Sampled frames whose chunks are done with every stage."""
-        if self.complete and not self._pending:
+        if self._is_finished:
             return self.frames_total
-        return sum(self._chunk_frames(index, rec) for index, rec in self._records.items() if self._is_done(rec))
+        return sum(self._chunk_frames(index, record) for index, record in self._done)
 
     def _chunk_frames(self, index: int, record: dict[str, Any]) -> int:
         described = record.get("arrays", {}).get("frame")
@@ -125,7 +128,7 @@ class RunInput:
     @property
     def done_share(self) -> float:
         """Share of the sampled frames that is done, 0 to 1."""
-        if self.complete and not self._pending:
+        if self._is_finished:
             return 1.0
         return self.frames_done / self.frames_total if self.frames_total else 0.0
 
@@ -150,12 +153,14 @@ class RunInput:
         """What can be read, by name: dims, dtype, sizes of trailing dimensions, attributes (units, class names)."""
         if self.complete:
             return {name: _declared(name, content) for name, content in self._group.arrays.items()}
-        if not self._done:
+        if not self._readable:
             return {}
-        index, record = self._done[0]
+        # Only what every readable chunk has: so rows of all arrays belong together at any moment.
+        common = set.intersection(*(set(record["arrays"]) for _, record in self._readable))
+        index, record = self._readable[0]
         folder = chunk_folder(self._store.path, self.name, index)
         found = {}
-        for name in record["arrays"]:
+        for name in (name for name in record["arrays"] if name in common):
             found[name] = _declared(name, _node(f"{folder}/{name}"))
             dim = next((dim for dim, count in COUNT_OF.items() if count == name), None)
             if dim is not None:
@@ -194,7 +199,9 @@ class RunInput:
             if name == f"{dim}_frame":
                 counts = self._concatenated(count)
                 return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        pieces = [read_chunk(self._store.path, self.name, index, [name], record)[name] for index, record in self._done]
+        pieces = [
+            read_chunk(self._store.path, self.name, index, [name], record)[name] for index, record in self._readable
+        ]
         return np.concatenate(pieces)
 
 
@@ -260,10 +267,10 @@ class Run:
         names = [item.name for item in chosen]
         tables = []
         for code, item in enumerate(chosen):
-            table = pd.DataFrame(columns(item))
-            codes = np.full(len(table), code)
-            table.insert(0, "input", pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object)))
-            tables.append(table)
+            found = columns(item)
+            codes = np.full(len(found["frame"]), code)
+            label = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
+            tables.append(pd.DataFrame({"input": label, **found}))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"input": []})
 
 
