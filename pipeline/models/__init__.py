@@ -5,11 +5,11 @@ Nothing heavy is imported, and no weights are read, before a model is created.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Detector, Device, Embedder, Faces, Frames, ModelInfo
+from pipeline.names import unknown
 
 __all__ = [
     "Detector",
@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "detector_names",
     "embedder_names",
+    "embedding_dimension",
 ]
 
 ALIGNMENTS = ("native", "deepface")
@@ -71,6 +72,14 @@ def create_embedder(name: str, device: Device, align: str = "native") -> Embedde
     return DlibEmbedder(device)
 
 
+def embedding_dimension(name: str) -> int:
+    """Components of an embedder's vectors; makes no session. Raises ModelError for an unknown name."""
+    _check_name("embedder", name, embedder_names())
+    from pipeline.models import dlib_resnet
+
+    return dlib_resnet.DIMENSION
+
+
 def describe(name: str) -> ModelInfo:
     """Facts of a detector or embedder: reads its weights once for their hash, makes no session.
 
@@ -87,9 +96,5 @@ def describe(name: str) -> ModelInfo:
 
 
 def _check_name(kind: str, name: str, valid: Sequence[str]) -> None:
-    if name in valid:
-        return
-    by_lower = {choice.lower(): choice for choice in valid}
-    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ""
-    raise ModelError(f"unknown {kind} {name!r}{hint} (there are: {', '.join(valid)})")
+    if name not in valid:
+        raise ModelError(unknown(kind, name, valid))

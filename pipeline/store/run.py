@@ -246,9 +246,12 @@ class RunStore:
 
     def set_workflow(self, workflow: dict[str, Any], models: Sequence[dict[str, Any]]) -> None:
         """Store the resolved workflow and the models' facts. Raises StoreError."""
-        with self.changing(), disk_errors(f"write the workflow to {self.path}"):
-            attributes = {**self.attributes, "workflow": workflow, "models": list(models), "reelgraph": version()}
-            write_group(self.path, Group(attributes))
+        self.update(workflow=workflow, models=list(models), reelgraph=version())
+
+    def update(self, **attributes: Any) -> None:
+        """Set root attributes, in one atomic write. Raises StoreError."""
+        with self.changing(), disk_errors(f"write to {self.path}"):
+            write_group(self.path, Group({**self.attributes, **attributes}))
 
     def input_names(self) -> list[str]:
         """Names of all inputs, in order of first sight."""
