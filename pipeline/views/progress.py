@@ -73,7 +73,7 @@ class PlainLines:
         count = self.counts[name]
         count.done += n_frames
         count.faces += n_faces
-        if time.monotonic() - self.last >= self.interval:
+        if count.done < count.n_frames and time.monotonic() - self.last >= self.interval:
             self.note(f"{name}: {describe(count)}")
 
     def input_finished(self, name: str, failed_chunks: int) -> None:

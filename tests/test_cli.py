@@ -1,0 +1,202 @@
+"""The command line: exit codes, one clear line per mistake, signals, and what `--help` may cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from tests.clips import write_clip
+from tests.processes import kill_group, reelgraph, start, wait_until
+
+FAULTS = Path(__file__).parent / "faults" / "faulty.py"
+HEAVY = ("numpy", "dask", "distributed", "zarr", "av", "cv2", "onnxruntime", "pydantic", "rich", "pandas")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", n_frames=60)
+
+
+@pytest.fixture
+def slow_workflow(tmp_path: Path) -> Path:
+    """A workflow that takes half a second per chunk and logs what it computes."""
+    shutil.copy(FAULTS, tmp_path)
+    path = tmp_path / "slow.yaml"
+    options = f"{{log: '{tmp_path}/log', seconds: 0.5}}"
+    path.write_text(f"source: {{every: 1}}\nstages: {{grey: {{use: 'faulty:Counted', options: {options}}}}}\n")
+    return path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"import sys, pipeline.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "workflows", "doctor", "demo"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "nowhere.mp4", "nowhere.mp4"),
+        (lambda folder: _made(folder / "empty"), "no video"),
+        (lambda folder: _written(folder / "zero.mp4", b""), "zero.mp4"),
+        (lambda folder: _written(folder / "text.mp4", b"this is a letter, not a film\n" * 50), "text.mp4"),
+    ],
+    ids=["missing", "folder without videos", "zero bytes", "text"],
+)
+def test_unusable_inputs_exit_2(tmp_path: Path, workflows: Path, capfd: pytest.CaptureFixture[str], make: object, message: str) -> None:
+    bad = make(tmp_path)  # type: ignore[operator]
+    code = main(["run", str(workflows / "faces.yaml"), str(bad), "--out", str(tmp_path / "o.zarr"), "--executor", "inline"])
+    shown = capfd.readouterr()
+    assert code == 2
+    assert message in shown.err
+    assert "Traceback" not in shown.err + shown.out
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "detect.min_face=many"], "detect.min_face"),
+        (["--set", "detect.model=mtcn"], "did you mean 'mtcnn'"),
+        (["--every", "0"], "source.every"),
+        (["--start", "soon"], "source.start"),
+    ],
+)
+def test_wrong_options_exit_2(
+    tmp_path: Path, workflows: Path, clip: Path, capfd: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    code = main(["run", str(workflows / "faces.yaml"), str(clip), "--out", str(tmp_path / "o.zarr"), *words])
+    assert code == 2
+    error = capfd.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_out_that_is_no_store_is_refused(tmp_path: Path, workflows: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "photos"
+    _written(_made(out) / "me.jpg", b"x")
+    for extra in ([], ["--fresh"]):
+        code = main(["run", str(workflows / "faces.yaml"), str(clip), "--out", str(out), "--executor", "inline", *extra])
+        assert code == 2
+        assert "photos" in capfd.readouterr().err
+    assert (out / "me.jpg").exists()
+
+
+def test_status_of_no_store(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(tmp_path / "none.zarr")]) == 2
+    assert "none.zarr" in capfd.readouterr().err
+
+
+def test_plan_does_no_work(tmp_path: Path, workflows: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "o.zarr"
+    words = [str(workflows / "faces.yaml"), str(clip), "--out", str(out), "--json"]
+    assert main(["plan", *words]) == 0
+    planned = json.loads(capfd.readouterr().out)
+    assert planned["inputs"][0]["frames"] == 12
+    assert planned["inputs"][0]["chunks_done"] == 0
+    assert planned["estimated_seconds"] > 0
+    assert not out.exists()
+    assert main(["run", *words, "--executor", "inline"]) == 0
+    assert json.loads(capfd.readouterr().out)["frames"] == 12
+    assert main(["plan", *words]) == 0
+    again = json.loads(capfd.readouterr().out)
+    assert again["inputs"][0]["chunks_done"] == again["inputs"][0]["chunks"]
+    assert again["estimated_seconds"] == 0
+
+
+def test_workflows_explains_options(workflows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["workflows", str(workflows / "faces.yaml")]) == 0
+    shown = capsys.readouterr().out
+    assert "min_face: 20" in shown
+    assert "smallest face looked for" in shown
+    assert main(["workflows"]) == 0
+
+
+def test_doctor_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--out", str(tmp_path), "--json"]) == 0
+    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["weights mtcnn"]["ok"]
+    assert findings["weights Dlib"]["ok"]
+    assert findings["output"]["ok"]
+    assert findings["ONNX Runtime"]["ok"]
+
+
+def test_doctor_says_what_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    from pipeline.doctor import examine
+
+    findings = {finding.what: finding for finding in examine(tmp_path / "file" / "runs")}
+    assert not findings["output"].ok
+    assert "--out" in findings["output"].remedy
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, slow_workflow: Path) -> None:
+    long_clip = write_clip(tmp_path / "long.mp4", n_frames=1500)
+    out = tmp_path / "o.zarr"
+    words = ["run", slow_workflow, long_clip, "--out", out, "--workers", "1"]
+    process = start(*words)
+    wait_until(lambda: (tmp_path / "log").exists())
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group gets it
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "reelgraph run" in errors.splitlines()[-1]
+    assert reelgraph(*words).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_batch_systems_signal_drains(tmp_path: Path, slow_workflow: Path, number: signal.Signals) -> None:
+    long_clip = write_clip(tmp_path / "long.mp4", n_frames=1500)
+    words = ["run", slow_workflow, long_clip, "--out", tmp_path / "o.zarr", "--workers", "1"]
+    process = start(*words)
+    wait_until(lambda: (tmp_path / "log").exists())
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "the same command continues" in output
+    computed = (tmp_path / "log").read_text().splitlines()
+    assert reelgraph(*words).returncode == 0
+    assert len(set(computed)) == len(computed)
+    everything = (tmp_path / "log").read_text().splitlines()
+    assert len(set(everything)) == len(everything)  # nothing that was drained was computed again
+
+
+@pytest.mark.slow
+def test_a_store_in_use_is_refused(tmp_path: Path, slow_workflow: Path) -> None:
+    long_clip = write_clip(tmp_path / "long.mp4", n_frames=1500)
+    words = ["run", slow_workflow, long_clip, "--out", tmp_path / "o.zarr", "--workers", "1"]
+    process = start(*words)
+    try:
+        wait_until(lambda: (tmp_path / "log").exists())
+        second = reelgraph(*words)
+    finally:
+        kill_group(process)
+    assert second.returncode == 2
+    assert str(process.pid) in second.stderr
