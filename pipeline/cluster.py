@@ -132,6 +132,7 @@ def _local_cpu(options: ClusterOptions) -> tuple[Any, WorkerSettings, str]:
         n_workers=workers,
         threads_per_worker=threads,
         resources={"GPU": 1},
+        preload=["pipeline.worker"],
         host=options.host,
         dashboard_address=_dashboard_address(options),
         memory_limit=psutil.virtual_memory().total // workers,

@@ -22,6 +22,7 @@ class SharedGPUCluster(LocalCUDACluster):
             n_workers=len(self._gpu_of),
             device_memory_limit=None,
             resources={"GPU": 1},
+            preload=["pipeline.worker"],
             **options,
         )
 

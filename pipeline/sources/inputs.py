@@ -1,0 +1,89 @@
+"""Turn what a user names (files, folders, globs, list files) into the list of files to work on."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .asf .avi .flv .gif .h264 .h265 .hevc .ivf .m2ts .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
+    ".ogv .ts .vob .webm .wmv .y4m".split()
+)
+LIST_SUFFIXES = frozenset({".txt", ".lst"})
+
+
+def expand(inputs: Sequence[str]) -> list[Path]:
+    """Absolute paths of the files that `inputs` name, in the order given, each once.
+
+    An input is a file, a folder (searched recursively for videos, sorted), a glob, or a list of such:
+    `@list`, or a `.txt` / `.lst` file, with one per line, # for comments, relative to the list file.
+
+    Raises InputError for a missing file, a folder or glob that yields nothing, an empty list, no inputs.
+    """
+    if not inputs:
+        raise InputError("no input: name at least one video file, folder, glob or @list.txt")
+    found = (path for given in inputs for path in _expand_one(given, Path.cwd(), ()))
+    return list(dict.fromkeys(found))
+
+
+def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Path]:
+    """Files of one input. `lists` are the list files we are inside of."""
+    if given.startswith("@"):
+        yield from _read_list(_resolve(given[1:], base), lists)
+        return
+    path = _resolve(given, base)
+    if path.is_dir():
+        yield from _search_folder(path)
+    elif path.is_file():
+        if path.suffix.lower() in LIST_SUFFIXES:
+            yield from _read_list(path, lists)
+        else:
+            yield path
+    elif glob.has_magic(given):
+        yield from _match_glob(given, base)
+    else:
+        raise InputError(f"no such file or folder: {path}{_within(lists)}; check the spelling")
+
+
+def _resolve(given: str, base: Path) -> Path:
+    path = base / Path(given).expanduser()
+    return Path(path.absolute())
+
+
+def _within(lists: tuple[Path, ...]) -> str:
+    return f" (named in {lists[-1]})" if lists else ""
+
+
+def _search_folder(folder: Path) -> list[Path]:
+    videos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    if not videos:
+        raise InputError(f"no videos in folder {folder}; videos are files that end in {' '.join(sorted(VIDEO_SUFFIXES))}")
+    return videos
+
+
+def _match_glob(given: str, base: Path) -> list[Path]:
+    pattern = str(_resolve(given, base))
+    files = [Path(match) for match in sorted(glob.glob(pattern, recursive=True)) if Path(match).is_file()]
+    if not files:
+        raise InputError(f"no file matches {given!r} in {base}; check the pattern (** searches subfolders)")
+    return files
+
+
+def _read_list(path: Path, lists: tuple[Path, ...]) -> Iterator[Path]:
+    if path in lists:
+        raise InputError(f"list {path} names itself; remove that line")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise InputError(f"list {path} is not UTF-8 text; a list holds one path per line") from err
+    except OSError as err:
+        raise InputError(f"list {path} cannot be read: {err.strerror}") from err
+    lines = [line.strip() for line in text.splitlines()]
+    named = [line for line in lines if line and not line.startswith("#")]
+    if not named:
+        raise InputError(f"list {path} is empty; write one path per line")
+    for line in named:
+        yield from _expand_one(line, path.parent, (*lists, path))
