@@ -76,9 +76,7 @@ class Candidates:
 
     @staticmethod
     def join(parts: Sequence[Candidates]) -> Candidates:
-        nothing = Candidates(
-            np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), np.empty((0, 5, 2))
-        )
+        nothing = Candidates(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), np.empty((0, 5, 2)))
         fields = ("frame", "corners", "score", "landmarks")
         return Candidates(*(np.concatenate([getattr(p, name) for p in (nothing, *parts)]) for name in fields))
 
@@ -200,7 +198,14 @@ class MtcnnDetector:
         return Candidates.join([part for _, _, part in batches])
 
     def _refine_slice(
-        self, network: str, side: int, frames: Sequence[Frame], found: Candidates, threshold: float, start: int, stop: int
+        self,
+        network: str,
+        side: int,
+        frames: Sequence[Frame],
+        found: Candidates,
+        threshold: float,
+        start: int,
+        stop: int,
     ) -> Candidates:
         part = found.take(np.arange(start, stop))
         inputs = np.concatenate(
