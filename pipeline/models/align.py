@@ -44,14 +44,16 @@ def similarity(points: Float64, target: Float64) -> Float64:
     """The similarity transform (scale, rotation, shift) that best takes points onto target.
 
     `points` float64 (n, k, 2), `target` float64 (k, 2), k >= 2; least squares, as Umeyama (1991) without
-    reflection, which in two dimensions has a closed form in complex numbers. Returns float64 (n, 2, 3).
+    reflection, which in two dimensions has a closed form in complex numbers. Returns float64 (n, 2, 3), NaN
+    where a point is.
     """
     source = points[..., 0] + 1j * points[..., 1]
     goal = target[:, 0] + 1j * target[:, 1]
     source_mean = source.mean(axis=1, keepdims=True)
     centred = source - source_mean
     spread = (np.abs(centred) ** 2).sum(axis=1)
-    factor = (np.conj(centred) * (goal - goal.mean())).sum(axis=1) / np.maximum(spread, 1e-12)
+    with np.errstate(invalid="ignore"):
+        factor = (np.conj(centred) * (goal - goal.mean())).sum(axis=1) / np.maximum(spread, 1e-12)
     shift = goal.mean() - factor * source_mean[:, 0]
     rows = [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
     return np.moveaxis(np.array(rows), 2, 0)

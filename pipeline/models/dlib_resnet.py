@@ -11,8 +11,8 @@ person, 259 of two), faces from the detector `mtcnn`; TAR: true accepts at 1% fa
 | eyes, mouth corners (as is done) | 0.9998  | 0.996 | 1.0000      | 1.000 |
 
 `flip` embeds each chip and its mirror image and takes the mean, for twice the time. MTCNN's nose is its tip, which
-moves against the rest of the face when the head turns. Reducing large faces by area averaging before the warp adds 0.00005
-to the AUC and makes the warp cheaper.
+moves against the rest of the face when the head turns. Reducing large faces by area averaging before the
+warp adds 0.00005 to the AUC and makes the warp cheaper.
 """
 
 from __future__ import annotations
