@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from pipeline.errors import ModelError
 from pipeline.models import Detector, Device, Embedder, Faces, create_embedder
 from pipeline.models.align import DLIB_SIDE, dlib_template, similarity
 from pipeline.models.dlib_resnet import EYES_AND_MOUTH, build_graph, weights_file
+
+from .conftest import read_rgb
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +126,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes | str) -> None:
         build_graph(path)
 
 
+@pytest.mark.slow
 def test_pairs_of_people(embedder: Embedder, detector: Detector, data_dir: Path) -> None:
     """The figures that the module claims, on the labelled pairs."""
-    import csv
-
-    from .conftest import read_rgb
-
-    rows = list(csv.DictReader((data_dir / "faces" / "pairs.csv").open()))[:120]
+    with (data_dir / "faces" / "pairs.csv").open() as file:
+        rows = list(csv.DictReader(file))
     vectors = {}
     for name in sorted({row[key] for row in rows for key in ("path_a", "path_b")}):
         picture = [read_rgb(data_dir / "faces" / name)]
@@ -138,4 +139,6 @@ def test_pairs_of_people(embedder: Embedder, detector: Detector, data_dir: Path)
         vectors[name] = embedder.embed(embedder.chips(picture, faces))[largest]
     distance = np.array([np.linalg.norm(vectors[row["path_a"]] - vectors[row["path_b"]]) for row in rows])
     same = np.array([row["same"] == "1" for row in rows])
-    assert (distance[same][:, None] < distance[~same][None]).mean() >= 0.999
+    at_one_percent = np.quantile(distance[~same], 0.01, method="lower")
+    assert (distance[same][:, None] < distance[~same][None]).mean() >= 0.9995
+    assert (distance[same] <= at_one_percent).mean() >= 0.98
