@@ -58,8 +58,9 @@ def create_detector(
     return MtcnnDetector(device, min_face, scale_factor, thresholds)
 
 
-def create_embedder(name: str, device: Device, align: str = "native") -> Embedder:
+def create_embedder(name: str, device: Device, align: str = "native", *, flip: bool = False) -> Embedder:
     """An embedder, ready to run. `align` says how its chips are cut: see DESIGN.md, Models.
+    `flip` averages each vector with that of the mirrored chip, for twice the time.
 
     Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
     """
@@ -69,7 +70,7 @@ def create_embedder(name: str, device: Device, align: str = "native") -> Embedde
         raise ModelError(f"embedder {name!r} has no alignment {align!r} yet; choose align: native")
     from pipeline.models.dlib_resnet import DlibEmbedder
 
-    return DlibEmbedder(device)
+    return DlibEmbedder(device, flip)
 
 
 def embedding_dimension(name: str) -> int:

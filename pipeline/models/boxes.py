@@ -1,4 +1,4 @@
-"""Arithmetic on boxes, as the `mtcnn` package does it (mtcnn 1.0.0, utils/bboxes.py): float64 corners x1, y1, x2, y2."""
+"""Arithmetic on boxes (float64 corners x1, y1, x2, y2), as in the `mtcnn` package (1.0.0, utils/bboxes.py)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def suppress(
     itself goes: that is the package's rule, and not the usual greedy one. Overlap is intersection over union, or
     over the smaller box.
     """
-    order = np.lexsort((np.arange(len(frame)), -score, frame))
+    # Scores saturate at 1, so ties are common; the package sorts upwards and reverses: the last comes first.
+    order = np.lexsort((-np.arange(len(frame)), -score, frame))
     stays = np.ones(len(order), bool)
     starts = np.flatnonzero(np.diff(frame[order], prepend=-1))
     for start, stop in pairwise([*starts, len(order)]):

@@ -1,17 +1,30 @@
-"""The embedder `Dlib`: the ResNet of dlib's face recognition, read from its own file format, run by ONNX Runtime."""
+"""The embedder `Dlib`: the ResNet of dlib's face recognition, read from its own file format, run by ONNX Runtime.
+
+Chips are cut by the eyes and the mouth corners. Euclidean distances on 509 labelled pairs of photographs (250 of one
+person, 259 of two), faces from the detector `mtcnn`; TAR: true accepts at 1% false accepts:
+
+| points                           | ROC AUC | TAR   | with `flip` | TAR   |
+|----------------------------------|---------|-------|-------------|-------|
+| eyes                             | 0.9993  | 0.976 | 0.9996      | 0.980 |
+| eyes, nose                       | 0.9997  | 0.992 | 0.9999      | 0.996 |
+| eyes, nose, mouth corners        | 0.9998  | 0.992 | 1.0000      | 1.000 |
+| eyes, mouth corners (as is done) | 0.9998  | 0.996 | 1.0000      | 1.000 |
+
+`flip` embeds each chip and its mirror image and takes the mean, for twice the time. MTCNN's nose is its tip, which
+moves against the rest of the face when the head turns. Reducing large faces by area averaging before the
+warp adds 0.00005 to the AUC and makes the warp cheaper.
+"""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.models.align import DLIB_SIDE, dlib_eyes, similarity, warp_faces
+from pipeline.models.align import DLIB_SIDE, dlib_template, similarity, warp_faces
 from pipeline.models.base import Device, Faces, Frames, ModelInfo
 from pipeline.models.onnx_graph import GraphWriter, Weights
 from pipeline.models.session import create_session, run_in_batches, runtime_name
@@ -25,6 +38,8 @@ LEVELS = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1
 alevel4 to alevel0."""
 MEAN_RGB = (122.782, 117.001, 104.298)
 """dlib's input_rgb_image, which then divides by 256."""
+EYES_AND_MOUTH = (0, 1, 3, 4)
+"""Of the five landmarks of models/base.py."""
 BYTES_PER_CHIP = 4 * (DLIB_SIDE**2 * 3 + 2 * 72 * 72 * 32)
 """The input and the two largest activations of one chip."""
 
@@ -41,21 +56,29 @@ def describe() -> ModelInfo:
     return ModelInfo(NAME, sha256([weights_file()]), "CC0-1.0", runtime_name())
 
 
+MOST_CHIPS = {"cpu": 32, "cuda": 512, "tensorrt": 512}
+
+
 class DlibEmbedder:
-    """Embedder of 150 px chips aligned by the two eyes. Thread-safe."""
+    """Embedder of 150 px chips aligned by eyes and mouth. Thread-safe.
+
+    With `flip` a vector is the mean of those of the chip and of its mirror image.
+    """
 
     dimension = DIMENSION
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, flip: bool = False) -> None:
         self._device = device
+        self._flip = flip
         path = weights_file()
         graph = cached_graph("dlib_resnet", GRAPH_VERSION, [path], lambda: build_graph(path))
         self._session = create_session(graph, device)
-        self._most = max(1, min(256, device.batch_memory_bytes // BYTES_PER_CHIP))
+        self._most = max(1, min(MOST_CHIPS[device.kind], device.batch_memory_bytes // BYTES_PER_CHIP))
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.uint8]:
-        """uint8 (n, 150, 150, 3)."""
-        transforms = similarity(faces.landmarks[:, :2].astype(np.float64), dlib_eyes())
+        """uint8 (n, 150, 150, 3); black where a face's landmarks are not known, and outside the frame."""
+        points = faces.landmarks[:, EYES_AND_MOUTH].astype(np.float64)
+        transforms = similarity(points, dlib_template())
         return warp_faces(frames_rgb, faces, transforms, DLIB_SIDE)
 
     def embed(self, chips_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -63,13 +86,20 @@ class DlibEmbedder:
         expected = (DLIB_SIDE, DLIB_SIDE, 3)
         if chips_rgb.shape[1:] != expected or chips_rgb.dtype != np.uint8:
             raise ValueError(f"chips must be uint8 (n, 150, 150, 3), not {chips_rgb.dtype} {chips_rgb.shape}")
+        vectors = self._vectors(chips_rgb)
+        if self._flip:
+            vectors = (vectors + self._vectors(np.ascontiguousarray(chips_rgb[:, :, ::-1]))) * np.float32(0.5)
+        return vectors
+
+    def _vectors(self, chips_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         vectors = np.empty((len(chips_rgb), DIMENSION), np.float32)
 
         def run(start: int, stop: int) -> npt.NDArray[np.float32]:
             result: npt.NDArray[np.float32] = self._session.run(None, {"chips": chips_rgb[start:stop]})[0]
             return result
 
-        for start, stop, result in run_in_batches(self._device, NAME, expected, len(chips_rgb), self._most, run):
+        batches = run_in_batches(self._device, NAME, chips_rgb.shape[1:], len(chips_rgb), self._most, run)
+        for start, stop, result in batches:
             vectors[start:stop] = result
         return vectors
 
@@ -159,7 +189,7 @@ def build_graph(path: Path) -> bytes:
     """The network as ONNX: input `chips` uint8 (n, 150, 150, 3) RGB, output `embedding` float32 (n, 128)."""
     try:
         return _build(DlibFile(path))
-    except (IndexError, ValueError, struct.error) as error:
+    except (IndexError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as a dlib network ({error})") from error
 
 
@@ -190,14 +220,10 @@ def _fold_normalisation(layer: ConvLayer) -> ConvLayer:
 
 
 def _conv(graph: GraphWriter, value: str, layer: ConvLayer) -> str:
-    return graph.conv(
-        value, layer.weights, layer.bias, strides=[layer.stride] * 2, pads=[layer.padding] * 4
-    )
+    return graph.conv(value, layer.weights, layer.bias, strides=[layer.stride] * 2, pads=[layer.padding] * 4)
 
 
-def _residual(
-    graph: GraphWriter, value: str, rows: int, file: DlibFile, filters: int, down: bool
-) -> tuple[str, int]:
+def _residual(graph: GraphWriter, value: str, rows: int, file: DlibFile, filters: int, down: bool) -> tuple[str, int]:
     """dlib's ares (down false) or ares_down block. Returns the value and its number of rows."""
     first, second = file.conv(), file.conv()
     channels = first.weights.shape[1]
@@ -217,6 +243,3 @@ def _pad(graph: GraphWriter, value: str, channels: int, rows: int) -> str:
     if channels == 0 and rows == 0:
         return value
     return graph.add("Pad", value, np.array([0, 0, 0, 0, 0, channels, rows, rows], np.int64))
-
-
-Align = Literal["native", "deepface"]

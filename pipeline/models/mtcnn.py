@@ -76,9 +76,7 @@ class Candidates:
 
     @staticmethod
     def join(parts: Sequence[Candidates]) -> Candidates:
-        nothing = Candidates(
-            np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), np.empty((0, 5, 2))
-        )
+        nothing = Candidates(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), np.empty((0, 5, 2)))
         fields = ("frame", "corners", "score", "landmarks")
         return Candidates(*(np.concatenate([getattr(p, name) for p in (nothing, *parts)]) for name in fields))
 
@@ -104,6 +102,9 @@ class MtcnnDetector:
             raise ModelError(f"mtcnn: min_face is {min_face}, but {CELL} pixels is the smallest face it can find")
         if not 0.1 <= scale_factor < 1:
             raise ModelError(f"mtcnn: scale_factor is {scale_factor}, but must be from 0.1 to below 1")
+        for name, value in vars(thresholds or Thresholds()).items():
+            if not 0 < value < 1:
+                raise ModelError(f"mtcnn: threshold_{name} is {value}, but must be between 0 and 1")
         self._device = device
         self._min_face = min_face
         self._scale_factor = scale_factor
@@ -133,15 +134,10 @@ class MtcnnDetector:
             if not levels:
                 continue
             run = partial(self._propose_slice, frames, indices, levels)
-            most = self._frames_at_once(levels[0][1] * levels[0][2])
+            most = frames_at_once(self._device, levels[0][1] * levels[0][2])
             for _, _, part in run_in_batches(self._device, "mtcnn pnet", (height, width), len(indices), most, run):
                 found.append(part)
         return Candidates.join(found)
-
-    def _frames_at_once(self, pixels: int) -> int:
-        if self._device.kind == "cpu":
-            return 1  # no faster there than one frame after the other, and it takes more memory
-        return max(1, self._device.batch_memory_bytes // (PNET_BYTES_PER_PIXEL * pixels))
 
     def _propose_slice(
         self, frames: Sequence[Frame], indices: range, levels: list[tuple[float, int, int]], start: int, stop: int
@@ -200,7 +196,14 @@ class MtcnnDetector:
         return Candidates.join([part for _, _, part in batches])
 
     def _refine_slice(
-        self, network: str, side: int, frames: Sequence[Frame], found: Candidates, threshold: float, start: int, stop: int
+        self,
+        network: str,
+        side: int,
+        frames: Sequence[Frame],
+        found: Candidates,
+        threshold: float,
+        start: int,
+        stop: int,
     ) -> Candidates:
         part = found.take(np.arange(start, stop))
         inputs = np.concatenate(
@@ -214,6 +217,13 @@ class MtcnnDetector:
             _placed(part.corners, landmarks[0]) if landmarks else part.landmarks,
         )
         return refined.take(np.flatnonzero(refined.score > threshold))
+
+
+def frames_at_once(device: Device, pixels: int) -> int:
+    """Frames whose largest level, of so many pixels, P-Net takes together."""
+    if device.kind == "cpu":
+        return 1  # no faster there than one frame after the other, and it takes more memory
+    return max(1, device.batch_memory_bytes // (PNET_BYTES_PER_PIXEL * pixels))
 
 
 class _Buffers(threading.local):

@@ -41,8 +41,8 @@ def weights_files() -> list[Path]:
 def build_graph(name: str, path: Path, portable: bool) -> bytes:
     """One of NETWORKS. `portable` keeps to poolings that CUDA has too (none with a partial last cell).
 
-    - pnet: `image` float32 (n, 3, rows, columns) to `cells` float32 (n, 5, ...): logit of face against not face,
-      then the four offsets; one cell per 2 × 2 pixels.
+    - pnet: `image` float32 (n, 3, rows, columns) to `cells` float32 (n, 8, y, x): logit of face against not face,
+      the four offsets, nothing; one cell per 2 × 2 pixels.
     - rnet, onet: `patches` float32 (n, 24 or 48, 24 or 48, 3) to `logit` (n, 1), `offsets` (n, 4), `landmarks` (n, 10).
     """
     try:
@@ -196,9 +196,7 @@ def _pooled_prelu(
     return graph.add("Add", graph.conv(pooled, keep), graph.add("Relu", graph.conv(pooled, rest))), following
 
 
-def _max_pool(
-    graph: GraphWriter, value: str, size: int, stride: int, portable: bool, partial: bool = False
-) -> str:
+def _max_pool(graph: GraphWriter, value: str, size: int, stride: int, portable: bool, partial: bool = False) -> str:
     """Max pooling; `partial` keeps a last cell that reaches beyond the edge, as Keras' "same" does here."""
     shape: dict[str, Any] = {"kernel_shape": [size, size], "strides": [stride, stride]}
     if partial and portable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class GraphWriter:
         self,
         input_name: str,
         shape: Shape,
-        outputs: dict[str, tuple[str, Shape]],
+        outputs: Mapping[str, tuple[str, Shape]],
         dtype: type[np.generic] = np.float32,
     ) -> bytes:
         """The model as bytes. `outputs` maps the names that callers see to values of this graph and their shapes."""

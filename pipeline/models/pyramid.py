@@ -81,7 +81,7 @@ class Pyramid:
 
 def _edges(cells: int, pixels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Whole and fractional part of the edges of equal cells, in pixels."""
-    edge = np.arange(cells + 1) * (pixels / cells)
+    edge: npt.NDArray[np.float64] = np.arange(cells + 1) * np.float64(pixels / cells)
     whole = np.minimum(edge.astype(np.int64), pixels - 1)
     return whole, edge - whole
 

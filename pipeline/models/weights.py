@@ -7,6 +7,7 @@ under names that hold the hash of what went in and of what came out.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -79,10 +80,8 @@ def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callab
     if found is not None:
         return found
     content = build()
-    try:
+    with contextlib.suppress(OSError):  # a read-only home costs a rebuild per process, no more
         _write_aside(folder, f"{name}-{key}-{_short_hash(content)}.onnx", content)
-    except OSError:
-        pass  # a read-only home costs a rebuild per process, no more
     return content
 
 

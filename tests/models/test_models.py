@@ -1,0 +1,132 @@
+"""Models by name, their weights and the cache of their graphs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ModelError
+from pipeline.models import Device, create_detector, create_embedder, describe, detector_names, embedder_names
+from pipeline.models.session import create_session, detect_devices
+from pipeline.models.weights import cached_graph, package_file
+
+
+@pytest.mark.parametrize(
+    ("create", "name", "message"),
+    [
+        (create_detector, "mtcn", r"unknown detector 'mtcn'; did you mean 'mtcnn'\? \(there are: mtcnn\)"),
+        (create_embedder, "dlib", r"unknown embedder 'dlib'; did you mean 'Dlib'\?"),
+        (create_embedder, "zzzz", r"unknown embedder 'zzzz' \(there are: Dlib\)"),
+    ],
+)
+def test_unknown_names(create: object, name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        create(name, Device())  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("align", ["deepface", "nativ"])
+def test_alignments_that_are_not_there(align: str) -> None:
+    with pytest.raises(ModelError, match="native"):
+        create_embedder("Dlib", Device(), align)
+
+
+def test_describe() -> None:
+    for name in (*detector_names(), *embedder_names()):
+        info = describe(name)
+        assert info.name == name
+        assert len(info.weights_sha256) == 64
+        assert info.runtime.startswith("onnxruntime ")
+    with pytest.raises(ModelError, match="unknown model 'mtccn'; did you mean 'mtcnn'"):
+        describe("mtccn")
+
+
+def test_asking_for_a_name_loads_no_runtime() -> None:
+    code = (
+        "import sys; from pipeline.models import describe; describe('mtcnn'); describe('Dlib');"
+        "assert not {'onnxruntime', 'onnx', 'cv2', 'mtcnn', 'tensorflow'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_missing_weights_say_which_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"'no_such_pkg', which is not installed; run: pip install no_such_pkg"):
+        package_file("no_such_pkg", "a.dat", "pip install no_such_pkg")
+    (tmp_path / "half_a_package").mkdir()
+    (tmp_path / "half_a_package" / "__init__.py").write_text("raise ImportError('must not be imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModelError, match=r"no file .*half_a_package/models/a\.dat; run: pip install it"):
+        package_file("half_a_package", "models/a.dat", "pip install it")
+
+
+def test_devices() -> None:
+    assert detect_devices()[0] == "cpu"
+    with pytest.raises(ModelError, match="unknown device 'tpu'; choose one of cpu, cuda, tensorrt"):
+        create_detector("mtcnn", Device(kind="tpu"))
+
+
+@pytest.mark.skipif("cuda" in detect_devices(), reason="this ONNX Runtime has CUDA")
+def test_a_device_that_the_runtime_lacks() -> None:
+    with pytest.raises(ModelError, match=r"device 'cuda' needs CUDAExecutionProvider, which onnxruntime .* without"):
+        create_session(b"", Device(kind="cuda"))
+
+
+def test_cache_is_written_by_many_processes_at_once(tmp_path: Path) -> None:
+    code = (
+        "import numpy as np; from pipeline.models import *;"
+        "d = create_detector('mtcnn', Device()); print(len(d.detect(np.zeros((1, 40, 40, 3), np.uint8)).frame))"
+    )
+
+    def start(_: int) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"REELGRAPH_CACHE": str(tmp_path / "new"), "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(start, range(6))) == ["0\n"] * 6
+    assert len(list((tmp_path / "new").iterdir())) == 3
+
+
+@pytest.fixture
+def cache_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "weights").write_bytes(np.arange(9).tobytes())
+    return tmp_path
+
+
+def test_cache_builds_once_and_follows_content_and_version(cache_here: Path) -> None:
+    weights, built = cache_here / "weights", []
+
+    def get(version: int = 1) -> bytes:
+        return cached_graph("net", version, [weights], lambda: built.append(version) or b"graph")
+
+    assert get() == get() == b"graph"
+    assert built == [1]
+    get(2)
+    assert built == [1, 2]
+    weights.write_bytes(b"other weights")
+    get(2)
+    assert built == [1, 2, 2]
+
+
+def test_a_damaged_cache_file_is_built_again(cache_here: Path) -> None:
+    weights = cache_here / "weights"
+    cached_graph("net", 1, [weights], lambda: b"graph")
+    (path,) = (cache_here / "cache").iterdir()
+    path.write_bytes(b"gra")
+    assert cached_graph("net", 1, [weights], lambda: b"graph") == b"graph"
+    assert path.read_bytes() == b"graph"
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(cache_here: Path) -> None:
+    (cache_here / "cache").write_text("a file where the folder should be")
+    assert cached_graph("net", 1, [cache_here / "weights"], lambda: b"graph") == b"graph"
