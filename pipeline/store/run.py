@@ -266,6 +266,7 @@ class RunStore:
         with self.changing(), disk_errors(f"add input {stem!r} to {self.path}"):
             name = self._unique_name(stem)
             attributes = {**facts, "stages": {}, "complete": False, "order": len(self._names)}
+            sweep_partial(self.path / name)  # of a kill before the group was committed
             write_group(self.path / name / CHUNKS, Group({}))
             write_group(self.path / name, Group(attributes))
             self._names[name] = str(facts.get("path", ""))
@@ -372,9 +373,11 @@ def remove_void_chunks(store: InputStore) -> None:
 
 def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
     """Raise StoreError unless a folder is a reelgraph store, or may become one: absent, or empty."""
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise StoreError(f"{path} is a file, not a store; choose another output")
-    if not path.exists():
+    with disk_errors(f"read {path}"):
+        exists, is_folder = path.exists(), path.is_dir()
+    if exists and not is_folder:
+        raise StoreError(f"{path} is a file, not a store; choose another {'output' if absent_is_fine else 'path'}")
+    if not exists:
         if absent_is_fine:
             return
         raise StoreError(f"there is no store at {path}; check the path")
