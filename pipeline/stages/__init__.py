@@ -1,0 +1,45 @@
+"""The stages' one door: built-in and the user's own are found by the same two ways."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from pipeline.errors import WorkflowError
+from pipeline.names import unknown
+from pipeline.stages.base import Stage
+
+ENTRY_POINT_GROUP = "reelgraph.stages"
+
+
+def stage_names() -> dict[str, str]:
+    """Names that `use:` takes, with the `package.module:Class` behind each."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def find_stage(use: str) -> type[Stage]:
+    """The stage class behind `use`: an entry point's name, or `package.module:Class`.
+
+    Raises WorkflowError where there is none, or where it is not a Stage.
+    """
+    target = use if ":" in use else stage_names().get(use)
+    if target is None:
+        raise WorkflowError(unknown("stage", use, stage_names()) + ", or your own as 'package.module:Class'")
+    module_name, _, class_name = target.partition(":")
+    try:
+        module = import_module(module_name)
+    except ImportError as err:
+        raise WorkflowError(
+            f"stage {use!r}: cannot import {module_name!r} ({err}); install it, or put it beside the workflow file"
+        ) from err
+    stage = getattr(module, class_name, None)
+    if stage is None:
+        classes = [name for name, value in vars(module).items() if _is_stage(value)]
+        raise WorkflowError(f"stage {use!r}: {unknown('class', class_name, classes)}")
+    if not _is_stage(stage):
+        raise WorkflowError(f"stage {use!r}: {class_name} is not a subclass of pipeline.Stage")
+    return stage  # type: ignore[no-any-return]  # checked above
+
+
+def _is_stage(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Stage) and value is not Stage

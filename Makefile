@@ -1,0 +1,59 @@
+# reelgraph. `make help` lists the targets; each creates .venv on first use.
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-fast check bench clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKFLOW ?= workflows/faces.yaml
+ARGS ?=
+
+# The CUDA build of ONNX Runtime and the bindings of dask-cuda, where a driver says which CUDA it speaks.
+CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
+CUDA_EXTRA := $(if $(filter 12,$(CUDA_MAJOR)),$(comma)cu12,$(if $(CUDA_MAJOR),$(comma)cu13))
+comma := ,
+
+VIDEO ?=
+INPUT := $(or $(VIDEO),runs/demo.mp4)
+OUT ?= runs/$(basename $(notdir $(INPUT))).zarr
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: $(VENV)/.installed  ## create .venv and install reelgraph into it
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo$(CUDA_EXTRA)]"
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-check: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[check]"
+	@touch $@
+
+run: $(VENV)/.installed $(if $(VIDEO),,runs/demo.mp4)  ## analyse VIDEO=clip.mp4 (a demo clip without it) into OUT=runs/clip.zarr
+	$(BIN)/reelgraph run $(WORKFLOW) "$(INPUT)" --out "$(OUT)" $(ARGS)
+
+runs/demo.mp4: | $(VENV)/.installed
+	@mkdir -p runs
+	$(BIN)/reelgraph demo $@
+
+test: $(VENV)/.installed-test  ## run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.installed-test  ## run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+check: $(VENV)/.installed-check  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test  ## race DeepFace's own loop on this machine; prints a table, writes bench.json
+	$(BIN)/python benchmarks/main_job.py $(ARGS)
+
+clean:  ## remove .venv and what runs left behind
+	rm -rf $(VENV) runs/demo.mp4 runs/demo.zarr

@@ -1,0 +1,134 @@
+"""`pipeline.run` and `pipeline.plan`: the engine that the command line calls too."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.errors import ReelgraphError
+
+if TYPE_CHECKING:
+    from pipeline.cluster import ClusterOptions
+    from pipeline.executors import Executor
+    from pipeline.runner import Progress, RunOptions, Summary
+    from pipeline.store.read import Run
+    from pipeline.views.plan import PlanView
+
+
+@dataclass(frozen=True)
+class _Site:
+    executor: Executor
+    description: str
+    dashboard: str
+    gpu_slots: int
+
+
+def run(
+    workflow: str | Path,
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    executor: Literal["dask", "inline"] = "dask",
+    set: Mapping[str, Any] | Sequence[str] = (),  # noqa: A002  (the flag's name)
+    fresh: bool = False,
+    retry_failed: bool = False,
+    accept_failed: bool = False,
+    progress: Progress | None = None,
+    **cluster: Any,
+) -> Run:
+    """Run a workflow over inputs into the store `out`, or carry on where it stopped; returns the opened store.
+
+    `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
+    `cluster`: workers, workers_per_gpu, threads, gpus, scheduler, host, chunk_timeout_seconds.
+    The returned `Run` has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
+    """
+    from pipeline.cluster import ClusterOptions
+    from pipeline.runner import RunOptions
+    from pipeline.store.read import open as open_store
+    from pipeline.views.progress import Silent
+
+    texts = [f"{key}={value}" for key, value in set.items()] if isinstance(set, Mapping) else list(set)
+    summary = execute(
+        workflow,
+        [str(inputs)] if isinstance(inputs, str | Path) else [str(one) for one in inputs],
+        out,
+        overrides=texts,
+        executor=executor,
+        cluster=ClusterOptions(**cluster),
+        options=RunOptions(fresh, retry_failed, accept_failed),
+        progress=progress or Silent(),
+    )
+    opened = open_store(out)
+    opened.summary = summary
+    return opened
+
+
+def execute(
+    workflow: str | Path,
+    inputs: Sequence[str],
+    out: str | Path,
+    *,
+    overrides: Sequence[str],
+    executor: str,
+    cluster: ClusterOptions,
+    options: RunOptions,
+    progress: Progress,
+) -> Summary:
+    """`run`, with everything said explicitly; what the command line calls."""
+    from pipeline import runner
+    from pipeline.sources.inputs import expand
+    from pipeline.workflow import load_workflow
+
+    _refuse_in_spawned_child()
+    loaded = load_workflow(workflow, overrides)
+    paths = expand(inputs)
+
+    def worksite() -> contextlib.AbstractContextManager[_Site]:
+        return _in_process() if executor == "inline" else _on_dask(cluster)
+
+    return runner.run(loaded, paths, Path(out), worksite, progress, options)
+
+
+def plan(
+    workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overrides: Sequence[str] = ()
+) -> PlanView:
+    """What `run` would do, without doing it: chunks, frames, memory, hours, disk, and what is done already."""
+    from pipeline.sources.inputs import expand
+    from pipeline.views.plan import survey
+    from pipeline.workflow import load_workflow
+
+    return survey(load_workflow(workflow, overrides), expand(inputs), Path(out))
+
+
+@contextlib.contextmanager
+def _in_process() -> Iterator[_Site]:
+    from pipeline.cluster import in_process_settings
+    from pipeline.executors import InProcessExecutor
+    from pipeline.steps import unload_stages
+
+    try:
+        yield _Site(InProcessExecutor(in_process_settings()), "in this process", "", 1)
+    finally:
+        unload_stages()
+
+
+@contextlib.contextmanager
+def _on_dask(options: ClusterOptions) -> Iterator[_Site]:
+    from pipeline.cluster import connect
+    from pipeline.executors import DaskExecutor
+
+    with connect(options) as cluster:
+        yield _Site(DaskExecutor(cluster), cluster.description, cluster.dashboard, len(cluster.slots()))
+
+
+def _refuse_in_spawned_child() -> None:
+    """A worker process imports the script that started it; a script without a guard would start a run in each."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ReelgraphError(
+            "pipeline.run was called while a worker process imports your script; "
+            "put the call under: if __name__ == '__main__':"
+        )

@@ -1,0 +1,200 @@
+"""The command line: parses, calls, prints. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pipeline
+from pipeline.errors import ReelgraphError
+
+EXIT_INTERRUPTED = 130
+DESCRIPTION = "Face analysis for whole archives of video: Dask tasks over chunks of frames, into a Zarr store that resumes."
+EXIT_CODES = "exit codes: 0 done; 1 failed chunks or unusable inputs among several; 2 wrong use; 75 drained; 130 interrupted"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(words)
+    try:
+        return int(options.command(options))
+    except ReelgraphError as err:
+        print(f"reelgraph: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; what was committed is kept. This continues:\n  {shlex.join(['reelgraph', *words])}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)  # threads in native code would keep the interpreter for as long as they like
+    except BrokenPipeError:
+        return 0  # `reelgraph status ... | head`
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reelgraph", description=DESCRIPTION, epilog=EXIT_CODES)
+    parser.add_argument("--version", action="version", version=f"reelgraph {pipeline.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_plan(commands)
+    status = _command(commands, "status", "say what a store holds: inputs, chunks done and failed", _status)
+    status.add_argument("out", metavar="OUT", help="the run store")
+    workflows = _command(commands, "workflows", "check a workflow file and explain its options", _workflows)
+    workflows.add_argument("workflow", metavar="WORKFLOW", nargs="?", help="a YAML file; without it, list the stages there are")
+    doctor = _command(commands, "doctor", "say what this machine offers, and what to do about what is missing", _doctor)
+    doctor.add_argument("--out", default="runs", metavar="DIR", help="where output would be written (default: runs)")
+    demo = _command(commands, "demo", "make a short clip of two known faces, with its truth beside it", _demo)
+    demo.add_argument("clip", metavar="CLIP.mp4")
+    demo.add_argument("--seconds", type=float, default=12.0, help="length (default: 12)")
+    return parser
+
+
+def _command(commands: Any, name: str, help_text: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text, epilog=EXIT_CODES)
+    parser.set_defaults(command=function)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    return parser
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    """What `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
+    parser.add_argument("workflow", metavar="WORKFLOW", help="a YAML file, for example workflows/faces.yaml")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="video files, folders, globs, or @list.txt")
+    parser.add_argument("--out", required=True, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
+    sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")
+    sampling.add_argument("--every", type=int, metavar="N", help="sample every Nth frame")
+    sampling.add_argument("--start", metavar="T", help="from this time on: seconds or H:MM:SS")
+    sampling.add_argument("--stop", metavar="T", help="up to this time, exclusive: seconds or H:MM:SS")
+    sampling.add_argument(
+        "--set", action="append", default=[], metavar="STAGE.OPTION=VALUE", dest="overrides",
+        help="change one option of the workflow, for example detect.min_face=40; may be repeated",
+    )
+
+
+def _add_run(commands: Any) -> None:
+    parser = _command(commands, "run", "run a workflow over inputs, or carry on where it stopped", _run)
+    _add_work(parser)
+    cluster = parser.add_argument_group("where it runs (does not change results)")
+    cluster.add_argument("--executor", choices=("dask", "inline"), default="dask", help="inline: in this process (default: dask)")
+    cluster.add_argument("--workers", type=_positive, metavar="N", help="CPU workers (default: one per core, as memory allows)")
+    cluster.add_argument("--workers-per-gpu", type=_positive, default=1, metavar="N", help="workers on each GPU (default: 1)")
+    cluster.add_argument("--threads", type=_positive, metavar="N", help="slots per worker: one for models, the rest decode and write (default: 2, on a GPU 3)")
+    cluster.add_argument("--gpus", metavar="0,1", help="GPUs to use (default: all that are visible)")
+    cluster.add_argument("--scheduler", metavar="FILE|ADDRESS", help="a running Dask cluster: scheduler file, tcp://host:port or tls://host:port")
+    cluster.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where scheduler and dashboard listen (default: 127.0.0.1; whoever reaches them runs code as you)")
+    cluster.add_argument("--dashboard-port", type=int, default=8787, metavar="PORT", help="default: 8787, or a free one where that is taken")
+    cluster.add_argument("--chunk-timeout", type=_positive_seconds, default=600.0, metavar="SECONDS", help="a step that takes longer ends its worker (default: 600)")
+    resume = parser.add_argument_group("carrying on")
+    resume.add_argument("--fresh", action="store_true", help="delete the store's content first")
+    resume.add_argument("--retry-failed", action="store_true", help="take failed chunks again")
+    resume.add_argument("--accept-failed", action="store_true", help="close inputs without their failed chunks")
+
+
+def _add_plan(commands: Any) -> None:
+    parser = _command(commands, "plan", "say what a run would do, without doing it", _plan)
+    _add_work(parser)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _positive_seconds(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{value} is not more than 0 seconds")
+    return value
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    """The flags that stand for options of the workflow's source, and --set."""
+    flags = {"every": options.every, "start": options.start, "stop": options.stop}
+    return [f"source.{name}={json.dumps(value)}" for name, value in flags.items() if value is not None] + options.overrides
+
+
+def _print(options: argparse.Namespace, values: Any, lines: list[str]) -> None:
+    print(json.dumps(values, indent=2, default=str) if options.json else "\n".join(lines))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pipeline.api import execute
+    from pipeline.cluster import ClusterOptions
+    from pipeline.runner import RunOptions
+    from pipeline.views import summary as summary_view
+    from pipeline.views.progress import for_stderr
+
+    cluster = ClusterOptions(
+        workers=options.workers,
+        workers_per_gpu=options.workers_per_gpu,
+        threads=options.threads,
+        gpus=tuple(options.gpus.split(",")) if options.gpus else None,
+        scheduler=options.scheduler,
+        host=options.host,
+        dashboard_port=options.dashboard_port,
+        chunk_timeout_seconds=options.chunk_timeout,
+    )
+    with for_stderr() as progress:
+        summary = execute(
+            options.workflow,
+            options.inputs,
+            options.out,
+            overrides=_overrides(options),
+            executor=options.executor,
+            cluster=cluster,
+            options=RunOptions(options.fresh, options.retry_failed, options.accept_failed),
+            progress=progress,
+        )
+    _print(options, summary.as_dict(), summary_view.lines(summary))
+    return summary.exit_code
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from pipeline.api import plan
+    from pipeline.views.plan import lines
+
+    view = plan(options.workflow, options.inputs, options.out, overrides=_overrides(options))
+    _print(options, view.as_dict(), lines(view))
+    if view.unusable:
+        return 1 if view.inputs else 2
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from pipeline.views.status import describe, lines
+
+    status = describe(Path(options.out))
+    _print(options, status, lines(status))
+    return 0
+
+
+def _workflows(options: argparse.Namespace) -> int:
+    from pipeline.views.workflows import describe, describe_stages, lines
+
+    described = describe(options.workflow) if options.workflow else describe_stages()
+    _print(options, described, lines(described))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from pipeline.doctor import examine, lines
+
+    findings = examine(Path(options.out))
+    _print(options, [vars(finding) for finding in findings], lines(findings))
+    return 0 if all(finding.ok or not finding.needed for finding in findings) else 1
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from pipeline.demo import make_demo_clip
+
+    truth = make_demo_clip(Path(options.clip), seconds=options.seconds)
+    _print(options, {"clip": options.clip, "frames": truth.n_frames}, [f"{options.clip}: {truth.n_frames} frames"])
+    return 0

@@ -1,0 +1,289 @@
+"""Where tasks run: one worker per GPU, CPU workers, or a scheduler that is already there. Never one of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import psutil
+
+import pipeline
+from pipeline.errors import ClusterError
+from pipeline.models.base import Device
+from pipeline.steps import WorkerSettings
+
+GPU_HEADROOM_BYTES = 2 << 30
+"""GPU memory left to the driver, the display and libraries' own workspaces."""
+
+WORKER_BYTES = 1500 << 20
+"""Memory that one CPU worker takes at 1080p, measured (models, activations, three chunks of frames)."""
+
+DASK_CONFIG = {
+    # A worker that dies fails the tasks it was running at once; the runner tries suspects again one at a time.
+    "distributed.scheduler.allowed-failures": 0,
+    # Frames stay where they were decoded.
+    "distributed.scheduler.work-stealing": False,
+    # Frames on disk would be slower than decoding them again; the chunk plan bounds memory instead.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": 0.9,
+    "distributed.worker.memory.terminate": 0.97,
+    "distributed.comm.timeouts.connect": "30s",
+    # A step in C may hold the interpreter's lock for long; that is the watchdog's business.
+    "distributed.scheduler.worker-ttl": "20 minutes",
+    "distributed.admin.tick.limit": "1h",
+}
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """What the user may say about the cluster. None of it changes results."""
+
+    workers: int | None = None
+    """CPU workers; None: one per core, as far as memory goes."""
+    workers_per_gpu: int = 1
+    threads: int | None = None
+    """Slots per worker: one GPU slot, the others decode and write. None: 2 on a CPU, 3 on a GPU."""
+    gpus: tuple[str, ...] | None = None
+    """Ordinals or UUIDs of the GPUs to use; None: all that are visible."""
+    scheduler: str | None = None
+    """Address (tcp://host:port, tls://host:port) or scheduler file of a running cluster."""
+    host: str = "127.0.0.1"
+    """Where scheduler and dashboard listen: whoever reaches them runs code as you."""
+    dashboard_port: int = 8787
+    chunk_timeout_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connected cluster."""
+
+    client: Any
+    settings: WorkerSettings
+    description: str
+    dashboard: str
+
+    def slots(self) -> dict[str, int]:
+        """Threads of every worker, by address."""
+        return dict(self.client.nthreads())
+
+
+@contextlib.contextmanager
+def connect(options: ClusterOptions) -> Iterator[Cluster]:
+    """Start or join a cluster; what was started here is closed at the end.
+
+    Raises ClusterError where the scheduler cannot be reached or its workers do not fit.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(DASK_CONFIG):
+        if options.scheduler:
+            with _existing(options) as cluster:
+                yield cluster
+        else:
+            with _local(options) as cluster:
+                yield cluster
+
+
+@contextlib.contextmanager
+def _local(options: ClusterOptions) -> Iterator[Cluster]:
+    from distributed import Client
+
+    gpus = visible_gpus() if options.gpus is None else list(options.gpus)
+    started = _local_cuda(options, gpus) if gpus else _local_cpu(options)
+    cluster, settings, description = started
+    try:
+        client = Client(cluster, set_as_default=False)
+        try:
+            yield Cluster(client, settings, description, cluster.dashboard_link)
+        finally:
+            client.close(timeout=2)
+    finally:
+        _close_quickly(cluster)
+
+
+def _close_quickly(cluster: Any) -> None:
+    """Close a local cluster; what has not ended within seconds (a hung codec, a long batch) is killed."""
+    children = psutil.Process().children(recursive=True)
+    with contextlib.suppress(TimeoutError, OSError):
+        cluster.close(timeout=3)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _local_cpu(options: ClusterOptions) -> tuple[Any, WorkerSettings, str]:
+    from distributed import LocalCluster
+
+    cores = available_cores()
+    workers = options.workers or max(1, min(cores, int(psutil.virtual_memory().total // (2 * WORKER_BYTES))))
+    threads = options.threads or 2
+    model_threads = max(1, cores // workers)
+    cluster = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=threads,
+        resources={"GPU": 1},
+        host=options.host,
+        dashboard_address=_dashboard_address(options),
+        memory_limit=psutil.virtual_memory().total // workers,
+        silence_logs=logging.CRITICAL,
+    )
+    settings = WorkerSettings(
+        device=Device("cpu", threads=model_threads),
+        decode_threads=max(1, cores // workers),
+        chunk_timeout_seconds=options.chunk_timeout_seconds,
+    )
+    return cluster, settings, f"{workers} CPU worker{'s' * (workers > 1)} × {threads} slots"
+
+
+def _local_cuda(options: ClusterOptions, gpus: list[str]) -> tuple[Any, WorkerSettings, str]:
+    from pipeline.cuda_cluster import SharedGPUCluster
+
+    per_gpu = options.workers_per_gpu
+    threads = options.threads or 3
+    workers = per_gpu * len(gpus)
+    cluster = SharedGPUCluster(
+        gpus=gpus,
+        workers_per_gpu=per_gpu,
+        threads_per_worker=threads,
+        host=options.host,
+        dashboard_address=_dashboard_address(options),
+    )
+    settings = WorkerSettings(
+        device=Device("cuda", memory_bytes=gpu_share_bytes(gpus, per_gpu), batch_memory_bytes=4 << 30),
+        decode_threads=max(1, available_cores() // max(1, workers * (threads - 1))),
+        chunk_timeout_seconds=options.chunk_timeout_seconds,
+    )
+    return cluster, settings, f"{workers} worker{'s' * (workers > 1)} on {len(gpus)} GPU{'s' * (len(gpus) > 1)} × {threads} slots"
+
+
+@contextlib.contextmanager
+def _existing(options: ClusterOptions) -> Iterator[Cluster]:
+    from distributed import Client
+
+    where = options.scheduler or ""
+    is_file = "://" not in where
+    if is_file and not Path(where).is_file():
+        raise ClusterError(f"scheduler file {where} does not exist; start one with: dask scheduler --scheduler-file {where}")
+    try:
+        client = Client(
+            **({"scheduler_file": where} if is_file else {"address": where}), timeout=20, set_as_default=False
+        )
+    except (OSError, TimeoutError, ValueError) as err:
+        raise ClusterError(f"no scheduler answers at {where}: {' '.join(str(err).split())}") from err
+    try:
+        settings = _check_workers(client, where, is_file, options)
+        n = len(client.nthreads())
+        yield Cluster(client, settings, f"{n} workers of {client.scheduler.address}", client.dashboard_link)
+    finally:
+        client.close(timeout=5)
+
+
+def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptions) -> WorkerSettings:
+    """Refuse workers that Dask would wait for forever: no GPU slot, or another reelgraph."""
+    join = f"--scheduler-file {where}" if is_file else where
+    command = f"dask worker {join} --resources GPU=1 --nthreads 3   (on GPUs: dask cuda worker, same options)"
+    try:
+        client.wait_for_workers(1, timeout=60)
+    except TimeoutError as err:
+        raise ClusterError(f"the scheduler at {where} has no workers; start some with: {command}") from err
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    for address, facts in workers.items():
+        if facts.get("resources", {}).get("GPU", 0) < 1:
+            raise ClusterError(f"worker {address} offers no GPU slot; start it with: {command}")
+    for address, facts in client.run(_describe_worker, on_error="return").items():
+        if isinstance(facts, Exception) or facts["version"] != pipeline.__version__:
+            found = "no reelgraph" if isinstance(facts, Exception) else f"reelgraph {facts['version']}"
+            raise ClusterError(
+                f"worker {address} has {found}, this is {pipeline.__version__}; install the same version there, "
+                f"then: {command}"
+            )
+    facts = client.run(_describe_worker)
+    per_host = [sum(f["host"] == one["host"] for f in facts.values()) for one in facts.values()]
+    cores = min(max(1, one["cores"] // n) for one, n in zip(facts.values(), per_host, strict=True))
+    kind = "cuda" if all(f["cuda"] for f in facts.values()) else "cpu"
+    gpus = visible_gpus()
+    share = gpu_share_bytes(gpus, options.workers_per_gpu) if kind == "cuda" and gpus else None
+    return WorkerSettings(
+        device=Device(kind, threads=cores, memory_bytes=share),
+        decode_threads=cores,
+        chunk_timeout_seconds=options.chunk_timeout_seconds,
+    )
+
+
+def _describe_worker() -> dict[str, Any]:
+    """Runs on each worker."""
+    import socket
+
+    import pipeline
+    from pipeline.cluster import available_cores, visible_gpus
+
+    return {
+        "version": pipeline.__version__,
+        "host": socket.gethostname(),
+        "cores": available_cores(),
+        "cuda": bool(visible_gpus()),
+    }
+
+
+def _dashboard_address(options: ClusterOptions) -> str:
+    """The wanted port, or any free one where that is taken."""
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind((options.host, options.dashboard_port))
+        except OSError:
+            return f"{options.host}:0"
+    return f"{options.host}:{options.dashboard_port}"
+
+
+def available_cores() -> int:
+    """Cores this process may use: affinity, and the container's quota where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that NVML shows and CUDA_VISIBLE_DEVICES leaves: ordinals, or UUIDs where it names those.
+
+    Empty without driver or bindings. dask-cuda does not even import without the CUDA bindings, so NVML is asked first.
+    """
+    try:
+        nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        count = nvml.nvmlDeviceGetCount()
+    except Exception:  # no module, no driver, no permission: each has a class of its own
+        return []
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return [str(ordinal) for ordinal in range(count)]
+    parts = [part.strip() for part in allowed.split(",") if part.strip()]
+    return [part for part in parts if not part.lstrip("-").isdigit() or 0 <= int(part) < count]
+
+
+def gpu_share_bytes(gpus: list[str], workers_per_gpu: int) -> int:
+    """GPU memory of one worker: an equal share of the smallest card, less head-room."""
+    nvml = importlib.import_module("pynvml")
+    handles = [
+        nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID(gpu)
+        for gpu in gpus
+    ]
+    smallest = min(nvml.nvmlDeviceGetMemoryInfo(handle).total for handle in handles)
+    return int((smallest - GPU_HEADROOM_BYTES) // workers_per_gpu)
+
+
+def in_process_settings() -> WorkerSettings:
+    """Settings of a run without a cluster: all cores to the one process."""
+    cores = available_cores()
+    return replace(WorkerSettings(), device=Device("cpu", threads=cores), decode_threads=cores)

@@ -1,0 +1,171 @@
+"""Two executors of one plan: on a Dask cluster, or in this process. Each takes chunk tasks and yields outcomes."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from pipeline.cluster import Cluster
+from pipeline.errors import ReelgraphError
+from pipeline.graph import Node, run_in_process, to_delayed
+from pipeline.plan import ChunkTask
+from pipeline.steps import Committed, Failure, WorkerSettings
+from pipeline.watchdog import EVENT_TOPIC
+
+ATTEMPTS = 2
+"""Times a chunk is tried in one run before it is recorded as failed."""
+
+NodesOf = Callable[[ChunkTask, WorkerSettings], list[Node]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one chunk ended: committed, or failed for good in this run."""
+
+    task: ChunkTask
+    result: Committed | Failure
+    attempts: int
+
+
+class Executor(Protocol):
+    """Runs chunk tasks; `stop` is asked between chunks, and ends the run once those under way are done."""
+
+    def run(self, tasks: Iterator[ChunkTask], nodes_of: NodesOf, stop: Callable[[], bool]) -> Iterator[Outcome]: ...
+
+
+class InProcessExecutor:
+    """One chunk after the other, in this process: for tests and for a debugger."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+
+    def run(self, tasks: Iterator[ChunkTask], nodes_of: NodesOf, stop: Callable[[], bool]) -> Iterator[Outcome]:
+        for task in tasks:
+            for attempt in range(1, ATTEMPTS + 1):
+                current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
+                result = run_in_process(nodes_of(current, self.settings))
+                if isinstance(result, Committed) or attempt == ATTEMPTS:
+                    yield Outcome(task, result, task.earlier_attempts + attempt)
+                    break
+            if stop():
+                return
+
+
+@dataclass
+class _Flight:
+    """A chunk under way."""
+
+    task: ChunkTask
+    attempt: int
+    future: Any
+    alone: bool
+
+
+@dataclass
+class DaskExecutor:
+    """Submits chunks to a Dask cluster through a small window, which bounds memory and what a crash can touch.
+
+    Every chunk that was under way on a worker when it died is a suspect. Suspects are tried again one at a
+    time, after all others: the one that kills its worker again, alone, is the culprit.
+    """
+
+    cluster: Cluster
+    _done: queue.SimpleQueue[_Flight] = field(default_factory=queue.SimpleQueue)
+    _last_step: dict[tuple[str, int], tuple[str, float]] = field(default_factory=dict)
+
+    def run(self, tasks: Iterator[ChunkTask], nodes_of: NodesOf, stop: Callable[[], bool]) -> Iterator[Outcome]:
+        client = self.cluster.client
+        client.subscribe_topic(EVENT_TOPIC, self._note_step)
+        self._order = 0
+        in_flight: dict[tuple[str, int], _Flight] = {}
+        again: deque[tuple[ChunkTask, int]] = deque()
+        suspects: deque[tuple[ChunkTask, int]] = deque()
+        waiting: ChunkTask | None = next(tasks, None)
+        while waiting or again or suspects or in_flight:
+            window = self._window()
+            while len(in_flight) < window and (waiting or again) and not stop():
+                task, attempt = again.popleft() if again else (waiting, 1)
+                assert task is not None
+                if attempt == 1:
+                    waiting = next(tasks, None)
+                in_flight[task.input_name, task.index] = self._submit(task, attempt, nodes_of, alone=False)
+            if not in_flight and suspects and not stop():
+                task, attempt = suspects.popleft()
+                in_flight[task.input_name, task.index] = self._submit(task, attempt, nodes_of, alone=True)
+            if not in_flight:
+                return  # stopped: nothing is under way and nothing more is wanted
+            flight = self._next_done()
+            if flight is None:
+                continue
+            del in_flight[flight.task.input_name, flight.task.index]
+            result, worker_died = self._result(flight)
+            flight.future.release()
+            attempts = flight.task.earlier_attempts + flight.attempt
+            if isinstance(result, Committed):
+                yield Outcome(flight.task, result, attempts)
+            elif worker_died and not flight.alone:
+                suspects.append((flight.task, flight.attempt + 1))
+            elif not worker_died and flight.attempt < ATTEMPTS:
+                again.append((flight.task, flight.attempt + 1))
+            else:
+                yield Outcome(flight.task, result, attempts)
+
+    def _submit(self, task: ChunkTask, attempt: int, nodes_of: NodesOf, *, alone: bool) -> _Flight:
+        current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
+        delayed = to_delayed(nodes_of(current, self.cluster.settings), current, attempt)
+        self._order += 1
+        # In order, so that a partial store is a usable prefix. Fusion would drop the GPU annotation.
+        future = self.cluster.client.compute(delayed, optimize_graph=False, priority=-self._order)
+        flight = _Flight(task, attempt, future, alone)
+        future.add_done_callback(lambda _: self._done.put(flight))
+        return flight
+
+    def _window(self) -> int:
+        """Chunks under way at once: each worker's slots and one more, as the memory plan says."""
+        if time.monotonic() > getattr(self, "_window_until", 0.0):
+            slots = self.cluster.slots()
+            self._window_size = max(2, sum(threads + 1 for threads in slots.values()))
+            self._window_until = time.monotonic() + 5.0
+        return self._window_size
+
+    def _next_done(self) -> _Flight | None:
+        try:
+            return self._done.get(timeout=0.5)
+        except queue.Empty:
+            if self.cluster.client.status not in ("running", "connecting"):
+                raise SchedulerLostError("the connection to the scheduler was lost") from None
+            return None
+
+    def _result(self, flight: _Flight) -> tuple[Committed | Failure, bool]:
+        """What a finished future says, and whether its worker died on it."""
+        from distributed.scheduler import KilledWorker
+
+        if flight.future.status == "finished":
+            return flight.future.result(), False
+        if flight.future.status == "cancelled":
+            raise SchedulerLostError("the scheduler dropped this run's tasks")
+        err = flight.future.exception()
+        if isinstance(err, KilledWorker):
+            return self._post_mortem(flight.task), True
+        return Failure("run", f"{type(err).__name__}: {err}"), False
+
+    def _post_mortem(self, task: ChunkTask) -> Failure:
+        step, began = self._last_step.get((task.input_name, task.index), ("run", time.time()))
+        limit = self.cluster.settings.chunk_timeout_seconds
+        if limit is not None and time.time() - began >= limit:
+            return Failure(step, f"no result within {limit:g} s (--chunk-timeout); its worker was ended")
+        return Failure(step, "the worker process died (a crash in native code, or out of memory)")
+
+    def _note_step(self, event: tuple[float, dict[str, Any]]) -> None:
+        _, message = event
+        self._last_step[message["input"], message["chunk"]] = (message["step"], message["time"])
+
+
+class SchedulerLostError(ReelgraphError):
+    """The scheduler went away in the middle of a run; the store keeps what was committed."""
+
+    exit_code = 1

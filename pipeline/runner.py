@@ -1,0 +1,374 @@
+"""One run: inputs → plan → executor → store, with progress and a summary. Views and clusters come in from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.executors import Executor, Outcome
+from pipeline.graph import Node, chunk_nodes
+from pipeline.plan import ChunkTask, InputPlan, check_keys, clock, plan_input
+from pipeline.sources import open_source
+from pipeline.sources.video import fingerprint
+from pipeline.steps import Committed, Failure, WorkerSettings
+from pipeline.store.chunks import fail_chunk
+from pipeline.store.compact import compact
+from pipeline.store.run import RunStore
+from pipeline.workflow import Workflow
+
+EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_DRAINED, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
+
+
+class Progress(Protocol):
+    """What watches a run. Every method may be called from the run's thread only."""
+
+    def cluster(self, description: str, dashboard: str) -> None: ...
+    def input_started(self, name: str, n_frames: int, n_frames_done: int) -> None: ...
+    def chunk_done(self, name: str, n_frames: int, n_faces: int) -> None: ...
+    def input_finished(self, name: str, failed_chunks: int) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Worksite(Protocol):
+    """An executor that is started only when there is work, and what is to be said about it."""
+
+    executor: Executor
+    description: str
+    dashboard: str
+    gpu_slots: int
+    """How many model steps can run at once."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How inputs and failures are treated."""
+
+    fresh: bool = False
+    retry_failed: bool = False
+    accept_failed: bool = False
+
+
+@dataclass
+class Summary:
+    """What a run did. Seconds are wall time, except `step_seconds`: summed over all workers."""
+
+    out: str
+    frames: int = 0
+    faces: int = 0
+    chunks: int = 0
+    chunks_skipped: int = 0
+    """Committed by an earlier run."""
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """Failed chunks: input, chunk, time_range, step, error."""
+    unreadable_frames: int = 0
+    unreadable: list[dict[str, Any]] = field(default_factory=list)
+    """Chunks stored with frames missing: input, chunk, time_range, frames, error."""
+    unusable: list[dict[str, Any]] = field(default_factory=list)
+    """Inputs that could not be used at all: path, error."""
+    inputs_complete: int = 0
+    inputs_total: int = 0
+    drained: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    """total; start: the cluster's start; run: from the first task submitted to the last one done."""
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    gpu_slots: int = 1
+    model_steps: tuple[str, ...] = ()
+
+    @property
+    def model_share(self) -> float:
+        """Share of the run in which the model slots were busy: 1 is the models' own speed."""
+        busy = sum(self.step_seconds.get(step, 0.0) for step in self.model_steps)
+        wall = self.seconds.get("run", 0.0) * self.gpu_slots
+        return min(1.0, busy / wall) if wall else 0.0
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The step that the run waited for: the longest model step where the model slots were mostly busy."""
+        if not self.step_seconds:
+            return None
+        steps = self.model_steps if self.model_share >= 0.5 else tuple(self.step_seconds)
+        return max(steps, key=lambda step: self.step_seconds.get(step, 0.0))
+
+    @property
+    def exit_code(self) -> int:
+        if self.drained:
+            return EXIT_DRAINED
+        if self.unusable and self.inputs_total == len(self.unusable):
+            return EXIT_MISTAKE
+        return EXIT_FAILED if self.failures or self.unreadable or self.unusable else EXIT_DONE
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        values = {key: value for key, value in vars(self).items() if key not in ("model_steps", "gpu_slots")}
+        rate = self.frames / self.seconds["run"] if self.seconds.get("run") else None
+        return values | {
+            "bottleneck": self.bottleneck,
+            "model_share": round(self.model_share, 4),
+            "frames_per_second": rate,
+            "failed_chunks": len(self.failures),
+            "exit_code": self.exit_code,
+        }
+
+
+def run(
+    workflow: Workflow,
+    paths: Sequence[Path],
+    out: Path,
+    worksite: Callable[[], AbstractContextManager[Worksite]],
+    progress: Progress,
+    options: RunOptions | None = None,
+) -> Summary:
+    """Run what is missing, chunk by chunk; returns when all is committed, failed for good, or drained.
+
+    Raises a ReelgraphError where nothing can be done: the store does not fit, or is locked, or cannot be written.
+    """
+    began = time.perf_counter()
+    with RunStore.open(out, fresh=(options or RunOptions()).fresh) as store:
+        active = _Run(workflow, store, progress, options or RunOptions())
+        with active.draining_on_signals():
+            active.work_through(paths, worksite)
+    active.summary.seconds["total"] = time.perf_counter() - began
+    return active.summary
+
+
+class _Run:
+    """State of one run; all methods run in the main thread, except `_compact`."""
+
+    def __init__(self, workflow: Workflow, store: RunStore, progress: Progress, options: RunOptions) -> None:
+        self.workflow, self.store, self.progress, self.options = workflow, store, progress, options
+        self.summary = Summary(
+            out=str(store.path),
+            model_steps=tuple(n.name for n in workflow.stages if n.stage.slot == "gpu"),
+        )
+        self.plans: dict[str, InputPlan] = {}
+        self.open_chunks: Counter[str] = Counter()
+        self.failed_chunks: Counter[str] = Counter()
+        self.stopping = threading.Event()
+        self.compactor = ThreadPoolExecutor(1, thread_name_prefix="compact")
+        self.compactions: list[Future[None]] = []
+
+    # -- inputs ------------------------------------------------------------------------------------------
+
+    def work_through(self, paths: Sequence[Path], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
+        self._check_workflow()
+        tasks = self._tasks(paths)
+        first = next(tasks, None)  # a cluster is started only when there is something to do
+        try:
+            if first is not None:
+                self._execute(_chain(first, tasks), worksite)
+        finally:
+            self.compactor.shutdown(wait=True)
+        for compaction in self.compactions:
+            compaction.result()
+        self.summary.drained = self.stopping.is_set() and self.summary.inputs_complete < self.summary.inputs_total - len(
+            self.summary.unusable
+        )
+        self.store.update(unusable=self.summary.unusable)
+
+    def _check_workflow(self) -> None:
+        stored = self.store.attributes.get("workflow")
+        for name in self.store.input_names():
+            check_keys(self.workflow, stored or {}, self.store.input(name).attributes.get("stages", {}), name)
+        now = self.workflow.resolved()
+        if stored:
+            now["stages"] = {**stored["stages"], **now["stages"]}
+            models = {m["name"]: m for m in [*self.store.attributes.get("models", []), *self.workflow.models()]}
+            if now != stored:
+                self.store.set_workflow(now, list(models.values()))
+        else:
+            self.store.set_workflow(now, self.workflow.models())
+
+    def _tasks(self, paths: Sequence[Path]) -> Iterator[ChunkTask]:
+        """Chunk tasks of all inputs, in order; the next input is probed while this one's chunks run."""
+        self.summary.inputs_total = len(paths)
+        with ThreadPoolExecutor(1, thread_name_prefix="probe") as prober:
+            ahead = prober.submit(self._probe, paths[0]) if paths else None
+            for position, path in enumerate(paths):
+                assert ahead is not None
+                current = ahead
+                following = paths[position + 1] if position + 1 < len(paths) else None
+                ahead = prober.submit(self._probe, following) if following is not None else None
+                try:
+                    plan = self._register(path, current.result())
+                except InputError as err:
+                    self.summary.unusable.append({"path": str(path), "error": str(err)})
+                    self.progress.note(str(err))
+                    continue
+                if plan is not None:
+                    yield from (plan.task(index, self.workflow) for index in plan.missing)
+
+    def _probe(self, path: Path) -> Any:
+        """The source of an input; None where the store already holds all of it."""
+        name = self.store.find_input(str(path))
+        if name is None:
+            return open_source(self.workflow.source_kind, path, self.workflow.source_options)
+        stored = self.store.input(name).attributes
+        if fingerprint(path) != stored["fingerprint"]:
+            raise InputError(
+                f"{path} is not the file that was stored as {name!r} (its content changed); "
+                "choose another --out, or start over with --fresh"
+            )
+        if self._holds_all(stored):
+            return None
+        return open_source(self.workflow.source_kind, path, self.workflow.source_options, stored["decoder"])
+
+    def _holds_all(self, stored: dict[str, Any]) -> bool:
+        stages = stored.get("stages", {})
+        wanted = [node.name for node in self.workflow.stages]
+        return bool(stored.get("complete")) and all(stages.get(s, {}).get("state") == "complete" for s in wanted)
+
+    def _register(self, path: Path, source: Any) -> InputPlan | None:
+        """Make the input known to the store, and plan it; None where nothing is left to do."""
+        name = self.store.find_input(str(path))
+        if source is None:
+            assert name is not None
+            self._count_complete(name)
+            return None
+        attributes = self.store.input(name).attributes if name is not None else None
+        records = self.store.input(name).records() if name is not None else {}
+        plan = plan_input(self.workflow, name or "", source, attributes, records, self.options.retry_failed)
+        keys = self.workflow.keys()
+        if name is None:
+            stages = {stage: {"key": key, "state": "partial"} for stage, key in keys.items()}
+            facts = {**source.facts, "chunk_frames": plan.chunk_frames, "stages": stages}
+            name = self.store.add_input(Path(path).stem, facts)
+        elif set(keys) - set(self.store.input(name).attributes["stages"]):
+            known = self.store.input(name).attributes["stages"]
+            added = {stage: {"key": key, "state": "partial"} for stage, key in keys.items() if stage not in known}
+            self.store.input(name).update(stages={**known, **added})
+        plan.name = name
+        self.plans[name] = plan
+        self._start_input(plan, records)
+        return plan
+
+    def _start_input(self, plan: InputPlan, records: dict[int, dict[str, Any]]) -> None:
+        waiting = set(plan.missing) | plan.failed
+        frames_waiting = sum(stop - start for start, stop in map(plan.boundaries_of, waiting))
+        self.progress.input_started(plan.name, plan.n_frames, plan.n_frames - frames_waiting)
+        self.summary.chunks_skipped += len(plan.done)
+        self.open_chunks[plan.name] = len(plan.missing)
+        for index in sorted(plan.failed):
+            if not self.options.accept_failed:
+                start, stop = plan.boundaries_of(index)
+                error = str(records[index].get("error"))
+                self._record_failure(plan, index, Failure("earlier run", error), start, stop)
+        if not plan.missing:
+            self._finish_input(plan)
+
+    def _count_complete(self, name: str) -> None:
+        stored = self.store.input(name).attributes
+        self.progress.input_started(name, int(stored.get("n_frames", 0)), int(stored.get("n_frames", 0)))
+        self.progress.input_finished(name, 0)
+        self.summary.inputs_complete += 1
+
+    # -- chunks ------------------------------------------------------------------------------------------
+
+    def _execute(self, tasks: Iterator[ChunkTask], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
+        began = time.perf_counter()
+        with worksite() as site:
+            self.progress.cluster(site.description, site.dashboard)
+            self.summary.gpu_slots = site.gpu_slots
+            started = time.perf_counter()
+            self.summary.seconds["start"] = started - began
+            for outcome in site.executor.run(tasks, self._nodes, self._must_stop):
+                self._take(outcome)
+                self.summary.seconds["run"] = time.perf_counter() - started
+
+    def _nodes(self, task: ChunkTask, settings: WorkerSettings) -> list[Node]:
+        return chunk_nodes(task, self.workflow, self.store.path, settings)
+
+    def _must_stop(self) -> bool:
+        self.store.check_lock()
+        return self.stopping.is_set()
+
+    def _take(self, outcome: Outcome) -> None:
+        plan, task, result = self.plans[outcome.task.input_name], outcome.task, outcome.result
+        if isinstance(result, Committed):
+            self.summary.chunks += 1
+            self.summary.frames += result.n_frames
+            self.summary.faces += result.n_faces
+            for step, seconds in result.seconds.items():
+                self.summary.step_seconds[step] = self.summary.step_seconds.get(step, 0.0) + seconds
+            if result.missing:
+                self._note_unreadable(task, result)
+            self.progress.chunk_done(task.input_name, result.n_frames, result.n_faces)
+        else:
+            record = {"state": "failed", "attempts": outcome.attempts, "seconds": {}, "worker": None,
+                      "error": f"{result.step}: {result.error}", "missing": [int(rank) for rank in task.frame]}
+            fail_chunk(str(self.store.path), task.input_name, task.index, record)
+            if not self.options.accept_failed:
+                self._record_failure(plan, task.index, result, task.start, task.stop)
+            self.progress.chunk_done(task.input_name, 0, 0)
+        self.open_chunks[plan.name] -= 1
+        if self.open_chunks[plan.name] == 0:
+            self._finish_input(plan)
+
+    def _record_failure(self, plan: InputPlan, index: int, failure: Failure, start: int, stop: int) -> None:
+        times = plan.source.time_seconds[start:stop]
+        self.failed_chunks[plan.name] += 1
+        self.summary.failures.append(
+            {"input": plan.name, "chunk": index, "time_range": f"{clock(times[0])}-{clock(times[-1])}",
+             "step": failure.step, "error": failure.error}
+        )
+        self.progress.note(f"{plan.name}: chunk {index} ({clock(times[0])}-{clock(times[-1])}) failed: {failure.error}")
+
+    def _note_unreadable(self, task: ChunkTask, result: Committed) -> None:
+        self.summary.unreadable_frames += len(result.missing)
+        self.summary.unreadable.append(
+            {"input": task.input_name, "chunk": task.index, "time_range": task.time_range,
+             "frames": list(result.missing), "error": result.error}
+        )
+        self.progress.note(f"{task.input_name}: {len(result.missing)} frames not read: {result.error}")
+
+    def _finish_input(self, plan: InputPlan) -> None:
+        failed = self.failed_chunks[plan.name]
+        self.progress.input_finished(plan.name, failed)
+        if failed == 0:
+            self.summary.inputs_complete += 1
+            if not plan.complete:
+                self.compactions.append(self.compactor.submit(self._compact, plan))
+
+    def _compact(self, plan: InputPlan) -> None:
+        compact(
+            self.store,
+            plan.name,
+            list(self.workflow.specs().values()),
+            plan.boundaries,
+            frame=np.asarray(plan.source.frame),
+            time_seconds=np.asarray(plan.source.time_seconds),
+            accept_failed=self.options.accept_failed,
+        )
+
+    # -- stopping ----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def draining_on_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGUSR1 (what batch systems send before the end) finish what is under way, then stop."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+        before = {number: signal.signal(number, lambda *_: self.stopping.set()) for number in wanted}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _chain(first: ChunkTask, rest: Iterator[ChunkTask]) -> Iterator[ChunkTask]:
+    yield first
+    yield from rest
+

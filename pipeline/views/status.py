@@ -1,0 +1,51 @@
+"""`reelgraph status`: what a store holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+SHOWN_FAILURES = 10
+
+
+def describe(out: Path) -> dict[str, Any]:
+    """Inputs with frames, chunks and failures; JSON values only. Raises StoreError where `out` is no store."""
+    from pipeline.store.read import open as open_store
+
+    run = open_store(out)
+    inputs = [
+        {
+            "name": name,
+            "path": one.attributes["path"],
+            "frames": one.frames_total,
+            "frames_done": one.frames_done,
+            "chunks": one.chunks,
+            "complete": bool(one.attributes.get("complete")),
+            "stages": {stage: facts["state"] for stage, facts in one.attributes.get("stages", {}).items()},
+            "failures": one.failures,
+        }
+        for name, one in run.inputs.items()
+    ]
+    return {
+        "out": str(out),
+        "reelgraph": run.attributes["reelgraph"],
+        "created": run.attributes.get("created"),
+        "done_share": run.done_share,
+        "inputs": inputs,
+        "unusable": run.attributes.get("unusable", []),
+    }
+
+
+def lines(status: dict[str, Any]) -> list[str]:
+    shown = [f"{status['out']}: {status['done_share']:.1%} done, {len(status['inputs'])} inputs"]
+    for one in status["inputs"]:
+        chunks = one["chunks"]
+        state = "complete" if one["complete"] else f"{chunks['done']} of {chunks['total']} chunks done"
+        failed = f", {chunks['failed']} failed" if chunks["failed"] else ""
+        shown.append(f"  {one['name']}: {one['frames_done']} of {one['frames']} frames, {state}{failed}")
+        for failure in one["failures"][:SHOWN_FAILURES]:
+            shown.append(f"    chunk {failure['chunk']} ({failure['time_range']}): {failure['error']}")
+        if len(one["failures"]) > SHOWN_FAILURES:
+            shown.append(f"    ... and {len(one['failures']) - SHOWN_FAILURES} more; --json shows all")
+    shown += [f"  cannot use {entry['error']}" for entry in status["unusable"]]
+    return shown

@@ -1,0 +1,51 @@
+"""The end of a run, in a few lines."""
+
+from __future__ import annotations
+
+from pipeline.runner import Summary
+from pipeline.views.progress import duration
+
+SHOWN_FAILURES = 10
+
+
+def lines(summary: Summary) -> list[str]:
+    """What was done, how fast and what held it up, what failed, and what to do next."""
+    if summary.chunks == 0 and not (summary.failures or summary.unusable or summary.drained):
+        return [f"complete: {summary.inputs_complete} input(s) in {summary.out}, nothing to do"]
+    run_seconds = summary.seconds.get("run", 0.0)
+    done = f"{summary.frames} frames, {summary.faces} faces in {duration(summary.seconds['total'])}"
+    if run_seconds:
+        done += f" ({summary.frames / run_seconds:.1f} frames/s)"
+    if summary.chunks_skipped:
+        done += f"; {summary.chunks_skipped} chunks were done before"
+    shown = [done]
+    if summary.bottleneck:
+        shown.append(
+            f"bottleneck: {summary.bottleneck}; the model slots were busy {summary.model_share:.0%} of the run, "
+            f"which is the share of the models' own speed"
+        )
+    shown += _failures(summary)
+    shown.append(_ending(summary))
+    return shown
+
+
+def _failures(summary: Summary) -> list[str]:
+    shown = [f"cannot use {entry['error']}" for entry in summary.unusable]
+    for entry in summary.unreadable[:SHOWN_FAILURES]:
+        shown.append(f"{entry['input']}: {len(entry['frames'])} frames not read in {entry['time_range']}: {entry['error']}")
+    for entry in summary.failures[:SHOWN_FAILURES]:
+        shown.append(f"{entry['input']}: chunk {entry['chunk']} ({entry['time_range']}) failed: {entry['error']}")
+    hidden = max(0, len(summary.failures) - SHOWN_FAILURES) + max(0, len(summary.unreadable) - SHOWN_FAILURES)
+    return [*shown, f"... and {hidden} more: reelgraph status {summary.out}"] if hidden else shown
+
+
+def _ending(summary: Summary) -> str:
+    state = f"{summary.inputs_complete} of {summary.inputs_total} inputs complete in {summary.out}"
+    if summary.drained:
+        return f"{state}; drained: the same command continues"
+    if summary.failures:
+        return (
+            f"{state}; {len(summary.failures)} chunks failed: "
+            "--retry-failed tries them again, --accept-failed closes the store without them"
+        )
+    return state

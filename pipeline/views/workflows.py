@@ -1,0 +1,50 @@
+"""`reelgraph workflows`: a workflow's stages and options, from the same classes that validate them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+
+def describe(path: str) -> dict[str, Any]:
+    """The source and the stages of a workflow file, each with its options. Raises WorkflowError."""
+    from pipeline.workflow import load_workflow
+
+    workflow = load_workflow(path)
+    sections = [_section("source", workflow.source_kind, type(workflow.source_options), workflow.source_options)]
+    for node in workflow.stages:
+        entry = _section(node.name, node.use, node.stage.Options, node.stage.options)
+        arrays = [{"name": a.name, "dims": list(a.dims), "dtype": a.dtype} for a in node.stage.outputs]
+        sections.append({**entry, "after": list(node.after), "arrays": arrays})
+    return {"workflow": path, "sections": sections}
+
+
+def describe_stages() -> dict[str, Any]:
+    """Every stage that `use:` finds by name."""
+    from pipeline.stages import find_stage, stage_names
+
+    return {"sections": [_section(name, name, find_stage(name).Options, None) for name in sorted(stage_names())]}
+
+
+def _section(name: str, use: str, model: type[BaseModel], values: BaseModel | None) -> dict[str, Any]:
+    options = []
+    for option, field in model.model_fields.items():
+        default = None if field.default is PydanticUndefined else field.default
+        value = getattr(values, option) if values is not None else default
+        options.append({"name": option, "value": value, "default": default, "help": field.description or ""})
+    return {"name": name, "use": use, "options": options}
+
+
+def lines(described: dict[str, Any]) -> list[str]:
+    shown = []
+    for section in described["sections"]:
+        after = f", after {', '.join(section['after'])}" if section.get("after") else ""
+        shown.append(f"{section['name']} ({section['use']}{after})")
+        for option in section["options"]:
+            changed = "" if option["value"] == option["default"] else f" (default {option['default']})"
+            shown.append(f"    {option['name']}: {option['value']}{changed}  {option['help']}".rstrip())
+        for array in section.get("arrays", []):
+            shown.append(f"    -> {array['name']} ({', '.join(array['dims'])}) {array['dtype']}")
+    return shown
