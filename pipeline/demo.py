@@ -99,6 +99,10 @@ class DemoTruth:
     visibility: npt.NDArray[np.float32]
     """float32 (n_frames, n_people): the share of the face box that lies within the frame; 1 is a whole face."""
 
+    @property
+    def n_frames(self) -> int:
+        return len(self.box)
+
     def save(self, path: Path) -> None:
         """Write as JSON; numbers keep a hundredth of a pixel."""
         content = {
@@ -201,7 +205,7 @@ def _frames(truth: DemoTruth, photographs: tuple[Pixels, ...]) -> Iterator[Pixel
     """Yield uint8 (height, width, 3) RGB frames."""
     background = _background(truth.size)
     medallions = [_pyramid(_medallion(p, person)) for p, person in zip(photographs, PEOPLE, strict=True)]
-    for index in range(len(truth.box)):
+    for index in range(truth.n_frames):
         frame = background.copy()
         for medallion, box, person in zip(medallions, truth.box[index], PEOPLE, strict=True):
             _draw_medallion(frame, medallion, box, person)
