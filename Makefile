@@ -10,12 +10,12 @@ ARGS ?=
 
 # The CUDA build of ONNX Runtime and the bindings of dask-cuda, where a driver says which CUDA it speaks.
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
-CUDA_EXTRA := $(if $(filter 12,$(CUDA_MAJOR)),$(comma)cu12,$(if $(CUDA_MAJOR),$(comma)cu13))
 comma := ,
+CUDA_EXTRA := $(if $(filter 12,$(CUDA_MAJOR)),$(comma)cu12,$(if $(CUDA_MAJOR),$(comma)cu13))
 
 VIDEO ?=
 INPUT := $(or $(VIDEO),runs/demo.mp4)
-OUT ?= runs/$(basename $(notdir $(INPUT))).zarr
+OUT ?=
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,7 +36,8 @@ $(VENV)/.installed-check: $(VENV)/.installed-test
 	@touch $@
 
 run: $(VENV)/.installed $(if $(VIDEO),,runs/demo.mp4)  ## analyse VIDEO=clip.mp4 (a demo clip without it) into OUT=runs/clip.zarr
-	$(BIN)/reelgraph run $(WORKFLOW) "$(INPUT)" --out "$(OUT)" $(ARGS)
+	@video='$(INPUT)'; name=$${video##*/}; out='$(OUT)'; \
+	exec $(BIN)/reelgraph run $(WORKFLOW) "$$video" --out "$${out:-runs/$${name%.*}.zarr}" $(ARGS)
 
 runs/demo.mp4: | $(VENV)/.installed
 	@mkdir -p runs

@@ -81,6 +81,8 @@ def connect(options: ClusterOptions) -> Iterator[Cluster]:
 
     Raises ClusterError where the scheduler cannot be reached or its workers do not fit.
     """
+    import distributed  # noqa: F401  (its defaults must be in place before ours go over them)
+
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(DASK_CONFIG):
         if options.scheduler:
@@ -109,13 +111,14 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
 
 
 def _close_quickly(cluster: Any) -> None:
-    """Close a local cluster; what has not ended within seconds (a hung codec, a long batch) is killed."""
-    children = psutil.Process().children(recursive=True)
-    with contextlib.suppress(TimeoutError, OSError):
+    """Close a local cluster; a worker that has not ended within seconds (a hung codec, a long batch) is killed."""
+    workers = [nanny.pid for nanny in cluster.workers.values() if getattr(nanny, "pid", None)]
+    try:
         cluster.close(timeout=3)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+    except (TimeoutError, OSError):
+        for pid in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
 
 
 def _local_cpu(options: ClusterOptions) -> tuple[Any, WorkerSettings, str]:

@@ -150,13 +150,15 @@ class DaskExecutor:
             raise SchedulerLostError("the scheduler dropped this run's tasks")
         err = flight.future.exception()
         if isinstance(err, KilledWorker):
-            return self._post_mortem(flight.task), True
+            return self._post_mortem(flight.task, err.task), True
         return Failure("run", f"{type(err).__name__}: {err}"), False
 
-    def _post_mortem(self, task: ChunkTask) -> Failure:
-        step, began = self._last_step.get((task.input_name, task.index), ("run", time.time()))
+    def _post_mortem(self, task: ChunkTask, key: Any) -> Failure:
+        """What a dead worker was doing: the scheduler names the task, its announcement tells since when."""
+        step = str(key[0]) if isinstance(key, tuple) else "run"
         limit = self.cluster.settings.chunk_timeout_seconds
-        if limit is not None and time.time() - began >= limit:
+        announced, began = self._last_step.get((task.input_name, task.index), (step, time.time()))
+        if limit is not None and announced == step and time.time() - began >= limit:
             return Failure(step, f"no result within {limit:g} s (--chunk-timeout); its worker was ended")
         return Failure(step, "the worker process died (a crash in native code, or out of memory)")
 

@@ -175,7 +175,20 @@ class _Run:
         self.summary.drained = self.stopping.is_set() and self.summary.inputs_complete < self.summary.inputs_total - len(
             self.summary.unusable
         )
-        self.store.update(unusable=self.summary.unusable)
+        self._keep_findings()
+
+    def _keep_findings(self) -> None:
+        """What the root keeps of a run beside its workflow: unusable inputs, and how fast it went."""
+        changed: dict[str, Any] = {}
+        if self.summary.unusable != self.store.attributes.get("unusable", []):
+            changed["unusable"] = self.summary.unusable
+        if self.summary.frames:
+            changed["speed"] = {
+                "seconds_per_frame": self.summary.seconds["run"] / self.summary.frames,
+                "faces_per_frame": self.summary.faces / self.summary.frames,
+            }
+        if changed:
+            self.store.update(**changed)
 
     def _check_workflow(self) -> None:
         stored = self.store.attributes.get("workflow")
@@ -241,12 +254,11 @@ class _Run:
         plan = plan_input(self.workflow, name or "", source, attributes, records, self.options.retry_failed)
         keys = self.workflow.keys()
         if name is None:
-            stages = {stage: {"key": key, "state": "partial"} for stage, key in keys.items()}
-            facts = {**source.facts, "chunk_frames": plan.chunk_frames, "stages": stages}
-            name = self.store.add_input(Path(path).stem, facts)
-        elif set(keys) - set(self.store.input(name).attributes["stages"]):
-            known = self.store.input(name).attributes["stages"]
-            added = {stage: {"key": key, "state": "partial"} for stage, key in keys.items() if stage not in known}
+            facts = {**source.facts, "chunk_frames": plan.chunk_frames, "frames": plan.n_frames}
+            name = self.store.add_input(path.stem, facts)
+        known = self.store.input(name).attributes["stages"]
+        added = {stage: {"key": key, "state": "partial"} for stage, key in keys.items() if stage not in known}
+        if added:
             self.store.input(name).update(stages={**known, **added})
         plan.name = name
         self.plans[name] = plan
@@ -269,7 +281,7 @@ class _Run:
 
     def _count_complete(self, name: str) -> None:
         stored = self.store.input(name).attributes
-        self.progress.input_started(name, int(stored.get("n_frames", 0)), int(stored.get("n_frames", 0)))
+        self.progress.input_started(name, int(stored["frames"]), int(stored["frames"]))
         self.progress.input_finished(name, 0)
         self.summary.inputs_complete += 1
 
@@ -306,7 +318,9 @@ class _Run:
             self.progress.chunk_done(task.input_name, result.n_frames, result.n_faces)
         else:
             record = {"state": "failed", "attempts": outcome.attempts, "seconds": {}, "worker": None,
-                      "error": f"{result.step}: {result.error}", "missing": [int(rank) for rank in task.frame]}
+                      "error": f"{result.step}: {result.error}", "missing": [int(rank) for rank in task.frame],
+                      "frames": [task.start, task.stop],
+                      "time_seconds": [float(task.time_seconds[0]), float(task.time_seconds[-1])]}
             fail_chunk(str(self.store.path), task.input_name, task.index, record)
             if not self.options.accept_failed:
                 self._record_failure(plan, task.index, result, task.start, task.stop)
@@ -346,6 +360,7 @@ class _Run:
             plan.name,
             list(self.workflow.specs().values()),
             plan.boundaries,
+            plan.n_frames,
             frame=np.asarray(plan.source.frame),
             time_seconds=np.asarray(plan.source.time_seconds),
             accept_failed=self.options.accept_failed,

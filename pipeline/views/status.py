@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.plan import clock
+
 SHOWN_FAILURES = 10
 
 
@@ -44,8 +46,13 @@ def lines(status: dict[str, Any]) -> list[str]:
         failed = f", {chunks['failed']} failed" if chunks["failed"] else ""
         shown.append(f"  {one['name']}: {one['frames_done']} of {one['frames']} frames, {state}{failed}")
         for failure in one["failures"][:SHOWN_FAILURES]:
-            shown.append(f"    chunk {failure['chunk']} ({failure['time_range']}): {failure['error']}")
+            shown.append(f"    chunk {failure['chunk']}{_time_range(failure)}: {failure['error']}")
         if len(one["failures"]) > SHOWN_FAILURES:
             shown.append(f"    ... and {len(one['failures']) - SHOWN_FAILURES} more; --json shows all")
     shown += [f"  cannot use {entry['error']}" for entry in status["unusable"]]
     return shown
+
+
+def _time_range(failure: dict[str, Any]) -> str:
+    times = failure.get("time_seconds")
+    return f" ({clock(times[0])}-{clock(times[1])})" if times else ""

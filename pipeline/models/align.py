@@ -1,0 +1,94 @@
+"""Chips: one small warp per face, from the frame itself onto the chip that a network was trained on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.models.base import Faces, Frames
+
+Float64 = npt.NDArray[np.float64]
+
+DLIB_SIDE = 150
+DLIB_PADDING = 0.25
+DLIB_MEAN_SHAPE: Float64 = np.array(
+    [
+        [0.8595674595992, 0.2134981538014],  # left eye, outer corner
+        [0.6460604764104, 0.2289674387677],  # left eye, inner corner
+        [0.1205750620789, 0.2137274526848],  # right eye, outer corner
+        [0.3340850613712, 0.2290642403242],  # right eye, inner corner
+        [0.4901123135679, 0.6277975316475],  # base of the nose
+    ]
+)
+"""Mean shape of dlib's 5-point model on the unit square: dlib, image_transforms/interpolation.h,
+get_face_chip_details (Boost Software License)."""
+
+
+def dlib_eyes(side: int = DLIB_SIDE, padding: float = DLIB_PADDING) -> Float64:
+    """float64 (2, 2): centres of the right and the left eye on dlib's chip, x, y in pixels."""
+    placed = (DLIB_MEAN_SHAPE + padding) / (1 + 2 * padding) * side
+    return np.stack([placed[2:4].mean(axis=0), placed[0:2].mean(axis=0)])
+
+
+def similarity(points: Float64, target: Float64) -> Float64:
+    """The similarity transform (scale, rotation, shift) that best takes points onto target.
+
+    `points` float64 (n, k, 2), `target` float64 (k, 2), k >= 2; least squares, as Umeyama (1991) without
+    reflection, which in two dimensions has a closed form in complex numbers. Returns float64 (n, 2, 3).
+    """
+    source = points[..., 0] + 1j * points[..., 1]
+    goal = target[:, 0] + 1j * target[:, 1]
+    source_mean = source.mean(axis=1, keepdims=True)
+    centred = source - source_mean
+    spread = (np.abs(centred) ** 2).sum(axis=1)
+    factor = (np.conj(centred) * (goal - goal.mean())).sum(axis=1) / np.maximum(spread, 1e-12)
+    shift = goal.mean() - factor * source_mean[:, 0]
+    rows = [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
+def warp_faces(frames_rgb: Frames, faces: Faces, transforms: Float64, side: int) -> npt.NDArray[np.uint8]:
+    """uint8 (n, side, side, 3): each face under its transform (float64 (n, 2, 3), frame to chip)."""
+    chips = np.zeros((len(faces.frame), side, side, 3), np.uint8)
+    for chip, frame, transform in zip(chips, faces.frame, transforms, strict=True):
+        warp(np.asarray(frames_rgb[int(frame)]), transform, chip)
+    return chips
+
+
+def warp(frame_rgb: npt.NDArray[np.uint8], transform: Float64, chip: npt.NDArray[np.uint8]) -> None:
+    """Fill one chip. Pixels outside the frame are black, as dlib makes them.
+
+    A face larger than the chip is first reduced by area averaging, so that no detail aliases: bilinear
+    sampling alone reads four pixels, however many there are under one of the chip's.
+    """
+    import cv2
+
+    side = chip.shape[0]
+    scale = math.hypot(transform[0, 0], transform[1, 0])
+    left, top, right, bottom = _source_window(transform, side, frame_rgb.shape)
+    if right <= left or bottom <= top:
+        return
+    crop = frame_rgb[top:bottom, left:right]
+    shifted = transform.copy()
+    shifted[:, 2] += transform[:, :2] @ np.array([left, top])
+    if scale < 1:
+        height, width = (max(1, round(size * scale)) for size in crop.shape[:2])
+        ratio = np.array([crop.shape[1] / width, crop.shape[0] / height])
+        crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
+        # pixel centres: x_crop = (x_small + 1/2) * ratio - 1/2
+        shifted[:, 2] += shifted[:, :2] @ (0.5 * ratio - 0.5)
+        shifted[:, :2] *= ratio
+    cv2.warpAffine(crop, shifted, (side, side), dst=chip, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def _source_window(transform: Float64, side: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """left, top, right, bottom of the part of the frame that a chip shows, with a margin for interpolation."""
+    inverse = np.linalg.inv(transform[:, :2])
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64)
+    source = (corners - transform[:, 2]) @ inverse.T
+    margin = 2 + math.ceil(2 * np.abs(inverse).max())
+    low = np.floor(source.min(axis=0)).astype(int) - margin
+    high = np.ceil(source.max(axis=0)).astype(int) + margin
+    return max(0, low[0]), max(0, low[1]), min(shape[1], high[0]), min(shape[0], high[1])

@@ -1,0 +1,65 @@
+"""Arithmetic on boxes, as the `mtcnn` package does it (mtcnn 1.0.0, utils/bboxes.py): float64 corners x1, y1, x2, y2."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Corners = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+
+ROWS_AT_ONCE = 256
+"""Rows of the overlap matrix that are in memory together."""
+
+
+def squared(corners: Corners) -> Corners:
+    """Grow the shorter side of each box, about its centre, to the length of the longer one."""
+    size = corners[:, 2:] - corners[:, :2]
+    longest = size.max(axis=1, keepdims=True)
+    start = corners[:, :2] + size * 0.5 - longest * 0.5
+    return np.concatenate([start, start + longest], axis=1)
+
+
+def shifted(corners: Corners, offsets: npt.NDArray[np.float32]) -> Corners:
+    """Move each corner by its offset, given as a share of the box's size (counted in whole pixels, both ends in)."""
+    size = corners[:, 2:] - corners[:, :2] + 1
+    return corners + offsets * np.tile(size, 2)
+
+
+def suppress(
+    frame: Index, corners: Corners, score: npt.NDArray[np.float32], threshold: float, of_smaller: bool = False
+) -> Index:
+    """Indices of the boxes that stay, by frame, then by score (descending).
+
+    A box goes when any box of higher score in its frame overlaps it by more than `threshold`, also one that
+    itself goes: that is the package's rule, and not the usual greedy one. Overlap is intersection over union, or
+    over the smaller box.
+    """
+    order = np.lexsort((np.arange(len(frame)), -score, frame))
+    stays = np.ones(len(order), bool)
+    starts = np.flatnonzero(np.diff(frame[order], prepend=-1))
+    for start, stop in pairwise([*starts, len(order)]):
+        stays[start:stop] = ~_overlapped(corners[order[start:stop]], threshold, of_smaller)
+    return order[stays]
+
+
+def _overlapped(corners: Corners, threshold: float, of_smaller: bool) -> npt.NDArray[np.bool_]:
+    """Whether each box overlaps one before it."""
+    gone = np.zeros(len(corners), bool)
+    x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
+    area = (x2 - x1) * (y2 - y1)
+    for start in range(0, len(corners), ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, len(corners))
+        these, before = np.s_[start:stop, None], np.s_[None, :stop]
+        width = np.minimum(x2[these], x2[before]) - np.maximum(x1[these], x1[before])
+        height = np.minimum(y2[these], y2[before]) - np.maximum(y1[these], y1[before])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        if of_smaller:
+            whole = np.minimum(area[these], area[before])
+        else:
+            whole = area[these] + area[before] - shared
+        earlier = np.arange(stop)[None] < np.arange(start, stop)[:, None]
+        gone[start:stop] = ((shared > threshold * whole) & earlier).any(axis=1)
+    return gone

@@ -1,0 +1,163 @@
+"""ONNX Runtime sessions for a device, and running them in batches that fit its memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from pipeline.errors import ModelError
+from pipeline.models.base import Device
+
+Result = TypeVar("Result")
+
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+"""What each kind of device asks of ONNX Runtime, best first."""
+
+ERRORS_ONLY = 3
+
+
+def runtime_name() -> str:
+    """For example "onnxruntime 1.23.0"; does not import it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for package in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            return f"onnxruntime {version(package)}"
+        except PackageNotFoundError:
+            continue
+    return "onnxruntime (not installed)"
+
+
+def detect_devices() -> tuple[str, ...]:
+    """The kinds of device that this installation of ONNX Runtime was built for, slowest first.
+
+    Says nothing of drivers: a CUDA build lists "cuda" on a machine without a GPU.
+    """
+    import onnxruntime
+
+    available = set(onnxruntime.get_available_providers())
+    return tuple(kind for kind, providers in PROVIDERS.items() if providers[0] in available)
+
+
+def create_session(model: bytes, device: Device) -> Any:
+    """An inference session of a serialised ONNX model.
+
+    Raises ModelError where the device is of no known kind, or this ONNX Runtime cannot use it.
+    """
+    import onnxruntime
+
+    if device.kind not in PROVIDERS:
+        raise ModelError(f"unknown device {device.kind!r}; choose one of {', '.join(PROVIDERS)}")
+    first = PROVIDERS[device.kind][0]
+    if first not in onnxruntime.get_available_providers():
+        raise ModelError(
+            f"device {device.kind!r} needs {first}, which {runtime_name()} was built without; "
+            "install onnxruntime-gpu, or use device cpu"
+        )
+    if device.kind != "cpu":
+        _preload_libraries()
+    session = onnxruntime.InferenceSession(model, _options(device), providers=_providers(device))
+    if session.get_providers()[0] != first:
+        # ONNX Runtime falls back with a log line only; a run meant for a GPU must not crawl on the CPU unnoticed.
+        raise ModelError(
+            f"device {device.kind!r} number {device.index} did not start ({runtime_name()} fell back to "
+            f"{session.get_providers()[0]}); check the driver and CUDA libraries, or use device cpu"
+        )
+    return session
+
+
+@lru_cache(maxsize=1)
+def _preload_libraries() -> None:
+    """Load the CUDA and cuDNN libraries that pip packages brought, before the first session needs them."""
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+
+
+def _options(device: Device) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(1, device.threads)
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    # Several workers share the cores: a thread that spins between two operators takes one from its neighbour.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _providers(device: Device) -> list[tuple[str, dict[str, Any]]]:
+    cuda: dict[str, Any] = {
+        "device_id": device.index,
+        # Grow by what is asked for; the default doubles, and overshoots a limit that two sessions share.
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    tensorrt: dict[str, Any] = {"device_id": device.index, "trt_engine_cache_enable": True}
+    if device.memory_bytes is not None:
+        cuda["gpu_mem_limit"] = device.memory_bytes
+        tensorrt["trt_max_workspace_size"] = device.memory_bytes
+    if device.kind == "tensorrt":
+        from pipeline.models.weights import cache_folder
+
+        tensorrt["trt_engine_cache_path"] = str(cache_folder() / "tensorrt")
+    options: dict[str, dict[str, Any]] = {"TensorrtExecutionProvider": tensorrt, "CUDAExecutionProvider": cuda}
+    return [(name, options.get(name, {})) for name in PROVIDERS[device.kind]]
+
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "failed to allocate memory",
+    "available memory of",  # "Available memory of 0 is smaller than requested bytes of 1048576": the arena's limit
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",  # CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of numpy, OpenCV or ONNX Runtime says that memory ran out (the latter has no class for it)."""
+    if isinstance(error, MemoryError):
+        return True
+    message = str(error).lower()
+    return any(phrase in message for phrase in OUT_OF_MEMORY)
+
+
+_fits: dict[tuple[str, int, str, tuple[int, ...]], int] = {}
+_fits_lock = threading.Lock()
+
+
+def run_in_batches(
+    device: Device, model: str, item_shape: tuple[int, ...], count: int, most: int, run: Callable[[int, int], Result]
+) -> Iterator[tuple[int, int, Result]]:
+    """Yield (start, stop, run(start, stop)) over `count` items, at most `most` at a time.
+
+    When memory runs out the batch is halved and tried again; the size that fits is remembered for this
+    device, model and shape of item, in this process. Raises ModelError where not even one item fits.
+    """
+    key = (device.kind, device.index, model, item_shape)
+    start = 0
+    while start < count:
+        size = max(1, min(most, _fits.get(key, most), count - start))
+        try:
+            result = run(start, start + size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise ModelError(
+                    f"model {model!r}: not even one item of shape {item_shape} fits the memory of "
+                    f"{device.kind} {device.index}; lower workers_per_gpu, or use device cpu"
+                ) from error
+            with _fits_lock:
+                _fits[key] = min(size // 2, _fits.get(key, size))
+            continue
+        yield start, start + size, result
+        start += size

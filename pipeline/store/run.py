@@ -1,0 +1,443 @@
+"""The run store as its one writer sees it: set up a run, add inputs, keep their attributes, read what is committed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import unicodedata
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from pipeline.errors import StoreError
+from pipeline.store.chunks import COUNT_OF, read_chunk, read_record
+from pipeline.store.lock import LOCK_FILE, StoreLock
+from pipeline.store.nodes import (
+    CHUNKS,
+    NODE_FILE,
+    PARTIAL,
+    Group,
+    chunk_folder,
+    chunk_indices,
+    disk_errors,
+    read_group,
+    remove_tree,
+    sweep_partial,
+    write_group,
+)
+
+STORE_FORMAT = 1
+CLEARING = "clearing"
+"""Root attribute while `fresh` removes an old store: all that is still there is void."""
+VOID_CHUNKS = "void_chunks"
+"""Input attribute from the commit of a compaction until its chunk groups are removed."""
+MOST_CONSOLIDATED_INPUTS = 200
+"""With more inputs the root's consolidated metadata would outgrow what may be parsed on every opening (about 2 MB)."""
+
+
+def version() -> str:
+    try:
+        return metadata.version("reelgraph")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+class InputStore:
+    """One input of a store. Picklable: a copy on a worker reads, only the writer's own updates attributes."""
+
+    def __init__(self, path: str, name: str, writer: RunStore | None = None) -> None:
+        self.path = path
+        self.name = name
+        self._writer = writer
+        self._starts: dict[str, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "name": self.name, "_writer": None, "_starts": {}}
+
+    @property
+    def folder(self) -> str:
+        return f"{self.path}/{self.name}"
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The input's facts, `stages` (name -> {key, state}) and `complete`, as they are on disk now."""
+        return self.group().attributes
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the input is compacted and no stage was added since that is not."""
+        attributes = self.attributes
+        states = [stage.get("state") for stage in attributes.get("stages", {}).values()]
+        return bool(attributes.get("complete")) and all(state == "complete" for state in states)
+
+    def group(self) -> Group:
+        """Attributes and committed (compacted) arrays. Raises StoreError where there is no such input."""
+        group = read_group(self.folder)
+        if group is None:
+            raise StoreError(f"{self.path} has no input {self.name!r}")
+        return group
+
+    def update(self, **attributes: Any) -> None:
+        """Set attributes in one atomic write; others stay. Raises StoreError."""
+        writer = self._require_writer()
+        with writer.changing():
+            group = self.group()
+            self.write_group(Group({**group.attributes, **attributes}, group.arrays, group.consolidated))
+
+    def write_group(self, group: Group) -> None:
+        writer = self._require_writer()
+        with writer.changing(), disk_errors(f"write the attributes of {self.name!r} in {self.path}"):
+            write_group(self.folder, group)
+
+    def records(self) -> dict[int, dict[str, Any]]:
+        """Commit record of every chunk that has one, by index, ascending."""
+        if self.attributes.get(VOID_CHUNKS):
+            return {}
+        indices = chunk_indices(self.folder)
+        folders = [chunk_folder(self.path, self.name, index) for index in indices]
+        blocks = [folders[k : k + 256] for k in range(0, len(folders), 256)]
+        with ThreadPoolExecutor(8) as pool:  # a few threads hide the latency of network file systems
+            found = [record for block in pool.map(_read_records, blocks) for record in block]
+        return {index: record for index, record in zip(indices, found, strict=True) if record is not None}
+
+    def read_arrays(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        """Arrays of the sampled frames at positions start (inclusive) to stop (exclusive), and of their faces.
+
+        Reads compacted arrays where the input is complete and chunk groups otherwise. Raises StoreError where an array,
+        or the chunk that would hold it, is not there or is damaged.
+        """
+        committed = self.group().arrays
+        compacted = [name for name in names if name in committed]
+        found = self._read_compacted(compacted, start, stop)
+        rest = [name for name in names if name not in committed]
+        return {**found, **(self._read_chunks(rest, start, stop) if rest else {})}
+
+    def open_array(self, name: str) -> Any:
+        """A compacted array as a read-only zarr array."""
+        import zarr
+        from zarr.storage import LocalStore
+
+        try:
+            return zarr.open_array(LocalStore(self.folder, read_only=True), path=name, mode="r")
+        except (OSError, ValueError) as err:
+            raise StoreError(f"array {name!r} of {self.name!r} in {self.path} cannot be opened: {err}") from err
+
+    def read_rows(self, name: str, start: int, stop: int | None) -> np.ndarray:
+        """Rows of a compacted array. Raises StoreError where it is damaged."""
+        array = self.open_array(name)
+        try:
+            return np.asarray(array[start:stop])
+        except (RuntimeError, ValueError, OSError) as err:
+            raise StoreError(
+                f"array {name!r} of {self.name!r} in {self.path} is damaged ({err}); "
+                f"restore {self.folder} or delete it and run again"
+            ) from err
+
+    def _read_compacted(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        committed = self.group().arrays
+        found = {}
+        for name in names:
+            dim = committed[name]["dimension_names"][0]
+            first, last = (start, stop) if dim not in COUNT_OF else self._item_range(dim, start, stop)
+            found[name] = self.read_rows(name, first, last)
+        return found
+
+    def _item_range(self, dim: str, start: int, stop: int) -> tuple[int, int]:
+        if dim not in self._starts:
+            counts = self.read_rows(COUNT_OF[dim], 0, None)
+            self._starts[dim] = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        return int(self._starts[dim][start]), int(self._starts[dim][stop])
+
+    def _read_chunks(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        length = int(self.attributes["chunk_frames"])
+        indices = range(start // length, -(-stop // length))
+        pieces = [self._read_piece(names, index, length, start, stop) for index in indices]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
+
+    def _read_piece(
+        self, names: Sequence[str], index: int, length: int, start: int, stop: int
+    ) -> dict[str, np.ndarray]:
+        """The part of a chunk that lies within start to stop."""
+        record = read_record(chunk_folder(self.path, self.name, index))
+        if record is None:
+            raise StoreError(f"chunk {index} of {self.name!r} in {self.path} is not done")
+        first, last = max(start - index * length, 0), min(stop - index * length, length)
+        ranges = {"frame": slice(first, last)}
+        for dim, count in COUNT_OF.items():
+            if any(record["arrays"].get(name, {}).get("dims", [""])[0] == dim for name in names):
+                counts = read_chunk(self.path, self.name, index, [count], record)[count]
+                ranges[dim] = slice(int(counts[:first].sum()), int(counts[:last].sum()))
+        arrays = read_chunk(self.path, self.name, index, names, record)
+        return {name: array[ranges[record["arrays"][name]["dims"][0]]] for name, array in arrays.items()}
+
+    def _require_writer(self) -> RunStore:
+        if self._writer is None:
+            raise StoreError(f"{self.path} is open for reading only; only the run that holds its lock writes to it")
+        return self._writer
+
+
+class RunStore:
+    """A store opened by `open`; in mode "w" its one writer, which holds the lock until `close`."""
+
+    def __init__(self, path: Path, lock: StoreLock | None) -> None:
+        self.path = path
+        self.lock = lock
+        self._changes = threading.RLock()
+        self._names: dict[str, str] = {}
+        """Input name -> path, in order of first sight."""
+        self._consolidated = False
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, fresh: bool = False, mode: Literal["w", "r"] = "w") -> RunStore:
+        """Open a store, in mode "w" making it where absent; `fresh` removes what an old one holds.
+
+        Raises StoreError where the path is something else or cannot be written, StoreLockedError where another process
+        writes to it.
+        """
+        place = Path(path).expanduser().resolve()
+        require_store(place, absent_is_fine=mode == "w")
+        if mode == "r":
+            return cls(place, None)._load()
+        with disk_errors(f"write to {place}"):
+            place.mkdir(parents=True, exist_ok=True)
+            lock = StoreLock.acquire(place)
+        try:
+            require_store(place, absent_is_fine=True)
+            store = cls(place, lock)
+            store._set_up(fresh)
+            return store._load()
+        except BaseException:
+            lock.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Consolidate the root's metadata where every input is complete, and give the lock back."""
+        if self.lock is None:
+            return
+        lock, self.lock = self.lock, None
+        try:
+            if not lock.lost:
+                # It only spares outside tools a slower opening and a warning: no reason to fail.
+                with contextlib.suppress(StoreError, OSError):
+                    self._consolidate()
+        finally:
+            lock.release()
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Root attributes: reelgraph (version), workflow, models, created."""
+        return self._root().attributes
+
+    def set_workflow(self, workflow: dict[str, Any], models: Sequence[dict[str, Any]]) -> None:
+        """Store the resolved workflow and the models' facts. Raises StoreError."""
+        self.update(workflow=workflow, models=list(models), reelgraph=version())
+
+    def update(self, **attributes: Any) -> None:
+        """Set root attributes, in one atomic write. Raises StoreError."""
+        with self.changing(), disk_errors(f"write to {self.path}"):
+            write_group(self.path, Group({**self.attributes, **attributes}))
+
+    def input_names(self) -> list[str]:
+        """Names of all inputs, in order of first sight."""
+        return list(self._names)
+
+    def find_input(self, path: str) -> str | None:
+        """Name of the input that was first seen at this path; None where there is none."""
+        return next((name for name, known in self._names.items() if known == path), None)
+
+    def add_input(self, stem: str, facts: dict[str, Any]) -> str:
+        """Make the group of a new input and return its name: the stem, made safe and unique. Raises StoreError."""
+        with self.changing(), disk_errors(f"add input {stem!r} to {self.path}"):
+            name = self._unique_name(stem)
+            attributes = {**facts, "stages": {}, "complete": False, "order": len(self._names)}
+            write_group(self.path / name / CHUNKS, Group({}))
+            write_group(self.path / name, Group(attributes))
+            self._names[name] = str(facts.get("path", ""))
+            return name
+
+    def input(self, name: str) -> InputStore:
+        """One input. Raises StoreError where there is none of this name."""
+        if name not in self._names:
+            raise StoreError(f"{self.path} has no input {name!r}; it has {', '.join(self._names) or 'none yet'}")
+        return InputStore(str(self.path), name, self if self.lock is not None else None)
+
+    def check_lock(self) -> None:
+        """Raise StoreLockedError where another process took the lock over."""
+        if self.lock is None:
+            raise StoreError(f"{self.path} is not open for writing")
+        self.lock.check()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """For every write by the writer: one at a time, only while the lock is ours, the root's consolidated metadata
+        dropped first (it would go stale)."""
+        with self._changes:
+            self.check_lock()
+            if self._consolidated:
+                with disk_errors(f"write to {self.path}"):
+                    write_group(self.path, Group(self.attributes))
+                self._consolidated = False
+            yield
+
+    def _root(self) -> Group:
+        group = read_group(self.path)
+        if group is None:
+            raise StoreError(f"{self.path} is not a reelgraph store any more: its {NODE_FILE} is gone")
+        return group
+
+    def _set_up(self, fresh: bool) -> None:
+        with disk_errors(f"set up the store {self.path}"):
+            root = read_group(self.path)
+            if root is not None and (fresh or root.attributes.get(CLEARING)):
+                # A kill in here leaves the mark: half-removed inputs never count.
+                write_group(self.path, Group({**root.attributes, CLEARING: True}))
+                _clear(self.path)
+                root = None
+            if root is None:
+                created = datetime.now(UTC).isoformat(timespec="seconds")
+                attributes = {"reelgraph": version(), "store_format": STORE_FORMAT, "workflow": {}, "models": []}
+                write_group(self.path, Group({**attributes, "created": created}))
+            sweep_partial(self.path)
+
+    def _load(self) -> RunStore:
+        root = self._root()
+        self._consolidated = root.consolidated
+        self._names = {name: attributes.get("path", "") for name, attributes in list_inputs(self.path)}
+        if self.lock is not None:
+            for name in self._names:
+                self._repair(name)
+        return self
+
+    def _repair(self, name: str) -> None:
+        """Remove what a killed run left below an input: files being written, chunk groups that compaction voided."""
+        folder = self.path / name
+        with disk_errors(f"clean up {name!r} in {self.path}"):
+            sweep_partial(folder)
+            store = self.input(name)
+            if store.attributes.get(VOID_CHUNKS):
+                remove_void_chunks(store)
+            for index in chunk_indices(folder):
+                sweep_partial(chunk_folder(self.path, name, index))
+
+    def _unique_name(self, stem: str) -> str:
+        safe = safe_name(stem)
+        taken = {_folded(name) for name in self._names}
+        number, name = 1, safe
+        while _folded(name) in taken or not _is_free(self.path / name):
+            number += 1
+            name = f"{safe}-{number}"
+        return name
+
+    def _consolidate(self) -> None:
+        if self._consolidated or not 0 < len(self._names) <= MOST_CONSOLIDATED_INPUTS:
+            return
+        nodes: dict[str, dict[str, Any]] = {}
+        for name in self._names:
+            store = InputStore(str(self.path), name)
+            group = store.group()
+            if not store.is_complete or group.attributes.get(VOID_CHUNKS):
+                return
+            nodes[name] = {"zarr_format": 3, "node_type": "group", "attributes": group.attributes}
+            nodes.update({f"{name}/{array}": content for array, content in group.arrays.items()})
+        write_group(self.path, Group(self.attributes, nodes, consolidated=True))
+
+
+def _read_records(folders: Sequence[str]) -> list[dict[str, Any] | None]:
+    return [read_record(folder) for folder in folders]
+
+
+def remove_void_chunks(store: InputStore) -> None:
+    """Last step of a compaction: remove the chunk groups, then the mark that says they are void. Raises OSError."""
+    remove_tree(f"{store.folder}/{CHUNKS}")
+    group = store.group()
+    attributes = {key: value for key, value in group.attributes.items() if key != VOID_CHUNKS}
+    store.write_group(Group(attributes, group.arrays, group.consolidated))
+
+
+def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
+    """Raise StoreError unless a folder is a reelgraph store, or may become one: absent, or empty."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise StoreError(f"{path} is a file, not a store; choose another output")
+    if not path.exists():
+        if absent_is_fine:
+            return
+        raise StoreError(f"there is no store at {path}; check the path")
+    with disk_errors(f"read {path}"):
+        group = read_group(path)
+        blank = group is None and all(_is_transient(name) for name in os.listdir(path))
+    if blank and absent_is_fine:
+        return
+    if group is None or "reelgraph" not in group.attributes:
+        advice = "choose another output; nothing in it was touched" if absent_is_fine else "check the path"
+        raise StoreError(f"{path} exists and is not a reelgraph store; {advice}")
+    found = group.attributes.get("store_format", STORE_FORMAT)
+    if found != STORE_FORMAT:
+        raise StoreError(
+            f"{path} has store format {found}, made by reelgraph {group.attributes['reelgraph']}; "
+            f"this reelgraph {version()} reads format {STORE_FORMAT}"
+        )
+
+
+def list_inputs(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Name and attributes of every input, in order of first sight. Raises StoreError."""
+    with disk_errors(f"read {path}"):
+        root = read_group(path)
+        if root is None or root.attributes.get(CLEARING):
+            return []
+        names = [entry.name for entry in os.scandir(path) if entry.is_dir()]
+        groups = [(name, read_group(path / name)) for name in names]
+    found = [(name, group.attributes) for name, group in groups if group is not None]
+    return sorted(found, key=lambda item: (item[1].get("order", 0), item[0]))
+
+
+def safe_name(stem: str) -> str:
+    """A name that file systems, Zarr, shells and URLs bear: letters, digits, `.`, `-`, `_`, at most 100 bytes."""
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", stem)).strip("._-")
+    name = name.encode()[:100].decode(errors="ignore")
+    return "input" if name.lower() in ("", NODE_FILE) else name
+
+
+def _folded(name: str) -> str:
+    """Equal for names that some file system takes for one (case, composition of accents)."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a new input may take this folder: absent, or left by a kill before its group was committed."""
+    try:
+        return all(name == CHUNKS or name.endswith(PARTIAL) for name in os.listdir(folder))
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+
+
+def _is_transient(name: str) -> bool:
+    return name.startswith(LOCK_FILE) or name.endswith(PARTIAL)
+
+
+def _clear(path: Path) -> None:
+    """Remove all that a store holds but its root `zarr.json` and the lock."""
+    for entry in list(os.scandir(path)):
+        if entry.name == NODE_FILE or entry.name.startswith(LOCK_FILE):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(entry.path)
+        else:
+            os.unlink(entry.path)

@@ -1,0 +1,25 @@
+"""Clips that tests draw and encode: no face in them, but every frame differs."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def write_clip(path: Path, n_frames: int = 120, size: tuple[int, int] = (160, 120), fps: int = 25, gop: int = 12) -> Path:
+    """An H.264 clip whose mean grey level rises from frame to frame; returns its path."""
+    width, height = size
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.gop_size = gop
+        stream.codec_context.options = {"preset": "ultrafast", "sc_threshold": "0"}
+        for number in range(n_frames):
+            picture = np.full((height, width, 3), 20 + 200 * number // max(n_frames, 1), np.uint8)
+            picture[: height // 4, : width * (number % 10 + 1) // 12] = (255, 40, 40)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path

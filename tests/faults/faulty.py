@@ -1,0 +1,80 @@
+"""Stages that fail on purpose, and one that counts; named in the tests' workflows as `faulty:...`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pipeline import Array, Chunk, Stage, StageOptions
+
+
+class FaultyOptions(StageOptions):
+    chunk: int = 1
+    fault: Literal["raise", "kill", "hang", "none"] = "raise"
+    only_once: str = ""
+    """A file that remembers that the fault has happened; empty: it happens each time."""
+
+
+class Faulty(Stage):
+    """Mean grey level of each frame; fails on one chunk."""
+
+    needs = ("frames_rgb",)
+    Options = FaultyOptions
+    outputs = (Array("grey", ("frame",), "float32"),)
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        if chunk.index == self.options.chunk and self._due():
+            self._fail()
+        return {"grey": chunk.frames_rgb.mean(axis=(1, 2, 3)).astype(np.float32)}
+
+    def _due(self) -> bool:
+        if not self.options.only_once:
+            return True
+        marker = Path(self.options.only_once)
+        if marker.exists():
+            return False
+        marker.touch()
+        return True
+
+    def _fail(self) -> None:
+        if self.options.fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.options.fault == "hang":
+            time.sleep(3600)
+        elif self.options.fault == "raise":
+            raise ValueError("made to fail")
+
+
+class CountedOptions(StageOptions):
+    log: str
+    seconds: float = 0.0
+
+
+class Counted(Stage):
+    """Mean grey level of each frame; appends a line to a log for every chunk it computes."""
+
+    needs = ("frames_rgb",)
+    Options = CountedOptions
+    outputs = (Array("grey", ("frame",), "float32"),)
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        time.sleep(self.options.seconds)
+        grey = chunk.frames_rgb.mean(axis=(1, 2, 3)).astype(np.float32)
+        with open(self.options.log, "a") as log:  # appends of one short line are atomic
+            log.write(f"{chunk.input_name} {chunk.index}\n")
+        return {"grey": grey}
+
+
+class WrongRows(Stage):
+    """Returns one row too many."""
+
+    needs = ("frames_rgb",)
+    outputs = (Array("grey", ("frame",), "float32"),)
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        return {"grey": np.zeros(len(chunk.frame) + 1, np.float32)}

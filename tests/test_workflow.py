@@ -1,0 +1,128 @@
+"""Workflow files: what is read from them, and one clear line for everything that is wrong with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import WorkflowError
+from pipeline.workflow import differences, load_workflow
+
+GOOD = """
+source: {kind: video, every: 5}
+stages:
+  detect: {use: detect, model: mtcnn, min_face: 20}
+  embed: {use: embed, model: Dlib, after: detect}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "workflow.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["faces.yaml", "sharp_faces.yaml"])
+def test_shipped_workflows_are_valid(workflows: Path, name: str) -> None:
+    workflow = load_workflow(workflows / name)
+    assert workflow.stages[0].name == "detect"
+    assert "box" in workflow.specs()
+
+
+def test_defaults_are_filled_in(tmp_path: Path) -> None:
+    resolved = load_workflow(written(tmp_path, "stages: {detect: {}}")).resolved()
+    assert resolved["source"]["kind"] == "video"
+    assert resolved["source"]["every"] == 5
+    assert resolved["stages"]["detect"] == {"use": "detect", "after": [], "model": "mtcnn", "min_face": 20, "align": "native"}
+
+
+def test_stages_come_after_those_they_need(tmp_path: Path) -> None:
+    text = "stages:\n  embed: {use: embed}\n  detect: {use: detect}\n"
+    workflow = load_workflow(written(tmp_path, text))
+    assert [node.name for node in workflow.stages] == ["detect", "embed"]
+    assert workflow.node("embed").after == ("detect",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: {detcet: {}}", "unknown stage 'detcet'; did you mean 'detect'?"),
+        ("stages: {detect: {use: Detect}}", "did you mean 'detect'?"),
+        ("sorce: {}\nstages: {detect: {}}", "unknown section 'sorce'; did you mean 'source'?"),
+        ("source: {evry: 3}\nstages: {detect: {}}", "source: unknown option 'evry'; did you mean 'every'?"),
+        ("stages: {detect: {min_fase: 3}}", "stages.detect: unknown option 'min_fase'; did you mean 'min_face'?"),
+        ("stages: {detect: {min_face: many}}", r"stages.detect.min_face: .*valid integer.*'many'"),
+        ("stages: {detect: {min_face: 2}}", r"stages.detect.min_face: .*greater than or equal to 10.*2"),
+        ("source: {every: 0}\nstages: {detect: {}}", r"source.every: .*0"),
+        ("source: {kind: vidio}\nstages: {detect: {}}", "unknown source 'vidio'; did you mean 'video'?"),
+        ("stages: {detect: {}, embed: {after: detekt}}", "stages.embed.after: unknown stage 'detekt'; did you mean 'detect'?"),
+        ("stages: {embed: {}}", "needs the array 'n_faces', which no stage of this workflow makes"),
+        ("stages: {a: {use: detect}, b: {use: detect}}", "both make array 'n_faces'"),
+        ("stages: {detect: {after: embed}, embed: {}}", "wait for each other in a circle"),
+        ("stages: {x: {use: 'nowhere.to:Be'}}", "cannot import 'nowhere.to'"),
+        ("stages: {x: {use: 'json:JSONEncoder'}}", "not a subclass of pipeline.Stage"),
+        ("stages: {x: {use: 'pipeline.stages.detect:Detcet'}}", "did you mean 'Detect'?"),
+        ("stages: {detect: {}, detect: {}}", "workflow.yaml:1: not valid YAML: key 'detect' is written twice"),
+        ("stages: [", "workflow.yaml:1: not valid YAML"),
+        ("just text", "has the sections 'source' and 'stages'"),
+        ("stages: {}", "stages: "),
+        ("source: {}", "stages: this is missing"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(WorkflowError, match=message) as caught:
+        load_workflow(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_model_names_the_nearest(tmp_path: Path) -> None:
+    from pipeline.errors import ModelError
+
+    with pytest.raises(ModelError, match="did you mean 'Dlib'"):
+        load_workflow(written(tmp_path, "stages: {detect: {}, embed: {model: dlip}}"))
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    written(tmp_path, GOOD)
+    with pytest.raises(WorkflowError, match=r"did you mean '.*workflow\.yaml'"):
+        load_workflow(tmp_path / "workflw.yaml")
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    workflow = load_workflow(path, ["detect.min_face=40", "source.every=3"])
+    assert workflow.node("detect").stage.options.min_face == 40
+    assert workflow.resolved()["source"]["every"] == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("detect.min_face", "write it as stage.option=value"),
+        ("detekt.min_face=3", "unknown section 'detekt'; did you mean 'detect'?"),
+        ("detect.min_fase=30", "did you mean 'min_face'?"),
+        ("detect.min_face=[", "is not a YAML value"),
+    ],
+)
+def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(WorkflowError, match=message):
+        load_workflow(written(tmp_path, GOOD), [override])
+
+
+def test_keys_change_with_options_and_upstream_only(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    base = load_workflow(path).keys()
+    assert load_workflow(path).keys() == base
+    other = load_workflow(path, ["detect.min_face=40"]).keys()
+    assert other["detect"] != base["detect"]
+    assert other["embed"] != base["embed"]
+    sampled = load_workflow(path, ["source.every=3"]).keys()
+    assert sampled["detect"] != base["detect"]
+    assert load_workflow(path, ["source.decoder=pyav"]).keys() == base
+
+
+def test_differences_are_readable() -> None:
+    old = {"source": {"every": 5}, "stages": {"detect": {"min_face": 20, "model": "mtcnn"}}}
+    new = {"source": {"every": 3}, "stages": {"detect": {"min_face": 20, "model": "yunet"}}}
+    assert differences(old, new) == ["source.every: 5 -> 3", "stages.detect.model: 'mtcnn' -> 'yunet'"]
