@@ -1,0 +1,230 @@
+"""Who races: each function runs in a process of its own, loads and warms up, then measures one thing.
+
+Run by main_job.py as `python contestants.py NAME SETTINGS.json RESULT.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What main_job.py tells a contestant."""
+
+    clip: str
+    every: int
+    frames: int
+    """Sampled frames to do."""
+    processes: int
+    """Processes that share the work, for the limit; the pool of DeepFace always has two."""
+    threads: int
+    """Of one model session and of one decoder, for the limit; as the run itself sets them."""
+    workflow: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a contestant reports."""
+
+    frames: int
+    seconds: float
+    faces: int | None = None
+
+
+# --- DeepFace, as its users write it ----------------------------------------------------------------------------------
+
+
+def sampled_frames(settings: Settings) -> Iterator[np.ndarray]:
+    """Every Nth frame, BGR. `grab` leaves out the colour conversion of frames that nobody wants."""
+    import cv2
+
+    capture = cv2.VideoCapture(settings.clip)
+    for index in range(settings.frames * settings.every):
+        if not capture.grab():
+            break
+        if index % settings.every == 0:
+            yield capture.retrieve()[1]
+    capture.release()
+
+
+def represent(frame: np.ndarray) -> int:
+    """Faces that DeepFace found; what it calls a face of confidence 0 is its word for none."""
+    from deepface import DeepFace
+
+    found = DeepFace.represent(frame, model_name="Dlib", detector_backend="mtcnn", enforce_detection=False)
+    return sum(face["face_confidence"] > 0 for face in found)
+
+
+def warm_up(settings: Settings) -> None:
+    represent(next(sampled_frames(settings)))
+
+
+def deepface_loop(settings: Settings) -> Measured:
+    warm_up(settings)
+    began = time.perf_counter()
+    faces = [represent(frame) for frame in sampled_frames(settings)]
+    return Measured(len(faces), time.perf_counter() - began, sum(faces))
+
+
+def deepface_threads(settings: Settings) -> Measured:
+    """Two threads, and never more than four frames waiting: submitting all at once would only cost memory."""
+    warm_up(settings)
+    began = time.perf_counter()
+    waiting: list[Future[int]] = []
+    faces = []
+    with ThreadPoolExecutor(2) as pool:
+        for frame in sampled_frames(settings):
+            waiting.append(pool.submit(represent, frame))
+            if len(waiting) >= 4:
+                faces.append(waiting.pop(0).result())
+        faces += [future.result() for future in waiting]
+    return Measured(len(faces), time.perf_counter() - began, sum(faces))
+
+
+def deepface_processes(settings: Settings) -> Measured:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(3)
+    with context.Pool(2, initializer=_start_pool_worker, initargs=(settings, ready)) as pool:
+        ready.wait()
+        began = time.perf_counter()
+        faces = list(pool.imap(represent, sampled_frames(settings)))
+        seconds = time.perf_counter() - began
+    return Measured(len(faces), seconds, sum(faces))
+
+
+def _start_pool_worker(settings: Settings, ready: Any) -> None:
+    warm_up(settings)
+    ready.wait()
+
+
+# --- The limit: the same decoding and the same models, each alone, on as many processes as the run has ----------------
+
+
+def decode_alone(settings: Settings) -> Measured:
+    return _in_processes(_decode_share, settings)
+
+
+def models_alone(settings: Settings) -> Measured:
+    return _in_processes(_model_share, settings)
+
+
+def _in_processes(work: Callable[..., None], settings: Settings) -> Measured:
+    """All processes start at once, when the last is ready; the slowest one's time counts."""
+    context = multiprocessing.get_context("spawn")
+    ready, results = context.Barrier(settings.processes), context.Queue()
+    children = [
+        context.Process(target=work, args=(settings, part, ready, results)) for part in range(settings.processes)
+    ]
+    for child in children:
+        child.start()
+    shares: list[Measured] = [results.get(timeout=1800) for _ in children]
+    for child in children:
+        child.join()
+    faces = [share.faces for share in shares if share.faces is not None]
+    frames = sum(share.frames for share in shares)
+    return Measured(frames, max(share.seconds for share in shares), sum(faces) if faces else None)
+
+
+def _chunks(settings: Settings) -> tuple[Any, Any, list[tuple[int, int]]]:
+    """The workflow, the source, and the chunks that a run would cut it into."""
+    from pipeline.plan import choose_chunk_frames, cut
+    from pipeline.sources import open_source
+    from pipeline.workflow import load_workflow
+
+    workflow = load_workflow(settings.workflow, settings.overrides)
+    source = open_source(workflow.source_kind, Path(settings.clip), workflow.source_options)
+    return workflow, source, cut(min(len(source.frame), settings.frames), choose_chunk_frames(source))
+
+
+def _decode_share(settings: Settings, part: int, ready: Any, results: Any) -> None:
+    _, source, chunks = _chunks(settings)
+    mine = chunks[part :: settings.processes]
+    ready.wait()
+    began = time.perf_counter()
+    frames = 0
+    for start, stop in mine:
+        frames += len(source.job(start, stop).decode(settings.threads).decoded)
+    results.put(Measured(frames, time.perf_counter() - began))
+
+
+def _model_share(settings: Settings, part: int, ready: Any, results: Any) -> None:
+    """The workflow's own stages on chunks that lie decoded in memory: as many as fit into 1 GB, again and again."""
+    workflow, source, chunks = _chunks(settings)
+    mine = chunks[part :: settings.processes]
+    at_hand = max(1, int((1 << 30) // (source.frame_bytes * max(stop - start for start, stop in chunks))))
+    decoded = [_decoded_chunk(source, *bounds) for bounds in mine[:at_hand]]
+    _load(workflow, settings)
+    if decoded:
+        _run_stages(workflow, decoded[0])
+    ready.wait()
+    began = time.perf_counter()
+    frames = faces = 0
+    for index, (start, stop) in enumerate(mine):
+        found = _run_stages(workflow, decoded[index % len(decoded)])
+        frames += stop - start
+        faces += found
+    results.put(Measured(frames, time.perf_counter() - began, faces))
+
+
+def _decoded_chunk(source: Any, start: int, stop: int) -> Any:
+    from pipeline.stages.base import Chunk
+
+    decoded = source.job(start, stop).decode(1)
+    arrays = {"frames_rgb": decoded.frames_rgb}
+    return Chunk("clip", 0, source.frame[start:stop], source.time_seconds[start:stop], decoded.decoded, arrays)
+
+
+def _load(workflow: Any, settings: Settings) -> None:
+    from pipeline.cluster import gpu_share_bytes, visible_gpus
+    from pipeline.models.base import Device
+
+    gpus = visible_gpus()
+    device = Device("cpu", threads=settings.threads)
+    if gpus:
+        device = Device("cuda", memory_bytes=gpu_share_bytes(gpus, 1), batch_memory_bytes=4 << 30)
+    for node in workflow.stages:
+        node.stage.load(device)
+
+
+def _run_stages(workflow: Any, chunk: Any) -> int:
+    """All stages in order; returns the number of faces."""
+    from dataclasses import replace
+
+    for node in workflow.stages:
+        chunk = replace(chunk, arrays=chunk.arrays | node.stage.run(chunk))
+    return int(chunk.arrays["n_faces"].sum())
+
+
+CONTESTANTS: dict[str, Callable[[Settings], Measured]] = {
+    "deepface_loop": deepface_loop,
+    "deepface_threads": deepface_threads,
+    "deepface_processes": deepface_processes,
+    "decode_alone": decode_alone,
+    "models_alone": models_alone,
+}
+
+
+def main() -> None:
+    name, settings_file, result_file = sys.argv[1:]
+    values = json.loads(Path(settings_file).read_text())
+    settings = Settings(**{**values, "overrides": tuple(values["overrides"])})
+    if name.startswith("deepface"):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    Path(result_file).write_text(json.dumps(vars(CONTESTANTS[name](settings))))
+
+
+if __name__ == "__main__":
+    main()
