@@ -1,7 +1,7 @@
 """reelgraph: face analysis for whole archives of video, as Dask tasks over chunks, into a Zarr store that resumes.
 
-    run = pipeline.run("workflows/faces.yaml", ["clip.mp4"], out="runs/clip.zarr")
-    faces = pipeline.open("runs/clip.zarr").faces()
+run = pipeline.run("workflows/faces.yaml", ["clip.mp4"], out="runs/clip.zarr")
+faces = pipeline.open("runs/clip.zarr").faces()
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.stages.base import StageOptions as StageOptions
     from pipeline.store.read import open as open
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604  (names are resolved by __getattr__)
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

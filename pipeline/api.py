@@ -33,7 +33,7 @@ def run(
     out: str | Path,
     *,
     executor: Literal["dask", "inline"] = "dask",
-    set: Mapping[str, Any] | Sequence[str] = (),  # noqa: A002  (the flag's name)
+    set: Mapping[str, Any] | Sequence[str] = (),
     fresh: bool = False,
     retry_failed: bool = False,
     accept_failed: bool = False,
@@ -93,9 +93,7 @@ def execute(
     return runner.run(loaded, paths, Path(out), worksite, progress, options)
 
 
-def plan(
-    workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overrides: Sequence[str] = ()
-) -> PlanView:
+def plan(workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overrides: Sequence[str] = ()) -> PlanView:
     """What `run` would do, without doing it: chunks, frames, memory, hours, disk, and what is done already."""
     from pipeline.sources.inputs import expand
     from pipeline.views.plan import survey

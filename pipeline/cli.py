@@ -15,8 +15,12 @@ import pipeline
 from pipeline.errors import ReelgraphError
 
 EXIT_INTERRUPTED = 130
-DESCRIPTION = "Face analysis for whole archives of video: Dask tasks over chunks of frames, into a Zarr store that resumes."
-EXIT_CODES = "exit codes: 0 done; 1 failed chunks or unusable inputs among several; 2 wrong use; 75 drained; 130 interrupted"
+DESCRIPTION = (
+    "Face analysis for whole archives of video: Dask tasks over chunks of frames, into a Zarr store that resumes."
+)
+EXIT_CODES = (
+    "exit codes: 0 done; 1 failed chunks or unusable inputs among several; 2 wrong use; 75 drained; 130 interrupted"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"reelgraph: {err}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
-        print(f"\ninterrupted; what was committed is kept. This continues:\n  {shlex.join(['reelgraph', *words])}", file=sys.stderr)
+        print(
+            f"\ninterrupted; what was committed is kept. This continues:\n  {shlex.join(['reelgraph', *words])}",
+            file=sys.stderr,
+        )
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(EXIT_INTERRUPTED)  # threads in native code would keep the interpreter for as long as they like
@@ -46,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", "say what a store holds: inputs, chunks done and failed", _status)
     status.add_argument("out", metavar="OUT", help="the run store")
     workflows = _command(commands, "workflows", "check a workflow file and explain its options", _workflows)
-    workflows.add_argument("workflow", metavar="WORKFLOW", nargs="?", help="a YAML file; without it, list the stages there are")
+    workflows.add_argument(
+        "workflow", metavar="WORKFLOW", nargs="?", help="a YAML file; without it, list the stages there are"
+    )
     doctor = _command(commands, "doctor", "say what this machine offers, and what to do about what is missing", _doctor)
     doctor.add_argument("--out", default="runs", metavar="DIR", help="where output would be written (default: runs)")
     demo = _command(commands, "demo", "make a short clip of two known faces, with its truth beside it", _demo)
@@ -55,8 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, help_text: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text, epilog=EXIT_CODES)
+def _command(
+    commands: Any, name: str, help_text: str, function: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=help_text, epilog=EXIT_CODES
+    )
     parser.set_defaults(command=function)
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     return parser
@@ -72,7 +85,11 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--start", metavar="T", help="from this time on: seconds or H:MM:SS")
     sampling.add_argument("--stop", metavar="T", help="up to this time, exclusive: seconds or H:MM:SS")
     sampling.add_argument(
-        "--set", action="append", default=[], metavar="STAGE.OPTION=VALUE", dest="overrides",
+        "--set",
+        action="append",
+        default=[],
+        metavar="STAGE.OPTION=VALUE",
+        dest="overrides",
         help="change one option of the workflow, for example detect.min_face=40; may be repeated",
     )
 
@@ -81,15 +98,47 @@ def _add_run(commands: Any) -> None:
     parser = _command(commands, "run", "run a workflow over inputs, or carry on where it stopped", _run)
     _add_work(parser)
     cluster = parser.add_argument_group("where it runs (does not change results)")
-    cluster.add_argument("--executor", choices=("dask", "inline"), default="dask", help="inline: in this process (default: dask)")
-    cluster.add_argument("--workers", type=_positive, metavar="N", help="CPU workers (default: one per core, as memory allows)")
-    cluster.add_argument("--workers-per-gpu", type=_positive, default=1, metavar="N", help="workers on each GPU (default: 1)")
-    cluster.add_argument("--threads", type=_positive, metavar="N", help="slots per worker: one for models, the rest decode and write (default: 2, on a GPU 3)")
+    cluster.add_argument(
+        "--executor", choices=("dask", "inline"), default="dask", help="inline: in this process (default: dask)"
+    )
+    cluster.add_argument(
+        "--workers", type=_positive, metavar="N", help="CPU workers (default: one per core, as memory allows)"
+    )
+    cluster.add_argument(
+        "--workers-per-gpu", type=_positive, default=1, metavar="N", help="workers on each GPU (default: 1)"
+    )
+    cluster.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="slots per worker: one for models, the rest decode and write (default: 2, on a GPU 3)",
+    )
     cluster.add_argument("--gpus", metavar="0,1", help="GPUs to use (default: all that are visible)")
-    cluster.add_argument("--scheduler", metavar="FILE|ADDRESS", help="a running Dask cluster: scheduler file, tcp://host:port or tls://host:port")
-    cluster.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where scheduler and dashboard listen (default: 127.0.0.1; whoever reaches them runs code as you)")
-    cluster.add_argument("--dashboard-port", type=int, default=8787, metavar="PORT", help="default: 8787, or a free one where that is taken")
-    cluster.add_argument("--chunk-timeout", type=_positive_seconds, default=600.0, metavar="SECONDS", help="a step that takes longer ends its worker (default: 600)")
+    cluster.add_argument(
+        "--scheduler",
+        metavar="FILE|ADDRESS",
+        help="a running Dask cluster: scheduler file, tcp://host:port or tls://host:port",
+    )
+    cluster.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where scheduler and dashboard listen (default: 127.0.0.1; whoever reaches them runs code as you)",
+    )
+    cluster.add_argument(
+        "--dashboard-port",
+        type=int,
+        default=8787,
+        metavar="PORT",
+        help="default: 8787, or a free one where that is taken",
+    )
+    cluster.add_argument(
+        "--chunk-timeout",
+        type=_positive_seconds,
+        default=600.0,
+        metavar="SECONDS",
+        help="a step that takes longer ends its worker (default: 600)",
+    )
     resume = parser.add_argument_group("carrying on")
     resume.add_argument("--fresh", action="store_true", help="delete the store's content first")
     resume.add_argument("--retry-failed", action="store_true", help="take failed chunks again")
@@ -118,7 +167,9 @@ def _positive_seconds(text: str) -> float:
 def _overrides(options: argparse.Namespace) -> list[str]:
     """The flags that stand for options of the workflow's source, and --set."""
     flags = {"every": options.every, "start": options.start, "stop": options.stop}
-    return [f"source.{name}={json.dumps(value)}" for name, value in flags.items() if value is not None] + options.overrides
+    return [
+        f"source.{name}={json.dumps(value)}" for name, value in flags.items() if value is not None
+    ] + options.overrides
 
 
 def _print(options: argparse.Namespace, values: Any, lines: list[str]) -> None:

@@ -164,7 +164,11 @@ def _local_cuda(options: ClusterOptions, gpus: list[str]) -> tuple[Any, WorkerSe
         decode_threads=max(1, available_cores() // max(1, workers * (threads - 1))),
         chunk_timeout_seconds=options.chunk_timeout_seconds,
     )
-    return cluster, settings, f"{workers} worker{'s' * (workers > 1)} on {len(gpus)} GPU{'s' * (len(gpus) > 1)} × {threads} slots"
+    return (
+        cluster,
+        settings,
+        f"{workers} worker{'s' * (workers > 1)} on {len(gpus)} GPU{'s' * (len(gpus) > 1)} × {threads} slots",
+    )
 
 
 @contextlib.contextmanager
@@ -174,7 +178,9 @@ def _existing(options: ClusterOptions) -> Iterator[Cluster]:
     where = options.scheduler or ""
     is_file = "://" not in where
     if is_file and not Path(where).is_file():
-        raise ClusterError(f"scheduler file {where} does not exist; start one with: dask scheduler --scheduler-file {where}")
+        raise ClusterError(
+            f"scheduler file {where} does not exist; start one with: dask scheduler --scheduler-file {where}"
+        )
     try:
         client = Client(
             **({"scheduler_file": where} if is_file else {"address": where}), timeout=20, set_as_default=False

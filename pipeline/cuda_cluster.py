@@ -1,4 +1,4 @@
-"""A LocalCUDACluster with several workers per GPU. Imported only where a GPU was found: dask-cuda needs its bindings."""
+"""A LocalCUDACluster with several workers per GPU. Imported only where a GPU is: dask-cuda needs its bindings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from dask_cuda import LocalCUDACluster
 
 
-class SharedGPUCluster(LocalCUDACluster):
+class SharedGPUCluster(LocalCUDACluster):  # type: ignore[misc]  # it ships no types
     """`workers_per_gpu` workers on each GPU; each sees its own GPU only and has one GPU slot.
 
     The stock class allows one worker per GPU and lets each see all of them. Its spilling of device memory

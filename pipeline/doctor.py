@@ -30,7 +30,14 @@ class Finding:
 def examine(out: Path) -> list[Finding]:
     """Look at everything a run depends on; `out` is where output would go."""
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _cores_and_memory, _gpus, _runtimes, _decoders, _models, lambda: _output(out), _batch_system,
+        _python,
+        _cores_and_memory,
+        _gpus,
+        _runtimes,
+        _decoders,
+        _models,
+        lambda: _output(out),
+        _batch_system,
     ]
     return [finding for check in checks for finding in check()]
 
@@ -40,7 +47,9 @@ def _python() -> Iterator[Finding]:
 
     import pipeline
 
-    yield Finding("reelgraph", True, f"{pipeline.__version__} on Python {platform.python_version()}, {platform.platform()}")
+    yield Finding(
+        "reelgraph", True, f"{pipeline.__version__} on Python {platform.python_version()}, {platform.platform()}"
+    )
 
 
 def _cores_and_memory() -> Iterator[Finding]:
@@ -51,7 +60,9 @@ def _cores_and_memory() -> Iterator[Finding]:
     cores, memory = available_cores(), psutil.virtual_memory()
     enough = memory.available >= WORKER_BYTES
     yield Finding(
-        "machine", enough, f"{cores} cores, {memory.total / 1e9:.0f} GB memory, {memory.available / 1e9:.0f} GB available",
+        "machine",
+        enough,
+        f"{cores} cores, {memory.total / 1e9:.0f} GB memory, {memory.available / 1e9:.0f} GB available",
         "" if enough else f"a worker takes {WORKER_BYTES / 1e9:.1f} GB at 1080p: free some memory, or use --workers 1",
     )
 
@@ -61,8 +72,14 @@ def _gpus() -> Iterator[Finding]:
 
     gpus = visible_gpus()
     if not gpus:
-        yield Finding("GPU", False, _why_no_gpu(), "none is needed: models run on the CPU; for NVIDIA GPUs install "
-                      "their driver, then run `make install` again", needed=False)
+        yield Finding(
+            "GPU",
+            False,
+            _why_no_gpu(),
+            "none is needed: models run on the CPU; for NVIDIA GPUs install "
+            "their driver, then run `make install` again",
+            needed=False,
+        )
         return
     import pynvml
 
@@ -72,8 +89,12 @@ def _gpus() -> Iterator[Finding]:
         name = pynvml.nvmlDeviceGetName(handle)
         yield Finding(f"GPU {gpu}", True, f"{name}, {memory.free / 1e9:.0f} of {memory.total / 1e9:.0f} GB free")
     bindings = importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None
-    yield Finding("dask-cuda", bindings, "CUDA bindings present" if bindings else "CUDA bindings missing",
-                  "" if bindings else "pip install 'reelgraph[cu13]' (or cu12, as the driver has it)")
+    yield Finding(
+        "dask-cuda",
+        bindings,
+        "CUDA bindings present" if bindings else "CUDA bindings missing",
+        "" if bindings else "pip install 'reelgraph[cu13]' (or cu12, as the driver has it)",
+    )
 
 
 def _why_no_gpu() -> str:
@@ -94,12 +115,21 @@ def _runtimes() -> Iterator[Finding]:
 
     kinds = detect_devices()
     lacks_cuda = bool(visible_gpus()) and "cuda" not in kinds
-    yield Finding("ONNX Runtime", not lacks_cuda, f"{runtime_name()} for {', '.join(kinds)}",
-                  "pip uninstall onnxruntime; pip install 'reelgraph[cu13]'" if lacks_cuda else "")
+    yield Finding(
+        "ONNX Runtime",
+        not lacks_cuda,
+        f"{runtime_name()} for {', '.join(kinds)}",
+        "pip uninstall onnxruntime; pip install 'reelgraph[cu13]'" if lacks_cuda else "",
+    )
     for package, extra in (("tensorflow", "tensorflow"), ("torch", "torch")):
         present = importlib.util.find_spec(package) is not None
-        yield Finding(package, present, _version(package) if present else "not installed",
-                      "" if present else f"not needed by the bundled models; pip install 'reelgraph[{extra}]'", needed=False)
+        yield Finding(
+            package,
+            present,
+            _version(package) if present else "not installed",
+            "" if present else f"not needed by the bundled models; pip install 'reelgraph[{extra}]'",
+            needed=False,
+        )
 
 
 def _decoders() -> Iterator[Finding]:
@@ -140,8 +170,13 @@ def _writable(what: str, folder: Path, remedy: str) -> Finding:
 
 def _batch_system() -> Iterator[Finding]:
     sbatch = shutil.which("sbatch")
-    yield Finding("SLURM", sbatch is not None, sbatch or "no sbatch here",
-                  "" if sbatch else "only for batch jobs: workflows/slurm/run.sbatch", needed=False)
+    yield Finding(
+        "SLURM",
+        sbatch is not None,
+        sbatch or "no sbatch here",
+        "" if sbatch else "only for batch jobs: workflows/slurm/run.sbatch",
+        needed=False,
+    )
 
 
 def _version(package: str) -> str:

@@ -42,9 +42,7 @@ def stage_refs(workflow: Workflow) -> dict[str, steps.StageRef]:
     }
 
 
-def chunk_nodes(
-    task: ChunkTask, workflow: Workflow, store_path: Path, settings: steps.WorkerSettings
-) -> list[Node]:
+def chunk_nodes(task: ChunkTask, workflow: Workflow, store_path: Path, settings: steps.WorkerSettings) -> list[Node]:
     """The nodes of one chunk, each after those it needs; the last one writes and commits."""
     refs = stage_refs(workflow)
     head = (task,)

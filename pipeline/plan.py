@@ -158,7 +158,9 @@ def plan_input(
     return plan
 
 
-def check_keys(workflow: Workflow, stored_workflow: Mapping[str, Any], stored_stages: Mapping[str, Any], name: str) -> None:
+def check_keys(
+    workflow: Workflow, stored_workflow: Mapping[str, Any], stored_stages: Mapping[str, Any], name: str
+) -> None:
     """Refuse to go on where a stage was stored under other options, weights or upstream stages.
 
     Raises StoreError with the difference shown.

@@ -44,11 +44,16 @@ class Progress(Protocol):
 class Worksite(Protocol):
     """An executor that is started only when there is work, and what is to be said about it."""
 
-    executor: Executor
-    description: str
-    dashboard: str
-    gpu_slots: int
-    """How many model steps can run at once."""
+    @property
+    def executor(self) -> Executor: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def dashboard(self) -> str: ...
+    @property
+    def gpu_slots(self) -> int:
+        """How many model steps can run at once."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -172,8 +177,9 @@ class _Run:
             self.compactor.shutdown(wait=True)
         for compaction in self.compactions:
             compaction.result()
-        self.summary.drained = self.stopping.is_set() and self.summary.inputs_complete < self.summary.inputs_total - len(
-            self.summary.unusable
+        self.summary.drained = (
+            self.stopping.is_set()
+            and self.summary.inputs_complete < self.summary.inputs_total - len(self.summary.unusable)
         )
         self._keep_findings()
 
@@ -317,10 +323,16 @@ class _Run:
                 self._note_unreadable(task, result)
             self.progress.chunk_done(task.input_name, result.n_frames, result.n_faces)
         else:
-            record = {"state": "failed", "attempts": outcome.attempts, "seconds": {}, "worker": None,
-                      "error": f"{result.step}: {result.error}", "missing": [int(rank) for rank in task.frame],
-                      "frames": [task.start, task.stop],
-                      "time_seconds": [float(task.time_seconds[0]), float(task.time_seconds[-1])]}
+            record = {
+                "state": "failed",
+                "attempts": outcome.attempts,
+                "seconds": {},
+                "worker": None,
+                "error": f"{result.step}: {result.error}",
+                "missing": [int(rank) for rank in task.frame],
+                "frames": [task.start, task.stop],
+                "time_seconds": [float(task.time_seconds[0]), float(task.time_seconds[-1])],
+            }
             fail_chunk(str(self.store.path), task.input_name, task.index, record)
             if not self.options.accept_failed:
                 self._record_failure(plan, task.index, result, task.start, task.stop)
@@ -333,16 +345,26 @@ class _Run:
         times = plan.source.time_seconds[start:stop]
         self.failed_chunks[plan.name] += 1
         self.summary.failures.append(
-            {"input": plan.name, "chunk": index, "time_range": f"{clock(times[0])}-{clock(times[-1])}",
-             "step": failure.step, "error": failure.error}
+            {
+                "input": plan.name,
+                "chunk": index,
+                "time_range": f"{clock(times[0])}-{clock(times[-1])}",
+                "step": failure.step,
+                "error": failure.error,
+            }
         )
         self.progress.note(f"{plan.name}: chunk {index} ({clock(times[0])}-{clock(times[-1])}) failed: {failure.error}")
 
     def _note_unreadable(self, task: ChunkTask, result: Committed) -> None:
         self.summary.unreadable_frames += len(result.missing)
         self.summary.unreadable.append(
-            {"input": task.input_name, "chunk": task.index, "time_range": task.time_range,
-             "frames": list(result.missing), "error": result.error}
+            {
+                "input": task.input_name,
+                "chunk": task.index,
+                "time_range": task.time_range,
+                "frames": list(result.missing),
+                "error": result.error,
+            }
         )
         self.progress.note(f"{task.input_name}: {len(result.missing)} frames not read: {result.error}")
 
@@ -386,4 +408,3 @@ class _Run:
 def _chain(first: ChunkTask, rest: Iterator[ChunkTask]) -> Iterator[ChunkTask]:
     yield first
     yield from rest
-

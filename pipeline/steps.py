@@ -173,7 +173,9 @@ def read(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str) 
 
 
 @_failing_softly
-def stage(task: ChunkTask, name: str, settings: WorkerSettings, ref: StageRef, frames: Frames | None, *made: Made) -> Made:
+def stage(
+    task: ChunkTask, name: str, settings: WorkerSettings, ref: StageRef, frames: Frames | None, *made: Made
+) -> Made:
     """Run one stage on what was decoded, stored and made so far."""
     arrays = {key: value for one in made for key, value in one.arrays.items()}
     known = [m for m in made if m.decoded is not None]

@@ -163,7 +163,7 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", key_node.start_mark)
         seen.add(key)
@@ -210,7 +210,7 @@ def make_importable(folder: Path) -> None:
 def _node(name: str, section: dict[str, Any]) -> StageNode:
     if not name.isidentifier():
         raise WorkflowError(f"stages.{name}: a stage's name is letters, digits and _, not {name!r}")
-    general = {key: section[key] for key in ("use", "after") if key in section}
+    general: dict[str, Any] = {key: section[key] for key in ("use", "after") if key in section}
     general.setdefault("use", name)
     head = _validate(_StageSection, general, f"stages.{name}")
     stage_type = find_stage(head.use)
@@ -272,7 +272,9 @@ def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> st
         valid = list(model.model_fields)
         if issubclass(model, StageOptions):
             valid += ["after", "use"]
-        message = f"{where + ': ' if where else ''}" + unknown("option" if where else "section", str(problem["loc"][-1]), valid)
+        message = f"{where + ': ' if where else ''}" + unknown(
+            "option" if where else "section", str(problem["loc"][-1]), valid
+        )
         return message
     if problem["type"] == "missing":
         return f"{path}: this is missing"

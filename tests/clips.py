@@ -9,7 +9,9 @@ import av
 import numpy as np
 
 
-def write_clip(path: Path, n_frames: int = 120, size: tuple[int, int] = (160, 120), fps: int = 25, gop: int = 12) -> Path:
+def write_clip(
+    path: Path, n_frames: int = 120, size: tuple[int, int] = (160, 120), fps: int = 25, gop: int = 12
+) -> Path:
     """An H.264 clip whose mean grey level rises from frame to frame; returns its path."""
     width, height = size
     with av.open(str(path), "w") as container:

@@ -59,9 +59,13 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     ],
     ids=["missing", "folder without videos", "zero bytes", "text"],
 )
-def test_unusable_inputs_exit_2(tmp_path: Path, workflows: Path, capfd: pytest.CaptureFixture[str], make: object, message: str) -> None:
+def test_unusable_inputs_exit_2(
+    tmp_path: Path, workflows: Path, capfd: pytest.CaptureFixture[str], make: object, message: str
+) -> None:
     bad = make(tmp_path)  # type: ignore[operator]
-    code = main(["run", str(workflows / "faces.yaml"), str(bad), "--out", str(tmp_path / "o.zarr"), "--executor", "inline"])
+    code = main(
+        ["run", str(workflows / "faces.yaml"), str(bad), "--out", str(tmp_path / "o.zarr"), "--executor", "inline"]
+    )
     shown = capfd.readouterr()
     assert code == 2
     assert message in shown.err
@@ -97,11 +101,15 @@ def test_wrong_options_exit_2(
     assert len(error.splitlines()) == 1
 
 
-def test_out_that_is_no_store_is_refused(tmp_path: Path, workflows: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_out_that_is_no_store_is_refused(
+    tmp_path: Path, workflows: Path, clip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "photos"
     _written(_made(out) / "me.jpg", b"x")
     for extra in ([], ["--fresh"]):
-        code = main(["run", str(workflows / "faces.yaml"), str(clip), "--out", str(out), "--executor", "inline", *extra])
+        code = main(
+            ["run", str(workflows / "faces.yaml"), str(clip), "--out", str(out), "--executor", "inline", *extra]
+        )
         assert code == 2
         assert "photos" in capfd.readouterr().err
     assert (out / "me.jpg").exists()

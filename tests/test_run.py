@@ -182,7 +182,7 @@ def test_new_inputs_and_stages_are_added(folder: Path, clip: Path) -> None:
     assert done.summary.exit_code == 0
     assert set(done.inputs) == {"clip", "other"}
     assert log.read_text().startswith(computed)
-    assert {line.split()[0] for line in log.read_text()[len(computed):].splitlines()} == {"other"}
+    assert {line.split()[0] for line in log.read_text()[len(computed) :].splitlines()} == {"other"}
     for name in ("clip", "other"):
         np.testing.assert_array_equal(done.array(name, "level"), (done.array(name, "grey") // 10).astype(int))
 

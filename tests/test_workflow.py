@@ -34,7 +34,13 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     resolved = load_workflow(written(tmp_path, "stages: {detect: {}}")).resolved()
     assert resolved["source"]["kind"] == "video"
     assert resolved["source"]["every"] == 5
-    assert resolved["stages"]["detect"] == {"use": "detect", "after": [], "model": "mtcnn", "min_face": 20, "align": "native"}
+    assert resolved["stages"]["detect"] == {
+        "use": "detect",
+        "after": [],
+        "model": "mtcnn",
+        "min_face": 20,
+        "align": "native",
+    }
 
 
 def test_stages_come_after_those_they_need(tmp_path: Path) -> None:
@@ -56,7 +62,10 @@ def test_stages_come_after_those_they_need(tmp_path: Path) -> None:
         ("stages: {detect: {min_face: 2}}", r"stages.detect.min_face: .*greater than or equal to 10.*2"),
         ("source: {every: 0}\nstages: {detect: {}}", r"source.every: .*0"),
         ("source: {kind: vidio}\nstages: {detect: {}}", "unknown source 'vidio'; did you mean 'video'?"),
-        ("stages: {detect: {}, embed: {after: detekt}}", "stages.embed.after: unknown stage 'detekt'; did you mean 'detect'?"),
+        (
+            "stages: {detect: {}, embed: {after: detekt}}",
+            "stages.embed.after: unknown stage 'detekt'; did you mean 'detect'?",
+        ),
         ("stages: {embed: {}}", "needs the array 'n_faces', which no stage of this workflow makes"),
         ("stages: {a: {use: detect}, b: {use: detect}}", "both make array 'n_faces'"),
         ("stages: {detect: {after: embed}, embed: {}}", "wait for each other in a circle"),

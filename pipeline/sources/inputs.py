@@ -9,8 +9,7 @@ from pathlib import Path
 from pipeline.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .gif .h264 .h265 .hevc .ivf .m2ts .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
-    ".ogv .ts .vob .webm .wmv .y4m".split()
+    [".3gp", ".asf", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"]
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,13 +29,26 @@ class Detect(Stage):
     slot = "gpu"
     version = 1
     Options = DetectOptions
-    outputs: ClassVar[tuple[Array, ...]] = (
+    outputs: tuple[Array, ...] = (
         Array("n_faces", ("frame",), "int32", (), {"description": "faces found, 0 where the frame was not decoded"}),
-        Array("box", ("face", "xywh"), "float32", (4,), {
-            "units": "pixel", "description": "x, y, width, height in the upright frame, x right, y down"}),
-        Array("landmarks", ("face", "landmark", "xy"), "float32", (5, 2), {
-            "units": "pixel", "landmark_names": ["right_eye", "left_eye", "nose", "right_mouth", "left_mouth"],
-            "description": "the person's own right and left; NaN where the detector gives none"}),
+        Array(
+            "box",
+            ("face", "xywh"),
+            "float32",
+            (4,),
+            {"units": "pixel", "description": "x, y, width, height in the upright frame, x right, y down"},
+        ),
+        Array(
+            "landmarks",
+            ("face", "landmark", "xy"),
+            "float32",
+            (5, 2),
+            {
+                "units": "pixel",
+                "landmark_names": ["right_eye", "left_eye", "nose", "right_mouth", "left_mouth"],
+                "description": "the person's own right and left; NaN where the detector gives none",
+            },
+        ),
         Array("confidence", ("face",), "float32", (), {"units": "1", "description": "score of the detector, 0 to 1"}),
     )
 

@@ -35,8 +35,13 @@ class Embed(Stage):
 
         dimension = embedding_dimension(self.options.model)
         self.outputs = (
-            Array("embedding", ("face", "component"), "float32", (dimension,), {
-                "model": self.options.model, "description": "as the model gives it, not normalised"}),
+            Array(
+                "embedding",
+                ("face", "component"),
+                "float32",
+                (dimension,),
+                {"model": self.options.model, "description": "as the model gives it, not normalised"},
+            ),
         )
 
     def models(self) -> tuple[ModelInfo, ...]:

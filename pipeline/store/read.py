@@ -210,6 +210,8 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.summary: Any = None
+        """What the run that was just made did (`pipeline.runner.Summary`); None for a store that was only opened."""
 
     def __repr__(self) -> str:
         lines = [f"<run {str(self.path)!r}: {len(self.inputs)} inputs, {self.done_share:.0%} done>"]

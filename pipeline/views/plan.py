@@ -124,9 +124,7 @@ def _estimate(view: PlanView, workflow: Workflow, store: RunStore | None) -> Non
             seconds = line.frames_to_do * per_frame
         view.estimated_seconds += seconds
         view.estimated_disk_bytes += line.frames_to_do * _bytes_per_frame(workflow, faces_per_frame)
-    view.estimate_source = (
-        "figures of a 2-core machine" if per_frame is None else "times of the chunks done so far"
-    )
+    view.estimate_source = "figures of a 2-core machine" if per_frame is None else "times of the chunks done so far"
 
 
 def _measured(store: RunStore | None) -> tuple[float | None, float]:
@@ -177,5 +175,3 @@ def size(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"
-
-

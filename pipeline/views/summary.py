@@ -32,7 +32,9 @@ def lines(summary: Summary) -> list[str]:
 def _failures(summary: Summary) -> list[str]:
     shown = [f"cannot use {entry['error']}" for entry in summary.unusable]
     for entry in summary.unreadable[:SHOWN_FAILURES]:
-        shown.append(f"{entry['input']}: {len(entry['frames'])} frames not read in {entry['time_range']}: {entry['error']}")
+        shown.append(
+            f"{entry['input']}: {len(entry['frames'])} frames not read in {entry['time_range']}: {entry['error']}"
+        )
     for entry in summary.failures[:SHOWN_FAILURES]:
         shown.append(f"{entry['input']}: chunk {entry['chunk']} ({entry['time_range']}) failed: {entry['error']}")
     hidden = max(0, len(summary.failures) - SHOWN_FAILURES) + max(0, len(summary.unreadable) - SHOWN_FAILURES)
