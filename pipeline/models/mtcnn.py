@@ -1,7 +1,7 @@
 """The detector `mtcnn`: the faces that the `mtcnn` package finds, of many frames at once, by ONNX Runtime.
 
 Every step and constant is that package's (mtcnn 1.0.0: stages/, utils/images.py, utils/bboxes.py), with two exceptions:
-levels of the pyramid too small for P-Net are left out (there it finds no face at all in the whole frame), and
+levels of the pyramid too small for P-Net are left out (the package raises, or finds nothing, as min_face grows), and
 results are not rounded to whole pixels.
 """
 

@@ -88,10 +88,8 @@ def _edges(cells: int, pixels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 
 def patches(frame: Frame, corners: npt.NDArray[np.float64], side: int) -> Float32:
     """float32 (n, side, side, 3): each box of a frame, sampled at side × side points from corner to corner."""
-    import cv2
-
     height, width = frame.shape[:2]
-    pixels = cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA).view(np.uint32).ravel()  # gathers a pixel in one read
+    pixels = frame.reshape(-1, 3).view("V3").ravel()  # so that a pixel is gathered as one item
     y, y_next, y_part, y_inside = _samples(corners[:, 1], corners[:, 3], height, side)
     x, x_next, x_part, x_inside = _samples(corners[:, 0], corners[:, 2], width, side)
     y, y_next = y[:, :, None] * width, y_next[:, :, None] * width
@@ -103,15 +101,15 @@ def patches(frame: Frame, corners: npt.NDArray[np.float64], side: int) -> Float3
     lower *= y_part
     upper += lower
     upper[~(y_inside[:, :, None] & x_inside[:, None, :])] = OUTSIDE
-    return upper[..., :3]
+    return upper
 
 
 def _between(
-    pixels: npt.NDArray[np.uint32], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], part: Float32
+    pixels: npt.NDArray[np.void], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], part: Float32
 ) -> Float32:
-    """float32 (n, side, side, 4): pixels at left, moved towards those at right."""
-    a = pixels[left].view(np.uint8).reshape(*left.shape, 4).astype(np.float32)
-    b = pixels[right].view(np.uint8).reshape(*right.shape, 4).astype(np.float32)
+    """float32 (n, side, side, 3): pixels at left, moved towards those at right."""
+    a = pixels.take(left).view(np.uint8).reshape(*left.shape, 3).astype(np.float32)
+    b = pixels.take(right).view(np.uint8).reshape(*right.shape, 3).astype(np.float32)
     b -= a
     b *= part
     a += b
