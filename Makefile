@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# uv installs several times faster than pip; pip it is where uv cannot be had, or cannot reach the package index.
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
+INSTALL = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --editable $(1); } || $(PIP) --editable $(1)
 WORKFLOW ?= workflows/faces.yaml
 ARGS ?=
 
@@ -24,15 +27,15 @@ install: $(VENV)/.installed  ## create .venv and install reelgraph into it
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo$(CUDA_EXTRA)]"
+	@$(call INSTALL,".[demo$(CUDA_EXTRA)]")
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@$(call INSTALL,".[test]")
 	@touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[check]"
+	@$(call INSTALL,".[check]")
 	@touch $@
 
 run: $(VENV)/.installed $(if $(VIDEO),,runs/demo.mp4)  ## analyse VIDEO=clip.mp4 (a demo clip without it) into OUT=runs/clip.zarr
