@@ -177,10 +177,11 @@ def _fit(where: str, arrays: Mapping[str, np.ndarray], spec: Array) -> np.ndarra
         return given.astype(object)
     fitted = given
     if given.dtype != np.dtype(spec.dtype):
-        if given.size and not np.can_cast(given.dtype, spec.dtype, "same_kind"):
+        whole = given.dtype.kind in "biu" and np.dtype(spec.dtype).kind in "biu"  # checked by value instead
+        if given.size and not whole and not np.can_cast(given.dtype, spec.dtype, "same_kind"):
             raise StoreError(f"array {spec.name!r} of {where} is {given.dtype}; declared is {spec.dtype}")
         fitted = given.astype(spec.dtype)
-        if given.dtype.kind in "iu" and not np.array_equal(fitted, given):
+        if whole and not np.array_equal(fitted, given):
             raise StoreError(f"array {spec.name!r} of {where} has values that do not fit the declared {spec.dtype}")
     if fitted.nbytes > _LARGEST_BYTES:
         raise StoreError(f"array {spec.name!r} of {where} has {fitted.nbytes} bytes; set a smaller chunk_frames")

@@ -44,6 +44,7 @@ def test_every_operation(case: str, tmp_path: Path) -> None:
     assert int(done.stdout) > 10, "too few operations were counted: the patch no longer reaches them"
 
 
+@pytest.mark.slow
 def test_random_moments(tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     moments = random.Random(3)
