@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.errors import InputError
+from pipeline.sources.h264 import is_clean_start, nal_length_bytes
 
 # These put pictures back into order with one picture of delay, so that FFmpeg's timestamps hold in any container.
 _SIMPLE_ORDER = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "h263", "msmpeg4v3", "wmv1", "wmv2", "mjpeg"})
@@ -51,7 +52,7 @@ class PacketIndex:
     pts: np.ndarray
     """int64 (n,) in units of time_base, ascending."""
     time_seconds: np.ndarray
-    """float64 (n,): pts × time base, unshifted."""
+    """float64 (n,): pts times time base, unshifted."""
     key: np.ndarray
     """bool (n,): key frames."""
     readable: np.ndarray
@@ -64,6 +65,8 @@ class PacketIndex:
     """The container has no usable timestamps: the rank of a frame is its place in the decoder's output."""
     open_gop: bool
     """Some frames are shown before the key frame that they follow in the file."""
+    unclean_keys: int
+    """Packets flagged as key frames from which decoding starts with wrong pictures (periodic intra refresh)."""
     discarded: int
     """Packets that are decoded but not shown (edit lists)."""
     fps: float
@@ -95,6 +98,8 @@ class _Packets:
     dts: list[int | None]
     key: list[bool]
     shown: list[bool]
+    unclean_keys: int = 0
+    """Key flags that were not believed."""
 
 
 def open_container(path: Path) -> InputContainer:
@@ -194,7 +199,9 @@ def _stream_facts(container: InputContainer, stream: VideoStream) -> dict[str, A
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     found = _Packets([], [], [], [])
-    hidden_vp8 = stream.codec_context.codec.canonical_name == "vp8"
+    codec = stream.codec_context.codec.canonical_name
+    hidden_vp8, h264 = codec == "vp8", codec == "h264"
+    length_bytes = nal_length_bytes(stream.codec_context.extradata)
     pts, dts, key, shown = found.pts.append, found.dts.append, found.key.append, found.shown.append
     try:
         for packet in container.demux(stream):
@@ -204,7 +211,9 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
             visible = not (hidden_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
             pts(packet.pts)
             dts(packet.dts)
-            key(packet.is_keyframe)
+            clean = packet.is_keyframe and not (h264 and not is_clean_start(memoryview(packet), length_bytes))
+            found.unclean_keys += packet.is_keyframe and not clean
+            key(clean)
             shown(visible and not packet.is_discard)
     except av.FFmpegError:
         # Damage between packets: what was found so far stands, and what the header promises beyond
@@ -317,6 +326,7 @@ def _assemble(
         seek_dts=dts[seeks],
         ordinal=bool(ordinal),
         open_gop=_has_leading_frames(pts, key),
+        unclean_keys=packets.unclean_keys,
         discarded=int((~shown).sum()),
         fps=float(rate),
         truncated=promised[1] if len(lost) else None,
@@ -338,4 +348,3 @@ def _has_leading_frames(pts: np.ndarray, key: np.ndarray) -> bool:
     """Whether a frame that follows a key frame in the file is shown before it."""
     key_pts = np.where(key, pts, np.iinfo(np.int64).min)
     return bool((pts < np.maximum.accumulate(key_pts)).any())
-
