@@ -24,6 +24,7 @@ from pipeline.sources.h264 import is_clean_start, nal_length_bytes
 
 # These put pictures back into order with one picture of delay, so that FFmpeg's timestamps hold in any container.
 _SIMPLE_ORDER = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "h263", "msmpeg4v3", "wmv1", "wmv2", "mjpeg"})
+_CUT_OFF = "the file is cut off"
 _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
@@ -250,19 +251,26 @@ def _promised_packets(
     name = container.format.name
     seen = len(found.pts)
     if "mp4" in name and len(stream.index_entries) > seen:
-        last = max((dts for dts in found.dts if dts is not None), default=-(1 << 62))
-        late = [e.timestamp for e in stream.index_entries if e.timestamp > last]
-        first_dts = next((dts for dts in found.dts if dts is not None), 0)
-        shift = min((pts for pts in found.pts if pts is not None), default=first_dts) - first_dts
-        return np.array(late, np.int64) + shift, "the file is cut off"
+        return _missing_samples(np.array([e.timestamp for e in stream.index_entries], np.int64), found), _CUT_OFF
     step = _frame_step(stream)
     times = [pts for pts in found.pts if pts is not None]
     if name == "avi" and stream.frames > seen and times:
-        return max(times) + step * np.arange(1, stream.frames - seen + 1), "the file is cut off"
+        return max(times) + step * np.arange(1, stream.frames - seen + 1), _CUT_OFF
     if name == "matroska,webm" and times and _matroska_cut_off(path):
         end = _matroska_duration(container, stream)
-        return np.arange(max(times) + step, end - step // 2, step, dtype=np.int64), "the file is cut off"
+        return np.arange(max(times) + step, end - step // 2, step, dtype=np.int64), _CUT_OFF
     return none, None
+
+
+def _missing_samples(dts: np.ndarray, found: _Packets) -> np.ndarray:
+    """Pts (int64) of the samples that a sample table (their dts) names and demuxing did not give.
+
+    At an even rate the pts of all frames are their dts in order, shifted; at an uneven one this comes near.
+    """
+    first_dts = next((d for d in found.dts if d is not None), 0)
+    seen = np.array([p for p in found.pts if p is not None], np.int64)
+    grid = np.sort(dts) + (seen.min(initial=np.iinfo(np.int64).max) if len(seen) else first_dts) - first_dts
+    return grid[~np.isin(grid, seen)][len(found.pts) - len(dts) :]
 
 
 def _frame_step(stream: VideoStream) -> int:

@@ -1,4 +1,4 @@
-"""Clips that the data folder lacks, drawn by code, and the plain walk through a file that everything is compared with."""
+"""Clips that the data folder lacks, drawn by code, and the plain walk through a file that is the truth."""
 
 import zlib
 from collections.abc import Callable, Iterator
