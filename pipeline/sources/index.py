@@ -269,7 +269,8 @@ def _missing_samples(dts: np.ndarray, found: _Packets) -> np.ndarray:
     """
     first_dts = next((d for d in found.dts if d is not None), 0)
     seen = np.array([p for p in found.pts if p is not None], np.int64)
-    grid = np.sort(dts) + (seen.min(initial=np.iinfo(np.int64).max) if len(seen) else first_dts) - first_dts
+    shift = int(seen.min()) - first_dts if len(seen) else 0
+    grid = np.sort(dts) + shift
     return grid[~np.isin(grid, seen)][len(found.pts) - len(dts) :]
 
 

@@ -105,6 +105,7 @@ class PacketReader(Reader):
         self._context.thread_type = "AUTO" if self._threads > 1 else "NONE"
         self._context.thread_count = max(1, self._threads)
         self._context.copy_opaque = True
+        self._primed = False
         self._nal_length_bytes = self._find_nal_length()
         self._restart(None)
 
@@ -129,6 +130,7 @@ class PacketReader(Reader):
 
         Containers without an index (MPEG-TS) land anywhere near: what counts is which packet is read then.
         """
+        self._prime()
         second = round(1 / (self._stream.time_base or 1))
         for target in (pts, dts, dts - second, earlier - second, dts - 10 * second):
             try:
@@ -140,6 +142,21 @@ class PacketReader(Reader):
                 self._restart(found)
                 return True
         return False
+
+    def _prime(self) -> None:
+        """Show the decoder the first packet of the file once, before it is taken elsewhere.
+
+        x264 names its version there, and nowhere else; FFmpeg makes up for the errors of old versions by it (4:4:4
+        comes out wrong without).
+        """
+        if self._primed:
+            return
+        self._primed = True
+        if self._number == 0 and self._context.codec.canonical_name == "h264":
+            try:
+                self._context.decode(next(packet for packet in self._packets if packet.size))
+            except (StopIteration, av.FFmpegError):
+                return
 
     def _find(self, pts: int, dts: int) -> Packet[Any] | None:
         """The key packet with this pts among those that follow, if it is still to come."""
