@@ -35,7 +35,7 @@ def choose_decoder(source: VideoSource, wanted: str) -> str:
     if reason is None:
         return "decord"
     if wanted == "decord":
-        raise InputError(f"{source.path}: decoder decord is not exact on this file ({reason}); use decoder: auto or pyav")
+        raise InputError(f"{source.path}: decoder decord is not exact here ({reason}); use decoder: auto or pyav")
     return "pyav"
 
 
@@ -59,6 +59,7 @@ def _why_not_by_index(source: VideoSource) -> str | None:
         f"its container is {index.container}": not index.container.startswith(_DECORD_CONTAINERS),
         f"its pixel format is {index.pixel_format}": index.pixel_format not in _EIGHT_BIT,
         "its groups of pictures are open": index.open_gop,
+        "it has key frames that are no clean start": index.unclean_keys > 0,
         "it is trimmed by an edit list": index.discarded > 0,
         f"it has {index.video_streams} video streams": index.video_streams > 1,
         "frames have no timestamps of their own": index.ordinal,

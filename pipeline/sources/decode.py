@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 
 from pipeline.errors import InputError
 from pipeline.sources.base import Decoded, DecodeJob
-from pipeline.sources.readers import POOL, DecordReader, FileKey, PacketReader, Segment, Sent
+from pipeline.sources.readers import POOL, DecordReader, FileKey, PacketReader, Segment, Sent, sent_of
 
 # After damage, frames are watched this far beyond the last one wanted: the longest reordering of H.264 and H.265 is 16.
 _WATCHED_BEYOND = 32
@@ -201,7 +201,7 @@ class _Walk:
         """Read on; True at the end. Raises av.FFmpegError at a bad packet."""
         wanted = None if self._job.ordinal else frozenset(self._index)
         for frame in self._reader.frames(wanted, self._last):
-            sent: Sent = frame.opaque
+            sent = sent_of(frame)
             if frame.is_corrupt:
                 self._note(sent.number, "the decoder flags it as corrupt")
             name = self._reader.rank_of(frame) if self._job.ordinal else frame.pts
@@ -219,7 +219,9 @@ class _Walk:
 
     def _tainted(self, sent: Sent) -> bool:
         """Whether a bad packet lies between the frame's key frame and itself."""
-        start = max((k.number for k in self._reader.keys if k.number <= sent.number and _shown_after(k, sent)), default=0)
+        start = max(
+            (k.number for k in self._reader.keys if k.number <= sent.number and _shown_after(k, sent)), default=0
+        )
         return any(start <= number <= sent.number for number in self._bad)
 
 
@@ -286,9 +288,7 @@ def _runs(indices: np.ndarray) -> list[tuple[int, int]]:
     return [(int(part[0]), int(part[-1])) for part in parts]
 
 
-def output_shape(
-    width: int, height: int, rotation: int, roi: tuple[int, int, int, int] | None
-) -> tuple[int, int, int]:
+def output_shape(width: int, height: int, rotation: int, roi: tuple[int, int, int, int] | None) -> tuple[int, int, int]:
     """Height, width and 3 of a frame after rotation and cropping."""
     if rotation % 180:
         width, height = height, width

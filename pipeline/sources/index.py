@@ -20,9 +20,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.errors import InputError
+from pipeline.sources.h264 import is_clean_start, nal_length_bytes
 
 # These put pictures back into order with one picture of delay, so that FFmpeg's timestamps hold in any container.
 _SIMPLE_ORDER = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "h263", "msmpeg4v3", "wmv1", "wmv2", "mjpeg"})
+_CUT_OFF = "the file is cut off"
 _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
@@ -51,7 +53,7 @@ class PacketIndex:
     pts: np.ndarray
     """int64 (n,) in units of time_base, ascending."""
     time_seconds: np.ndarray
-    """float64 (n,): pts × time base, unshifted."""
+    """float64 (n,): pts times time base, unshifted."""
     key: np.ndarray
     """bool (n,): key frames."""
     readable: np.ndarray
@@ -64,6 +66,8 @@ class PacketIndex:
     """The container has no usable timestamps: the rank of a frame is its place in the decoder's output."""
     open_gop: bool
     """Some frames are shown before the key frame that they follow in the file."""
+    unclean_keys: int
+    """Packets flagged as key frames from which decoding starts with wrong pictures (periodic intra refresh)."""
     discarded: int
     """Packets that are decoded but not shown (edit lists)."""
     fps: float
@@ -95,6 +99,8 @@ class _Packets:
     dts: list[int | None]
     key: list[bool]
     shown: list[bool]
+    unclean_keys: int = 0
+    """Key flags that were not believed."""
 
 
 def open_container(path: Path) -> InputContainer:
@@ -194,7 +200,9 @@ def _stream_facts(container: InputContainer, stream: VideoStream) -> dict[str, A
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     found = _Packets([], [], [], [])
-    hidden_vp8 = stream.codec_context.codec.canonical_name == "vp8"
+    codec = stream.codec_context.codec.canonical_name
+    hidden_vp8, h264 = codec == "vp8", codec == "h264"
+    length_bytes = nal_length_bytes(stream.codec_context.extradata)
     pts, dts, key, shown = found.pts.append, found.dts.append, found.key.append, found.shown.append
     try:
         for packet in container.demux(stream):
@@ -204,7 +212,9 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
             visible = not (hidden_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
             pts(packet.pts)
             dts(packet.dts)
-            key(packet.is_keyframe)
+            clean = packet.is_keyframe and not (h264 and not is_clean_start(memoryview(packet), length_bytes))
+            found.unclean_keys += packet.is_keyframe and not clean
+            key(clean)
             shown(visible and not packet.is_discard)
     except av.FFmpegError:
         # Damage between packets: what was found so far stands, and what the header promises beyond
@@ -241,19 +251,27 @@ def _promised_packets(
     name = container.format.name
     seen = len(found.pts)
     if "mp4" in name and len(stream.index_entries) > seen:
-        last = max((dts for dts in found.dts if dts is not None), default=-(1 << 62))
-        late = [e.timestamp for e in stream.index_entries if e.timestamp > last]
-        first_dts = next((dts for dts in found.dts if dts is not None), 0)
-        shift = min((pts for pts in found.pts if pts is not None), default=first_dts) - first_dts
-        return np.array(late, np.int64) + shift, "the file is cut off"
+        return _missing_samples(np.array([e.timestamp for e in stream.index_entries], np.int64), found), _CUT_OFF
     step = _frame_step(stream)
     times = [pts for pts in found.pts if pts is not None]
     if name == "avi" and stream.frames > seen and times:
-        return max(times) + step * np.arange(1, stream.frames - seen + 1), "the file is cut off"
+        return max(times) + step * np.arange(1, stream.frames - seen + 1), _CUT_OFF
     if name == "matroska,webm" and times and _matroska_cut_off(path):
         end = _matroska_duration(container, stream)
-        return np.arange(max(times) + step, end - step // 2, step, dtype=np.int64), "the file is cut off"
+        return np.arange(max(times) + step, end - step // 2, step, dtype=np.int64), _CUT_OFF
     return none, None
+
+
+def _missing_samples(dts: np.ndarray, found: _Packets) -> np.ndarray:
+    """Pts (int64) of the samples that a sample table (their dts) names and demuxing did not give.
+
+    At an even rate the pts of all frames are their dts in order, shifted; at an uneven one this comes near.
+    """
+    first_dts = next((d for d in found.dts if d is not None), 0)
+    seen = np.array([p for p in found.pts if p is not None], np.int64)
+    shift = int(seen.min()) - first_dts if len(seen) else 0
+    grid = np.sort(dts) + shift
+    return grid[~np.isin(grid, seen)][len(found.pts) - len(dts) :]
 
 
 def _frame_step(stream: VideoStream) -> int:
@@ -317,6 +335,7 @@ def _assemble(
         seek_dts=dts[seeks],
         ordinal=bool(ordinal),
         open_gop=_has_leading_frames(pts, key),
+        unclean_keys=packets.unclean_keys,
         discarded=int((~shown).sum()),
         fps=float(rate),
         truncated=promised[1] if len(lost) else None,
@@ -338,4 +357,3 @@ def _has_leading_frames(pts: np.ndarray, key: np.ndarray) -> bool:
     """Whether a frame that follows a key frame in the file is shown before it."""
     key_pts = np.where(key, pts, np.iinfo(np.int64).min)
     return bool((pts < np.maximum.accumulate(key_pts)).any())
-

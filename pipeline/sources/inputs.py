@@ -9,7 +9,38 @@ from pathlib import Path
 from pipeline.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
+<<<<<<< HEAD
     [".3gp", ".asf", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"]
+=======
+    {
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".flv",
+        ".gif",
+        ".h264",
+        ".h265",
+        ".hevc",
+        ".ivf",
+        ".m2ts",
+        ".m4v",
+        ".mjpeg",
+        ".mjpg",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    }
+>>>>>>> sources
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
@@ -59,7 +90,7 @@ def _within(lists: tuple[Path, ...]) -> str:
 def _search_folder(folder: Path) -> list[Path]:
     videos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
     if not videos:
-        raise InputError(f"no videos in folder {folder}; videos are files that end in {' '.join(sorted(VIDEO_SUFFIXES))}")
+        raise InputError(f"no videos in folder {folder}; a video ends in {' '.join(sorted(VIDEO_SUFFIXES))}")
     return videos
 
 

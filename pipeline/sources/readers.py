@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from pipeline.sources.h264 import is_unreferenced, nal_length_bytes
 from pipeline.sources.index import open_container
 
 PARKED_READERS = 4
@@ -79,6 +80,12 @@ class Sent:
     key: bool
 
 
+def sent_of(frame: VideoFrame) -> Sent:
+    """The packet that a frame came from."""
+    assert isinstance(frame.opaque, Sent)
+    return frame.opaque
+
+
 class PacketReader(Reader):
     """PyAV: packets in, frames out, each frame with the packet that it came from."""
 
@@ -98,12 +105,8 @@ class PacketReader(Reader):
         self._context.thread_type = "AUTO" if self._threads > 1 else "NONE"
         self._context.thread_count = max(1, self._threads)
         self._context.copy_opaque = True
-        # H.264 says of every picture whether others refer to it (nal_ref_idc, ITU-T H.264 7.4.1), so those
-        # that are neither sampled nor referred to can be skipped without any change to the rest.
-        self._can_skip = self._context.codec.canonical_name == "h264"
-        # In MPEG-TS the two fields of one picture can be two packets.
-        self._can_skip &= self._container.format.name.startswith(("mov", "matroska"))
-        self._skipping = False
+        self._primed = False
+        self._nal_length_bytes = self._find_nal_length()
         self._restart(None)
 
     def _restart(self, packet: Packet[Any] | None) -> None:
@@ -127,6 +130,7 @@ class PacketReader(Reader):
 
         Containers without an index (MPEG-TS) land anywhere near: what counts is which packet is read then.
         """
+        self._prime()
         second = round(1 / (self._stream.time_base or 1))
         for target in (pts, dts, dts - second, earlier - second, dts - 10 * second):
             try:
@@ -138,6 +142,21 @@ class PacketReader(Reader):
                 self._restart(found)
                 return True
         return False
+
+    def _prime(self) -> None:
+        """Show the decoder the first packet of the file once, before it is taken elsewhere.
+
+        x264 names its version there, and nowhere else; FFmpeg makes up for the errors of old versions by it (4:4:4
+        comes out wrong without).
+        """
+        if self._primed:
+            return
+        self._primed = True
+        if self._number == 0 and self._context.codec.canonical_name == "h264":
+            try:
+                self._context.decode(next(packet for packet in self._packets if packet.size))
+            except (StopIteration, av.FFmpegError):
+                return
 
     def _find(self, pts: int, dts: int) -> Packet[Any] | None:
         """The key packet with this pts among those that follow, if it is still to come."""
@@ -160,9 +179,8 @@ class PacketReader(Reader):
             if self.ended:
                 return
             packet = self._take()
-            if packet is not None:
-                self._choose_effort(packet, wanted, last_pts)
-            self._pending.extend(self._send(packet))
+            if packet is None or not self._is_needless(packet, wanted, last_pts):
+                self._pending.extend(self._send(packet))
 
     def rank_of(self, frame: VideoFrame) -> int:
         """Rank of a frame by its place in the output since the start of the file; to be asked of each frame once.
@@ -170,7 +188,7 @@ class PacketReader(Reader):
         Packets that gave no frame are made up for at the next key frame: what is shown before it are the packets
         before it in the file, and those after it that were shown already.
         """
-        sent: Sent = frame.opaque
+        sent = sent_of(frame)
         if sent.key:
             self._shown = sent.number + sum(number > sent.number for number in self._recent)
         rank = self._shown
@@ -189,13 +207,24 @@ class PacketReader(Reader):
             return None
         return packet
 
-    def _choose_effort(self, packet: Packet[Any], wanted: frozenset[int] | None, last_pts: int) -> None:
-        if not self._can_skip:
-            return
-        skip = wanted is not None and packet.pts is not None and packet.pts < last_pts and packet.pts not in wanted
-        if skip != self._skipping:
-            self._context.skip_frame = "NONREF" if skip else "DEFAULT"
-            self._skipping = skip
+    def _find_nal_length(self) -> int:
+        """0 also for MPEG-TS, where the two fields of one picture can be two packets."""
+        if self._context.codec.canonical_name != "h264":
+            return 0
+        if not self._container.format.name.startswith(("mov", "matroska")):
+            return 0
+        return nal_length_bytes(self._context.extradata)
+
+    def _is_needless(self, packet: Packet[Any], wanted: frozenset[int] | None, last_pts: int) -> bool:
+        """Whether a packet is neither wanted nor referred to by others, so that leaving it out changes nothing.
+
+        The decoder's own skip_frame would do the same, but then hides errors in packets that are needed.
+        """
+        if not self._nal_length_bytes or wanted is None or packet.pts is None:
+            return False
+        if packet.pts >= last_pts or packet.pts in wanted:
+            return False
+        return is_unreferenced(memoryview(packet), self._nal_length_bytes)
 
     def _send(self, packet: Packet[Any] | None) -> Sequence[VideoFrame]:
         if packet is None:
@@ -373,7 +402,10 @@ class ReaderPool:
     def _someone_before(self, request: _Request, entry: _Entry) -> bool:
         """Whether another waiting thread wants this reader for frames before ours."""
         return any(
-            w is not request and w.key == request.key and entry.reach < w.first and w.last < request.first
+            w is not request
+            and w.key == request.key
+            and entry.reach < w.first
+            and w.last < request.first
             and w.key_rank - 1 <= entry.reader.position
             for w in self._waiting
         )

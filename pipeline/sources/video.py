@@ -36,7 +36,9 @@ class VideoOptions(SourceOptions):
 
     kind: Literal["video"] = "video"
     every: int | None = Field(
-        None, ge=1, description=f"sample every N-th frame (frames; default {DEFAULT_EVERY} unless fps or keyframes is set)"
+        None,
+        ge=1,
+        description=f"sample every N-th frame (frames; default {DEFAULT_EVERY} unless fps or keyframes is set)",
     )
     fps: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="sample this many frames per second of video (frames / second)"
@@ -205,7 +207,9 @@ class VideoSource(Source):
             wanted = np.flatnonzero(readable[first:last]) + first
             if len(wanted):
                 begin = int(wanted[0])
-                found.append(Segment(first, last, int(starts[begin]), self._keys(int(ranks[begin]), int(starts[begin]))))
+                found.append(
+                    Segment(first, last, int(starts[begin]), self._keys(int(ranks[begin]), int(starts[begin])))
+                )
         return tuple(found)
 
     def _keys(self, rank: int, start: int) -> tuple[tuple[int, int], ...]:
@@ -260,7 +264,7 @@ def _sampling_fact(options: VideoOptions) -> dict[str, Any]:
 
 def _check_roi_fits(path: Path, roi: tuple[int, int, int, int] | None, shape: tuple[int, int, int]) -> None:
     if roi is not None and (roi[0] + roi[2] > shape[1] or roi[1] + roi[3] > shape[0]):
-        raise InputError(f"{path}: roi {list(roi)} (x, y, w, h) reaches beyond the {shape[1]}x{shape[0]} frame; shrink it")
+        raise InputError(f"{path}: roi {list(roi)} reaches beyond the {shape[1]}x{shape[0]} frame; shrink it")
 
 
 def _describe_times(index: PacketIndex) -> str:
