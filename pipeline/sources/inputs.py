@@ -9,9 +9,6 @@ from pathlib import Path
 from pipeline.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
-<<<<<<< HEAD
-    [".3gp", ".asf", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"]
-=======
     {
         ".3gp",
         ".asf",
@@ -40,7 +37,6 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv",
         ".y4m",
     }
->>>>>>> sources
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
