@@ -167,9 +167,8 @@ def _positive_seconds(text: str) -> float:
 def _overrides(options: argparse.Namespace) -> list[str]:
     """The flags that stand for options of the workflow's source, and --set."""
     flags = {"every": options.every, "start": options.start, "stop": options.stop}
-    return [
-        f"source.{name}={json.dumps(value)}" for name, value in flags.items() if value is not None
-    ] + options.overrides
+    overrides: list[str] = options.overrides
+    return [f"source.{name}={json.dumps(value)}" for name, value in flags.items() if value is not None] + overrides
 
 
 def _print(options: argparse.Namespace, values: Any, lines: list[str]) -> None:

@@ -19,9 +19,9 @@ from pipeline.models.weights import cached_graph, package_file
 @pytest.mark.parametrize(
     ("create", "name", "message"),
     [
-        (create_detector, "mtcn", r"unknown detector 'mtcn'; did you mean 'mtcnn'\? \(there are: mtcnn\)"),
+        (create_detector, "mtcn", r"unknown detector 'mtcn'; did you mean 'mtcnn'\? valid: mtcnn"),
         (create_embedder, "dlib", r"unknown embedder 'dlib'; did you mean 'Dlib'\?"),
-        (create_embedder, "zzzz", r"unknown embedder 'zzzz' \(there are: Dlib\)"),
+        (create_embedder, "zzzz", r"unknown embedder 'zzzz'; valid: Dlib"),
     ],
 )
 def test_unknown_names(create: object, name: str, message: str) -> None:

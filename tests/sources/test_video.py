@@ -207,7 +207,7 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str, made: Ca
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(WorkflowError, match="unknown source kind 'film'; known are: video"):
+    with pytest.raises(WorkflowError, match="unknown source 'film'; valid: video"):
         open_source("film", "a.mp4", VideoOptions())
 
 
