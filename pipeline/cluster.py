@@ -74,6 +74,15 @@ class Cluster:
         """Threads of every worker, by address."""
         return dict(self.client.nthreads())
 
+    def chunks_at_once(self) -> int:
+        """Chunks that may be under way: one per slot, and on a GPU one more per worker, decoded ahead.
+
+        This bounds the decoded frames in memory. On a CPU decoding takes the models' own cores, so that
+        a chunk more in memory would gain nothing.
+        """
+        spare = 0 if self.settings.device.kind == "cpu" else 1
+        return max(2, sum(threads + spare for threads in self.slots().values()))
+
 
 @contextlib.contextmanager
 def connect(options: ClusterOptions) -> Iterator[Cluster]:

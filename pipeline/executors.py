@@ -76,11 +76,13 @@ class DaskExecutor:
     cluster: Cluster
     _done: queue.SimpleQueue[_Flight] = field(default_factory=queue.SimpleQueue)
     _last_step: dict[tuple[str, int], tuple[str, float]] = field(default_factory=dict)
+    _window_size: int = 2
+    _window_until: float = 0.0
+    _order: int = 0
 
     def run(self, tasks: Iterator[ChunkTask], nodes_of: NodesOf, stop: Callable[[], bool]) -> Iterator[Outcome]:
         client = self.cluster.client
         client.subscribe_topic(EVENT_TOPIC, self._note_step)
-        self._order = 0
         in_flight: dict[tuple[str, int], _Flight] = {}
         again: deque[tuple[ChunkTask, int]] = deque()
         suspects: deque[tuple[ChunkTask, int]] = deque()
@@ -125,10 +127,9 @@ class DaskExecutor:
         return flight
 
     def _window(self) -> int:
-        """Chunks under way at once: each worker's slots and one more, as the memory plan says."""
-        if time.monotonic() > getattr(self, "_window_until", 0.0):
-            slots = self.cluster.slots()
-            self._window_size = max(2, sum(threads + 1 for threads in slots.values()))
+        """Chunks under way at once, asked anew every few seconds: workers may come and go."""
+        if time.monotonic() > self._window_until:
+            self._window_size = self.cluster.chunks_at_once()
             self._window_until = time.monotonic() + 5.0
         return self._window_size
 
