@@ -28,7 +28,8 @@ get_face_chip_details (Boost Software License)."""
 
 DLIB_MOUTH: Float64 = np.array([[50.0, 102.8], [98.0, 102.8]])
 """Right and left mouth corner on the 150 px chip. dlib's 5-point model has none: this is where MTCNN's corners lie, in
-the median over 129 photographs that were aligned by the eyes alone, made symmetric about the middle of the eyes."""
+the median over 129 photographs that were aligned by the eyes alone, made symmetric about the middle of the eyes. The
+figures in dlib_resnet.py are of these same photographs, so in-sample."""
 
 
 def dlib_template() -> Float64:

@@ -22,7 +22,7 @@ from pipeline.models.base import Device, Faces, Frames, ModelInfo
 from pipeline.models.boxes import shifted, squared, suppress
 from pipeline.models.mtcnn_graph import GRAPH_VERSION, NETWORKS, build_graph, weights_files
 from pipeline.models.pyramid import CELL, Pyramid, level_sizes, patches
-from pipeline.models.session import create_session, run_in_batches, runtime_name
+from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
 from pipeline.models.weights import cached_graph, sha256
 
 Frame = npt.NDArray[np.uint8]
@@ -252,7 +252,7 @@ def _create_sessions(device: Device) -> dict[str, Any]:
     for name, path in zip(NETWORKS, files, strict=True):
         stem = f"mtcnn_{name}_{'portable' if portable else 'cpu'}"
         graph = cached_graph(stem, GRAPH_VERSION, [path], partial(build_graph, name, path, portable))
-        sessions[name] = create_session(graph, device)
+        sessions[name] = create_session(graph, device, MEMORY_SHARES[f"{NAME} {name}"])
     return sessions
 
 

@@ -7,6 +7,8 @@ Both give what TensorFlow gives the `mtcnn` package (tf.image.resize with method
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +20,12 @@ CELL = 12
 """Side of the square that P-Net looks at, in pixels."""
 OUTSIDE = 127.5
 """What a patch shows outside its frame: zero after normalisation."""
-INTEGRAL_BELOW = 0.035
+INTEGRAL_BELOW = 0.02
 """Share of the frame's pixels below which a level is faster by way of the integral image, whose cost goes with
-the size of the level, than by OpenCV's averaging, whose cost goes with that of the frame (measured at 1080p)."""
+the size of the level, than by averaging, whose cost goes with that of the frame (measured at 1080p)."""
+BANDS_BELOW = 0.5
+"""Share of the frame's rows below which averaging down before across is faster than OpenCV, which goes across first,
+one pixel at a time, through every row of the frame (measured at 1080p)."""
 
 
 def level_sizes(width: int, height: int, min_face: float, factor: float) -> list[tuple[float, int, int]]:
@@ -35,17 +40,19 @@ def level_sizes(width: int, height: int, min_face: float, factor: float) -> list
 
 
 class Pyramid:
-    """The levels of one frame after another. Holds one frame as float32, its only full copy."""
+    """The levels of one frame after another. Holds one frame as float32, its only full copy, and its integral image."""
 
     def __init__(self) -> None:
         self._frame: Frame = np.empty((0, 0, 3), np.uint8)
         self._float: Float32 = np.empty((0, 0, 3), np.float32)
+        self._bands: Float32 = np.empty((0, 0, 3), np.float32)
         self._integral: npt.NDArray[np.int32] | None = None
 
     def load(self, frame: Frame) -> None:
         self._frame = frame
         if self._float.shape != frame.shape:
             self._float = np.empty(frame.shape, np.float32)
+            self._bands = np.empty((int(len(frame) * BANDS_BELOW) + 1, *frame.shape[1:]), np.float32)
         np.copyto(self._float, frame)
         self._integral = None
 
@@ -56,27 +63,58 @@ class Pyramid:
         height, width = self._frame.shape[:2]
         # The sums of the integral image are 32 bit.
         if rows * columns < INTEGRAL_BELOW * height * width and height * width < 2**31 // 255:
-            level = self._by_integral(rows, columns)
-        else:
-            level = cv2.resize(self._float, (columns, rows), interpolation=cv2.INTER_AREA)
+            np.copyto(planes, self._by_integral(rows, columns).transpose(2, 0, 1))
+            return
+        source = self._averaged_down(rows) if rows <= BANDS_BELOW * height else self._float
+        level = cv2.resize(source, (columns, rows), interpolation=cv2.INTER_AREA)
         cv2.split(level, [planes[0], planes[1], planes[2]])
 
-    def _by_integral(self, rows: int, columns: int) -> Float32:
-        """The mean over a cell is the difference of the integral image at its corners, interpolated between pixels."""
+    def _averaged_down(self, rows: int) -> Float32:
+        """float32 (rows, width, 3): the level's rows at the frame's full width."""
+        height = len(self._float)
+        pixels = self._float.reshape(height, -1)
+        bands = self._bands[:rows]
+        for (start, share), band in zip(_shares(rows, height), bands.reshape(rows, -1), strict=True):
+            # Not a matrix product: that would wake the threads of BLAS, however many the machine has.
+            np.einsum("y,yx->x", share, pixels[start : start + len(share)], out=band)
+        return bands
+
+    def _by_integral(self, rows: int, columns: int) -> npt.NDArray[np.float64]:
+        """float64 (rows, columns, 3): the mean over a cell is the difference of the integral image at its corners,
+        interpolated between pixels."""
         import cv2
 
         if self._integral is None:
-            self._integral = cv2.integral(self._frame, sdepth=cv2.CV_32S)
+            # Four channels, so that a pixel's sums are 16 bytes, which numpy gathers as one item.
+            self._integral = cv2.integral(cv2.cvtColor(self._frame, cv2.COLOR_RGB2RGBA), sdepth=cv2.CV_32S)
         height, width = self._frame.shape[:2]
+        sums = self._integral.view("V16").ravel()
         y, y_part = _edges(rows, height)
         x, x_part = _edges(columns, width)
-        above = self._integral[y].astype(np.float64)
-        above += (self._integral[y + 1] - above) * y_part[:, None, None]
-        bands = np.diff(above, axis=0)
-        left = bands[:, x]
-        left += (bands[:, x + 1] - left) * x_part[:, None]
-        level: Float32 = (np.diff(left, axis=1) * (rows * columns / (height * width))).astype(np.float32)
+        at = y[:, None] * (width + 1) + x
+        corner, right, below, diagonal = (
+            sums.take(at + step).view(np.int32).reshape(*at.shape, 4)[..., :3] for step in (0, 1, width + 1, width + 2)
+        )
+        upper = corner + (right - corner) * x_part[:, None]
+        upper += (below + (diagonal - below) * x_part[:, None] - upper) * y_part[:, None, None]
+        level: npt.NDArray[np.float64] = np.diff(np.diff(upper, axis=0), axis=1)
+        level *= rows * columns / (height * width)
         return level
+
+
+@lru_cache(maxsize=256)
+def _shares(cells: int, pixels: int) -> tuple[tuple[int, Float32], ...]:
+    """The first pixel that each of so many equal cells covers, and the share of the cell that is of it and of the
+    following ones; there are no more cells than pixels."""
+    whole, part = _edges(cells, pixels)
+    shares = []
+    for (start, stop), (before, after) in zip(pairwise(whole.tolist()), pairwise(part.tolist()), strict=True):
+        covered = np.ones(stop - start + 1)
+        covered[0] -= before
+        covered[-1] -= 1 - after
+        # Rounding can leave next to nothing of a last pixel.
+        shares.append((start, (covered[: len(covered) - (after < 1e-9)] * (cells / pixels)).astype(np.float32)))
+    return tuple(shares)
 
 
 def _edges(cells: int, pixels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -21,6 +21,11 @@ PROVIDERS = {
 
 ERRORS_ONLY = 3
 
+MEMORY_SHARES = {"mtcnn pnet": 0.4, "mtcnn rnet": 0.1, "mtcnn onet": 0.2, "Dlib": 0.3}
+"""Part of Device.memory_bytes that each session of a process may take: ONNX Runtime limits sessions one by one, so
+the parts add up to the whole with a detector and an embedder loaded. P-Net sees whole frames and Dlib chips of 150 px;
+R-Net and O-Net see patches of 24 and 48. What does not fit its part is run in smaller batches (run_in_batches)."""
+
 
 def runtime_name() -> str:
     """For example "onnxruntime 1.23.0"; does not import it."""
@@ -45,8 +50,8 @@ def detect_devices() -> tuple[str, ...]:
     return tuple(kind for kind, providers in PROVIDERS.items() if providers[0] in available)
 
 
-def create_session(model: bytes, device: Device) -> Any:
-    """An inference session of a serialised ONNX model.
+def create_session(model: bytes, device: Device, memory_share: float = 1.0) -> Any:
+    """An inference session of a serialised ONNX model, which may take `memory_share` of the device's memory_bytes.
 
     Raises ModelError where the device is of no known kind, or this ONNX Runtime cannot use it.
     """
@@ -62,7 +67,7 @@ def create_session(model: bytes, device: Device) -> Any:
         )
     if device.kind != "cpu":
         _preload_libraries()
-    session = onnxruntime.InferenceSession(model, _options(device), providers=_providers(device))
+    session = onnxruntime.InferenceSession(model, _options(device), providers=_providers(device, memory_share))
     if session.get_providers()[0] != first:
         # ONNX Runtime falls back with a log line only; a run meant for a GPU must not crawl on the CPU unnoticed.
         raise ModelError(
@@ -93,7 +98,7 @@ def _options(device: Device) -> Any:
     return options
 
 
-def _providers(device: Device) -> list[tuple[str, dict[str, Any]]]:
+def _providers(device: Device, memory_share: float) -> list[tuple[str, dict[str, Any]]]:
     cuda: dict[str, Any] = {
         "device_id": device.index,
         # Grow by what is asked for; the default doubles, and overshoots a limit that two sessions share.
@@ -102,8 +107,12 @@ def _providers(device: Device) -> list[tuple[str, dict[str, Any]]]:
     }
     tensorrt: dict[str, Any] = {"device_id": device.index, "trt_engine_cache_enable": True}
     if device.memory_bytes is not None:
-        cuda["gpu_mem_limit"] = device.memory_bytes
-        tensorrt["trt_max_workspace_size"] = device.memory_bytes
+        limit = int(device.memory_bytes * memory_share)
+        if device.kind == "tensorrt":
+            # It works in memory of its own, beside the arena of the provider that runs what it cannot.
+            limit //= 2
+            tensorrt["trt_max_workspace_size"] = limit
+        cuda["gpu_mem_limit"] = limit
     if device.kind == "tensorrt":
         from pipeline.models.weights import cache_folder
 

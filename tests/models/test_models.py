@@ -6,13 +6,15 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from pipeline.errors import ModelError
 from pipeline.models import Device, create_detector, create_embedder, describe, detector_names, embedder_names
-from pipeline.models.session import create_session, detect_devices
+from pipeline.models.session import PROVIDERS, create_session, detect_devices
 from pipeline.models.weights import cached_graph, package_file
 
 
@@ -73,6 +75,47 @@ def test_devices() -> None:
 def test_a_device_that_the_runtime_lacks() -> None:
     with pytest.raises(ModelError, match=r"device 'cuda' needs CUDAExecutionProvider, which onnxruntime .* without"):
         create_session(b"", Device(kind="cuda"))
+
+
+class Recorded:
+    """onnxruntime.InferenceSession on the CPU, of whichever provider it is asked for; keeps what it was asked for."""
+
+    asked: ClassVar[list[dict[str, dict[str, Any]]]] = []
+
+    def __init__(self, model: bytes, options: Any, providers: list[tuple[str, dict[str, Any]]]) -> None:
+        self.session = onnxruntime.capi.onnxruntime_inference_collection.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self.first = providers[0][0]
+        self.asked.append(dict(providers))
+
+    def get_providers(self) -> list[str]:
+        return [self.first]
+
+
+@pytest.mark.parametrize(("memory", "kind"), [(8 << 30, "cuda"), (1_000_000_007, "tensorrt"), (None, "cuda")])
+def test_sessions_of_a_process_share_its_memory(memory: int | None, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS["tensorrt"]))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Recorded)
+    monkeypatch.setattr(Recorded, "asked", [])
+    device = Device(kind=kind, memory_bytes=memory)
+    create_detector("mtcnn", device)
+    create_embedder("Dlib", device)
+    assert len(Recorded.asked) == 4
+    limits = [
+        options[key]
+        for asked in Recorded.asked
+        for options in asked.values()
+        for key in ("gpu_mem_limit", "trt_max_workspace_size")
+        if key in options
+    ]
+    if memory is None:
+        assert not limits
+        return
+    assert len(limits) == (8 if kind == "tensorrt" else 4)
+    assert 0.99 * memory <= sum(limits) <= memory
+    pnet, rnet = Recorded.asked[0], Recorded.asked[1]
+    assert pnet["CUDAExecutionProvider"]["gpu_mem_limit"] > rnet["CUDAExecutionProvider"]["gpu_mem_limit"] > 0
 
 
 def test_cache_is_written_by_many_processes_at_once(tmp_path: Path) -> None:
