@@ -86,6 +86,10 @@ def execute(
     _refuse_in_spawned_child()
     loaded = load_workflow(workflow, overrides)
     paths = expand(inputs)
+    if executor != "inline":
+        from pipeline.cluster import check
+
+        check(cluster)
 
     def worksite() -> contextlib.AbstractContextManager[_Site]:
         return _in_process() if executor == "inline" else _on_dask(cluster)

@@ -9,12 +9,14 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pipeline
 from pipeline.errors import ReelgraphError
 
 EXIT_INTERRUPTED = 130
+_LONGEST_SECONDS = 1e6
+"""Eleven days: timers of the C library overflow far beyond that."""
 DESCRIPTION = (
     "Face analysis for whole archives of video: Dask tasks over chunks of frames, into a Zarr store that resumes."
 )
@@ -44,8 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0  # `reelgraph status ... | head`
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everywhere, where argparse would print a screen of usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"reelgraph: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reelgraph", description=DESCRIPTION, epilog=EXIT_CODES)
+    parser = _Parser(prog="reelgraph", description=DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"reelgraph {pipeline.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
@@ -151,16 +160,18 @@ def _add_plan(commands: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _positive_seconds(text: str) -> float:
-    value = float(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{value} is not more than 0 seconds")
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= _LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and {_LONGEST_SECONDS:g}")
     return value
 
 
@@ -172,7 +183,10 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _print(options: argparse.Namespace, values: Any, lines: list[str]) -> None:
-    print(json.dumps(values, indent=2, default=str) if options.json else "\n".join(lines))
+    if options.json:
+        print(json.dumps(values, indent=2, default=str))
+    elif lines:
+        print("\n".join(lines))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +26,9 @@ GPU_HEADROOM_BYTES = 2 << 30
 
 WORKER_BYTES = 1500 << 20
 """Memory that one CPU worker takes at 1080p, measured (models, activations, three chunks of frames)."""
+
+CONNECT_SECONDS = 20
+"""How long a scheduler may take to answer."""
 
 DASK_CONFIG = {
     # A worker that dies fails the tasks it was running at once; the runner tries suspects again one at a time.
@@ -84,6 +89,53 @@ class Cluster:
         return max(2, sum(threads + spare for threads in self.slots().values()))
 
 
+def check(options: ClusterOptions) -> None:
+    """Raise ClusterError for what can be told at once to be a mistake, before a store is made or a process started."""
+    if options.scheduler is not None:
+        _scheduler_address(options.scheduler)
+        return
+    _chosen_gpus(options)
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in options.host else socket.AF_INET) as probe:
+            probe.bind((options.host, 0))
+    except OSError as err:
+        raise ClusterError(
+            f"cannot listen on --host {options.host}: {err.strerror}; give an address of this machine, for example "
+            "127.0.0.1, or 0.0.0.0 for all of them"
+        ) from err
+
+
+def _chosen_gpus(options: ClusterOptions) -> list[str]:
+    """The GPUs that were asked for, all that are visible by default. Raises ClusterError where one is not there."""
+    visible = visible_gpus()
+    if options.gpus is None:
+        return visible
+    for gpu in options.gpus:
+        if gpu not in visible and not (visible and gpu.startswith(("GPU-", "MIG-"))):
+            there = f"this machine shows {', '.join(visible)}" if visible else "this machine shows no GPU"
+            remedy = "name some of those" if visible else "leave it out to run on the CPU, or see: reelgraph doctor"
+            raise ClusterError(f"--gpus {','.join(options.gpus)}: there is no GPU {gpu!r}; {there}: {remedy}")
+    return list(options.gpus)
+
+
+def _scheduler_address(where: str) -> str:
+    """The address in a scheduler file, or the address itself. Raises ClusterError for what can be neither."""
+    if "://" in where:
+        if where.partition("://")[0] not in ("tcp", "tls", "ucx", "ws", "wss"):
+            raise ClusterError(f"--scheduler {where}: write the address as tcp://host:port or tls://host:port")
+        return where
+    start = f"start one with: dask scheduler --scheduler-file {where}"
+    try:
+        address = json.loads(Path(where).read_text())["address"]
+    except FileNotFoundError as err:
+        raise ClusterError(f"scheduler file {where} does not exist; {start}") from err
+    except OSError as err:
+        raise ClusterError(f"scheduler file {where} cannot be read: {err.strerror}; check its permissions") from err
+    except (ValueError, KeyError, TypeError) as err:
+        raise ClusterError(f"{where} is not a scheduler file: it names no address; {start}") from err
+    return str(address)
+
+
 @contextlib.contextmanager
 def connect(options: ClusterOptions) -> Iterator[Cluster]:
     """Start or join a cluster; what was started here is closed at the end.
@@ -106,7 +158,7 @@ def connect(options: ClusterOptions) -> Iterator[Cluster]:
 def _local(options: ClusterOptions) -> Iterator[Cluster]:
     from distributed import Client
 
-    gpus = visible_gpus() if options.gpus is None else list(options.gpus)
+    gpus = _chosen_gpus(options)
     started = _local_cuda(options, gpus) if gpus else _local_cpu(options)
     cluster, settings, description = started
     try:
@@ -186,16 +238,15 @@ def _existing(options: ClusterOptions) -> Iterator[Cluster]:
 
     where = options.scheduler or ""
     is_file = "://" not in where
-    if is_file and not Path(where).is_file():
-        raise ClusterError(
-            f"scheduler file {where} does not exist; start one with: dask scheduler --scheduler-file {where}"
-        )
+    address = _scheduler_address(where)
     try:
-        client = Client(
-            **({"scheduler_file": where} if is_file else {"address": where}), timeout=20, set_as_default=False
-        )
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as err:
-        raise ClusterError(f"no scheduler answers at {where}: {' '.join(str(err).split())}") from err
+        named = f"{address} (from {where}, which may be an old one)" if is_file else address
+        raise ClusterError(
+            f"no scheduler answers at {named} within {CONNECT_SECONDS} s; start one with: dask scheduler"
+            + (f" --scheduler-file {where}" if is_file else "")
+        ) from err
     try:
         settings = _check_workers(client, where, is_file, options)
         n = len(client.nthreads())
@@ -238,8 +289,6 @@ def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptio
 
 def _describe_worker() -> dict[str, Any]:
     """Runs on each worker."""
-    import socket
-
     import pipeline
     from pipeline.cluster import available_cores, visible_gpus
 
@@ -253,8 +302,6 @@ def _describe_worker() -> dict[str, Any]:
 
 def _dashboard_address(options: ClusterOptions) -> str:
     """The wanted port, or any free one where that is taken."""
-    import socket
-
     with socket.socket() as probe:
         try:
             probe.bind((options.host, options.dashboard_port))

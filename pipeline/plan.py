@@ -59,7 +59,7 @@ class ChunkTask:
 
     @property
     def time_range(self) -> str:
-        return f"{clock(self.time_seconds[0])}-{clock(self.time_seconds[-1])}" if len(self.time_seconds) else "empty"
+        return span(self.time_seconds)
 
 
 @dataclass
@@ -181,6 +181,11 @@ def check_keys(
         f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); "
         "choose another --out, or start over with --fresh"
     )
+
+
+def span(time_seconds: np.ndarray) -> str:
+    """The time range of frames: first and last."""
+    return f"{clock(time_seconds[0])}-{clock(time_seconds[-1])}" if len(time_seconds) else "empty"
 
 
 def clock(seconds: float) -> str:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,17 +16,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.executors import Executor, Outcome
 from pipeline.graph import Node, chunk_nodes
-from pipeline.plan import ChunkTask, InputPlan, check_keys, clock, plan_input
+from pipeline.plan import ChunkTask, InputPlan, check_keys, plan_input, span
 from pipeline.sources import open_source
 from pipeline.sources.video import fingerprint
-from pipeline.steps import Committed, Failure, WorkerSettings
-from pipeline.store.chunks import fail_chunk
+from pipeline.steps import Committed, WorkerSettings
+from pipeline.store.chunks import fail_chunk, unreadable_chunks
 from pipeline.store.compact import compact
 from pipeline.store.run import RunStore
 from pipeline.workflow import Workflow
+
+ACCEPTED = "accepted_failures"
+"""Input attribute: the user closed it in spite of what could not be read."""
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_DRAINED, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
 
@@ -75,11 +78,13 @@ class Summary:
     chunks: int = 0
     chunks_skipped: int = 0
     """Committed by an earlier run."""
+    chunks_accepted: int = 0
+    """Failed chunks that inputs were closed without, as asked."""
     failures: list[dict[str, Any]] = field(default_factory=list)
     """Failed chunks: input, chunk, time_range, step, error."""
     unreadable_frames: int = 0
     unreadable: list[dict[str, Any]] = field(default_factory=list)
-    """Chunks stored with frames missing: input, chunk, time_range, frames, error."""
+    """Chunks stored with frames missing: input, chunk, time_range, frames (ranks), error."""
     unusable: list[dict[str, Any]] = field(default_factory=list)
     """Inputs that could not be used at all: path, error."""
     inputs_complete: int = 0
@@ -278,16 +283,23 @@ class _Run:
         self.summary.chunks_skipped += len(plan.done)
         self.open_chunks[plan.name] = len(plan.missing)
         for index in sorted(plan.failed):
-            if not self.options.accept_failed:
-                start, stop = plan.boundaries_of(index)
-                error = str(records[index].get("error"))
-                self._record_failure(plan, index, Failure("earlier run", error), start, stop)
+            record = records[index]
+            self._note_failure(plan, index, str(record.get("step", "earlier run")), str(record.get("error")))
+        for entry in unreadable_chunks(records) if not self.options.accept_failed else ():
+            if entry["chunk"] in plan.done:
+                start, stop = plan.boundaries_of(entry["chunk"])
+                self._note_unreadable(plan.name, entry, span(plan.source.time_seconds[start:stop]))
         if not plan.missing:
             self._finish_input(plan)
 
     def _count_complete(self, name: str) -> None:
         stored = self.store.input(name).attributes
         self.progress.input_started(name, int(stored["frames"]), int(stored["frames"]))
+        if self.options.accept_failed:
+            self._accept(name)
+        elif not stored.get(ACCEPTED):
+            for entry in stored.get("unreadable", []):
+                self._note_unreadable(name, entry, "")
         self.progress.input_finished(name, 0)
         self.summary.inputs_complete += 1
 
@@ -319,54 +331,58 @@ class _Run:
             self.summary.faces += result.n_faces
             for step, seconds in result.seconds.items():
                 self.summary.step_seconds[step] = self.summary.step_seconds.get(step, 0.0) + seconds
-            if result.missing:
-                self._note_unreadable(task, result)
+            if result.missing and not self.options.accept_failed:
+                entry = {"chunk": task.index, "frames": list(result.missing), "error": result.error}
+                self._note_unreadable(task.input_name, entry, task.time_range)
             self.progress.chunk_done(task.input_name, result.n_frames, result.n_faces)
+        elif result.ends_run:
+            raise StoreError(result.error)
         else:
             record = {
                 "state": "failed",
                 "attempts": outcome.attempts,
                 "seconds": {},
                 "worker": None,
+                "step": result.step,
                 "error": f"{result.step}: {result.error}",
                 "missing": [int(rank) for rank in task.frame],
                 "frames": [task.start, task.stop],
                 "time_seconds": [float(task.time_seconds[0]), float(task.time_seconds[-1])],
             }
             fail_chunk(str(self.store.path), task.input_name, task.index, record)
-            if not self.options.accept_failed:
-                self._record_failure(plan, task.index, result, task.start, task.stop)
+            self._note_failure(plan, task.index, result.step, str(record["error"]))
             self.progress.chunk_done(task.input_name, 0, 0)
         self.open_chunks[plan.name] -= 1
         if self.open_chunks[plan.name] == 0:
             self._finish_input(plan)
 
-    def _record_failure(self, plan: InputPlan, index: int, failure: Failure, start: int, stop: int) -> None:
-        times = plan.source.time_seconds[start:stop]
+    def _note_failure(self, plan: InputPlan, index: int, step: str, error: str) -> None:
+        if self.options.accept_failed:
+            self.summary.chunks_accepted += 1
+            return
+        start, stop = plan.boundaries_of(index)
+        time_range = span(plan.source.time_seconds[start:stop])
         self.failed_chunks[plan.name] += 1
         self.summary.failures.append(
             {
                 "input": plan.name,
                 "chunk": index,
-                "time_range": f"{clock(times[0])}-{clock(times[-1])}",
-                "step": failure.step,
-                "error": failure.error,
+                "time_range": time_range,
+                "step": step,
+                "error": error,
             }
         )
-        self.progress.note(f"{plan.name}: chunk {index} ({clock(times[0])}-{clock(times[-1])}) failed: {failure.error}")
+        self.progress.note(f"{plan.name}: chunk {index} ({time_range}) failed: {error}")
 
-    def _note_unreadable(self, task: ChunkTask, result: Committed) -> None:
-        self.summary.unreadable_frames += len(result.missing)
-        self.summary.unreadable.append(
-            {
-                "input": task.input_name,
-                "chunk": task.index,
-                "time_range": task.time_range,
-                "frames": list(result.missing),
-                "error": result.error,
-            }
-        )
-        self.progress.note(f"{task.input_name}: {len(result.missing)} frames not read: {result.error}")
+    def _note_unreadable(self, name: str, entry: Mapping[str, Any], time_range: str) -> None:
+        self.summary.unreadable_frames += len(entry["frames"])
+        self.summary.unreadable.append({"input": name, "time_range": time_range, **entry})
+        self.progress.note(f"{name}: {len(entry['frames'])} frames not read: {entry['error']}")
+
+    def _accept(self, name: str) -> None:
+        """Remember the user's word: later runs do not fail for what is missing here."""
+        if not self.store.input(name).attributes.get(ACCEPTED):
+            self.store.input(name).update(**{ACCEPTED: True})
 
     def _finish_input(self, plan: InputPlan) -> None:
         failed = self.failed_chunks[plan.name]
@@ -377,6 +393,8 @@ class _Run:
                 self.compactions.append(self.compactor.submit(self._compact, plan))
 
     def _compact(self, plan: InputPlan) -> None:
+        if self.options.accept_failed:
+            self._accept(plan.name)
         compact(
             self.store,
             plan.name,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ReelgraphError
+from pipeline.errors import ReelgraphError, StoreError
 from pipeline.models.base import Device
 from pipeline.plan import ChunkTask
 from pipeline.stages import find_stage
@@ -82,6 +82,8 @@ class Failure:
 
     step: str
     error: str
+    ends_run: bool = False
+    """The disk refused: no fault of the chunk's, and the next chunks would fare no better."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:
             with watched(name, task.input_name, task.index, settings.chunk_timeout_seconds):
                 return step(task, name, settings, *inputs)
         except Exception as err:  # the one broad catch: whatever a codec, a model or a disk raises is recorded
-            return Failure(name, one_line(err))
+            disk_refused = isinstance(err, StoreError) and isinstance(err.__cause__, OSError)
+            return Failure(name, one_line(err), ends_run=disk_refused)
 
     return guarded
 

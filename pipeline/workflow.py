@@ -144,7 +144,7 @@ def _read(path: Path) -> Any:
         beside = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise WorkflowError(f"workflow file {unknown('file', str(path), beside)}") from err
     except (OSError, UnicodeDecodeError) as err:
-        raise WorkflowError(f"cannot read workflow {path}: {err}") from err
+        raise WorkflowError(f"cannot read workflow {path}: {getattr(err, 'strerror', None) or err}") from err
     try:
         document = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as err:
@@ -279,7 +279,10 @@ def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> st
     if problem["type"] == "missing":
         return f"{path}: this is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {message[0].lower()}{message[1:]} (got {problem['input']!r})"
+    given = repr(problem["input"])
+    # A rule over several options gets them all as its input, and names in its message those that matter.
+    shown = "" if isinstance(problem["input"], dict) or given in message else f" (got {given})"
+    return f"{path}: {message[0].lower()}{message[1:]}{shown}"
 
 
 def _digest(value: Any) -> str:

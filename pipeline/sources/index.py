@@ -120,11 +120,11 @@ def check_readable(path: Path) -> None:
         if not path.exists():
             raise InputError(f"no such file: {path}")
         if not os.access(path, os.R_OK):
-            raise InputError(f"{path} cannot be read: permission denied")
+            raise InputError(f"{path} cannot be read: permission denied; change its permissions")
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); copy it again")
     except PermissionError as err:
-        raise InputError(f"{path} cannot be read: permission denied") from err
+        raise InputError(f"{path} cannot be read: permission denied; change its permissions") from err
 
 
 def _why_not_opened(path: Path, err: av.FFmpegError) -> str:
@@ -134,7 +134,7 @@ def _why_not_opened(path: Path, err: av.FFmpegError) -> str:
             f"{path} is cut off: its index (moov box), which comes last, is missing; copy it again, "
             "or repair it with untrunc and a whole file of the same camera"
         )
-    return f"{path} is not a video that FFmpeg can read: {err.strerror}"
+    return f"{path} is not a video that FFmpeg can read ({err.strerror}); check what it is, or convert it to MP4"
 
 
 def _top_level_boxes(path: Path) -> list[str]:

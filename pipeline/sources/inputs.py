@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -61,9 +63,15 @@ def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Pat
         yield from _read_list(_resolve(given[1:], base), lists)
         return
     path = _resolve(given, base)
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    except OSError as err:  # no permission, a loop of links, a name too long
+        raise InputError(f"{path}{_within(lists)} cannot be reached: {err.strerror}") from err
+    if stat.S_ISDIR(mode):
         yield from _search_folder(path)
-    elif path.is_file():
+    elif mode:
         if path.suffix.lower() in LIST_SUFFIXES:
             yield from _read_list(path, lists)
         else:
@@ -71,12 +79,14 @@ def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Pat
     elif glob.has_magic(given):
         yield from _match_glob(given, base)
     else:
-        raise InputError(f"no such file or folder: {path}{_within(lists)}; check the spelling")
+        link = f", a link to {path.readlink()} that is not there" if path.is_symlink() else ""
+        raise InputError(f"no such file or folder: {path}{link}{_within(lists)}; check the spelling")
 
 
 def _resolve(given: str, base: Path) -> Path:
+    """An absolute path: one spelling of it, since a store knows its inputs by their paths."""
     path = base / Path(given).expanduser()
-    return Path(path.absolute())
+    return path.parent.resolve() / path.name if ".." in path.parts else Path(path.absolute())
 
 
 def _within(lists: tuple[Path, ...]) -> str:
@@ -84,6 +94,8 @@ def _within(lists: tuple[Path, ...]) -> str:
 
 
 def _search_folder(folder: Path) -> list[Path]:
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"folder {folder} cannot be read: permission denied; ask its owner, or name the files")
     videos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
     if not videos:
         raise InputError(f"no videos in folder {folder}; a video ends in {' '.join(sorted(VIDEO_SUFFIXES))}")

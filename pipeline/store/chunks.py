@@ -93,6 +93,15 @@ def read_record(folder: str) -> dict[str, Any] | None:
     return None if group is None else group.attributes
 
 
+def unreadable_chunks(records: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Chunks that were stored without some of their frames: `chunk`, `frames` (ranks), `error`."""
+    return [
+        {"chunk": index, "frames": record["missing"], "error": record.get("error")}
+        for index, record in records.items()
+        if record.get("state") == "ok" and record.get("missing")
+    ]
+
+
 def read_chunk(
     store_path: str, input_name: str, index: int, names: Iterable[str], record: Mapping[str, Any] | None = None
 ) -> dict[str, np.ndarray]:

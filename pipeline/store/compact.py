@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
-from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, STRING, read_chunk
+from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, STRING, read_chunk, unreadable_chunks
 from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
 from pipeline.store.run import VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
 
@@ -218,6 +218,7 @@ class _Job:
                 "done": len(self.boundaries) - len(failed),
                 "failed": len(failed),
             },
+            "unreadable": attributes.get("unreadable") or unreadable_chunks(self.records),
             "failures": [*attributes.get("failures", []), *(self._failure(index) for index in failed)],
             VOID_CHUNKS: True,
         }

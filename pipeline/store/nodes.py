@@ -29,8 +29,8 @@ _ADVICE = {
     errno.ENOSPC: "free some space and run again to continue",
     errno.EDQUOT: "raise the quota or free some space and run again to continue",
     errno.EROFS: "choose a writable output",
-    errno.EACCES: "choose a writable output",
-    errno.EPERM: "choose a writable output",
+    errno.EACCES: "change its permissions or choose another output",
+    errno.EPERM: "change its permissions or choose another output",
     errno.ENAMETOOLONG: "choose a shorter output path",
 }
 

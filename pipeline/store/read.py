@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
-from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, read_chunk
+from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, read_chunk, unreadable_chunks
 from pipeline.store.nodes import NODE_FILE, chunk_folder
 from pipeline.store.run import InputStore, list_inputs, require_store
 
@@ -137,6 +137,12 @@ class RunInput:
         """Failed chunks: `chunk`, `frames` and `time_seconds` (first and last, or None where not known), `error`."""
         failed = [(index, record) for index, record in self._records.items() if record.get("state") == "failed"]
         return [*self.attributes.get("failures", []), *(self._failure(index, record) for index, record in failed)]
+
+    @property
+    def unreadable(self) -> list[dict[str, Any]]:
+        """Chunks that are done but for some frames: `chunk`, `frames` (ranks), `error`."""
+        stored: list[dict[str, Any]] = self.attributes.get("unreadable", [])
+        return stored or unreadable_chunks(self._records)
 
     def _failure(self, index: int, record: dict[str, Any]) -> dict[str, Any]:
         length = int(self.attributes.get("chunk_frames") or 0)

@@ -25,6 +25,7 @@ def describe(out: Path) -> dict[str, Any]:
             "complete": bool(one.attributes.get("complete")),
             "stages": {stage: facts["state"] for stage, facts in one.attributes.get("stages", {}).items()},
             "failures": one.failures,
+            "unreadable": one.unreadable,
         }
         for name, one in run.inputs.items()
     ]
@@ -47,8 +48,12 @@ def lines(status: dict[str, Any]) -> list[str]:
         shown.append(f"  {one['name']}: {one['frames_done']} of {one['frames']} frames, {state}{failed}")
         for failure in one["failures"][:SHOWN_FAILURES]:
             shown.append(f"    chunk {failure['chunk']}{_time_range(failure)}: {failure['error']}")
+        for entry in one["unreadable"][:SHOWN_FAILURES]:
+            shown.append(f"    chunk {entry['chunk']}: {len(entry['frames'])} frames not read: {entry['error']}")
         if len(one["failures"]) > SHOWN_FAILURES:
-            shown.append(f"    ... and {len(one['failures']) - SHOWN_FAILURES} more; --json shows all")
+            shown.append(f"    ... and {len(one['failures']) - SHOWN_FAILURES} more failed; --json shows all")
+        if len(one["unreadable"]) > SHOWN_FAILURES:
+            shown.append(f"    ... and {len(one['unreadable']) - SHOWN_FAILURES} more incomplete; --json shows all")
     shown += [f"  cannot use {entry['error']}" for entry in status["unusable"]]
     return shown
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.runner import Summary
+from pipeline.runner import EXIT_MISTAKE, Summary
 from pipeline.views.progress import duration
 
 SHOWN_FAILURES = 10
@@ -10,8 +10,12 @@ SHOWN_FAILURES = 10
 
 def lines(summary: Summary) -> list[str]:
     """What was done, how fast and what held it up, what failed, and what to do next."""
+    if summary.exit_code == EXIT_MISTAKE:  # each was named, with its error, as it was found
+        return [f"none of the {summary.inputs_total} inputs can be used"] if summary.inputs_total > 1 else []
     if summary.chunks == 0 and not (summary.failures or summary.unusable or summary.drained):
-        return [f"complete: {summary.inputs_complete} input(s) in {summary.out}, nothing to do"]
+        closed = f", {summary.chunks_accepted} failed chunks accepted" if summary.chunks_accepted else ""
+        state = f"complete: {summary.inputs_complete} input(s) in {summary.out}{closed}, nothing to do"
+        return [state, *_failures(summary), *_unread_advice(summary)]
     run_seconds = summary.seconds.get("run", 0.0)
     done = f"{summary.frames} frames, {summary.faces} faces in {duration(summary.seconds['total'])}"
     if run_seconds:
@@ -19,22 +23,26 @@ def lines(summary: Summary) -> list[str]:
     if summary.chunks_skipped:
         done += f"; {summary.chunks_skipped} chunks were done before"
     shown = [done]
-    if summary.bottleneck:
+    if summary.bottleneck and summary.model_steps:
         shown.append(
             f"bottleneck: {summary.bottleneck}; the model slots were busy {summary.model_share:.0%} of the run, "
             f"which is the share of the models' own speed"
         )
     shown += _failures(summary)
-    shown.append(_ending(summary))
-    return shown
+    return [*shown, _ending(summary), *_unread_advice(summary)]
+
+
+def _unread_advice(summary: Summary) -> list[str]:
+    if not summary.unreadable or summary.failures:
+        return []
+    return [f"{summary.unreadable_frames} frames are stored as not decoded; --accept-failed takes that as success"]
 
 
 def _failures(summary: Summary) -> list[str]:
     shown = [f"cannot use {entry['error']}" for entry in summary.unusable]
     for entry in summary.unreadable[:SHOWN_FAILURES]:
-        shown.append(
-            f"{entry['input']}: {len(entry['frames'])} frames not read in {entry['time_range']}: {entry['error']}"
-        )
+        where = f" in {entry['time_range']}" if entry["time_range"] else ""
+        shown.append(f"{entry['input']}: {len(entry['frames'])} frames not read{where}: {entry['error']}")
     for entry in summary.failures[:SHOWN_FAILURES]:
         shown.append(f"{entry['input']}: chunk {entry['chunk']} ({entry['time_range']}) failed: {entry['error']}")
     hidden = max(0, len(summary.failures) - SHOWN_FAILURES) + max(0, len(summary.unreadable) - SHOWN_FAILURES)
