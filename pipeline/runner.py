@@ -145,6 +145,7 @@ def run(
     Raises a ReelgraphError where nothing can be done: the store does not fit, or is locked, or cannot be written.
     """
     began = time.perf_counter()
+    workflow.models()  # raises where weights are missing, before there is a store
     with RunStore.open(out, fresh=(options or RunOptions()).fresh) as store:
         active = _Run(workflow, store, progress, options or RunOptions())
         with active.draining_on_signals():

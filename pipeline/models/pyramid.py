@@ -40,21 +40,30 @@ def level_sizes(width: int, height: int, min_face: float, factor: float) -> list
 
 
 class Pyramid:
-    """The levels of one frame after another. Holds one frame as float32, its only full copy, and its integral image."""
+    """The levels of one frame after another. Holds one frame as float32, its only full copy, and its integral image,
+    in memory that is used again from frame to frame: fresh pages can cost more than what is written to them."""
 
     def __init__(self) -> None:
         self._frame: Frame = np.empty((0, 0, 3), np.uint8)
         self._float: Float32 = np.empty((0, 0, 3), np.float32)
         self._bands: Float32 = np.empty((0, 0, 3), np.float32)
-        self._integral: npt.NDArray[np.int32] | None = None
+        self._level: Float32 = np.empty(0, np.float32)
+        self._rgba: Frame = np.empty((0, 0, 4), np.uint8)
+        self._sums: npt.NDArray[np.int32] = np.empty((1, 1, 4), np.int32)
+        self._summed = False
 
     def load(self, frame: Frame) -> None:
         self._frame = frame
         if self._float.shape != frame.shape:
-            self._float = np.empty(frame.shape, np.float32)
-            self._bands = np.empty((int(len(frame) * BANDS_BELOW) + 1, *frame.shape[1:]), np.float32)
+            self._make_room(*frame.shape[:2])
         np.copyto(self._float, frame)
-        self._integral = None
+        self._summed = False
+
+    def _make_room(self, height: int, width: int) -> None:
+        self._float = np.empty((height, width, 3), np.float32)
+        self._bands = np.empty((int(height * BANDS_BELOW) + 1, width, 3), np.float32)
+        self._rgba = np.empty((height, width, 4), np.uint8)
+        self._sums = np.empty((height + 1, width + 1, 4), np.int32)
 
     def level(self, rows: int, columns: int, planes: Float32) -> None:
         """Write one level into planes, float32 (3, rows, columns)."""
@@ -66,7 +75,11 @@ class Pyramid:
             np.copyto(planes, self._by_integral(rows, columns).transpose(2, 0, 1))
             return
         source = self._averaged_down(rows) if rows <= BANDS_BELOW * height else self._float
-        level = cv2.resize(source, (columns, rows), interpolation=cv2.INTER_AREA)
+        size = rows * columns * 3
+        if self._level.size < size:
+            self._level = np.empty(size, np.float32)
+        level = self._level[:size].reshape(rows, columns, 3)
+        cv2.resize(source, (columns, rows), dst=level, interpolation=cv2.INTER_AREA)
         cv2.split(level, [planes[0], planes[1], planes[2]])
 
     def _averaged_down(self, rows: int) -> Float32:
@@ -84,11 +97,13 @@ class Pyramid:
         interpolated between pixels."""
         import cv2
 
-        if self._integral is None:
+        if not self._summed:
             # Four channels, so that a pixel's sums are 16 bytes, which numpy gathers as one item.
-            self._integral = cv2.integral(cv2.cvtColor(self._frame, cv2.COLOR_RGB2RGBA), sdepth=cv2.CV_32S)
+            cv2.cvtColor(self._frame, cv2.COLOR_RGB2RGBA, dst=self._rgba)
+            cv2.integral(self._rgba, sum=self._sums, sdepth=cv2.CV_32S)
+            self._summed = True
         height, width = self._frame.shape[:2]
-        sums = self._integral.view("V16").ravel()
+        sums = self._sums.view("V16").ravel()
         y, y_part = _edges(rows, height)
         x, x_part = _edges(columns, width)
         at = y[:, None] * (width + 1) + x

@@ -29,7 +29,7 @@ def choose_decoder(source: VideoSource, wanted: str) -> str:
     """ "decord" or "pyav". Raises InputError where `wanted` is decord and it is not exact on this file."""
     if wanted == "pyav":
         return "pyav"
-    if wanted == "auto" and _groups_outgrow_chunks(source):
+    if wanted == "auto" and (_leaves_frames_out(source) or _groups_outgrow_chunks(source)):
         return "pyav"
     reason = why_not_decord(source)
     if reason is None:
@@ -37,6 +37,12 @@ def choose_decoder(source: VideoSource, wanted: str) -> str:
     if wanted == "decord":
         raise InputError(f"{source.path}: decoder decord is not exact here ({reason}); use decoder: auto or pyav")
     return "pyav"
+
+
+def _leaves_frames_out(source: VideoSource) -> bool:
+    """PyAV passes over packets that no wanted frame is built on; decord decodes and converts every frame (measured
+    on 1080p H.264, every fifth frame: 1.6 times the time)."""
+    return bool((np.diff(source.frame) > 1).any())
 
 
 def _groups_outgrow_chunks(source: VideoSource) -> bool:

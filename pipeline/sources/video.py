@@ -50,7 +50,9 @@ class VideoOptions(SourceOptions):
         None, description="x, y, width, height of the part to look at (pixels of the upright frame)"
     )
     decoder: Decoder = Field(
-        "auto", description="auto takes decord where it is exact and PyAV elsewhere; pyav, decord or nvdec force one"
+        "auto",
+        description="auto takes decord where every frame is wanted and it is exact, and PyAV elsewhere; "
+        "pyav, decord or nvdec force one",
     )
 
     @field_validator("start", "stop", mode="before")

@@ -150,9 +150,17 @@ class StoreLock:
         self._stop.set()
         if self.lost:
             return
-        with contextlib.suppress(OSError), self._guard():
-            held = _read(self.path)
-            if held is not None and held[0].get("token") == self.owner["token"]:
+        try:
+            with self._guard():
+                self._remove()
+        except OSError:
+            # No room for the guard on a full disk; nobody takes over a lock that was touched seconds ago.
+            self._remove()
+
+    def _remove(self) -> None:
+        held = _read(self.path)
+        if held is not None and held[0].get("token") == self.owner["token"]:
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
     def _beat(self) -> None:
@@ -181,10 +189,15 @@ class StoreLock:
 
     def _make_guard(self) -> bool:
         try:
-            with open(self._guard_path, "xb") as file:
-                file.write(to_json(self.owner))
+            file = open(self._guard_path, "xb")
         except FileExistsError:
             return False
+        try:
+            with file:
+                file.write(to_json(self.owner))
+        except OSError:
+            os.unlink(self._guard_path)  # the disk is full; an empty guard would hold up the next run
+            raise
         return True
 
     def _break_guard(self) -> None:

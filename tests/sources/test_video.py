@@ -82,7 +82,7 @@ def test_facts(data_dir: Path) -> None:
     source = open_source("video", path, VideoOptions())
     facts = source.facts
     assert json.loads(json.dumps(facts)) == facts
-    expected = {"width": 640, "height": 480, "fps": 30.0, "source_frames": 77, "every": 5, "decoder": "decord"}
+    expected = {"width": 640, "height": 480, "fps": 30.0, "source_frames": 77, "every": 5, "decoder": "pyav"}
     assert expected.items() <= facts.items()
     assert facts["path"] == str(path)
     assert facts["bytes"] == path.stat().st_size
@@ -129,12 +129,16 @@ def test_decode_cost_is_what_jobs_promise(length: int, options: dict[str, Any], 
     ],
 )
 def test_auto_takes_decord_where_it_is_exact(name: str, decoder: str, made: Callable[[str], Path]) -> None:
-    assert VideoSource(made(name), VideoOptions()).decoder == decoder
+    assert VideoSource(made(name), VideoOptions(every=1)).decoder == decoder
+
+
+@pytest.mark.parametrize("sampling", [{"every": 5}, {"fps": 2}])
+def test_auto_takes_pyav_where_frames_are_left_out(sampling: dict[str, int], made: Callable[[str], Path]) -> None:
+    assert VideoSource(made("short_gop.mp4"), VideoOptions(**sampling)).decoder == "pyav"
 
 
 def test_auto_leaves_long_groups_in_many_chunks_to_pyav(made: Callable[[str], Path]) -> None:
     path = made("long_gop.mp4")
-    assert VideoSource(path, VideoOptions(every=5)).decoder == "decord"
     assert VideoSource(path, VideoOptions(every=1)).decoder == "pyav"
     assert VideoSource(path, VideoOptions(every=1), decoder="decord").decoder == "decord"
 

@@ -1,0 +1,189 @@
+"""A scheduler that is already there: joined by address or by file, refused where it does not fit, lost on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pipeline
+from pipeline.cli import main
+from pipeline.errors import ClusterError
+from tests.clips import write_clip
+from tests.processes import reelgraph, start, wait_until
+
+pytestmark = [pytest.mark.slow]
+FAULTS = Path(__file__).parent / "faults" / "faulty.py"
+Cluster = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", n_frames=400)
+
+
+@pytest.fixture
+def grey(tmp_path: Path) -> Path:
+    shutil.copy(FAULTS, tmp_path)
+    path = tmp_path / "grey.yaml"
+    options = f"{{log: '{tmp_path}/log', seconds: 0.3}}"
+    path.write_text(f"source: {{every: 1}}\nstages: {{grey: {{use: 'faulty:Counted', options: {options}}}}}\n")
+    return path
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in reversed(started):
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, processes: list[subprocess.Popen[bytes]]) -> Cluster:
+    """Starts `dask scheduler` and, each with the words given, `dask worker`; returns the scheduler file."""
+
+    def begin(*workers: list[str]) -> Path:
+        file = tmp_path / "scheduler.json"
+        dask = [sys.executable, "-m", "dask"]
+        words = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+        with (tmp_path / "cluster.log").open("wb") as log:
+
+            def launch(command: list[str]) -> None:
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path))
+
+            launch([*dask, "scheduler", "--scheduler-file", str(file), *words])
+            for extra in workers:
+                launch([*dask, "worker", "--scheduler-file", str(file), "--no-dashboard", *extra])
+        wait_until(lambda: file.exists() and "address" in json.loads(file.read_text() or "{}"), 30)
+        return file
+
+    return begin
+
+
+GOOD = ["--resources", "GPU=1", "--nthreads", "2"]
+
+
+def run(workflow: Path, clip: Path, out: Path, scheduler: str | Path) -> int:
+    return main(["run", str(workflow), str(clip), "--out", str(out), "--scheduler", str(scheduler)])
+
+
+@pytest.mark.parametrize("by", ["file", "address"])
+def test_joins(by: str, cluster: Cluster, grey: Path, clip: Path, tmp_path: Path) -> None:
+    file = cluster(GOOD, GOOD)
+    where = str(file) if by == "file" else json.loads(file.read_text())["address"]
+    assert run(grey, clip, tmp_path / "out.zarr", where) == 0
+    assert main(["run", str(grey), str(clip), "--out", str(tmp_path / "alone.zarr"), "--executor", "inline"]) == 0
+    ours, alone = (pipeline.open(tmp_path / name).array("clip", "grey") for name in ("out.zarr", "alone.zarr"))
+    np.testing.assert_array_equal(ours, alone)
+
+
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [
+        ([["--nthreads", "2"]], "offers no GPU slot; start it with: dask worker --scheduler-file"),
+        ([], "has no workers; start some with: dask worker --scheduler-file"),
+    ],
+    ids=["no slot", "no workers"],
+)
+def test_workers_that_do_not_fit(
+    workers: list[list[str]],
+    message: str,
+    cluster: Cluster,
+    grey: Path,
+    clip: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.cluster.WORKERS_SECONDS", 3 if not workers else 60)
+    assert run(grey, clip, tmp_path / "out.zarr", cluster(*workers)) == 2
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert message in line
+
+
+def test_workers_of_another_version(
+    cluster: Cluster, grey: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = cluster(GOOD)
+    monkeypatch.setattr(pipeline, "__version__", "9.9")
+    with pytest.raises(ClusterError, match=r"has reelgraph 0\.\d+\.\d+, this is 9\.9; install the same version"):
+        pipeline.run(grey, clip, out=tmp_path / "out.zarr", scheduler=str(file))
+
+
+def test_nobody_there(
+    grey: Path, clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cluster.CONNECT_SECONDS", 2)
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({"address": "tcp://127.0.0.1:9"}))
+    letter = tmp_path / "letter.json"
+    letter.write_text("hello")
+    for where, message in [
+        ("tcp://127.0.0.1:9", "no scheduler answers at tcp://127.0.0.1:9 within 2 s"),
+        (old, "which may be an old one"),
+        (letter, "is not a scheduler file"),
+        (tmp_path / "none.json", "does not exist; start one with: dask scheduler --scheduler-file"),
+        ("http://127.0.0.1:9", "write the address as tcp://host:port"),
+    ]:
+        assert run(grey, clip, tmp_path / "out.zarr", where) == 2
+        said = capfd.readouterr().err.strip().splitlines()
+        assert message in said[-1]
+        assert not any("Traceback" in line for line in said)
+
+
+def test_a_scheduler_that_dies_costs_no_chunk_that_was_done(
+    cluster: Cluster, processes: list[subprocess.Popen[bytes]], grey: Path, clip: Path, tmp_path: Path
+) -> None:
+    file, out, log = cluster(GOOD), tmp_path / "out.zarr", tmp_path / "log"
+    running = start("run", grey, clip, "--out", out, "--scheduler", file)
+    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) >= 3)
+    processes[0].send_signal(signal.SIGKILL)
+    _, errors = running.communicate(timeout=90)
+    assert running.returncode == 1
+    assert "Traceback" not in errors
+    assert "scheduler" in errors.strip().splitlines()[-1]
+    assert 0 < pipeline.open(out).done_share < 1
+    assert reelgraph("run", grey, clip, "--out", out, "--executor", "inline").returncode == 0
+    lines = log.read_text().splitlines()
+    assert len(set(lines)) == 7
+    assert len(lines) <= 7 + 2  # the chunks under way when it died
+
+
+def _transfers(dask_worker: Any) -> list[tuple[str, int]]:
+    """(key, bytes) of what this worker got from other workers."""
+    return [
+        (str(key), int(size))
+        for transfer in dask_worker.transfer_incoming_log
+        for key, size in transfer["keys"].items()
+    ]
+
+
+def test_frames_never_travel_between_workers(cluster: Cluster, grey: Path, clip: Path, tmp_path: Path) -> None:
+    from distributed import Client
+
+    file = cluster(GOOD, GOOD)
+    assert run(grey, clip, tmp_path / "out.zarr", file) == 0
+    with Client(scheduler_file=str(file), set_as_default=False) as client:
+        received = client.run(_transfers)
+        assert len(received) == 2
+        assert [transfer for transfers in received.values() for transfer in transfers] == []
+    workers = {
+        json.loads(record.read_text())["attributes"]["worker"]
+        for record in (tmp_path / "out.zarr").rglob("zarr.json")
+        if "worker" in json.loads(record.read_text()).get("attributes", {})
+    }
+    assert len(workers) in (0, 2)  # none is told of once the input is compacted
