@@ -154,7 +154,8 @@ def connect(options: ClusterOptions) -> Iterator[Cluster]:
     """
     import distributed  # noqa: F401  (its defaults must be in place before ours go over them)
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for logger in ("distributed", "distributed.client"):  # Dask gives the client's a level of its own
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     with dask.config.set(DASK_CONFIG):
         if options.scheduler:
             with _existing(options) as cluster:

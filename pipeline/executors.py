@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -121,7 +123,8 @@ class DaskExecutor:
         delayed = to_delayed(nodes_of(current, self.cluster.settings), current, attempt)
         self._order += 1
         # In order, so that a partial store is a usable prefix. Fusion would drop the GPU annotation.
-        future = self.cluster.client.compute(delayed, optimize_graph=False, priority=-self._order)
+        with _answered():
+            future = self.cluster.client.compute(delayed, optimize_graph=False, priority=-self._order)
         flight = _Flight(task, attempt, future, alone)
         future.add_done_callback(lambda _: self._done.put(flight))
         return flight
@@ -129,7 +132,8 @@ class DaskExecutor:
     def _window(self) -> int:
         """Chunks under way at once, asked anew every few seconds: workers may come and go."""
         if time.monotonic() > self._window_until:
-            self._window_size = self.cluster.chunks_at_once()
+            with _answered():
+                self._window_size = self.cluster.chunks_at_once()
             self._window_until = time.monotonic() + 5.0
         return self._window_size
 
@@ -138,7 +142,7 @@ class DaskExecutor:
             return self._done.get(timeout=0.5)
         except queue.Empty:
             if self.cluster.client.status not in ("running", "connecting"):
-                raise SchedulerLostError("the connection to the scheduler was lost") from None
+                raise SchedulerLostError("the connection to the scheduler") from None
             return None
 
     def _result(self, flight: _Flight) -> tuple[Committed | Failure, bool]:
@@ -146,10 +150,12 @@ class DaskExecutor:
         from distributed.scheduler import KilledWorker
 
         if flight.future.status == "finished":
-            return flight.future.result(), False
+            with _answered():
+                return flight.future.result(), False
         if flight.future.status == "cancelled":
-            raise SchedulerLostError("the scheduler dropped this run's tasks")
-        err = flight.future.exception()
+            raise SchedulerLostError("the scheduler, or its memory of this run,")
+        with _answered():
+            err = flight.future.exception()
         if isinstance(err, KilledWorker):
             return self._post_mortem(flight.task, err.task), True
         return Failure("run", f"{type(err).__name__}: {err}"), False
@@ -168,7 +174,21 @@ class DaskExecutor:
         self._last_step[message["input"], message["chunk"]] = (message["step"], message["time"])
 
 
+@contextlib.contextmanager
+def _answered() -> Iterator[None]:
+    """A question to the scheduler, which may go away at any moment. Raises SchedulerLostError."""
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+    except (CommClosedError, TimeoutError, CancelledError) as err:
+        raise SchedulerLostError("the scheduler") from err
+
+
 class SchedulerLostError(ReelgraphError):
     """The scheduler went away in the middle of a run; the store keeps what was committed."""
 
     exit_code = 1
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} was lost; what is committed is kept: start a scheduler and run again to continue")

@@ -154,7 +154,7 @@ def test_a_scheduler_that_dies_costs_no_chunk_that_was_done(
     processes[0].send_signal(signal.SIGKILL)
     _, errors = running.communicate(timeout=90)
     assert running.returncode == 1
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors, errors
     assert "scheduler" in errors.strip().splitlines()[-1]
     assert 0 < pipeline.open(out).done_share < 1
     assert reelgraph("run", grey, clip, "--out", out, "--executor", "inline").returncode == 0
@@ -163,27 +163,14 @@ def test_a_scheduler_that_dies_costs_no_chunk_that_was_done(
     assert len(lines) <= 7 + 2  # the chunks under way when it died
 
 
-def _transfers(dask_worker: Any) -> list[tuple[str, int]]:
-    """(key, bytes) of what this worker got from other workers."""
-    return [
-        (str(key), int(size))
-        for transfer in dask_worker.transfer_incoming_log
-        for key, size in transfer["keys"].items()
-    ]
-
-
 def test_frames_never_travel_between_workers(cluster: Cluster, grey: Path, clip: Path, tmp_path: Path) -> None:
     from distributed import Client
 
     file = cluster(GOOD, GOOD)
     assert run(grey, clip, tmp_path / "out.zarr", file) == 0
+
+    def received(dask_worker: Any) -> list[str]:
+        return [str(key) for transfer in dask_worker.transfer_incoming_log for key in transfer["keys"]]
+
     with Client(scheduler_file=str(file), set_as_default=False) as client:
-        received = client.run(_transfers)
-        assert len(received) == 2
-        assert [transfer for transfers in received.values() for transfer in transfers] == []
-    workers = {
-        json.loads(record.read_text())["attributes"]["worker"]
-        for record in (tmp_path / "out.zarr").rglob("zarr.json")
-        if "worker" in json.loads(record.read_text()).get("attributes", {})
-    }
-    assert len(workers) in (0, 2)  # none is told of once the input is compacted
+        assert list(client.run(received).values()) == [[], []]

@@ -189,11 +189,11 @@ class StoreLock:
 
     def _make_guard(self) -> bool:
         try:
-            file = open(self._guard_path, "xb")
+            descriptor = os.open(self._guard_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return False
         try:
-            with file:
+            with open(descriptor, "wb") as file:
                 file.write(to_json(self.owner))
         except OSError:
             os.unlink(self._guard_path)  # the disk is full; an empty guard would hold up the next run
