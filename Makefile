@@ -39,8 +39,8 @@ $(VENV)/.installed-check: $(VENV)/.installed-test
 	@touch $@
 
 run: $(VENV)/.installed $(if $(VIDEO),,runs/demo.mp4)  ## analyse VIDEO=clip.mp4 (a demo clip without it) into OUT=runs/clip.zarr
-	@video='$(INPUT)'; name=$${video##*/}; out='$(OUT)'; \
-	exec $(BIN)/reelgraph run $(WORKFLOW) "$$video" --out "$${out:-runs/$${name%.*}.zarr}" $(ARGS)
+	@video='$(INPUT)'; name=$$(basename "$$video" | tr -d '*?[]@'); name=$${name%.*}; out='$(OUT)'; \
+	exec $(BIN)/reelgraph run $(WORKFLOW) "$$video" --out "$${out:-runs/$${name:-videos}.zarr}" $(ARGS)
 
 runs/demo.mp4: | $(VENV)/.installed
 	@mkdir -p runs

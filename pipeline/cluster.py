@@ -48,8 +48,12 @@ DASK_CONFIG = {
     # that are asked for again cost more than what is computed in them (a tenth of a run, measured).
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 30,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 << 20,
-    # The dashboard's profile is fine enough at ten samples a second; a hundred cost the models' own cores.
+    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
+    # Dask watches itself closely: on two cores that was a twelfth of all time. Ten profile samples a second are enough
+    # for the dashboard, and nobody reads how late an event loop wakes up.
     "distributed.worker.profile.interval": "100ms",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.admin.tick.interval": "1s",
     # A step in C may hold the interpreter's lock for long; that is the watchdog's business.
     "distributed.scheduler.worker-ttl": "20 minutes",
     "distributed.admin.tick.limit": "1h",
@@ -269,7 +273,7 @@ def _existing(options: ClusterOptions) -> Iterator[Cluster]:
 def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptions) -> WorkerSettings:
     """Refuse workers that Dask would wait for forever: no GPU slot, or another reelgraph."""
     join = f"--scheduler-file {where}" if is_file else where
-    command = f"dask worker {join} --resources GPU=1 --nthreads 3   (on GPUs: dask cuda worker, same options)"
+    command = f"dask worker {join} --resources GPU=1 --nthreads 1 (on GPUs: dask cuda worker, --nthreads 3)"
     try:
         client.wait_for_workers(1, timeout=WORKERS_SECONDS)
     except TimeoutError as err:

@@ -126,9 +126,12 @@ def _share_cores(device: Device) -> None:
 
 
 def unload_stages() -> None:
-    """Drop every loaded stage and its models."""
+    """Drop every loaded stage with its models, and the memory that is kept for frames."""
+    from pipeline.sources.memory import MEMORY
+
     with _loading:
         _loaded.clear()
+    MEMORY.clear()
 
 
 def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:

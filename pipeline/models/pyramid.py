@@ -44,7 +44,6 @@ class Pyramid:
     in memory that is used again from frame to frame: fresh pages can cost more than what is written to them."""
 
     def __init__(self) -> None:
-        self._frame: Frame = np.empty((0, 0, 3), np.uint8)
         self._float: Float32 = np.empty((0, 0, 3), np.float32)
         self._bands: Float32 = np.empty((0, 0, 3), np.float32)
         self._level: Float32 = np.empty(0, np.float32)
@@ -53,10 +52,14 @@ class Pyramid:
         self._summed = False
 
     def load(self, frame: Frame) -> None:
-        self._frame = frame
+        """Copy a frame in, uint8 (height, width, 3). Keeps no hold of it: it may be a view of a whole chunk."""
+        import cv2
+
         if self._float.shape != frame.shape:
             self._make_room(*frame.shape[:2])
         np.copyto(self._float, frame)
+        # Four channels, so that a pixel's sums are 16 bytes, which numpy gathers as one item.
+        cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA, dst=self._rgba)
         self._summed = False
 
     def _make_room(self, height: int, width: int) -> None:
@@ -69,7 +72,7 @@ class Pyramid:
         """Write one level into planes, float32 (3, rows, columns)."""
         import cv2
 
-        height, width = self._frame.shape[:2]
+        height, width = self._float.shape[:2]
         # The sums of the integral image are 32 bit.
         if rows * columns < INTEGRAL_BELOW * height * width and height * width < 2**31 // 255:
             np.copyto(planes, self._by_integral(rows, columns).transpose(2, 0, 1))
@@ -98,11 +101,9 @@ class Pyramid:
         import cv2
 
         if not self._summed:
-            # Four channels, so that a pixel's sums are 16 bytes, which numpy gathers as one item.
-            cv2.cvtColor(self._frame, cv2.COLOR_RGB2RGBA, dst=self._rgba)
             cv2.integral(self._rgba, sum=self._sums, sdepth=cv2.CV_32S)
             self._summed = True
-        height, width = self._frame.shape[:2]
+        height, width = self._float.shape[:2]
         sums = self._sums.view("V16").ravel()
         y, y_part = _edges(rows, height)
         x, x_part = _edges(columns, width)

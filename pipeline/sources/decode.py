@@ -11,6 +11,7 @@ from av.video.frame import VideoFrame
 
 from pipeline.errors import InputError
 from pipeline.sources.base import Decoded, DecodeJob
+from pipeline.sources.memory import MEMORY
 from pipeline.sources.readers import POOL, DecordReader, FileKey, PacketReader, Segment, Sent, sent_of
 
 # After damage, frames are watched this far beyond the last one wanted: the longest reordering of H.264 and H.265 is 16.
@@ -69,6 +70,7 @@ class VideoDecodeJob(DecodeJob):
                 continue
             if not self._read_packets(segment, output, threads):
                 self._read_carefully(segment, output)
+        output.frames[~output.decoded] = 0
         return Decoded(output.frames, output.decoded, output.sent, output.explain())
 
     def _check_unchanged(self) -> None:
@@ -230,11 +232,11 @@ def _shown_after(key: Sent, sent: Sent) -> bool:
 
 
 class _Output:
-    """The arrays of a chunk while it is decoded."""
+    """The arrays of a chunk while it is decoded; a row that is not decoded holds anything."""
 
     def __init__(self, job: VideoDecodeJob) -> None:
         self._job = job
-        self.frames = np.zeros((len(job.rank), *job.shape), np.uint8)
+        self.frames = MEMORY.take((len(job.rank), *job.shape))
         self.decoded = np.zeros(len(job.rank), bool)
         self.sent = 0
         self.reason: str | None = None
@@ -254,7 +256,6 @@ class _Output:
 
     def take_back(self, i: int) -> None:
         """The frame in row i turned out to be built on a bad one."""
-        self.frames[i] = 0
         self.decoded[i] = False
 
     def explain(self) -> str | None:
