@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,17 @@ def reelgraph_json(*words: str | Path) -> Any:
 
 
 def start(*words: str | Path) -> subprocess.Popen[str]:
-    """Start a command as the leader of a process group of its own."""
+    """Start a command as the leader of a process group of its own, with Ctrl-C as on a terminal.
+
+    What a shell starts in the background, which a test run may be, ignores SIGINT, and so would its children.
+    """
     return subprocess.Popen(
-        [*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*COMMAND, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

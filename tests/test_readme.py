@@ -38,8 +38,9 @@ def copy(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_command_does_what_the_readme_says(repository: Path, copy: Path) -> None:
+    of_an_outer_make = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS")
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in of_an_outer_make},
         "PATH": f"{copy}/.venv/bin:{os.environ['PATH']}",
         "PYTHONPATH": str(copy),
     }
