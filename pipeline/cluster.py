@@ -7,9 +7,11 @@ import importlib
 import json
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -174,16 +176,17 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
     from distributed import Client
 
     gpus = _chosen_gpus(options)
-    started = _local_cuda(options, gpus) if gpus else _local_cpu(options)
-    cluster, settings, description = started
-    try:
-        client = Client(cluster, set_as_default=False)
+    with _loop_beyond_interrupts() as loop:
+        started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
+        cluster, settings, description = started
         try:
-            yield Cluster(client, settings, description, cluster.dashboard_link)
+            client = Client(cluster, set_as_default=False)
+            try:
+                yield Cluster(client, settings, description, cluster.dashboard_link)
+            finally:
+                client.close(timeout=2)
         finally:
-            client.close(timeout=2)
-    finally:
-        _close_quickly(cluster)
+            _close_quickly(cluster)
 
 
 def _close_quickly(cluster: Any) -> None:
@@ -197,7 +200,7 @@ def _close_quickly(cluster: Any) -> None:
                 psutil.Process(pid).kill()
 
 
-def _local_cpu(options: ClusterOptions) -> tuple[Any, WorkerSettings, str]:
+def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings, str]:
     from distributed import LocalCluster
 
     cores = available_cores()
@@ -205,6 +208,7 @@ def _local_cpu(options: ClusterOptions) -> tuple[Any, WorkerSettings, str]:
     threads = options.threads or 1
     model_threads = max(1, cores // workers)
     cluster = LocalCluster(
+        loop=loop,
         n_workers=workers,
         threads_per_worker=threads,
         resources={"GPU": 1},
@@ -222,13 +226,35 @@ def _local_cpu(options: ClusterOptions) -> tuple[Any, WorkerSettings, str]:
     return cluster, settings, f"{workers} CPU worker{'s' * (workers > 1)} × {threads} slots"
 
 
-def _local_cuda(options: ClusterOptions, gpus: list[str]) -> tuple[Any, WorkerSettings, str]:
+@contextlib.contextmanager
+def _loop_beyond_interrupts() -> Iterator[Any]:
+    """A running event loop in a thread that never sees SIGINT, nor do the processes started from it: Ctrl-C on a
+    terminal goes to all of them, and one that is still starting would end in a traceback."""
+    from distributed.utils import LoopRunner
+
+    resource_tracker.ensure_running()  # which unblocks SIGINT in the thread that starts it
+    runner = LoopRunner()
+    masked = getattr(signal, "pthread_sigmask", None)
+    before = masked(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+    try:
+        runner.start()
+    finally:
+        if masked:
+            masked(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
+def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[Any, WorkerSettings, str]:
     from pipeline.cuda_cluster import SharedGPUCluster
 
     per_gpu = options.workers_per_gpu
     threads = options.threads or 3
     workers = per_gpu * len(gpus)
     cluster = SharedGPUCluster(
+        loop=loop,
         gpus=gpus,
         workers_per_gpu=per_gpu,
         threads_per_worker=threads,
