@@ -27,7 +27,8 @@ GPU_HEADROOM_BYTES = 2 << 30
 """GPU memory left to the driver, the display and libraries' own workspaces."""
 
 WORKER_BYTES = 1500 << 20
-"""Memory that one CPU worker takes at 1080p, measured (models, activations, three chunks of frames)."""
+"""Memory to plan for one CPU worker: half as much again as it was seen to take at 1080p (models, activations, one
+chunk of frames)."""
 
 CONNECT_SECONDS = 20
 """How long a scheduler may take to answer."""
