@@ -26,6 +26,10 @@ from pipeline.steps import WorkerSettings
 GPU_HEADROOM_BYTES = 2 << 30
 """GPU memory left to the driver, the display and libraries' own workspaces."""
 
+SILENT = logging.CRITICAL + 1
+"""Dask's log level here: what it logs as critical while a cluster closes (messages to a client that has gone, with
+their tracebacks) is not news, and what is news reaches us as exceptions."""
+
 WORKER_BYTES = 1500 << 20
 """Memory to plan for one CPU worker: half as much again as it was seen to take at 1080p (models, activations, one
 chunk of frames)."""
@@ -162,7 +166,7 @@ def connect(options: ClusterOptions) -> Iterator[Cluster]:
     import distributed  # noqa: F401  (its defaults must be in place before ours go over them)
 
     for logger in ("distributed", "distributed.client"):  # Dask gives the client's a level of its own
-        logging.getLogger(logger).setLevel(logging.CRITICAL)
+        logging.getLogger(logger).setLevel(SILENT)
     with dask.config.set(DASK_CONFIG):
         if options.scheduler:
             with _existing(options) as cluster:
@@ -217,7 +221,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         host=options.host,
         dashboard_address=_dashboard_address(options),
         memory_limit=psutil.virtual_memory().total // workers,
-        silence_logs=logging.CRITICAL,
+        silence_logs=SILENT,
     )
     settings = WorkerSettings(
         device=Device("cpu", threads=model_threads),
@@ -261,6 +265,7 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
         threads_per_worker=threads,
         host=options.host,
         dashboard_address=_dashboard_address(options),
+        silence_logs=SILENT,
     )
     settings = WorkerSettings(
         device=Device("cuda", memory_bytes=gpu_share_bytes(gpus, per_gpu), batch_memory_bytes=4 << 30),

@@ -25,3 +25,16 @@ def write_clip(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def remuxed(path: Path, target: Path) -> Path:
+    """The same packets in another container; an MP4's index comes first, so that it can be cut off."""
+    options = {"movflags": "faststart"} if target.suffix in (".mp4", ".mov") else {}
+    with av.open(str(path)) as reading, av.open(str(target), "w", options=options) as writing:
+        stream = reading.streams.video[0]
+        copy = writing.add_stream_from_template(stream)
+        for packet in reading.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                writing.mux(packet)
+    return target

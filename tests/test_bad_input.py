@@ -18,9 +18,9 @@ import pytest
 
 import pipeline
 from pipeline.cli import main
-from tests.clips import write_clip
+from tests.clips import remuxed, write_clip
+from tests.faults import one_stage
 
-FAULTS = Path(__file__).parent / "faults" / "faulty.py"
 FRAMES, CHUNK = 400, 64
 
 
@@ -34,23 +34,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def grey(tmp_path: Path) -> Path:
     """A workflow of one light stage."""
-    shutil.copy(FAULTS, tmp_path)
-    path = tmp_path / "grey.yaml"
-    path.write_text("source: {every: 1}\nstages: {grey: {use: 'faulty:Faulty', options: {fault: none}}}\n")
-    return path
-
-
-def remuxed(path: Path, target: Path) -> Path:
-    """The same packets in another container."""
-    options = {"movflags": "faststart"} if target.suffix in (".mp4", ".mov") else {}
-    with av.open(str(path)) as reading, av.open(str(target), "w", options=options) as writing:
-        stream = reading.streams.video[0]
-        copy = writing.add_stream_from_template(stream)
-        for packet in reading.demux(stream):
-            if packet.size:
-                packet.stream = copy
-                writing.mux(packet)
-    return target
+    return one_stage(tmp_path, "Faulty", fault="none")
 
 
 def cut_off(path: Path, share: float) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +13,9 @@ import pytest
 
 from pipeline.cli import main
 from tests.clips import write_clip
+from tests.faults import one_stage
 from tests.processes import kill_group, reelgraph, start, wait_until
 
-FAULTS = Path(__file__).parent / "faults" / "faulty.py"
 HEAVY = ("numpy", "dask", "distributed", "zarr", "av", "cv2", "onnxruntime", "pydantic", "rich", "pandas")
 
 
@@ -28,11 +27,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def slow_workflow(tmp_path: Path) -> Path:
     """A workflow that takes half a second per chunk and logs what it computes."""
-    shutil.copy(FAULTS, tmp_path)
-    path = tmp_path / "slow.yaml"
-    options = f"{{log: '{tmp_path}/log', seconds: 0.5}}"
-    path.write_text(f"source: {{every: 1}}\nstages: {{grey: {{use: 'faulty:Counted', options: {options}}}}}\n")
-    return path
+    return one_stage(tmp_path, "Counted", log=str(tmp_path / "log"), seconds=0.5)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import pytest
 import pipeline
 from pipeline.store.run import RunStore
 from tests.clips import write_clip
+from tests.faults import one_stage
 from tests.processes import kill_group, reelgraph, start, wait_until
 
-FAULTS = Path(__file__).parent / "faults" / "faulty.py"
 KILLS = 20
 CHUNKS_PER_SECOND = 6
 
@@ -23,12 +22,9 @@ CHUNKS_PER_SECOND = 6
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
-    shutil.copy(FAULTS, tmp_path)
     log, out = tmp_path / "log", tmp_path / "killed.zarr"
     # The shorter the chunks' work, the more moments of every kind (decode, write, compaction) are hit.
-    workflow = tmp_path / "counted.yaml"
-    options = f"{{log: '{log}', seconds: {2 / CHUNKS_PER_SECOND}}}"
-    workflow.write_text(f"source: {{every: 1}}\nstages: {{grey: {{use: 'faulty:Counted', options: {options}}}}}\n")
+    workflow = one_stage(tmp_path, "Counted", log=str(log), seconds=2 / CHUNKS_PER_SECOND)
     clip = write_clip(tmp_path / "clip.mp4", n_frames=14_000, size=(96, 64), gop=16)
     words = ["run", workflow, clip, "--out", out, "--workers", "2", "--dashboard-port", "0"]
     chance = random.Random(7)

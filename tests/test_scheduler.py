@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +17,10 @@ import pipeline
 from pipeline.cli import main
 from pipeline.errors import ClusterError
 from tests.clips import write_clip
+from tests.faults import one_stage
 from tests.processes import reelgraph, start, wait_until
 
 pytestmark = [pytest.mark.slow]
-FAULTS = Path(__file__).parent / "faults" / "faulty.py"
 Cluster = Callable[..., Path]
 
 
@@ -32,11 +31,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def grey(tmp_path: Path) -> Path:
-    shutil.copy(FAULTS, tmp_path)
-    path = tmp_path / "grey.yaml"
-    options = f"{{log: '{tmp_path}/log', seconds: 0.3}}"
-    path.write_text(f"source: {{every: 1}}\nstages: {{grey: {{use: 'faulty:Counted', options: {options}}}}}\n")
-    return path
+    return one_stage(tmp_path, "Counted", log=str(tmp_path / "log"), seconds=0.3)
 
 
 @pytest.fixture

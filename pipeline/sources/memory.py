@@ -16,7 +16,7 @@ class FrameMemory:
     """Keeps the memory of one chunk that is no longer in use. Thread-safe."""
 
     def __init__(self) -> None:
-        # Not a lock: the interpreter may drop an array, and so call _give_back, at any allocation.
+        # Not a lock: the interpreter may drop an array, and so end its lease, at any allocation.
         self._free: deque[np.ndarray] = deque(maxlen=1)
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:

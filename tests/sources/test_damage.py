@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.sources import VideoOptions, VideoSource
+from tests.clips import remuxed
 
 from .conftest import read_number
 
@@ -75,31 +76,9 @@ def test_the_corrupted_clip_gives_its_good_frames(threads: int, data_dir: Path) 
     assert result.error is not None
 
 
-def faststart(path: Path, target: Path) -> Path:
-    """Copy an MP4 with its index first."""
-    with av.open(str(path)) as reading, av.open(str(target), "w", options={"movflags": "faststart"}) as writing:
-        stream = reading.streams.video[0]
-        copy = writing.add_stream_from_template(stream)
-        for packet in reading.demux(stream):
-            if packet.size:
-                packet.stream = copy
-                writing.mux(packet)
-    return target
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_frames_cut_off_are_known_and_named(suffix: str, made: Callable[[str], Path], tmp_path: Path) -> None:
-    path = tmp_path / f"cut{suffix}"
-    if suffix == ".mp4":
-        faststart(made("short_gop.mp4"), path)
-    else:
-        with av.open(str(made("short_gop.mp4"))) as reading, av.open(str(path), "w") as writing:
-            stream = reading.streams.video[0]
-            copy = writing.add_stream_from_template(stream)
-            for packet in reading.demux(stream):
-                if packet.size:
-                    packet.stream = copy
-                    writing.mux(packet)
+    path = remuxed(made("short_gop.mp4"), tmp_path / f"cut{suffix}")
     whole = VideoSource(path, VideoOptions(every=1))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * 0.6)])
