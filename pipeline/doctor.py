@@ -140,10 +140,10 @@ def _decoders() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from pipeline.models import describe, detector_names, embedder_names
+    from pipeline.models import describe
     from pipeline.models.weights import cache_folder
 
-    for name in [*detector_names(), *embedder_names()]:
+    for name in ("mtcnn", "Dlib"):
         try:
             info = describe(name)
         except ReelgraphError as err:

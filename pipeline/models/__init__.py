@@ -1,13 +1,14 @@
-"""Models by name: detectors find faces in frames, embedders turn chips of faces into vectors.
+"""Models by their DeepFace names: detectors find faces in frames, embedders turn chips of faces into vectors.
 
 Nothing heavy is imported, and no weights are read, before a model is created.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.models import zoo
 from pipeline.models.base import Detector, Device, Embedder, Faces, Frames, ModelInfo
 from pipeline.names import unknown
 
@@ -21,81 +22,53 @@ __all__ = [
     "create_detector",
     "create_embedder",
     "describe",
-    "detector_names",
-    "embedder_names",
     "embedding_dimension",
 ]
 
 ALIGNMENTS = ("native", "deepface")
 
 
-def detector_names() -> tuple[str, ...]:
-    return ("mtcnn",)
-
-
-def embedder_names() -> tuple[str, ...]:
-    return ("Dlib",)
-
-
-def create_detector(
-    name: str,
-    device: Device,
-    *,
-    min_face: float = 20,
-    scale_factor: float = 0.709,
-    threshold_pnet: float = 0.6,
-    threshold_rnet: float = 0.7,
-    threshold_onet: float = 0.8,
-) -> Detector:
-    """A detector, ready to run. The thresholds are those of MTCNN's three networks, 0 to 1.
-
-    Raises ModelError: the name is unknown, weights are missing, or the device cannot be used.
-    """
-    _check_name("detector", name, detector_names())
-    from pipeline.models.mtcnn import MtcnnDetector, Thresholds
-
-    thresholds = Thresholds(pnet=threshold_pnet, rnet=threshold_rnet, onet=threshold_onet)
-    return MtcnnDetector(device, min_face, scale_factor, thresholds)
-
-
-def create_embedder(name: str, device: Device, align: str = "native", *, flip: bool = False) -> Embedder:
-    """An embedder, ready to run. `align` says how its chips are cut: see DESIGN.md, Models.
-    `flip` averages each vector with that of the mirrored chip, for twice the time.
+def create_detector(name: str, device: Device, **options: Any) -> Detector:
+    """A detector, ready to run. `options`: the fields of detectors.DetectorOptions.
 
     Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
     """
-    _check_name("embedder", name, embedder_names())
-    _check_name("alignment", align, ALIGNMENTS)
-    if align != "native":
-        raise ModelError(f"embedder {name!r} has no alignment {align!r} yet; choose align: native")
-    from pipeline.models.dlib_resnet import DlibEmbedder
+    from pipeline.models import detectors
 
-    return DlibEmbedder(device, flip)
+    chosen = detectors.DetectorOptions(**options)
+    _check_alignment(chosen.align)
+    return detectors.create(zoo.card(name, "detector"), device, chosen)
+
+
+def create_embedder(name: str, device: Device, **options: Any) -> Embedder:
+    """An embedder, ready to run. `options`: the fields of recognisers.RecogniserOptions.
+
+    Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
+    """
+    from pipeline.models import recognisers
+
+    chosen = recognisers.RecogniserOptions(**options)
+    _check_alignment(chosen.align)
+    return recognisers.create(zoo.card(name, "recogniser"), device, chosen)
 
 
 def embedding_dimension(name: str) -> int:
-    """Components of an embedder's vectors; makes no session. Raises ModelError for an unknown name."""
-    _check_name("embedder", name, embedder_names())
-    from pipeline.models import dlib_resnet
-
-    return dlib_resnet.DIMENSION
+    """Components of an embedder's vectors. Raises ModelError for an unknown name."""
+    return zoo.card(name, "recogniser").dimension
 
 
 def describe(name: str) -> ModelInfo:
-    """Facts of a detector or embedder: reads its weights once for their hash, makes no session.
+    """Facts of a model: reads its weights once for their hash, makes no session.
 
     Raises ModelError: the name is unknown, or the weights are missing.
     """
-    _check_name("model", name, (*detector_names(), *embedder_names()))
-    if name == "mtcnn":
-        from pipeline.models import mtcnn
+    from pipeline.models.session import engine_version
+    from pipeline.models.weights import sha256, weights_files
 
-        return mtcnn.describe()
-    from pipeline.models import dlib_resnet
-
-    return dlib_resnet.describe()
+    card = zoo.card(name)
+    return ModelInfo(name, sha256(weights_files(card)), card.licence, engine_version(card.engine))
 
 
-def _check_name(kind: str, name: str, valid: Sequence[str]) -> None:
-    if name not in valid:
-        raise ModelError(unknown(kind, name, valid))
+def _check_alignment(align: str) -> None:
+    if align not in ALIGNMENTS:
+        raise ModelError(unknown("alignment", align, ALIGNMENTS))

@@ -12,6 +12,10 @@ import numpy.typing as npt
 Frames = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 """uint8 (n, height, width, 3) RGB, or a list of (height, width, 3) where sizes differ (folders of images)."""
 
+Chips = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""Faces cut out and turned for one network: uint8 (n, height, width, 3) RGB, or float32 (n, height, width, 3) BGR from
+0 to 1 with `align: deepface`."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -43,6 +47,8 @@ class Faces:
     left, so the right eye is the leftmost in the picture), x, y in pixels; NaN where the detector gives none."""
     confidence: npt.NDArray[np.float32]
     """float32 (n,): score of the detector, 0 to 1."""
+    rank: npt.NDArray[np.int32] | None = None
+    """int32 (n,), with align deepface: the face's place in DeepFace's own list of its frame, from 0."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,22 @@ class Embedder(Protocol):
 
     dimension: int
 
-    def chips(self, frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.uint8]:
-        """uint8 (n, side, side, 3) RGB: each face warped onto the chip that this network was trained on."""
+    def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
+        """One chip per face, as `embed` takes them."""
         ...
 
-    def embed(self, chips_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
         """float32 (n, dimension), as the network gives it, not normalised by us."""
+        ...
+
+
+class Attribute(Protocol):
+    """Reads one attribute off chips of faces. Thread-safe."""
+
+    def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
+        """One chip per face, as `predict` takes them."""
+        ...
+
+    def predict(self, chips: Chips) -> npt.NDArray[np.float32]:
+        """float32 (n,) for a number, (n, classes) for probabilities."""
         ...

@@ -21,22 +21,43 @@ PROVIDERS = {
 
 ERRORS_ONLY = 3
 
-MEMORY_SHARES = {"mtcnn pnet": 0.4, "mtcnn rnet": 0.1, "mtcnn onet": 0.2, "Dlib": 0.3}
-"""Part of Device.memory_bytes that each session of a process may take: ONNX Runtime limits sessions one by one, so
-the parts add up to the whole with a detector and an embedder loaded. P-Net sees whole frames and Dlib chips of 150 px;
-R-Net and O-Net see patches of 24 and 48. What does not fit its part is run in smaller batches (run_in_batches)."""
+MEMORY_SHARES = {
+    "mtcnn pnet": 0.24,
+    "mtcnn rnet": 0.06,
+    "mtcnn onet": 0.1,
+    "detector": 0.4,
+    "recogniser": 0.25,
+    "attribute": 0.075,
+    "spoofing": 0.025,
+}
+"""Part of Device.memory_bytes that one session of a process may take: ONNX Runtime limits sessions one by one, so
+the parts add up to the whole with a detector, a recogniser, four attributes and the two networks against spoofing
+loaded. P-Net sees whole frames; R-Net and O-Net see patches of 24 and 48. What does not fit its part is run in smaller
+batches (run_in_batches)."""
 
 
-def runtime_name() -> str:
+ENGINE_PACKAGES = {
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+    "opencv": ("opencv-contrib-python-headless", "opencv-python", "opencv-python-headless", "opencv-contrib-python"),
+    "dlib": ("dlib-bin", "dlib"),
+}
+"""The packages that may bring an engine, where they are named otherwise."""
+
+
+def engine_version(engine: str) -> str:
     """For example "onnxruntime 1.23.0"; does not import it."""
     from importlib.metadata import PackageNotFoundError, version
 
-    for package in ("onnxruntime-gpu", "onnxruntime"):
+    for package in ENGINE_PACKAGES.get(engine, (engine,)):
         try:
-            return f"onnxruntime {version(package)}"
+            return f"{engine} {version(package)}"
         except PackageNotFoundError:
             continue
-    return "onnxruntime (not installed)"
+    return f"{engine} (not installed)"
+
+
+def runtime_name() -> str:
+    return engine_version("onnxruntime")
 
 
 def detect_devices() -> tuple[str, ...]:

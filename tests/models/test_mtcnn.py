@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Detector, Device, Faces, create_detector
-from pipeline.models.mtcnn_graph import build_graph, weights_files
+from pipeline.models import Detector, Device, Faces, create_detector, zoo
+from pipeline.models.detectors.mtcnn import MtcnnDetector, Thresholds
+from pipeline.models.detectors.mtcnn_graph import build_graph
 from pipeline.models.session import create_session
+from pipeline.models.weights import weights_files
 
 
 def of_frame(faces: Faces, index: int) -> dict[str, np.ndarray]:
@@ -110,13 +112,13 @@ def test_wrong_frames(detector: Detector, frame: np.ndarray) -> None:
     [
         ({"min_face": 8}, "min_face is 8, but 12 pixels"),
         ({"scale_factor": 1.0}, "scale_factor is 1.0"),
-        ({"threshold_onet": 1.5}, "threshold_onet is 1.5"),
-        ({"threshold_pnet": 0.0}, "threshold_pnet is 0.0"),
+        ({"thresholds": Thresholds(onet=1.5)}, "threshold_onet is 1.5"),
+        ({"thresholds": Thresholds(pnet=0.0)}, "threshold_pnet is 0.0"),
     ],
 )
-def test_wrong_options(options: dict[str, float], message: str) -> None:
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        create_detector("mtcnn", Device(), **options)
+        MtcnnDetector(Device(), **options)
 
 
 class Short:
@@ -144,7 +146,8 @@ ARENA = (
 def test_out_of_memory_halves_the_batch_and_remembers(
     detector: Detector, frames: np.ndarray, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.models import mtcnn, session
+    from pipeline.models import session
+    from pipeline.models.detectors import mtcnn
 
     monkeypatch.setattr(session, "_fits", {})
     monkeypatch.setattr(mtcnn, "frames_at_once", lambda device, pixels: 5)
@@ -189,7 +192,7 @@ def test_other_errors_of_a_session_are_not_taken_for_memory(frames: np.ndarray) 
 )
 def test_the_graph_for_a_gpu_computes_the_same(name: str, index: int, shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(5).uniform(0, 255, shape).astype(np.float32)
-    path = weights_files()[index]
+    path = weights_files(zoo.card("mtcnn"))[index]
     results = []
     for portable in (False, True):
         session = create_session(build_graph(name, path, portable), Device())

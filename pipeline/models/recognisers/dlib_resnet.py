@@ -26,11 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
+from pipeline.models import zoo
 from pipeline.models.align import DLIB_SIDE, dlib_template, similarity, warp_faces
-from pipeline.models.base import Device, Faces, Frames, ModelInfo
+from pipeline.models.base import Chips, Device, Faces, Frames
 from pipeline.models.onnx_graph import GraphWriter, Weights
-from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
-from pipeline.models.weights import cached_graph, package_file, sha256
+from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
+from pipeline.models.weights import cached_graph, weights_files
 
 NAME = "Dlib"
 GRAPH_VERSION = 1
@@ -47,15 +48,7 @@ BYTES_PER_CHIP = 4 * (DLIB_SIDE**2 * 3 + 2 * 72 * 72 * 32)
 
 
 def weights_file() -> Path:
-    return package_file(
-        "face_recognition_models",
-        "models/dlib_face_recognition_resnet_model_v1.dat",
-        "pip install face_recognition_models",
-    )
-
-
-def describe() -> ModelInfo:
-    return ModelInfo(NAME, sha256([weights_file()]), "CC0-1.0", runtime_name())
+    return weights_files(zoo.card(NAME))[0]
 
 
 MOST_CHIPS = {"cpu": 32, "cuda": 512, "tensorrt": 512}
@@ -74,7 +67,7 @@ class DlibEmbedder:
         self._flip = flip
         path = weights_file()
         graph = cached_graph("dlib_resnet", GRAPH_VERSION, [path], lambda: build_graph(path))
-        self._session = create_session(graph, device, MEMORY_SHARES[NAME])
+        self._session = create_session(graph, device, MEMORY_SHARES["recogniser"])
         self._most = max(1, min(MOST_CHIPS[device.kind], device.batch_memory_bytes // BYTES_PER_CHIP))
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.uint8]:
@@ -83,11 +76,12 @@ class DlibEmbedder:
         transforms = similarity(points, dlib_template())
         return warp_faces(frames_rgb, faces, transforms, DLIB_SIDE)
 
-    def embed(self, chips_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
         """float32 (n, 128); dlib calls two faces the same person below a Euclidean distance of 0.6."""
         expected = (DLIB_SIDE, DLIB_SIDE, 3)
-        if chips_rgb.shape[1:] != expected or chips_rgb.dtype != np.uint8:
-            raise ValueError(f"chips must be uint8 (n, 150, 150, 3), not {chips_rgb.dtype} {chips_rgb.shape}")
+        if chips.shape[1:] != expected or chips.dtype != np.uint8:
+            raise ValueError(f"chips must be uint8 (n, 150, 150, 3), not {chips.dtype} {chips.shape}")
+        chips_rgb = chips.astype(np.uint8, copy=False)
         vectors = self._vectors(chips_rgb)
         if self._flip:
             vectors = (vectors + self._vectors(np.ascontiguousarray(chips_rgb[:, :, ::-1]))) * np.float32(0.5)

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.models.base import Device, Faces, Frames, ModelInfo
-from pipeline.models.boxes import shifted, squared, suppress
-from pipeline.models.mtcnn_graph import GRAPH_VERSION, NETWORKS, build_graph, weights_files
-from pipeline.models.pyramid import CELL, Pyramid, level_sizes, patches
-from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
-from pipeline.models.weights import cached_graph, sha256
+from pipeline.models import zoo
+from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.detectors.boxes import shifted, squared, suppress
+from pipeline.models.detectors.mtcnn_graph import GRAPH_VERSION, NETWORKS, build_graph
+from pipeline.models.detectors.pyramid import CELL, Pyramid, level_sizes, patches
+from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
+from pipeline.models.weights import cached_graph, weights_files
 
 Frame = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -79,10 +80,6 @@ class Candidates:
         nothing = Candidates(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.float32), np.empty((0, 5, 2)))
         fields = ("frame", "corners", "score", "landmarks")
         return Candidates(*(np.concatenate([getattr(p, name) for p in (nothing, *parts)]) for name in fields))
-
-
-def describe() -> ModelInfo:
-    return ModelInfo(NAME, sha256(weights_files()), "MIT", runtime_name())
 
 
 class MtcnnDetector:
@@ -246,7 +243,7 @@ class _Buffers(threading.local):
 
 
 def _create_sessions(device: Device) -> dict[str, Any]:
-    files = weights_files()
+    files = weights_files(zoo.card(NAME))
     portable = device.kind != "cpu"
     sessions = {}
     for name, path in zip(NETWORKS, files, strict=True):

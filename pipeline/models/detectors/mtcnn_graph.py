@@ -25,17 +25,12 @@ import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.models.onnx_graph import GraphWriter, Weights
-from pipeline.models.weights import package_file
 
 GRAPH_VERSION = 1
 NETWORKS = ("pnet", "rnet", "onet")
 INPUT_MEAN, INPUT_SCALE = 127.5, 1 / 128
 BLOCK = 8
 """Channels that ONNX Runtime's blocked layout keeps together with AVX2."""
-
-
-def weights_files() -> list[Path]:
-    return [package_file("mtcnn", f"assets/weights/{name}.lz4", "pip install mtcnn") for name in NETWORKS]
 
 
 def build_graph(name: str, path: Path, portable: bool) -> bytes:

@@ -1,0 +1,320 @@
+"""Every model by its DeepFace name: what it is, what it eats, where its weights come from. Loads nothing.
+
+Names, sizes and addresses are those of DeepFace 0.0.103 (deepface/modules/modeling.py and the clients it names), which
+a test compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import ModelError
+from pipeline.names import unknown
+
+Kind = Literal["detector", "recogniser", "attribute", "spoofing"]
+
+RELEASES = (
+    "https://github.com/serengil/deepface_models/releases/download/v1.0/",
+    "https://huggingface.co/serengil/deepface/resolve/main/",
+)
+"""Where DeepFace publishes its weights; the second is its backup of the first."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A file that a pip package carries."""
+
+    package: str
+    """Its import name."""
+    path: str
+    """Below the package's folder."""
+    requirement: str
+    """What pip is asked for."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One file of weights, in a package or published, or both."""
+
+    name: str
+    """Path below DeepFace's folder of weights."""
+    urls: tuple[str, ...] = ()
+    """Where it is published, best first; empty for what only a package carries."""
+    packaged: Packaged | None = None
+    """Where to look before the folder of weights."""
+    sha256: str = ""
+    """Of the file as it lies on disk; empty where nobody has published it."""
+    size_bytes: int = 0
+    """0 where it is not known."""
+    compression: Literal["", "bz2"] = ""
+    """How the published file is packed."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Facts about one model."""
+
+    name: str
+    kind: Kind
+    licence: str
+    """Of the weights: SPDX identifier, or what their publisher says."""
+    weights: tuple[WeightsFile, ...] = ()
+    engine: str = "onnxruntime"
+    """The library that runs it here."""
+    requires: tuple[str, ...] = ()
+    """pip packages beyond the base install that it needs."""
+    input_size: tuple[int, int] | None = None
+    """Width and height of what the network sees, in pixels; None: frames of any size."""
+    dimension: int = 0
+    """Components of an embedding; 0 for other kinds."""
+    classes: tuple[str, ...] = ()
+    """What the values of an attribute stand for; empty for a single number."""
+    one_at_a_time: str = ""
+    """Why it cannot be batched; empty where it is."""
+
+
+def _released(name: str) -> WeightsFile:
+    return WeightsFile(name, tuple(base + name for base in RELEASES))
+
+
+def _yolo(name: str, url: str) -> ModelCard:
+    return ModelCard(
+        name,
+        "detector",
+        "AGPL-3.0 (ultralytics)",
+        (WeightsFile(f"{name}-face.pt", (url,)),),
+        engine="ultralytics",
+        requires=("ultralytics",),
+        one_at_a_time="DeepFace's client takes one image per call",
+    )
+
+
+_YAPA = "https://github.com/YapaLab/yolo-face/releases/download/1.0.0/"
+_AKANAMETOV = "https://github.com/akanametov/yolo-face/releases/download/1.0.0/"
+_OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models/"
+_MINIVISION = "https://github.com/minivision-ai/Silent-Face-Anti-Spoofing/raw/master/resources/anti_spoof_models/"
+_CASCADES = "https://github.com/opencv/opencv/raw/4.9.0/data/haarcascades/"
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+GENDERS = ("Woman", "Man")
+RACES = ("asian", "indian", "black", "white", "middle eastern", "latino hispanic")
+
+HAAR_CASCADES = tuple(
+    WeightsFile(name, (_CASCADES + name,), Packaged("cv2", f"data/{name}", '"opencv-contrib-python-headless<5"'))
+    for name in ("haarcascade_frontalface_default.xml", "haarcascade_eye.xml")
+)
+"""Face and eyes. OpenCV 4 carries them; for those who have another they are downloaded."""
+
+_MTCNN = tuple(
+    WeightsFile(f"{net}.lz4", packaged=Packaged("mtcnn", f"assets/weights/{net}.lz4", "mtcnn"))
+    for net in ("pnet", "rnet", "onet")
+)
+
+
+def _face_recognition_models(name: str, sha256: str, size_bytes: int) -> WeightsFile:
+    packaged = Packaged("face_recognition_models", f"models/{name}", "face_recognition_models")
+    return WeightsFile(name, (f"https://dlib.net/files/{name}.bz2",), packaged, sha256, size_bytes, "bz2")
+
+
+DETECTORS = (
+    ModelCard("mtcnn", "detector", "MIT", _MTCNN),
+    ModelCard("fastmtcnn", "detector", "MIT", _MTCNN),
+    ModelCard(
+        "retinaface",
+        "detector",
+        "MIT",
+        (_released("retinaface.onnx"),),
+    ),
+    ModelCard(
+        "yunet",
+        "detector",
+        "MIT",
+        (
+            WeightsFile(
+                "face_detection_yunet_2023mar.onnx",
+                (_OPENCV_ZOO + "face_detection_yunet/face_detection_yunet_2023mar.onnx",),
+                sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+                size_bytes=232_589,
+            ),
+        ),
+    ),
+    ModelCard(
+        "centerface",
+        "detector",
+        "MIT",
+        (
+            WeightsFile(
+                "centerface.onnx", ("https://github.com/Star-Clouds/CenterFace/raw/master/models/onnx/centerface.onnx",)
+            ),
+        ),
+    ),
+    ModelCard(
+        "opencv",
+        "detector",
+        "Apache-2.0",
+        HAAR_CASCADES,
+        engine="opencv",
+        one_at_a_time="a cascade scans one picture",
+    ),
+    ModelCard(
+        "ssd",
+        "detector",
+        "BSD-3-Clause",
+        (
+            WeightsFile(
+                "deploy.prototxt",
+                ("https://github.com/opencv/opencv/raw/3.4.0/samples/dnn/face_detector/deploy.prototxt",),
+            ),
+            WeightsFile(
+                "res10_300x300_ssd_iter_140000.caffemodel",
+                (
+                    "https://github.com/opencv/opencv_3rdparty/raw/dnn_samples_face_detector_20170830/"
+                    "res10_300x300_ssd_iter_140000.caffemodel",
+                ),
+            ),
+        ),
+        engine="opencv",
+        input_size=(300, 300),
+        one_at_a_time="DeepFace's client takes one image per call",
+    ),
+    ModelCard(
+        "dlib",
+        "detector",
+        "BSL-1.0 (detector), CC0-1.0 (landmarks)",
+        (
+            _face_recognition_models(
+                "shape_predictor_5_face_landmarks.dat",
+                "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
+                9_150_489,
+            ),
+        ),
+        engine="dlib",
+        requires=("dlib-bin",),
+        one_at_a_time="dlib's HOG detector scans one picture",
+    ),
+    ModelCard(
+        "mediapipe",
+        "detector",
+        "Apache-2.0",
+        (),
+        engine="mediapipe",
+        requires=("mediapipe",),
+        one_at_a_time="DeepFace's client takes one image per call",
+    ),
+    _yolo("yolov8n", "https://drive.google.com/uc?id=1qcr9DbgsX3ryrz2uU8w4Xm3cOrRywXqb"),
+    _yolo("yolov8m", _YAPA + "yolov8m-face.pt"),
+    _yolo("yolov8l", _YAPA + "yolov8l-face.pt"),
+    _yolo("yolov11n", _AKANAMETOV + "yolov11n-face.pt"),
+    _yolo("yolov11s", _AKANAMETOV + "yolov11s-face.pt"),
+    _yolo("yolov11m", _AKANAMETOV + "yolov11m-face.pt"),
+    _yolo("yolov11l", _YAPA + "yolov11l-face.pt"),
+    _yolo("yolov12n", _YAPA + "yolov12n-face.pt"),
+    _yolo("yolov12s", _YAPA + "yolov12s-face.pt"),
+    _yolo("yolov12m", _YAPA + "yolov12m-face.pt"),
+    _yolo("yolov12l", _YAPA + "yolov12l-face.pt"),
+)
+
+
+def _recogniser(name: str, dimension: int, size: tuple[int, int], licence: str, weights: WeightsFile) -> ModelCard:
+    return ModelCard(name, "recogniser", licence, (weights,), input_size=size, dimension=dimension)
+
+
+RECOGNISERS = (
+    _recogniser("VGG-Face", 4096, (224, 224), "non-commercial research", _released("vgg_face_weights.onnx")),
+    _recogniser("Facenet", 128, (160, 160), "MIT", _released("facenet_weights.onnx")),
+    _recogniser("Facenet512", 512, (160, 160), "MIT", _released("facenet512_weights.onnx")),
+    _recogniser("OpenFace", 128, (96, 96), "Apache-2.0", _released("openface_weights.onnx")),
+    _recogniser("DeepFace", 4096, (152, 152), "MIT", _released("VGGFace2_DeepFace_weights_val-0.9034.onnx")),
+    _recogniser("DeepID", 160, (47, 55), "MIT", _released("deepid_weights.onnx")),
+    _recogniser("ArcFace", 512, (112, 112), "MIT", _released("arcface_weights.onnx")),
+    _recogniser(
+        "Dlib",
+        128,
+        (150, 150),
+        "CC0-1.0",
+        _face_recognition_models(
+            "dlib_face_recognition_resnet_model_v1.dat",
+            "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+            22_466_066,
+        ),
+    ),
+    _recogniser(
+        "SFace",
+        128,
+        (112, 112),
+        "Apache-2.0",
+        WeightsFile(
+            "face_recognition_sface_2021dec.onnx",
+            (_OPENCV_ZOO + "face_recognition_sface/face_recognition_sface_2021dec.onnx",),
+            size_bytes=38_696_353,
+        ),
+    ),
+    _recogniser("GhostFaceNet", 512, (112, 112), "MIT", _released("ghostfacenet_v1.onnx")),
+    _recogniser(
+        "Buffalo_L",
+        512,
+        (112, 112),
+        "non-commercial research (InsightFace)",
+        WeightsFile(
+            "buffalo_l/webface_r50.onnx",
+            ("https://drive.google.com/uc?export=download&confirm=pbef&id=1N0GL-8ehw_bz2eZQWz2b0A5XBdXdxZhg",),
+        ),
+    ),
+)
+
+
+def _attribute(name: str, size: tuple[int, int], file: str, classes: tuple[str, ...] = ()) -> ModelCard:
+    return ModelCard(name, "attribute", "MIT", (_released(file),), input_size=size, classes=classes)
+
+
+ATTRIBUTES = (
+    _attribute("Age", (224, 224), "age_model_weights.onnx"),
+    _attribute("Gender", (224, 224), "gender_model_weights.onnx", GENDERS),
+    _attribute("Emotion", (48, 48), "facial_expression_model_weights.onnx", EMOTIONS),
+    _attribute("Race", (224, 224), "race_model_single_batch.onnx", RACES),
+)
+
+SPOOFING = (
+    ModelCard(
+        "Fasnet",
+        "spoofing",
+        "Apache-2.0",
+        (
+            WeightsFile(
+                "2.7_80x80_MiniFASNetV2.pth",
+                (_MINIVISION + "2.7_80x80_MiniFASNetV2.pth",),
+                sha256="a5eb02e1843f19b5386b953cc4c9f011c3f985d0ee2bb9819eea9a142099bec0",
+                size_bytes=1_849_453,
+            ),
+            WeightsFile(
+                "4_0_0_80x80_MiniFASNetV1SE.pth",
+                (_MINIVISION + "4_0_0_80x80_MiniFASNetV1SE.pth",),
+                sha256="84ee1d37d96894d5e82de5a57df044ef80a58be2b218b5ed7cdfd875ec2f5990",
+                size_bytes=1_856_130,
+            ),
+        ),
+        input_size=(80, 80),
+    ),
+)
+
+CARDS = {card.name: card for card in (*DETECTORS, *RECOGNISERS, *ATTRIBUTES, *SPOOFING)}
+
+KIND_NAMES: dict[Kind, str] = {
+    "detector": "detector",
+    "recogniser": "embedder",
+    "attribute": "attribute",
+    "spoofing": "anti-spoofing model",
+}
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    return tuple(card.name for card in CARDS.values() if card.kind == kind)
+
+
+def card(name: str, kind: Kind | None = None) -> ModelCard:
+    """The card of a model. Raises ModelError, with the nearest valid name, where there is none (of that kind)."""
+    valid = names(kind) if kind else tuple(CARDS)
+    if name not in valid:
+        raise ModelError(unknown(KIND_NAMES[kind] if kind else "model", name, valid))
+    return CARDS[name]
