@@ -24,6 +24,9 @@ _PUBLIC = {
     "ReelgraphError": "pipeline.errors",
 }
 
+_ROOMS = ("deepface",)
+"""Submodules that load on first use as well."""
+
 if TYPE_CHECKING:
     from pipeline.api import plan as plan
     from pipeline.api import run as run
@@ -35,10 +38,12 @@ if TYPE_CHECKING:
     from pipeline.stages.base import StageOptions as StageOptions
     from pipeline.store.read import open as open
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"pipeline.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)

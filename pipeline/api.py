@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.runner import Progress, RunOptions, Summary
     from pipeline.store.read import Run
     from pipeline.views.plan import PlanView
+    from pipeline.workflow import Workflow
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def run(
 
 
 def execute(
-    workflow: str | Path,
+    workflow: str | Path | Workflow,
     inputs: Sequence[str],
     out: str | Path,
     *,
@@ -78,13 +79,13 @@ def execute(
     options: RunOptions,
     progress: Progress,
 ) -> Summary:
-    """`run`, with everything said explicitly; what the command line calls."""
+    """`run`, with everything said explicitly; what the command line calls. `overrides` are for workflow files."""
     from pipeline import runner
     from pipeline.sources.inputs import expand
     from pipeline.workflow import load_workflow
 
     _refuse_in_spawned_child()
-    loaded = load_workflow(workflow, overrides)
+    loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
     paths = expand(inputs)
     if executor != "inline":
         from pipeline.cluster import check

@@ -127,14 +127,27 @@ def load_workflow(path: str | Path, overrides: Sequence[str] = ()) -> Workflow:
     path = Path(path)
     document = _read(path)
     try:
-        file = _WorkflowFile.model_validate(document)
-        for override in overrides:
-            _apply_override(file, override)
-        return _build(path, file)
-    except ValidationError as err:
-        raise WorkflowError(f"{path}: {explain(err, _WorkflowFile)}") from err
+        return build_workflow(path.stem, document, path.resolve().parent, overrides)
     except WorkflowError as err:
         raise WorkflowError(f"{path}: {err}") from err
+
+
+def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[str] = ()) -> Workflow:
+    """The workflow of a document, as a file would hold it; `folder` is where its own stages lie.
+
+    Raises WorkflowError, one line, naming the nearest valid name where one is unknown.
+    """
+    try:
+        file = _WorkflowFile.model_validate(document)
+    except ValidationError as err:
+        raise WorkflowError(explain(err, _WorkflowFile)) from err
+    for override in overrides:
+        _apply_override(file, override)
+    make_importable(folder)
+    kind = file.source.get("kind", "video")
+    options = _validate(source_class(kind).Options, {"kind": kind, **file.source}, "source")
+    nodes = _wire({name: _node(name, section) for name, section in file.stages.items()})
+    return Workflow(name, kind, options, _ordered(nodes), folder)
 
 
 def _read(path: Path) -> Any:
@@ -189,16 +202,6 @@ def _apply_override(file: _WorkflowFile, text: str) -> None:
         (stage["options"] if isinstance(stage.get("options"), dict) else stage)[option] = parsed
     else:
         raise WorkflowError(f"--set {text!r}: " + unknown("section", section, ["source", *file.stages]))
-
-
-def _build(path: Path, file: _WorkflowFile) -> Workflow:
-    folder = path.resolve().parent
-    make_importable(folder)
-    kind = file.source.get("kind", "video")
-    options = _validate(source_class(kind).Options, {"kind": kind, **file.source}, "source")
-    nodes = {name: _node(name, section) for name, section in file.stages.items()}
-    nodes = _wire(nodes)
-    return Workflow(path.stem, kind, options, _ordered(nodes), folder)
 
 
 def make_importable(folder: Path) -> None:

@@ -178,6 +178,13 @@ class RunInput:
         order. Raises StoreError where there is no such array or it is damaged."""
         return self.read([name])[name]
 
+    def read_frames(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        """Rows of several arrays that belong to sampled frames start to stop (exclusive), all of them done.
+
+        Raises StoreError where one is not done, or damaged.
+        """
+        return self._store.read_arrays(names, start, stop)
+
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Several arrays of one state of the input: a compaction that ends meanwhile is noticed and read instead."""
         was_complete = self.complete

@@ -1,0 +1,192 @@
+"""What is computed for each frame: stages of the engine with `align: deepface`, run here or read from a store."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import graph, steps
+from pipeline.cluster import in_process_settings
+from pipeline.deepface import frames as sources
+from pipeline.stages.base import Chunk
+from pipeline.workflow import Workflow, build_workflow
+
+FRAMES_AT_ONCE = 1024
+"""Frames whose stored results are read together."""
+
+
+@dataclass(frozen=True)
+class FrameFaces:
+    """The faces of one frame, in DeepFace's order."""
+
+    index: int
+    name: str
+    width: int
+    height: int
+    arrays: dict[str, np.ndarray]
+    """One row per face: box, landmarks, confidence, and what else was computed."""
+    frame_rgb: np.ndarray | None
+    """Its pixels, uint8 (height, width, 3); None for what comes from a store."""
+
+
+Result = Callable[[FrameFaces], Any]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """DeepFace's parameters as options of stages."""
+
+    detector: str
+    rotate: bool
+    expand_percentage: int
+    whole_frame: bool
+    max_faces: int | None = None
+    recogniser: str | None = None
+    normalization: str = "base"
+    attributes: tuple[str, ...] = ()
+    anti_spoofing: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """The stages as a workflow file would hold them."""
+        stages: dict[str, Any] = {
+            "detect": {
+                "model": self.detector,
+                "align": "deepface",
+                "rotate": self.rotate,
+                "expand_percentage": max(0, self.expand_percentage),
+                "max_faces": self.max_faces,
+                "whole_frame": self.whole_frame,
+            }
+        }
+        if self.recogniser:
+            stages["embed"] = {
+                "model": self.recogniser,
+                "align": "deepface",
+                "rotate": self.rotate,
+                "normalization": self.normalization,
+            }
+        if self.attributes:
+            names = [name for name in ("age", "gender", "emotion", "race") if name in self.attributes]
+            stages["analyze"] = {"attributes": names, "align": "deepface", "rotate": self.rotate}
+        if self.anti_spoofing:
+            stages["antispoof"] = {}
+        return {"stages": stages}
+
+    @cached_property
+    def workflow(self) -> Workflow:
+        return build_workflow("deepface", self.document(), Path.cwd())
+
+    def sampled(self, **options: Any) -> Workflow:
+        given = {name: value for name, value in options.items() if value is not None}
+        return build_workflow("deepface", {**self.document(), "source": given}, Path.cwd())
+
+    def over(
+        self,
+        source: sources.Source,
+        result: Result,
+        every: int,
+        start: float | str | None,
+        stop: float | str | None,
+        out: str | Path | None,
+        cluster: Mapping[str, Any],
+    ) -> Iterator[tuple[int, Any]]:
+        """(index, result) of each frame, in order. Raises WorkflowError at once where a name or an option is wrong."""
+        if every < 1:
+            raise ValueError(f"every must be at least 1, not {every}")
+        if not sources.is_video(source):
+            for name, value in (("out", out), ("start", start), ("stop", stop), *cluster.items()):
+                if value is not None:
+                    raise ValueError(f"{name} is for video files; these frames are pictures")
+            return Results(self.here(self.workflow, sources.of_pictures(source, every)), result)
+        path = Path(str(source))
+        workflow = self.sampled(every=every, start=start, stop=stop)
+        if out is not None:
+            return Results(self.stored(path, workflow, Path(out), cluster), result)
+        if cluster:
+            raise ValueError(f"{', '.join(cluster)} need out=: without a store the work is done in this process")
+        threads = in_process_settings().decode_threads
+        return Results(self.here(workflow, sources.of_video(path, workflow, threads)), result)
+
+    # -- in this process ------------------------------------------------------------------------------------------
+
+    def here(self, workflow: Workflow, batches: Iterator[sources.Batch]) -> Iterator[FrameFaces]:
+        """Run the stages on batches of frames, as they are asked for."""
+        refs = graph.stage_refs(workflow)
+        device = in_process_settings().device
+        stages = [steps.loaded_stage(refs[node.name], device) for node in workflow.stages]
+        for number, batch in enumerate(batches):
+            arrays: dict[str, Any] = {"frames_rgb": batch.frames_rgb}
+            for stage in stages:
+                chunk = Chunk("frames", number, batch.index, batch.time_seconds, batch.decoded, arrays)
+                arrays |= stage.run(chunk)
+            n_faces = arrays.pop("n_faces")
+            pixels = arrays.pop("frames_rgb")
+            stops = np.cumsum(n_faces)
+            for k in np.flatnonzero(_warned(batch.decoded, batch.names)):
+                rows = slice(int(stops[k] - n_faces[k]), int(stops[k]))
+                height, width = pixels[k].shape[:2]
+                faces = _in_deepface_order({name: array[rows] for name, array in arrays.items()})
+                yield FrameFaces(int(batch.index[k]), batch.names[k], width, height, faces, pixels[k])
+
+    # -- by a run into a store ------------------------------------------------------------------------------------
+
+    def stored(self, path: Path, workflow: Workflow, out: Path, cluster: Mapping[str, Any]) -> Iterator[FrameFaces]:
+        """Run the workflow into a store, or what is missing of it, and read it."""
+        from pipeline.api import execute
+        from pipeline.cluster import ClusterOptions
+        from pipeline.runner import RunOptions
+        from pipeline.store.read import open as open_store
+        from pipeline.views.progress import Silent
+
+        options = dict(cluster)
+        executor = options.pop("executor", "dask")
+        execute(
+            workflow,
+            [str(path)],
+            out,
+            overrides=(),
+            executor=executor,
+            cluster=ClusterOptions(**options),
+            options=RunOptions(accept_failed=True),
+            progress=Silent(),
+        )
+        found = next(item for item in open_store(out).inputs.values() if item.attributes["path"] == str(path.resolve()))
+        facts = found.attributes
+        names = [name for name, array in found.arrays.items() if array.dims[0] == "face" and name != "face_frame"]
+        for start in range(0, found.frames_total, FRAMES_AT_ONCE):
+            stop = min(start + FRAMES_AT_ONCE, found.frames_total)
+            rows = found.read_frames(["frame", "decoded", "n_faces", *names], start, stop)
+            labels = [f"frame {rank} of {path}" for rank in rows["frame"]]
+            stops = np.cumsum(rows["n_faces"])
+            for k in np.flatnonzero(_warned(rows["decoded"].astype(bool), labels)):
+                part = slice(int(stops[k] - rows["n_faces"][k]), int(stops[k]))
+                faces = _in_deepface_order({name: rows[name][part] for name in names})
+                yield FrameFaces(int(rows["frame"][k]), labels[k], facts["width"], facts["height"], faces, None)
+
+
+class Results(Iterator[tuple[int, Any]]):
+    """Goes on after a frame whose result is an exception, which a generator could not."""
+
+    def __init__(self, frames: Iterator[FrameFaces], result: Result) -> None:
+        self._frames, self._result = frames, result
+
+    def __next__(self) -> tuple[int, Any]:
+        faces = next(self._frames)
+        return faces.index, self._result(faces)
+
+
+def _in_deepface_order(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    order = np.argsort(arrays["rank"], kind="stable")
+    return {name: array[order] for name, array in arrays.items()}
+
+
+def _warned(decoded: np.ndarray, names: Any) -> np.ndarray:
+    for k in np.flatnonzero(~decoded):
+        warnings.warn(f"{names[k]} could not be decoded; it is left out", stacklevel=2)
+    return decoded
