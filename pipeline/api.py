@@ -44,7 +44,8 @@ def run(
     """Run a workflow over inputs into the store `out`, or carry on where it stopped; returns the opened store.
 
     `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
-    `cluster`: workers, workers_per_gpu, threads, gpus, scheduler, host, chunk_timeout_seconds.
+    `cluster`: the fields of `pipeline.cluster.ClusterOptions`: workers, workers_per_gpu, threads, gpus, scheduler,
+    host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
     The returned `Run` has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
     """
     from pipeline.cluster import ClusterOptions

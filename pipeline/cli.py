@@ -15,6 +15,7 @@ import pipeline
 from pipeline.errors import ReelgraphError
 
 EXIT_INTERRUPTED = 130
+_SMALLEST_MEMORY = 256_000_000
 _LONGEST_SECONDS = 1e6
 """Eleven days: timers of the C library overflow far beyond that."""
 DESCRIPTION = (
@@ -122,6 +123,19 @@ def _add_run(commands: Any) -> None:
         metavar="N",
         help="slots per worker: one for models, the rest decode and write (default: 1, on a GPU 3)",
     )
+    cluster.add_argument(
+        "--worker-memory",
+        type=_size,
+        metavar="SIZE",
+        help="memory of a worker, for example 8GB; one that comes to hold three quarters of it is restarted between "
+        "chunks (default: an equal share of the machine's)",
+    )
+    cluster.add_argument(
+        "--gpu-memory",
+        type=_size,
+        metavar="SIZE",
+        help="GPU memory of a worker's models, for example 6GB (default: an equal share of the card, less 2 GiB)",
+    )
     cluster.add_argument("--gpus", metavar="0,1", help="GPUs to use (default: all that are visible)")
     cluster.add_argument(
         "--scheduler",
@@ -165,6 +179,19 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> int:
+    """Bytes, of `8GB`, `512MiB`, `2e9`."""
+    from dask.utils import parse_bytes
+
+    try:
+        size = int(parse_bytes(text))
+    except ValueError:
+        size = 0
+    if size < _SMALLEST_MEMORY:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size of at least 256MB, such as 8GB")
+    return size
+
+
 def _positive_seconds(text: str) -> float:
     try:
         value = float(text)
@@ -201,6 +228,8 @@ def _run(options: argparse.Namespace) -> int:
         workers_per_gpu=options.workers_per_gpu,
         threads=options.threads,
         gpus=tuple(options.gpus.split(",")) if options.gpus else None,
+        worker_memory_bytes=options.worker_memory,
+        gpu_memory_bytes=options.gpu_memory,
         scheduler=options.scheduler,
         host=options.host,
         dashboard_port=options.dashboard_port,

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -34,8 +34,15 @@ WORKER_BYTES = 1500 << 20
 """Memory to plan for one CPU worker: half as much again as it was seen to take at 1080p (models, activations, one
 chunk of frames)."""
 
+WORN_SHARE = 0.75
+"""Share of its memory limit at which a worker is restarted between chunks: below Dask's pause, after which it would
+take no more work, and far above what models and two chunks need."""
+
 CONNECT_SECONDS = 20
 """How long a scheduler may take to answer."""
+
+RESTART_SECONDS = 60
+"""How long a worker may take to come back."""
 
 WORKERS_SECONDS = 60
 """How long to wait for the first worker of an existing scheduler."""
@@ -79,6 +86,10 @@ class ClusterOptions:
     would take their own core and twice the memory; 3 on a GPU."""
     gpus: tuple[str, ...] | None = None
     """Ordinals or UUIDs of the GPUs to use; None: all that are visible."""
+    worker_memory_bytes: int | None = None
+    """Memory of one worker, beyond which it is restarted; None: an equal share of the machine's."""
+    gpu_memory_bytes: int | None = None
+    """GPU memory of one worker's models; None: an equal share of the card, less head-room."""
     scheduler: str | None = None
     """Address (tcp://host:port, tls://host:port) or scheduler file of a running cluster."""
     host: str = "127.0.0.1"
@@ -108,6 +119,30 @@ class Cluster:
         """
         spare = 0 if self.settings.device.kind == "cpu" else 1
         return max(1, sum(threads + spare for threads in self.slots().values()))
+
+    def worn_workers(self) -> dict[str, WornWorker]:
+        """Workers that have come to hold too much memory, by address."""
+        found = {}
+        for address, facts in self.client.scheduler_info(n_workers=-1)["workers"].items():
+            used, limit = facts.get("metrics", {}).get("memory") or 0, facts.get("memory_limit") or 0
+            paused = facts.get("status") == "paused"
+            if limit and (used > WORN_SHARE * limit or paused):
+                found[address] = WornWorker(used, limit, paused)
+        return found
+
+    def restart(self, addresses: Sequence[str]) -> None:
+        """Start workers afresh. Raises ValueError where nobody watches over them who could."""
+        self.client.restart_workers(list(addresses), timeout=RESTART_SECONDS, raise_for_error=False)
+
+
+@dataclass(frozen=True)
+class WornWorker:
+    """A worker that holds too much memory."""
+
+    used_bytes: int
+    limit_bytes: int
+    paused: bool
+    """Dask gives it no more work."""
 
 
 def check(options: ClusterOptions) -> None:
@@ -220,7 +255,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         preload=["pipeline.worker"],
         host=options.host,
         dashboard_address=_dashboard_address(options),
-        memory_limit=psutil.virtual_memory().total // workers,
+        memory_limit=options.worker_memory_bytes or psutil.virtual_memory().total // workers,
         silence_logs=SILENT,
     )
     settings = WorkerSettings(
@@ -266,9 +301,11 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
         host=options.host,
         dashboard_address=_dashboard_address(options),
         silence_logs=SILENT,
+        **({"memory_limit": options.worker_memory_bytes} if options.worker_memory_bytes else {}),
     )
+    share = gpu_share_bytes(gpus, per_gpu, options.gpu_memory_bytes)
     settings = WorkerSettings(
-        device=Device("cuda", memory_bytes=gpu_share_bytes(gpus, per_gpu), batch_memory_bytes=4 << 30),
+        device=Device("cuda", memory_bytes=share, batch_memory_bytes=min(4 << 30, share // 4)),
         decode_threads=max(1, available_cores() // max(1, workers * (threads - 1))),
         chunk_timeout_seconds=options.chunk_timeout_seconds,
     )
@@ -326,7 +363,9 @@ def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptio
     cores = min(max(1, one["cores"] // n) for one, n in zip(facts.values(), per_host, strict=True))
     kind = "cuda" if all(f["cuda"] for f in facts.values()) else "cpu"
     gpus = visible_gpus()
-    share = gpu_share_bytes(gpus, options.workers_per_gpu) if kind == "cuda" and gpus else None
+    share = options.gpu_memory_bytes
+    if kind == "cuda" and gpus:
+        share = gpu_share_bytes(gpus, options.workers_per_gpu, options.gpu_memory_bytes)
     return WorkerSettings(
         device=Device(kind, threads=cores, memory_bytes=share),
         decode_threads=cores,
@@ -385,15 +424,25 @@ def visible_gpus() -> list[str]:
     return [part for part in parts if not part.lstrip("-").isdigit() or 0 <= int(part) < count]
 
 
-def gpu_share_bytes(gpus: list[str], workers_per_gpu: int) -> int:
-    """GPU memory of one worker: an equal share of the smallest card, less head-room."""
+def gpu_share_bytes(gpus: list[str], workers_per_gpu: int, wanted: int | None = None) -> int:
+    """GPU memory of one worker: what is wanted, by default an equal share of the smallest card, less head-room.
+
+    Raises ClusterError where the card has not as much as is wanted.
+    """
     nvml = importlib.import_module("pynvml")
     handles = [
         nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID(gpu)
         for gpu in gpus
     ]
     smallest = min(nvml.nvmlDeviceGetMemoryInfo(handle).total for handle in handles)
-    return int((smallest - GPU_HEADROOM_BYTES) // workers_per_gpu)
+    share = int((smallest - GPU_HEADROOM_BYTES) // workers_per_gpu)
+    if wanted is not None and wanted > share:
+        raise ClusterError(
+            f"--gpu-memory {wanted / 1e9:.1f} GB for each of {workers_per_gpu} workers does not fit a card of "
+            f"{smallest / 1e9:.1f} GB with {GPU_HEADROOM_BYTES / 1e9:.1f} GB of head-room; "
+            f"{share / 1e9:.1f} GB would"
+        )
+    return wanted or share
 
 
 def in_process_settings() -> WorkerSettings:

@@ -6,12 +6,12 @@ import contextlib
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from pipeline.cluster import Cluster
+from pipeline.cluster import Cluster, WornWorker
 from pipeline.errors import ReelgraphError
 from pipeline.graph import Node, run_in_process, to_delayed
 from pipeline.plan import ChunkTask
@@ -34,9 +34,16 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Runs chunk tasks; `stop` is asked between chunks, and ends the run once those under way are done."""
+    """Runs chunk tasks; `stop` is asked between chunks, and ends the run once those under way are done. `note` is told
+    what the user should know meanwhile."""
 
-    def run(self, tasks: Iterator[ChunkTask], nodes_of: NodesOf, stop: Callable[[], bool]) -> Iterator[Outcome]: ...
+    def run(
+        self,
+        tasks: Iterator[ChunkTask],
+        nodes_of: NodesOf,
+        stop: Callable[[], bool],
+        note: Callable[[str], None],
+    ) -> Iterator[Outcome]: ...
 
 
 class InProcessExecutor:
@@ -45,7 +52,13 @@ class InProcessExecutor:
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
 
-    def run(self, tasks: Iterator[ChunkTask], nodes_of: NodesOf, stop: Callable[[], bool]) -> Iterator[Outcome]:
+    def run(
+        self,
+        tasks: Iterator[ChunkTask],
+        nodes_of: NodesOf,
+        stop: Callable[[], bool],
+        note: Callable[[str], None],
+    ) -> Iterator[Outcome]:
         for task in tasks:
             for attempt in range(1, ATTEMPTS + 1):
                 current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
@@ -81,8 +94,16 @@ class DaskExecutor:
     _window_size: int = 2
     _window_until: float = 0.0
     _order: int = 0
+    _worn: dict[str, WornWorker] = field(default_factory=dict)
+    _beyond_help: set[str] = field(default_factory=set)
 
-    def run(self, tasks: Iterator[ChunkTask], nodes_of: NodesOf, stop: Callable[[], bool]) -> Iterator[Outcome]:
+    def run(
+        self,
+        tasks: Iterator[ChunkTask],
+        nodes_of: NodesOf,
+        stop: Callable[[], bool],
+        note: Callable[[str], None],
+    ) -> Iterator[Outcome]:
         client = self.cluster.client
         client.subscribe_topic(EVENT_TOPIC, self._note_step)
         in_flight: dict[tuple[str, int], _Flight] = {}
@@ -91,15 +112,18 @@ class DaskExecutor:
         waiting: ChunkTask | None = next(tasks, None)
         while waiting or again or suspects or in_flight:
             window = self._window()
-            while len(in_flight) < window and (waiting or again) and not stop():
+            self._restart_worn(in_flight, note)
+            while len(in_flight) < window and (waiting or again) and not self._worn and not stop():
                 task, attempt = again.popleft() if again else (waiting, 1)
                 assert task is not None
                 if attempt == 1:
                     waiting = next(tasks, None)
                 in_flight[task.input_name, task.index] = self._submit(task, attempt, nodes_of, alone=False)
-            if not in_flight and suspects and not stop():
+            if not in_flight and suspects and not self._worn and not stop():
                 task, attempt = suspects.popleft()
                 in_flight[task.input_name, task.index] = self._submit(task, attempt, nodes_of, alone=True)
+            if not in_flight and self._worn:
+                continue
             if not in_flight:
                 return  # stopped: nothing is under way and nothing more is wanted
             flight = self._next_done()
@@ -134,8 +158,29 @@ class DaskExecutor:
         if time.monotonic() > self._window_until:
             with _answered():
                 self._window_size = self.cluster.chunks_at_once()
+                worn = self.cluster.worn_workers()
+            self._worn = {address: state for address, state in worn.items() if address not in self._beyond_help}
             self._window_until = time.monotonic() + 5.0
         return self._window_size
+
+    def _restart_worn(self, in_flight: Mapping[Any, _Flight], note: Callable[[str], None]) -> None:
+        """Restart workers whose memory has grown too far, once nothing is under way; at once those that Dask has
+        paused, for what is under way on them would never end."""
+        now = [address for address, state in self._worn.items() if state.paused or not in_flight]
+        if not now:
+            return
+        for address in now:
+            state = self._worn.pop(address)
+            note(
+                f"worker {address} holds {state.used_bytes / 1e9:.1f} GB of its {state.limit_bytes / 1e9:.1f} GB; "
+                "it is restarted before the next chunk"
+            )
+        try:
+            with _answered():
+                self.cluster.restart(now)
+        except ValueError:
+            self._beyond_help |= set(now)
+            note(f"{', '.join(now)} cannot be restarted from here: start workers with a nanny")
 
     def _next_done(self) -> _Flight | None:
         try:

@@ -313,7 +313,7 @@ class _Run:
             self.summary.gpu_slots = site.gpu_slots
             started = time.perf_counter()
             self.summary.seconds["start"] = started - began
-            for outcome in site.executor.run(tasks, self._nodes, self._must_stop):
+            for outcome in site.executor.run(tasks, self._nodes, self._must_stop, self.progress.note):
                 self._take(outcome)
                 self.summary.seconds["run"] = time.perf_counter() - started
 

@@ -11,6 +11,7 @@ import pytest
 
 import pipeline
 from pipeline.errors import ReelgraphError, StoreError, WorkflowError
+from pipeline.views.progress import Silent
 from tests.clips import write_clip
 from tests.faults import one_stage
 
@@ -66,6 +67,19 @@ def test_a_worker_killed_once_costs_nothing(tmp_path: Path, clip: Path) -> None:
     done = run(path, clip, tmp_path / "out.zarr", "dask")
     assert done.summary.exit_code == 0
     assert done.done_share == 1.0
+
+
+@pytest.mark.slow
+def test_a_worker_that_leaks_is_restarted_between_chunks(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "long.mp4", n_frames=768)
+    progress = Silent()
+    path = one_stage(tmp_path, "Leaking", megabytes_per_chunk=120)
+    done = pipeline.run(
+        path, clip, tmp_path / "out.zarr", workers=1, worker_memory_bytes=1_200_000_000, progress=progress
+    )
+    assert done.summary.exit_code == 0, done.summary.failures
+    assert done.array("long", "grey").shape == (768,)
+    assert any("it is restarted before the next chunk" in text for text in progress.notes)
 
 
 def test_a_failed_chunk_waits_for_a_word_of_the_user(tmp_path: Path, clip: Path) -> None:

@@ -78,3 +78,23 @@ class WrongRows(Stage):
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         return {"grey": np.zeros(len(chunk.frame) + 1, np.float32)}
+
+
+class LeakingOptions(StageOptions):
+    megabytes_per_chunk: int
+
+
+class Leaking(Stage):
+    """Mean grey level of each frame; keeps more memory with every chunk."""
+
+    needs = ("frames_rgb",)
+    Options = LeakingOptions
+    outputs = (Array("grey", ("frame",), "float32"),)
+
+    def load(self, device: object) -> None:
+        self.kept: list[np.ndarray] = []
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        self.kept.append(np.ones(self.options.megabytes_per_chunk << 20, np.uint8))
+        time.sleep(0.5)  # the scheduler hears of a worker's memory twice a second
+        return {"grey": chunk.frames_rgb.mean(axis=(1, 2, 3)).astype(np.float32)}
