@@ -259,7 +259,8 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         silence_logs=SILENT,
     )
     settings = WorkerSettings(
-        device=Device("cpu", threads=model_threads),
+        # What the user grants a worker is for frames and Python as well.
+        device=Device("cpu", threads=model_threads, memory_bytes=(options.worker_memory_bytes or 0) // 2 or None),
         decode_threads=max(1, cores // workers),
         chunk_timeout_seconds=options.chunk_timeout_seconds,
     )

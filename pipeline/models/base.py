@@ -28,8 +28,8 @@ class Device:
     threads: int = 1
     """Intra-op threads of one inference session on a CPU."""
     memory_bytes: int | None = None
-    """Most GPU memory that this process's sessions may take together, in parts (session.py, MEMORY_SHARES); None for no
-    limit. The CUDA context and the libraries' own workspaces come on top."""
+    """Most memory that this process's sessions may take together; None for no limit. On a GPU it is dealt out in parts
+    (session.py, MEMORY_SHARES), and the CUDA context and the libraries' own workspaces come on top."""
     batch_memory_bytes: int = 512 << 20
     """Most memory that the activations of one batch should take; bounds sub-batches within a chunk."""
 

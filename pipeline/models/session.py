@@ -19,7 +19,8 @@ PROVIDERS = {
 }
 """What each kind of device asks of ONNX Runtime, best first."""
 
-ERRORS_ONLY = 3
+FATAL_ONLY = 4
+"""Errors are raised as well, and running out of memory is mended."""
 
 MEMORY_SHARES = {
     "mtcnn pnet": 0.24,
@@ -88,6 +89,8 @@ def create_session(model: bytes, device: Device, memory_share: float = 1.0) -> A
         )
     if device.kind != "cpu":
         _preload_libraries()
+    elif device.memory_bytes is not None:
+        _limit_cpu_arena(device.memory_bytes)
     session = onnxruntime.InferenceSession(model, _options(device), providers=_providers(device, memory_share))
     if session.get_providers()[0] != first:
         # ONNX Runtime falls back with a log line only; a run meant for a GPU must not crawl on the CPU unnoticed.
@@ -107,15 +110,30 @@ def _preload_libraries() -> None:
         onnxruntime.preload_dlls()
 
 
+@lru_cache(maxsize=1)
+def _limit_cpu_arena(memory_bytes: int) -> None:
+    """One arena for all sessions of this process that ask for it; the first limit holds."""
+    import onnxruntime
+
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    grow_by_what_is_asked_for = 1
+    arena = onnxruntime.OrtArenaCfg({"max_mem": memory_bytes, "arena_extend_strategy": grow_by_what_is_asked_for})
+    onnxruntime.create_and_register_allocator(memory, arena)
+
+
 def _options(device: Device) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, device.threads)
     options.inter_op_num_threads = 1
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = FATAL_ONLY
     # Several workers share the cores: a thread that spins between two operators takes one from its neighbour.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if device.kind == "cpu" and device.memory_bytes is not None:
+        options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 
 
