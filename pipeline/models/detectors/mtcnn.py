@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -85,13 +85,16 @@ class Candidates:
 class MtcnnDetector:
     """Finds faces and five landmarks. Thread-safe.
 
-    `min_face` is the smallest face to look for, in pixels, 12 at least; time goes with its inverse square.
+    `min_face` is the smallest face to look for, in pixels, 12 at least; time goes with its inverse square. `threshold` is
+    the least score of O-Net, in the place of that of `thresholds`.
     """
 
     def __init__(
         self,
         device: Device,
         min_face: float = 20,
+        threshold: float | None = None,
+        *,
         scale_factor: float = 0.709,
         thresholds: Thresholds | None = None,
     ) -> None:
@@ -99,13 +102,16 @@ class MtcnnDetector:
             raise ModelError(f"mtcnn: min_face is {min_face}, but {CELL} pixels is the smallest face it can find")
         if not 0.1 <= scale_factor < 1:
             raise ModelError(f"mtcnn: scale_factor is {scale_factor}, but must be from 0.1 to below 1")
-        for name, value in vars(thresholds or Thresholds()).items():
+        thresholds = thresholds or Thresholds()
+        if threshold is not None:
+            thresholds = replace(thresholds, onet=threshold)
+        for name, value in vars(thresholds).items():
             if not 0 < value < 1:
                 raise ModelError(f"mtcnn: threshold_{name} is {value}, but must be between 0 and 1")
         self._device = device
         self._min_face = min_face
         self._scale_factor = scale_factor
-        self._thresholds = thresholds or Thresholds()
+        self._thresholds = thresholds
         self._sessions = _create_sessions(device)
         self._buffers = _Buffers()
 
