@@ -49,11 +49,18 @@ MODULES = {
 """Module and class of each detector of our own, made with (device, min_face, threshold); DeepFace's clients run the
 others."""
 
-HEEDS_MIN_FACE = {
-    "native": ("mtcnn", "fastmtcnn", "opencv", "yunet", "retinaface", "centerface"),
-    "deepface": ("mtcnn", "fastmtcnn"),
+HEED: dict[str, dict[str, tuple[str, ...]]] = {
+    "min_face": {
+        "native": ("mtcnn", "fastmtcnn", "retinaface", "yunet", "centerface", "opencv"),
+        "deepface": ("mtcnn", "fastmtcnn"),
+    },
+    "threshold": {
+        "native": tuple(MODULES),
+        "deepface": tuple(name for name in MODULES if name != "opencv"),
+    },
 }
-"""DeepFace's own clients look for faces of any size; of the `mtcnn` package and facenet-pytorch it is a parameter."""
+"""The detectors that heed an option, by alignment. Of those that DeepFace's clients run with no such parameter, only
+the packages `mtcnn` and facenet-pytorch have a least size."""
 
 DEEPFACE_ONLY = ("rotate", "expand_percentage", "whole_frame")
 
@@ -80,16 +87,13 @@ def check(name: str, options: DetectorOptions) -> None:
             raise ModelError(f"{option} is heeded with align: deepface only; leave it out, or set align: deepface")
         if name == SKIP.name:
             raise ModelError("detector 'skip' finds no eyes to turn faces by; set align: deepface")
-    heeding = HEEDS_MIN_FACE.get(options.align, ())
-    if "min_face" in chosen and name not in heeding:
-        raise ModelError(
-            f"detector {name!r} does not heed min_face with align: {options.align}; leave it out, or choose one of "
-            f"{', '.join(heeding)}"
-        )
-    if "threshold" in chosen and name not in MODULES:
-        raise ModelError(
-            f"detector {name!r} does not heed threshold; leave it out, or choose one of {', '.join(MODULES)}"
-        )
+    for option in sorted(chosen.intersection(HEED)):
+        heeding = HEED[option].get(options.align, ())
+        if name not in heeding:
+            raise ModelError(
+                f"detector {name!r} does not heed {option} with align: {options.align}; leave it out, or choose one of "
+                f"{', '.join(heeding)}"
+            )
 
 
 def _check_ranges(options: DetectorOptions) -> None:
