@@ -31,13 +31,14 @@ ALIGNMENTS = ("native", "deepface")
 def create_detector(name: str, device: Device, **options: Any) -> Detector:
     """A detector, ready to run. `options`: the fields of detectors.DetectorOptions.
 
-    Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
+    Raises ModelError: the name or the alignment is unknown, an option is not heeded, weights or a package are missing,
+    or the device cannot be used.
     """
     from pipeline.models import detectors
 
     chosen = detectors.DetectorOptions(**options)
     _check_alignment(chosen.align)
-    return detectors.create(zoo.card(name, "detector"), device, chosen)
+    return detectors.create(detectors.card(name), device, chosen)
 
 
 def create_embedder(name: str, device: Device, **options: Any) -> Embedder:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,10 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.detectors.base import border, checked, ordered, taken
 from pipeline.models.detectors.boxes import shifted, squared, suppress
 from pipeline.models.detectors.mtcnn_graph import GRAPH_VERSION, NETWORKS, build_graph
-from pipeline.models.detectors.pyramid import CELL, Pyramid, level_sizes, patches
+from pipeline.models.detectors.pyramid import CELL, Pyramid, level_sizes, patches, rimmed
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
 from pipeline.models.weights import cached_graph, weights_files
 
@@ -51,6 +52,42 @@ class Thresholds:
     nms_pnet2: float = 0.7
     nms_rnet: float = 0.7
     nms_onet: float = 0.7
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the networks look at: a frame, or a frame amid black. Coordinates are those of the whole picture."""
+
+    frame: Frame
+    border: tuple[int, int] | None = None
+    """Black rows above and below, columns left and right; None: the frame is the picture."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        above, aside = self.border or (0, 0)
+        return self.frame.shape[0] + 2 * above, self.frame.shape[1] + 2 * aside
+
+    @cached_property
+    def pixels(self) -> Frame:
+        """What `patches` takes."""
+        return self.frame if self.border is None else rimmed(self.frame)
+
+    def cells(self, rows: int, columns: int) -> tuple[range, range]:
+        """Rows and columns of P-Net's cells that see anything but black, on a level of so many rows and columns."""
+        above, aside = self.border or (0, 0)
+        height, width = self.size
+        return _cells(rows, above, height), _cells(columns, aside, width)
+
+
+def _cells(level: int, border: int, picture: int) -> range:
+    """Cells along one side that see the frame; `level` and `picture` are the lengths of that side, in pixels.
+
+    Cell c sees pixels 2 c to 2 c + 11 of the level.
+    """
+    start, stop = border * level // picture, -(-(picture - border) * level // picture)
+    every = (level - 1) // STRIDE - 4
+    return range(max(0, -(-(start - CELL + 1) // STRIDE)), min(every, -(-stop // STRIDE)))
 
 
 @dataclass(frozen=True)
@@ -85,13 +122,16 @@ class Candidates:
 class MtcnnDetector:
     """Finds faces and five landmarks. Thread-safe.
 
-    `min_face` is the smallest face to look for, in pixels, 12 at least; time goes with its inverse square.
+    `min_face` is the smallest face to look for, in pixels, 12 at least; time goes with its inverse square. `threshold`
+    is the least score of O-Net, in the place of that of `thresholds`.
     """
 
     def __init__(
         self,
         device: Device,
         min_face: float = 20,
+        threshold: float | None = None,
+        *,
         scale_factor: float = 0.709,
         thresholds: Thresholds | None = None,
     ) -> None:
@@ -99,13 +139,16 @@ class MtcnnDetector:
             raise ModelError(f"mtcnn: min_face is {min_face}, but {CELL} pixels is the smallest face it can find")
         if not 0.1 <= scale_factor < 1:
             raise ModelError(f"mtcnn: scale_factor is {scale_factor}, but must be from 0.1 to below 1")
-        for name, value in vars(thresholds or Thresholds()).items():
+        thresholds = thresholds or Thresholds()
+        if threshold is not None:
+            thresholds = replace(thresholds, onet=threshold)
+        for name, value in vars(thresholds).items():
             if not 0 < value < 1:
                 raise ModelError(f"mtcnn: threshold_{name} is {value}, but must be between 0 and 1")
         self._device = device
         self._min_face = min_face
         self._scale_factor = scale_factor
-        self._thresholds = thresholds or Thresholds()
+        self._thresholds = thresholds
         self._sessions = _create_sessions(device)
         self._buffers = _Buffers()
 
@@ -114,55 +157,74 @@ class MtcnnDetector:
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
-        frames = [_checked(frame) for frame in frames_rgb]
+        pictures = [Picture(checked(frame)) for frame in frames_rgb]
+        return ordered(_faces(self._find(pictures), pictures))
+
+    def areas(self, frames_rgb: Frames) -> Faces:
+        """As DeepFace's client (detectors/base.py): boxes and eyes rounded, by confidence."""
+        return self._areas([Picture(checked(frame)) for frame in frames_rgb])
+
+    def padded_areas(self, frames_rgb: Frames) -> Faces:
+        """`areas` of frames amid black (detectors/base.py), of which only what the frames show is looked at."""
+        frames = [checked(frame) for frame in frames_rgb]
+        return self._areas([Picture(frame, border(frame)) for frame in frames])
+
+    def _areas(self, pictures: Sequence[Picture]) -> Faces:
+        return _eyes_only(_faces(self._find(pictures), pictures, np.rint))
+
+    def _find(self, pictures: Sequence[Picture]) -> Candidates:
         limits = self._thresholds
-        found = self._propose(frames).suppressed(limits.nms_pnet2).squared()
-        found = self._refine("rnet", 24, frames, found, limits.rnet).suppressed(limits.nms_rnet).squared()
-        found = self._refine("onet", 48, frames, found, limits.onet).suppressed(limits.nms_onet, of_smaller=True)
-        return _faces(found, frames)
+        found = self._propose(pictures).suppressed(limits.nms_pnet2).squared()
+        found = self._refine("rnet", 24, pictures, found, limits.rnet).suppressed(limits.nms_rnet).squared()
+        found = self._refine("onet", 48, pictures, found, limits.onet)
+        return found.suppressed(limits.nms_onet, of_smaller=True)
 
     # -- the first network: every place of every frame, at every size -------------------------------------------------
 
-    def _propose(self, frames: Sequence[Frame]) -> Candidates:
+    def _propose(self, pictures: Sequence[Picture]) -> Candidates:
         found: list[Candidates] = []
-        for indices in _runs_of_one_size(frames):
-            height, width = frames[indices[0]].shape[:2]
+        for indices in _runs_of_one_size(pictures):
+            height, width = pictures[indices[0]].size
             levels = level_sizes(width, height, self._min_face, self._scale_factor)
             if not levels:
                 continue
-            run = partial(self._propose_slice, frames, indices, levels)
+            run = partial(self._propose_slice, pictures, indices, levels)
             most = frames_at_once(self._device, levels[0][1] * levels[0][2])
             for _, _, part in run_in_batches(self._device, "mtcnn pnet", (height, width), len(indices), most, run):
                 found.append(part)
         return Candidates.join(found)
 
     def _propose_slice(
-        self, frames: Sequence[Frame], indices: range, levels: list[tuple[float, int, int]], start: int, stop: int
+        self, pictures: Sequence[Picture], indices: range, levels: list[tuple[float, int, int]], start: int, stop: int
     ) -> Candidates:
-        """Candidates of some frames of one size, after the suppression within each level."""
+        """Candidates of some pictures of one size, after the suppression within each level."""
         batch = indices[start:stop]
         pyramids = self._buffers.pyramids(len(batch))
         for pyramid, index in zip(pyramids, batch, strict=True):
-            pyramid.load(frames[index])
+            pyramid.load(pictures[index].frame, pictures[index].border or (0, 0))
         found = []
         for scale, rows, columns in levels:
-            planes = self._buffers.planes(len(batch), rows, columns)
+            down, across = pictures[batch[0]].cells(rows, columns)
+            top, bottom = _span(down, rows)
+            left, right = _span(across, columns)
+            planes = self._buffers.planes(len(batch), bottom - top, right - left)
             for pyramid, plane in zip(pyramids, planes, strict=True):
-                pyramid.level(rows, columns, plane)
-            level = self._propose_level(planes, scale)
+                pyramid.level(rows, columns, plane, (top, left))
+            level = self._propose_level(planes, scale, (down.start, across.start))
             found.append(level.suppressed(self._thresholds.nms_pnet1))
         joined = Candidates.join(found)
         return Candidates(joined.frame + batch[0], joined.corners, joined.score, joined.landmarks)
 
-    def _propose_level(self, planes: Float32, scale: float) -> Candidates:
-        """Cells of one level that look like a face, as boxes of the frame."""
+    def _propose_level(self, planes: Float32, scale: float, origin: tuple[int, int]) -> Candidates:
+        """Cells of (a part of) one level that look like a face, as boxes of the picture; `origin` is the first cell."""
         parts = []
         logit_above = math.log(self._thresholds.pnet / (1 - self._thresholds.pnet))
         for first, cells in self._strips(planes):
             frame, y, x = np.nonzero(cells[:, 0] > logit_above)
             logit, offsets = cells[frame, 0, y, x], cells[frame, 1:5, y, x]
+            x, y = x + origin[1], y + first + origin[0]
             # The package counts a cell's pixels from 1 to 12, so that a cell is 11 wide.
-            corner = np.stack([x, y + first, x, y + first], axis=1) * STRIDE + np.array([1, 1, CELL, CELL])
+            corner = np.stack([x, y, x, y], axis=1) * STRIDE + np.array([1, 1, CELL, CELL])
             corners = (corner + offsets.astype(np.float64) * (CELL - 1)) / scale
             parts.append(Candidates(frame, corners, _probability(logit), np.zeros((len(frame), 5, 2))))
         return Candidates.join(parts)
@@ -184,9 +246,9 @@ class MtcnnDetector:
     # -- the second and third network: the candidates of all frames together ------------------------------------------
 
     def _refine(
-        self, network: str, side: int, frames: Sequence[Frame], found: Candidates, threshold: float
+        self, network: str, side: int, pictures: Sequence[Picture], found: Candidates, threshold: float
     ) -> Candidates:
-        run = partial(self._refine_slice, network, side, frames, found, threshold)
+        run = partial(self._refine_slice, network, side, pictures, found, threshold)
         most = min(MOST_PATCHES[self._device.kind], self._device.batch_memory_bytes // PATCH_BYTES[side])
         count = len(found.frame)
         batches = run_in_batches(self._device, f"mtcnn {network}", (side, side), count, max(1, most), run)
@@ -196,7 +258,7 @@ class MtcnnDetector:
         self,
         network: str,
         side: int,
-        frames: Sequence[Frame],
+        pictures: Sequence[Picture],
         found: Candidates,
         threshold: float,
         start: int,
@@ -204,7 +266,10 @@ class MtcnnDetector:
     ) -> Candidates:
         part = found.take(np.arange(start, stop))
         inputs = np.concatenate(
-            [patches(frames[index], part.corners[part.frame == index], side) for index in np.unique(part.frame)]
+            [
+                patches(pictures[index].pixels, part.corners[part.frame == index], side, pictures[index].border)
+                for index in np.unique(part.frame)
+            ]
         )
         logit, offsets, *landmarks = self._sessions[network].run(None, {"patches": inputs})
         refined = Candidates(
@@ -253,20 +318,20 @@ def _create_sessions(device: Device) -> dict[str, Any]:
     return sessions
 
 
-def _checked(frame: Any) -> Frame:
-    array = np.asarray(frame)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise ValueError(f"a frame must be uint8 (height, width, 3), not {array.dtype} {array.shape}")
-    return np.ascontiguousarray(array)
-
-
-def _runs_of_one_size(frames: Sequence[Frame]) -> Iterator[range]:
-    """Ranges of neighbouring frames of equal size."""
+def _runs_of_one_size(pictures: Sequence[Picture]) -> Iterator[range]:
+    """Ranges of neighbouring pictures of equal size."""
     start = 0
-    for stop in range(1, len(frames) + 1):
-        if stop == len(frames) or frames[stop].shape != frames[start].shape:
+    for stop in range(1, len(pictures) + 1):
+        if stop == len(pictures) or pictures[stop].size != pictures[start].size:
             yield range(start, stop)
             start = stop
+
+
+def _span(cells: range, level: int) -> tuple[int, int]:
+    """First pixel of a level, and the one after the last, that these cells see."""
+    # The last cell of the whole level pools what is left at the edge.
+    last = cells.stop >= (level - 1) // STRIDE - 4
+    return STRIDE * cells.start, level if last else STRIDE * cells.stop + CELL - STRIDE
 
 
 def _probability(logit: Float32) -> Float32:
@@ -280,10 +345,41 @@ def _placed(corners: npt.NDArray[np.float64], landmarks: Float32) -> npt.NDArray
     return size * shares + corners[:, None, :2] - 1
 
 
-def _faces(found: Candidates, frames: Sequence[Frame]) -> Faces:
-    edges = np.array([[frame.shape[1], frame.shape[0]] for frame in frames], np.float64).reshape(-1, 2)
+def _faces(
+    found: Candidates,
+    pictures: Sequence[Picture],
+    rounding: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = np.asarray,
+) -> Faces:
+    """In the package's order: by frame and score; of equal scores the last first."""
+    edges = np.array([picture.size[::-1] for picture in pictures], np.float64).reshape(-1, 2)
     corners = np.clip(found.corners.reshape(-1, 2, 2), 0, edges[found.frame][:, None] - 1)
     start, stop = corners[:, 0], corners[:, 1]
-    box = np.concatenate([start, stop - start], axis=1).astype(np.float32)
-    order = np.lexsort((box[:, 1], box[:, 0], -found.score, found.frame))
-    return Faces(found.frame[order], box[order], found.landmarks[order].astype(np.float32), found.score[order])
+    box = rounding(np.concatenate([start, stop - start], axis=1)).astype(np.float32)
+    return Faces(found.frame, box, rounding(found.landmarks).astype(np.float32), found.score)
+
+
+def _eyes_only(faces: Faces) -> Faces:
+    """DeepFace's client passes no nose and no mouth on."""
+    landmarks = faces.landmarks.copy()
+    landmarks[:, 2:] = np.nan
+    return Faces(faces.frame, faces.box, landmarks, faces.confidence)
+
+
+class FastMtcnnDetector(MtcnnDetector):
+    """DeepFace's `fastmtcnn`: facenet-pytorch's MTCNN(), here on the networks of the `mtcnn` package.
+
+    Its defaults are those of facenet-pytorch 2.x (models/mtcnn.py: min_face_size 20, thresholds 0.6, 0.7, 0.7, factor
+    0.709). Both packages hold conversions of one original, so that faces agree, but not to the pixel: facenet-pytorch
+    resizes by adaptive average pooling and crops whole pixels.
+    """
+
+    def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
+        super().__init__(device, min_face, threshold, thresholds=Thresholds(onet=0.7))
+
+    def _areas(self, pictures: Sequence[Picture]) -> Faces:
+        """As DeepFace's client: cut to whole pixels, the largest box first (facenet-pytorch's select_largest)."""
+        faces = _faces(self._find(pictures), pictures)
+        # Its corners become whole pixels after w = x2 - x1 was taken, as here.
+        order = np.lexsort((-faces.box[:, 2] * faces.box[:, 3], faces.frame))
+        cut = Faces(faces.frame, np.trunc(faces.box), np.trunc(faces.landmarks), faces.confidence)
+        return _eyes_only(taken(cut, order))
