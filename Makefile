@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check bench bench-memory clean
+.PHONY: help install run test test-fast check bench bench-memory accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -61,6 +61,9 @@ bench: $(VENV)/.installed-test  ## race DeepFace's own loop on this machine; pri
 
 bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and long files
 	$(BIN)/python benchmarks/memory.py $(ARGS)
+
+accuracy: $(VENV)/.installed-test  ## who is who on labelled faces: DeepFace and this package; ARGS="--faces DIR --pairs FILE"
+	$(BIN)/python benchmarks/accuracy.py $(ARGS)
 
 clean:  ## remove .venv and what runs left behind
 	rm -rf $(VENV) runs/demo.mp4 runs/demo.zarr

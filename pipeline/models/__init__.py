@@ -58,15 +58,20 @@ def embedding_dimension(name: str) -> int:
     return zoo.card(name, "recogniser").dimension
 
 
-def describe(name: str) -> ModelInfo:
-    """Facts of a model: reads its weights once for their hash, makes no session.
+def describe(name: str, engine: str = "onnx") -> ModelInfo:
+    """Facts of a model: reads its weights once for their hash, makes no session. `engine`: one of clients.ENGINES.
 
     Raises ModelError: the name is unknown, or the weights are missing.
     """
+    from pipeline.models import clients
     from pipeline.models.session import engine_version
     from pipeline.models.weights import sha256, weights_files
 
     card = zoo.card(name)
+    if engine != "onnx":
+        clients.check(card, engine)
+        weights = sha256(clients.weights_files(card, engine))
+        return ModelInfo(name, weights, card.licence, engine_version(engine))
     return ModelInfo(name, sha256(weights_files(card)), card.licence, engine_version(card.engine))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import ModelError
@@ -72,8 +73,10 @@ def detect_devices() -> tuple[str, ...]:
     return tuple(kind for kind, providers in PROVIDERS.items() if providers[0] in available)
 
 
-def create_session(model: bytes, device: Device, memory_share: float = 1.0) -> Any:
-    """An inference session of a serialised ONNX model, which may take `memory_share` of the device's memory_bytes.
+def create_session(model: bytes | Path, device: Device, memory_share: float = 1.0) -> Any:
+    """An inference session of an ONNX model, serialised or in a file.
+
+    It may take `memory_share` of the device's memory_bytes.
 
     Raises ModelError where the device is of no known kind, or this ONNX Runtime cannot use it.
     """
@@ -91,7 +94,8 @@ def create_session(model: bytes, device: Device, memory_share: float = 1.0) -> A
         _preload_libraries()
     elif device.memory_bytes is not None:
         _limit_cpu_arena(device.memory_bytes)
-    session = onnxruntime.InferenceSession(model, _options(device), providers=_providers(device, memory_share))
+    source = str(model) if isinstance(model, Path) else model
+    session = onnxruntime.InferenceSession(source, _options(device), providers=_providers(device, memory_share))
     if session.get_providers()[0] != first:
         # ONNX Runtime falls back with a log line only; a run meant for a GPU must not crawl on the CPU unnoticed.
         raise ModelError(
@@ -166,6 +170,7 @@ OUT_OF_MEMORY = (
     "available memory of",  # "Available memory of 0 is smaller than requested bytes of 1048576": the arena's limit
     "bad_alloc",
     "bad allocation",
+    "oom when allocating",  # TensorFlow
     "alloc_failed",  # CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED
 )
 

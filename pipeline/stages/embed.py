@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from pipeline.errors import ModelError
+from pipeline.models import clients, zoo
 from pipeline.models.base import Device, Faces, ModelInfo
+from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
+from pipeline.names import unknown
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
 
 if TYPE_CHECKING:
     from pipeline.models.base import Embedder
+
+Normalization = Literal["base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace"]
+
+FACES_AT_ONCE = 256
+"""Chips alive at a time: 154 MB of the largest, VGG-Face's with align deepface."""
+
+CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "model": ("embedder", zoo.names("recogniser")),
+    "align": ("alignment", ("native", "deepface")),
+    "engine": ("engine", clients.ENGINES),
+    "normalization": ("normalization", Normalization.__args__),  # type: ignore[attr-defined]
+}
+"""What a name is called in errors, and its valid values."""
 
 
 class EmbedOptions(StageOptions):
     """Options of `embed`."""
 
     model: str = Field("Dlib", description="recognition network; `reelgraph models` lists them")
-    align: Literal["native"] = Field("native", description="native: warp onto the chip the network was trained on")
+    align: Literal["native", "deepface"] = Field(
+        "native", description="native: warp onto the chip the network was trained on; deepface: DeepFace's crops"
+    )
+    flip: bool = Field(False, description="average with the mirrored face: a little more accurate, twice the time")
+    normalization: Normalization = Field("base", description="DeepFace's parameter; align deepface only")
+    rotate: bool = Field(True, description="DeepFace's parameter `align`, level eyes; align deepface only")
+    engine: Literal["onnx", "tensorflow", "torch"] = Field(
+        "onnx", description="tensorflow, torch: DeepFace's own client on that library"
+    )
+
+    @field_validator(*CHOICES, mode="before")
+    @classmethod
+    def _known(cls, value: object, info: ValidationInfo) -> object:
+        what, valid = CHOICES[str(info.field_name)]
+        if value not in valid:
+            raise ValueError(unknown(what, str(value), valid))
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> EmbedOptions:
+        if self.align == "native" and (self.normalization != "base" or not self.rotate):
+            name = "rotate" if self.normalization == "base" else "normalization"
+            raise ValueError(f"option {name!r} belongs to align: deepface; leave it out, or set align: deepface")
+        try:
+            clients.check(zoo.card(self.model), self.engine)
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class Embed(Stage):
@@ -33,33 +78,40 @@ class Embed(Stage):
         super().__init__(options)
         from pipeline.models import embedding_dimension
 
-        dimension = embedding_dimension(self.options.model)
+        model = self.options.model
+        attributes = {
+            "model": model,
+            "align": self.options.align,
+            "deepface_thresholds": DEEPFACE_THRESHOLDS[model],
+            "description": "as DeepFace's client of the model gives it: VGG-Face of length 1, others not normalised",
+        }
         self.outputs = (
-            Array(
-                "embedding",
-                ("face", "component"),
-                "float32",
-                (dimension,),
-                {"model": self.options.model, "description": "as the model gives it, not normalised"},
-            ),
+            Array("embedding", ("face", "component"), "float32", (embedding_dimension(model),), attributes),
         )
 
     def models(self) -> tuple[ModelInfo, ...]:
         from pipeline.models import describe
 
-        return (describe(self.options.model),)
+        return (describe(self.options.model, self.options.engine),)
 
     def load(self, device: Device) -> None:
         from pipeline.models import create_embedder
 
-        self.embedder: Embedder = create_embedder(self.options.model, device, align=self.options.align)
+        options = self.options.model_dump(exclude={"model"})
+        self.embedder: Embedder = create_embedder(self.options.model, device, **options)
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        faces = Faces(
-            frame=chunk.face_frame,
-            box=chunk["box"],
-            landmarks=chunk["landmarks"],
-            confidence=np.ones(len(chunk.face_frame), np.float32),
-        )
-        chips = self.embedder.chips(chunk.frames_rgb, faces)
-        return {"embedding": self.embedder.embed(chips)}
+        count = len(chunk.face_frame)
+        faces = Faces(chunk.face_frame, chunk["box"], chunk["landmarks"], np.ones(count, np.float32))
+        embedding = np.empty((count, self.embedder.dimension), np.float32)
+        for start in range(0, count, FACES_AT_ONCE):
+            part = slice(start, start + FACES_AT_ONCE)
+            few = replace(
+                faces,
+                frame=faces.frame[part],
+                box=faces.box[part],
+                landmarks=faces.landmarks[part],
+                confidence=faces.confidence[part],
+            )
+            embedding[part] = self.embedder.embed(self.embedder.chips(chunk.frames_rgb, few))
+        return {"embedding": embedding}

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.errors import ModelError
 from pipeline.models import Detector, Device, Embedder, Faces, create_detector, create_embedder
-from pipeline.models.align import DLIB_SIDE, dlib_template, similarity
-from pipeline.models.recognisers.dlib_resnet import EYES_AND_MOUTH, build_graph, weights_file
+from pipeline.models.align import DLIB_SIDE, dlib, dlib_template, similarity
+from pipeline.models.recognisers.dlib_resnet import build_graph, weights_file
 
 from .conftest import read_rgb
 
@@ -68,13 +68,13 @@ def test_no_faces(embedder: Embedder, astronaut: np.ndarray) -> None:
 
 
 def test_wrong_chips(embedder: Embedder) -> None:
-    with pytest.raises(ValueError, match=r"chips must be uint8 \(n, 150, 150, 3\), not float64 \(1, 112, 112, 3\)"):
+    with pytest.raises(ValueError, match=r"chips must be uint8 or float32 \(n, 150, 150, 3\), not float64 \(1, 112, 112, 3\)"):
         embedder.embed(np.zeros((1, 112, 112, 3)))
 
 
 def at(points: np.ndarray, frame: int = 0) -> Faces:
     landmarks = np.full((1, 5, 2), np.nan, np.float32)
-    landmarks[0, list(EYES_AND_MOUTH)] = points
+    landmarks[0, list(dlib().landmarks)] = points
     return Faces(np.array([frame]), np.zeros((1, 4), np.float32), landmarks, np.ones(1, np.float32))
 
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.errors import ModelError
 from pipeline.models.base import Device, Embedder
+from pipeline.models.recognisers.options import RecogniserOptions
 from pipeline.models.zoo import ModelCard
+from pipeline.names import unknown
 
-
-@dataclass(frozen=True)
-class RecogniserOptions:
-    """What may be asked of a recogniser."""
-
-    align: str = "native"
-    """"native": chips as the network was trained on. "deepface": as DeepFace cuts them."""
-    flip: bool = False
-    """Average each vector with that of the mirrored chip, for twice the time."""
-    rotate: bool = True
-    """align deepface: DeepFace's parameter `align`."""
-    normalization: str = "base"
-    """align deepface: DeepFace's parameter."""
+__all__ = ["RecogniserOptions", "create"]
 
 
 def create(card: ModelCard, device: Device, options: RecogniserOptions) -> Embedder:
-    """A recogniser, ready to run. Raises ModelError: weights are missing, or the device cannot be used."""
-    from pipeline.models.recognisers.dlib_resnet import DlibEmbedder
+    """A recogniser, ready to run.
 
-    if card.name != "Dlib" or options.align != "native":
-        raise ModelError(f"embedder {card.name!r} cannot run yet with align: {options.align}; choose Dlib, native")
-    return DlibEmbedder(device, options.flip)
+    Raises ModelError: an option is unknown, weights or the engine are missing, or the device cannot be used.
+    """
+    from pipeline.models import clients
+    from pipeline.models.crops import NORMALISATIONS
+    from pipeline.models.recognisers.recogniser import Recogniser
+
+    if options.normalization not in NORMALISATIONS:
+        raise ModelError(unknown("normalization", options.normalization, NORMALISATIONS))
+    clients.check(card, options.engine)
+    return Recogniser(card, device, options)

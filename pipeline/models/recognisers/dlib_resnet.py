@@ -1,4 +1,4 @@
-"""The embedder `Dlib`: the ResNet of dlib's face recognition, read from its own file format, run by ONNX Runtime.
+"""The network of `Dlib`: the ResNet of dlib's face recognition, read from its own file format, written as ONNX.
 
 Chips are cut by the eyes and the mouth corners. Euclidean distances on 509 labelled pairs of photographs (250 of one
 person, 259 of two), faces from the detector `mtcnn`; TAR: true accepts at 1% false accepts:
@@ -23,15 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.models import zoo
-from pipeline.models.align import DLIB_SIDE, dlib_template, similarity, warp_faces
-from pipeline.models.base import Chips, Device, Faces, Frames
+from pipeline.models.align import DLIB_SIDE
 from pipeline.models.onnx_graph import GraphWriter, Weights
-from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
-from pipeline.models.weights import cached_graph, weights_files
+from pipeline.models.weights import weights_files
 
 NAME = "Dlib"
 GRAPH_VERSION = 1
@@ -41,63 +38,10 @@ LEVELS = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1
 alevel4 to alevel0."""
 MEAN_RGB = (122.782, 117.001, 104.298)
 """dlib's input_rgb_image, which then divides by 256."""
-EYES_AND_MOUTH = (0, 1, 3, 4)
-"""Of the five landmarks of models/base.py."""
-BYTES_PER_CHIP = 4 * (DLIB_SIDE**2 * 3 + 2 * 72 * 72 * 32)
-"""The input and the two largest activations of one chip."""
 
 
 def weights_file() -> Path:
     return weights_files(zoo.card(NAME))[0]
-
-
-MOST_CHIPS = {"cpu": 32, "cuda": 512, "tensorrt": 512}
-
-
-class DlibEmbedder:
-    """Embedder of 150 px chips aligned by eyes and mouth. Thread-safe.
-
-    With `flip` a vector is the mean of those of the chip and of its mirror image.
-    """
-
-    dimension = DIMENSION
-
-    def __init__(self, device: Device, flip: bool = False) -> None:
-        self._device = device
-        self._flip = flip
-        path = weights_file()
-        graph = cached_graph("dlib_resnet", GRAPH_VERSION, [path], lambda: build_graph(path))
-        self._session = create_session(graph, device, MEMORY_SHARES["recogniser"])
-        self._most = max(1, min(MOST_CHIPS[device.kind], device.batch_memory_bytes // BYTES_PER_CHIP))
-
-    def chips(self, frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.uint8]:
-        """uint8 (n, 150, 150, 3); black where a face's landmarks are not known, and outside the frame."""
-        points = faces.landmarks[:, EYES_AND_MOUTH].astype(np.float64)
-        transforms = similarity(points, dlib_template())
-        return warp_faces(frames_rgb, faces, transforms, DLIB_SIDE)
-
-    def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
-        """float32 (n, 128); dlib calls two faces the same person below a Euclidean distance of 0.6."""
-        expected = (DLIB_SIDE, DLIB_SIDE, 3)
-        if chips.shape[1:] != expected or chips.dtype != np.uint8:
-            raise ValueError(f"chips must be uint8 (n, 150, 150, 3), not {chips.dtype} {chips.shape}")
-        chips_rgb = chips.astype(np.uint8, copy=False)
-        vectors = self._vectors(chips_rgb)
-        if self._flip:
-            vectors = (vectors + self._vectors(np.ascontiguousarray(chips_rgb[:, :, ::-1]))) * np.float32(0.5)
-        return vectors
-
-    def _vectors(self, chips_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        vectors = np.empty((len(chips_rgb), DIMENSION), np.float32)
-
-        def run(start: int, stop: int) -> npt.NDArray[np.float32]:
-            result: npt.NDArray[np.float32] = self._session.run(None, {"chips": chips_rgb[start:stop]})[0]
-            return result
-
-        batches = run_in_batches(self._device, NAME, chips_rgb.shape[1:], len(chips_rgb), self._most, run)
-        for start, stop, result in batches:
-            vectors[start:stop] = result
-        return vectors
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------

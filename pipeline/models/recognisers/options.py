@@ -1,0 +1,21 @@
+"""What may be asked of a recogniser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RecogniserOptions:
+    """What may be asked of a recogniser."""
+
+    align: str = "native"
+    """"native": chips as the network was trained on. "deepface": as DeepFace cuts them."""
+    flip: bool = False
+    """Average each vector with that of the mirrored chip, for twice the time."""
+    rotate: bool = True
+    """align deepface: DeepFace's parameter `align`."""
+    normalization: str = "base"
+    """align deepface: DeepFace's parameter; crops.NORMALISATIONS."""
+    engine: str = "onnx"
+    """"onnx", or "tensorflow" or "torch": DeepFace's own client on that library."""
