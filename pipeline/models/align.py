@@ -60,6 +60,26 @@ def similarity(points: Float64, target: Float64) -> Float64:
     return np.moveaxis(np.array(rows), 2, 0)
 
 
+def upright_box_transforms(faces: Faces, size: tuple[int, int]) -> Float64:
+    """Onto a chip of `size` (width, height): the box in its middle, as large as fits, at its own aspect ratio, and
+    turned until the eyes are level (not turned where they are not known). For networks without a template.
+
+    float64 (n, 2, 3), frame to chip; not finite where a box has no area. What lies beside the box in the frame shows on
+    the chip, up to its edge.
+    """
+    box = faces.box.astype(np.float64)
+    right, left = faces.landmarks[:, 0].astype(np.float64), faces.landmarks[:, 1].astype(np.float64)
+    lean = np.nan_to_num(np.arctan2(left[:, 1] - right[:, 1], left[:, 0] - right[:, 0]), nan=0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.minimum(size[0] / box[:, 2], size[1] / box[:, 3])
+        factor = scale * np.exp(-1j * lean)
+        # A box reaches from edge to edge, and points lie on the centres of pixels.
+        middle = (box[:, 0] + box[:, 2] / 2 - 0.5) + 1j * (box[:, 1] + box[:, 3] / 2 - 0.5)
+        shift = ((size[0] - 1) / 2 + 1j * (size[1] - 1) / 2) - factor * middle
+    rows = [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
 def warp_faces(frames_rgb: Frames, faces: Faces, transforms: Float64, side: int) -> npt.NDArray[np.uint8]:
     """uint8 (n, side, side, 3): each face under its transform (float64 (n, 2, 3), frame to chip)."""
     chips = np.zeros((len(faces.frame), side, side, 3), np.uint8)
