@@ -1,4 +1,5 @@
-"""Models by their DeepFace names: detectors find faces in frames, embedders turn chips of faces into vectors.
+"""Models by their DeepFace names: detectors find faces in frames, embedders turn chips of faces into vectors,
+attributes read off chips what a face looks like.
 
 Nothing heavy is imported, and no weights are read, before a model is created.
 """
@@ -9,18 +10,21 @@ from typing import Any
 
 from pipeline.errors import ModelError
 from pipeline.models import zoo
-from pipeline.models.base import Detector, Device, Embedder, Faces, Frames, ModelInfo
+from pipeline.models.base import Attribute, Detector, Device, Embedder, Faces, Frames, ModelInfo
 from pipeline.names import unknown
 
 __all__ = [
+    "Attribute",
     "Detector",
     "Device",
     "Embedder",
     "Faces",
     "Frames",
     "ModelInfo",
+    "create_attribute",
     "create_detector",
     "create_embedder",
+    "create_spoofing",
     "describe",
     "embedding_dimension",
 ]
@@ -51,6 +55,28 @@ def create_embedder(name: str, device: Device, **options: Any) -> Embedder:
     chosen = recognisers.RecogniserOptions(**options)
     _check_alignment(chosen.align)
     return recognisers.create(zoo.card(name, "recogniser"), device, chosen)
+
+
+def create_attribute(name: str, device: Device, **options: Any) -> Attribute:
+    """An attribute, ready to run. `options`: the fields of attributes.AttributeOptions.
+
+    Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
+    """
+    from pipeline.models import attributes
+
+    chosen = attributes.AttributeOptions(**options)
+    _check_alignment(chosen.align)
+    return attributes.create(zoo.card(name, "attribute"), device, chosen)
+
+
+def create_spoofing(name: str, device: Device) -> Attribute:
+    """A model that tells live faces from pictures of faces, ready to run.
+
+    Raises ModelError: the name is unknown, weights are missing, or the device cannot be used.
+    """
+    from pipeline.models import attributes
+
+    return attributes.create_spoofing(zoo.card(name, "spoofing"), device)
 
 
 def embedding_dimension(name: str) -> int:

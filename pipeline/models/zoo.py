@@ -99,6 +99,8 @@ _CASCADES = "https://github.com/opencv/opencv/raw/4.9.0/data/haarcascades/"
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 GENDERS = ("Woman", "Man")
 RACES = ("asian", "indian", "black", "white", "middle eastern", "latino hispanic")
+LIVENESS = ("2D spoof", "real", "3D spoof")
+"""Classes of Fasnet: github.com/minivision-ai/Silent-Face-Anti-Spoofing, issues 46 and 55."""
 
 HAAR_CASCADES = tuple(
     WeightsFile(name, (_CASCADES + name,), Packaged("cv2", f"data/{name}", '"opencv-contrib-python-headless<5"'))
@@ -295,6 +297,7 @@ SPOOFING = (
             ),
         ),
         input_size=(80, 80),
+        classes=LIVENESS,
     ),
 )
 

@@ -1,1 +1,32 @@
 """Attributes of a face (age, gender, emotion, race) and whether it is a live one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.models.base import Attribute, Device
+from pipeline.models.zoo import ModelCard
+
+
+@dataclass(frozen=True)
+class AttributeOptions:
+    """What may be asked of an attribute."""
+
+    align: str = "native"
+    """"native": the box, upright, with the frame around it. "deepface": as DeepFace cuts faces."""
+    rotate: bool = True
+    """align deepface: DeepFace's parameter `align`."""
+
+
+def create(card: ModelCard, device: Device, options: AttributeOptions) -> Attribute:
+    """An attribute, ready to run. Raises ModelError: weights are missing, or the device cannot be used."""
+    from pipeline.models.attributes.demography import Demography
+
+    return Demography(card, device, options.align, options.rotate)
+
+
+def create_spoofing(card: ModelCard, device: Device) -> Attribute:
+    """A network that tells live faces from pictures, ready to run. Raises ModelError as `create`."""
+    from pipeline.models.attributes.fasnet import Fasnet
+
+    return Fasnet(device)

@@ -1,0 +1,109 @@
+"""`Age`, `Gender`, `Emotion`, `Race`: DeepFace's networks on ONNX Runtime, many faces at a time.
+
+All four look at the same chips of 224 pixels. With `align: deepface` these are DeepFace's own: what a turn leaves empty
+is black, and so are the bars beside a narrow face. With `align: native` the frame goes on there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError
+from pipeline.models.align import onto_box, warp_faces
+from pipeline.models.base import Chips, Device, Faces, Frames
+from pipeline.models.crops import deepface_chips
+from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
+from pipeline.models.weights import weights_files
+from pipeline.models.zoo import ModelCard
+
+Float32 = npt.NDArray[np.float32]
+
+SIDE = 224
+"""Of the chips; `Emotion` makes its own, smaller ones of them."""
+AGES = 101
+"""Outputs of `Age`: the years from 0 to 100."""
+BYTES_PER_CHIP = 4 * (SIDE**2 * 3 + 2 * SIDE**2 * 64)
+"""The input and the two largest activations of one chip in VGG-16, which three of the four are."""
+MOST_CHIPS = {"cpu": 16, "cuda": 128, "tensorrt": 128}
+
+
+class Demography:
+    """One attribute. Thread-safe."""
+
+    def __init__(self, card: ModelCard, device: Device, align: str = "native", rotate: bool = True) -> None:
+        self._card = card
+        self._device = device
+        self._native = align == "native"
+        self._rotate = rotate
+        path = weights_files(card)[0]
+        self._session = create_session(path.read_bytes(), device, MEMORY_SHARES["attribute"])
+        self._outputs = len(card.classes) or AGES
+        found = self._session.get_outputs()[0].shape[-1]
+        if isinstance(found, int) and found != self._outputs:
+            raise ModelError(f"{path} gives {found} values for a face, where {card.name} has {self._outputs}")
+        self._most = self._most_chips()
+
+    def _most_chips(self) -> int:
+        """Chips of one batch; what the graph says where its batch is fixed."""
+        fixed = self._session.get_inputs()[0].shape[0]
+        if isinstance(fixed, int):
+            return fixed
+        return max(1, min(MOST_CHIPS[self._device.kind], self._device.batch_memory_bytes // BYTES_PER_CHIP))
+
+    def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
+        """What all four attributes take, black where nothing of a face is in the frame: uint8 (n, 224, 224, 3) RGB, or
+        float32 (n, 224, 224, 3) BGR from 0 to 1 with `align: deepface`."""
+        if self._native:
+            return warp_faces(frames_rgb, faces, onto_box(faces, (SIDE, SIDE)), SIDE)
+        return deepface_chips(frames_rgb, faces, (SIDE, SIDE), self._rotate)
+
+    def predict(self, chips: Chips) -> Float32:
+        """Age: float32 (n,), years. The others: float32 (n, classes), probabilities that add up to 1, in the order of
+        the card's classes. NaN where a chip is black all over, as no face is."""
+        if chips.shape[1:] != (SIDE, SIDE, 3) or chips.dtype not in (np.uint8, np.float32):
+            raise ValueError(f"chips must be uint8 or float32 (n, 224, 224, 3), not {chips.dtype} {chips.shape}")
+        values = np.empty((len(chips), self._outputs), np.float32)
+
+        def run(start: int, stop: int) -> Float32:
+            return self._run(_network_input(chips[start:stop], self._card.name))
+
+        for start, stop, result in run_in_batches(
+            self._device, self._card.name, chips.shape[1:], len(chips), self._most, run
+        ):
+            values[start:stop] = result
+        values[~chips.any(axis=(1, 2, 3))] = np.nan
+        return _meaning(values, self._card.name)
+
+    def _run(self, inputs: Float32) -> Float32:
+        result: Any = self._session.run(None, {self._session.get_inputs()[0].name: inputs})[0]
+        return np.asarray(result, np.float32)
+
+
+def _network_input(chips: Chips, name: str) -> Float32:
+    """float32 BGR from 0 to 1, (n, 224, 224, 3), or (n, 48, 48, 1) grey for Emotion."""
+    if chips.dtype == np.uint8:
+        chips = chips[..., ::-1].astype(np.float32) / np.float32(255)
+    if name != "Emotion":
+        return np.ascontiguousarray(chips, np.float32)
+    return _grey(np.ascontiguousarray(chips, np.float32))
+
+
+def _grey(chips_bgr: Float32) -> Float32:
+    """As DeepFace's EmotionClient makes them."""
+    import cv2
+
+    small = [cv2.resize(cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY), (48, 48)) for chip in chips_bgr]
+    return np.asarray(small, np.float32)[..., None]
+
+
+def _meaning(values: Float32, name: str) -> Float32:
+    """What DeepFace.analyze reports of a network's values, but for its percents and its cut to whole years."""
+    if name == "Age":
+        years: Float32 = (values.astype(np.float64) @ np.arange(AGES)).astype(np.float32)
+        return years
+    if name == "Gender":
+        return values  # the network's softmax as it is
+    return np.asarray(values / values.sum(axis=1, keepdims=True), np.float32)

@@ -1,0 +1,120 @@
+"""Tensors of a PyTorch checkpoint, read without PyTorch.
+
+Of the two formats that torch.save has had, this reads the older one (until PyTorch 1.5): five pickles (a magic number,
+a protocol, facts about the machine, the object, the keys of the storages), then each storage: its number of elements
+as little-endian int64, and the raw elements.
+
+A pickle may call whatever it names, and these files come from elsewhere: here nothing can be named but what a
+dictionary of tensors is made of.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+"""Both: torch/serialization.py."""
+STORAGES = {
+    "HalfStorage": "<f2",
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "IntStorage": "<i4",
+    "LongStorage": "<i8",
+}
+"""Classes of `torch` that hold elements, and the dtype of these."""
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a tensor lies: `prod(shape)` elements of a storage, in C order."""
+
+    storage: str
+    offset: int
+    shape: tuple[int, ...]
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The tensors of a saved state_dict by name, in its order, with their own dtypes.
+
+    Raises ModelError where the file is not such a checkpoint, is damaged, or names anything else to be loaded.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read(file)
+    except Exception as error:  # the pickle module promises no particular class for damaged or hostile bytes
+        why = f"{error}" if isinstance(error, pickle.UnpicklingError) else f"{type(error).__name__}: {error}"
+        raise ModelError(
+            f"{path} is not a checkpoint of tensors, or is damaged ({why}); delete it and fetch it again"
+        ) from error
+
+
+def _read(file: BinaryIO) -> Tensors:
+    magic, protocol, _machine = (_Unpickler(file).load() for _ in range(3))
+    if magic != MAGIC_NUMBER or protocol != PROTOCOL:
+        raise pickle.UnpicklingError(f"it starts with {magic!r}, {protocol!r}")
+    unpickler = _Unpickler(file)
+    tensors = unpickler.load()
+    storages = {key: _elements(file, unpickler.dtypes[key]) for key in _Unpickler(file).load()}
+    return {name: _view(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
+
+
+def _elements(file: BinaryIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The next storage. Allocates no more than the file holds, whatever size it claims."""
+    count = int.from_bytes(file.read(8), "little")
+    if count * dtype.itemsize > os.fstat(file.fileno()).st_size - file.tell():
+        raise pickle.UnpicklingError(f"a storage of {count} elements ends early")
+    return np.frombuffer(file.read(count * dtype.itemsize), dtype)
+
+
+def _view(elements: npt.NDArray[Any], tensor: _Tensor) -> npt.NDArray[Any]:
+    size = prod(tensor.shape)
+    if not 0 <= tensor.offset <= tensor.offset + size <= len(elements):
+        raise pickle.UnpicklingError(f"a tensor {tensor.shape} from element {tensor.offset} of {len(elements)}")
+    return elements[tensor.offset : tensor.offset + size].reshape(tensor.shape)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows dictionaries, tensors and storages; calls nothing else."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.dtypes: dict[str, np.dtype[Any]] = {}
+        """Of each storage that was named."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which has no place in a dictionary of tensors")
+
+    def persistent_load(self, reference: Any) -> str:
+        kind, dtype, key, _device, _count, view = reference
+        if kind != "storage" or view is not None:
+            raise pickle.UnpicklingError(f"a reference to {reference!r}")
+        self.dtypes[key] = np.dtype(dtype)
+        return str(key)
+
+
+def _rebuild_tensor(storage: str, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
+    """torch._utils._rebuild_tensor_v2, whose further arguments are of no concern here."""
+    expected = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    if any(step != wanted for size, step, wanted in zip(shape, stride, expected, strict=True) if size > 1):
+        raise pickle.UnpicklingError(f"a tensor {shape} with strides {stride}")
+    return _Tensor(storage, offset, shape)

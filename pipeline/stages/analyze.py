@@ -1,0 +1,107 @@
+"""Read age, gender, emotion and race off faces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from pipeline.models import zoo
+from pipeline.models.base import Device, Faces, ModelInfo
+from pipeline.stages.base import Array, Chunk, Stage, StageOptions
+
+if TYPE_CHECKING:
+    from pipeline.models.base import Attribute
+
+Name = Literal["age", "gender", "emotion", "race"]
+
+MOST_FACES = 128
+"""Faces whose chips are alive at once: 77 MB of float32, however crowded a chunk is."""
+
+
+class AnalyzeOptions(StageOptions):
+    """Options of `analyze`."""
+
+    attributes: tuple[Name, ...] = Field(
+        ("age", "gender", "emotion", "race"), min_length=1, description="which to read off; each has weights of its own"
+    )
+    align: Literal["native", "deepface"] = Field(
+        "native", description="native: the upright box with what is around it; deepface: as DeepFace cuts faces"
+    )
+    rotate: bool = Field(True, description="align deepface: turn faces until the eyes are level")
+
+    @field_validator("attributes")
+    @classmethod
+    def _each_once(cls, names: tuple[Name, ...]) -> tuple[Name, ...]:
+        """In the order of DESIGN's table, so that the order in which they are named changes no result."""
+        return tuple(name for name in ("age", "gender", "emotion", "race") if name in names)
+
+
+class Analyze(Stage):
+    """One number or one set of probabilities per face and attribute."""
+
+    needs = ("frames_rgb", "n_faces", "box", "landmarks")
+    slot = "gpu"
+    version = 1
+    Options = AnalyzeOptions
+
+    def __init__(self, options: StageOptions) -> None:
+        super().__init__(options)
+        self.outputs = tuple(_array(name) for name in self.options.attributes)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        from pipeline.models import describe
+
+        return tuple(describe(name.title()) for name in self.options.attributes)
+
+    def load(self, device: Device) -> None:
+        from pipeline.models import create_attribute
+
+        self.attributes: dict[str, Attribute] = {
+            name: create_attribute(name.title(), device, align=self.options.align, rotate=self.options.rotate)
+            for name in self.options.attributes
+        }
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        faces = Faces(
+            frame=chunk.face_frame,
+            box=chunk["box"],
+            landmarks=chunk["landmarks"],
+            confidence=np.ones(len(chunk.face_frame), np.float32),
+        )
+        results = {array.name: np.empty((len(faces.frame), *array.shape), np.float32) for array in self.outputs}
+        for start in range(0, len(faces.frame), MOST_FACES):
+            part = slice(start, start + MOST_FACES)
+            for name, values in self._read(chunk.frames_rgb, _some(faces, part)).items():
+                results[name][part] = values
+        return results
+
+    def _read(self, frames_rgb: np.ndarray, faces: Faces) -> dict[str, np.ndarray]:
+        """All attributes of some faces, from one set of chips."""
+        chips = next(iter(self.attributes.values())).chips(frames_rgb, faces)
+        return {name: attribute.predict(chips) for name, attribute in self.attributes.items()}
+
+
+def _some(faces: Faces, part: slice) -> Faces:
+    return Faces(faces.frame[part], faces.box[part], faces.landmarks[part], faces.confidence[part])
+
+
+def _array(name: str) -> Array:
+    model = name.title()
+    if name == "age":
+        about: dict[str, Any] = {
+            "model": model,
+            "units": "year",
+            "description": "apparent age; NaN where nothing of a face is in the frame",
+        }
+        return Array(name, ("face",), "float32", (), about)
+    classes = zoo.card(model).classes
+    about = {
+        "model": model,
+        "units": "1",
+        "class_names": list(classes),
+        "description": "probability of each class, adding up to 1; NaN where nothing of a face is in the frame",
+    }
+    # Dimensions of one name have one size in a store, so each attribute has a name of its own for its classes.
+    return Array(name, ("face", f"{name}_class"), "float32", (len(classes),), about)
