@@ -5,6 +5,9 @@ Nothing heavy is imported, and no weights are read, before a model is created.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from pipeline.errors import ModelError
@@ -23,6 +26,7 @@ __all__ = [
     "create_embedder",
     "describe",
     "embedding_dimension",
+    "names_asked_for",
 ]
 
 ALIGNMENTS = ("native", "deepface")
@@ -57,6 +61,20 @@ def embedding_dimension(name: str) -> int:
     return zoo.card(name, "recogniser").dimension
 
 
+_asked_for: ContextVar[list[str] | None] = ContextVar("asked_for", default=None)
+
+
+@contextlib.contextmanager
+def names_asked_for() -> Iterator[list[str]]:
+    """Names of the models that are described within, in order. Their weights need not be there: no hash is made."""
+    names: list[str] = []
+    token = _asked_for.set(names)
+    try:
+        yield names
+    finally:
+        _asked_for.reset(token)
+
+
 def describe(name: str) -> ModelInfo:
     """Facts of a model: reads its weights once for their hash, makes no session.
 
@@ -66,6 +84,10 @@ def describe(name: str) -> ModelInfo:
     from pipeline.models.weights import sha256, weights_files
 
     card = zoo.card(name)
+    asked_for = _asked_for.get()
+    if asked_for is not None:
+        asked_for.append(name)
+        return ModelInfo(name, "", card.licence, "")
     return ModelInfo(name, sha256(weights_files(card)), card.licence, engine_version(card.engine))
 
 

@@ -92,7 +92,7 @@ def _yolo(name: str, url: str) -> ModelCard:
     return ModelCard(
         name,
         "detector",
-        "AGPL-3.0 (ultralytics)",
+        "AGPL-3.0",
         (WeightsFile(f"{name}-face.pt", (url,)),),
         engine="ultralytics",
         requires=("ultralytics",),
