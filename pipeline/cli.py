@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pipeline
-from pipeline.errors import ReelgraphError
+from pipeline.errors import ReelgraphError, UsageError
 
 EXIT_INTERRUPTED = 130
 _SMALLEST_MEMORY = 256_000_000
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     workflows.add_argument(
         "workflow", metavar="WORKFLOW", nargs="?", help="a YAML file; without it, list the stages there are"
     )
+    _add_models(commands)
     doctor = _command(commands, "doctor", "say what this machine offers, and what to do about what is missing", _doctor)
     doctor.add_argument("--out", default="runs", metavar="DIR", help="where output would be written (default: runs)")
     demo = _command(commands, "demo", "make a short clip of two known faces, with its truth beside it", _demo)
@@ -173,6 +174,28 @@ def _add_plan(commands: Any) -> None:
     _add_work(parser)
 
 
+def _add_models(commands: Any) -> None:
+    parser = _command(commands, "models", "list the models there are, download their weights, check them", _models)
+    parser.description = (
+        "List every model with its licence, size and whether its weights are here; `fetch` downloads weights to where "
+        "DeepFace looks for them, `verify` checks those that are here."
+    )
+    parser.usage = (
+        "reelgraph models [NAME|KIND ...] [--json]\n"
+        "       reelgraph models fetch (--all | NAME|KIND|WORKFLOW.yaml ...) [--force] [--json]\n"
+        "       reelgraph models verify [NAME|KIND|WORKFLOW.yaml ...] [--json]"
+    )
+    parser.add_argument(
+        "words",
+        metavar="NAME",
+        nargs="*",
+        help="models, kinds of them (detectors, recognisers, attributes, spoofing), or workflow files; "
+        "`fetch` or `verify` before them says what to do",
+    )
+    parser.add_argument("--all", action="store_true", help="fetch: every model")
+    parser.add_argument("--force", action="store_true", help="fetch: download again what is here")
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
@@ -275,6 +298,47 @@ def _workflows(options: argparse.Namespace) -> int:
     described = describe(options.workflow) if options.workflow else describe_stages()
     _print(options, described, lines(described))
     return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    action = options.words[0] if options.words and options.words[0] in ("fetch", "verify") else "list"
+    if action != "fetch" and (options.all or options.force):
+        raise UsageError("--all and --force are for `reelgraph models fetch`")
+    words = options.words if action == "list" else options.words[1:]
+    return {"list": _models_list, "fetch": _models_fetch, "verify": _models_verify}[action](options, words)
+
+
+def _models_list(options: argparse.Namespace, words: list[str]) -> int:
+    from pipeline.models.zoo import CARDS
+    from pipeline.views import models as view
+
+    described = view.describe(view.select(words))
+    if options.json:
+        _print(options, described, [])
+    else:
+        view.show(described, in_full=bool(words) and all(word in CARDS for word in words))
+    return 0
+
+
+def _models_fetch(options: argparse.Namespace, words: list[str]) -> int:
+    from pipeline.views import models as view
+
+    if bool(words) == options.all:
+        raise UsageError("name the models to fetch, or a workflow file, or --all; `reelgraph models` lists them")
+    fetched, exit_code = view.fetch(view.select(words), force=options.force)
+    _print(options, fetched, view.fetched_lines(fetched))
+    for result in fetched["models"]:
+        if result["error"]:
+            print(f"reelgraph: {result['error']}", file=sys.stderr)
+    return exit_code
+
+
+def _models_verify(options: argparse.Namespace, words: list[str]) -> int:
+    from pipeline.views import models as view
+
+    verified, exit_code = view.verify(view.select(words), named=bool(words))
+    _print(options, verified, view.verified_lines(verified))
+    return exit_code
 
 
 def _doctor(options: argparse.Namespace) -> int:

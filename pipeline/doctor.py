@@ -150,7 +150,17 @@ def _models() -> Iterator[Finding]:
             yield Finding(f"weights {name}", False, "missing", str(err))
         else:
             yield Finding(f"weights {name}", True, f"{info.licence}, sha256 {info.weights_sha256[:12]}")
+    yield _zoo()
     yield _writable("model cache", cache_folder(), "set REELGRAPH_CACHE to a folder that can be written")
+
+
+def _zoo() -> Finding:
+    from pipeline.models.zoo import CARDS
+    from pipeline.views.models import is_present
+
+    present = sum(is_present(card) for card in CARDS.values())
+    found = f"weights of {present} of {len(CARDS)} models are here"
+    return Finding("zoo", True, f"{found}; `reelgraph models` lists them", needed=False)
 
 
 def _output(out: Path) -> Iterator[Finding]:

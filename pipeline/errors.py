@@ -7,6 +7,10 @@ class ReelgraphError(Exception):
     exit_code = 2
 
 
+class UsageError(ReelgraphError):
+    """A command was given what it cannot make sense of."""
+
+
 class WorkflowError(ReelgraphError):
     """The workflow file or one of its options is wrong."""
 

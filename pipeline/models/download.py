@@ -1,0 +1,444 @@
+"""Fetch weights: one download among any number of processes, resumed after a cut, checked, and put in place at once.
+
+A file is written to `NAME.partial` beside its place and renamed when it is whole and right. Who downloads holds a lock
+file (as stores do: no flock, so that shared folders work); the others wait for it. What is known of a partial file (its
+address, ETag and published hash) and of a finished one (its hash and size) lies beside it in a small JSON file.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import errno
+import json
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from pipeline.errors import ModelError, StoreLockedError
+from pipeline.models.weights import Located, locate, sha256
+from pipeline.models.zoo import ModelCard, WeightsFile
+from pipeline.store.lock import STALE_SECONDS, StoreLock
+from pipeline.store.nodes import PARTIAL, atomic_write, to_json
+
+if TYPE_CHECKING:
+    import requests
+
+RECORD = ".sha256.json"
+"""Ending of the file that remembers what was downloaded."""
+TIMEOUT_SECONDS = (10.0, 60.0)
+"""To connect, and between two pieces of data."""
+PIECE_BYTES = 1 << 20
+TRIES = 4
+"""Per address, counted anew whenever data came."""
+PAUSE_SECONDS = 1.0
+"""Before the second try; doubled each time."""
+WAIT_SECONDS = 0.3
+"""Between two looks at a file that another process downloads."""
+
+
+class Reporter(Protocol):
+    """Who shows what happens. Sizes in bytes; `total` is 0 where the server does not say."""
+
+    def started(self, name: str, url: str, done: int, total: int) -> None: ...
+    def advanced(self, name: str, n_bytes: int) -> None: ...
+    def finished(self, name: str, path: Path, size: int) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class DiskError(ModelError):
+    """Nothing can be written where weights go: the disk is full, or the folder read-only."""
+
+
+class _UnavailableError(Exception):
+    """This address does not give the file; another may."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a file, or of the part of it that is there."""
+
+    url: str = ""
+    sha256: str = ""
+    """Of the whole file as it lies on disk."""
+    size_bytes: int = 0
+    validator: str = ""
+    """Strong ETag or date of last change, for If-Range."""
+    published: bool = False
+    """Whether the hash is the publisher's; otherwise it is what came."""
+
+
+def fetch(card: ModelCard, reporter: Reporter, *, force: bool = False) -> list[Path]:
+    """Have every file of a model's weights; those that are there and undamaged are left alone unless `force`.
+
+    Safe with any number of processes, here and on other hosts that share the folder. Returns the files' paths.
+
+    Raises:
+        DiskError: the folder cannot be written.
+        ModelError: no address gave the file, or only a package carries it; one line that says what to do.
+    """
+    return [_have(card, found, reporter, force) for found in locate(card)]
+
+
+def _have(card: ModelCard, found: Located, reporter: Reporter, force: bool) -> Path:
+    if found.package and found.present:
+        return found.path
+    if not found.file.urls:
+        raise ModelError(f"weights {found.file.name} of {card.name} come with a package; run: {found.remedy}")
+    if not force and is_whole(found):
+        return found.path
+    if found.present:
+        why = "downloaded again" if force else "damaged, downloaded again"
+        reporter.note(f"{found.file.name}: {why}")
+    try:
+        with disk_errors(found.path):
+            found.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock_or_other(found, reporter, force)
+        if lock is None:
+            return found.path
+        try:
+            if force or not is_whole(found):  # another may have been quicker
+                _download_any(card, found, lock, reporter)
+        finally:
+            lock.release()
+    except StoreLockedError as err:
+        raise ModelError(f"cannot fetch {found.file.name}: {err}") from err
+    return found.path
+
+
+def is_whole(found: Located) -> bool:
+    """Whether a file is there and, as far as anyone knows, undamaged."""
+    return found.path.is_file() and not damage(found)
+
+
+def damage(found: Located) -> str:
+    """What is wrong with a file that is there; empty where nothing is known to be. Reads it once per process."""
+    known = read_record(found.path)
+    expected_size = found.file.size_bytes or known.size_bytes
+    size = found.path.stat().st_size
+    if expected_size and size != expected_size:
+        return f"{size} bytes, not {expected_size}"
+    expected = found.file.sha256 or known.sha256
+    if expected and sha256([found.path]) != expected:
+        return f"sha256 {sha256([found.path])[:12]}, not {expected[:12]}"
+    return ""
+
+
+def _lock_or_other(found: Located, reporter: Reporter, force: bool) -> StoreLock | None:
+    """The lock on a file, or None once another process has put it there. Raises OSError."""
+    told = False
+    while True:
+        try:
+            return StoreLock.acquire(found.path.parent, name=f".{found.path.name}.lock")
+        except StoreLockedError as err:
+            if not told:
+                reporter.note(f"{found.file.name}: waiting for another process that downloads it ({_holder(err)})")
+                told = True
+        time.sleep(WAIT_SECONDS * random.uniform(0.5, 1.5))
+        if not force and is_whole(found):
+            return None
+
+
+def _holder(err: StoreLockedError) -> str:
+    who = re.search(r"pid \S+ on host \S+", str(err))
+    return who[0] if who else f"a lock without a heartbeat is free after {STALE_SECONDS:.0f} s"
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the disk into a DiskError of one line."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno is None:
+            raise  # not the disk's: errors of `requests` are OSErrors too
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "free some space and run it again: what was downloaded is kept"
+        else:
+            advice = "choose another folder with DEEPFACE_HOME=DIR"
+        raise DiskError(f"cannot write {err.filename or path}: {err.strerror or err}; {advice}") from err
+
+
+def _download_any(card: ModelCard, found: Located, lock: StoreLock, reporter: Reporter) -> None:
+    """Try each address in turn. Raises ModelError with the reason of each where none gives the file."""
+    failures = []
+    for url in found.file.urls:
+        try:
+            _download(found, url, lock, reporter)
+            return
+        except _UnavailableError as err:
+            failures.append(f"{url} ({err})")
+            if url != found.file.urls[-1]:
+                reporter.note(f"{found.file.name}: {err}; trying the next address")
+    raise ModelError(
+        f"cannot fetch {found.file.name} of {card.name} from {' or '.join(failures)}; without internet here, download "
+        f"it elsewhere and put it{' unpacked' if found.file.compression else ''} at {found.path}"
+    )
+
+
+def _download(found: Located, url: str, lock: StoreLock, reporter: Reporter) -> None:
+    """One address: get the file, check it, put it in place. Raises _UnavailableError, DiskError, StoreLockedError."""
+    packed = _beside(found.path, f".{found.file.compression}{PARTIAL}" if found.file.compression else PARTIAL)
+    getter = _from_drive if _is_drive(url) else _from_server
+    record = getter(found.file, url, packed, lock, reporter)
+    partial = packed
+    with disk_errors(packed):
+        if found.file.compression:
+            partial = _beside(found.path, f".unpacked{PARTIAL}")
+            _unpack(packed, partial)
+        try:
+            whole = _checked(found.file, partial, record)
+        except _UnavailableError:
+            _forget(packed, partial)
+            raise
+        lock.check()
+        write_record(found.path, whole)
+        os.replace(partial, found.path)
+        _forget(packed, partial)
+    reporter.finished(found.file.name, found.path, whole.size_bytes)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _forget(*partials: Path) -> None:
+    for partial in partials:
+        partial.unlink(missing_ok=True)
+        _beside(partial, RECORD).unlink(missing_ok=True)
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    try:
+        with bz2.open(packed) as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink, PIECE_BYTES)
+    except (EOFError, ValueError) as err:
+        _forget(packed, target)
+        raise _UnavailableError(f"it is not a whole bz2 file: {err}") from err
+    except OSError as err:
+        if err.errno is not None:  # the disk's; that of bz2, "Invalid data stream", has none
+            raise
+        _forget(packed, target)
+        raise _UnavailableError(f"it is not a bz2 file: {err}") from err
+
+
+def _checked(file: WeightsFile, partial: Path, record: Record) -> Record:
+    """What is to be remembered of a finished file. Raises _UnavailableError where it is not the one that was meant."""
+    size = partial.stat().st_size
+    if file.size_bytes and size != file.size_bytes:
+        raise _UnavailableError(f"it has {size} bytes, not {file.size_bytes}")
+    published = file.sha256 or ("" if file.compression else record.sha256)
+    actual = sha256([partial])
+    if published and actual != published:
+        raise _UnavailableError(f"its sha256 is {actual}, not {published}")
+    if not published:
+        _refuse_pages(partial)
+    return Record(record.url, actual, size, record.validator, bool(published))
+
+
+def _refuse_pages(partial: Path) -> None:
+    """Servers that have not the file may give a page or a Git LFS pointer instead, with status 200."""
+    with partial.open("rb") as opened:
+        head = opened.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        raise _UnavailableError("it gave a web page instead of the file")
+    if head.startswith(b"version https://git-lfs"):
+        raise _UnavailableError("it gave a Git LFS pointer instead of the file")
+
+
+def read_record(path: Path) -> Record:
+    """What is remembered of a file; an empty record where nothing is."""
+    try:
+        content = json.loads(_beside(path, RECORD).read_bytes())
+        return Record(**{key: content[key] for key in Record.__dataclass_fields__ if key in content})
+    except (OSError, ValueError, TypeError):
+        return Record()
+
+
+def write_record(path: Path, record: Record) -> None:
+    atomic_write(_beside(path, RECORD), to_json(asdict(record)))
+
+
+def _is_drive(url: str) -> bool:
+    return urlsplit(url).hostname in ("drive.google.com", "docs.google.com")
+
+
+def _from_drive(file: WeightsFile, url: str, partial: Path, lock: StoreLock, reporter: Reporter) -> Record:
+    """By way of gdown, which knows Google's pages of confirmation. Raises _UnavailableError, DiskError."""
+    import gdown
+    import gdown.exceptions
+    import requests
+
+    reporter.started(file.name, url, 0, file.size_bytes)
+    shown = 0
+
+    def advance(done: int, _total: int | None) -> None:
+        nonlocal shown
+        reporter.advanced(file.name, done - shown)
+        shown = done
+
+    try:
+        gdown.download(
+            url,
+            str(partial),
+            quiet=True,
+            use_cookies=False,
+            progress=advance,
+            timeout=TIMEOUT_SECONDS,
+            retries=TRIES - 1,
+        )
+    except (requests.RequestException, gdown.exceptions.DownloadError) as err:
+        raise _UnavailableError(_reason(err)) from err
+    except OSError as err:
+        with disk_errors(partial):
+            raise err
+    lock.check()
+    return Record(url)
+
+
+def _from_server(file: WeightsFile, url: str, partial: Path, lock: StoreLock, reporter: Reporter) -> Record:
+    """Get the file, beginning where an earlier attempt was cut.
+
+    Raises _UnavailableError, DiskError, and StoreLockedError where another process took the lock over.
+    """
+    import requests
+
+    tries_left, pause = TRIES, PAUSE_SECONDS
+    with requests.Session() as session:
+        while True:
+            before = _size(partial)
+            try:
+                return _get(session, file, url, partial, lock, reporter)
+            except (requests.RequestException, _CutError) as err:
+                if _size(partial) > before:
+                    tries_left, pause = TRIES, PAUSE_SECONDS
+                tries_left -= 1
+                if not tries_left or not _worth_another_try(err):
+                    raise _UnavailableError(_reason(err)) from err
+                reporter.note(f"{file.name}: {_reason(err)}; trying again in {pause:.0f} s")
+                time.sleep(pause)
+                pause *= 2
+
+
+class _CutError(Exception):
+    """The connection ended before the file did."""
+
+
+def _worth_another_try(err: Exception) -> bool:
+    """Not where the server answered that it has no such file, nor where no server can be reached."""
+    import requests
+
+    if isinstance(err, (requests.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError)):
+        return False
+    response = getattr(err, "response", None)
+    if response is not None:
+        return bool(response.status_code >= 500 or response.status_code in (408, 416, 429))
+    return isinstance(err, _CutError) or "NameResolution" not in repr(err)
+
+
+def _reason(err: Exception) -> str:
+    """One short clause for what `requests` says at length."""
+    import requests
+
+    response = getattr(err, "response", None)
+    if response is not None:
+        return f"the server answered {response.status_code} {response.reason}"
+    if "NameResolution" in repr(err):
+        return "its host name cannot be resolved: no internet here?"
+    if isinstance(err, requests.Timeout):
+        return "it did not answer in time"
+    if isinstance(err, requests.exceptions.SSLError):
+        return "its certificate is not trusted here"
+    if isinstance(err, requests.exceptions.ProxyError):
+        return "the proxy refused"
+    if isinstance(err, (requests.exceptions.ChunkedEncodingError, _CutError)):
+        return "the connection was cut"
+    if isinstance(err, requests.ConnectionError):
+        return "no connection"
+    return " ".join(str(err).split())[:200]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _get(
+    session: requests.Session, file: WeightsFile, url: str, partial: Path, lock: StoreLock, reporter: Reporter
+) -> Record:
+    """One request; appends to the partial file where the server agrees that it is a part of the same file."""
+    known = read_record(partial)
+    begin = _size(partial) if known.url == url and known.validator else 0
+    headers = {"Accept-Encoding": "identity", "User-Agent": "reelgraph"}  # ranges count the bytes of the file itself
+    if begin:
+        headers |= {"Range": f"bytes={begin}-", "If-Range": known.validator}
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        if response.status_code == 416:
+            _forget(partial)  # longer than the file is now
+        response.raise_for_status()
+        begin, total = _range(response, begin)
+        record = Record(url, _published_hash(response), total, _validator(response))
+        if begin and known.sha256:
+            record = known
+        reporter.started(file.name, url, begin, total)
+        with disk_errors(partial), _opened_at(partial, begin) as sink:
+            write_record(partial, record)
+            _copy(response, sink, lambda n: reporter.advanced(file.name, n), lock)
+    if total and _size(partial) != total:
+        raise _CutError
+    return record
+
+
+def _range(response: requests.Response, asked: int) -> tuple[int, int]:
+    """Where the body begins in the file, and how long the whole file is; 0 where the server does not say."""
+    length = int(response.headers.get("Content-Length") or 0)
+    if response.status_code != 206:
+        return 0, length
+    parts = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if parts is None or int(parts[1]) != asked:
+        raise _UnavailableError(f"it gave another part than asked for: {response.headers.get('Content-Range')!r}")
+    return asked, asked + length if parts[2] == "*" else int(parts[2])
+
+
+def _validator(response: requests.Response) -> str:
+    """What proves that a later answer is of the same file: a strong ETag, or the date of its last change."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _published_hash(response: requests.Response) -> str:
+    """The sha256 that Hugging Face gives for files in Git LFS, on the answer that leads to the file."""
+    for answer in (*response.history, response):
+        tag = answer.headers.get("X-Linked-Etag", "").strip('"').lower()
+        if re.fullmatch(r"[0-9a-f]{64}", tag):
+            return tag
+    return ""
+
+
+@contextlib.contextmanager
+def _opened_at(partial: Path, begin: int) -> Iterator[IO[bytes]]:
+    with partial.open("r+b" if begin else "wb") as sink:
+        sink.seek(begin)
+        sink.truncate()
+        yield sink
+
+
+def _copy(response: requests.Response, sink: IO[bytes], advanced: Callable[[int], Any], lock: StoreLock) -> None:
+    """Every piece goes to the disk at once, so that a killed process loses none."""
+    looked = time.monotonic()
+    for piece in response.iter_content(PIECE_BYTES):
+        sink.write(piece)
+        sink.flush()
+        advanced(len(piece))
+        if time.monotonic() - looked > 5:
+            lock.check()
+            looked = time.monotonic()
