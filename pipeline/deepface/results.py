@@ -77,7 +77,9 @@ class Represented:
     def __call__(self, faces: FrameFaces) -> list[dict[str, Any]]:
         from deepface.modules.normalization import normalize_embedding_l2, normalize_embedding_minmax
 
-        areas = checked_areas(faces, self.analysis)
+        areas: list[dict[str, Any]] = checked_areas(faces, self.analysis)
+        if self.analysis.detector == "skip":  # DeepFace takes the picture's rows for its width
+            areas = [{"x": 0, "y": 0, "w": faces.height, "h": faces.width}]
         embeddings = faces.arrays["embedding"].tolist()
         if self.minmax_normalize:
             embeddings = normalize_embedding_minmax(str(self.analysis.recogniser), embeddings)

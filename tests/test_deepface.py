@@ -1,0 +1,321 @@
+"""pipeline.deepface beside DeepFace itself: the same calls, on the same kinds of input, with the same results.
+
+Modelled on the kinds of check that DeepFace's own tests of represent, analyze and find make.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+import pipeline
+from pipeline.errors import ModelError, StoreError, WorkflowError
+
+DLIB = {"model_name": "Dlib", "detector_backend": "opencv"}
+
+
+@pytest.fixture(scope="module")
+def deepface(deepface_home: Path) -> Any:
+    from deepface import DeepFace
+
+    return DeepFace
+
+
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery: two people, a picture twice under other names, and a picture without anybody."""
+    import skimage.data
+    from matplotlib.cbook import get_sample_data
+
+    folder = tmp_path_factory.mktemp("portraits")
+    astronaut = skimage.data.astronaut()[:, :, ::-1]
+    with get_sample_data("grace_hopper.jpg") as file:
+        hopper = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+    hopper = cv2.resize(hopper, None, fx=0.8, fy=0.8)
+    for name, picture in (("eileen", astronaut), ("grace", hopper), ("mirrored", astronaut[:, ::-1])):
+        (folder / name).mkdir()
+        cv2.imwrite(str(folder / name / "one.png"), picture)
+    cv2.imwrite(str(folder / "nobody.png"), np.full((200, 200, 3), 90, np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def astronaut(portraits: Path) -> np.ndarray:
+    return cv2.imread(str(portraits / "eileen" / "one.png"))
+
+
+@pytest.fixture(scope="module")
+def couple(portraits: Path, astronaut: np.ndarray) -> np.ndarray:
+    """Two faces in one picture."""
+    other = cv2.imread(str(portraits / "grace" / "one.png"))[:512]
+    padded = np.zeros((512, other.shape[1], 3), np.uint8)
+    padded[: other.shape[0]] = other
+    return np.hstack([astronaut, padded])
+
+
+def only(results: Iterator[tuple[int, Any]]) -> Any:
+    ((index, result),) = list(results)
+    assert index == 0
+    return result
+
+
+def _place(face: dict[str, Any]) -> tuple[int, int]:
+    return face["facial_area"]["x"], face["facial_area"]["y"]
+
+
+def assert_equal_faces(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    """The same faces; in any order, for OpenCV's cascade, on several threads, lists them in any."""
+    assert len(ours) == len(theirs)
+    for one, other in zip(sorted(ours, key=_place), sorted(theirs, key=_place), strict=True):
+        assert list(one) == list(other)
+        assert one["facial_area"] == other["facial_area"]
+        assert one["face_confidence"] == other["face_confidence"]
+        assert isinstance(one["embedding"], list)
+        a, b = np.array(one["embedding"]), np.array(other["embedding"])
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.9999
+        np.testing.assert_allclose(np.linalg.norm(a), np.linalg.norm(b), rtol=1e-3)
+
+
+# -- represent --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"align": False},
+        {"expand_percentage": 15},
+        {"enforce_detection": False},
+        {"max_faces": 1},
+        {"l2_normalize": True},
+        {"minmax_normalize": True},
+        {"normalization": "raw"},
+        {"normalization": "VGGFace2"},
+        {"normalization": "ArcFace"},
+        {"detector_backend": "skip"},
+    ],
+    ids=str,
+)
+def test_represent_equals_deepface(deepface: Any, couple: np.ndarray, options: dict[str, Any]) -> None:
+    wanted = {**DLIB, **options}
+    ours = only(pipeline.deepface.represent(couple, **wanted))
+    assert_equal_faces(ours, deepface.represent(couple, **wanted))
+    assert len(ours) == (1 if {"max_faces", "detector_backend"} & set(options) else 2)
+
+
+def test_return_face_is_what_the_network_was_fed(deepface: Any, astronaut: np.ndarray) -> None:
+    ours = only(pipeline.deepface.represent(astronaut, return_face=True, **DLIB))
+    theirs = deepface.represent(astronaut, return_face=True, **DLIB)
+    np.testing.assert_allclose(ours[0]["face"], theirs[0]["face"], atol=1e-6)
+
+
+def test_every_kind_of_picture(deepface: Any, portraits: Path, astronaut: np.ndarray) -> None:
+    path = portraits / "eileen" / "one.png"
+    encoded = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    truth = deepface.represent(astronaut, **DLIB)
+    for picture in (astronaut, str(path), path, encoded, io.BytesIO(path.read_bytes())):
+        assert_equal_faces(only(pipeline.deepface.represent(picture, **DLIB)), truth)
+
+
+def test_batches_are_frames_in_order(deepface: Any, portraits: Path, astronaut: np.ndarray) -> None:
+    paths = [str(portraits / name / "one.png") for name in ("eileen", "grace")]
+    truth = deepface.represent(paths, **DLIB)
+    listed = list(pipeline.deepface.represent(paths, **DLIB))
+    assert [index for index, _ in listed] == [0, 1]
+    for (_, ours), theirs in zip(listed, truth, strict=True):
+        assert_equal_faces(ours, theirs)
+    four = np.stack([astronaut, astronaut[::-1], astronaut])
+    kept = list(pipeline.deepface.represent(four, every=2, **DLIB))
+    assert [index for index, _ in kept] == [0, 2]
+    assert kept[0][1] == kept[1][1]
+    generated = pipeline.deepface.represent((astronaut for _ in range(3)), **DLIB)
+    assert len(list(generated)) == 3
+
+
+def test_no_face_raises_and_the_next_frame_follows(deepface: Any, astronaut: np.ndarray) -> None:
+    from deepface.modules.exceptions import FaceNotDetected
+
+    nobody = np.full((120, 160, 3), 80, np.uint8)
+    frames = pipeline.deepface.represent([astronaut, nobody, astronaut], **DLIB)
+    first = next(frames)
+    with pytest.raises(FaceNotDetected, match="Face could not be detected in numpy array"):
+        next(frames)
+    assert next(frames) == (2, first[1])
+    with pytest.raises(StopIteration):
+        next(frames)
+    ours = only(pipeline.deepface.represent(nobody, enforce_detection=False, **DLIB))
+    assert_equal_faces(ours, deepface.represent(nobody, enforce_detection=False, **DLIB))
+    assert ours[0]["face_confidence"] == 0
+
+
+def test_wrong_words_are_told_before_anything_runs() -> None:
+    with pytest.raises(WorkflowError, match="'opencv'"):
+        pipeline.deepface.represent(np.zeros((8, 8, 3), np.uint8), detector_backend="opncv")
+    with pytest.raises(WorkflowError, match="'Dlib'"):
+        pipeline.deepface.represent(np.zeros((8, 8, 3), np.uint8), model_name="Dlb")
+    with pytest.raises(ValueError, match="out is for video files"):
+        pipeline.deepface.represent(np.zeros((8, 8, 3), np.uint8), out="o.zarr", **DLIB)
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        pipeline.deepface.represent("clip.mp4", every=0, **DLIB)
+    with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\) in BGR, not float64"):
+        next(pipeline.deepface.represent(np.zeros((8, 8, 3)), **DLIB))
+    with pytest.raises(ValueError, match="Invalid action passed"):
+        pipeline.deepface.analyze(np.zeros((8, 8, 3), np.uint8), actions=["mood"])
+    with pytest.raises(ValueError, match="Threshold must be specified"):
+        pipeline.deepface.find(np.zeros((8, 8, 3), np.uint8), ".", distance_metric=lambda a, b: 0.0)
+
+
+def test_missing_weights_say_how_to_get_them(deepface_home: Path, astronaut: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="reelgraph models fetch VGG-Face"):
+        next(pipeline.deepface.represent(astronaut))
+
+
+# -- a video ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipeline.demo import make_demo_clip
+
+    return make_demo_clip(tmp_path_factory.mktemp("demo") / "demo.mp4", seconds=3, size=(480, 270)).path
+
+
+def decoded(clip: Path) -> list[np.ndarray]:
+    import av
+
+    with av.open(str(clip)) as container:
+        return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+
+
+def test_a_video_gives_what_a_loop_over_its_frames_gives(deepface: Any, clip: Path) -> None:
+    frames = decoded(clip)
+    seen = 0
+    for index, ours in pipeline.deepface.represent(clip, every=25, enforce_detection=False, **DLIB):
+        assert index == seen * 25
+        assert_equal_faces(ours, deepface.represent(frames[index], enforce_detection=False, **DLIB))
+        seen += 1
+    assert seen == -(-len(frames) // 25)
+
+
+def test_with_a_store_it_resumes(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    wanted = {"every": 15, "enforce_detection": False, **DLIB}
+    here = list(pipeline.deepface.represent(clip, **wanted))
+    stored = list(pipeline.deepface.represent(clip, out=out, executor="inline", **wanted))
+    assert stored == here
+    frames = (out / "demo" / "frame").stat().st_mtime_ns
+    again = list(pipeline.deepface.represent(clip, out=out, executor="inline", **wanted))
+    assert again == here
+    assert (out / "demo" / "frame").stat().st_mtime_ns == frames
+    with pytest.raises(StoreError, match="expand_percentage: 0 -> 10"):
+        next(pipeline.deepface.represent(clip, out=out, executor="inline", expand_percentage=10, **wanted))
+    with pytest.raises(ValueError, match="return_face needs the pixels"):
+        next(pipeline.deepface.represent(clip, out=out, executor="inline", return_face=True, **wanted))
+
+
+def test_parts_of_a_video(clip: Path) -> None:
+    found = pipeline.deepface.represent(clip, every=5, start="0:01", stop=2, enforce_detection=False, **DLIB)
+    ranks = [index for index, _ in found]
+    assert ranks == list(range(ranks[0], ranks[0] + 5 * len(ranks), 5))
+    assert 20 <= ranks[0] <= 30
+    assert ranks[-1] < 50
+
+
+# -- find -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gallery(portraits: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(portraits, tmp_path / "gallery")
+
+
+def deepface_find(deepface: Any, picture: np.ndarray, gallery: Path, **options: Any) -> Any:
+    return deepface.find(picture, str(gallery), silent=True, return_type="pandas", **{**DLIB, **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"distance_metric": "euclidean"},
+        {"distance_metric": "euclidean_l2", "threshold": 1.5},
+        {"distance_metric": "angular", "k": 1},
+        {"similarity_search": True},
+        {"align": False},
+    ],
+    ids=str,
+)
+def test_find_equals_deepface(deepface: Any, couple: np.ndarray, gallery: Path, options: dict[str, Any]) -> None:
+    ours = only(pipeline.deepface.find(couple, str(gallery), silent=True, **{**DLIB, **options}))
+    theirs = deepface_find(deepface, couple, gallery, **options)
+    assert len(ours) == len(theirs) == 2
+    if ours[0]["source_x"].tolist() != theirs[0]["source_x"].tolist():  # the cascade lists faces in any order
+        theirs = theirs[::-1]
+    for one, other in zip(ours, theirs, strict=True):
+        assert isinstance(one, pd.DataFrame)
+        assert list(one.columns) == list(other.columns)
+        assert one["identity"].tolist() == other["identity"].tolist()
+        assert one["hash"].tolist() == other["hash"].tolist()
+        for column in ("target_x", "target_w", "source_x", "source_h", "threshold"):
+            assert one[column].tolist() == other[column].tolist()
+        np.testing.assert_allclose(one["distance"], other["distance"], atol=1e-4)
+        np.testing.assert_allclose(one["confidence"], other["confidence"], atol=0.1)
+    assert len(ours[0]) + len(ours[1]) > 1
+
+
+def test_find_as_dicts(deepface: Any, astronaut: np.ndarray, gallery: Path) -> None:
+    ours = only(pipeline.deepface.find(astronaut, str(gallery), return_type="dict", silent=True, **DLIB))
+    theirs = deepface.find(astronaut, str(gallery), return_type="dict", silent=True, **DLIB)
+    assert [set(one) for one in ours[0]] == [set(one) for one in theirs[0]]
+    assert [one["identity"] for one in ours[0]] == [one["identity"] for one in theirs[0]]
+    np.testing.assert_allclose([o["distance"] for o in ours[0]], [o["distance"] for o in theirs[0]], atol=1e-4)
+
+
+def test_a_metric_of_ones_own(astronaut: np.ndarray, gallery: Path) -> None:
+    def manhattan(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.abs(a - b).sum())
+
+    found = only(
+        pipeline.deepface.find(astronaut, str(gallery), distance_metric=manhattan, threshold=1.0, silent=True, **DLIB)
+    )
+    assert Path(found[0]["identity"][0]).parent.name == "eileen"
+
+
+def test_the_gallery_is_embedded_once_and_followed(
+    astronaut: np.ndarray, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.deepface import gallery as module
+
+    embedded: list[str] = []
+    embed = module._embed
+    monkeypatch.setattr(module, "_embed", lambda paths, *rest: (embedded.extend(paths), embed(paths, *rest))[1])
+    wanted = {**DLIB, "silent": True, "expand_percentage": 7}
+    only(pipeline.deepface.find(astronaut, str(gallery), **wanted))
+    assert len(embedded) == 4
+    only(pipeline.deepface.find(astronaut, str(gallery), **wanted))
+    assert len(embedded) == 4
+    cv2.imwrite(str(gallery / "new.png"), astronaut[:, ::-1].copy())
+    cv2.imwrite(str(gallery / "newer.png"), astronaut[8:])
+    only(pipeline.deepface.find(astronaut, str(gallery), refresh_database=False, **wanted))
+    assert len(embedded) == 4
+    found = only(pipeline.deepface.find(astronaut, str(gallery), **wanted))
+    assert [Path(path).name for path in embedded[4:]] == ["newer.png"]  # new.png has the content of a known one
+    assert str(gallery / "newer.png") in found[0]["identity"].tolist()
+
+
+def test_a_gallery_without_pictures(tmp_path: Path, astronaut: np.ndarray) -> None:
+    from deepface.modules.exceptions import EmptyDatasource
+
+    with pytest.raises(EmptyDatasource, match="No item found in"):
+        pipeline.deepface.find(astronaut, str(tmp_path), **DLIB)
+    with pytest.raises(EmptyDatasource, match="is not a folder of pictures"):
+        pipeline.deepface.find(astronaut, str(tmp_path / "nowhere"), **DLIB)
