@@ -61,7 +61,7 @@ def _cards(word: str) -> list[zoo.ModelCard]:
         return [zoo.CARDS[name] for name in zoo.names(kind)]
     if word.endswith((".yaml", ".yml")):
         return [zoo.CARDS[name] for name in workflow_models(word)]
-    raise ModelError(unknown("model", word, zoo.CARDS))
+    raise ModelError(unknown("model", word, [*zoo.CARDS, *HEADINGS]))
 
 
 def workflow_models(path: str) -> list[str]:
@@ -191,10 +191,10 @@ def _row(model: dict[str, Any]) -> list[str]:
 
 def _origin(model: dict[str, Any]) -> str:
     if not model["files"]:
-        return f"pip {model['requires'][0]}"
+        return "pip package"
     file = model["files"][0]
     if file["package"] and (file["carried"] or not file["urls"]):
-        return f"pip {file['package']}"
+        return "pip package"
     return str(urlsplit(file["urls"][0]).hostname)
 
 
@@ -235,7 +235,7 @@ def _in_full(model: dict[str, Any]) -> list[str]:
     for file in model["files"]:
         state = "" if file["present"] else f"  (missing; run: {file['remedy']})"
         lines.append(f"  file: {file['path']}{state}")
-        lines += [f"    from: {url}" for url in file["urls"]]
+        lines += [f"    from: {source}" for source in (f"pip package {file['package']}", *file["urls"]) if source[12:]]
         lines.append(f"    size: {readable(file['size_bytes'])}, sha256: {file['sha256'] or 'not published'}")
     return lines
 
@@ -378,7 +378,7 @@ def verified_lines(verified: dict[str, Any]) -> list[str]:
     """One line per file, and below a bad one the command that mends it."""
     lines = []
     for result in verified["files"]:
-        lines.append(f"{result['state']:8} {result['model']}: {result['path']} ({result['why']})")
+        lines.append(f"{result['state']:8} {result['model']}: {result['why']}, {result['path']}")
         if result["remedy"]:
             lines.append(f"         run: {result['remedy']}")
     return lines or ["no weights are here; run: reelgraph models fetch NAME"]
