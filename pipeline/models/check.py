@@ -60,8 +60,13 @@ def _differs_from_package(found: Located) -> str:
 
 def _packaged_sha256(found: Located) -> str:
     """What pip wrote down of a file when it installed it; empty where an installer kept no hashes."""
-    projects = metadata.packages_distributions().get(found.package, [])
-    for path in (path for project in projects for path in metadata.files(project) or ()):
+    if found.file.packaged is None:
+        return ""
+    try:
+        files = metadata.files(found.file.packaged.project) or []
+    except metadata.PackageNotFoundError:  # another build of it, opencv-python for example
+        return ""
+    for path in files:
         if path.name == found.path.name and path.hash is not None and path.hash.mode == "sha256":
             return base64.urlsafe_b64decode(path.hash.value + "=").hex()
     return ""

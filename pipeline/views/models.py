@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -36,6 +35,7 @@ _KIND_WORDS: dict[str, zoo.Kind] = {
     "spoofing": "spoofing",
     "anti-spoofing": "spoofing",
 }
+_HOSTS = {"github.com": "GitHub", "huggingface.co": "Hugging Face", "drive.google.com": "Google Drive"}
 _MODULES = {"dlib-bin": "dlib"}
 """Import names of packages that have another."""
 WIDTH = 118
@@ -116,18 +116,13 @@ def _file_facts(found: Located) -> dict[str, Any]:
         "name": found.file.name,
         "present": found.present,
         "path": str(found.path),
-        "package": _project(found.file.packaged.requirement) if found.file.packaged else "",
+        "package": found.file.packaged.project if found.file.packaged else "",
         "carried": bool(found.present and found.package),
         "urls": list(found.file.urls),
         "size_bytes": size or None,
         "sha256": found.file.sha256,
         "remedy": "" if found.present else found.remedy,
     }
-
-
-def _project(requirement: str) -> str:
-    """The name in what pip is asked for: `"opencv-contrib-python-headless<5"` -> opencv-contrib-python-headless."""
-    return re.split(r"[<>=!~;\s]", requirement.strip('"'))[0]
 
 
 def _installed(package: str) -> bool:
@@ -160,10 +155,10 @@ def _table(heading: str, models: list[dict[str, Any]]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
     for name in ("name", "gives", "input", "engine", "batch", "licence", "from", "size", "here"):
         side: JustifyMethod = "right" if name == "size" else "left"
-        table.add_column(name, justify=side, no_wrap=name in ("name", "size", "here"), overflow="fold")
+        table.add_column(name, justify=side, no_wrap=name != "licence")
     for model in models:
         table.add_row(*_row(model), style=None if model["present"] else "dim")
     return table
@@ -172,7 +167,7 @@ def _table(heading: str, models: list[dict[str, Any]]) -> Table:
 def _row(model: dict[str, Any]) -> list[str]:
     gives = {
         "detector": "boxes",
-        "recogniser": f"{model['dimension']} numbers",
+        "recogniser": f"{model['dimension']}-d",
         "attribute": f"{len(model['classes'])} classes" if model["classes"] else "years",
         "spoofing": "real or not",
     }[model["kind"]]
@@ -195,7 +190,8 @@ def _origin(model: dict[str, Any]) -> str:
     file = model["files"][0]
     if file["package"] and (file["carried"] or not file["urls"]):
         return "pip package"
-    return str(urlsplit(file["urls"][0]).hostname)
+    host = str(urlsplit(file["urls"][0]).hostname)
+    return _HOSTS.get(host, host)
 
 
 def _here(model: dict[str, Any]) -> str:
