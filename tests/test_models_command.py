@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +82,32 @@ def test_the_table_fits_and_names_every_model(capsys: pytest.CaptureFixture[str]
     first_words = {line.split()[0] for line in lines if line.split()}
     assert first_words >= {*zoo.CARDS, *(heading.split()[0] for heading in view.HEADINGS.values())}
     assert max(map(len, lines[:-3])) <= 120
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_terminals_of_other_widths_show_licences_too(columns: int) -> None:
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
+    code = (
+        "import sys; sys.stdout.isatty = lambda: True; from pipeline.cli import main; main(['models', 'recognisers'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    lines = re.sub("\x1b\\[[0-9;]*m", "", done.stdout).splitlines()
+    assert max(map(len, lines[:-3])) <= columns
+    for card in (zoo.card("VGG-Face"), zoo.card("SFace")):
+        line = next(line for line in lines if line.startswith(card.name))
+        assert card.licence.split()[0] in line
+
+
+def test_bars_show_a_download_that_starts_over_in_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with view.DownloadBars() as bars:
+        bars.started("net.onnx", "http://a", 0, 1000)
+        bars.advanced("net.onnx", 400)
+        bars.started("net.onnx", "http://b", 0, 2000)
+        bars.advanced("net.onnx", 2000)
+        bars.finished("net.onnx", Path("net.onnx"), 2000)
+        (task,) = bars.bars.tasks
+    assert (task.completed, task.total) == (2000, 2000)
+    assert "net.onnx: 2 kB" in capsys.readouterr().err
 
 
 def test_one_model_in_full(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -291,6 +291,7 @@ def _from_drive(file: WeightsFile, url: str, partial: Path, lock: StoreLock, rep
             str(partial),
             quiet=True,
             use_cookies=False,
+            resume=True,
             progress=advance,
             timeout=TIMEOUT_SECONDS,
             retries=TRIES - 1,

@@ -38,6 +38,9 @@ _KIND_WORDS: dict[str, zoo.Kind] = {
 _HOSTS = {"github.com": "GitHub", "huggingface.co": "Hugging Face", "drive.google.com": "Google Drive"}
 _MODULES = {"dlib-bin": "dlib"}
 """Import names of packages that have another."""
+COLUMNS = ("name", "gives", "input", "engine", "batch", "licence", "from", "size", "here")
+NARROW_COLUMNS = ("name", "input", "engine", "licence", "size", "here")
+"""For terminals of less than 100 columns."""
 WIDTH = 118
 """Columns of the table where the output is no terminal."""
 
@@ -142,7 +145,7 @@ def show(described: dict[str, Any], *, in_full: bool) -> None:
     for kind, heading in HEADINGS.items():
         models = [model for model in described["models"] if model["kind"] == kind]
         if models:
-            console.print(_table(heading, models))
+            console.print(_table(heading, models, COLUMNS if console.width >= 100 else NARROW_COLUMNS))
             for note in _notes(models):
                 console.print(note)
             console.print()
@@ -151,37 +154,38 @@ def show(described: dict[str, Any], *, in_full: bool) -> None:
     console.print("reelgraph models NAME says all of one; reelgraph models fetch NAME downloads; verify checks")
 
 
-def _table(heading: str, models: list[dict[str, Any]]) -> Table:
+def _table(heading: str, models: list[dict[str, Any]], columns: Sequence[str]) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
-    for name in ("name", "gives", "input", "engine", "batch", "licence", "from", "size", "here"):
+    for name in columns:
         side: JustifyMethod = "right" if name == "size" else "left"
         table.add_column(name, justify=side, no_wrap=name != "licence")
     for model in models:
-        table.add_row(*_row(model), style=None if model["present"] else "dim")
+        row = _row(model)
+        table.add_row(*(row[name] for name in columns), style=None if model["present"] else "dim")
     return table
 
 
-def _row(model: dict[str, Any]) -> list[str]:
+def _row(model: dict[str, Any]) -> dict[str, str]:
     gives = {
         "detector": "boxes",
         "recogniser": f"{model['dimension']}-d",
         "attribute": f"{len(model['classes'])} classes" if model["classes"] else "years",
         "spoofing": "real or not",
     }[model["kind"]]
-    return [
-        model["name"],
-        gives,
-        "{}×{}".format(*model["input_size"]) if model["input_size"] else "any",
-        model["engine"],
-        "yes" if model["batched"] else "no",
-        model["licence"],
-        _origin(model),
-        readable(model["size_bytes"]),
-        _here(model),
-    ]
+    return {
+        "name": model["name"],
+        "gives": gives,
+        "input": "{}×{}".format(*model["input_size"]) if model["input_size"] else "any",
+        "engine": model["engine"],
+        "batch": "yes" if model["batched"] else "no",
+        "licence": model["licence"],
+        "from": _origin(model),
+        "size": readable(model["size_bytes"]),
+        "here": _here(model),
+    }
 
 
 def _origin(model: dict[str, Any]) -> str:
