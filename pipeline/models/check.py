@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+from importlib import metadata
 from typing import Any, Literal
 
 from pipeline.models import download
-from pipeline.models.weights import Located, locate
+from pipeline.models.weights import Located, locate, sha256
 from pipeline.models.zoo import ModelCard
 
 State = Literal["ok", "missing", "damaged"]
@@ -26,7 +28,7 @@ def check(card: ModelCard) -> list[dict[str, Any]]:
 def _check(found: Located) -> tuple[State, str, str]:
     if not found.present:
         return "missing", "not here", found.remedy
-    wrong = download.damage(found)
+    wrong = download.damage(found) or _differs_from_package(found)
     if wrong:
         return "damaged", wrong, found.remedy
     if found.path.suffix == ".onnx":
@@ -41,10 +43,33 @@ def _proof(found: Located) -> str:
     opened = ", opens" if found.path.suffix == ".onnx" else ""
     if found.file.sha256:
         return f"sha256 as published{opened}"
+    if found.package and _packaged_sha256(found):
+        return f"sha256 as its package records{opened}"
     record = download.read_record(found.path)
     if record.sha256:
         return f"sha256 as {'published' if record.published else 'downloaded'}{opened}"
     return f"{'size as published' if found.file.size_bytes else 'no hash is known'}{opened}"
+
+
+def _differs_from_package(found: Located) -> str:
+    expected = _packaged_sha256(found) if found.package else ""
+    if expected and sha256([found.path]) != expected:
+        return f"sha256 {sha256([found.path])[:12]}, not {expected[:12]} as its package records"
+    return ""
+
+
+def _packaged_sha256(found: Located) -> str:
+    """What pip wrote down of a file when it installed it; empty where an installer kept no hashes."""
+    if found.file.packaged is None:
+        return ""
+    try:
+        files = metadata.files(found.file.packaged.project) or []
+    except metadata.PackageNotFoundError:  # another build of it, opencv-python for example
+        return ""
+    for path in files:
+        if path.name == found.path.name and path.hash is not None and path.hash.mode == "sha256":
+            return base64.urlsafe_b64decode(path.hash.value + "=").hex()
+    return ""
 
 
 def _why_not_opened(found: Located) -> str:

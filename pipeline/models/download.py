@@ -35,7 +35,8 @@ RECORD = ".sha256.json"
 """Ending of the file that remembers what was downloaded."""
 TIMEOUT_SECONDS = (10.0, 60.0)
 """To connect, and between two pieces of data."""
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 16
+"""What is lost at most when a connection is cut."""
 TRIES = 4
 """Per address, counted anew whenever data came."""
 PAUSE_SECONDS = 1.0
@@ -290,6 +291,7 @@ def _from_drive(file: WeightsFile, url: str, partial: Path, lock: StoreLock, rep
             str(partial),
             quiet=True,
             use_cookies=False,
+            resume=True,
             progress=advance,
             timeout=TIMEOUT_SECONDS,
             retries=TRIES - 1,
@@ -427,8 +429,9 @@ def _published_hash(response: requests.Response) -> str:
 @contextlib.contextmanager
 def _opened_at(partial: Path, begin: int) -> Iterator[IO[bytes]]:
     with partial.open("r+b" if begin else "wb") as sink:
-        sink.seek(begin)
-        sink.truncate()
+        if begin:
+            sink.seek(begin)
+            sink.truncate()
         yield sink
 
 

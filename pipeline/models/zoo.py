@@ -8,6 +8,7 @@ neither exists (centerface, ssd) what projects that pin the same address agree o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,11 @@ class Packaged:
     """Below the package's folder."""
     requirement: str
     """What pip is asked for."""
+
+    @property
+    def project(self) -> str:
+        """The name in the requirement: `"opencv-contrib-python-headless<5"` -> opencv-contrib-python-headless."""
+        return re.split(r"[<>=!~;\s]", self.requirement.strip('"'))[0]
 
 
 @dataclass(frozen=True)

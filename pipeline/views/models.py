@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -36,8 +35,12 @@ _KIND_WORDS: dict[str, zoo.Kind] = {
     "spoofing": "spoofing",
     "anti-spoofing": "spoofing",
 }
+_HOSTS = {"github.com": "GitHub", "huggingface.co": "Hugging Face", "drive.google.com": "Google Drive"}
 _MODULES = {"dlib-bin": "dlib"}
 """Import names of packages that have another."""
+COLUMNS = ("name", "gives", "input", "engine", "batch", "licence", "from", "size", "here")
+NARROW_COLUMNS = ("name", "input", "engine", "licence", "size", "here")
+"""For terminals of less than 100 columns."""
 WIDTH = 118
 """Columns of the table where the output is no terminal."""
 
@@ -61,7 +64,7 @@ def _cards(word: str) -> list[zoo.ModelCard]:
         return [zoo.CARDS[name] for name in zoo.names(kind)]
     if word.endswith((".yaml", ".yml")):
         return [zoo.CARDS[name] for name in workflow_models(word)]
-    raise ModelError(unknown("model", word, zoo.CARDS))
+    raise ModelError(unknown("model", word, [*zoo.CARDS, *HEADINGS]))
 
 
 def workflow_models(path: str) -> list[str]:
@@ -116,18 +119,13 @@ def _file_facts(found: Located) -> dict[str, Any]:
         "name": found.file.name,
         "present": found.present,
         "path": str(found.path),
-        "package": _project(found.file.packaged.requirement) if found.file.packaged else "",
+        "package": found.file.packaged.project if found.file.packaged else "",
         "carried": bool(found.present and found.package),
         "urls": list(found.file.urls),
         "size_bytes": size or None,
         "sha256": found.file.sha256,
         "remedy": "" if found.present else found.remedy,
     }
-
-
-def _project(requirement: str) -> str:
-    """The name in what pip is asked for: `"opencv-contrib-python-headless<5"` -> opencv-contrib-python-headless."""
-    return re.split(r"[<>=!~;\s]", requirement.strip('"'))[0]
 
 
 def _installed(package: str) -> bool:
@@ -147,7 +145,7 @@ def show(described: dict[str, Any], *, in_full: bool) -> None:
     for kind, heading in HEADINGS.items():
         models = [model for model in described["models"] if model["kind"] == kind]
         if models:
-            console.print(_table(heading, models))
+            console.print(_table(heading, models, COLUMNS if console.width >= 100 else NARROW_COLUMNS))
             for note in _notes(models):
                 console.print(note)
             console.print()
@@ -156,46 +154,48 @@ def show(described: dict[str, Any], *, in_full: bool) -> None:
     console.print("reelgraph models NAME says all of one; reelgraph models fetch NAME downloads; verify checks")
 
 
-def _table(heading: str, models: list[dict[str, Any]]) -> Table:
+def _table(heading: str, models: list[dict[str, Any]], columns: Sequence[str]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False, padding=(0, 1))
-    for name in ("name", "gives", "input", "engine", "batch", "licence", "from", "size", "here"):
+    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
         side: JustifyMethod = "right" if name == "size" else "left"
-        table.add_column(name, justify=side, no_wrap=name in ("name", "size", "here"), overflow="fold")
+        table.add_column(name, justify=side, no_wrap=name != "licence")
     for model in models:
-        table.add_row(*_row(model), style=None if model["present"] else "dim")
+        row = _row(model)
+        table.add_row(*(row[name] for name in columns), style=None if model["present"] else "dim")
     return table
 
 
-def _row(model: dict[str, Any]) -> list[str]:
+def _row(model: dict[str, Any]) -> dict[str, str]:
     gives = {
         "detector": "boxes",
-        "recogniser": f"{model['dimension']} numbers",
+        "recogniser": f"{model['dimension']}-d",
         "attribute": f"{len(model['classes'])} classes" if model["classes"] else "years",
         "spoofing": "real or not",
     }[model["kind"]]
-    return [
-        model["name"],
-        gives,
-        "{}×{}".format(*model["input_size"]) if model["input_size"] else "any",
-        model["engine"],
-        "yes" if model["batched"] else "no",
-        model["licence"],
-        _origin(model),
-        readable(model["size_bytes"]),
-        _here(model),
-    ]
+    return {
+        "name": model["name"],
+        "gives": gives,
+        "input": "{}×{}".format(*model["input_size"]) if model["input_size"] else "any",
+        "engine": model["engine"],
+        "batch": "yes" if model["batched"] else "no",
+        "licence": model["licence"],
+        "from": _origin(model),
+        "size": readable(model["size_bytes"]),
+        "here": _here(model),
+    }
 
 
 def _origin(model: dict[str, Any]) -> str:
     if not model["files"]:
-        return f"pip {model['requires'][0]}"
+        return "pip package"
     file = model["files"][0]
     if file["package"] and (file["carried"] or not file["urls"]):
-        return f"pip {file['package']}"
-    return str(urlsplit(file["urls"][0]).hostname)
+        return "pip package"
+    host = str(urlsplit(file["urls"][0]).hostname)
+    return _HOSTS.get(host, host)
 
 
 def _here(model: dict[str, Any]) -> str:
@@ -235,7 +235,7 @@ def _in_full(model: dict[str, Any]) -> list[str]:
     for file in model["files"]:
         state = "" if file["present"] else f"  (missing; run: {file['remedy']})"
         lines.append(f"  file: {file['path']}{state}")
-        lines += [f"    from: {url}" for url in file["urls"]]
+        lines += [f"    from: {source}" for source in (f"pip package {file['package']}", *file["urls"]) if source[12:]]
         lines.append(f"    size: {readable(file['size_bytes'])}, sha256: {file['sha256'] or 'not published'}")
     return lines
 
@@ -378,7 +378,7 @@ def verified_lines(verified: dict[str, Any]) -> list[str]:
     """One line per file, and below a bad one the command that mends it."""
     lines = []
     for result in verified["files"]:
-        lines.append(f"{result['state']:8} {result['model']}: {result['path']} ({result['why']})")
+        lines.append(f"{result['state']:8} {result['model']}: {result['why']}, {result['path']}")
         if result["remedy"]:
             lines.append(f"         run: {result['remedy']}")
     return lines or ["no weights are here; run: reelgraph models fetch NAME"]
