@@ -1,0 +1,142 @@
+"""The detector `centerface`: CenterFace, of many frames at once, by ONNX Runtime.
+
+Decoding and suppression are those of DeepFace's client (models/face_detection/CenterFace.py), which a test compares.
+It reads the network anew for every picture, because OpenCV's answers go wrong from the second one on; ONNX Runtime's do
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.models import zoo
+from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.detectors.greedy import by_score
+from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
+from pipeline.models.detectors.whole_frame import (
+    Float32,
+    Frame,
+    View,
+    by_confidence,
+    checked_threshold,
+    chosen_by_frame,
+    client_threshold,
+    find_by_size,
+    frames_at_once,
+    pictures,
+    scale_for,
+    stretched_view,
+    view_of,
+)
+from pipeline.models.session import MEMORY_SHARES, create_session
+from pipeline.models.weights import cached_graph, weights_files
+
+NAME = "centerface"
+GRAPH_VERSION = 1
+OUTPUTS = ("537", "538", "539", "540")
+"""Of the published graph: heat map (n, 1, rows, columns), scale and offset (n, 2, ...) as y, x, and points (n, 10, ...)
+as y, x of each."""
+MULTIPLE = 32
+"""The sides of what the network takes are multiples of its largest stride."""
+STRIDE = 4
+"""Pixels from one cell of the output to the next."""
+OVERLAP = 0.3
+CLIENT_THRESHOLD = ("CENTERFACE_THRESHOLD", 0.35)
+"""The variable of the environment that DeepFace's client reads, and its default; `detect` takes the same default."""
+SMALLEST = 16
+"""Pixels of the smallest face looked for, four cells a side. Chosen, not measured: the weights were not at hand."""
+MOST_SCALE = 2.0
+"""Frames are not made larger than this for the sake of small faces."""
+BYTES_PER_PIXEL = 256
+"""Memory per pixel of a picture: MobileNetV2's widest layers are 96 float32 for each four pixels, before and after
+their activation."""
+
+
+class CenterFaceDetector:
+    """Finds faces and five landmarks. Thread-safe.
+
+    `min_face` is the smallest face to look for, in pixels; time goes with its inverse square. `threshold` is the least
+    score, 0 to 1; None: 0.35 in `detect`, in `areas` what DeepFace takes.
+    Raises ModelError: the weights are missing or not CenterFace's, an option is out of range, or the device cannot be
+    used.
+    """
+
+    def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
+        self._scale = scale_for(NAME, min_face, SMALLEST, MOST_SCALE)
+        self._threshold = checked_threshold(NAME, threshold)
+        self._device = device
+        files = weights_files(zoo.card(NAME))
+        graph = cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
+        self._session = create_session(graph, device, MEMORY_SHARES["detector"])
+
+    def detect(self, frames_rgb: Frames) -> Faces:
+        """Faces of all frames, in pixels of the frame; boxes are cut at the edge of what the network saw.
+
+        Raises ValueError for anything but uint8 (height, width, 3) frames.
+        """
+        limit = CLIENT_THRESHOLD[1] if self._threshold is None else self._threshold
+
+        def view(shape: tuple[int, ...]) -> View:
+            return view_of(shape, self._scale, MULTIPLE)
+
+        return by_confidence(self._find(frames_rgb, view, limit))
+
+    def areas(self, frames_rgb: Frames) -> Faces:
+        """What DeepFace's CenterFaceClient.detect_faces gives for each frame, in its order: boxes and eyes in whole
+        pixels, no other landmarks. Raises as `detect`."""
+        limit = client_threshold(*CLIENT_THRESHOLD) if self._threshold is None else self._threshold
+        return _client_faces(self._find(frames_rgb, lambda shape: stretched_view(shape, MULTIPLE), limit))
+
+    def _find(self, frames_rgb: Frames, view_for: Callable[[tuple[int, ...]], View], limit: float) -> Faces:
+        def most(shape: tuple[int, ...]) -> int:
+            return frames_at_once(self._device, view_for(shape).pixels, BYTES_PER_PIXEL)
+
+        def find(frames: Sequence[Frame]) -> Faces:
+            view = view_for(frames[0].shape)
+            heatmap, scale, offset, points = self._session.run(OUTPUTS, {PICTURE: pictures(frames, view)})
+            return decoded(heatmap, scale, offset, points, view, limit)
+
+        return find_by_size(self._device, NAME, frames_rgb, most, find)
+
+
+def build_graph(path: Path) -> bytes:
+    """The published network, which states ten pictures of 32 × 32, made to take uint8 RGB pictures whose sides are
+    multiples of 32; its outputs are as they were. Raises ModelError where the file is no such graph."""
+    model = read_graph(path, set(OUTPUTS))
+    take_uint8(model, transpose=True)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def decoded(heatmap: Float32, scale: Float32, offset: Float32, points: Float32, view: View, limit: float) -> Faces:
+    """Faces of a batch in pixels of the frame, by frame, then by score; takes what the network gives.
+
+    Rounded between float32 and float64 where the client does.
+    """
+    frame, row, column = np.nonzero(heatmap[:, 0] > np.float32(limit))
+    score = heatmap[frame, 0, row, column]
+    with np.errstate(over="ignore"):
+        size = np.exp(scale[frame, ::-1, row, column]) * STRIDE  # float32 (n, 2): width, height
+    centre = (np.stack([column, row], axis=1) + offset[frame, ::-1, row, column] + 0.5) * STRIDE
+    edge = np.array([view.picture_width, view.picture_height])
+    start = np.clip(centre - size / 2, 0, edge)
+    corners = np.concatenate([start, np.minimum(start + size, edge)], axis=1).astype(np.float32)
+    shares = points[frame, :, row, column].reshape(-1, 5, 2)[:, :, ::-1]
+    landmarks = (shares * size[:, None] + start[:, None]).astype(np.float32)
+    found = Faces(frame, corners, landmarks, score)
+    kept = chosen_by_frame(found, lambda some: some[by_score(corners[some], score[some], OVERLAP)])
+    ratio: Float32 = np.array(view.scale, np.float32)
+    corners = np.divide(kept.box, np.tile(ratio, 2))
+    box = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return Faces(kept.frame, box, np.divide(kept.landmarks, ratio), kept.confidence)
+
+
+def _client_faces(found: Faces) -> Faces:
+    """The client's rounding and clipping."""
+    landmarks = np.full(found.landmarks.shape, np.nan, np.float32)
+    landmarks[:, :2] = np.trunc(found.landmarks[:, :2])
+    return Faces(found.frame, np.trunc(found.box), landmarks, np.clip(found.confidence, 0, 1))

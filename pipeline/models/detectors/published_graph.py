@@ -1,0 +1,72 @@
+"""Graphs as their authors publish them, made to take a batch of uint8 pictures of any size.
+
+Bytes, not floats, travel to a GPU: casting and transposing become nodes of the graph.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ModelError
+
+PICTURE = "picture"
+"""Name of the input of a graph made so."""
+
+
+def read_graph(path: Path, outputs: int | set[str]) -> Any:
+    """The onnx model in a file. Raises ModelError where it is none, or has not so many outputs, or not of these
+    names."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(str(path))
+    except DecodeError as error:
+        raise ModelError(f"weights {path} are not an ONNX graph; remove the file and fetch it again") from error
+    names = [value.name for value in model.graph.output]
+    if (len(names) if isinstance(outputs, int) else set(names)) != outputs:
+        wanted = outputs if isinstance(outputs, int) else ", ".join(sorted(outputs))
+        raise ModelError(f"weights {path} are of another network: outputs {', '.join(names)}, expected {wanted}")
+    return model
+
+
+def take_uint8(model: Any, transpose: bool) -> None:
+    """Let a float32 graph take uint8 (n, height, width, 3) under the name PICTURE, and forget the sizes it states.
+
+    transpose: the graph itself wants (n, 3, height, width).
+    """
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    _hide_weights(model)
+    (old,) = graph.input
+    floats = f"{PICTURE}_float"
+    if transpose:  # of bytes: a quarter of the traffic
+        nodes = [
+            helper.make_node("Transpose", [PICTURE], [f"{PICTURE}_planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Cast", [f"{PICTURE}_planes"], [floats], to=TensorProto.FLOAT),
+        ]
+    else:
+        nodes = [helper.make_node("Cast", [PICTURE], [floats], to=TensorProto.FLOAT)]
+    for node in graph.node:
+        for at, name in enumerate(node.input):
+            if name == old.name:
+                node.input[at] = floats
+    nodes += graph.node
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info(PICTURE, TensorProto.UINT8, ["n", "height", "width", 3]))
+    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+
+
+def _hide_weights(model: Any) -> None:
+    """Weights that are inputs too, as old exports have it, could change from run to run: no runtime would fuse them."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)  # the first that lets weights be no inputs

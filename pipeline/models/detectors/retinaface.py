@@ -1,0 +1,174 @@
+"""The detector `retinaface`: the network of the `retina-face` package, of many frames at once, by ONNX Runtime.
+
+Sizes, anchors, decoding and suppression are those of that package (0.0.19: RetinaFace.py, commons/), which a test
+compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.models import zoo
+from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.detectors.greedy import by_score
+from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
+from pipeline.models.detectors.whole_frame import (
+    Float32,
+    Frame,
+    View,
+    by_confidence,
+    checked_threshold,
+    chosen_by_frame,
+    find_by_size,
+    frames_at_once,
+    join_faces,
+    pictures,
+    scale_for,
+    view_of,
+)
+from pipeline.models.session import MEMORY_SHARES, create_session
+from pipeline.models.weights import weights_files
+
+Float64 = npt.NDArray[np.float64]
+
+NAME = "retinaface"
+THRESHOLD = 0.9
+"""Least score: the package's default, and what DeepFace's client asks for."""
+OVERLAP = 0.4
+STRIDES = (32, 16, 8)
+"""Pixels from one cell to the next, in the order of the network's outputs: for each stride scores (n, rows, columns,
+4), the last two being those of a face, boxes (..., 8) and points (..., 20) of the two anchors."""
+ANCHORS = (
+    ((-248, -248, 263, 263), (-120, -120, 135, 135)),
+    ((-56, -56, 71, 71), (-24, -24, 39, 39)),
+    ((-8, -8, 23, 23), (0, 0, 15, 15)),
+)
+"""Corners x1, y1, x2, y2 of the two anchors of the cell at 0, 0, for each stride."""
+CLIENT_SIDES = (1024, 1980)
+"""The package makes the shorter side of a picture the first, unless the longer one would exceed the second."""
+SMALLEST = 16
+"""Pixels of the smallest face looked for: the smallest anchor. Chosen, not measured: the weights were not at hand."""
+MOST_SCALE = 2.0
+"""Frames are not made larger than this for the sake of small faces."""
+MULTIPLE = 32
+"""`detect` pads frames to multiples of the largest stride, so that the levels of the network's pyramid fit."""
+BYTES_PER_PIXEL = 256
+"""Memory per pixel of a picture: ResNet-50's widest layers are 256 float32 for each 16 pixels, of which three live at
+once (a block's input, its output, the shortcut), or 64 for each four; and the picture as floats."""
+
+
+class RetinaFaceDetector:
+    """Finds faces and five landmarks. Thread-safe.
+
+    `min_face` is the smallest face to look for, in pixels; time goes with its inverse square. `threshold` is the least
+    score, 0 to 1; None: 0.9. Neither that size nor the frame's changes what `areas` shows the network.
+    Raises ModelError: the weights are missing or not RetinaFace's, an option is out of range, or the device cannot be
+    used.
+    """
+
+    def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
+        self._scale = scale_for(NAME, min_face, SMALLEST, MOST_SCALE)
+        self._threshold = checked_threshold(NAME, threshold) or THRESHOLD
+        self._device = device
+        (path,) = weights_files(zoo.card(NAME))
+        # Not kept in the cache: the graph is as large as the weights, and quickly made.
+        self._session = create_session(build_graph(path), device, MEMORY_SHARES["detector"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def detect(self, frames_rgb: Frames) -> Faces:
+        """Faces of all frames, in pixels of the frame; boxes are cut at its edge, landmarks are not.
+
+        Raises ValueError for anything but uint8 (height, width, 3) frames.
+        """
+        return by_confidence(_sized(self._find(frames_rgb, lambda shape: view_of(shape, self._scale, MULTIPLE))))
+
+    def areas(self, frames_rgb: Frames) -> Faces:
+        """What DeepFace's RetinaFaceClient.detect_faces gives for each frame, in its order: boxes and five landmarks in
+        whole pixels. Raises as `detect`."""
+        found = self._find(frames_rgb, client_view)
+        return _sized(Faces(found.frame, np.trunc(found.box), np.trunc(found.landmarks), found.confidence))
+
+    def _find(self, frames_rgb: Frames, view_for: Callable[[tuple[int, ...]], View]) -> Faces:
+        """Faces whose boxes are corners x1, y1, x2, y2."""
+
+        def most(shape: tuple[int, ...]) -> int:
+            return frames_at_once(self._device, view_for(shape).pixels, BYTES_PER_PIXEL)
+
+        def find(frames: Sequence[Frame]) -> Faces:
+            view = view_for(frames[0].shape)
+            outputs = self._session.run(self._outputs, {PICTURE: pictures(frames, view)})
+            return decoded(outputs, view, self._threshold)
+
+        return find_by_size(self._device, NAME, frames_rgb, most, find)
+
+
+def build_graph(path: Path) -> bytes:
+    """The published network, from uint8 RGB pictures of any size to nine outputs (STRIDES), as they were.
+
+    Raises ModelError where the file is no such graph.
+    """
+    model = read_graph(path, 3 * len(STRIDES))
+    take_uint8(model, transpose=False)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def client_view(shape: tuple[int, ...]) -> View:
+    """What the package shows the network of frames (height, width, 3)."""
+    shorter, longer = sorted(shape[:2])
+    factor = CLIENT_SIDES[0] / float(shorter)
+    if round(factor * longer) > CLIENT_SIDES[1]:
+        factor = CLIENT_SIDES[1] / float(longer)
+    return replace(view_of(shape, factor, 1), scale=(factor, factor), factor=factor)
+
+
+def decoded(outputs: Sequence[Float32], view: View, limit: float) -> Faces:
+    """Faces of a batch in pixels of the frame, by frame, then by score; boxes are corners x1, y1, x2, y2.
+
+    Takes what the network gives. Rounded between float32 and float64 where the package does.
+    """
+    found = join_faces([_candidates(outputs, level, view, limit) for level in range(len(STRIDES))])
+    return chosen_by_frame(found, lambda some: some[by_score(found.box[some], found.confidence[some], OVERLAP)])
+
+
+def _candidates(outputs: Sequence[Float32], level: int, view: View, limit: float) -> Faces:
+    """Anchors of one stride whose score reaches `limit`, moved to where the network sees a face."""
+    scores, boxes, points = outputs[3 * level : 3 * level + 3]
+    frame, row, column, anchor = np.nonzero(scores[..., 2:] >= np.float32(limit))
+    by_anchor = (*boxes.shape[:3], 2, -1)
+    shift = boxes.reshape(by_anchor)[frame, row, column, anchor]
+    points = points.reshape(by_anchor)[frame, row, column, anchor].reshape(-1, 5, 2)
+
+    at = np.stack([column, row], axis=1) * STRIDES[level]
+    corners = np.tile(at, 2) + np.array(ANCHORS[level], np.float64)[anchor]
+    size = corners[:, 2:] - corners[:, :2] + 1
+    centre = corners[:, :2] + 0.5 * (size - 1)
+    landmarks = (points * size[:, None] + centre[:, None]).astype(np.float32)
+    return Faces(
+        frame,
+        _moved(centre, size, shift, view),
+        np.divide(landmarks, np.array(view.scale, np.float32)),
+        scores[frame, row, column, 2 + anchor],
+    )
+
+
+def _moved(centre: Float64, size: Float64, shift: Float32, view: View) -> Float32:
+    """float32 (n, 4): corners of the boxes moved off their anchors, cut at the frame's edge, in its pixels."""
+    middle = shift[:, :2] * size + centre
+    with np.errstate(over="ignore"):
+        half = 0.5 * (np.exp(shift[:, 2:]) * size - 1)
+    corners = np.concatenate([middle - half, middle + half], axis=1)
+    last = np.array([view.width, view.height] * 2) - 1
+    moved: Float64 = np.clip(corners, 0, last) / np.array(view.scale * 2)
+    return moved.astype(np.float32)
+
+
+def _sized(faces: Faces) -> Faces:
+    """Corners to x, y, w, h."""
+    box = np.concatenate([faces.box[:, :2], faces.box[:, 2:] - faces.box[:, :2]], axis=1)
+    return Faces(faces.frame, box, faces.landmarks, faces.confidence)
