@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,29 @@ def _middle(box: Iterable[Any]) -> tuple[int, int]:
     return int(x + w / 2), int(y + h / 2)
 
 
+_alone = threading.Lock()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One cascade at a time in this process, on one thread.
+
+    A cascade keeps what it works on, and several threads give its boxes in an order of chance, in which DeepFace then
+    lists faces and takes eyes of equal size.
+    """
+    import cv2
+
+    with _alone:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            yield
+        finally:
+            cv2.setNumThreads(threads)
+
+
 class _Cascade:
-    """One of OpenCV's cascades, which keeps what it works on and so serves one thread at a time."""
+    """One of OpenCV's cascades. Thread-safe."""
 
     def __init__(self, file: Path) -> None:
         import cv2
@@ -111,11 +133,10 @@ class _Cascade:
         self._cascade = cv2.CascadeClassifier(str(file))
         if self._cascade.empty():
             raise ModelError(f"{file} is no cascade of OpenCV 4; run: reelgraph models fetch {NAME}")
-        self._lock = threading.Lock()
 
     def find(self, picture_rgb: Frame, min_size: int) -> tuple[npt.NDArray[np.int64], Float32]:
         """Boxes x, y, w, h, int64 (n, 4), and their weights, float32 (n,)."""
-        with self._lock:
+        with _one_thread():
             boxes, _, weights = self._cascade.detectMultiScale3(
                 _grey(picture_rgb), SCALE_STEP, NEIGHBOURS, minSize=(min_size, min_size), outputRejectLevels=True
             )
@@ -124,7 +145,7 @@ class _Cascade:
 
     def find_plain(self, picture_rgb: Frame) -> npt.NDArray[np.int64]:
         """Boxes x, y, w, h, int64 (n, 4)."""
-        with self._lock:
+        with _one_thread():
             boxes = self._cascade.detectMultiScale(_grey(picture_rgb), SCALE_STEP, NEIGHBOURS)
         return np.array(boxes, np.int64).reshape(-1, 4)
 
