@@ -145,11 +145,11 @@ def _models() -> Iterator[Finding]:
 
     for name in ("mtcnn", "Dlib"):
         try:
-            info = describe(name)
+            info = describe(name).as_dict()
         except ReelgraphError as err:
             yield Finding(f"weights {name}", False, "missing", str(err))
         else:
-            yield Finding(f"weights {name}", True, f"{info.licence}, sha256 {info.weights_sha256[:12]}")
+            yield Finding(f"weights {name}", True, f"{info['licence']}, sha256 {info['weights_sha256'][:12]}")
     yield _zoo()
     yield _writable("model cache", cache_folder(), "set REELGRAPH_CACHE to a folder that can be written")
 

@@ -90,7 +90,7 @@ class Workflow:
     def models(self) -> list[dict[str, Any]]:
         """What the store records of every model in use: name, weights_sha256, licence, runtime."""
         infos = {info.name: info for node in self.stages for info in node.stage.models()}
-        return [vars(info).copy() for info in infos.values()]
+        return [info.as_dict() for info in infos.values()]
 
     def keys(self) -> dict[str, str]:
         """The resume key of each stage: a hash of its options, weights, version and its upstream keys."""

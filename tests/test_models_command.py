@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.doctor import examine
-from pipeline.models import names_asked_for, zoo
+from pipeline.models import zoo
 from pipeline.models.weights import package_file, weights_files
 from pipeline.views import models as view
 
@@ -142,9 +142,6 @@ def test_models_of_a_workflow_whose_weights_are_missing(tmp_path: Path) -> None:
     path = tmp_path / "faces.yaml"
     path.write_text(FACES)
     assert view.workflow_models(str(path)) == ["mtcnn", "ArcFace"]
-    with names_asked_for() as names:
-        pass
-    assert names == []
 
 
 def test_fetching_what_packages_carry_needs_no_internet(workflows: Path, capsys: pytest.CaptureFixture[str]) -> None:

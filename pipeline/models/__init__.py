@@ -6,9 +6,6 @@ Nothing heavy is imported, and no weights are read, before a model is created.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 from pipeline.errors import ModelError
@@ -30,7 +27,6 @@ __all__ = [
     "create_spoofing",
     "describe",
     "embedding_dimension",
-    "names_asked_for",
 ]
 
 ALIGNMENTS = ("native", "deepface")
@@ -88,39 +84,21 @@ def embedding_dimension(name: str) -> int:
     return zoo.card(name, "recogniser").dimension
 
 
-_asked_for: ContextVar[list[str] | None] = ContextVar("asked_for", default=None)
-
-
-@contextlib.contextmanager
-def names_asked_for() -> Iterator[list[str]]:
-    """Names of the models that are described within, in order. Their weights need not be there: no hash is made."""
-    names: list[str] = []
-    token = _asked_for.set(names)
-    try:
-        yield names
-    finally:
-        _asked_for.reset(token)
-
-
 def describe(name: str, engine: str = "onnx") -> ModelInfo:
-    """Facts of a model: reads its weights once for their hash, makes no session. `engine`: one of clients.ENGINES.
+    """Facts of a model; nothing is read before its weights' hash is asked for. `engine`: one of clients.ENGINES.
 
-    Raises ModelError: the name is unknown, or the weights are missing.
+    Raises ModelError: the name is unknown, or has no such engine.
     """
     from pipeline.models import clients
     from pipeline.models.session import engine_version
     from pipeline.models.weights import sha256, weights_files
 
     card = zoo.card(name)
-    asked_for = _asked_for.get()
-    if asked_for is not None:
-        asked_for.append(name)
-        return ModelInfo(name, "", card.licence, "")
     if engine != "onnx":
         clients.check(card, engine)
-        weights = sha256(clients.weights_files(card, engine))
-        return ModelInfo(name, weights, card.licence, engine_version(engine))
-    return ModelInfo(name, sha256(weights_files(card)), card.licence, engine_version(card.engine))
+        runtime = engine_version(engine)
+        return ModelInfo(name, card.licence, runtime, lambda: sha256(clients.weights_files(card, engine)))
+    return ModelInfo(name, card.licence, engine_version(card.engine), lambda: sha256(weights_files(card)))
 
 
 def _check_alignment(align: str) -> None:

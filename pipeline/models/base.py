@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,13 +53,27 @@ class Faces:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a run store records of a model. Cheap to get: no session is made for it."""
+    """What a run store records of a model. Cheap to get: nothing is read for it."""
 
     name: str
-    weights_sha256: str
     licence: str
     runtime: str
     """For example "onnxruntime 1.23.0"."""
+    hash_weights: Callable[[], str]
+    """Reads the weights, once per process, and returns their sha256 (hex)."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Raises ModelError where the weights are missing."""
+        return self.hash_weights()
+
+    def as_dict(self) -> dict[str, str]:
+        return {
+            "name": self.name,
+            "weights_sha256": self.weights_sha256,
+            "licence": self.licence,
+            "runtime": self.runtime,
+        }
 
 
 class Detector(Protocol):

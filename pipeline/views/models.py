@@ -69,13 +69,10 @@ def _cards(word: str) -> list[zoo.ModelCard]:
 
 def workflow_models(path: str) -> list[str]:
     """Names of the models that a workflow file uses, whether or not their weights are here. Raises WorkflowError."""
-    from pipeline.models import names_asked_for
     from pipeline.workflow import load_workflow
 
-    with names_asked_for() as names:
-        for node in load_workflow(path).stages:
-            node.stage.models()
-    return list(dict.fromkeys(names))
+    infos = [info for node in load_workflow(path).stages for info in node.stage.models()]
+    return list(dict.fromkeys(info.name for info in infos))
 
 
 def describe(cards: Iterable[zoo.ModelCard]) -> dict[str, Any]:
