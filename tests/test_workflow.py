@@ -23,7 +23,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["faces.yaml", "sharp_faces.yaml"])
+@pytest.mark.parametrize("name", ["faces.yaml", "sharp_faces.yaml", "analyze.yaml"])
 def test_shipped_workflows_are_valid(workflows: Path, name: str) -> None:
     workflow = load_workflow(workflows / name)
     assert workflow.stages[0].name == "detect"
@@ -40,6 +40,11 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         "model": "mtcnn",
         "min_face": 20,
         "align": "native",
+        "threshold": None,
+        "max_faces": None,
+        "rotate": True,
+        "expand_percentage": 0,
+        "whole_frame": False,
     }
 
 
@@ -86,9 +91,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_unknown_model_names_the_nearest(tmp_path: Path) -> None:
-    from pipeline.errors import ModelError
-
-    with pytest.raises(ModelError, match="did you mean 'Dlib'"):
+    with pytest.raises(WorkflowError, match="stages.embed.model: unknown embedder 'dlip'; did you mean 'Dlib'"):
         load_workflow(written(tmp_path, "stages: {detect: {}, embed: {model: dlip}}"))
 
 
