@@ -90,7 +90,6 @@ def test_labels_and_scores_are_those_of_deepface(
 ) -> None:
     spoof = data_dir / "faces" / "spoof"
     pictures = {path.stem: read_rgb(path) for path in sorted(spoof.glob("*.jpg"))}
-    pictures |= {"group": read_rgb(data_dir / "faces" / "groups" / "oar_test_image.jpg")}
     pictures |= {"astronaut": astronaut, "grace_hopper": grace_hopper}
     live = {}
     for name, picture in pictures.items():
@@ -163,7 +162,7 @@ class Pickler(pickle.Pickler):
 
 @pytest.fixture
 def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write an object as PyTorch's older format has it; `claimed` elements of each storage instead of those there are."""
+    """Write an object in PyTorch's older format; storages claim `claimed` elements instead of those they have."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage, utils._rebuild_tensor_v2 = FloatStorage, _rebuild_tensor_v2  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch", torch)
