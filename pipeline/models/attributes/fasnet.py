@@ -4,7 +4,7 @@ Each sees the face and what is around it, at its own scale; DeepFace and this ta
 are read from Minivision's own files; batch norms are folded into the convolutions, the softmax is in the graph.
 The meaning of the classes: github.com/minivision-ai/Silent-Face-Anti-Spoofing, issues 46 and 55.
 
-Agrees with DeepFace's TensorFlow networks to 1e-5 on the same boxes. The two kinds of spoof are not to be relied on:
+Agrees with DeepFace's TensorFlow networks to 1e-6 on the same boxes. The two kinds of spoof are not to be relied on:
 Minivision's own sample of a flat poster is called 3D.
 """
 
