@@ -2,6 +2,9 @@
 
 All four look at the same chips of 224 pixels. With `align: deepface` these are DeepFace's own: what a turn leaves empty
 is black, and so are the bars beside a narrow face. With `align: native` the frame goes on there.
+
+With stand-ins for the weights, probabilities were those of DeepFace.analyze to 2e-7 and ages the same on 70 faces with
+DeepFace's own boxes. Which alignment gives the truer answers has not been measured.
 """
 
 from __future__ import annotations
