@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,6 +43,20 @@ def grace_hopper() -> np.ndarray:
 @pytest.fixture(scope="session")
 def detector() -> Detector:
     return create_detector("mtcnn", Device())
+
+
+@pytest.fixture(scope="session")
+def deepface_home(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights for DeepFace and for us: those of the data folder, and the two that a package carries."""
+    home = tmp_path_factory.mktemp("deepface_home")
+    weights = home / ".deepface" / "weights"
+    weights.mkdir(parents=True)
+    models = Path(str(importlib.util.find_spec("face_recognition_models").origin)).parent / "models"  # type: ignore[union-attr]
+    names = ("dlib_face_recognition_resnet_model_v1.dat", "shape_predictor_5_face_landmarks.dat")
+    for path in [*(data_dir / "weights" / "deepface").iterdir(), *(models / name for name in names)]:
+        (weights / path.name).symlink_to(path.resolve())
+    os.environ["DEEPFACE_HOME"] = str(home)
+    return home
 
 
 @pytest.fixture(scope="session")

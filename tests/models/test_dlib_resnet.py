@@ -68,7 +68,9 @@ def test_no_faces(embedder: Embedder, astronaut: np.ndarray) -> None:
 
 
 def test_wrong_chips(embedder: Embedder) -> None:
-    with pytest.raises(ValueError, match=r"chips must be uint8 or float32 \(n, 150, 150, 3\), not float64 \(1, 112, 112, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"chips must be uint8 or float32 \(n, 150, 150, 3\), not float64 \(1, 112, 112, 3\)"
+    ):
         embedder.embed(np.zeros((1, 112, 112, 3)))
 
 
