@@ -80,7 +80,11 @@ INSIGHTFACE_BOX = (56.0, 63.6, 91.3)
 
 def onto_template(faces: Faces, template: Template) -> Float64:
     """float64 (n, 2, 3), frame to chip: by the template's landmarks; by the eyes alone where others of them are not
-    known; by the box, upright, where the eyes are not known either."""
+    known; by the box, upright, where the eyes are not known either.
+
+    What that costs, Dlib without `flip` on 509 labelled pairs, true accepts at 1% false accepts by cosine: 0.992 with
+    all landmarks, 0.984 with the eyes, 0.968 with the box.
+    """
     points = faces.landmarks.astype(np.float64)
     transforms = similarity(points[:, template.landmarks], template.points)
     by_eyes = similarity(points[:, :2], template.points[:2])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import WorkflowError
+from pipeline.errors import ReelgraphError
 from pipeline.models import Device, zoo
 from pipeline.models.crops import NORMALISATIONS
 from pipeline.stages import embed
@@ -27,7 +27,7 @@ def workflow(folder: Path, options: str) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("model: arcface", r"stages\.embed\.model: unknown embedder 'arcface'; did you mean 'ArcFace'\? valid: "),
+        ("model: arcface", r"unknown embedder 'arcface'; did you mean 'ArcFace'\? valid: "),
         ("align: deepfcae", r"unknown alignment 'deepfcae'; did you mean 'deepface'\? valid: deepface, native"),
         ("model: ArcFace, engine: pytorch", r"unknown engine 'pytorch'; did you mean 'torch'\?"),
         ("align: deepface, normalization: facenet", r"unknown normalization 'facenet'; did you mean 'Facenet'\?"),
@@ -38,7 +38,7 @@ def workflow(folder: Path, options: str) -> Path:
     ],
 )
 def test_wrong_options_are_named_when_the_workflow_loads(tmp_path: Path, options: str, message: str) -> None:
-    with pytest.raises(WorkflowError, match=message):
+    with pytest.raises(ReelgraphError, match=message):
         load_workflow(workflow(tmp_path, options))
 
 
@@ -58,7 +58,15 @@ def test_the_array_keeps_what_matching_needs(name: str) -> None:
     assert isinstance(array, Array)
     assert array.attributes["model"] == name
     assert array.attributes["align"] == "deepface"
-    assert set(array.attributes["deepface_thresholds"]) == {"cosine", "euclidean", "euclidean_l2", "angular"}
+    assert array.attributes["thresholds"] == array.attributes["deepface_thresholds"]
+    assert set(array.attributes["thresholds"]) == {"cosine", "euclidean", "euclidean_l2", "angular"}
+
+
+def test_thresholds_of_native_chips_where_they_were_measured() -> None:
+    attributes = {name: Embed(EmbedOptions(model=name)).outputs[0].attributes for name in ("Dlib", "ArcFace")}
+    assert attributes["Dlib"]["thresholds"]["cosine"] == 0.09
+    assert attributes["Dlib"]["deepface_thresholds"]["cosine"] == 0.07
+    assert attributes["ArcFace"]["thresholds"]["cosine"] == 0.68
 
 
 def test_many_faces_are_embedded_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

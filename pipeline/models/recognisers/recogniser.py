@@ -64,6 +64,8 @@ class Recogniser:
         vectors = self._vectors(chips)
         if self._options.flip:
             vectors = (vectors + self._vectors(chips[:, :, ::-1])) * np.float32(0.5)
+        if self._l2:
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + np.float32(1e-10)
         return vectors
 
     def _vectors(self, chips: Chips) -> npt.NDArray[np.float32]:
@@ -76,6 +78,4 @@ class Recogniser:
             self._device, self._name, chips.shape[1:], len(chips), self._most, run
         ):
             vectors[start:stop] = result
-        if self._l2:
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + np.float32(1e-10)
         return vectors
