@@ -95,7 +95,7 @@ def onto_template(faces: Faces, template: Template) -> Float64:
     return transforms
 
 
-def onto_box(faces: Faces, size: tuple[int, int]) -> Float64:
+def upright_box_transforms(faces: Faces, size: tuple[int, int]) -> Float64:
     """float64 (n, 2, 3), frame to chip of `size` (width, height): turned until the eyes are level, the middle of the
     box in the middle of the chip, as large as lets the box, so turned, fit at its own aspect ratio.
 

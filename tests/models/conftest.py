@@ -46,20 +46,6 @@ def detector() -> Detector:
 
 
 @pytest.fixture(scope="session")
-def deepface_home(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of weights for DeepFace and for us: those of the data folder, and the two that a package carries."""
-    home = tmp_path_factory.mktemp("deepface_home")
-    weights = home / ".deepface" / "weights"
-    weights.mkdir(parents=True)
-    models = Path(str(importlib.util.find_spec("face_recognition_models").origin)).parent / "models"  # type: ignore[union-attr]
-    names = ("dlib_face_recognition_resnet_model_v1.dat", "shape_predictor_5_face_landmarks.dat")
-    for path in [*(data_dir / "weights" / "deepface").iterdir(), *(models / name for name in names)]:
-        (weights / path.name).symlink_to(path.resolve())
-    os.environ["DEEPFACE_HOME"] = str(home)
-    return home
-
-
-@pytest.fixture(scope="session")
 def stock_mtcnn() -> Callable[[np.ndarray], list[dict[str, Any]]]:
     """detect_faces of the mtcnn package."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -78,6 +64,21 @@ def stock_mtcnn() -> Callable[[np.ndarray], list[dict[str, Any]]]:
         return faces
 
     return detect
+
+
+@pytest.fixture(scope="session")
+def deepface_home(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DEEPFACE_HOME, for the rest of the session, with those of DeepFace's weights that are at hand."""
+    home = tmp_path_factory.mktemp("deepface")
+    weights = home / ".deepface" / "weights"
+    weights.mkdir(parents=True)
+    spec = importlib.util.find_spec("face_recognition_models")  # importing it needs pkg_resources
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    packaged = [path for folder in folders for path in (Path(folder) / "models").glob("*.dat")]
+    for path in [*(data_dir / "weights" / "deepface").iterdir(), *packaged]:
+        (weights / path.name).symlink_to(path)
+    os.environ["DEEPFACE_HOME"] = str(home)
+    return home
 
 
 def read_rgb(path: Path) -> np.ndarray:

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from pipeline.models import Faces
-from pipeline.models.align import Template, dlib, insightface, onto_box, onto_template, similarity, warp_faces
+from pipeline.models.align import (
+    Template,
+    dlib,
+    insightface,
+    upright_box_transforms,
+    onto_template,
+    similarity,
+    warp_faces,
+)
 
 TEMPLATES = {"dlib": dlib(), "insightface": insightface()}
 UNKNOWN = np.full((5, 2), np.nan, np.float32)
@@ -109,13 +117,13 @@ def test_a_box_of_the_chip_s_size_is_cut_as_it_is(
     if eyes:
         landmarks[:2] = eyes
     faces = face((31, 22, *size), landmarks)
-    chip = chip_of(frame, faces, onto_box(faces, size), size)
+    chip = chip_of(frame, faces, upright_box_transforms(faces, size), size)
     np.testing.assert_array_equal(chip, frame[22 : 22 + size[1], 31 : 31 + size[0]])
 
 
 def test_beside_a_narrow_box_is_the_frame() -> None:
     faces = face((100, 50, 40, 80))
-    (transform,) = onto_box(faces, (160, 160))
+    (transform,) = upright_box_transforms(faces, (160, 160))
     np.testing.assert_allclose(transform[:, :2], 2 * np.eye(2))
     np.testing.assert_allclose(transform @ [119.5, 89.5, 1], [79.5, 79.5])
     white = np.full((300, 400, 3), 255, np.uint8)
@@ -127,7 +135,7 @@ def test_leaning_eyes_become_level(angle: float) -> None:
     middle, along = np.array([150.0, 120.0]), np.array([np.cos(angle), np.sin(angle)])
     landmarks = UNKNOWN.copy()
     landmarks[:2] = middle - 20 * along, middle + 20 * along
-    (transform,) = onto_box(face((110, 80, 80, 80), landmarks), (80, 80))
+    (transform,) = upright_box_transforms(face((110, 80, 80, 80), landmarks), (80, 80))
     right, left = (transform @ [*eye, 1] for eye in landmarks[:2])
     assert right[1] == pytest.approx(left[1], abs=1e-4)
     assert left[0] - right[0] == pytest.approx(40, abs=1e-4)
@@ -135,4 +143,4 @@ def test_leaning_eyes_become_level(angle: float) -> None:
 
 def test_a_box_without_size_is_black(frame: np.ndarray) -> None:
     faces = face((10, 10, 0, 0))
-    assert not chip_of(frame, faces, onto_box(faces, (20, 20)), (20, 20)).any()
+    assert not chip_of(frame, faces, upright_box_transforms(faces, (20, 20)), (20, 20)).any()

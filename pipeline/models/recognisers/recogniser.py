@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.models import clients
-from pipeline.models.align import onto_box, onto_template, warp_faces
+from pipeline.models.align import upright_box_transforms, onto_template, warp_faces
 from pipeline.models.base import Chips, Device, Faces, Frames
 from pipeline.models.crops import deepface_chips, normalise
 from pipeline.models.recognisers.network import Network, open_network
@@ -51,7 +51,7 @@ class Recogniser:
             chips = deepface_chips(frames_rgb, faces, self._size, self._options.rotate)
             return normalise(chips, self._options.normalization)
         if self._template is None:
-            return warp_faces(frames_rgb, faces, onto_box(faces, self._size), self._size)
+            return warp_faces(frames_rgb, faces, upright_box_transforms(faces, self._size), self._size)
         return warp_faces(frames_rgb, faces, onto_template(faces, self._template), self._size)
 
     def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
