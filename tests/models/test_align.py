@@ -11,9 +11,9 @@ from pipeline.models.align import (
     Template,
     dlib,
     insightface,
-    upright_box_transforms,
     onto_template,
     similarity,
+    upright_box_transforms,
     warp_faces,
 )
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.models import clients
-from pipeline.models.align import upright_box_transforms, onto_template, warp_faces
+from pipeline.models.align import onto_template, upright_box_transforms, warp_faces
 from pipeline.models.base import Chips, Device, Faces, Frames
 from pipeline.models.crops import deepface_chips, normalise
 from pipeline.models.recognisers.network import Network, open_network
