@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -66,3 +67,36 @@ def test_separable_pairs_give_perfect_figures(verification: ModuleType) -> None:
         assert choice.true_accepts == 1
         assert choice.other_half_true_accepts == 1
         assert choice.false_accepts <= 0.01
+
+
+@pytest.mark.slow
+def test_the_receipt_itself(
+    repository: Path,
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Six photographs of three people, all of which are told apart, and one in which there is no face."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path / "none"))
+    import accuracy
+
+    people = ("Tony_Blair", "Colin_Powell", "Vladimir_Putin")
+    photographs = [f"lfw/{who}/{who}_000{number}.jpg" for who in people for number in (1, 2)] + ["groups/no-faces.jpg"]
+    pairs = [(a, b) for index, a in enumerate(photographs) for b in photographs[index + 1 :]]
+    lines = [f"{a},{b},{int(Path(a).parent == Path(b).parent)}" for a, b in pairs]
+    (tmp_path / "pairs.csv").write_text("\n".join(["path_a,path_b,same", *lines]) + "\n")
+    monkeypatch.setattr(accuracy, "REPOSITORY", tmp_path)
+    command = ["--faces", str(data_dir / "faces"), "--pairs", str(tmp_path / "pairs.csv"), "--no-stock"]
+    command += ["--detectors", "mtcnn", "--networks", "Dlib,ArcFace", "--json", str(tmp_path / "accuracy.json")]
+    monkeypatch.setattr("sys.argv", ["accuracy.py", *command])
+    accuracy.main()
+    printed = capsys.readouterr()
+    assert "ArcFace, native, left out: weights of ArcFace are missing" in printed.err
+    assert "ROC AUC" in printed.out
+    rows = json.loads((tmp_path / "accuracy.json").read_text())["rows"]
+    assert [row["how"] for row in rows][:2] == ["native", "native, flip"]
+    for row in rows[:2]:
+        assert (row["photographs"], row["with_face"], row["pairs"], row["pairs_with_faces"]) == (7, 6, 21, 15)
+        assert row["by_metric"]["cosine"]["auc"] == 1
