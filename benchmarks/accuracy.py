@@ -286,13 +286,15 @@ def show(rows: list[Row]) -> None:
             table.add_row(*names, metric, *figures, default, f"{row.seconds:.0f}" if index == 0 else "")
         table.add_section()
     console.print(table)
-    _show_thresholds(console, rows)
+    ours = [row for row in rows if row.how != "stock"]
+    if ours:
+        _show_thresholds(console, ours)
     for how, words in HOW.items():
         console.print(f"[bold]{how}[/bold]: {words}.", highlight=False)
 
 
 def _show_thresholds(console: Any, rows: list[Row]) -> None:
-    """What the thresholds should be, of our rows."""
+    """What the thresholds should be."""
     from rich.table import Table
 
     table = Table(
@@ -301,8 +303,6 @@ def _show_thresholds(console: Any, rows: list[Row]) -> None:
     for column in ("detector", "network", "", "distance", "rule", "threshold", "TAR / FAR / accuracy", "other half"):
         table.add_column(column, justify="right" if column == "threshold" else "left")
     for row in rows:
-        if row.how == "stock":
-            continue
         for metric, choices in row.thresholds.items():
             for choice in choices:
                 rates = [f"{choice[name]:.3f}" for name in ("true_accepts", "false_accepts", "accuracy")]

@@ -80,18 +80,22 @@ INSIGHTFACE_BOX = (56.0, 63.6, 91.3)
 
 def onto_template(faces: Faces, template: Template) -> Float64:
     """float64 (n, 2, 3), frame to chip: by the template's landmarks; by the eyes alone where others of them are not
-    known; by the box, upright, where the eyes are not known either."""
+    known; by the box, upright, where the eyes are not known either.
+
+    What that costs, Dlib without `flip` on 509 labelled pairs, true accepts at 1% false accepts by cosine: 0.992 with
+    all landmarks, 0.984 with the eyes, 0.968 with the box.
+    """
     points = faces.landmarks.astype(np.float64)
     transforms = similarity(points[:, template.landmarks], template.points)
     by_eyes = similarity(points[:, :2], template.points[:2])
     x, y, side = template.box
-    by_box = _upright(faces, np.sqrt(faces.box[:, 2:].astype(np.float64).prod(axis=1)), side, (x, y))
+    by_box = _by_box(faces, np.sqrt(faces.box[:, 2:].astype(np.float64).prod(axis=1)), side, (x, y))
     for fallback in (by_eyes, by_box):
         transforms = np.where(np.isnan(transforms), fallback, transforms)
     return transforms
 
 
-def onto_box(faces: Faces, size: tuple[int, int]) -> Float64:
+def upright_box_transforms(faces: Faces, size: tuple[int, int]) -> Float64:
     """float64 (n, 2, 3), frame to chip of `size` (width, height): turned until the eyes are level, the middle of the
     box in the middle of the chip, as large as lets the box, so turned, fit at its own aspect ratio.
 
@@ -100,10 +104,10 @@ def onto_box(faces: Faces, size: tuple[int, int]) -> Float64:
     eyes = (faces.landmarks[:, 1] - faces.landmarks[:, 0]).astype(np.float64)
     angle = np.nan_to_num(np.arctan2(eyes[:, 1], eyes[:, 0]))
     longest = (faces.box[:, 2:].astype(np.float64) / size).max(axis=1)
-    return _upright(faces, longest, 1.0, ((size[0] - 1) / 2, (size[1] - 1) / 2), angle)
+    return _by_box(faces, longest, 1.0, ((size[0] - 1) / 2, (size[1] - 1) / 2), angle)
 
 
-def _upright(
+def _by_box(
     faces: Faces, length: Float64, target: float, middle: tuple[float, float], angle: Float64 | float = 0.0
 ) -> Float64:
     """Transforms that turn by -angle, take the middle of each box to `middle`, and `length` to `target`; NaN where

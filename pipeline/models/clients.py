@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.models.base import Device
 from pipeline.models.weights import weights_folder
-from pipeline.models.zoo import ModelCard
+from pipeline.models.zoo import ModelCard, WeightsFile
 from pipeline.names import unknown
 
 ENGINES = ("onnx", "tensorflow", "torch")
@@ -42,15 +42,19 @@ def check(card: ModelCard, engine: str) -> None:
     if engine not in ENGINES:
         raise ModelError(unknown("engine", engine, ENGINES))
     if engine != "onnx" and card.name in ONNX_ONLY:
-        raise ModelError(f"{card.name} cannot run on engine {engine}, DeepFace has it for onnx only; use engine: onnx")
+        raise ModelError(f"engine {engine} cannot run {card.name}, which DeepFace has for onnx only; use engine: onnx")
+
+
+def weights_name(card: ModelCard, file: WeightsFile, engine: str) -> str:
+    """What DeepFace calls, for an engine, the weights that are `file` for ONNX."""
+    return OTHER_NAMES.get((card.name, engine), str(Path(file.name).with_suffix(SUFFIXES[engine])))
 
 
 def weights_files(card: ModelCard, engine: str) -> list[Path]:
     """Where DeepFace keeps a model's weights for an engine. Raises ModelError naming the first that is missing."""
     paths = []
     for file in card.weights:
-        name = OTHER_NAMES.get((card.name, engine), str(Path(file.name).with_suffix(SUFFIXES[engine])))
-        path = weights_folder() / name
+        path = weights_folder() / weights_name(card, file, engine)
         if not path.is_file():
             raise ModelError(
                 f"weights of {card.name} for engine {engine} are missing: no file {path}; "

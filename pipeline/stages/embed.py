@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pipeline.errors import ModelError
 from pipeline.models import clients, zoo
 from pipeline.models.base import Device, Faces, ModelInfo
-from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
+from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
 from pipeline.names import unknown
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
 
@@ -24,7 +24,6 @@ FACES_AT_ONCE = 256
 """Chips alive at a time: 154 MB of the largest, VGG-Face's with align deepface."""
 
 CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "model": ("embedder", zoo.names("recogniser")),
     "align": ("alignment", ("native", "deepface")),
     "engine": ("engine", clients.ENGINES),
     "normalization": ("normalization", Normalization.__args__),  # type: ignore[attr-defined]
@@ -59,8 +58,9 @@ class EmbedOptions(StageOptions):
         if self.align == "native" and (self.normalization != "base" or not self.rotate):
             name = "rotate" if self.normalization == "base" else "normalization"
             raise ValueError(f"option {name!r} belongs to align: deepface; leave it out, or set align: deepface")
+        card = zoo.card(self.model, "recogniser")
         try:
-            clients.check(zoo.card(self.model), self.engine)
+            clients.check(card, self.engine)
         except ModelError as error:
             raise ValueError(str(error)) from error
         return self
@@ -82,6 +82,7 @@ class Embed(Stage):
         attributes = {
             "model": model,
             "align": self.options.align,
+            "thresholds": thresholds(model, self.options.align),
             "deepface_thresholds": DEEPFACE_THRESHOLDS[model],
             "description": "as DeepFace's client of the model gives it: VGG-Face of length 1, others not normalised",
         }

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.models import clients
-from pipeline.models.align import onto_box, onto_template, warp_faces
+from pipeline.models.align import onto_template, upright_box_transforms, warp_faces
 from pipeline.models.base import Chips, Device, Faces, Frames
 from pipeline.models.crops import deepface_chips, normalise
 from pipeline.models.recognisers.network import Network, open_network
@@ -51,7 +51,7 @@ class Recogniser:
             chips = deepface_chips(frames_rgb, faces, self._size, self._options.rotate)
             return normalise(chips, self._options.normalization)
         if self._template is None:
-            return warp_faces(frames_rgb, faces, onto_box(faces, self._size), self._size)
+            return warp_faces(frames_rgb, faces, upright_box_transforms(faces, self._size), self._size)
         return warp_faces(frames_rgb, faces, onto_template(faces, self._template), self._size)
 
     def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
@@ -64,6 +64,8 @@ class Recogniser:
         vectors = self._vectors(chips)
         if self._options.flip:
             vectors = (vectors + self._vectors(chips[:, :, ::-1])) * np.float32(0.5)
+        if self._l2:
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + np.float32(1e-10)
         return vectors
 
     def _vectors(self, chips: Chips) -> npt.NDArray[np.float32]:
@@ -76,6 +78,4 @@ class Recogniser:
             self._device, self._name, chips.shape[1:], len(chips), self._most, run
         ):
             vectors[start:stop] = result
-        if self._l2:
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + np.float32(1e-10)
         return vectors
