@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -63,6 +64,21 @@ def stock_mtcnn() -> Callable[[np.ndarray], list[dict[str, Any]]]:
         return faces
 
     return detect
+
+
+@pytest.fixture(scope="session")
+def deepface_home(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DEEPFACE_HOME, for the rest of the session, with those of DeepFace's weights that are at hand."""
+    home = tmp_path_factory.mktemp("deepface")
+    weights = home / ".deepface" / "weights"
+    weights.mkdir(parents=True)
+    spec = importlib.util.find_spec("face_recognition_models")  # importing it needs pkg_resources
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    packaged = [path for folder in folders for path in (Path(folder) / "models").glob("*.dat")]
+    for path in [*(data_dir / "weights" / "deepface").iterdir(), *packaged]:
+        (weights / path.name).symlink_to(path)
+    os.environ["DEEPFACE_HOME"] = str(home)
+    return home
 
 
 def read_rgb(path: Path) -> np.ndarray:
