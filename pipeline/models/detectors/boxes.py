@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import numpy.typing as npt
 
@@ -37,13 +35,14 @@ def suppress(
     itself goes: that is the package's rule, and not the usual greedy one. Overlap is intersection over union, or
     over the smaller box.
     """
-    # Scores saturate at 1, so ties are common; the package sorts upwards and reverses: the last comes first.
-    order = np.lexsort((-np.arange(len(frame)), -score, frame))
-    stays = np.ones(len(order), bool)
-    starts = np.flatnonzero(np.diff(frame[order], prepend=-1))
-    for start, stop in pairwise([*starts, len(order)]):
-        stays[start:stop] = ~_overlapped(corners[order[start:stop]], threshold, of_smaller)
-    return order[stays]
+    parts = [np.empty(0, np.int64)]
+    for index in np.unique(frame):
+        mine = np.flatnonzero(frame == index)
+        # Scores saturate at 1, so ties are common. The package sorts upwards, in doubles, by numpy's default, which is
+        # not stable, and reverses: the same call gives the same order.
+        order = mine[np.argsort(score[mine].astype(np.float64))[::-1]]
+        parts.append(order[~_overlapped(corners[order], threshold, of_smaller)])
+    return np.concatenate(parts)
 
 
 def _overlapped(corners: Corners, threshold: float, of_smaller: bool) -> npt.NDArray[np.bool_]:

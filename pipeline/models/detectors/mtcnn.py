@@ -60,7 +60,8 @@ class Picture:
 
     frame: Frame
     border: tuple[int, int] | None = None
-    """Black rows above and below, columns left and right; None: the frame is the picture."""
+    """Black rows above and below, columns left and right. None: the frame is the picture, and its pyramid the fast one,
+    which lacks TensorFlow's roundings."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -162,7 +163,7 @@ class MtcnnDetector:
 
     def areas(self, frames_rgb: Frames) -> Faces:
         """As DeepFace's client (detectors/base.py): boxes and eyes rounded, by confidence."""
-        return self._areas([Picture(checked(frame)) for frame in frames_rgb])
+        return self._areas([Picture(checked(frame), (0, 0)) for frame in frames_rgb])
 
     def padded_areas(self, frames_rgb: Frames) -> Faces:
         """`areas` of frames amid black (detectors/base.py), of which only what the frames show is looked at."""
@@ -201,7 +202,7 @@ class MtcnnDetector:
         batch = indices[start:stop]
         pyramids = self._buffers.pyramids(len(batch))
         for pyramid, index in zip(pyramids, batch, strict=True):
-            pyramid.load(pictures[index].frame, pictures[index].border or (0, 0))
+            pyramid.load(pictures[index].frame, pictures[index].border)
         found = []
         for scale, rows, columns in levels:
             down, across = pictures[batch[0]].cells(rows, columns)
@@ -335,7 +336,11 @@ def _span(cells: range, level: int) -> tuple[int, int]:
 
 
 def _probability(logit: Float32) -> Float32:
-    return (1 / (1 + np.exp(-logit.astype(np.float64)))).astype(np.float32)
+    """Of the difference of two logits, with the roundings of TensorFlow's softmax: near 1 they make scores equal, which
+    decides what is suppressed."""
+    other = np.exp(-np.abs(logit))
+    larger = 1 / (1 + other)
+    return np.asarray(np.where(logit >= 0, larger, other * larger), np.float32)
 
 
 def _placed(corners: npt.NDArray[np.float64], landmarks: Float32) -> npt.NDArray[np.float64]:

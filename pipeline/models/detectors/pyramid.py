@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ INTEGRAL_BELOW = 0.02
 """Share of the frame's pixels below which a level is faster by way of the integral image, whose cost goes with
 the size of the level, than by averaging, whose cost goes with that of the frame (measured at 1080p)."""
 BAND_ROWS = 32
-"""Rows of a level that are made together from a frame amid black: few enough to stay in a core's cache."""
+"""Rows of a level that are made together with a border: few enough to stay in a core's cache."""
 BANDS_BELOW = 0.5
 """Share of the frame's rows below which averaging down before across is faster than OpenCV, which goes across first,
 one pixel at a time, through every row of the frame (measured at 1080p)."""
@@ -43,28 +44,33 @@ def level_sizes(width: int, height: int, min_face: float, factor: float) -> list
 
 
 class Pyramid:
-    """The levels of one frame after another. Holds one frame as float32, its only full copy, and its integral image,
-    in memory that is used again from frame to frame: fresh pages can cost more than what is written to them."""
+    """The levels of one frame after another. Holds one frame as float32, its only full copy, or its integral image, or
+    both, in memory that is used again from frame to frame: fresh pages can cost more than what is written to them."""
 
     def __init__(self) -> None:
         self._float: Float32 = np.empty((0, 0, 3), np.float32)
-        self._border = (0, 0)
+        self._border: tuple[int, int] | None = None
         self._bands: Float32 = np.empty((0, 0, 3), np.float32)
-        self._wide_bands: Float32 = np.empty((0, 0, 3), np.float32)
         self._level: Float32 = np.empty(0, np.float32)
         self._rgba: Frame = np.empty((0, 0, 4), np.uint8)
-        self._sums: npt.NDArray[np.int32] = np.empty((1, 1, 4), np.int32)
+        self._sums: npt.NDArray[Any] = np.empty((1, 1, 4), np.int32)
         self._summed = False
 
-    def load(self, frame: Frame, border: tuple[int, int] = (0, 0)) -> None:
+    def load(self, frame: Frame, border: tuple[int, int] | None = None) -> None:
         """Copy a frame in, uint8 (height, width, 3). Keeps no hold of it: it may be a view of a whole chunk.
 
-        `border`: black rows above and below, columns left and right, that levels show beside it.
+        `border`: black rows above and below, columns left and right, that levels show beside it. With a border, of
+        nothing too, levels are TensorFlow's to the last bit but one, which takes longer.
         """
         import cv2
 
-        if self._float.shape != frame.shape or self._border != border:
-            self._border = border
+        self._border = border
+        if border is not None:
+            # Sums of 32 bit are half the memory, but hold no more than this.
+            depth = cv2.CV_32S if frame.shape[0] * frame.shape[1] < 2**31 // 255 else cv2.CV_64F
+            self._sums = np.asarray(cv2.integral(frame, sum=self._sums, sdepth=depth))
+            return
+        if self._float.shape != frame.shape or self._sums.shape[2] != 4:
             self._make_room(*frame.shape[:2])
         np.copyto(self._float, frame)
         # Four channels, so that a pixel's sums are 16 bytes, which numpy gathers as one item.
@@ -73,12 +79,7 @@ class Pyramid:
 
     def _make_room(self, height: int, width: int) -> None:
         self._float = np.empty((height, width, 3), np.float32)
-        above, aside = self._border
-        if above or aside:
-            # Only the middle of it is ever written.
-            self._wide_bands = np.zeros((BAND_ROWS, width + 2 * aside, 3), np.float32)
-        else:
-            self._bands = np.empty((int(height * BANDS_BELOW) + 1, width, 3), np.float32)
+        self._bands = np.empty((int(height * BANDS_BELOW) + 1, width, 3), np.float32)
         self._rgba = np.empty((height, width, 4), np.uint8)
         self._sums = np.empty((height + 1, width + 1, 4), np.int32)
 
@@ -87,14 +88,13 @@ class Pyramid:
 
         With a border `planes` may be smaller: a part of the level, whose first row and column are `first`.
         """
-        height, width = self._float.shape[:2]
-        above, aside = self._border
-        pixels = (height + 2 * above) * (width + 2 * aside)
-        # The sums of the integral image are 32 bit.
-        if rows * columns < INTEGRAL_BELOW * pixels and height * width < 2**31 // 255:
-            np.copyto(planes, self._by_integral(rows, columns, planes.shape[1:], first).transpose(2, 0, 1))
-        elif above or aside:
+        if self._border is not None:
             self._amid_black(rows, columns, planes, first)
+            return
+        height, width = self._float.shape[:2]
+        # The sums of the integral image are 32 bit.
+        if rows * columns < INTEGRAL_BELOW * height * width and height * width < 2**31 // 255:
+            np.copyto(planes, self._by_integral(rows, columns).transpose(2, 0, 1))
         else:
             self._whole(rows, columns, planes)
 
@@ -102,34 +102,29 @@ class Pyramid:
         import cv2
 
         source = self._averaged_down(rows) if rows <= BANDS_BELOW * len(self._float) else self._float
-        level = self._room_for(rows, columns)
-        cv2.resize(source, (columns, rows), dst=level, interpolation=cv2.INTER_AREA)
-        cv2.split(level, [planes[0], planes[1], planes[2]])
-
-    def _room_for(self, rows: int, columns: int) -> Float32:
         size = rows * columns * 3
         if self._level.size < size:
             self._level = np.empty(size, np.float32)
-        return self._level[:size].reshape(rows, columns, 3)
+        level = self._level[:size].reshape(rows, columns, 3)
+        cv2.resize(source, (columns, rows), dst=level, interpolation=cv2.INTER_AREA)
+        cv2.split(level, [planes[0], planes[1], planes[2]])
 
     def _amid_black(self, rows: int, columns: int, planes: Float32, first: tuple[int, int]) -> None:
-        """A part of a level of the frame and its border: down row by row of the frame alone, then across."""
-        import cv2
-
-        above, aside = self._border
-        height, width = self._float.shape[:2]
-        pixels = self._float.reshape(height, -1)
-        middle = np.s_[3 * aside : 3 * (aside + width)]
-        shares = _shares(rows, height + 2 * above, above)[first[0] : first[0] + planes.shape[1]]
-        for start in range(0, len(shares), BAND_ROWS):
-            some = shares[start : start + BAND_ROWS]
-            bands = self._wide_bands[: len(some)]
-            for (row, share), band in zip(some, bands.reshape(len(some), -1), strict=True):
-                np.einsum("y,yx->x", share, pixels[row : row + len(share)], out=band[middle])
-            level = self._room_for(len(some), columns)
-            cv2.resize(bands, (columns, len(some)), dst=level, interpolation=cv2.INTER_AREA)
-            part = level[:, first[1] : first[1] + planes.shape[2]]
-            cv2.split(part, [plane[start : start + len(some)] for plane in planes])
+        """A part of a level of the frame and its border, by way of the integral image: down, then across."""
+        above, aside = self._border or (0, 0)
+        height, width = self._sums.shape[0] - 1 + 2 * above, self._sums.shape[1] - 1 + 2 * aside
+        y, y_part = _edges(rows, height, above, first[0], planes.shape[1])
+        x, x_part = _edges(columns, width, aside, first[1], planes.shape[2])
+        share = rows * columns / (height * width)
+        for start in range(0, planes.shape[1], BAND_ROWS):
+            some = np.s_[start : start + BAND_ROWS + 1]
+            line = self._sums.take(y[some], axis=0)
+            band = np.diff(line + (self._sums.take(y[some] + 1, axis=0) - line) * y_part[some, None, None], axis=0)
+            corner = band.take(x, axis=1)
+            corner += (band.take(x + 1, axis=1) - corner) * x_part[:, None]
+            level = np.diff(corner, axis=1)
+            level *= share
+            planes[:, start : start + len(band)] = level.transpose(2, 0, 1)
 
     def _averaged_down(self, rows: int) -> Float32:
         """float32 (rows, width, 3): the level's rows at the frame's full width."""
@@ -141,22 +136,18 @@ class Pyramid:
             np.einsum("y,yx->x", share, pixels[start : start + len(share)], out=band)
         return bands
 
-    def _by_integral(
-        self, rows: int, columns: int, size: tuple[int, ...], first: tuple[int, int]
-    ) -> npt.NDArray[np.float64]:
-        """float64 (*size, 3), part of a level: the mean over a cell is the difference of the integral image at its
-        corners, interpolated between pixels."""
+    def _by_integral(self, rows: int, columns: int) -> npt.NDArray[np.float64]:
+        """float64 (rows, columns, 3): the mean over a cell is the difference of the integral image at its corners,
+        interpolated between pixels."""
         import cv2
 
         if not self._summed:
             cv2.integral(self._rgba, sum=self._sums, sdepth=cv2.CV_32S)
             self._summed = True
         height, width = self._float.shape[:2]
-        above, aside = self._border
-        tall, wide = height + 2 * above, width + 2 * aside
         sums = self._sums.view("V16").ravel()
-        y, y_part = (edge[first[0] : first[0] + size[0] + 1] for edge in _edges(rows, tall, above))
-        x, x_part = (edge[first[1] : first[1] + size[1] + 1] for edge in _edges(columns, wide, aside))
+        y, y_part = _edges(rows, height)
+        x, x_part = _edges(columns, width)
         at = y[:, None] * (width + 1) + x
         corner, right, below, diagonal = (
             sums.take(at + step).view(np.int32).reshape(*at.shape, 4)[..., :3] for step in (0, 1, width + 1, width + 2)
@@ -164,15 +155,15 @@ class Pyramid:
         upper = corner + (right - corner) * x_part[:, None]
         upper += (below + (diagonal - below) * x_part[:, None] - upper) * y_part[:, None, None]
         level: npt.NDArray[np.float64] = np.diff(np.diff(upper, axis=0), axis=1)
-        level *= rows * columns / (tall * wide)
+        level *= rows * columns / (height * width)
         return level
 
 
 @lru_cache(maxsize=256)
-def _shares(cells: int, pixels: int, border: int = 0) -> tuple[tuple[int, Float32], ...]:
+def _shares(cells: int, pixels: int) -> tuple[tuple[int, Float32], ...]:
     """The first pixel that each of so many equal cells covers, and the share of the cell that is of it and of the
-    following ones; there are no more cells than pixels. Of the border nothing is named: its pixels are zero."""
-    whole, part = _edges(cells, pixels, border)
+    following ones; there are no more cells than pixels."""
+    whole, part = _edges(cells, pixels)
     shares = []
     for (start, stop), (before, after) in zip(pairwise(whole.tolist()), pairwise(part.tolist()), strict=True):
         covered = np.ones(stop - start + 1)
@@ -183,12 +174,17 @@ def _shares(cells: int, pixels: int, border: int = 0) -> tuple[tuple[int, Float3
     return tuple(shares)
 
 
-def _edges(cells: int, pixels: int, border: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def _edges(
+    cells: int, pixels: int, border: int = 0, first: int = 0, count: int | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Whole and fractional part of the edges of equal cells, in pixels, counted from where the border ends on; those
-    in the border are moved to its end."""
-    edge: npt.NDArray[np.float64] = np.arange(cells + 1) * np.float64(pixels / cells)
-    if border:
-        edge = np.clip(edge - border, 0, pixels - 2 * border)
+    in the border are moved to its end. `first`, `count`: of some cells only."""
+    # In float32, as TensorFlow (resize_area_op.cc): far from the corner its edges are off by 1e-4 of a pixel, enough to
+    # decide between two boxes of nearly one score.
+    step = np.float32(pixels) / np.float32(cells)
+    last = cells if count is None else first + count
+    edge = (np.arange(first, last + 1, dtype=np.float32) * step).astype(np.float64)
+    edge = np.clip(edge - border, 0, pixels - 2 * border)
     whole = np.minimum(edge.astype(np.int64), pixels - 2 * border - 1)
     return whole, edge - whole
 

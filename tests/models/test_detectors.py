@@ -1,0 +1,124 @@
+"""Detectors by name: what they heed, and the native faces of those that are not networks of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import ModelError
+from pipeline.models import Detector, Device, create_detector, zoo
+from pipeline.models.base import Faces
+from pipeline.models.detectors import DetectorOptions, check
+from pipeline.models.detectors.base import largest
+
+
+@pytest.fixture(scope="module")
+def frame(astronaut: np.ndarray, grace_hopper: np.ndarray) -> np.ndarray:
+    """Two faces: about 95 pixels wide on the right, 130 on the left."""
+    hopper = cv2.resize(grace_hopper[:420, 80:430], (267, 320), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(np.concatenate([hopper, astronaut[:320, 90:370]], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("opencvv", {}, "unknown detector 'opencvv'; did you mean 'opencv'"),
+        ("mtcnn", {"rotate": False}, "rotate is heeded with align: deepface only"),
+        ("yunet", {"expand_percentage": 3}, "expand_percentage is heeded with align: deepface only"),
+        ("dlib", {"whole_frame": True}, "whole_frame is heeded with align: deepface only"),
+        ("dlib", {"min_face": 60}, "'dlib' does not heed min_face with align: native; leave it out, or choose .*mtcnn"),
+        ("yunet", {"min_face": 60, "align": "deepface"}, "'yunet' does not heed min_face with align: deepface"),
+        ("opencv", {"threshold": 0.4, "align": "deepface"}, "'opencv' does not heed threshold with align: deepface"),
+        ("ssd", {"threshold": 0.4}, "'ssd' does not heed threshold with align: native"),
+        ("skip", {}, "detector 'skip' finds no eyes to turn faces by; set align: deepface"),
+        ("mtcnn", {"threshold": 1.5}, "threshold is 1.5, but must be between 0 and 1"),
+        ("mtcnn", {"max_faces": 0}, "max_faces is 0, but must be 1 or more"),
+        ("mtcnn", {"align": "deepface", "expand_percentage": -1}, "expand_percentage is -1, but must be 0 or more"),
+    ],
+)
+def test_options_that_are_not_heeded(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        check(name, DetectorOptions(**options))
+
+
+@pytest.mark.parametrize("align", ["native", "deepface"])
+@pytest.mark.parametrize("name", zoo.names("detector"))
+def test_defaults_suit_every_detector(name: str, align: str) -> None:
+    check(name, DetectorOptions(align=align, max_faces=3))
+
+
+def faces_of(detector: Detector, frame: np.ndarray) -> Faces:
+    faces = detector.detect([frame, frame[:40, :40], frame])
+    assert faces.rank is None
+    assert set(faces.frame.tolist()) == {0, 2}
+    first, last = (faces.box[faces.frame == index] for index in (0, 2))
+    np.testing.assert_array_equal(first, last)
+    return faces
+
+
+@pytest.mark.parametrize("name", ["opencv", "dlib", "fastmtcnn"])
+def test_native_faces_where_mtcnn_has_them(
+    deepface_home: Path, detector: Detector, frame: np.ndarray, name: str
+) -> None:
+    expected = detector.detect([frame])
+    found = faces_of(create_detector(name, Device()), frame)
+    first = found.frame == 0
+    assert first.sum() == len(expected.frame) == 2
+    assert found.confidence.min() > 0
+    assert found.confidence.max() <= 1
+    for box, eyes in zip(expected.box, expected.landmarks[:, :2], strict=True):
+        near = np.abs(found.box[first, :2] + found.box[first, 2:] / 2 - box[:2] - box[2:] / 2).sum(axis=1).argmin()
+        assert np.abs(found.landmarks[first][near, :2] - eyes).max() < 0.12 * box[2]
+
+
+def test_fastmtcnn_is_mtcnn_with_another_threshold(detector: Detector, frame: np.ndarray) -> None:
+    fast = create_detector("fastmtcnn", Device())
+    everything = create_detector("mtcnn", Device(), threshold=0.7).detect([frame])
+    np.testing.assert_array_equal(fast.detect([frame]).box, everything.box)
+    areas = fast.areas([frame])  # type: ignore[attr-defined]
+    sizes = areas.box[:, 2] * areas.box[:, 3]
+    assert (np.diff(sizes) <= 0).all(), "facenet-pytorch lists the largest first"
+    np.testing.assert_array_equal(areas.box, np.trunc(areas.box))
+
+
+def test_smallest_face_of_opencv(frame: np.ndarray) -> None:
+    assert len(create_detector("opencv", Device(), min_face=60).detect([frame]).frame) == 2
+    assert len(create_detector("opencv", Device(), min_face=300).detect([frame]).frame) == 0
+
+
+@pytest.mark.parametrize(("name", "threshold"), [("opencv", 0.999), ("dlib", 0.999), ("mtcnn", 0.9999999)])
+def test_threshold(deepface_home: Path, frame: np.ndarray, name: str, threshold: float) -> None:
+    plenty = create_detector(name, Device(), threshold=0.01).detect([frame])
+    few = create_detector(name, Device(), threshold=threshold).detect([frame])
+    assert len(few.frame) < len(plenty.frame)
+    assert (few.confidence >= np.float32(threshold)).all()
+
+
+def test_native_keeps_the_largest(detector: Detector, frame: np.ndarray) -> None:
+    every = detector.detect([frame, frame[:, ::-1].copy()])
+    one = create_detector("mtcnn", Device(), max_faces=1).detect([frame, frame[:, ::-1].copy()])
+    assert one.frame.tolist() == [0, 1]
+    for index in (0, 1):
+        mine = every.box[every.frame == index]
+        np.testing.assert_array_equal(one.box[index], mine[(mine[:, 2] * mine[:, 3]).argmax()])
+
+
+def test_largest_leaves_order_and_frames() -> None:
+    side = np.array([3, 9, 9, 1, 5, 2], np.float32)
+    box = np.stack([side * 0, side * 0, side, side], axis=1)
+    points = np.zeros((6, 5, 2), np.float32)
+    faces = Faces(np.array([0, 0, 0, 2, 2, 2]), box, points, np.linspace(1, 0, 6).astype(np.float32))
+    assert largest(faces, 2).box[:, 2].tolist() == [9, 9, 5, 2]
+    assert largest(faces, 9).box[:, 2].tolist() == side.tolist()
+
+
+def test_missing_predictor_of_dlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from pipeline.models.detectors import packages
+
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"detector 'dlib' needs the package 'dlib', .*; run: pip install dlib-bin"):
+        create_detector("dlib", Device())
