@@ -35,19 +35,3 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cache")
     os.environ["REELGRAPH_CACHE"] = str(path)
     return path
-
-
-@pytest.fixture(scope="session")
-def deepface_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DeepFace's home for this session: the weights that packages carry, and those of the data folder where it is."""
-    import face_recognition_models
-
-    home = tmp_path_factory.mktemp("deepface_home")
-    weights = home / ".deepface" / "weights"
-    weights.mkdir(parents=True)
-    packaged = Path(face_recognition_models.face_recognition_model_location()).parent
-    data = Path(os.environ.get("REELGRAPH_DATA", REPOSITORY.parent / "shared" / "data")) / "weights" / "deepface"
-    for file in (*packaged.glob("dlib_face*.dat"), *packaged.glob("shape_predictor_5*.dat"), *data.glob("*")):
-        (weights / file.name).symlink_to(file.resolve())
-    os.environ["DEEPFACE_HOME"] = str(home)
-    return home

@@ -19,12 +19,27 @@ import pytest
 
 import pipeline
 from pipeline.errors import ModelError, StoreError, WorkflowError
+from pipeline.models import zoo
+from pipeline.models.weights import weights_files
 
 DLIB = {"model_name": "Dlib", "detector_backend": "opencv"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """DEEPFACE_HOME with the weights that packages carry."""
+    folder = tmp_path_factory.mktemp("home")
+    weights = folder / ".deepface" / "weights"
+    weights.mkdir(parents=True)
+    (packaged,) = weights_files(zoo.card("Dlib"))
+    (weights / packaged.name).symlink_to(packaged)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPFACE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module")
-def deepface(deepface_home: Path) -> Any:
+def deepface() -> Any:
     from deepface import DeepFace
 
     return DeepFace
@@ -174,7 +189,7 @@ def test_wrong_words_are_told_before_anything_runs() -> None:
         pipeline.deepface.find(np.zeros((8, 8, 3), np.uint8), ".", distance_metric=lambda a, b: 0.0)
 
 
-def test_missing_weights_say_how_to_get_them(deepface_home: Path, astronaut: np.ndarray) -> None:
+def test_missing_weights_say_how_to_get_them(astronaut: np.ndarray) -> None:
     with pytest.raises(ModelError, match="reelgraph models fetch VGG-Face"):
         next(pipeline.deepface.represent(astronaut))
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.models.align import onto_box, warp_faces
+from pipeline.models.align import upright_box_transforms, warp_faces
 from pipeline.models.base import Chips, Device, Faces, Frames
 from pipeline.models.crops import deepface_chips
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
@@ -60,7 +60,7 @@ class Demography:
         """What all four attributes take, black where nothing of a face is in the frame: uint8 (n, 224, 224, 3) RGB, or
         float32 (n, 224, 224, 3) BGR from 0 to 1 with `align: deepface`."""
         if self._native:
-            return warp_faces(frames_rgb, faces, onto_box(faces, (SIDE, SIDE)), SIDE)
+            return warp_faces(frames_rgb, faces, upright_box_transforms(faces, (SIDE, SIDE)), SIDE)
         return deepface_chips(frames_rgb, faces, (SIDE, SIDE), self._rotate)
 
     def predict(self, chips: Chips) -> Float32:
