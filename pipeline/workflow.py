@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.errors import WorkflowError
+from pipeline.errors import ModelError, WorkflowError
 from pipeline.names import unknown
 from pipeline.sources import source_class
 from pipeline.sources.base import SourceOptions
@@ -221,8 +221,11 @@ def _node(name: str, section: dict[str, Any]) -> StageNode:
     if not isinstance(nested, dict):
         raise WorkflowError(f"stages.{name}.options: a mapping of option to value, not {nested!r}")
     own = {key: value for key, value in section.items() if key not in _STAGE_KEYS}
-    options = _validate(stage_type.Options, {**own, **nested}, f"stages.{name}")
-    return StageNode(name, head.use, head.after or (), stage_type(options))
+    try:
+        stage = stage_type(_validate(stage_type.Options, {**own, **nested}, f"stages.{name}"))
+    except ModelError as err:
+        raise WorkflowError(f"stages.{name}: {err}") from err
+    return StageNode(name, head.use, head.after or (), stage)
 
 
 def _wire(nodes: dict[str, StageNode]) -> dict[str, StageNode]:

@@ -91,7 +91,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_unknown_model_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(WorkflowError, match=r"stages\.embed\.model: unknown embedder 'dlip'; did you mean 'Dlib'"):
+    with pytest.raises(WorkflowError, match=r"stages\.embed: unknown embedder 'dlip'; did you mean 'Dlib'"):
         load_workflow(written(tmp_path, "stages: {detect: {}, embed: {model: dlip}}"))
 
 
