@@ -130,6 +130,7 @@ def test_another_engine_in_this_process_is_refused(
 
     monkeypatch.setattr(backend_utils, "_backend_engine", "onnx")
     monkeypatch.delenv("DEEPFACE_BACKEND_ENGINE", raising=False)
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")  # so that it is as before for the tests that follow
     (weights / "arcface_weights.pth").write_bytes(b"weights")
     with pytest.raises(ModelError, match="engine torch cannot be had: this process already runs DeepFace on onnx"):
         create_embedder("ArcFace", Device(), engine="torch")
