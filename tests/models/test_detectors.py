@@ -70,9 +70,13 @@ def test_native_faces_where_mtcnn_has_them(
     assert first.sum() == len(expected.frame) == 2
     assert found.confidence.min() > 0
     assert found.confidence.max() <= 1
+    distances = []
     for box, eyes in zip(expected.box, expected.landmarks[:, :2], strict=True):
         near = np.abs(found.box[first, :2] + found.box[first, 2:] / 2 - box[:2] - box[2:] / 2).sum(axis=1).argmin()
-        assert np.abs(found.landmarks[first][near, :2] - eyes).max() < 0.12 * box[2]
+        distances.append(np.abs(found.landmarks[first][near, :2] - eyes).max() / box[2])
+    # The cascade misses the eyes of one of the two.
+    assert np.isnan(distances).sum() == (name == "opencv")
+    assert np.nanmax(distances) < 0.12
 
 
 def test_fastmtcnn_is_mtcnn_with_another_threshold(detector: Detector, frame: np.ndarray) -> None:
