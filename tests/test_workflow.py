@@ -48,6 +48,26 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("model: yunnet", r"stages\.detect: unknown detector 'yunnet'; did you mean 'yunet'\?"),
+        ("whole_frame: true", r"stages\.detect: whole_frame is heeded with align: deepface only"),
+        ("max_faces: 0", r"stages\.detect\.max_faces: input should be greater than or equal to 1 \(got 0\)"),
+        ("align: deepfce", r"stages\.detect\.align: input should be 'native' or 'deepface'"),
+    ],
+)
+def test_detectors_and_their_options_are_checked(tmp_path: Path, options: str, message: str) -> None:
+    text = f"stages: {{detect: {{{options}}}}}"
+    with pytest.raises(WorkflowError, match=message):
+        load_workflow(written(tmp_path, text))
+
+
+def test_rank_is_there_with_deepfaces_alignment(tmp_path: Path) -> None:
+    for align, has in (("native", False), ("deepface", True)):
+        assert ("rank" in load_workflow(written(tmp_path, f"stages: {{detect: {{align: {align}}}}}")).specs()) is has
+
+
 def test_stages_come_after_those_they_need(tmp_path: Path) -> None:
     text = "stages:\n  embed: {use: embed}\n  detect: {use: detect}\n"
     workflow = load_workflow(written(tmp_path, text))

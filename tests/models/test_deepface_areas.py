@@ -64,9 +64,9 @@ def test_boxes_eyes_and_order_as_deepface(
 @pytest.mark.parametrize("name", ["opencv", "dlib", "mtcnn"])
 def test_frames_together_as_each_alone(deepface_home: Path, pictures: dict[str, np.ndarray], name: str) -> None:
     detector = create_detector(name, Device(), align="deepface", expand_percentage=10)
-    frames = [*pictures.values(), pictures["wide"][:, ::-1].copy(), pictures["wide"]]
+    frames = [pictures[name] for name in ("tall", "none", "wide", "tall")]
     together = detector.detect(frames)
-    assert len(together.frame) >= 5
+    assert len(together.frame) >= 4
     keys = list(zip(together.frame, -together.confidence, together.box[:, 0], together.box[:, 1], strict=True))
     assert keys == sorted(keys)
     for index, frame in enumerate(frames):
@@ -158,7 +158,7 @@ def test_any_boxes_as_deepface(
 
 
 def test_eyes_are_found_where_the_detector_gives_none(pictures: dict[str, np.ndarray]) -> None:
-    frame = pictures["wide"]
+    frame = np.ascontiguousarray(pictures["wide"][:, 151:])
     box = create_detector("opencv", Device(), align="deepface", max_faces=1, rotate=False).detect([frame]).box[0]
     detector = Given([[int(value) for value in box]])
     faces = DeepFaceAreas(detector, DetectorOptions(align="deepface", rotate=False), True).detect([frame])

@@ -14,6 +14,8 @@ from pipeline.models import Detector, Device, create_detector, zoo
 from pipeline.models.base import Faces
 from pipeline.models.detectors import DetectorOptions, check
 from pipeline.models.detectors.base import largest
+from pipeline.stages.base import Chunk
+from pipeline.stages.detect import Detect, DetectOptions
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +72,13 @@ def test_native_faces_where_mtcnn_has_them(
     assert first.sum() == len(expected.frame) == 2
     assert found.confidence.min() > 0
     assert found.confidence.max() <= 1
+    distances = []
     for box, eyes in zip(expected.box, expected.landmarks[:, :2], strict=True):
         near = np.abs(found.box[first, :2] + found.box[first, 2:] / 2 - box[:2] - box[2:] / 2).sum(axis=1).argmin()
-        assert np.abs(found.landmarks[first][near, :2] - eyes).max() < 0.12 * box[2]
+        distances.append(np.abs(found.landmarks[first][near, :2] - eyes).max() / box[2])
+    # The cascade misses the eyes of one of the two.
+    assert np.isnan(distances).sum() == (name == "opencv")
+    assert np.nanmax(distances) < 0.12
 
 
 def test_fastmtcnn_is_mtcnn_with_another_threshold(detector: Detector, frame: np.ndarray) -> None:
@@ -90,10 +96,13 @@ def test_smallest_face_of_opencv(frame: np.ndarray) -> None:
     assert len(create_detector("opencv", Device(), min_face=300).detect([frame]).frame) == 0
 
 
-@pytest.mark.parametrize(("name", "threshold"), [("opencv", 0.999), ("dlib", 0.999), ("mtcnn", 0.9999999)])
+@pytest.mark.parametrize(("name", "threshold"), [("opencv", 0.999), ("dlib", 0.6), ("mtcnn", 0.9999999)])
 def test_threshold(deepface_home: Path, frame: np.ndarray, name: str, threshold: float) -> None:
-    plenty = create_detector(name, Device(), threshold=0.01).detect([frame])
-    few = create_detector(name, Device(), threshold=threshold).detect([frame])
+    # Leaning, as its faces are here, dlib is less sure of them.
+    lean = cv2.getRotationMatrix2D((frame.shape[1] * 0.75, 130), 15, 1)
+    turned = cv2.warpAffine(frame, lean, frame.shape[1::-1])
+    plenty = create_detector(name, Device(), threshold=0.01).detect([turned])
+    few = create_detector(name, Device(), threshold=threshold).detect([turned])
     assert len(few.frame) < len(plenty.frame)
     assert (few.confidence >= np.float32(threshold)).all()
 
@@ -116,7 +125,27 @@ def test_largest_leaves_order_and_frames() -> None:
     assert largest(faces, 9).box[:, 2].tolist() == side.tolist()
 
 
-def test_missing_predictor_of_dlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("align", ["native", "deepface"])
+def test_the_stage_gives_every_array_it_declares(frame: np.ndarray, align: str) -> None:
+    stage = Detect(DetectOptions(align=align, max_faces=1))
+    stage.load(Device())
+    frames = np.stack([frame, np.zeros_like(frame), frame])
+    decoded = np.array([True, False, True])
+    chunk = Chunk("clip", 0, np.arange(3), np.arange(3) / 25, decoded, {"frames_rgb": frames})
+    arrays = stage.run(chunk)
+    assert list(arrays) == [array.name for array in stage.outputs]
+    assert arrays["n_faces"].tolist() == [1, 0, 1]
+    for array in stage.outputs:
+        assert arrays[array.name].dtype == array.dtype
+        assert arrays[array.name].shape[1:] == array.shape
+    assert ("rank" in arrays) is (align == "deepface")
+
+
+def test_stage_skip_has_no_model() -> None:
+    assert Detect(DetectOptions(model="skip", align="deepface")).models() == ()
+
+
+def test_missing_package_of_dlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from pipeline.models.detectors import packages
 
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)

@@ -113,8 +113,8 @@ class Pyramid:
         """A part of a level of the frame and its border, by way of the integral image: down, then across."""
         above, aside = self._border or (0, 0)
         height, width = self._sums.shape[0] - 1 + 2 * above, self._sums.shape[1] - 1 + 2 * aside
-        y, y_part = _edges(rows, height, above, first[0], planes.shape[1])
-        x, x_part = _edges(columns, width, aside, first[1], planes.shape[2])
+        y, y_part = _tensorflow_edges(rows, height, above, first[0], planes.shape[1])
+        x, x_part = _tensorflow_edges(columns, width, aside, first[1], planes.shape[2])
         share = rows * columns / (height * width)
         for start in range(0, planes.shape[1], BAND_ROWS):
             some = np.s_[start : start + BAND_ROWS + 1]
@@ -174,16 +174,24 @@ def _shares(cells: int, pixels: int) -> tuple[tuple[int, Float32], ...]:
     return tuple(shares)
 
 
-def _edges(
-    cells: int, pixels: int, border: int = 0, first: int = 0, count: int | None = None
+def _edges(cells: int, pixels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Whole and fractional part of the edges of equal cells, in pixels."""
+    edge: npt.NDArray[np.float64] = np.arange(cells + 1) * np.float64(pixels / cells)
+    whole = np.minimum(edge.astype(np.int64), pixels - 1)
+    return whole, edge - whole
+
+
+def _tensorflow_edges(
+    cells: int, pixels: int, border: int, first: int, count: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Whole and fractional part of the edges of equal cells, in pixels, counted from where the border ends on; those
-    in the border are moved to its end. `first`, `count`: of some cells only."""
-    # In float32, as TensorFlow (resize_area_op.cc): far from the corner its edges are off by 1e-4 of a pixel, enough to
-    # decide between two boxes of nearly one score.
+    """`_edges` of `count` cells from `first` on, counted from where the border ends on; those in the border are moved
+    to its end.
+
+    In float32, as TensorFlow (resize_area_op.cc): far from the corner its edges are off by 1e-4 of a pixel, enough to
+    decide between two boxes of nearly one score.
+    """
     step = np.float32(pixels) / np.float32(cells)
-    last = cells if count is None else first + count
-    edge = (np.arange(first, last + 1, dtype=np.float32) * step).astype(np.float64)
+    edge = (np.arange(first, first + count + 1, dtype=np.float32) * step).astype(np.float64)
     edge = np.clip(edge - border, 0, pixels - 2 * border)
     whole = np.minimum(edge.astype(np.int64), pixels - 2 * border - 1)
     return whole, edge - whole
