@@ -133,7 +133,13 @@ def decoded(outputs: Sequence[Float32], view: View, limit: float) -> Faces:
     Takes what the network gives. Rounded between float32 and float64 where the package does.
     """
     found = join_faces([_candidates(outputs, level, view, limit) for level in range(len(STRIDES))])
-    return chosen_by_frame(found, lambda some: some[by_score(found.box[some], found.confidence[some], OVERLAP)])
+
+    def choose(some: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        # Sorted twice, as in the package: that settles which of equal scores comes first.
+        some = some[np.argsort(found.confidence[some])[::-1]]
+        return some[by_score(found.box[some], found.confidence[some], OVERLAP)]
+
+    return chosen_by_frame(found, choose)
 
 
 def _candidates(outputs: Sequence[Float32], level: int, view: View, limit: float) -> Faces:
