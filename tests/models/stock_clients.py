@@ -1,8 +1,8 @@
 """Run as a program: what DeepFace's own detector clients find in some pictures.
 
-`python stock_clients.py PICTURES RESULT`: PICTURES is an .npz of BGR pictures; RESULT becomes JSON: client, picture, and
-a list of faces, each x, y, w, h, confidence and the five landmarks, null where the client passes none on. A process of
-its own, since DeepFace and retina-face choose their engine once per process.
+`python stock_clients.py PICTURES RESULT`: PICTURES is an .npz of BGR pictures; RESULT becomes JSON: client, picture,
+and a list of faces, each x, y, w, h, confidence and the five landmarks, null where the client passes none on. A process
+of its own, since DeepFace and retina-face choose their engine once per process.
 """
 
 from __future__ import annotations

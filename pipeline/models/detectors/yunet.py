@@ -44,7 +44,7 @@ OVERLAP = 0.3
 """cv2.FaceDetectorYN's nms_threshold, by default."""
 MOST_CANDIDATES = 5000
 """cv2.FaceDetectorYN's top_k, by default."""
-THRESHOLD = 0.7
+THRESHOLD = 0.75
 """Least score for `detect`, by default; see SMALLEST. DeepFace's 0.9 would lose a fifth of the faces of 32 pixels and
 nine of ten above 512."""
 SMALLEST = 20
