@@ -133,6 +133,15 @@ def rest(faces: Faces) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", CLASSES)
+def test_frames_amid_black(detectors: Detectors, pictures: dict[str, np.ndarray], name: str) -> None:
+    frames = [pictures["odd"], pictures["ul_02"], pictures["odd"][::-1], pictures["black"], pictures["odd"]]
+    padded = [np.pad(frame, [(frame.shape[0] // 2,) * 2, (frame.shape[1] // 2,) * 2, (0, 0)]) for frame in frames]
+    expected = detectors[name].areas(padded)
+    assert len(expected.frame) > 3
+    equal(detectors[name].padded_areas(frames), expected)
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_native_faces_are_sorted_and_in_pixels_of_the_frame(
     detectors: Detectors, pictures: dict[str, np.ndarray], name: str
 ) -> None:

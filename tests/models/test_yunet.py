@@ -33,7 +33,7 @@ def weights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.mark.parametrize("threshold", [0.3, 0.7])
 def test_detect_as_opencv_on_the_same_picture(weights: Path, data_dir: Path, group: str, threshold: float) -> None:
     picture = read_rgb(data_dir / "faces" / "groups" / f"{group}.jpg")
-    scale = min(1, 600 / max(picture.shape))  # seen once: no second look for large faces
+    scale = min(1, 500 / max(picture.shape))  # seen once: no second look for large faces
     picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     opencv = cv2.FaceDetectorYN.create(str(weights), "", picture.shape[1::-1], threshold)
     _, theirs = opencv.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
