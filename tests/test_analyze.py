@@ -1,6 +1,6 @@
 """`workflows/analyze.yaml`: added to a store that `faces.yaml` has filled, it computes what is new and touches no more.
 
-The weights of the attributes are stand-ins (tests/stand_in_attributes.py), those of Fasnet the real ones.
+The weights of the attributes are stand-ins (tests.models.stand_in_attributes.py), those of Fasnet the real ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.errors import ModelError, StoreError
 from pipeline.models import zoo
 from pipeline.stages.detect import Detect
 from pipeline.stages.embed import Embed
-from tests.stand_in_attributes import write_stand_ins
+from tests.models.stand_in_attributes import write_stand_ins
 
 NEW = {"age": (), "gender": (2,), "emotion": (7,), "race": (6,), "real": (3,)}
 """Arrays that the workflow adds, and the shape of a face's value."""

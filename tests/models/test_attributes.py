@@ -1,6 +1,6 @@
 """Attributes: DeepFace's chips and reports with `align: deepface`, upright boxes with `align: native`.
 
-The weights are stand-ins (tests/stand_in_attributes.py); DeepFace's own ONNX engine runs the very same files.
+The weights are stand-ins (tests.models.stand_in_attributes.py); DeepFace's own ONNX engine runs the very same files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.models import Attribute, Device, Faces, create_attribute, zoo
 from pipeline.models.align import upright_box_transforms, warp_faces
 from pipeline.stages.analyze import Analyze, AnalyzeOptions
 from pipeline.stages.base import Chunk
-from tests.stand_in_attributes import stand_in_attribute, write_stand_ins
+from tests.models.stand_in_attributes import stand_in_attribute, write_stand_ins
 
 NAMES = tuple(card.name for card in zoo.ATTRIBUTES)
 

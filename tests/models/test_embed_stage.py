@@ -15,7 +15,7 @@ from pipeline.stages.base import Array, Chunk
 from pipeline.stages.embed import Embed, EmbedOptions
 from pipeline.workflow import load_workflow
 
-from .stand_ins import stand_in_recogniser
+from .stand_in_recognisers import stand_in_recogniser
 
 
 def workflow(folder: Path, options: str) -> Path:

@@ -20,7 +20,7 @@ from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
 from pipeline.models.recognisers.traits import TRAITS
 
 from .conftest import read_rgb
-from .stand_ins import stand_in_recogniser, stand_in_whose_rows_mix
+from .stand_in_recognisers import stand_in_recogniser, stand_in_whose_rows_mix
 
 NETWORKS = zoo.names("recogniser")
 GROUP = "ul_09"

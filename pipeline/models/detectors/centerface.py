@@ -18,6 +18,7 @@ from pipeline.models.base import Device, Faces, Frames
 from pipeline.models.detectors.greedy import by_score
 from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
 from pipeline.models.detectors.whole_frame import (
+    Black,
     Float32,
     Frame,
     View,
@@ -27,6 +28,7 @@ from pipeline.models.detectors.whole_frame import (
     client_threshold,
     find_by_size,
     frames_at_once,
+    padded_shape,
     pictures,
     scale_for,
     stretched_view,
@@ -69,6 +71,7 @@ class CenterFaceDetector:
         self._scale = scale_for(NAME, min_face, SMALLEST, MOST_SCALE)
         self._threshold = checked_threshold(NAME, threshold)
         self._device = device
+        self._black = Black()
         files = weights_files(zoo.card(NAME))
         graph = cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
         self._session = create_session(graph, device, MEMORY_SHARES["detector"])
@@ -88,16 +91,29 @@ class CenterFaceDetector:
     def areas(self, frames_rgb: Frames) -> Faces:
         """What DeepFace's CenterFaceClient.detect_faces gives for each frame, in its order: boxes and eyes in whole
         pixels, no other landmarks. Raises as `detect`."""
-        limit = client_threshold(*CLIENT_THRESHOLD) if self._threshold is None else self._threshold
-        return _client_faces(self._find(frames_rgb, lambda shape: stretched_view(shape, MULTIPLE), limit))
+        return self._client(frames_rgb, padded=False)
 
-    def _find(self, frames_rgb: Frames, view_for: Callable[[tuple[int, ...]], View], limit: float) -> Faces:
+    def padded_areas(self, frames_rgb: Frames) -> Faces:
+        """`areas` of each frame amid black, as DeepFace pads it (whole_frame.Black), in pixels of the padded frame."""
+        return self._client(frames_rgb, padded=True)
+
+    def _client(self, frames_rgb: Frames, padded: bool) -> Faces:
+        limit = client_threshold(*CLIENT_THRESHOLD) if self._threshold is None else self._threshold
+        return _client_faces(self._find(frames_rgb, lambda shape: stretched_view(shape, MULTIPLE), limit, padded))
+
+    def _find(
+        self, frames_rgb: Frames, view_for: Callable[[tuple[int, ...]], View], limit: float, padded: bool = False
+    ) -> Faces:
+        def view_of_one(shape: tuple[int, ...]) -> View:
+            return view_for(padded_shape(shape) if padded else shape)
+
         def most(shape: tuple[int, ...]) -> int:
-            return frames_at_once(self._device, view_for(shape).pixels, BYTES_PER_PIXEL)
+            return frames_at_once(self._device, view_of_one(shape).pixels, BYTES_PER_PIXEL)
 
         def find(frames: Sequence[Frame]) -> Faces:
-            view = view_for(frames[0].shape)
-            heatmap, scale, offset, points = self._session.run(OUTPUTS, {PICTURE: pictures(frames, view)})
+            view = view_of_one(frames[0].shape)
+            batch = pictures(frames, view, self._black.around if padded else None)
+            heatmap, scale, offset, points = self._session.run(OUTPUTS, {PICTURE: batch})
             return decoded(heatmap, scale, offset, points, view, limit)
 
         return find_by_size(self._device, NAME, frames_rgb, most, find)

@@ -18,6 +18,7 @@ from pipeline.models.base import Device, Faces, Frames
 from pipeline.models.detectors.greedy import by_score
 from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
 from pipeline.models.detectors.whole_frame import (
+    Black,
     Float32,
     Frame,
     View,
@@ -27,6 +28,7 @@ from pipeline.models.detectors.whole_frame import (
     find_by_size,
     frames_at_once,
     join_faces,
+    padded_shape,
     pictures,
     scale_for,
     view_of,
@@ -75,6 +77,7 @@ class RetinaFaceDetector:
         self._scale = scale_for(NAME, min_face, SMALLEST, MOST_SCALE)
         self._threshold = checked_threshold(NAME, threshold) or THRESHOLD
         self._device = device
+        self._black = Black()
         (path,) = weights_files(zoo.card(NAME))
         # Not kept in the cache: the graph is as large as the weights, and quickly made.
         self._session = create_session(build_graph(path), device, MEMORY_SHARES["detector"])
@@ -90,18 +93,29 @@ class RetinaFaceDetector:
     def areas(self, frames_rgb: Frames) -> Faces:
         """What DeepFace's RetinaFaceClient.detect_faces gives for each frame, in its order: boxes and five landmarks in
         whole pixels. Raises as `detect`."""
-        found = self._find(frames_rgb, client_view)
+        return self._client(frames_rgb, padded=False)
+
+    def padded_areas(self, frames_rgb: Frames) -> Faces:
+        """`areas` of each frame amid black, as DeepFace pads it (whole_frame.Black), in pixels of the padded frame."""
+        return self._client(frames_rgb, padded=True)
+
+    def _client(self, frames_rgb: Frames, padded: bool) -> Faces:
+        found = self._find(frames_rgb, client_view, padded)
         return _sized(Faces(found.frame, np.trunc(found.box), np.trunc(found.landmarks), found.confidence))
 
-    def _find(self, frames_rgb: Frames, view_for: Callable[[tuple[int, ...]], View]) -> Faces:
+    def _find(self, frames_rgb: Frames, view_for: Callable[[tuple[int, ...]], View], padded: bool = False) -> Faces:
         """Faces whose boxes are corners x1, y1, x2, y2."""
 
+        def view_of_one(shape: tuple[int, ...]) -> View:
+            return view_for(padded_shape(shape) if padded else shape)
+
         def most(shape: tuple[int, ...]) -> int:
-            return frames_at_once(self._device, view_for(shape).pixels, BYTES_PER_PIXEL)
+            return frames_at_once(self._device, view_of_one(shape).pixels, BYTES_PER_PIXEL)
 
         def find(frames: Sequence[Frame]) -> Faces:
-            view = view_for(frames[0].shape)
-            outputs = self._session.run(self._outputs, {PICTURE: pictures(frames, view)})
+            view = view_of_one(frames[0].shape)
+            batch = pictures(frames, view, self._black.around if padded else None)
+            outputs = self._session.run(self._outputs, {PICTURE: batch})
             return decoded(outputs, view, self._threshold)
 
         return find_by_size(self._device, NAME, frames_rgb, most, find)
@@ -133,7 +147,13 @@ def decoded(outputs: Sequence[Float32], view: View, limit: float) -> Faces:
     Takes what the network gives. Rounded between float32 and float64 where the package does.
     """
     found = join_faces([_candidates(outputs, level, view, limit) for level in range(len(STRIDES))])
-    return chosen_by_frame(found, lambda some: some[by_score(found.box[some], found.confidence[some], OVERLAP)])
+
+    def choose(some: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        # Sorted twice, as in the package: that settles which of equal scores comes first.
+        some = some[np.argsort(found.confidence[some])[::-1]]
+        return some[by_score(found.box[some], found.confidence[some], OVERLAP)]
+
+    return chosen_by_frame(found, choose)
 
 
 def _candidates(outputs: Sequence[Float32], level: int, view: View, limit: float) -> Faces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,8 +100,32 @@ def frames_at_once(device: Device, pixels: int, bytes_per_pixel: int) -> int:
     return max(1, limit)
 
 
-def pictures(frames: Sequence[Frame], view: View) -> Frame:
-    """uint8 (n, picture_height, picture_width, 3): frames of one size as the network sees them."""
+def padded_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a frame (height, width, 3) with a black border of half its size on each side, as DeepFace pads it."""
+    height, width, *rest = shape
+    return (height + 2 * (height // 2), width + 2 * (width // 2), *rest)
+
+
+class Black(threading.local):
+    """A black picture in memory that each thread uses again: making one of four times a frame's pixels would cost more
+    than a small network's look at it."""
+
+    def __init__(self) -> None:
+        self._canvas: Frame = np.empty((0, 0, 3), np.uint8)
+
+    def around(self, frame: Frame) -> Frame:
+        """The frame with its border (padded_shape), until the next call."""
+        shape = padded_shape(frame.shape)
+        if self._canvas.shape != shape:
+            self._canvas = np.zeros(shape, np.uint8)
+        height, width = frame.shape[:2]
+        # What the last frame left lies just where this one comes.
+        self._canvas[height // 2 : height // 2 + height, width // 2 : width // 2 + width] = frame
+        return self._canvas
+
+
+def pictures(frames: Sequence[Frame], view: View, before: Callable[[Frame], Frame] | None = None) -> Frame:
+    """uint8 (n, picture_height, picture_width, 3): frames of one size as the network sees them, after `before`."""
     import cv2
 
     shape = (len(frames), view.picture_height, view.picture_width, 3)
@@ -108,6 +133,7 @@ def pictures(frames: Sequence[Frame], view: View) -> Frame:
     batch = np.zeros(shape, np.uint8) if padded else np.empty(shape, np.uint8)
     for frame, picture in zip(frames, batch, strict=True):
         inside = picture[: view.height, : view.width]
+        frame = frame if before is None else before(frame)
         if inside.shape == frame.shape:
             np.copyto(inside, frame)
         elif view.factor is not None:
