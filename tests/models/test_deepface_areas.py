@@ -184,7 +184,7 @@ def test_expansion_and_clip_as_deepface_without_pictures(percentage: int) -> Non
 
 
 def test_wrong_frames() -> None:
-    with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\), not float32"):
+    with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\) with pixels, not float32"):
         create_detector("skip", Device(), align="deepface").detect([np.zeros((4, 4, 3), np.float32)])
 
 

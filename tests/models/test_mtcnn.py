@@ -103,7 +103,7 @@ def test_a_larger_min_face_finds_larger_faces_only(astronaut: np.ndarray) -> Non
 
 @pytest.mark.parametrize("frame", [np.zeros((40, 40), np.uint8), np.zeros((40, 40, 3), np.float32)])
 def test_wrong_frames(detector: Detector, frame: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\), not"):
+    with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\) with pixels, not"):
         detector.detect([frame])
 
 

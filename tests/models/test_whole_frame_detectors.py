@@ -20,6 +20,7 @@ from pipeline.errors import ModelError
 from pipeline.models import session
 from pipeline.models.base import Device, Faces
 from pipeline.models.detectors import retinaface, whole_frame
+from pipeline.models.detectors.base import taken
 from pipeline.models.detectors.centerface import CenterFaceDetector
 from pipeline.models.detectors.retinaface import RetinaFaceDetector
 from pipeline.models.detectors.yunet import YunetDetector
@@ -125,7 +126,7 @@ def test_a_batch_changes_nothing(
     assert len(together.frame) > 3
     for at, frame in enumerate(frames):
         alone = find([frame])
-        equal(whole_frame.take(together, np.flatnonzero(together.frame == at)), Faces(alone.frame + at, *rest(alone)))
+        equal(taken(together, np.flatnonzero(together.frame == at)), Faces(alone.frame + at, *rest(alone)))
 
 
 def rest(faces: Faces) -> tuple[Any, ...]:

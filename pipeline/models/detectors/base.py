@@ -47,10 +47,11 @@ def border(frame: Frame) -> tuple[int, int]:
 
 
 def checked(frame: Any) -> Frame:
-    """A frame as a contiguous array. Raises ValueError for anything but uint8 (height, width, 3)."""
+    """A frame as a contiguous array. Raises ValueError for anything but uint8 (height, width, 3) with
+    pixels."""
     array = np.asarray(frame)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise ValueError(f"a frame must be uint8 (height, width, 3), not {array.dtype} {array.shape}")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise ValueError(f"a frame must be uint8 (height, width, 3) with pixels, not {array.dtype} {array.shape}")
     return np.ascontiguousarray(array)
 
 

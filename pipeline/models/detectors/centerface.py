@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.detectors.base import ordered
 from pipeline.models.detectors.greedy import by_score
 from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
 from pipeline.models.detectors.whole_frame import (
@@ -22,7 +23,6 @@ from pipeline.models.detectors.whole_frame import (
     Float32,
     Frame,
     View,
-    by_confidence,
     checked_threshold,
     chosen_by_frame,
     client_threshold,
@@ -86,7 +86,7 @@ class CenterFaceDetector:
         def view(shape: tuple[int, ...]) -> View:
             return view_of(shape, self._scale, MULTIPLE)
 
-        return by_confidence(self._find(frames_rgb, view, limit))
+        return ordered(self._find(frames_rgb, view, limit))
 
     def areas(self, frames_rgb: Frames) -> Faces:
         """What DeepFace's CenterFaceClient.detect_faces gives for each frame, in its order: boxes and eyes in whole

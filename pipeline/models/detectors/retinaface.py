@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.detectors.base import ordered
 from pipeline.models.detectors.greedy import by_score
 from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
 from pipeline.models.detectors.whole_frame import (
@@ -22,7 +23,6 @@ from pipeline.models.detectors.whole_frame import (
     Float32,
     Frame,
     View,
-    by_confidence,
     checked_threshold,
     chosen_by_frame,
     find_by_size,
@@ -88,7 +88,7 @@ class RetinaFaceDetector:
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
-        return by_confidence(_sized(self._find(frames_rgb, lambda shape: view_of(shape, self._scale, MULTIPLE))))
+        return ordered(_sized(self._find(frames_rgb, lambda shape: view_of(shape, self._scale, MULTIPLE))))
 
     def areas(self, frames_rgb: Frames) -> Faces:
         """What DeepFace's RetinaFaceClient.detect_faces gives for each frame, in its order: boxes and five landmarks in

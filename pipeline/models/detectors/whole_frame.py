@@ -6,13 +6,13 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.detectors.base import checked, joined, taken
 from pipeline.models.session import run_in_batches
 
 Frame = npt.NDArray[np.uint8]
@@ -156,7 +156,7 @@ def find_by_size(
     `find` numbers frames from 0; the order of faces within a frame is its own. Raises ValueError for anything but
     uint8 (height, width, 3) frames.
     """
-    frames = [_checked(frame) for frame in frames_rgb]
+    frames = [checked(frame) for frame in frames_rgb]
     sizes: dict[tuple[int, ...], list[int]] = {}
     for index, frame in enumerate(frames):
         sizes.setdefault(frame.shape, []).append(index)
@@ -173,41 +173,10 @@ def find_by_size(
     return join_faces(parts)
 
 
-def _checked(frame: Any) -> Frame:
-    array = np.asarray(frame)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise ValueError(f"a frame must be uint8 (height, width, 3) with pixels, not {array.dtype} {array.shape}")
-    return np.ascontiguousarray(array)
-
-
 def join_faces(parts: Sequence[Faces]) -> Faces:
     """All faces in frame order; those of one frame in the order of the parts."""
-    every = [no_faces(), *parts]
-    frame = np.concatenate([part.frame for part in every])
-    order = np.argsort(frame, kind="stable")
-    box, landmarks, confidence = (
-        np.concatenate([getattr(part, field) for part in every])[order] for field in ("box", "landmarks", "confidence")
-    )
-    return Faces(frame[order], box, landmarks, confidence)
-
-
-def no_faces() -> Faces:
-    return Faces(
-        np.empty(0, np.int64),
-        np.empty((0, 4), np.float32),
-        np.empty((0, 5, 2), np.float32),
-        np.empty(0, np.float32),
-    )
-
-
-def by_confidence(faces: Faces) -> Faces:
-    """Faces sorted by frame, then confidence (descending), x, y."""
-    order = np.lexsort((faces.box[:, 1], faces.box[:, 0], -faces.confidence, faces.frame))
-    return take(faces, order)
-
-
-def take(faces: Faces, index: Index) -> Faces:
-    return Faces(faces.frame[index], faces.box[index], faces.landmarks[index], faces.confidence[index])
+    found = joined(parts)
+    return taken(found, np.argsort(found.frame, kind="stable"))
 
 
 def chosen_by_frame(faces: Faces, choose: Callable[[Index], Index]) -> Faces:
@@ -215,4 +184,4 @@ def chosen_by_frame(faces: Faces, choose: Callable[[Index], Index]) -> Faces:
     some of them. `faces` are in frame order."""
     starts = np.flatnonzero(np.diff(faces.frame, prepend=-1))
     groups = np.split(np.arange(len(faces.frame)), starts[1:])
-    return take(faces, np.concatenate([np.empty(0, np.int64), *(choose(group) for group in groups if len(group))]))
+    return taken(faces, np.concatenate([np.empty(0, np.int64), *(choose(group) for group in groups if len(group))]))

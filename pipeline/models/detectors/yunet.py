@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.detectors.base import ordered, taken
 from pipeline.models.detectors.greedy import by_whole_pixels
 from pipeline.models.detectors.published_graph import PICTURE
 from pipeline.models.detectors.whole_frame import (
@@ -21,7 +22,6 @@ from pipeline.models.detectors.whole_frame import (
     Float32,
     Frame,
     View,
-    by_confidence,
     checked_threshold,
     chosen_by_frame,
     client_threshold,
@@ -32,7 +32,6 @@ from pipeline.models.detectors.whole_frame import (
     pictures,
     scale_for,
     sized_view,
-    take,
     view_of,
 )
 from pipeline.models.detectors.yunet_graph import GRAPH_VERSION, STRIDES, build_graph
@@ -97,7 +96,7 @@ class YunetDetector:
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
-        return by_confidence(find_by_size(self._device, NAME, frames_rgb, self._most, self._look))
+        return ordered(find_by_size(self._device, NAME, frames_rgb, self._most, self._look))
 
     def areas(self, frames_rgb: Frames) -> Faces:
         """What DeepFace's YuNetClient.detect_faces gives for each frame, in its order: boxes and eyes in whole pixels,
@@ -175,7 +174,7 @@ def decoded(score: Float32, box: Float32, points: Float32, size: tuple[int, int]
     landmarks *= stride[:, None, None]
     found = Faces(frame, np.stack([left, top, width, height], axis=1), landmarks, score[frame, cell])
     # The network may run wild on noise; OpenCV's whole pixels cannot hold such boxes either.
-    return take(found, np.flatnonzero(np.maximum(width, height) < LARGEST_BOX))
+    return taken(found, np.flatnonzero(np.maximum(width, height) < LARGEST_BOX))
 
 
 def _cells(size: tuple[int, int]) -> tuple[Float32, Float32, Float32]:
