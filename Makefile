@@ -10,6 +10,9 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 INSTALL = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --editable $(1); } || $(PIP) --editable $(1)
 WORKFLOW ?= workflows/faces.yaml
 ARGS ?=
+# Tests wait more than they compute. Modules stay whole, for what they share, and in their order: the longest is not last.
+JOBS ?= 2
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The CUDA build of ONNX Runtime and the bindings of dask-cuda, where a driver says which CUDA it speaks.
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
@@ -47,10 +50,10 @@ runs/demo.mp4: | $(VENV)/.installed
 	$(BIN)/reelgraph demo $@
 
 test: $(VENV)/.installed-test  ## run every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-fast: $(VENV)/.installed-test  ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
 
 check: $(VENV)/.installed-check  ## lint and types
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "workflows", "doctor", "demo"])
+@pytest.mark.parametrize("command", ["run", "plan", "status", "workflows", "models", "doctor", "demo"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -91,6 +91,27 @@ def test_wrong_options_exit_2(
 ) -> None:
     code = main(["run", str(workflows / "faces.yaml"), str(clip), "--out", str(tmp_path / "o.zarr"), *words])
     assert code == 2
+    error = capfd.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "two"], "'two' is not a whole number"),
+        (["--chunk-timeout", "-1"], "'-1' is not a number of seconds"),
+        (["--worker-memory", "lots"], "'lots' is not a size of at least 256MB"),
+        (["--gpu-memory", "1KB"], "'1KB' is not a size of at least 256MB"),
+        (["--executor", "spark"], "invalid choice: 'spark'"),
+    ],
+)
+def test_flags_of_the_wrong_type_exit_2(
+    workflows: Path, clip: Path, capfd: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", str(workflows / "faces.yaml"), str(clip), "--out", "o.zarr", *words])
+    assert caught.value.code == 2
     error = capfd.readouterr().err.strip()
     assert message in error
     assert len(error.splitlines()) == 1

@@ -101,7 +101,7 @@ def test_a_missing_package_is_named(weights: Path, monkeypatch: pytest.MonkeyPat
 def test_missing_weights_are_named(weights: Path, installed: None, name: str, engine: str, file: str) -> None:
     message = rf"weights of {name} for engine {engine} are missing: no file .*{file}; run DeepFace once with {name}"
     with pytest.raises(ModelError, match=message):
-        describe(name, engine)
+        assert describe(name, engine).weights_sha256
     (weights / file).write_bytes(b"weights")
     info = describe(name, engine)
     assert info.runtime.startswith(engine)
