@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Device
+from pipeline.models.zoo import ModelCard
 
 Result = TypeVar("Result")
 
@@ -24,18 +25,19 @@ FATAL_ONLY = 4
 """Errors are raised as well, and running out of memory is mended."""
 
 MEMORY_SHARES = {
-    "mtcnn pnet": 0.24,
-    "mtcnn rnet": 0.06,
-    "mtcnn onet": 0.1,
-    "detector": 0.4,
+    "mtcnn pnet": 0.21,
+    "mtcnn rnet": 0.05,
+    "mtcnn onet": 0.09,
+    "detector": 0.35,
     "recogniser": 0.25,
-    "attribute": 0.075,
-    "spoofing": 0.025,
+    "attribute": 0.12,
+    "Emotion": 0.02,
+    "spoofing": 0.01,
 }
 """Part of Device.memory_bytes that one session of a process may take: ONNX Runtime limits sessions one by one, so
 the parts add up to the whole with a detector, a recogniser, four attributes and the two networks against spoofing
-loaded. P-Net sees whole frames; R-Net and O-Net see patches of 24 and 48. What does not fit its part is run in smaller
-batches (run_in_batches)."""
+loaded. Age, gender and race are large networks (VGG-Face's), emotion a small one. P-Net sees whole frames; R-Net and
+O-Net see patches of 24 and 48. What does not fit its part is run in smaller batches (run_in_batches)."""
 
 
 ENGINE_PACKAGES = {
@@ -103,6 +105,25 @@ def create_session(model: bytes | Path, device: Device, memory_share: float = 1.
             f"{session.get_providers()[0]}); check the driver and CUDA libraries, or use device cpu"
         )
     return session
+
+
+def open_weights(card: ModelCard, path: Path, device: Device, memory_share: float = 1.0) -> Any:
+    """An inference session of a model's own file. Raises ModelError where it is no graph, or does not fit, or as
+    create_session does."""
+    try:
+        return create_session(path, device, memory_share)
+    except ModelError:
+        raise
+    except Exception as error:  # ONNX Runtime has a class per status, none of them with a base of its own
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"{card.name} does not fit the memory of {device.kind} {device.index}; lower --workers-per-gpu, or raise "
+                "--gpu-memory"
+            ) from error
+        raise ModelError(
+            f"weights of {card.name} cannot be read: {path} ({str(error).splitlines()[0]}); "
+            f"delete it and run: reelgraph models fetch {card.name}"
+        ) from error
 
 
 @lru_cache(maxsize=1)

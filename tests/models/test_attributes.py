@@ -22,6 +22,7 @@ import pytest
 from pipeline.errors import ModelError
 from pipeline.models import Attribute, Device, Faces, create_attribute, zoo
 from pipeline.models.align import upright_box_transforms, warp_faces
+from pipeline.models.weights import weights_folder
 from pipeline.stages.analyze import Analyze, AnalyzeOptions
 from pipeline.stages.base import Chunk
 from tests.models.stand_in_attributes import stand_in_attribute, write_stand_ins
@@ -287,3 +288,12 @@ def test_options_of_the_stage() -> None:
         AnalyzeOptions(attributes=("ages",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1"):
         AnalyzeOptions(attributes=())
+
+
+def test_a_file_that_is_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    path = weights_folder() / "gender_model_weights.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"<html>Not Found</html>")
+    with pytest.raises(ModelError, match=r"weights of Gender cannot be read: .*; delete it and run: reelgraph models"):
+        create_attribute("Gender", Device())

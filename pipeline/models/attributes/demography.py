@@ -18,7 +18,7 @@ from pipeline.errors import ModelError
 from pipeline.models.align import upright_box_transforms, warp_faces
 from pipeline.models.base import Chips, Device, Faces, Frames
 from pipeline.models.crops import deepface_chips
-from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
+from pipeline.models.session import MEMORY_SHARES, open_weights, run_in_batches
 from pipeline.models.weights import weights_files
 from pipeline.models.zoo import ModelCard
 
@@ -42,7 +42,8 @@ class Demography:
         self._native = align == "native"
         self._rotate = rotate
         path = weights_files(card)[0]
-        self._session = create_session(path.read_bytes(), device, MEMORY_SHARES["attribute"])
+        share = MEMORY_SHARES.get(card.name, MEMORY_SHARES["attribute"])
+        self._session = open_weights(card, path, device, share)
         self._outputs = len(card.classes) or AGES
         found = self._session.get_outputs()[0].shape[-1]
         if isinstance(found, int) and found != self._outputs:

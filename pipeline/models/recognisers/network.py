@@ -14,7 +14,7 @@ from pipeline.errors import ModelError
 from pipeline.models.base import Device
 from pipeline.models.recognisers import dlib_resnet
 from pipeline.models.recognisers.traits import Traits
-from pipeline.models.session import MEMORY_SHARES, create_session
+from pipeline.models.session import MEMORY_SHARES, create_session, open_weights
 from pipeline.models.weights import cached_graph, weights_files
 from pipeline.models.zoo import ModelCard
 
@@ -46,7 +46,7 @@ def open_network(card: ModelCard, device: Device, traits: Traits) -> Network:
     if card.name == dlib_resnet.NAME:
         graph = cached_graph("dlib_resnet", dlib_resnet.GRAPH_VERSION, [path], lambda: dlib_resnet.build_graph(path))
         return Network(_runner(create_session(graph, device, MEMORY_SHARES["recogniser"]), "chips"))
-    session = _open(card, device, path, path)
+    session = open_weights(card, path, device, MEMORY_SHARES["recogniser"])
     _check(card, session, traits, path)
     name = session.get_inputs()[0].name
     single = _runner(session, name)
@@ -63,19 +63,6 @@ def _runner(session: Any, name: str) -> Run:
         return result.reshape(len(batch), -1)
 
     return run
-
-
-def _open(card: ModelCard, device: Device, graph: bytes | Path, path: Path) -> Any:
-    try:
-        return create_session(graph, device, MEMORY_SHARES["recogniser"])
-    except ModelError:
-        raise
-    except Exception as error:  # ONNX Runtime has a class per status, none of them with a base of its own
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"weights of {card.name} cannot be read: {path} ({reason}); "
-            f"delete it and run: reelgraph models fetch {card.name}"
-        ) from error
 
 
 def _check(card: ModelCard, session: Any, traits: Traits, path: Path) -> None:
