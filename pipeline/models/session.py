@@ -117,8 +117,8 @@ def open_weights(card: ModelCard, path: Path, device: Device, memory_share: floa
     except Exception as error:  # ONNX Runtime has a class per status, none of them with a base of its own
         if is_out_of_memory(error):
             raise ModelError(
-                f"{card.name} does not fit the memory of {device.kind} {device.index}; lower --workers-per-gpu, or raise "
-                "--gpu-memory"
+                f"{card.name} does not fit the memory of {device.kind} {device.index}; "
+                "lower --workers-per-gpu, or raise --gpu-memory"
             ) from error
         raise ModelError(
             f"weights of {card.name} cannot be read: {path} ({str(error).splitlines()[0]}); "
