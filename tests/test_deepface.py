@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ import pipeline
 from pipeline.errors import ModelError, StoreError, WorkflowError
 from pipeline.models import zoo
 from pipeline.models.weights import weights_files
+from tests.models.stand_in_attributes import write_stand_ins
 
 DLIB = {"model_name": "Dlib", "detector_backend": "opencv"}
 
@@ -187,6 +192,74 @@ def test_wrong_words_are_told_before_anything_runs() -> None:
 def test_missing_weights_say_how_to_get_them(astronaut: np.ndarray) -> None:
     with pytest.raises(ModelError, match="reelgraph models fetch VGG-Face"):
         next(pipeline.deepface.represent(astronaut))
+
+
+# -- analyze ----------------------------------------------------------------------------------------------------------
+
+STOCK_ANALYZE = """
+import json, sys
+import cv2
+from deepface import DeepFace
+actions = json.loads(sys.argv[2])
+found = DeepFace.analyze(cv2.imread(sys.argv[1]), actions=actions, detector_backend="opencv", silent=True)
+print(json.dumps(found, default=float))
+"""
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = write_stand_ins(tmp_path / "stand_ins")
+    monkeypatch.setenv("DEEPFACE_HOME", str(home))
+    return home
+
+
+def test_analyze_equals_deepface(couple: np.ndarray, stand_ins: Path, tmp_path: Path) -> None:
+    """With stand-ins for the networks, in a process of its own: DeepFace has one engine in each."""
+    picture, actions = tmp_path / "couple.png", ["race", "age", "emotion", "gender"]
+    cv2.imwrite(str(picture), couple)
+    words = [sys.executable, "-c", STOCK_ANALYZE, str(picture), json.dumps(actions)]
+    environment = {**os.environ, "DEEPFACE_BACKEND_ENGINE": "onnx"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    ours = only(pipeline.deepface.analyze(couple, actions=actions, detector_backend="opencv"))
+    assert len(ours) == len(theirs) == 2
+    for one, other in zip(
+        sorted(ours, key=lambda face: face["region"]["x"]),
+        sorted(theirs, key=lambda face: face["region"]["x"]),
+        strict=True,
+    ):
+        assert list(one) == list(other)
+        region = {name: list(at) if isinstance(at, tuple) else at for name, at in one["region"].items()}
+        assert region == other["region"]
+        assert one["age"] == other["age"]
+        assert one["face_confidence"] == other["face_confidence"]
+        for action in ("race", "emotion", "gender"):
+            assert list(one[action]) == list(other[action])
+            np.testing.assert_allclose(list(one[action].values()), list(other[action].values()), atol=0.1)
+            assert one[f"dominant_{action}"] == other[f"dominant_{action}"]
+
+
+def test_a_single_action(astronaut: np.ndarray, stand_ins: Path) -> None:
+    ours = only(pipeline.deepface.analyze(astronaut, actions=("emotion"), detector_backend="opencv"))
+    assert set(ours[0]) == {"emotion", "dominant_emotion", "region", "face_confidence"}
+
+
+# -- anti-spoofing ----------------------------------------------------------------------------------------------------
+
+
+def test_a_spoof_raises_as_deepface_does(data_dir: Path, home: Path) -> None:
+    from deepface.modules.exceptions import SpoofDetected
+
+    for file in zoo.card("Fasnet").weights:
+        link = home / ".deepface" / "weights" / file.name
+        link.symlink_to((data_dir / "weights" / "deepface" / file.name).resolve())
+    pictures = [str(data_dir / "faces" / "spoof" / name) for name in ("image_F1.jpg", "image_T1.jpg")]
+    frames = pipeline.deepface.represent(pictures, anti_spoofing=True, model_name="Dlib", detector_backend="mtcnn")
+    with pytest.raises(SpoofDetected, match="Spoof detected in the given image"):
+        next(frames)
+    index, live = next(frames)
+    assert index == 1
+    assert live[0]["face_confidence"] > 0.9
 
 
 # -- a video ----------------------------------------------------------------------------------------------------------

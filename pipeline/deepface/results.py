@@ -127,12 +127,12 @@ class Analyzed:
             values = faces.arrays[action][k]
             if action == "age":
                 found["age"] = int(values)
-                continue
-            classes = zoo.card(action.capitalize(), "attribute").classes
-            found[action] = {name: 100 * value for name, value in zip(classes, values, strict=True)}
-            found[f"dominant_{action}"] = classes[int(np.argmax(values))]
-        found["region"] = area
-        found["face_confidence"] = _confidence(faces.arrays["confidence"][k])
+            else:
+                classes = zoo.card(action.capitalize(), "attribute").classes
+                found[action] = {name: 100 * value for name, value in zip(classes, values, strict=True)}
+                found[f"dominant_{action}"] = classes[int(np.argmax(values))]
+            found["region"] = area  # after the first action, as DeepFace has it
+            found["face_confidence"] = _confidence(faces.arrays["confidence"][k])
         return found
 
 
