@@ -218,15 +218,16 @@ def embedded(embedder: Any, found: dict[str, Any], faces: Labelled) -> Vectors:
 
 def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[Row]:
     from pipeline.errors import ModelError
-    from pipeline.models import describe
+    from pipeline.models import zoo
+    from pipeline.models.weights import weights_files
 
     # The same files of weights as ours; mtcnn and dlib bring their own library whatever the engine.
     os.environ.setdefault("DEEPFACE_BACKEND_ENGINE", "onnx")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for network in networks:
         try:
-            describe(detector)
-            describe(network)
+            for name in (detector, network):
+                weights_files(zoo.card(name))  # DeepFace would try to download what is not here
             vectors, seconds = timed(lambda network=network: represented(detector, network, faces))
         except (ModelError, ImportError, ValueError) as error:
             say(f"stock DeepFace, {detector} + {network}, left out: {str(error).splitlines()[0]}")
