@@ -174,6 +174,7 @@ class _Run:
         self.open_chunks: Counter[str] = Counter()
         self.failed_chunks: Counter[str] = Counter()
         self.stopping = threading.Event()
+        self.noted: set[str] = set()
         self.compactor = ThreadPoolExecutor(1, thread_name_prefix="compact")
         self.compactions: list[Future[None]] = []
 
@@ -271,6 +272,7 @@ class _Run:
             assert name is not None
             self._count_complete(name)
             return None
+        self._note_once(source.note)
         attributes = self.store.input(name).attributes if name is not None else None
         records = self.store.input(name).records() if name is not None else {}
         plan = plan_input(self.workflow, name or "", source, attributes, records, self.options.retry_failed)
@@ -286,6 +288,12 @@ class _Run:
         self.plans[name] = plan
         self._start_input(plan, records)
         return plan
+
+    def _note_once(self, text: str | None) -> None:
+        """What holds for a whole archive is said once."""
+        if text is not None and text not in self.noted:
+            self.noted.add(text)
+            self.progress.note(text)
 
     def _start_input(self, plan: InputPlan, records: dict[int, dict[str, Any]]) -> None:
         waiting = set(plan.missing) | plan.failed
