@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check bench bench-memory accuracy clean
+.PHONY: help install run test test-fast gpu check bench bench-memory accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,11 +10,17 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 INSTALL = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --editable $(1); } || $(PIP) --editable $(1)
 WORKFLOW ?= workflows/faces.yaml
 ARGS ?=
+GPU_ARGS ?=
 
 # The CUDA build of ONNX Runtime and the bindings of dask-cuda, where a driver says which CUDA it speaks.
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
 comma := ,
 CUDA_EXTRA := $(if $(filter 12,$(CUDA_MAJOR)),$(comma)cu12,$(if $(CUDA_MAJOR),$(comma)cu13))
+# onnxruntime and onnxruntime-gpu are one folder: whichever was written last is what runs.
+HAS_CUDA := import onnxruntime, sys; sys.exit("CUDAExecutionProvider" not in onnxruntime.get_available_providers())
+GPU_VERSION := from importlib.metadata import version; print(version("onnxruntime-gpu"))
+CUDA_LAST := $(if $(CUDA_EXTRA),@$(BIN)/python -c '$(HAS_CUDA)' || \
+	$(PIP) --force-reinstall --no-deps "onnxruntime-gpu==$$($(BIN)/python -c '$(GPU_VERSION)')")
 
 VIDEO ?=
 INPUT := $(or $(VIDEO),runs/demo.mp4)
@@ -28,10 +34,12 @@ install: $(VENV)/.installed  ## create .venv and install reelgraph into it
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@$(call INSTALL,".[demo$(CUDA_EXTRA)]")
+	$(CUDA_LAST)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@$(call INSTALL,".[test]")
+	$(CUDA_LAST)
 	@touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed-test
@@ -51,6 +59,10 @@ test: $(VENV)/.installed-test  ## run every test
 
 test-fast: $(VENV)/.installed-test  ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+gpu: $(VENV)/.installed-test  ## tests and a benchmark on this machine's GPUs; GPU_ARGS="--quick"
+	$(if $(CUDA_EXTRA),-@$(PIP) "PyNvVideoCodec>=2")
+	@$(BIN)/python benchmarks/gpu.py --tests $(GPU_ARGS)
 
 check: $(VENV)/.installed-check  ## lint and types
 	$(BIN)/ruff check .
