@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check bench bench-memory accuracy clean
+.PHONY: help install run test test-fast gpu check bench bench-memory accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,11 +13,17 @@ ARGS ?=
 # Tests wait more than they compute. Modules stay whole, for what they share, and in their order: the longest is not last.
 JOBS ?= 2
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+GPU_ARGS ?=
 
 # The CUDA build of ONNX Runtime and the bindings of dask-cuda, where a driver says which CUDA it speaks.
 CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
 comma := ,
 CUDA_EXTRA := $(if $(filter 12,$(CUDA_MAJOR)),$(comma)cu12,$(if $(CUDA_MAJOR),$(comma)cu13))
+# onnxruntime and onnxruntime-gpu are one folder: whichever was written last is what runs.
+HAS_CUDA := import onnxruntime, sys; sys.exit("CUDAExecutionProvider" not in onnxruntime.get_available_providers())
+GPU_VERSION := from importlib.metadata import version; print(version("onnxruntime-gpu"))
+CUDA_LAST := $(if $(CUDA_EXTRA),@$(BIN)/python -c '$(HAS_CUDA)' || \
+	$(PIP) --force-reinstall --no-deps "onnxruntime-gpu==$$($(BIN)/python -c '$(GPU_VERSION)')")
 
 VIDEO ?=
 INPUT := $(or $(VIDEO),runs/demo.mp4)
@@ -31,10 +37,12 @@ install: $(VENV)/.installed  ## create .venv and install reelgraph into it
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@$(call INSTALL,".[demo$(CUDA_EXTRA)]")
+	$(CUDA_LAST)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@$(call INSTALL,".[test]")
+	$(CUDA_LAST)
 	@touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed-test
@@ -54,6 +62,10 @@ test: $(VENV)/.installed-test  ## run every test
 
 test-fast: $(VENV)/.installed-test  ## run the tests that take seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
+
+gpu: $(VENV)/.installed-test  ## tests and a benchmark on this machine's GPUs; GPU_ARGS="--quick"
+	$(if $(CUDA_EXTRA),-@$(PIP) "PyNvVideoCodec>=2")
+	@$(BIN)/python benchmarks/gpu.py --tests $(GPU_ARGS)
 
 check: $(VENV)/.installed-check  ## lint and types
 	$(BIN)/ruff check .

@@ -166,7 +166,7 @@ def _model_share(settings: Settings, part: int, ready: Any, results: Any) -> Non
     mine = chunks[part :: settings.processes]
     at_hand = max(1, int((1 << 30) // (source.frame_bytes * max(stop - start for start, stop in chunks))))
     decoded = [_decoded_chunk(source, *bounds) for bounds in mine[:at_hand]]
-    _load(workflow, settings)
+    _load(workflow, settings, part)
     if decoded:
         _run_stages(workflow, decoded[0])
     ready.wait()
@@ -187,14 +187,18 @@ def _decoded_chunk(source: Any, start: int, stop: int) -> Any:
     return Chunk("clip", 0, source.frame[start:stop], source.time_seconds[start:stop], decoded.decoded, arrays)
 
 
-def _load(workflow: Any, settings: Settings) -> None:
-    from pipeline.cluster import gpu_share_bytes, visible_gpus
+def _load(workflow: Any, settings: Settings, part: int) -> None:
+    """On a share of the GPU that is this process's turn, as a worker of the run has it; else on the CPU."""
+    from dataclasses import replace
+
+    from pipeline.cluster import gpu_device, gpu_share_bytes, visible_gpus
     from pipeline.models.base import Device
 
     gpus = visible_gpus()
     device = Device("cpu", threads=settings.threads)
     if gpus:
-        device = Device("cuda", memory_bytes=gpu_share_bytes(gpus, 1), batch_memory_bytes=4 << 30)
+        per_gpu = -(-settings.processes // len(gpus))
+        device = replace(gpu_device("cuda", gpu_share_bytes(gpus, per_gpu)), index=part % len(gpus))
     for node in workflow.stages:
         node.stage.load(device)
 

@@ -139,7 +139,7 @@ class Bench:
             "DeepFace, 2 processes": "deepface_processes",
         }
         frames = self.options.deepface_frames
-        return [self._contest(label, name, frames, None) for label, name in names.items()]
+        return [self.contest(label, name, frames, None) for label, name in names.items()]
 
     def reelgraph(self, min_face: int) -> Row:
         say(f"reelgraph run, min_face {min_face}")
@@ -156,15 +156,17 @@ class Bench:
 
     def limit(self, min_face: int) -> list[Row]:
         frames = self.options.frames
-        decode = self._contest("  decoding alone", "decode_alone", frames, min_face, self.decoders)
-        models = self._contest("  models alone", "models_alone", frames, min_face, self.workers)
+        decode = self.contest("  decoding alone", "decode_alone", frames, min_face, self.decoders)
+        models = self.contest("  models alone", "models_alone", frames, min_face, self.workers)
         both = (decode.seconds / decode.frames, models.seconds / models.frames)
         seconds = frames * (max(both) if self.gpus else sum(both))
         return [Row("  limit", min_face, frames, seconds, None, None), decode, models]
 
-    def _contest(self, label: str, name: str, frames: int, min_face: int | None, processes: int = 1) -> Row:
+    def contest(self, label: str, name: str, frames: int, min_face: int | None, processes: int = 1) -> Row:
+        """One function of contestants.py, in processes of its own."""
         say(label.strip() + ("" if min_face is None else f", min_face {min_face}"))
         overrides = [f"source.every={self.options.every}"]
+        overrides += [f"source.decoder={self.options.decoder}"] if "decoder" in self.options else []
         overrides += [f"detect.min_face={min_face}"] if min_face is not None else []
         settings = {
             "clip": self.clip.path,

@@ -1,6 +1,6 @@
 """Draws docs/picture.png, the picture of the README, from a run over the demo clip.
 
-    python docs/picture.py        needs: pip install -e ".[demo]"
+python docs/picture.py        needs: pip install -e ".[demo]"
 """
 
 from __future__ import annotations

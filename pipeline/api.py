@@ -26,6 +26,7 @@ class _Site:
     description: str
     dashboard: str
     gpu_slots: int
+    device: str
 
 
 def run(
@@ -44,8 +45,8 @@ def run(
     """Run a workflow over inputs into the store `out`, or carry on where it stopped; returns the opened store.
 
     `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
-    `cluster`: the fields of `pipeline.cluster.ClusterOptions`: workers, workers_per_gpu, threads, gpus, scheduler,
-    host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
+    `cluster`: the fields of `pipeline.cluster.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
+    scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
     The returned `Run` has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
     """
     from pipeline.cluster import ClusterOptions
@@ -88,13 +89,13 @@ def execute(
     _refuse_in_spawned_child()
     loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
     paths = expand(inputs)
-    if executor != "inline":
+    if executor != "inline" or cluster.device != "auto":
         from pipeline.cluster import check
 
         check(cluster)
 
     def worksite() -> contextlib.AbstractContextManager[_Site]:
-        return _in_process() if executor == "inline" else _on_dask(cluster)
+        return _in_process(cluster) if executor == "inline" else _on_dask(cluster)
 
     return runner.run(loaded, paths, Path(out), worksite, progress, options)
 
@@ -109,13 +110,14 @@ def plan(workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overri
 
 
 @contextlib.contextmanager
-def _in_process() -> Iterator[_Site]:
+def _in_process(options: ClusterOptions) -> Iterator[_Site]:
     from pipeline.cluster import in_process_settings
     from pipeline.executors import InProcessExecutor
     from pipeline.steps import unload_stages
 
+    settings = in_process_settings(options)
     try:
-        yield _Site(InProcessExecutor(in_process_settings()), "in this process", "", 1)
+        yield _Site(InProcessExecutor(settings), "in this process", "", 1, settings.device.kind)
     finally:
         unload_stages()
 
@@ -126,7 +128,8 @@ def _on_dask(options: ClusterOptions) -> Iterator[_Site]:
     from pipeline.executors import DaskExecutor
 
     with connect(options) as cluster:
-        yield _Site(DaskExecutor(cluster), cluster.description, cluster.dashboard, len(cluster.slots()))
+        kind = cluster.settings.device.kind
+        yield _Site(DaskExecutor(cluster), cluster.description, cluster.dashboard, len(cluster.slots()), kind)
 
 
 def _refuse_in_spawned_child() -> None:

@@ -21,10 +21,14 @@ import psutil
 import pipeline
 from pipeline.errors import ClusterError
 from pipeline.models.base import Device
+from pipeline.names import unknown
 from pipeline.steps import WorkerSettings
 
 GPU_HEADROOM_BYTES = 2 << 30
 """GPU memory left to the driver, the display and libraries' own workspaces."""
+
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+"""What --device takes."""
 
 SILENT = logging.CRITICAL + 1
 """Dask's log level here: what it logs as critical while a cluster closes (messages to a client that has gone, with
@@ -86,6 +90,9 @@ class ClusterOptions:
     would take their own core and twice the memory; 3 on a GPU."""
     gpus: tuple[str, ...] | None = None
     """Ordinals or UUIDs of the GPUs to use; None: all that are visible."""
+    device: str = "auto"
+    """One of DEVICES: what ONNX Runtime runs models on. auto: CUDA where there is a GPU, else the CPU; in this process
+    (executor inline) always the CPU. The models are the same; values differ in the last digits, with TensorRT more."""
     worker_memory_bytes: int | None = None
     """Memory of one worker, beyond which it is restarted; None: an equal share of the machine's."""
     gpu_memory_bytes: int | None = None
@@ -147,6 +154,8 @@ class WornWorker:
 
 def check(options: ClusterOptions) -> None:
     """Raise ClusterError for what can be told at once to be a mistake, before a store is made or a process started."""
+    if options.device not in DEVICES:
+        raise ClusterError(unknown("device", options.device, DEVICES))
     if options.scheduler is not None:
         _scheduler_address(options.scheduler)
         return
@@ -163,8 +172,17 @@ def check(options: ClusterOptions) -> None:
 
 def _chosen_gpus(options: ClusterOptions) -> list[str]:
     """The GPUs that were asked for, all that are visible by default. Raises ClusterError where one is not there."""
+    if options.device == "cpu":
+        if options.gpus:
+            raise ClusterError(f"--gpus {','.join(options.gpus)} and --device cpu exclude each other; leave one out")
+        return []
     visible = visible_gpus()
     if options.gpus is None:
+        if options.device != "auto" and not visible:
+            raise ClusterError(
+                f"--device {options.device}: this machine shows no GPU; leave it out to run on the CPU, "
+                "or see: reelgraph doctor"
+            )
         return visible
     for gpu in options.gpus:
         if gpu not in visible and not (visible and gpu.startswith(("GPU-", "MIG-"))):
@@ -306,7 +324,7 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
     )
     share = gpu_share_bytes(gpus, per_gpu, options.gpu_memory_bytes)
     settings = WorkerSettings(
-        device=Device("cuda", memory_bytes=share, batch_memory_bytes=min(4 << 30, share // 4)),
+        device=gpu_device(options.device, share),
         decode_threads=max(1, available_cores() // max(1, workers * (threads - 1))),
         chunk_timeout_seconds=options.chunk_timeout_seconds,
     )
@@ -315,6 +333,11 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
         settings,
         f"{workers} worker{'s' * (workers > 1)} on {len(gpus)} GPU{'s' * (len(gpus) > 1)} × {threads} slots",
     )
+
+
+def gpu_device(kind: str, share: int) -> Device:
+    """A GPU as a worker sees it, which may take `share` bytes of it; "auto" is CUDA."""
+    return Device("cuda" if kind == "auto" else kind, memory_bytes=share, batch_memory_bytes=min(4 << 30, share // 4))
 
 
 @contextlib.contextmanager
@@ -362,16 +385,29 @@ def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptio
     facts = client.run(_describe_worker)
     per_host = [sum(f["host"] == one["host"] for f in facts.values()) for one in facts.values()]
     cores = min(max(1, one["cores"] // n) for one, n in zip(facts.values(), per_host, strict=True))
-    kind = "cuda" if all(f["cuda"] for f in facts.values()) else "cpu"
+    kind = _kind_on(facts, options.device)
     gpus = visible_gpus()
     share = options.gpu_memory_bytes
-    if kind == "cuda" and gpus:
+    if kind != "cpu" and gpus:
         share = gpu_share_bytes(gpus, options.workers_per_gpu, options.gpu_memory_bytes)
     return WorkerSettings(
         device=Device(kind, threads=cores, memory_bytes=share),
         decode_threads=cores,
         chunk_timeout_seconds=options.chunk_timeout_seconds,
     )
+
+
+def _kind_on(facts: dict[str, dict[str, Any]], wanted: str) -> str:
+    """The device kind of workers that are there already. Raises ClusterError where one lacks the GPU that is wanted."""
+    without = [address for address, one in facts.items() if not one["cuda"]]
+    if wanted in ("cuda", "tensorrt") and without:
+        raise ClusterError(
+            f"--device {wanted}: worker {without[0]} sees no GPU; start the workers with: dask cuda worker, "
+            "or leave --device out"
+        )
+    if wanted == "auto":
+        return "cpu" if without else "cuda"
+    return wanted
 
 
 def _describe_worker() -> dict[str, Any]:
@@ -446,7 +482,15 @@ def gpu_share_bytes(gpus: list[str], workers_per_gpu: int, wanted: int | None = 
     return wanted or share
 
 
-def in_process_settings() -> WorkerSettings:
-    """Settings of a run without a cluster: all cores to the one process."""
+def in_process_settings(options: ClusterOptions | None = None) -> WorkerSettings:
+    """Settings of a run without a cluster: all cores to the one process, and the first GPU where --device wants one.
+
+    Raises ClusterError where there is none.
+    """
     cores = available_cores()
-    return replace(WorkerSettings(), device=Device("cpu", threads=cores), decode_threads=cores)
+    device = Device("cpu", threads=cores)
+    if options is not None and options.device in ("cuda", "tensorrt"):
+        gpus = _chosen_gpus(options)[:1]
+        device = gpu_device(options.device, gpu_share_bytes(gpus, 1, options.gpu_memory_bytes))
+        device = replace(device, index=visible_gpus().index(gpus[0]))
+    return replace(WorkerSettings(), device=device, decode_threads=cores)

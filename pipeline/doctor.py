@@ -133,10 +133,14 @@ def _runtimes() -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
+    from pipeline.sources.nvdec import why_not_here
+
     for package, module, needed in (("av", "av", True), ("decord", "decord", False)):
         present = importlib.util.find_spec(module) is not None
         found = (_version(package) or _version("decord2")) if present else "not installed"
         yield Finding(f"decoder {package}", present, found, "" if present else f"pip install {package}", needed=needed)
+    reason = why_not_here()
+    yield Finding("decoder nvdec", reason is None, reason or _version("PyNvVideoCodec"), needed=False)
 
 
 def _models() -> Iterator[Finding]:

@@ -58,6 +58,11 @@ class Worksite(Protocol):
         """How many model steps can run at once."""
         ...
 
+    @property
+    def device(self) -> str:
+        """The kind of device that models run on: cpu, cuda or tensorrt."""
+        ...
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -93,6 +98,8 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     """total; start: the cluster's start; run: from the first task submitted to the last one done."""
     step_seconds: dict[str, float] = field(default_factory=dict)
+    device: str | None = None
+    """What models ran on: cpu, cuda or tensorrt; None where nothing was left to run."""
     gpu_slots: int = 1
     model_steps: tuple[str, ...] = ()
 
@@ -167,6 +174,7 @@ class _Run:
         self.open_chunks: Counter[str] = Counter()
         self.failed_chunks: Counter[str] = Counter()
         self.stopping = threading.Event()
+        self.noted: set[str] = set()
         self.compactor = ThreadPoolExecutor(1, thread_name_prefix="compact")
         self.compactions: list[Future[None]] = []
 
@@ -190,10 +198,13 @@ class _Run:
         self._keep_findings()
 
     def _keep_findings(self) -> None:
-        """What the root keeps of a run beside its workflow: unusable inputs, and how fast it went."""
+        """What the root keeps of a run beside its workflow: unusable inputs, the kinds of device that models ran on
+        here, and how fast it went."""
         changed: dict[str, Any] = {}
         if self.summary.unusable != self.store.attributes.get("unusable", []):
             changed["unusable"] = self.summary.unusable
+        if self.summary.device is not None:
+            changed["devices"] = sorted({*self.store.attributes.get("devices", []), self.summary.device})
         if self.summary.frames:
             changed["speed"] = {
                 "seconds_per_frame": self.summary.seconds["run"] / self.summary.frames,
@@ -261,6 +272,7 @@ class _Run:
             assert name is not None
             self._count_complete(name)
             return None
+        self._note_once(source.note)
         attributes = self.store.input(name).attributes if name is not None else None
         records = self.store.input(name).records() if name is not None else {}
         plan = plan_input(self.workflow, name or "", source, attributes, records, self.options.retry_failed)
@@ -276,6 +288,12 @@ class _Run:
         self.plans[name] = plan
         self._start_input(plan, records)
         return plan
+
+    def _note_once(self, text: str | None) -> None:
+        """What holds for a whole archive is said once."""
+        if text is not None and text not in self.noted:
+            self.noted.add(text)
+            self.progress.note(text)
 
     def _start_input(self, plan: InputPlan, records: dict[int, dict[str, Any]]) -> None:
         waiting = set(plan.missing) | plan.failed
@@ -310,7 +328,7 @@ class _Run:
         began = time.perf_counter()
         with worksite() as site:
             self.progress.cluster(site.description, site.dashboard)
-            self.summary.gpu_slots = site.gpu_slots
+            self.summary.gpu_slots, self.summary.device = site.gpu_slots, site.device
             started = time.perf_counter()
             self.summary.seconds["start"] = started - began
             for outcome in site.executor.run(tasks, self._nodes, self._must_stop, self.progress.note):

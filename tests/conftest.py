@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cluster import visible_gpus
+from pipeline.models import Device
+from tests.devices import DEVICES, device_of, gpu_is_required
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -35,3 +39,18 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cache")
     os.environ["REELGRAPH_CACHE"] = str(path)
     return path
+
+
+@pytest.fixture(scope="session", params=DEVICES if len(DEVICES) > 1 else None)
+def device(request: pytest.FixtureRequest) -> Device:
+    """Each device that this machine's suite runs on (tests.devices). A single one is no parameter: those of a session
+    change the order of all tests."""
+    return device_of(getattr(request, "param", DEVICES[0]))
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Device:
+    """For tests marked `gpu` that make no sense on a CPU: skipped without one, failed where one is required."""
+    if not visible_gpus() and not gpu_is_required():
+        pytest.skip("no GPU is visible")
+    return device_of("cuda")

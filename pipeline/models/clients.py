@@ -96,6 +96,13 @@ class Client:
             vectors = self._client.forward(batch)
         return np.asarray(vectors, np.float32).reshape(len(batch), -1)
 
+    def predict(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """float32 (n, values) of float32 (n, 224, 224, 3) BGR from 0 to 1, for attributes: years for Age, the networks'
+        own numbers for the others. Of one face DeepFace gives a row, or a number, of its own."""
+        with _lock:
+            values = self._client.predict(batch)
+        return np.asarray(values, np.float32).reshape(len(batch), -1)
+
 
 def _choose(engine: str) -> None:
     """Have DeepFace on `engine`, before anything of it is asked that would make it choose for itself."""

@@ -54,6 +54,8 @@ class Source(ABC):
     """float64 (n,)."""
     frame_bytes: int
     """Bytes of one decoded item (width × height × 3)."""
+    note: str | None = None
+    """One line for the user on how the input is read, None where nothing is unusual."""
 
     @abstractmethod
     def decode_cost(self, chunk_frames: int) -> int:

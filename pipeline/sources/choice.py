@@ -25,8 +25,42 @@ _CHUNK_BYTES = 256 << 20
 _CHUNKS_PER_GROUP = 2
 
 
-def choose_decoder(source: VideoSource, wanted: str) -> str:
-    """ "decord" or "pyav". Raises InputError where `wanted` is decord and it is not exact on this file."""
+def choose_decoder(source: VideoSource, wanted: str) -> tuple[str, str | None]:
+    """ "decord", "pyav" or "nvdec", and one line for the user where it is not the wanted one.
+
+    Raises InputError where `wanted` is decord and it is not exact on this file.
+    """
+    if wanted != "nvdec":
+        return _choose(source, wanted), None
+    from pipeline.sources.nvdec import why_not_here
+
+    reason = why_not_here()
+    if reason is not None:
+        return _choose(source, "auto"), f"decoder nvdec cannot be used here ({reason}); decoder: auto takes its place"
+    reason = _why_not_nvdec(source)
+    if reason is not None:
+        return _choose(
+            source, "auto"
+        ), f"{source.path}: not for decoder nvdec ({reason}); decoder: auto takes its place"
+    return "nvdec", None
+
+
+def kept_decoder(decoder: str) -> str | None:
+    """One line for the user where the decoder that was stored at set-up cannot be used by this process."""
+    if decoder != "nvdec":
+        return None
+    from pipeline.sources.nvdec import why_not_here
+
+    reason = why_not_here()
+    if reason is None:
+        return None
+    return (
+        f"decoder nvdec, which the store was set up with, cannot be used here ({reason}); workers that lack it decode "
+        "with PyAV, which gave the same pixels then"
+    )
+
+
+def _choose(source: VideoSource, wanted: str) -> str:
     if wanted == "pyav":
         return "pyav"
     if wanted == "auto" and (_leaves_frames_out(source) or _groups_outgrow_chunks(source)):
@@ -64,15 +98,52 @@ def _why_not_by_index(source: VideoSource) -> str | None:
         f"its codec is {index.codec}": index.codec not in _DECORD_CODECS,
         f"its container is {index.container}": not index.container.startswith(_DECORD_CONTAINERS),
         f"its pixel format is {index.pixel_format}": index.pixel_format not in _EIGHT_BIT,
+        f"it has {index.video_streams} video streams": index.video_streams > 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None) or _why_not_plain(source)
+
+
+def _why_not_plain(source: VideoSource) -> str | None:
+    """What makes frames hard to tell or to start from, whatever decodes them; None for a plain file."""
+    index = source.index
+    reasons = {
         "its groups of pictures are open": index.open_gop,
         "it has key frames that are no clean start": index.unclean_keys > 0,
         "it is trimmed by an edit list": index.discarded > 0,
-        f"it has {index.video_streams} video streams": index.video_streams > 1,
         "frames have no timestamps of their own": index.ordinal,
         "it is cut off": not bool(index.readable.all()),
         "it does not start with a key frame": not bool(index.key[:1].all()),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _why_not_nvdec(source: VideoSource) -> str | None:
+    """By the index, then by some frames in the middle and, after a seek back, some at the start of the file."""
+    from pipeline.sources.nvdec import CODECS, PIXEL_FORMATS, NvdecError
+
+    index = source.index
+    reasons = {
+        f"its codec is {index.codec}": index.codec not in CODECS,
+        f"its pixel format is {index.pixel_format}": index.pixel_format not in PIXEL_FORMATS,
+        f"its size is odd, {index.width}x{index.height}": bool(index.width % 2 or index.height % 2),
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None) or _why_not_plain(source)
+    if reason is not None:
+        return reason
+    first = np.array([rank for rank in _COMPARED if rank < len(index)], np.int64)
+    for ranks in (_compared_ranks(source), first):
+        truth = source.job_of_ranks(ranks, "pyav").decode()
+        if not truth.decoded.all():
+            return f"it is damaged: {truth.error}"
+        try:
+            frames = source.job_of_ranks(ranks, "nvdec").decode_with_nvdec()
+        except NvdecError as error:
+            return str(error)
+        if frames is None:
+            return f"NVDEC does not give all of its frames {ranks.tolist()}"
+        if not np.array_equal(frames, truth.frames_rgb):
+            return f"NVDEC gives other pixels for its frames {ranks.tolist()}"
+    return None
 
 
 def _why_not_by_pixels(source: VideoSource) -> str | None:
@@ -101,16 +172,21 @@ def _compare(source: VideoSource, reader: object) -> str | None:
     from pipeline.sources.readers import DecordReader
 
     assert isinstance(reader, DecordReader)
-    keys = source.index.seek_rank
-    middle = len(source.index) // 2
-    key = int(keys[np.argmin(np.abs(keys - middle))])
-    compared = {key + step for step in _COMPARED} | {min(max(middle, key), key + _COMPARED_REACH)}
-    ranks = np.array(sorted(rank for rank in compared if rank < len(source.index)), np.int64)
+    ranks = _compared_ranks(source)
     truth = source.job_of_ranks(ranks, "pyav").decode()
-    reader.seek(key)
+    reader.seek(int(ranks[0]))
     for rank, frame, decoded in zip(ranks, truth.frames_rgb, truth.decoded, strict=True):
         if not decoded:
             return f"frame {rank} is damaged"
         if not np.array_equal(reader.read(int(rank)), frame):
             return f"decord gives other pixels for frame {rank}"
     return None
+
+
+def _compared_ranks(source: VideoSource) -> np.ndarray:
+    """int64: the key frame nearest to the middle of the file, and some that follow it."""
+    keys = source.index.seek_rank
+    middle = len(source.index) // 2
+    key = int(keys[np.argmin(np.abs(keys - middle))])
+    compared = {key + step for step in _COMPARED} | {min(max(middle, key), key + _COMPARED_REACH)}
+    return np.array(sorted(rank for rank in compared if rank < len(source.index)), np.int64)

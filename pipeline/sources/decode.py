@@ -32,7 +32,7 @@ class VideoDecodeJob(DecodeJob):
     mtime_ns: int
     stream: int
     decoder: str
-    """"pyav" or "decord"."""
+    """"pyav", "decord" or "nvdec"."""
     width: int
     """Pixels of the stored frame, before rotation."""
     height: int
@@ -67,6 +67,8 @@ class VideoDecodeJob(DecodeJob):
         output = _Output(self)
         for segment in self.segments:
             if self.decoder == "decord" and self._read_decord(segment, output, threads):
+                continue
+            if self.decoder == "nvdec" and self._read_nvdec(segment, output):
                 continue
             if not self._read_packets(segment, output, threads):
                 self._read_carefully(segment, output)
@@ -107,13 +109,32 @@ class VideoDecodeJob(DecodeJob):
             return False
         return True
 
-    def _read_packets(self, segment: Segment, output: _Output, threads: int) -> bool:
-        """Read a segment with PyAV; False at the first sign of damage."""
+    def decode_with_nvdec(self) -> np.ndarray | None:
+        """The frames, all of them as NVDEC gives them; None where it does not give all. Raises NvdecError."""
+        output = _Output(self)
+        if all(self._read_packets(segment, output, 1, "nvdec") for segment in self.segments):
+            return output.frames
+        return None
+
+    def _read_nvdec(self, segment: Segment, output: _Output) -> bool:
+        """Read a segment with NVDEC; False where it cannot, so that PyAV does: on a worker without a GPU, or where
+        frames are missing."""
+        from pipeline.sources.nvdec import NvdecError, why_not_here
+
+        if why_not_here() is not None:
+            return False
+        try:
+            return self._read_packets(segment, output, 1, "nvdec")
+        except NvdecError:
+            return False
+
+    def _read_packets(self, segment: Segment, output: _Output, threads: int, decoder: str = "pyav") -> bool:
+        """Read a segment with PyAV, which hands packets to the decoder; False at the first sign of damage."""
         wanted = self._wanted(segment)
         first, last = int(self.rank[wanted[0]]), int(self.rank[wanted[-1]])
         index = self._by_name(wanted)
         try:
-            with POOL.borrow(self._key("pyav"), segment.key_rank, first, last, threads) as (reader, goes_on):
+            with POOL.borrow(self._key(decoder), segment.key_rank, first, last, threads) as (reader, goes_on):
                 assert isinstance(reader, PacketReader)
                 before = reader.sent
                 if not goes_on:

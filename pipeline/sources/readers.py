@@ -458,6 +458,10 @@ class _Opening(Reader):
 def _open_reader(key: FileKey, threads: int) -> Reader:
     if key.decoder == "decord":
         return DecordReader(key.path, threads)
+    if key.decoder == "nvdec":
+        from pipeline.sources.nvdec import NvdecReader
+
+        return NvdecReader(key.path, key.stream)
     return PacketReader(key.path, key.stream, threads)
 
 

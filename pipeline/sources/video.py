@@ -52,7 +52,8 @@ class VideoOptions(SourceOptions):
     decoder: Decoder = Field(
         "auto",
         description="auto takes decord where every frame is wanted and it is exact, and PyAV elsewhere; "
-        "pyav, decord or nvdec force one",
+        "pyav or decord force one; nvdec decodes on the GPU where that gives PyAV's pixels, else auto takes its place "
+        "(needs PyNvVideoCodec; of damage it tells nothing)",
     )
 
     @field_validator("start", "stop", mode="before")
@@ -103,14 +104,12 @@ class VideoSource(Source):
 
         Raises InputError where the file cannot be used or no frame of it is sampled.
         """
-        from pipeline.sources.choice import choose_decoder
+        from pipeline.sources.choice import choose_decoder, kept_decoder
         from pipeline.sources.decode import output_shape
         from pipeline.sources.index import build_index, check_readable
 
         self.path = Path(path).absolute()
         self.options = options
-        if options.decoder == "nvdec":
-            raise InputError(f"{self.path}: decoder nvdec is not available in this build; use auto, pyav or decord")
         check_readable(self.path)
         stat = self.path.stat()
         self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
@@ -124,7 +123,10 @@ class VideoSource(Source):
         shape = output_shape(self.index.width, self.index.height, self.index.rotation, options.roi)
         self.frame_bytes = math.prod(shape)
         self._start_rank = self._nearest_start(self.frame)
-        self.decoder = decoder or choose_decoder(self, options.decoder)
+        if decoder is None:
+            self.decoder, self.note = choose_decoder(self, options.decoder)
+        else:
+            self.decoder, self.note = decoder, kept_decoder(decoder)
         self.facts = self._make_facts(upright)
 
     def _make_facts(self, upright: tuple[int, int, int]) -> dict[str, Any]:

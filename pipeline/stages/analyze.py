@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from pipeline.models import zoo
+from pipeline.models import clients, zoo
 from pipeline.models.base import Device, Faces, ModelInfo
+from pipeline.names import unknown
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ class AnalyzeOptions(StageOptions):
         "native", description="native: the upright box with what is around it; deepface: as DeepFace cuts faces"
     )
     rotate: bool = Field(True, description="align deepface: turn faces until the eyes are level")
+    engine: Literal["onnx", "tensorflow", "torch"] = Field(
+        "onnx", description="tensorflow, torch: DeepFace's own clients on that library"
+    )
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _known(cls, engine: object) -> object:
+        if engine not in clients.ENGINES:
+            raise ValueError(unknown("engine", str(engine), clients.ENGINES))
+        return engine
 
     @field_validator("attributes")
     @classmethod
@@ -53,14 +64,14 @@ class Analyze(Stage):
     def models(self) -> tuple[ModelInfo, ...]:
         from pipeline.models import describe
 
-        return tuple(describe(name.title()) for name in self.options.attributes)
+        return tuple(describe(name.title(), self.options.engine) for name in self.options.attributes)
 
     def load(self, device: Device) -> None:
         from pipeline.models import create_attribute
 
+        options = self.options.model_dump(exclude={"attributes"})
         self.attributes: dict[str, Attribute] = {
-            name: create_attribute(name.title(), device, align=self.options.align, rotate=self.options.rotate)
-            for name in self.options.attributes
+            name: create_attribute(name.title(), device, **options) for name in self.options.attributes
         }
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:

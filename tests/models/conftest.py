@@ -41,8 +41,8 @@ def grace_hopper() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def detector() -> Detector:
-    return create_detector("mtcnn", Device())
+def detector(device: Device) -> Detector:
+    return create_detector("mtcnn", device)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from pipeline.models.align import upright_box_transforms, warp_faces
 from pipeline.models.weights import weights_folder
 from pipeline.stages.analyze import Analyze, AnalyzeOptions
 from pipeline.stages.base import Chunk
+from tests.devices import tolerance
 from tests.models.stand_in_attributes import stand_in_attribute, write_stand_ins
 
 NAMES = tuple(card.name for card in zoo.ATTRIBUTES)
@@ -95,8 +96,10 @@ def region(report: dict[str, Any]) -> Faces:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_values_are_those_of_deepface(name: str, analyzed: list[tuple[np.ndarray, dict[str, Any]]]) -> None:
-    attribute = create_attribute(name, Device(), align="deepface")
+def test_values_are_those_of_deepface(
+    device: Device, name: str, analyzed: list[tuple[np.ndarray, dict[str, Any]]]
+) -> None:
+    attribute = create_attribute(name, device, align="deepface")
     assert len(analyzed) >= 3
     assert any(report["region"]["left_eye"] for _, report in analyzed)
     upside_down = []
@@ -105,7 +108,7 @@ def test_values_are_those_of_deepface(name: str, analyzed: list[tuple[np.ndarray
         value = attribute.predict(chips)[0]
         theirs = report[name.lower()]
         if name == "Age":
-            assert int(value) == theirs
+            assert int(value) == theirs or (device.kind != "cpu" and abs(value - theirs - 0.5) < 0.51)
             continue
         classes = zoo.card(name).classes
         assert tuple(theirs) == classes
@@ -129,14 +132,15 @@ def test_rotate_is_deepfaces_align(rotate: bool, astronaut: np.ndarray) -> None:
 
 @pytest.mark.parametrize("align", ["native", "deepface"])
 @pytest.mark.parametrize("name", NAMES)
-def test_batches_change_nothing(name: str, align: str, astronaut: np.ndarray, crowd: Faces) -> None:
-    attribute = create_attribute(name, Device(), align=align)
+def test_batches_change_nothing(device: Device, name: str, align: str, astronaut: np.ndarray, crowd: Faces) -> None:
+    attribute = create_attribute(name, device, align=align)
     chips = attribute.chips(astronaut[None], crowd)
     together = attribute.predict(chips)
     alone = np.concatenate([attribute.predict(chips[i : i + 1]) for i in range(len(chips))])
     assert together.dtype == np.float32
     assert together.shape == ((23,) if name == "Age" else (23, len(zoo.card(name).classes)))
-    np.testing.assert_allclose(together, alone, atol=1e-6 if name != "Age" else 1e-4)
+    limit = tolerance(device, 1e-6) if name != "Age" else tolerance(device, 1e-4, scale=100)
+    np.testing.assert_allclose(together, alone, atol=limit)
     if name != "Age":
         np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
     assert attribute.predict(chips[:0]).shape[0] == 0

@@ -10,10 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Device, clients, create_embedder, describe, zoo
+from pipeline.models import Device, clients, create_attribute, create_embedder, describe, zoo
+from pipeline.stages.analyze import Analyze, AnalyzeOptions
 
 REAL_TENSORFLOW = """
 import os, threading
@@ -49,6 +51,24 @@ results = {}
 threads = [threading.Thread(target=lambda n=n: results.update({n: embedder.embed(chips)})) for n in range(4)]
 [thread.start() for thread in threads], [thread.join() for thread in threads]
 assert all(np.allclose(results[n], stock, rtol=1e-4, atol=1e-5) for n in range(4))
+# Attributes: DeepFace's own Emotion, as random as Keras made it; it makes its small grey pictures itself.
+from deepface.models.demography.tf import Emotion
+from pipeline.models import create_attribute
+weight_utils.download_weights_if_necessary = lambda **options: ""
+weight_utils.load_model_weights = lambda model, weight_file: model
+Emotion.load_model().save_weights(folder / "facial_expression_model_weights.h5")
+weight_utils.download_weights_if_necessary, weight_utils.load_model_weights = download, load
+emotion = create_attribute("Emotion", Device(threads=1), engine="tensorflow")
+faces = np.random.default_rng(1).integers(0, 256, (3, 224, 224, 3), np.uint8)
+faces[1] //= 3
+faces[2] = 0
+client = modeling.build_model("facial_attribute", "Emotion")
+raw = np.stack([client.predict(face[..., ::-1] / np.float32(255)) for face in faces])
+found = emotion.predict(faces)
+assert np.ptp(raw[:2]) > 1e-4
+np.testing.assert_allclose(found[:2], raw[:2] / raw[:2].sum(axis=1, keepdims=True), rtol=1e-3, atol=1e-5)
+assert np.isnan(found[2]).all()
+np.testing.assert_allclose(emotion.predict(faces[:1])[0], found[0], rtol=1e-3, atol=1e-5)
 try:
     clients._choose("torch")
 except ModelError as error:
@@ -64,6 +84,49 @@ def test_a_real_client_on_tensorflow(tmp_path: Path, repository: Path) -> None:
     done = subprocess.run([sys.executable, "-c", REAL_TENSORFLOW], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "engine torch cannot be had: this process already runs DeepFace on tensorflow" in done.stdout
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("name", "values"), [("Age", ()), ("Race", (6,))])
+def test_predictions_of_one_face_and_of_many(
+    monkeypatch: pytest.MonkeyPatch, name: str, values: tuple[int, ...], count: int
+) -> None:
+    """DeepFace's clients give a number or a row for a single face, and an array of them for more."""
+    given: list[np.ndarray] = []
+
+    def predict(batch: np.ndarray) -> Any:
+        given.append(batch)
+        each = (
+            np.linspace(1, 2, len(batch)).reshape(-1, *[1] * len(values))
+            * np.arange(1, 7)[: values[0] if values else 1]
+        )
+        each = each if values else each.reshape(-1)
+        return each[0] if len(batch) == 1 else each
+
+    def client(self: clients.Client, *_: Any) -> None:
+        self._client = SimpleNamespace(predict=predict)
+
+    monkeypatch.setattr(clients.Client, "__init__", client)
+    attribute = create_attribute(name, Device(batch_memory_bytes=1 << 30), engine="tensorflow")
+    found = attribute.predict(np.full((count, 224, 224, 3), 51, np.uint8))
+    assert found.shape == (count, *values)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(given[0], 0.2, rtol=1e-6)
+    assert given[0].shape == (count, 224, 224, 3)
+    if name == "Age":
+        np.testing.assert_allclose(found, np.linspace(1, 2, count))
+    else:
+        np.testing.assert_allclose(found, np.tile(np.arange(1, 7) / 21, (count, 1)), rtol=1e-6)
+
+
+def test_engine_of_the_stage(weights: Path, installed: None) -> None:
+    with pytest.raises(ValueError, match="unknown engine 'keras'"):
+        AnalyzeOptions(engine="keras")  # type: ignore[arg-type]
+    stage = Analyze(AnalyzeOptions(attributes=("emotion",), engine="tensorflow"))
+    with pytest.raises(ModelError, match=r"weights of Emotion for engine tensorflow are missing: no file .*\.h5"):
+        stage.models()[0].as_dict()
+    (weights / "facial_expression_model_weights.h5").write_bytes(b"weights")
+    assert stage.models()[0].runtime.startswith("tensorflow")
 
 
 @pytest.fixture

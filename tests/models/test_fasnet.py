@@ -9,6 +9,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.models import Detector, Device, Faces, create_spoofing, describe, 
 from pipeline.models.attributes.fasnet import SCALES, Fasnet, build_graph, clipped
 from pipeline.models.torch_file import MAGIC_NUMBER, PROTOCOL, read_tensors
 from pipeline.models.weights import weights_files
+from tests.devices import tolerance
 from tests.models.conftest import read_rgb
 
 REAL = zoo.LIVENESS.index("real")
@@ -33,8 +35,8 @@ def faces_of(boxes: np.ndarray) -> Faces:
 
 
 @pytest.fixture(scope="module")
-def fasnet(deepface_home: Path) -> Fasnet:
-    return Fasnet(Device())
+def fasnet(device: Device, deepface_home: Path) -> Fasnet:
+    return Fasnet(device)
 
 
 def some_boxes(seed: int, n: int) -> np.ndarray:
@@ -81,6 +83,7 @@ def stock(deepface_home: Path) -> Callable[..., tuple[bool, float]]:
 
 
 def test_labels_and_scores_are_those_of_deepface(
+    device: Device,
     fasnet: Fasnet,
     stock: Callable[..., tuple[bool, float]],
     detector: Detector,
@@ -102,18 +105,18 @@ def test_labels_and_scores_are_those_of_deepface(
             height, width = picture.shape[:2]
             is_real, score = stock(picture[:, :, ::-1], clipped(box, width, height))
             assert bool(values.argmax() == REAL) is is_real
-            assert values.max() == pytest.approx(score, abs=1e-4)
+            assert values.max() == pytest.approx(score, abs=tolerance(device, 1e-4))
     assert live["image_T1"] == [True]
     assert live["image_F1"] == [False]
 
 
-def test_batches_change_nothing(fasnet: Fasnet, astronaut: np.ndarray, deepface_home: Path) -> None:
+def test_batches_change_nothing(device: Device, fasnet: Fasnet, astronaut: np.ndarray, deepface_home: Path) -> None:
     chips = fasnet.chips([astronaut], faces_of(some_boxes(2, 19)))
     together = fasnet.predict(chips)
     assert together.shape == (19, 3)
     assert together.dtype == np.float32
-    alone = Fasnet(Device(batch_memory_bytes=1)).predict(chips)
-    np.testing.assert_allclose(together, alone, atol=1e-6)
+    alone = Fasnet(replace(device, batch_memory_bytes=1)).predict(chips)
+    np.testing.assert_allclose(together, alone, atol=tolerance(device, 1e-6))
     assert np.ptp(together[:, REAL]) > 0.1
     assert fasnet.predict(chips[:0]).shape == (0, 3)
     with pytest.raises(ValueError, match=r"\(n, 2, 80, 80, 3\), not uint8 \(19, 80, 80, 3\)"):

@@ -19,7 +19,7 @@ from pipeline.models import session
 workflow, clip, out, megabytes = sys.argv[1:]
 settings = pipeline.cluster.in_process_settings()
 short = replace(settings, device=replace(settings.device, memory_bytes=int(megabytes) << 20))
-pipeline.cluster.in_process_settings = lambda: short
+pipeline.cluster.in_process_settings = lambda *_: short
 run = pipeline.run(workflow, clip, out, executor="inline", set={"source.every": 5})
 assert not run.summary.failures, run.summary.failures
 print("halved:", sorted({model for _, _, model, _ in session._fits}))

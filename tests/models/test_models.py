@@ -101,6 +101,7 @@ def test_sessions_of_a_process_share_its_memory(memory: int | None, kind: str, m
     create_detector("mtcnn", device)
     create_embedder("Dlib", device)
     assert len(Recorded.asked) == 4
+    assert all(asked["CUDAExecutionProvider"]["use_tf32"] == 0 for asked in Recorded.asked)
     limits = [
         options[key]
         for asked in Recorded.asked

@@ -15,17 +15,16 @@ from pipeline.models.detectors.mtcnn import MtcnnDetector, Thresholds
 from pipeline.models.detectors.mtcnn_graph import build_graph
 from pipeline.models.session import create_session
 from pipeline.models.weights import weights_files
+from tests.devices import assert_same_faces
 
 
-def of_frame(faces: Faces, index: int) -> dict[str, np.ndarray]:
+def of_frame(faces: Faces, index: int) -> Faces:
     mine = faces.frame == index
-    return {name: getattr(faces, name)[mine] for name in ("box", "landmarks", "confidence")}
+    return Faces(faces.frame[mine], faces.box[mine], faces.landmarks[mine], faces.confidence[mine])
 
 
-def assert_same(faces: Faces, expected: Faces, index: int, expected_index: int = 0) -> None:
-    ours, theirs = of_frame(faces, index), of_frame(expected, expected_index)
-    for name, values in theirs.items():
-        np.testing.assert_array_equal(ours[name], values, err_msg=name)
+def assert_same(device: Device, faces: Faces, expected: Faces, index: int, expected_index: int = 0) -> None:
+    assert_same_faces(of_frame(faces, index), of_frame(expected, expected_index), device)
 
 
 @pytest.fixture(scope="module")
@@ -45,29 +44,33 @@ def frames(astronaut: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_results_do_not_depend_on_batch_or_threads(detector: Detector, frames: np.ndarray, threads: int) -> None:
-    together = create_detector("mtcnn", Device(threads=threads)).detect(frames)
+def test_results_do_not_depend_on_batch_or_threads(
+    device: Device, detector: Detector, frames: np.ndarray, threads: int
+) -> None:
+    together = create_detector("mtcnn", dataclasses.replace(device, threads=threads)).detect(frames)
     assert np.bincount(together.frame, minlength=5).tolist()[:4] == [1, 1, 0, 2]
     for index, frame in enumerate(frames):
-        assert_same(together, detector.detect(frame[None]), index)
+        assert_same(device, together, detector.detect(frame[None]), index)
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 4 << 20])
-def test_results_do_not_depend_on_memory(detector: Detector, frames: np.ndarray, memory: int) -> None:
+def test_results_do_not_depend_on_memory(device: Device, detector: Detector, frames: np.ndarray, memory: int) -> None:
     """Little memory cuts levels of the pyramid into strips, and candidates into small batches."""
-    lean = create_detector("mtcnn", Device(batch_memory_bytes=memory)).detect(frames)
+    lean = create_detector("mtcnn", dataclasses.replace(device, batch_memory_bytes=memory)).detect(frames)
     plenty = detector.detect(frames)
     for index in range(len(frames)):
-        assert_same(lean, plenty, index, index)
+        assert_same(device, lean, plenty, index, index)
 
 
-def test_frames_of_different_sizes(detector: Detector, astronaut: np.ndarray, grace_hopper: np.ndarray) -> None:
+def test_frames_of_different_sizes(
+    device: Device, detector: Detector, astronaut: np.ndarray, grace_hopper: np.ndarray
+) -> None:
     tiny = astronaut[:9, :200]
     mixed = [astronaut, tiny, grace_hopper, astronaut[:, ::-1]]
     faces = detector.detect(mixed)
     assert sorted(set(faces.frame.tolist())) == [0, 2, 3]
     for index, frame in enumerate(mixed):
-        assert_same(faces, detector.detect([frame]), index)
+        assert_same(device, faces, detector.detect([frame]), index)
 
 
 def test_order_within_a_frame(detector: Detector, frames: np.ndarray) -> None:
@@ -95,10 +98,10 @@ def test_no_frames(detector: Detector) -> None:
     assert len(detector.detect([]).frame) == 0
 
 
-def test_a_larger_min_face_finds_larger_faces_only(astronaut: np.ndarray) -> None:
-    face = create_detector("mtcnn", Device(), min_face=40).detect(astronaut[None])
+def test_a_larger_min_face_finds_larger_faces_only(device: Device, astronaut: np.ndarray) -> None:
+    face = create_detector("mtcnn", device, min_face=40).detect(astronaut[None])
     assert len(face.frame) == 1
-    assert len(create_detector("mtcnn", Device(), min_face=400).detect(astronaut[None]).frame) == 0
+    assert len(create_detector("mtcnn", device, min_face=400).detect(astronaut[None]).frame) == 0
 
 
 @pytest.mark.parametrize("frame", [np.zeros((40, 40), np.uint8), np.zeros((40, 40, 3), np.float32)])
@@ -144,7 +147,7 @@ ARENA = (
 
 @pytest.mark.parametrize("message", [ARENA, "CUDA failure 2: out of memory", "CUDNN_STATUS_ALLOC_FAILED"])
 def test_out_of_memory_halves_the_batch_and_remembers(
-    detector: Detector, frames: np.ndarray, message: str, monkeypatch: pytest.MonkeyPatch
+    frames: np.ndarray, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.models import session
     from pipeline.models.detectors import mtcnn
@@ -155,7 +158,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(
     pnet = Short(short._sessions["pnet"], 2, message)
     rnet = Short(short._sessions["rnet"], 7, message)
     short._sessions.update(pnet=pnet, rnet=rnet)
-    expected = detector.detect(frames)
+    expected = create_detector("mtcnn", Device()).detect(frames)
     assert dataclasses.astuple(short.detect(frames))[1].tolist() == expected.box.tolist()
     assert pnet.tried[:2] == [5, 2]
     assert max(pnet.tried[2:]) == 2

@@ -15,6 +15,7 @@ from pipeline.models import Device, create_detector
 from pipeline.models.detectors.base import border
 from pipeline.models.detectors.mtcnn import MtcnnDetector, Picture
 from pipeline.models.detectors.pyramid import Pyramid, level_sizes, patches, rimmed
+from tests.devices import matched, tolerance
 
 from .conftest import read_rgb
 from .deepface_faces import our_faces, stock_faces
@@ -109,9 +110,9 @@ def frames(data_dir: Path, astronaut: np.ndarray, grace_hopper: np.ndarray) -> l
 
 @pytest.mark.parametrize("options", [{}, {"max_faces": 2, "expand_percentage": 12}], ids=["all", "two, expanded"])
 def test_as_deepface(
-    deepface_home: Path, stock_mtcnn: Stock, frames: list[np.ndarray], options: dict[str, int]
+    device: Device, deepface_home: Path, stock_mtcnn: Stock, frames: list[np.ndarray], options: dict[str, int]
 ) -> None:
-    ours = create_detector("mtcnn", Device(), align="deepface", **options)
+    ours = create_detector("mtcnn", device, align="deepface", **options)
     differences = []
     for frame in frames if not options else frames[2:3]:
         with warnings.catch_warnings():
@@ -119,9 +120,12 @@ def test_as_deepface(
             expected, confidence = stock_faces("mtcnn", frame, **options)
         found, score = our_faces(ours, frame)
         assert len(found) == len(expected)
-        np.testing.assert_allclose(score, confidence, atol=1e-4)
+        if device.kind != "cpu":  # scores a hair apart may change places
+            rows = matched(found[:, :4], expected[:, :4])
+            expected, confidence = expected[rows], confidence[rows]
+        np.testing.assert_allclose(score, confidence, atol=tolerance(device, 1e-4))
         differences.append(np.abs(found - expected))
     difference = np.concatenate(differences)
     assert len(difference) >= (2 if options else 15)
     assert difference.max() <= 1
-    assert (difference == 0).mean() >= 0.995
+    assert (difference == 0).mean() >= (0.995 if device.kind == "cpu" else 0.9)

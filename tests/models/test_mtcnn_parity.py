@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.models import Detector
+from pipeline.models import Detector, Device
+from tests.devices import matched, tolerance
 
 from .conftest import read_rgb
 
@@ -19,7 +20,7 @@ Stock = Callable[[np.ndarray], list[dict[str, Any]]]
 GROUPS = ("oar_test_image", "ul_02", "ul_05", "ul_21", "no-faces")
 
 
-def differences(detector: Detector, stock: Stock, frame: np.ndarray) -> np.ndarray:
+def differences(device: Device, detector: Detector, stock: Stock, frame: np.ndarray) -> np.ndarray:
     """Absolute differences of all box coordinates and landmarks, (faces, 14); fails unless the faces are as many."""
     theirs = sorted(stock(frame), key=lambda face: (-face["confidence"], *face["box"][:2]))
     ours = detector.detect(frame[None])
@@ -28,7 +29,11 @@ def differences(detector: Detector, stock: Stock, frame: np.ndarray) -> np.ndarr
         return np.empty((0, 14))
     boxes = np.array([face["box"] for face in theirs])
     points = np.array([[face["keypoints"][name] for name in KEYPOINTS] for face in theirs]).reshape(-1, 10)
-    np.testing.assert_allclose(ours.confidence, [face["confidence"] for face in theirs], atol=1e-4)
+    scores = np.array([face["confidence"] for face in theirs])
+    if device.kind != "cpu":  # scores a hair apart may change places
+        rows = matched(ours.box, boxes)
+        boxes, points, scores = boxes[rows], points[rows], scores[rows]
+    np.testing.assert_allclose(ours.confidence, scores, atol=tolerance(device, 1e-4))
     mine = np.concatenate([ours.box, ours.landmarks.reshape(-1, 10)], axis=1).round()
     return np.abs(mine - np.concatenate([boxes, points], axis=1))
 
@@ -36,20 +41,20 @@ def differences(detector: Detector, stock: Stock, frame: np.ndarray) -> np.ndarr
 @pytest.mark.parametrize("picture", ["astronaut", "grace_hopper"])
 @pytest.mark.parametrize("scale", [1, 0.37, 1.9])
 def test_photograph_as_the_package(
-    detector: Detector, stock_mtcnn: Stock, request: pytest.FixtureRequest, picture: str, scale: float
+    device: Device, detector: Detector, stock_mtcnn: Stock, request: pytest.FixtureRequest, picture: str, scale: float
 ) -> None:
     frame = cv2.resize(request.getfixturevalue(picture), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    difference = differences(detector, stock_mtcnn, frame)
+    difference = differences(device, detector, stock_mtcnn, frame)
     assert len(difference) >= 1
     assert difference.max() <= 1
 
 
-def test_groups_as_the_package(detector: Detector, stock_mtcnn: Stock, data_dir: Path) -> None:
+def test_groups_as_the_package(device: Device, detector: Detector, stock_mtcnn: Stock, data_dir: Path) -> None:
     frames = [read_rgb(data_dir / "faces" / "groups" / f"{name}.jpg") for name in GROUPS]
-    difference = np.concatenate([differences(detector, stock_mtcnn, frame) for frame in frames])
+    difference = np.concatenate([differences(device, detector, stock_mtcnn, frame) for frame in frames])
     assert len(difference) >= 15
     assert (difference[:, :4] <= 1).mean() >= 0.995
-    assert (difference == 0).mean() >= 0.95
+    assert (difference == 0).mean() >= (0.95 if device.kind == "cpu" else 0.8)
 
 
 def test_the_right_eye_is_leftmost(detector: Detector, astronaut: np.ndarray) -> None:

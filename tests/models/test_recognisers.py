@@ -6,6 +6,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,10 @@ def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_vectors_of_a_batch_equal_deepface(stock: Any, group: np.ndarray, name: str) -> None:
+def test_vectors_of_a_batch_equal_deepface(device: Device, stock: Any, group: np.ndarray, name: str) -> None:
     faces, theirs = represented(stock, group, name)
     assert len(theirs) >= 4
-    embedder = create_embedder(name, Device(threads=2), align="deepface")
+    embedder = create_embedder(name, replace(device, threads=2), align="deepface")
     ours = embedder.embed(embedder.chips([group], faces))
     assert ours.shape == theirs.shape == (len(theirs), embedder.dimension)
     assert cosines(ours, theirs).min() > 0.9999
@@ -119,9 +120,9 @@ def test_vectors_of_a_batch_equal_deepface(stock: Any, group: np.ndarray, name: 
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_vector_alone_equals_deepface(stock: Any, astronaut: np.ndarray, name: str) -> None:
+def test_a_vector_alone_equals_deepface(device: Device, stock: Any, astronaut: np.ndarray, name: str) -> None:
     faces, theirs = represented(stock, astronaut, name, max_faces=1)
-    embedder = create_embedder(name, Device(), align="deepface")
+    embedder = create_embedder(name, device, align="deepface")
     ours = embedder.embed(embedder.chips([astronaut], faces))
     assert cosines(ours, theirs.reshape(1, -1)).min() > 0.9999
 
@@ -146,14 +147,14 @@ def test_without_turning_the_eyes(stock: Any, group: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "Dlib"])
-def test_native_chips_reach_the_network_as_deepface_feeds_it(home: Path, stock: Any, name: str) -> None:
+def test_native_chips_reach_the_network_as_deepface_feeds_it(device: Device, home: Path, stock: Any, name: str) -> None:
     """Bytes RGB here, floats BGR there: one and the same to the network."""
     from deepface.modules import modeling
 
     width, height = zoo.card(name).input_size or (0, 0)
     chips = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
     theirs = modeling.build_model("facial_recognition", name).forward(chips[..., ::-1] / np.float32(255))
-    embedder = create_embedder(name, Device())
+    embedder = create_embedder(name, device)
     # 1 / 255 * 255 may lie below a whole number, which SFace's client then cuts off: one grey level of 255.
     np.testing.assert_allclose(embedder.embed(chips), theirs, rtol=2e-2, atol=np.abs(theirs).max() * 5e-3)
     assert cosines(embedder.embed(chips), np.array(theirs)).min() > 0.9999
@@ -184,8 +185,6 @@ def lonely_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def counted(embedder: Any) -> list[int]:
     """The sizes of the batches that a recogniser's network gets from now on."""
-    from dataclasses import replace
-
     sizes: list[int] = []
     network = embedder._network
 
@@ -199,9 +198,11 @@ def counted(embedder: Any) -> list[int]:
 
 
 @pytest.mark.parametrize(("make", "expected"), [(stand_in_recogniser, [5]), (stand_in_whose_rows_mix, [1] * 5)])
-def test_a_batch_of_one_is_freed_where_rows_stay_the_same(lonely_home: Path, make: Any, expected: list[int]) -> None:
+def test_a_batch_of_one_is_freed_where_rows_stay_the_same(
+    device: Device, lonely_home: Path, make: Any, expected: list[int]
+) -> None:
     make(*(("SFace",) if make is stand_in_recogniser else ()), lonely_home)
-    embedder = create_embedder("SFace", Device())
+    embedder = create_embedder("SFace", device)
     alone = np.concatenate([embedder.embed(chip[None]) for chip in chips_112(5)])
     sizes = counted(embedder)
     np.testing.assert_allclose(embedder.embed(chips_112(5)), alone, rtol=1e-3, atol=1e-3)

@@ -12,6 +12,7 @@ import pytest
 from pipeline.models.base import Device
 from pipeline.models.detectors import yunet
 from pipeline.models.detectors.yunet import YunetDetector
+from tests.devices import GPU_PIXELS, matched
 
 from .conftest import read_rgb
 
@@ -31,17 +32,22 @@ def weights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.parametrize("group", ["oar_test_image", "ul_02", "ul_09"])
 @pytest.mark.parametrize("threshold", [0.3, 0.7])
-def test_detect_as_opencv_on_the_same_picture(weights: Path, data_dir: Path, group: str, threshold: float) -> None:
+def test_detect_as_opencv_on_the_same_picture(
+    device: Device, weights: Path, data_dir: Path, group: str, threshold: float
+) -> None:
     picture = read_rgb(data_dir / "faces" / "groups" / f"{group}.jpg")
     scale = min(1, 500 / max(picture.shape))  # seen once: no second look for large faces
     picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     opencv = cv2.FaceDetectorYN.create(str(weights), "", picture.shape[1::-1], threshold)
     _, theirs = opencv.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    ours = YunetDetector(Device(), min_face=yunet.SMALLEST, threshold=threshold).detect([picture])
+    ours = YunetDetector(device, min_face=yunet.SMALLEST, threshold=threshold).detect([picture])
     mine = np.concatenate([ours.box, ours.landmarks.reshape(-1, 10), ours.confidence[:, None]], axis=1)
     theirs = theirs[np.argsort(-theirs[:, 14], kind="stable")]
     assert len(mine) >= 3
-    np.testing.assert_allclose(mine, theirs, atol=2e-3)
+    if device.kind != "cpu":  # scores a hair apart may change places
+        theirs = theirs[matched(mine[:, :4], theirs[:, :4])]
+    np.testing.assert_allclose(mine[:, :14], theirs[:, :14], atol=2e-3 if device.kind == "cpu" else GPU_PIXELS)
+    np.testing.assert_allclose(mine[:, 14], theirs[:, 14], atol=2e-3)
 
 
 GROUPS = {
@@ -59,17 +65,17 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_groups_are_found_whole(data_dir: Path, group: str) -> None:
+def test_groups_are_found_whole(device: Device, data_dir: Path, group: str) -> None:
     picture = read_rgb(data_dir / "faces" / "groups" / f"{group}.jpg")
-    assert len(YunetDetector(Device()).detect([picture]).frame) == GROUPS[group]
+    assert len(YunetDetector(device).detect([picture]).frame) == GROUPS[group]
 
 
 @pytest.mark.parametrize("side", [60, 250, 1000])
-def test_one_face_of_any_size(astronaut: np.ndarray, side: int) -> None:
+def test_one_face_of_any_size(device: Device, astronaut: np.ndarray, side: int) -> None:
     face = astronaut[0:240, 110:330]
     scale = side / 120  # the face's box is about 120 pixels wide there
     picture = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    found = YunetDetector(Device()).detect([picture])
+    found = YunetDetector(device).detect([picture])
     assert len(found.frame) == 1
     assert found.box[0, 2] == pytest.approx(side, rel=0.35)
     right_eye, left_eye, nose, right_mouth, left_mouth = found.landmarks[0]

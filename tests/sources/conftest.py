@@ -91,6 +91,8 @@ RECIPES: dict[str, Recipe] = {
     "mpeg2_b.mpg": Recipe(codec="mpeg2video", b_frames=2),
     "open_gop.mp4": Recipe(options=(("x264-params", "open-gop=1:bframes=3:b-adapt=0"),)),
     "open_gop_x265.mp4": Recipe(codec="libx265", options=(("x265-params", "open-gop=1:log-level=none"),)),
+    "hevc.mp4": Recipe(codec="libx265", gop=20, options=(("x265-params", "open-gop=0:log-level=none"),)),
+    "full_range.mp4": Recipe(pixel_format="yuvj420p", options=SLOW),
     "odd.mkv": Recipe(size=(209, 67), pixel_format="yuv444p", options=X264),
     "one_frame.mp4": Recipe(frames=1, options=X264),
     "vp9.webm": Recipe(codec="libvpx-vp9", frames=60, options=(("deadline", "realtime"), ("cpu-used", "8"))),

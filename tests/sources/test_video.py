@@ -201,7 +201,6 @@ def test_no_permission(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPa
     [
         ({"start": 60}, r"no frame between start and stop; its frames lie from 0\.000 to 8\.000 s"),
         ({"roi": (200, 0, 20, 20)}, r"roi \[200, 0, 20, 20\] reaches beyond the 208x64 frame"),
-        ({"decoder": "nvdec"}, "nvdec is not available in this build"),
     ],
     ids=str,
 )

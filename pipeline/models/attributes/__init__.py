@@ -16,13 +16,20 @@ class AttributeOptions:
     """"native": the box, upright, with the frame around it. "deepface": as DeepFace cuts faces."""
     rotate: bool = True
     """align deepface: DeepFace's parameter `align`."""
+    engine: str = "onnx"
+    """"onnx", or "tensorflow" or "torch": DeepFace's own client on that library."""
 
 
 def create(card: ModelCard, device: Device, options: AttributeOptions) -> Attribute:
-    """An attribute, ready to run. Raises ModelError: weights are missing, or the device cannot be used."""
+    """An attribute, ready to run.
+
+    Raises ModelError: weights or the engine are missing, or the device cannot be used.
+    """
+    from pipeline.models import clients
     from pipeline.models.attributes.demography import Demography
 
-    return Demography(card, device, options.align, options.rotate)
+    clients.check(card, options.engine)
+    return Demography(card, device, options)
 
 
 def create_spoofing(card: ModelCard, device: Device) -> Attribute:

@@ -9,13 +9,16 @@ DeepFace's own boxes. Which alignment gives the truer answers has not been measu
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
+from pipeline.models import clients
 from pipeline.models.align import upright_box_transforms, warp_faces
+from pipeline.models.attributes import AttributeOptions
 from pipeline.models.base import Chips, Device, Faces, Frames
 from pipeline.models.crops import deepface_chips
 from pipeline.models.session import MEMORY_SHARES, open_weights, run_in_batches
@@ -36,26 +39,36 @@ MOST_CHIPS = {"cpu": 16, "cuda": 128, "tensorrt": 128}
 class Demography:
     """One attribute. Thread-safe."""
 
-    def __init__(self, card: ModelCard, device: Device, align: str = "native", rotate: bool = True) -> None:
+    def __init__(self, card: ModelCard, device: Device, options: AttributeOptions) -> None:
         self._card = card
         self._device = device
-        self._native = align == "native"
-        self._rotate = rotate
-        path = weights_files(card)[0]
-        share = MEMORY_SHARES.get(card.name, MEMORY_SHARES["attribute"])
-        self._session = open_weights(card, path, device, share)
-        self._outputs = len(card.classes) or AGES
-        found = self._session.get_outputs()[0].shape[-1]
-        if isinstance(found, int) and found != self._outputs:
-            raise ModelError(f"{path} gives {found} values for a face, where {card.name} has {self._outputs}")
-        self._most = self._most_chips()
+        self._native = options.align == "native"
+        self._rotate = options.rotate
+        self._most = max(1, min(MOST_CHIPS[device.kind], device.batch_memory_bytes // BYTES_PER_CHIP))
+        self._own = options.engine == "onnx"
+        self._run: Callable[[Float32], Float32]
+        if self._own:
+            self._outputs = len(card.classes) or AGES
+            self._run = self._open(weights_files(card)[0])
+        else:
+            self._outputs = len(card.classes) or 1
+            self._run = clients.Client("facial_attribute", card, options.engine, device).predict
 
-    def _most_chips(self) -> int:
-        """Chips of one batch; what the graph says where its batch is fixed."""
-        fixed = self._session.get_inputs()[0].shape[0]
-        if isinstance(fixed, int):
-            return fixed
-        return max(1, min(MOST_CHIPS[self._device.kind], self._device.batch_memory_bytes // BYTES_PER_CHIP))
+    def _open(self, path: Path) -> Callable[[Float32], Float32]:
+        """ONNX Runtime on a file of weights."""
+        share = MEMORY_SHARES.get(self._card.name, MEMORY_SHARES["attribute"])
+        session = open_weights(self._card, path, self._device, share)
+        found = session.get_outputs()[0].shape[-1]
+        if isinstance(found, int) and found != self._outputs:
+            raise ModelError(f"{path} gives {found} values for a face, where {self._card.name} has {self._outputs}")
+        given = session.get_inputs()[0]
+        if isinstance(given.shape[0], int):
+            self._most = given.shape[0]
+
+        def run(inputs: Float32) -> Float32:
+            return np.asarray(session.run(None, {given.name: inputs})[0], np.float32)
+
+        return run
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
         """What all four attributes take, black where nothing of a face is in the frame: uint8 (n, 224, 224, 3) RGB, or
@@ -72,18 +85,17 @@ class Demography:
         values = np.empty((len(chips), self._outputs), np.float32)
 
         def run(start: int, stop: int) -> Float32:
-            return self._run(_network_input(chips[start:stop], self._card.name))
+            # DeepFace's clients make what Emotion looks at themselves.
+            return self._run(_network_input(chips[start:stop], self._card.name if self._own else ""))
 
         for start, stop, result in run_in_batches(
             self._device, self._card.name, chips.shape[1:], len(chips), self._most, run
         ):
             values[start:stop] = result
         values[~chips.any(axis=(1, 2, 3))] = np.nan
+        if self._card.name == "Age" and not self._own:
+            return values[:, 0]
         return _meaning(values, self._card.name)
-
-    def _run(self, inputs: Float32) -> Float32:
-        result: Any = self._session.run(None, {self._session.get_inputs()[0].name: inputs})[0]
-        return np.asarray(result, np.float32)
 
 
 def _network_input(chips: Chips, name: str) -> Float32:
