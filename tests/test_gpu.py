@@ -13,7 +13,7 @@ import pipeline
 from pipeline.models import Device, Faces, create_embedder
 from tests.devices import GPU_PIXELS, GPU_TOLERANCE, matched
 
-FRAMES = 150
+FRAMES = 100
 PER_PIXEL = 0.05
 """How much a number of a vector may change for a chip that lies a pixel aside, on the CPU alone: landmarks moved at
 random by 0.001, 0.01, 0.2 and 1 pixel gave differences of up to 0.0008, 0.0013, 0.008 and 0.028."""
@@ -21,14 +21,14 @@ random by 0.001, 0.01, 0.2 and 1 pixel gave differences of up to 0.0008, 0.0013,
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photographed face that drifts and leaves; more than two chunks of 64 frames."""
+    """A photographed face that drifts and leaves; more than one chunk of 64 frames."""
     photograph = pytest.importorskip("skimage.data").astronaut()
     path = tmp_path_factory.mktemp("clips") / "drift.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         for number in range(FRAMES):
-            left, top = (min(192, 40 + number), number // 3) if number < 120 else (192, 272)
+            left, top = (min(192, 40 + number), number // 3) if number < 80 else (192, 272)
             picture = np.ascontiguousarray(photograph[top : top + 240, left : left + 320])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
@@ -42,7 +42,7 @@ def on_the_cpu(clip: Path, workflows: Path, tmp_path_factory: pytest.TempPathFac
     done = pipeline.run(workflows / "faces.yaml", clip, out, executor="inline", set={"source.every": 1})
     assert done.summary.exit_code == 0
     counts = done.array("drift", "n_faces")
-    assert counts[:100].min() >= 1
+    assert counts[:80].min() >= 1
     assert counts[-10:].max() == 0
     return done
 
@@ -74,6 +74,8 @@ def assert_agrees(found: Any, expected: Any, exact: bool) -> None:
 def test_a_run_of_workers_agrees_with_one_in_this_process(
     device: Device, per_gpu: int, on_the_cpu: Any, clip: Path, workflows: Path, tmp_path: Path
 ) -> None:
+    if (device.kind, per_gpu) == ("cpu", 1):
+        pytest.skip("one worker on a CPU is no news: see tests/test_run.py")
     workers = {"workers": per_gpu} if device.kind == "cpu" else {"workers_per_gpu": per_gpu}
     done = pipeline.run(
         workflows / "faces.yaml",

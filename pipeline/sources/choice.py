@@ -119,7 +119,7 @@ def _why_not_plain(source: VideoSource) -> str | None:
 
 def _why_not_nvdec(source: VideoSource) -> str | None:
     """By the index, then by some frames in the middle and, after a seek back, some at the start of the file."""
-    from pipeline.sources.nvdec import CODECS, PIXEL_FORMATS, NvdecError
+    from pipeline.sources.nvdec import CODECS, PIXEL_FORMATS
 
     index = source.index
     reasons = {
@@ -130,7 +130,18 @@ def _why_not_nvdec(source: VideoSource) -> str | None:
     reason = next((reason for reason, holds in reasons.items() if holds), None) or _why_not_plain(source)
     if reason is not None:
         return reason
-    first = np.array([rank for rank in _COMPARED if rank < len(index)], np.int64)
+    from pipeline.sources.readers import close_readers
+
+    try:
+        return _why_not_nvdec_by_pixels(source)
+    finally:
+        close_readers()  # whoever sets up a run is not who decodes: it must not hold a part of the GPU
+
+
+def _why_not_nvdec_by_pixels(source: VideoSource) -> str | None:
+    from pipeline.sources.nvdec import NvdecError
+
+    first = np.array([rank for rank in _COMPARED if rank < len(source.index)], np.int64)
     for ranks in (_compared_ranks(source), first):
         truth = source.job_of_ranks(ranks, "pyav").decode()
         if not truth.decoded.all():

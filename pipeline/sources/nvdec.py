@@ -5,7 +5,8 @@ that each came from) and how they become RGB (swscale, the stream's matrix and r
 frames cannot be counted differently. Decoding to standard gives the same bytes everywhere; choice.py compares some
 frames with PyAV's before a file is read so.
 
-What NVDEC cannot do: say which frames are damaged. It shows what it can make of them.
+What NVDEC cannot do: say which frames are damaged. It shows what it can make of them. An open file takes memory of the
+GPU beside the models' share: the pictures that its codec refers to, and the driver's own.
 """
 
 from __future__ import annotations
