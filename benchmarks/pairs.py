@@ -54,8 +54,8 @@ class Pair:
 
 PAIRS = (
     Pair("mtcnn", "Dlib", 12, 80),
-    Pair("retinaface", "ArcFace", 4, 8),
-    Pair("yunet", "SFace", 20, 400),
+    Pair("retinaface", "ArcFace", 4, 6),
+    Pair("yunet", "SFace", 20, 160),
     Pair("opencv", "VGG-Face", 20, 40),
 )
 QUICK = 4

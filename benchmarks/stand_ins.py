@@ -184,7 +184,7 @@ class _Appender:
         return output
 
 
-# --- Plain chains of layers, written straight --------------------------------------------------------------------------
+# --- Plain chains of layers, written straight -------------------------------------------------------------------------
 
 
 class _Random:
@@ -200,7 +200,7 @@ class _Random:
 
 def vgg_face() -> bytes:
     """From float32 (n, 224, 224, 3) to 4096 components, as DeepFace's VGGFace.load_model, which leaves out the
-    classifier. (tf2onnx takes 20 GB for its 134 million weights.)"""
+    classifier. Written here: tf2onnx's conversion of its 134 million weights died on a machine of 24 GB."""
     from pipeline.models.onnx_graph import GraphWriter
 
     random, graph = _Random(), GraphWriter("stand_in_VGG_Face")
