@@ -41,13 +41,14 @@ def provide(names: set[str], weights: Path, store: Path) -> set[str]:
     standing = set()
     for name in sorted(names & set(BUILDERS)):
         file = zoo.card(name).weights[0].name
-        if (weights / file).exists():
+        link, built = weights / file, store / file
+        if link.exists() and link.resolve() != built.resolve():
             continue
         standing.add(name)
-        built = store / file
         if not built.exists():
             _build(name, built)
-        (weights / file).symlink_to(built.resolve())
+        if not link.exists():
+            link.symlink_to(built.resolve())
     return standing
 
 
