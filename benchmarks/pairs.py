@@ -89,9 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     longest = max(max(pair.frames, pair.deepface_frames) for pair in pairs)
     clip = clips.clip_as_it_is(options.clip) if options.clip else long_clip(folder, longest * options.every)
     race = Race(clip, options.every, folder, environment)
-    rows = [row for pair in pairs for row in raced(race, pair, options.align)]
+    rows: list[Row] = []
+    for pair in pairs:
+        rows += raced(race, pair, options.align)
+        _write(options.json, rows, pairs, standing, clip)  # after each, so that an end before the last loses one only
     _print(rows, pairs, standing, clip)
-    _write(options.json, rows, pairs, standing, clip)
+    print(f"written to {options.json}", file=sys.stderr)
     return 0
 
 
@@ -224,7 +227,6 @@ def _write(path: Path, rows: list[Row], pairs: list[Pair], standing: set[str], c
         "rows": described,
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"written to {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":
