@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast gpu check bench bench-memory accuracy clean
+.PHONY: help install run test test-fast gpu check bench bench-pairs bench-memory accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -73,6 +73,9 @@ check: $(VENV)/.installed-check  ## lint and types
 
 bench: $(VENV)/.installed-test  ## race DeepFace's own loop on this machine; prints a table, writes bench.json
 	$(BIN)/python benchmarks/main_job.py $(ARGS)
+
+bench-pairs: $(VENV)/.installed-test  ## the same for four pairs of detector and network; writes bench-pairs.json
+	$(BIN)/python benchmarks/pairs.py $(ARGS)
 
 bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and long files
 	$(BIN)/python benchmarks/memory.py $(ARGS)

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import verification
+from weights_at_hand import REPOSITORY, data_folder, link_weights
 
-REPOSITORY = Path(__file__).parent.parent
 OURS = ("native", "native, flip", "deepface")
 HOW = {
     "stock": "DeepFace.represent(photograph, max_faces=1, enforce_detection=False), a face of confidence 0 being none",
@@ -83,7 +83,9 @@ class Row:
 def main() -> None:
     chosen = arguments()
     faces = read_labelled(chosen.faces, chosen.pairs)
-    prepare_weights(REPOSITORY / "runs" / "accuracy", chosen.faces.parent / "weights" / "deepface")
+    home = REPOSITORY / "runs" / "accuracy"
+    link_weights(home, chosen.faces.parent / "weights" / "deepface")
+    os.environ["DEEPFACE_HOME"] = str(home)
     rows = []
     for detector in chosen.detectors:
         for contestant in [our_rows, *([stock_rows] if chosen.stock else [])]:
@@ -103,8 +105,7 @@ def arguments() -> argparse.Namespace:
     from pipeline.models import zoo
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = Path(os.environ.get("REELGRAPH_DATA", REPOSITORY.parent / "shared" / "data"))
-    parser.add_argument("--faces", type=Path, default=data / "faces", help="folder of photographs")
+    parser.add_argument("--faces", type=Path, default=data_folder() / "faces", help="folder of photographs")
     parser.add_argument("--pairs", type=Path, help="default: pairs.csv or pairs_dev.csv in that folder")
     parser.add_argument("--detectors", type=_names("detector"), default=DETECTORS, help="separated by commas")
     parser.add_argument("--networks", type=_names("recogniser"), default=zoo.names("recogniser"), help="by commas")
@@ -139,24 +140,6 @@ def read_labelled(folder: Path, pairs: Path | None) -> Labelled:
     if same.all() or not same.any():
         raise SystemExit(f"{found} must have pairs of one person and pairs of two")
     return Labelled(folder, [row["path_a"] for row in rows], [row["path_b"] for row in rows], same)
-
-
-def prepare_weights(home: Path, extra: Path) -> None:
-    """One folder with all weights at hand, for us and for DeepFace: links to its usual folder, to `extra` if there is
-    such a folder, and to Dlib's, which a package carries."""
-    from pipeline.models import zoo
-    from pipeline.models.weights import weights_files, weights_folder
-
-    sources = {path.name: path for folder in (extra, weights_folder()) if folder.is_dir() for path in folder.iterdir()}
-    sources |= {path.name: path for name in ("Dlib", "dlib") for path in weights_files(zoo.card(name))}
-    folder = home / ".deepface" / "weights"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, path in sources.items():
-        link = folder / name
-        if not link.exists():
-            link.unlink(missing_ok=True)
-            link.symlink_to(path.resolve())
-    os.environ["DEEPFACE_HOME"] = str(home)
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------

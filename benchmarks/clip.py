@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from weights_at_hand import data_folder
+
 SIZE = (1920, 1080)
 KEY_FRAME_INTERVAL = 50
 REAL_CLIP = "videos/lp_s18.mp4"
@@ -31,9 +33,7 @@ class ClipFacts:
 
 def real_clip() -> Path | None:
     """A clip of the data folder (REELGRAPH_DATA, by default beside this repository), where there is one."""
-    repository = Path(__file__).parent.parent
-    folder = Path(os.environ.get("REELGRAPH_DATA", repository.parent / "shared" / "data"))
-    clip = folder / REAL_CLIP
+    clip = data_folder() / REAL_CLIP
     return clip if clip.is_file() else None
 
 

@@ -1,6 +1,6 @@
 """Who races: each function runs in a process of its own, loads and warms up, then measures one thing.
 
-Run by main_job.py as `python contestants.py NAME SETTINGS.json RESULT.json`.
+Run by race.py as `python contestants.py NAME SETTINGS.json RESULT.json`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Settings:
-    """What main_job.py tells a contestant."""
+    """What race.py tells a contestant."""
 
     clip: str
     every: int
@@ -33,6 +34,11 @@ class Settings:
     """Of one model session and of one decoder, for the limit; as the run itself sets them."""
     workflow: str
     overrides: tuple[str, ...] = ()
+    copies: int = 1
+    """Of the clip, for the limit: each has so many sampled frames."""
+    detector: str = "mtcnn"
+    network: str = "Dlib"
+    """Of DeepFace's loop."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +66,24 @@ def sampled_frames(settings: Settings) -> Iterator[np.ndarray]:
     capture.release()
 
 
-def represent(frame: np.ndarray) -> int:
+def represent(settings: Settings, frame: np.ndarray) -> int:
     """Faces that DeepFace found; what it calls a face of confidence 0 is its word for none."""
     from deepface import DeepFace
 
-    found = DeepFace.represent(frame, model_name="Dlib", detector_backend="mtcnn", enforce_detection=False)
+    found = DeepFace.represent(
+        frame, model_name=settings.network, detector_backend=settings.detector, enforce_detection=False
+    )
     return sum(face["face_confidence"] > 0 for face in found)
 
 
 def warm_up(settings: Settings) -> None:
-    represent(next(sampled_frames(settings)))
+    represent(settings, next(sampled_frames(settings)))
 
 
 def deepface_loop(settings: Settings) -> Measured:
     warm_up(settings)
     began = time.perf_counter()
-    faces = [represent(frame) for frame in sampled_frames(settings)]
+    faces = [represent(settings, frame) for frame in sampled_frames(settings)]
     return Measured(len(faces), time.perf_counter() - began, sum(faces))
 
 
@@ -87,7 +95,7 @@ def deepface_threads(settings: Settings) -> Measured:
     faces = []
     with ThreadPoolExecutor(2) as pool:
         for frame in sampled_frames(settings):
-            waiting.append(pool.submit(represent, frame))
+            waiting.append(pool.submit(represent, settings, frame))
             if len(waiting) >= 4:
                 faces.append(waiting.pop(0).result())
         faces += [future.result() for future in waiting]
@@ -100,7 +108,7 @@ def deepface_processes(settings: Settings) -> Measured:
     with context.Pool(2, initializer=_start_pool_worker, initargs=(settings, ready)) as pool:
         ready.wait()
         began = time.perf_counter()
-        faces = list(pool.imap(represent, sampled_frames(settings)))
+        faces = list(pool.imap(partial(represent, settings), sampled_frames(settings)))
         seconds = time.perf_counter() - began
     return Measured(len(faces), seconds, sum(faces))
 
@@ -139,14 +147,15 @@ def _in_processes(work: Callable[..., None], settings: Settings) -> Measured:
 
 
 def _chunks(settings: Settings) -> tuple[Any, Any, list[tuple[int, int]]]:
-    """The workflow, the source, and the chunks that a run would cut it into."""
+    """The workflow, the source, and the chunks that a run would cut it into, for each copy."""
     from pipeline.plan import choose_chunk_frames, cut
     from pipeline.sources import open_source
     from pipeline.workflow import load_workflow
 
     workflow = load_workflow(settings.workflow, settings.overrides)
     source = open_source(workflow.source_kind, Path(settings.clip), workflow.source_options)
-    return workflow, source, cut(min(len(source.frame), settings.frames), choose_chunk_frames(source))
+    chunks = cut(min(len(source.frame), settings.frames), choose_chunk_frames(source))
+    return workflow, source, chunks * settings.copies
 
 
 def _decode_share(settings: Settings, part: int, ready: Any, results: Any) -> None:
@@ -204,12 +213,12 @@ def _load(workflow: Any, settings: Settings, part: int) -> None:
 
 
 def _run_stages(workflow: Any, chunk: Any) -> int:
-    """All stages in order; returns the number of faces."""
+    """All stages in order; returns the number of faces, those of confidence 0 left out."""
     from dataclasses import replace
 
     for node in workflow.stages:
         chunk = replace(chunk, arrays=chunk.arrays | node.stage.run(chunk))
-    return int(chunk.arrays["n_faces"].sum())
+    return int((chunk.arrays["confidence"] > 0).sum())
 
 
 CONTESTANTS: dict[str, Callable[[Settings], Measured]] = {

@@ -27,6 +27,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
+WORKFLOW = REPOSITORY / "workflows" / "faces.yaml"
 HEADING = "## On GPUs"
 INTERVAL_SECONDS = 0.2
 """Between two samples; NVML's own utilisation is a mean over up to a second."""
@@ -127,17 +128,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, gpus: list[str]) -> tuple[list[Row], float, Any]:
     """The runs; frames per second of decoding alone; the clip."""
-    import main_job
+    import race as races
 
-    environment = main_job.benchmark_environment(options.folder)
-    clip = main_job.long_clip(options.folder, options.frames * options.every)
-    bench = main_job.Bench(clip, options, options.folder, environment)
-    decoders = 4 * len(gpus) if options.decoder == "nvdec" else bench.cores
-    decode = bench.contest("decoding alone", "decode_alone", options.frames, options.min_face, decoders)
+    environment = races.benchmark_environment(options.folder)
+    clip = races.long_clip(options.folder, options.frames * options.every)
+    race = races.Race(clip, options.every, options.folder, environment)
+    overrides = [f"source.decoder={options.decoder}", f"detect.min_face={options.min_face}"]
+    settings = {"workflow": str(WORKFLOW), "overrides": overrides}
+    decoders = 4 * len(gpus) if options.decoder == "nvdec" else race.cores
+    decode = race.contest("decode_alone", options.frames, decoders, **settings)
     rows = []
     for per_gpu in options.per_gpu:
         processes = per_gpu * len(gpus)
-        models = bench.contest("models alone", "models_alone", options.frames, options.min_face, processes)
+        models = race.contest("models_alone", options.frames, processes, **settings)
         rows.append(run(options, clip, environment, gpus, per_gpu, models.rate))
     return rows, decode.rate, clip
 
@@ -146,12 +149,12 @@ def run(
     options: argparse.Namespace, clip: Any, environment: dict[str, str], gpus: list[str], per_gpu: int, models: float
 ) -> Row:
     """The command itself, watched."""
-    import main_job
+    from race import say
     from watch import watched
 
-    main_job.say(f"reelgraph run, {per_gpu} workers per GPU")
+    say(f"reelgraph run, {per_gpu} workers per GPU")
     out = options.folder / f"gpu_{per_gpu}.zarr"
-    command = [sys.executable, "-m", "pipeline", "run", str(main_job.WORKFLOW), clip.path, "--out", str(out)]
+    command = [sys.executable, "-m", "pipeline", "run", str(WORKFLOW), clip.path, "--out", str(out)]
     command += ["--fresh", "--json", "--every", str(options.every), "--workers-per-gpu", str(per_gpu)]
     command += ["--set", f"detect.min_face={options.min_face}", "--set", f"source.decoder={options.decoder}"]
     with sampled(gpus) as samples:
@@ -218,7 +221,7 @@ def _sample(nvml: Any, handles: list[Any], samples: Samples) -> None:
 
 def machine(gpus: list[str]) -> str:
     """One line on the cards, the driver and what runs on them."""
-    import main_job
+    import race as races
 
     nvml: Any = import_module("pynvml")
     nvml.nvmlInit()
@@ -233,7 +236,7 @@ def machine(gpus: list[str]) -> str:
     cards = ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
     cuda = nvml.nvmlSystemGetCudaDriverVersion()
     listed = [f"{name} {number}" for name in VERSIONS if (number := _version(name))]
-    facts = main_job._machine()
+    facts = races.machine()
     return (
         f"{cards}, driver {_text(nvml.nvmlSystemGetDriverVersion())} (CUDA {cuda // 1000}.{cuda % 1000 // 10}), "
         f"{facts['cores']} cores ({facts['cpu']}), Python {platform.python_version()}; {', '.join(listed)}"
