@@ -154,13 +154,13 @@ class DaskExecutor:
         return flight
 
     def _window(self) -> int:
-        """Chunks under way at once, asked anew every few seconds: workers may come and go."""
+        """Chunks under way at once, asked anew every second: workers come and go, and their memory grows."""
         if time.monotonic() > self._window_until:
             with _answered():
                 self._window_size = self.cluster.chunks_at_once()
                 worn = self.cluster.worn_workers()
             self._worn = {address: state for address, state in worn.items() if address not in self._beyond_help}
-            self._window_until = time.monotonic() + 5.0
+            self._window_until = time.monotonic() + 1.0
         return self._window_size
 
     def _restart_worn(self, in_flight: Mapping[Any, _Flight], note: Callable[[str], None]) -> None:
