@@ -115,9 +115,9 @@ def _print(rows: list[Row], limits: dict[int, list[Row]], clip: clips.ClipFacts,
     from rich.table import Table
 
     table = Table(title=f"{clip.width}x{clip.height}, {clip.frames} frames, made from {clip.made_from}")
-    same = f"in the first {first}"
+    same = f"in first {first}"
     for column in ("", "min_face", "frames", "frames/s", "faces/frame", same, "to DeepFace", "of the limit", "peak MB"):
-        table.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="left" if not column else "right", no_wrap=not column)
     for row in rows:
         if row.name == "reelgraph run":
             table.add_section()
