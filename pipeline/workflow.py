@@ -113,10 +113,6 @@ class Workflow:
         """Every declared output array, by name."""
         return {array.name: array for node in self.stages for array in node.stage.outputs}
 
-    def maker(self, array: str) -> str | None:
-        """Name of the stage that makes `array`; None for what the source gives."""
-        return next((n.name for n in self.stages if any(a.name == array for a in n.stage.outputs)), None)
-
 
 def load_workflow(path: str | Path, overrides: Sequence[str] = ()) -> Workflow:
     """Read and validate a workflow file.

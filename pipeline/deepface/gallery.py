@@ -132,6 +132,7 @@ class _Cache:
         shape = json.dumps({name: keys[name] for name in ("detect", "embed")}, sort_keys=True)
         self._folder = cache_folder() / "gallery" / hashlib.sha256(shape.encode()).hexdigest()[:16]
         self._known: dict[str, Entry] = {}
+        self._files: dict[str, Path] = {}
 
     def has(self, path: str) -> bool:
         return path in self._known or self._file(path).is_file()
@@ -154,6 +155,9 @@ class _Cache:
             os.replace(partial, self._file(path))
 
     def _file(self, path: str) -> Path:
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        return self._folder / f"{content}.npz"
+        """Where the entry of a picture lies; its content is read once."""
+        if path not in self._files:
+            with open(path, "rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            self._files[path] = self._folder / f"{content}.npz"
+        return self._files[path]

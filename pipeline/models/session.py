@@ -135,9 +135,15 @@ def _preload_libraries() -> None:
         onnxruntime.preload_dlls()
 
 
-@lru_cache(maxsize=1)
+_arena_bytes: list[int] = []
+"""The limit of this process's arena, once it has one."""
+
+
 def _limit_cpu_arena(memory_bytes: int) -> None:
     """One arena for all sessions of this process that ask for it; the first limit holds."""
+    if _arena_bytes:
+        return
+    _arena_bytes.append(memory_bytes)
     import onnxruntime
 
     memory = onnxruntime.OrtMemoryInfo(

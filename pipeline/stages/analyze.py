@@ -45,7 +45,7 @@ class AnalyzeOptions(StageOptions):
     @field_validator("attributes")
     @classmethod
     def _each_once(cls, names: tuple[Name, ...]) -> tuple[Name, ...]:
-        """In the order of DESIGN's table, so that the order in which they are named changes no result."""
+        """In one order, so that the order in which they are named changes nothing."""
         return tuple(name for name in ("age", "gender", "emotion", "race") if name in names)
 
 

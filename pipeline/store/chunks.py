@@ -116,11 +116,6 @@ def read_chunk(
     return found
 
 
-def count_rows(spec_dims: Sequence[str], n_frames: int, counts: Mapping[str, int]) -> int:
-    """Rows of an array along its first dimension, given frames and items (faces, matches) per ragged dimension."""
-    return n_frames if spec_dims[0] not in COUNT_OF else counts[spec_dims[0]]
-
-
 def _uncommit(folder: str, record: Mapping[str, Any], arrays: Iterable[str]) -> dict[str, Any]:
     """The earlier record less what this write replaces, put on disk first: no record may cover half-replaced arrays."""
     earlier = read_record(folder)

@@ -84,7 +84,7 @@ class Decoder:
         return DecodedFrame(self._stock[place], frame.pts)
 
 
-def library(**changed: Any) -> SimpleNamespace:
+def package(**changed: Any) -> SimpleNamespace:
     """The module; `changed` replaces some of it."""
 
     def create(gpuid: int, codec: cudaVideoCodec, usedevicememory: bool) -> Decoder:

@@ -43,7 +43,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def put(**changed: Any) -> None:
         find = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == nvdec.PACKAGE or find(name))
-        monkeypatch.setitem(sys.modules, nvdec.PACKAGE, stand_in_nvdec.library(**changed))  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, nvdec.PACKAGE, stand_in_nvdec.package(**changed))  # type: ignore[arg-type]
         monkeypatch.setattr(cluster, "visible_gpus", lambda: ["0"])
         monkeypatch.setattr(Decoder, "made", 0)
         monkeypatch.setattr(Decoder, "ended", 0)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, Frames
 from pipeline.models.detectors.base import ordered
-from pipeline.models.detectors.greedy import by_score
 from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
+from pipeline.models.detectors.suppression import by_score
 from pipeline.models.detectors.whole_frame import (
     Black,
     Float32,

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, Frames
 from pipeline.models.detectors.base import ordered, taken
-from pipeline.models.detectors.greedy import by_whole_pixels
 from pipeline.models.detectors.published_graph import PICTURE
+from pipeline.models.detectors.suppression import by_whole_pixels
 from pipeline.models.detectors.whole_frame import (
     Black,
     Float32,
