@@ -62,9 +62,7 @@ def draw(clip: Path, faces: object, frames: object, target: Path) -> None:
             colour = COLOURS[face.person] if face.person >= 0 else "0.5"
             axis.add_patch(plt.Rectangle((face.x, face.y), face.w, face.h, fill=False, lw=2, color=colour))
             label = {"facecolor": colour, "edgecolor": "none", "pad": 1.5}
-            axis.text(
-                face.x, face.y - 8, f"{face.confidence:.2f}", color="white", fontsize=8, va="bottom", bbox=label
-            )
+            axis.text(face.x, face.y - 8, f"{face.confidence:.2f}", color="white", fontsize=8, va="bottom", bbox=label)
         axis.set_title(f"{moment:.2f} s", fontsize=9)
         axis.axis("off")
     axis = bottom.subplots()

@@ -97,6 +97,7 @@ class Workflow:
         keys: dict[str, str] = {}
         source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json", exclude={"decoder"})}
         for node in self.stages:
+            content = node.stage.content()
             keys[node.name] = _digest(
                 {
                     "use": node.use,
@@ -105,6 +106,7 @@ class Workflow:
                     "weights": [info.weights_sha256 for info in node.stage.models()],
                     "upstream": [keys[name] for name in node.after],
                     "source": source,
+                    **({"content": content} if content else {}),
                 }
             )
         return keys

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.models.base import Device, ModelInfo
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
 
 
 class StageOptions(BaseModel):
@@ -74,6 +77,7 @@ class Stage:
     needs: ClassVar[tuple[str, ...]] = ()
     slot: ClassVar[Literal["cpu", "gpu"]] = "cpu"
     scope: ClassVar[Literal["chunk", "input"]] = "chunk"
+    """input: `run_input` is called once, when the arrays of the whole input are there; a change redoes only it."""
     version: ClassVar[int] = 1
     Options: ClassVar[type[StageOptions]] = StageOptions
     outputs: tuple[Array, ...] = ()
@@ -85,9 +89,18 @@ class Stage:
         """The models this stage uses; their weights' hashes enter the resume key. Makes no session."""
         return ()
 
+    def content(self) -> str:
+        """A hash of what else results depend on (files that an option names); enters the resume key. Empty: nothing."""
+        return ""
+
     def load(self, device: Device) -> None:
         """Make models ready; called once per worker, under a lock, before the first `run`."""
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         """Return every declared output array, one row per frame or face of the chunk, in order."""
+        raise NotImplementedError
+
+    def run_input(self, item: RunInput) -> dict[str, np.ndarray]:
+        """For scope `input`, in place of `run`: every declared array, one row per frame or face of the whole input.
+        `item` reads its arrays (`item.read(["box", "embedding"])`, `item.read_frames(...)` for a part)."""
         raise NotImplementedError

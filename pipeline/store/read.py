@@ -47,6 +47,11 @@ class RunInput:
             f"{arrays or 'no arrays yet'}>"
         )
 
+    @property
+    def store_path(self) -> Path:
+        """Where the store lies that this is an input of."""
+        return Path(self._store.path)
+
     def refresh(self) -> None:
         """Forget what was read, so that the next question looks at the disk again."""
         for name in ("_group", "_records"):

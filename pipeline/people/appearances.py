@@ -1,0 +1,65 @@
+"""When somebody is on screen, from the sampled frames in which they were found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+LONGEST_GAP_SECONDS = 2.0
+"""Somebody who is not found for longer has left: a turned head or a blink of the detector is shorter."""
+_GAPS = 3.0
+"""A frame stands for at most this many usual distances between frames: beyond lies what is not done or not decoded."""
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """One stretch of time on screen."""
+
+    start_seconds: float
+    """Presentation time of the first sampled frame with the person, as in the file."""
+    stop_seconds: float
+    """Exclusive: the last sampled frame with the person stands until here."""
+    first_frame: int
+    """Index along the input's frame axis, inclusive."""
+    last_frame: int
+    """Index along the input's frame axis, inclusive."""
+    frames: int
+    """Sampled frames in which the person was found; at most last_frame - first_frame + 1."""
+    screen_seconds: float
+    """What these frames stand for together; at most stop_seconds - start_seconds."""
+
+
+def frame_seconds(time_seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """float64 (n,): how long each sampled frame stands for, up to the next one; the last as long as is usual."""
+    if len(time_seconds) == 0:
+        return np.empty(0)
+    gaps = np.diff(time_seconds)
+    usual = float(np.median(gaps)) if len(gaps) else 0.0
+    return np.append(np.minimum(gaps, _GAPS * usual), usual)
+
+
+def appearances(
+    present: npt.NDArray[np.bool_],
+    time_seconds: npt.NDArray[np.float64],
+    longest_gap_seconds: float = LONGEST_GAP_SECONDS,
+) -> list[Appearance]:
+    """Stretches of time in order. `present`: bool (n,), whether the person was found in each sampled frame."""
+    found = np.flatnonzero(present)
+    if len(found) == 0:
+        return []
+    spans = frame_seconds(time_seconds)
+    stops = time_seconds[found] + spans[found]
+    breaks = np.flatnonzero(time_seconds[found[1:]] - stops[:-1] > longest_gap_seconds) + 1
+    return [
+        Appearance(
+            float(time_seconds[part[0]]),
+            float(time_seconds[part[-1]] + spans[part[-1]]),
+            int(part[0]),
+            int(part[-1]),
+            len(part),
+            float(spans[part].sum()),
+        )
+        for part in np.split(found, breaks)
+    ]

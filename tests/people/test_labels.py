@@ -1,0 +1,77 @@
+"""Appearances along time, and who a face is called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pipeline
+from pipeline.errors import StoreError
+from pipeline.people.appearances import appearances, frame_seconds
+from pipeline.people.labels import labels
+from pipeline.stages.base import Array
+from tests.made_stores import faces_of, make_store, people
+
+TIMES = np.arange(20) * 0.2
+
+
+def test_frames_stand_until_the_next_one() -> None:
+    assert frame_seconds(np.array([1.0, 1.2, 1.4, 9.0, 9.2])) == pytest.approx([0.2, 0.2, 0.6, 0.2, 0.2])
+    assert frame_seconds(np.array([3.0])).tolist() == [0.0]
+    assert len(frame_seconds(np.empty(0))) == 0
+
+
+def test_short_gaps_do_not_end_an_appearance() -> None:
+    present = np.zeros(20, bool)
+    present[[2, 3, 6, 19]] = True
+    first, second = appearances(present, TIMES, longest_gap_seconds=1.0)
+    assert (first.first_frame, first.last_frame, first.frames) == (2, 6, 3)
+    assert (first.start_seconds, first.stop_seconds) == pytest.approx((0.4, 1.4))
+    assert first.screen_seconds == pytest.approx(0.6)
+    assert (second.first_frame, second.frames) == (19, 1)
+    assert appearances(np.zeros(20, bool), TIMES) == []
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    embedding = people(3, 4).reshape(-1, 128)
+    extra = (
+        Array("person", ("face",), "int32", attributes={"registry": "../people.json", "names": {"1": "Old"}}),
+        Array("identity", ("face",), "int32", attributes={"names": ["Ann", "Bob", "Ann"]}),
+    )
+    arrays = faces_of(
+        np.full(6, 2), embedding,
+        person=np.array([1, 2, 1, 2, 1, 5, 1, -1, 1, 5, 1, 5], np.int32),
+        identity=np.array([0, 1, 2, -1] * 3, np.int32),
+    )  # fmt: skip
+    return make_store(tmp_path / "a.zarr", {"clip": arrays}, extra=extra)
+
+
+def test_the_registry_has_the_last_word(store: Path) -> None:
+    item = pipeline.open(store).input("clip")
+    assert labels(item).names == {1: "Old", 2: "person 2", 5: "person 5"}
+    (store.parent / "people.json").write_text(json.dumps({"people": {"2": {"name": "Cy"}}, "merged": {"5": 2}}))
+    found = labels(item)
+    assert (found.names, found.named) == ({1: "person 1", 2: "Cy"}, {2})
+    assert found.code.tolist() == [1, 2, 1, 2, 1, 2, 1, -1, 1, 2, 1, 2]
+
+
+def test_rows_of_a_gallery_are_one_person_by_name(store: Path) -> None:
+    found = labels(pipeline.open(store).input("clip"), "identity")
+    assert found.code.tolist() == [0, 1, 0, -1] * 3
+    assert found.names == {0: "Ann", 1: "Bob"}
+
+
+def test_damaged_registry(store: Path) -> None:
+    (store.parent / "people.json").write_text("{")
+    with pytest.raises(StoreError, match=r"registry .*people\.json cannot be read"):
+        labels(pipeline.open(store).input("clip"))
+
+
+def test_faces_without_labels_are_unknown(tmp_path: Path) -> None:
+    out = make_store(tmp_path / "b.zarr", {"clip": faces_of(np.full(3, 1), people(1, 3)[0])})
+    found = labels(pipeline.open(out).input("clip"))
+    assert (found.source, found.code.tolist(), found.names) == ("none", [-1, -1, -1], {})
