@@ -38,7 +38,7 @@ def stage_refs(workflow: Workflow) -> dict[str, steps.StageRef]:
         node.name: steps.StageRef(
             node.name, node.use, json.dumps(node.options, sort_keys=True), str(workflow.folder), keys[node.name]
         )
-        for node in workflow.stages
+        for node in workflow.chunk_stages
     }
 
 

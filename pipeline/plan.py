@@ -141,7 +141,7 @@ def plan_input(
     stored = attributes or {}
     chunk_frames = int(stored.get("chunk_frames") or choose_chunk_frames(source))
     finished = {stage for stage, facts in stored.get("stages", {}).items() if facts.get("state") == "complete"}
-    wanted = tuple(node.name for node in workflow.stages)
+    wanted = tuple(node.name for node in workflow.chunk_stages)
     plan = InputPlan(name, source, chunk_frames, {}, set(), set(), has_stages=tuple(sorted(finished)))
     for index, _ in enumerate(plan.boundaries):
         record = records.get(index, {})
@@ -161,12 +161,14 @@ def plan_input(
 def check_keys(
     workflow: Workflow, stored_workflow: Mapping[str, Any], stored_stages: Mapping[str, Any], name: str
 ) -> None:
-    """Refuse to go on where a stage was stored under other options, weights or upstream stages.
+    """Refuse to go on where a stage of chunks was stored under other options, weights or upstream stages. (One of the
+    whole input is simply done again.)
 
     Raises StoreError with the difference shown.
     """
     keys = workflow.keys()
-    changed = [s for s, facts in stored_stages.items() if s in keys and facts.get("key") != keys[s]]
+    of_chunks = {node.name for node in workflow.chunk_stages}
+    changed = [s for s, facts in stored_stages.items() if s in of_chunks and facts.get("key") != keys[s]]
     if not changed:
         return
     now = workflow.resolved()

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.derive import DeriveError, derive, stale
 from pipeline.errors import InputError, StoreError
 from pipeline.executors import Executor, Outcome
 from pipeline.graph import Node, chunk_nodes
@@ -92,6 +93,10 @@ class Summary:
     """Chunks stored with frames missing: input, chunk, time_range, frames (ranks), error."""
     unusable: list[dict[str, Any]] = field(default_factory=list)
     """Inputs that could not be used at all: path, error."""
+    derived: dict[str, float] = field(default_factory=dict)
+    """Stages of whole inputs that were run (tracks, identities), with their seconds over all inputs."""
+    underived: list[dict[str, Any]] = field(default_factory=list)
+    """Where such a stage failed: input, step, error."""
     inputs_complete: int = 0
     inputs_total: int = 0
     drained: bool = False
@@ -124,7 +129,8 @@ class Summary:
             return EXIT_DRAINED
         if self.unusable and self.inputs_total == len(self.unusable):
             return EXIT_MISTAKE
-        return EXIT_FAILED if self.failures or self.unreadable or self.unusable else EXIT_DONE
+        failed = self.failures or self.unreadable or self.unusable or self.underived
+        return EXIT_FAILED if failed else EXIT_DONE
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -162,7 +168,7 @@ def run(
 
 
 class _Run:
-    """State of one run; all methods run in the main thread, except `_compact`."""
+    """State of one run; all methods run in the main thread, except `_close`, `_compact` and `_derive`."""
 
     def __init__(self, workflow: Workflow, store: RunStore, progress: Progress, options: RunOptions) -> None:
         self.workflow, self.store, self.progress, self.options = workflow, store, progress, options
@@ -262,7 +268,7 @@ class _Run:
 
     def _holds_all(self, stored: dict[str, Any]) -> bool:
         stages = stored.get("stages", {})
-        wanted = [node.name for node in self.workflow.stages]
+        wanted = [node.name for node in self.workflow.chunk_stages]
         return bool(stored.get("complete")) and all(stages.get(s, {}).get("state") == "complete" for s in wanted)
 
     def _register(self, path: Path, source: Any) -> InputPlan | None:
@@ -281,7 +287,8 @@ class _Run:
             facts = {**source.facts, "chunk_frames": plan.chunk_frames, "frames": plan.n_frames}
             name = self.store.add_input(path.stem, facts)
         known = self.store.input(name).attributes["stages"]
-        added = {stage: {"key": key, "state": "partial"} for stage, key in keys.items() if stage not in known}
+        of_chunks = [node.name for node in self.workflow.chunk_stages]
+        added = {stage: {"key": keys[stage], "state": "partial"} for stage in of_chunks if stage not in known}
         if added:
             self.store.input(name).update(stages={**known, **added})
         plan.name = name
@@ -321,6 +328,8 @@ class _Run:
                 self._note_unreadable(name, entry, "")
         self.progress.input_finished(name, 0)
         self.summary.inputs_complete += 1
+        if stale(self.store, name, self.workflow, self.workflow.keys()):
+            self.compactions.append(self.compactor.submit(self._derive, name))
 
     # -- chunks ------------------------------------------------------------------------------------------
 
@@ -408,8 +417,19 @@ class _Run:
         self.progress.input_finished(plan.name, failed)
         if failed == 0:
             self.summary.inputs_complete += 1
-            if not plan.complete:
-                self.compactions.append(self.compactor.submit(self._compact, plan))
+            self.compactions.append(self.compactor.submit(self._close, plan))
+
+    def _close(self, plan: InputPlan) -> None:
+        if not plan.complete:
+            self._compact(plan)
+        self._derive(plan.name)
+
+    def _derive(self, name: str) -> None:
+        try:
+            for stage, seconds in derive(self.store, name, self.workflow).items():
+                self.summary.derived[stage] = self.summary.derived.get(stage, 0.0) + seconds
+        except DeriveError as error:
+            self.summary.underived.append({"input": name, "step": error.stage, "error": str(error)})
 
     def _compact(self, plan: InputPlan) -> None:
         if self.options.accept_failed:
@@ -417,7 +437,7 @@ class _Run:
         compact(
             self.store,
             plan.name,
-            list(self.workflow.specs().values()),
+            [array for node in self.workflow.chunk_stages for array in node.stage.outputs],
             plan.boundaries,
             plan.n_frames,
             frame=np.asarray(plan.source.frame),

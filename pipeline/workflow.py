@@ -81,6 +81,16 @@ class Workflow:
     def node(self, name: str) -> StageNode:
         return next(node for node in self.stages if node.name == name)
 
+    @property
+    def chunk_stages(self) -> tuple[StageNode, ...]:
+        """Stages that run on each chunk, in order."""
+        return tuple(node for node in self.stages if node.stage.scope == "chunk")
+
+    @property
+    def input_stages(self) -> tuple[StageNode, ...]:
+        """Stages that run once all chunks of an input are there, in order."""
+        return tuple(node for node in self.stages if node.stage.scope == "input")
+
     def resolved(self) -> dict[str, Any]:
         """The whole workflow with every default filled in; JSON values only."""
         source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json", exclude={"kind"})}
@@ -250,6 +260,12 @@ def _wire(nodes: dict[str, StageNode]) -> dict[str, StageNode]:
                     f"made here: {', '.join(sorted(makers)) or 'none'}"
                 )
         wired[node.name] = StageNode(node.name, node.use, after, node.stage)
+    for node in wired.values():
+        for name in node.after if node.stage.scope == "chunk" else ():
+            if wired[name].stage.scope == "input":
+                raise WorkflowError(
+                    f"stages.{node.name}: it runs on chunks and cannot come after {name!r}, which needs the whole input"
+                )
     return wired
 
 

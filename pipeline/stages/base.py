@@ -67,6 +67,14 @@ class Chunk:
         return np.repeat(np.arange(len(self.frame)), self.arrays["n_faces"])
 
 
+@dataclass(frozen=True)
+class Described:
+    """An array of a whole input with attributes that are known only once it is made (names, for example)."""
+
+    values: np.ndarray
+    attributes: dict[str, Any]
+
+
 class Stage:
     """One operation. Subclass it in your own module and name it in YAML as `package.module:Class`.
 
@@ -100,7 +108,7 @@ class Stage:
         """Return every declared output array, one row per frame or face of the chunk, in order."""
         raise NotImplementedError
 
-    def run_input(self, item: RunInput) -> dict[str, np.ndarray]:
+    def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
         """For scope `input`, in place of `run`: every declared array, one row per frame or face of the whole input.
         `item` reads its arrays (`item.read(["box", "embedding"])`, `item.read_frames(...)` for a part)."""
         raise NotImplementedError

@@ -86,8 +86,9 @@ def add_arrays(
 ) -> None:
     """Add whole arrays (tracks, people: what a stage of scope `input` makes) to a compacted input, and commit them.
 
-    `stages` (name -> resume key) are recorded as complete. Raises StoreError where the input is not compacted, an array
-    exists already (unless `replace_existing`) or has a wrong number of rows.
+    An array whose first dim is neither `frame` nor `face` (shots) may have any number of rows. `stages` (name -> resume
+    key) are recorded as complete. Raises StoreError where the input is not compacted, an array exists already (unless
+    `replace_existing`) or has a wrong number of rows.
     """
     source = store.input(name)
     with store.changing(), disk_errors(f"add arrays to {name!r} in {store.path}"):
@@ -98,7 +99,7 @@ def add_arrays(
         if existing and not replace_existing:
             raise StoreError(f"input {name!r} of {store.path} has {', '.join(existing)} already")
         kept = {key: content for key, content in group.arrays.items() if key not in existing}
-        rows = [_rows_of(source, spec, kept) for spec in specs]
+        rows = [_rows_of(source, spec, kept, arrays) for spec in specs]
         for spec, expected in zip(specs, rows, strict=True):
             _require_rows(f"{name!r} in {store.path}", spec, len(arrays[spec.name]), expected)
         if existing:  # uncommit first: a reader must not see an array half replaced
@@ -287,7 +288,10 @@ def _nothing(spec: Array, rows: int) -> np.ndarray:
     return np.full((rows, *spec.shape), 0 if spec.name in COUNT_OF.values() else value, dtype)
 
 
-def _rows_of(source: InputStore, spec: Array, committed: Mapping[str, Any]) -> int:
+def _rows_of(source: InputStore, spec: Array, committed: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int:
+    """Rows of frames or faces that there are; any number along a dimension of the stage's own (shots)."""
+    if spec.dims[0] != "frame" and spec.dims[0] not in COUNT_OF:
+        return len(arrays[spec.name])
     along = "frame" if spec.dims[0] not in COUNT_OF else f"{spec.dims[0]}_frame"
     if along not in committed:
         raise StoreError(f"array {spec.name!r} has one row per {spec.dims[0]}, of which {source.name!r} has none")

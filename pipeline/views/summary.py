@@ -12,7 +12,9 @@ def lines(summary: Summary) -> list[str]:
     """What was done, how fast and what held it up, what failed, and what to do next."""
     if summary.exit_code == EXIT_MISTAKE:  # each was named, with its error, as it was found
         return [f"none of the {summary.inputs_total} inputs can be used"] if summary.inputs_total > 1 else []
-    if summary.chunks == 0 and not (summary.failures or summary.unusable or summary.drained):
+    if summary.chunks == 0 and summary.derived and not (summary.failures or summary.unusable or summary.drained):
+        return [_derived(summary), *_failures(summary), _ending(summary), *_unread_advice(summary)]
+    if summary.chunks == 0 and not (summary.failures or summary.unusable or summary.drained or summary.underived):
         closed = f", {summary.chunks_accepted} failed chunks accepted" if summary.chunks_accepted else ""
         state = f"complete: {summary.inputs_complete} input(s) in {summary.out}{closed}, nothing to do"
         return [state, *_failures(summary), *_unread_advice(summary)]
@@ -28,6 +30,8 @@ def lines(summary: Summary) -> list[str]:
             f"bottleneck: {summary.bottleneck}; the model slots were busy {summary.model_share:.0%} of the run, "
             f"which is the share of the models' own speed"
         )
+    if summary.derived:
+        shown.append(_derived(summary))
     shown += _failures(summary)
     return [*shown, _ending(summary), *_unread_advice(summary)]
 
@@ -38,6 +42,10 @@ def _unread_advice(summary: Summary) -> list[str]:
     return [f"{summary.unreadable_frames} frames are stored as not decoded; --accept-failed takes that as success"]
 
 
+def _derived(summary: Summary) -> str:
+    return "from stored arrays: " + ", ".join(f"{stage} ({duration(s)})" for stage, s in summary.derived.items())
+
+
 def _failures(summary: Summary) -> list[str]:
     shown = [f"cannot use {entry['error']}" for entry in summary.unusable]
     for entry in summary.unreadable[:SHOWN_FAILURES]:
@@ -45,6 +53,7 @@ def _failures(summary: Summary) -> list[str]:
         shown.append(f"{entry['input']}: {len(entry['frames'])} frames not read{where}: {entry['error']}")
     for entry in summary.failures[:SHOWN_FAILURES]:
         shown.append(f"{entry['input']}: chunk {entry['chunk']} ({entry['time_range']}) failed: {entry['error']}")
+    shown += [f"{entry['input']}: {entry['error']}; run again to repeat it" for entry in summary.underived]
     hidden = max(0, len(summary.failures) - SHOWN_FAILURES) + max(0, len(summary.unreadable) - SHOWN_FAILURES)
     return [*shown, f"... and {hidden} more: reelgraph status {summary.out}"] if hidden else shown
 
