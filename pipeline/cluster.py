@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -136,6 +136,14 @@ class Cluster:
             if limit and (used > WORN_SHARE * limit or paused):
                 found[address] = WornWorker(used, limit, paused)
         return found
+
+    def used_by_others(self, addresses: Sequence[str], ours: Callable[[Any], bool]) -> set[str]:
+        """Of these workers, those that compute or keep something under a key that is not ours: a restart would take it
+        away from another client."""
+        if not addresses:
+            return set()
+        keys = [self.client.processing(list(addresses)), self.client.has_what(list(addresses))]
+        return {address for found in keys for address, held in found.items() if not all(map(ours, held))}
 
     def restart(self, addresses: Sequence[str]) -> None:
         """Start workers afresh. Raises ValueError where nobody watches over them who could."""

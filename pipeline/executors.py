@@ -25,6 +25,17 @@ NodesOf = Callable[[ChunkTask, WorkerSettings], list[Node]]
 
 
 @dataclass(frozen=True)
+class Orders:
+    """What an executor asks of the run that it works for."""
+
+    nodes_of: NodesOf
+    stop: Callable[[], bool]
+    """Asked between chunks; ends the run once those under way are done."""
+    note: Callable[[str], None]
+    """Told what the user should know meanwhile."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How one chunk ended: committed, or failed for good in this run."""
 
@@ -34,16 +45,9 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Runs chunk tasks; `stop` is asked between chunks, and ends the run once those under way are done. `note` is told
-    what the user should know meanwhile."""
+    """Runs chunk tasks."""
 
-    def run(
-        self,
-        tasks: Iterator[ChunkTask],
-        nodes_of: NodesOf,
-        stop: Callable[[], bool],
-        note: Callable[[str], None],
-    ) -> Iterator[Outcome]: ...
+    def run(self, tasks: Iterator[ChunkTask], orders: Orders) -> Iterator[Outcome]: ...
 
 
 class InProcessExecutor:
@@ -52,21 +56,15 @@ class InProcessExecutor:
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
 
-    def run(
-        self,
-        tasks: Iterator[ChunkTask],
-        nodes_of: NodesOf,
-        stop: Callable[[], bool],
-        note: Callable[[str], None],
-    ) -> Iterator[Outcome]:
+    def run(self, tasks: Iterator[ChunkTask], orders: Orders) -> Iterator[Outcome]:
         for task in tasks:
             for attempt in range(1, ATTEMPTS + 1):
                 current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
-                result = run_in_process(nodes_of(current, self.settings))
+                result = run_in_process(orders.nodes_of(current, self.settings))
                 if isinstance(result, Committed) or attempt == ATTEMPTS:
                     yield Outcome(task, result, task.earlier_attempts + attempt)
                     break
-            if stop():
+            if orders.stop():
                 return
 
 
@@ -96,14 +94,10 @@ class DaskExecutor:
     _order: int = 0
     _worn: dict[str, WornWorker] = field(default_factory=dict)
     _beyond_help: set[str] = field(default_factory=set)
+    _submitted: set[tuple[str, int]] = field(default_factory=set)
+    """Input and chunk of every task of this run: what its keys hold after the step."""
 
-    def run(
-        self,
-        tasks: Iterator[ChunkTask],
-        nodes_of: NodesOf,
-        stop: Callable[[], bool],
-        note: Callable[[str], None],
-    ) -> Iterator[Outcome]:
+    def run(self, tasks: Iterator[ChunkTask], orders: Orders) -> Iterator[Outcome]:
         client = self.cluster.client
         client.subscribe_topic(EVENT_TOPIC, self._note_step)
         in_flight: dict[tuple[str, int], _Flight] = {}
@@ -112,16 +106,16 @@ class DaskExecutor:
         waiting: ChunkTask | None = next(tasks, None)
         while waiting or again or suspects or in_flight:
             window = self._window()
-            self._restart_worn(in_flight, note)
-            while len(in_flight) < window and (waiting or again) and not self._worn and not stop():
+            self._restart_worn(in_flight, orders.note)
+            while len(in_flight) < window and (waiting or again) and not self._worn and not orders.stop():
                 task, attempt = again.popleft() if again else (waiting, 1)
                 assert task is not None
                 if attempt == 1:
                     waiting = next(tasks, None)
-                in_flight[task.input_name, task.index] = self._submit(task, attempt, nodes_of, alone=False)
-            if not in_flight and suspects and not self._worn and not stop():
+                in_flight[task.input_name, task.index] = self._submit(task, attempt, orders, alone=False)
+            if not in_flight and suspects and not self._worn and not orders.stop():
                 task, attempt = suspects.popleft()
-                in_flight[task.input_name, task.index] = self._submit(task, attempt, nodes_of, alone=True)
+                in_flight[task.input_name, task.index] = self._submit(task, attempt, orders, alone=True)
             if not in_flight and self._worn:
                 continue
             if not in_flight:
@@ -142,10 +136,11 @@ class DaskExecutor:
             else:
                 yield Outcome(flight.task, result, attempts)
 
-    def _submit(self, task: ChunkTask, attempt: int, nodes_of: NodesOf, *, alone: bool) -> _Flight:
+    def _submit(self, task: ChunkTask, attempt: int, orders: Orders, *, alone: bool) -> _Flight:
         current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
-        delayed = to_delayed(nodes_of(current, self.cluster.settings), current, attempt)
+        delayed = to_delayed(orders.nodes_of(current, self.cluster.settings), current, attempt)
         self._order += 1
+        self._submitted.add((task.input_name, task.index))
         # In order, so that a partial store is a usable prefix. Fusion would drop the GPU annotation.
         with _answered():
             future = self.cluster.client.compute(delayed, optimize_graph=False, priority=-self._order)
@@ -167,6 +162,7 @@ class DaskExecutor:
         """Restart workers whose memory has grown too far, once nothing is under way; at once those that Dask has
         paused, for what is under way on them would never end."""
         now = [address for address, state in self._worn.items() if state.paused or not in_flight]
+        now = self._without_shared(now, note)
         if not now:
             return
         for address in now:
@@ -181,6 +177,19 @@ class DaskExecutor:
         except ValueError:
             self._beyond_help |= set(now)
             note(f"{', '.join(now)} cannot be restarted from here: start workers with a nanny")
+
+    def _without_shared(self, addresses: list[str], note: Callable[[str], None]) -> list[str]:
+        """Those on which no other client of the scheduler has anything to lose; the others are left as they are."""
+        with _answered():
+            shared = self.cluster.used_by_others(addresses, self._is_ours)
+        for address in shared:
+            del self._worn[address]
+            self._beyond_help.add(address)
+            note(f"worker {address} is short of memory and holds work of others; it is not restarted")
+        return [address for address in addresses if address not in shared]
+
+    def _is_ours(self, key: Any) -> bool:
+        return isinstance(key, tuple) and key[1:3] in self._submitted
 
     def _next_done(self) -> _Flight | None:
         try:

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.derive import DeriveError, derive, stale
 from pipeline.errors import InputError, StoreError
-from pipeline.executors import Executor, Outcome
+from pipeline.executors import Executor, Orders, Outcome
 from pipeline.graph import Node, chunk_nodes
 from pipeline.plan import ChunkTask, InputPlan, check_keys, plan_input, span
 from pipeline.sources import open_source
@@ -340,7 +340,8 @@ class _Run:
             self.summary.gpu_slots, self.summary.device = site.gpu_slots, site.device
             started = time.perf_counter()
             self.summary.seconds["start"] = started - began
-            for outcome in site.executor.run(tasks, self._nodes, self._must_stop, self.progress.note):
+            orders = Orders(self._nodes, self._must_stop, self.progress.note)
+            for outcome in site.executor.run(tasks, orders):
                 self._take(outcome)
                 self.summary.seconds["run"] = time.perf_counter() - started
 

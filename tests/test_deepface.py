@@ -305,6 +305,34 @@ def test_with_a_store_it_resumes(clip: Path, tmp_path: Path) -> None:
         next(pipeline.deepface.represent(clip, out=out, executor="inline", return_face=True, **wanted))
 
 
+def test_chunks_that_failed_are_left_out_and_tried_again(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.stages.detect import Detect
+
+    monkeypatch.setattr("pipeline.plan.MAX_CHUNK_FRAMES", 4)
+    sound = Detect.run
+
+    def fails_once(self: Detect, chunk: Any) -> dict[str, np.ndarray]:
+        if chunk.index == 1:
+            raise ValueError("made to fail")
+        return sound(self, chunk)
+
+    def call() -> list[Any]:
+        out = tmp_path / "out.zarr"
+        wanted = {"every": 15, "enforce_detection": False, "out": out, "executor": "inline", **DLIB}
+        return list(pipeline.deepface.represent(clip, **wanted))
+
+    monkeypatch.setattr(Detect, "run", fails_once)
+    with pytest.warns(UserWarning, match=r"chunk 1 of .* failed \(detect: ValueError: made to fail\); its frames"):
+        partly = call()
+    monkeypatch.setattr(Detect, "run", sound)
+    whole = call()
+    ranks = [index for index, _ in whole]
+    assert [index for index, _ in partly] == [*ranks[:4], *ranks[8:]]
+    assert partly == [one for one in whole if one[0] in {index for index, _ in partly}]
+
+
 def test_parts_of_a_video(clip: Path) -> None:
     found = pipeline.deepface.represent(clip, every=5, start="0:01", stop=2, enforce_detection=False, **DLIB)
     ranks = [index for index, _ in found]

@@ -16,6 +16,7 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import ClusterError
+from pipeline.views.progress import Silent
 from tests.clips import write_clip
 from tests.faults import one_stage
 from tests.processes import reelgraph, start, wait_until
@@ -169,3 +170,21 @@ def test_frames_never_travel_between_workers(cluster: Cluster, grey: Path, clip:
 
     with Client(scheduler_file=str(file), set_as_default=False) as client:
         assert list(client.run(received).values()) == [[], []]
+
+
+def test_a_worker_that_holds_work_of_others_is_not_restarted(
+    cluster: Cluster, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client
+
+    file = cluster(GOOD)
+    monkeypatch.setattr("pipeline.cluster.WORN_SHARE", 1e-4)  # every worker counts as worn
+    grey = one_stage(tmp_path, "Counted", log=str(tmp_path / "log"), seconds=1.0)
+    progress = Silent()
+    with Client(scheduler_file=str(file), set_as_default=False) as client:
+        held = client.submit(lambda: "precious", key="precious")
+        assert held.result(30) == "precious"
+        done = pipeline.run(grey, clip, tmp_path / "out.zarr", scheduler=str(file), progress=progress)
+        assert done.summary.exit_code == 0
+        assert any("holds work of others; it is not restarted" in text for text in progress.notes)
+        assert client.who_has([held])[held.key]

@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import graph, steps
 from pipeline.cluster import in_process_settings
 from pipeline.deepface import frames as sources
+from pipeline.errors import StoreError
 from pipeline.stages.base import Chunk
 from pipeline.workflow import Workflow, build_workflow
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 1024
 """Frames whose stored results are read together."""
@@ -146,28 +150,44 @@ class Analysis:
 
         options = dict(cluster)
         executor = options.pop("executor", "dask")
-        execute(
+        summary = execute(
             workflow,
             [str(path)],
             out,
             overrides=(),
             executor=executor,
             cluster=ClusterOptions(**options),
-            options=RunOptions(accept_failed=True),
+            options=RunOptions(retry_failed=True),
             progress=Silent(),
         )
+        if summary.drained:
+            raise StoreError(f"the run into {out} was asked to stop before its end; the same call continues")
         found = next(item for item in open_store(out).inputs.values() if item.attributes["path"] == str(path.resolve()))
-        facts = found.attributes
-        names = [name for name, array in found.arrays.items() if array.dims[0] == "face" and name != "face_frame"]
-        for start in range(0, found.frames_total, FRAMES_AT_ONCE):
-            stop = min(start + FRAMES_AT_ONCE, found.frames_total)
-            rows = found.read_frames(["frame", "decoded", "n_faces", *names], start, stop)
-            labels = [f"frame {rank} of {path}" for rank in rows["frame"]]
-            stops = np.cumsum(rows["n_faces"])
-            for k in np.flatnonzero(_warned(rows["decoded"].astype(bool), labels)):
-                part = slice(int(stops[k] - rows["n_faces"][k]), int(stops[k]))
-                faces = _in_deepface_order({name: rows[name][part] for name in names})
-                yield FrameFaces(int(rows["frame"][k]), labels[k], facts["width"], facts["height"], faces, None)
+        yield from _stored_faces(path, found)
+
+
+def _stored_faces(path: Path, found: RunInput) -> Iterator[FrameFaces]:
+    """The frames of an input in order, without those of chunks that failed (a later call tries them again)."""
+    facts = found.attributes
+    names = [name for name, array in found.arrays.items() if array.dims[0] == "face" and name != "face_frame"]
+    failed = {} if found.complete else {entry["chunk"]: entry["error"] for entry in found.failures}
+    length = int(facts["chunk_frames"]) if failed else FRAMES_AT_ONCE
+    for start in range(0, found.frames_total, length):
+        if start // length in failed:
+            warnings.warn(
+                f"chunk {start // length} of {path} failed ({failed[start // length]}); its frames are left out, "
+                "and the next call tries it again",
+                stacklevel=2,
+            )
+            continue
+        stop = min(start + length, found.frames_total)
+        rows = found.read_frames(["frame", "decoded", "n_faces", *names], start, stop)
+        labels = [f"frame {rank} of {path}" for rank in rows["frame"]]
+        stops = np.cumsum(rows["n_faces"])
+        for k in np.flatnonzero(_warned(rows["decoded"].astype(bool), labels)):
+            part = slice(int(stops[k] - rows["n_faces"][k]), int(stops[k]))
+            faces = _in_deepface_order({name: rows[name][part] for name in names})
+            yield FrameFaces(int(rows["frame"][k]), labels[k], facts["width"], facts["height"], faces, None)
 
 
 class Results(Iterator[tuple[int, Any]]):
