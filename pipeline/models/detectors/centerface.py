@@ -7,35 +7,27 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.models import zoo
-from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.base import Faces, Frames
 from pipeline.models.detectors.base import ordered
 from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
 from pipeline.models.detectors.suppression import by_score
 from pipeline.models.detectors.whole_frame import (
-    Black,
     Float32,
     Frame,
     View,
-    checked_threshold,
+    WholeFrameDetector,
     chosen_by_frame,
     client_threshold,
-    find_by_size,
-    frames_at_once,
-    padded_shape,
-    pictures,
-    scale_for,
     stretched_view,
     view_of,
 )
-from pipeline.models.session import MEMORY_SHARES, create_session
-from pipeline.models.weights import cached_graph, weights_files
+from pipeline.models.weights import cached_graph
 
 NAME = "centerface"
 GRAPH_VERSION = 1
@@ -51,30 +43,18 @@ CLIENT_THRESHOLD = ("CENTERFACE_THRESHOLD", 0.35)
 """The variable of the environment that DeepFace's client reads, and its default; `detect` takes the same default."""
 SMALLEST = 16
 """Pixels of the smallest face looked for, four cells a side. Chosen, not measured: the weights were not at hand."""
-MOST_SCALE = 2.0
-"""Frames are not made larger than this for the sake of small faces."""
 BYTES_PER_PIXEL = 256
 """Memory per pixel of a picture: MobileNetV2's widest layers are 96 float32 for each four pixels, before and after
 their activation."""
 
 
-class CenterFaceDetector:
-    """Finds faces and five landmarks. Thread-safe.
+class CenterFaceDetector(WholeFrameDetector):
+    """CenterFace; see WholeFrameDetector."""
 
-    `min_face` is the smallest face to look for, in pixels; time goes with its inverse square. `threshold` is the least
-    score, 0 to 1; None: 0.35 in `detect`, in `areas` what DeepFace takes.
-    Raises ModelError: the weights are missing or not CenterFace's, an option is out of range, or the device cannot be
-    used.
-    """
+    name, smallest, bytes_per_pixel = NAME, SMALLEST, BYTES_PER_PIXEL
 
-    def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
-        self._scale = scale_for(NAME, min_face, SMALLEST, MOST_SCALE)
-        self._threshold = checked_threshold(NAME, threshold)
-        self._device = device
-        self._black = Black()
-        files = weights_files(zoo.card(NAME))
-        graph = cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
-        self._session = create_session(graph, device, MEMORY_SHARES["detector"])
+    def _graph(self, files: Sequence[Path]) -> bytes:
+        return cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
 
     def detect(self, frames_rgb: Frames) -> Faces:
         """Faces of all frames, in pixels of the frame; boxes are cut at the edge of what the network saw.
@@ -86,37 +66,19 @@ class CenterFaceDetector:
         def view(shape: tuple[int, ...]) -> View:
             return view_of(shape, self._scale, MULTIPLE)
 
-        return ordered(self._find(frames_rgb, view, limit))
-
-    def areas(self, frames_rgb: Frames) -> Faces:
-        """What DeepFace's CenterFaceClient.detect_faces gives for each frame, in its order: boxes and eyes in whole
-        pixels, no other landmarks. Raises as `detect`."""
-        return self._client(frames_rgb, padded=False)
-
-    def padded_areas(self, frames_rgb: Frames) -> Faces:
-        """`areas` of each frame amid black, as DeepFace pads it (whole_frame.Black), in pixels of the padded frame."""
-        return self._client(frames_rgb, padded=True)
+        return ordered(self._find(frames_rgb, view, partial(self._look, limit=limit)))
 
     def _client(self, frames_rgb: Frames, padded: bool) -> Faces:
         limit = client_threshold(*CLIENT_THRESHOLD) if self._threshold is None else self._threshold
-        return _client_faces(self._find(frames_rgb, lambda shape: stretched_view(shape, MULTIPLE), limit, padded))
 
-    def _find(
-        self, frames_rgb: Frames, view_for: Callable[[tuple[int, ...]], View], limit: float, padded: bool = False
-    ) -> Faces:
-        def view_of_one(shape: tuple[int, ...]) -> View:
-            return view_for(padded_shape(shape) if padded else shape)
+        def view(shape: tuple[int, ...]) -> View:
+            return stretched_view(shape, MULTIPLE)
 
-        def most(shape: tuple[int, ...]) -> int:
-            return frames_at_once(self._device, view_of_one(shape).pixels, BYTES_PER_PIXEL)
+        return _client_faces(self._find(frames_rgb, view, partial(self._look, limit=limit), padded))
 
-        def find(frames: Sequence[Frame]) -> Faces:
-            view = view_of_one(frames[0].shape)
-            batch = pictures(frames, view, self._black.around if padded else None)
-            heatmap, scale, offset, points = self._session.run(OUTPUTS, {PICTURE: batch})
-            return decoded(heatmap, scale, offset, points, view, limit)
-
-        return find_by_size(self._device, NAME, frames_rgb, most, find)
+    def _look(self, batch: Frame, view: View, limit: float) -> Faces:
+        heatmap, scale, offset, points = self._session.run(OUTPUTS, {PICTURE: batch})
+        return decoded(heatmap, scale, offset, points, view, limit)
 
 
 def build_graph(path: Path) -> bytes:

@@ -6,35 +6,26 @@ compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, Frames
 from pipeline.models.detectors.base import ordered
 from pipeline.models.detectors.published_graph import PICTURE, read_graph, take_uint8
 from pipeline.models.detectors.suppression import by_score
 from pipeline.models.detectors.whole_frame import (
-    Black,
     Float32,
     Frame,
     View,
-    checked_threshold,
+    WholeFrameDetector,
     chosen_by_frame,
-    find_by_size,
-    frames_at_once,
     join_faces,
-    padded_shape,
-    pictures,
-    scale_for,
     view_of,
 )
-from pipeline.models.session import MEMORY_SHARES, create_session
-from pipeline.models.weights import weights_files
 
 Float64 = npt.NDArray[np.float64]
 
@@ -55,8 +46,6 @@ CLIENT_SIDES = (1024, 1980)
 """The package makes the shorter side of a picture the first, unless the longer one would exceed the second."""
 SMALLEST = 16
 """Pixels of the smallest face looked for: the smallest anchor. Chosen, not measured: the weights were not at hand."""
-MOST_SCALE = 2.0
-"""Frames are not made larger than this for the sake of small faces."""
 MULTIPLE = 32
 """`detect` pads frames to multiples of the largest stride, so that the levels of the network's pyramid fit."""
 BYTES_PER_PIXEL = 256
@@ -64,61 +53,38 @@ BYTES_PER_PIXEL = 256
 once (a block's input, its output, the shortcut), or 64 for each four; and the picture as floats."""
 
 
-class RetinaFaceDetector:
-    """Finds faces and five landmarks. Thread-safe.
+class RetinaFaceDetector(WholeFrameDetector):
+    """RetinaFace; see WholeFrameDetector."""
 
-    `min_face` is the smallest face to look for, in pixels; time goes with its inverse square. `threshold` is the least
-    score, 0 to 1; None: 0.9. Neither that size nor the frame's changes what `areas` shows the network.
-    Raises ModelError: the weights are missing or not RetinaFace's, an option is out of range, or the device cannot be
-    used.
-    """
+    name, smallest, bytes_per_pixel = NAME, SMALLEST, BYTES_PER_PIXEL
 
     def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
-        self._scale = scale_for(NAME, min_face, SMALLEST, MOST_SCALE)
-        self._threshold = checked_threshold(NAME, threshold) or THRESHOLD
-        self._device = device
-        self._black = Black()
-        (path,) = weights_files(zoo.card(NAME))
-        # Not kept in the cache: the graph is as large as the weights, and quickly made.
-        self._session = create_session(build_graph(path), device, MEMORY_SHARES["detector"])
+        super().__init__(device, min_face, threshold)
         self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def _graph(self, files: Sequence[Path]) -> bytes:
+        """Not kept in the cache: the graph is as large as the weights, and quickly made."""
+        return build_graph(files[0])
 
     def detect(self, frames_rgb: Frames) -> Faces:
         """Faces of all frames, in pixels of the frame; boxes are cut at its edge, landmarks are not.
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
-        return ordered(_sized(self._find(frames_rgb, lambda shape: view_of(shape, self._scale, MULTIPLE))))
 
-    def areas(self, frames_rgb: Frames) -> Faces:
-        """What DeepFace's RetinaFaceClient.detect_faces gives for each frame, in its order: boxes and five landmarks in
-        whole pixels. Raises as `detect`."""
-        return self._client(frames_rgb, padded=False)
+        def view(shape: tuple[int, ...]) -> View:
+            return view_of(shape, self._scale, MULTIPLE)
 
-    def padded_areas(self, frames_rgb: Frames) -> Faces:
-        """`areas` of each frame amid black, as DeepFace pads it (whole_frame.Black), in pixels of the padded frame."""
-        return self._client(frames_rgb, padded=True)
+        return ordered(_sized(self._find(frames_rgb, view, self._look)))
 
     def _client(self, frames_rgb: Frames, padded: bool) -> Faces:
-        found = self._find(frames_rgb, client_view, padded)
+        """Neither `min_face` nor the frame's size changes what the network is shown here."""
+        found = self._find(frames_rgb, client_view, self._look, padded)
         return _sized(Faces(found.frame, np.trunc(found.box), np.trunc(found.landmarks), found.confidence))
 
-    def _find(self, frames_rgb: Frames, view_for: Callable[[tuple[int, ...]], View], padded: bool = False) -> Faces:
+    def _look(self, batch: Frame, view: View) -> Faces:
         """Faces whose boxes are corners x1, y1, x2, y2."""
-
-        def view_of_one(shape: tuple[int, ...]) -> View:
-            return view_for(padded_shape(shape) if padded else shape)
-
-        def most(shape: tuple[int, ...]) -> int:
-            return frames_at_once(self._device, view_of_one(shape).pixels, BYTES_PER_PIXEL)
-
-        def find(frames: Sequence[Frame]) -> Faces:
-            view = view_of_one(frames[0].shape)
-            batch = pictures(frames, view, self._black.around if padded else None)
-            outputs = self._session.run(self._outputs, {PICTURE: batch})
-            return decoded(outputs, view, self._threshold)
-
-        return find_by_size(self._device, NAME, frames_rgb, most, find)
+        return decoded(self._session.run(self._outputs, {PICTURE: batch}), view, self._threshold or THRESHOLD)
 
 
 def build_graph(path: Path) -> bytes:

@@ -8,35 +8,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.models import zoo
-from pipeline.models.base import Device, Faces, Frames
+from pipeline.models.base import Faces, Frames
 from pipeline.models.detectors.base import ordered, taken
 from pipeline.models.detectors.published_graph import PICTURE
 from pipeline.models.detectors.suppression import by_whole_pixels
 from pipeline.models.detectors.whole_frame import (
-    Black,
     Float32,
     Frame,
     View,
-    checked_threshold,
+    WholeFrameDetector,
     chosen_by_frame,
     client_threshold,
     find_by_size,
-    frames_at_once,
     join_faces,
-    padded_shape,
     pictures,
-    scale_for,
     sized_view,
     view_of,
 )
 from pipeline.models.detectors.yunet_graph import GRAPH_VERSION, STRIDES, build_graph
-from pipeline.models.session import MEMORY_SHARES, create_session
-from pipeline.models.weights import cached_graph, weights_files
+from pipeline.models.weights import cached_graph
 
 NAME = "yunet"
 MULTIPLE = 32
@@ -54,9 +49,6 @@ SMALLEST = 20
 0.8 at two of three sizes of the picture, so a share of what it can find, not of all faces), shown at one size after the
 other (side: root of the box's area): share that reaches THRESHOLD at 12 pixels 0.22, 14: 0.39, 16: 0.67, 20: 0.96,
 24: 0.98, 32: 0.99, 64: 1."""
-MOST_SCALE = 2.0
-"""Frames are not made larger than this for the sake of small faces. Of the same faces at 10 pixels, made twice as
-large, 0.92 score 0.7; at 6 pixels, made 3.3 times as large, 0.71."""
 COARSE = 4
 """Frames whose larger side is seen at more than LARGEST pixels are looked at a second time, so many times smaller: a
 sixteenth of the work."""
@@ -74,22 +66,13 @@ BYTES_PER_PIXEL = 64
 measured on a CPU: 40."""
 
 
-class YunetDetector:
-    """Finds faces and five landmarks. Thread-safe.
+class YunetDetector(WholeFrameDetector):
+    """YuNet; see WholeFrameDetector."""
 
-    `min_face` is the smallest face to look for, in pixels; time goes with its inverse square. `threshold` is the least
-    score, 0 to 1; None: THRESHOLD in `detect`, in `areas` what DeepFace takes.
-    Raises ModelError: the weights are missing or not YuNet's, an option is out of range, or the device cannot be used.
-    """
+    name, smallest, bytes_per_pixel = NAME, SMALLEST, BYTES_PER_PIXEL
 
-    def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
-        self._scale = scale_for(NAME, min_face, SMALLEST, MOST_SCALE)
-        self._threshold = checked_threshold(NAME, threshold)
-        self._device = device
-        self._black = Black()
-        files = weights_files(zoo.card(NAME))
-        graph = cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
-        self._session = create_session(graph, device, MEMORY_SHARES["detector"])
+    def _graph(self, files: Sequence[Path]) -> bytes:
+        return cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
 
     def detect(self, frames_rgb: Frames) -> Faces:
         """Faces of all frames, in pixels of the frame; boxes and landmarks may reach beyond it.
@@ -98,19 +81,10 @@ class YunetDetector:
         """
         return ordered(find_by_size(self._device, NAME, frames_rgb, self._most, self._look))
 
-    def areas(self, frames_rgb: Frames) -> Faces:
-        """What DeepFace's YuNetClient.detect_faces gives for each frame, in its order: boxes and eyes in whole pixels,
-        no other landmarks. Raises as `detect`."""
-        return self._client(frames_rgb, padded=False)
-
-    def padded_areas(self, frames_rgb: Frames) -> Faces:
-        """`areas` of each frame amid black, as DeepFace pads it (whole_frame.Black), in pixels of the padded frame."""
-        return self._client(frames_rgb, padded=True)
-
     # -- on the frame itself ------------------------------------------------------------------------------------------
 
     def _most(self, shape: tuple[int, ...]) -> int:
-        return frames_at_once(self._device, view_of(shape, self._scale, MULTIPLE).pixels, BYTES_PER_PIXEL)
+        return self._at_once(view_of(shape, self._scale, MULTIPLE))
 
     def _look(self, frames: Sequence[Frame]) -> Faces:
         limit = THRESHOLD if self._threshold is None else self._threshold
@@ -131,17 +105,17 @@ class YunetDetector:
     def _client(self, frames_rgb: Frames, padded: bool) -> Faces:
         limit = client_threshold(*CLIENT_THRESHOLD) if self._threshold is None else self._threshold
 
-        def most(shape: tuple[int, ...]) -> int:
-            view, _ = _client_view(padded_shape(shape) if padded else shape)
-            return frames_at_once(self._device, view.pixels, BYTES_PER_PIXEL)
+        factors: dict[View, float] = {}
 
-        def look(frames: Sequence[Frame]) -> Faces:
-            shape = frames[0].shape
-            view, factor = _client_view(padded_shape(shape) if padded else shape)
-            batch = pictures(frames, view, self._black.around if padded else None)
-            return _client_faces(suppressed(self._candidates(batch, limit), limit), factor)
+        def view_for(shape: tuple[int, ...]) -> View:
+            view, factor = _client_view(shape)
+            factors[view] = factor
+            return view
 
-        return find_by_size(self._device, NAME, frames_rgb, most, look)
+        def look(batch: Frame, view: View) -> Faces:
+            return _client_faces(suppressed(self._candidates(batch, limit), limit), factors[view])
+
+        return self._find(frames_rgb, view_for, look, padded)
 
 
 def _scales(shape: tuple[int, ...], finest: float) -> list[float]:
