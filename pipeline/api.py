@@ -46,7 +46,7 @@ def run(
 
     `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
     `cluster`: the fields of `pipeline.cluster.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
-    scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
+    precision, scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
     The returned `Run` has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
     """
     from pipeline.cluster import ClusterOptions
@@ -89,7 +89,7 @@ def execute(
     _refuse_in_spawned_child()
     loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
     paths = expand(inputs)
-    if executor != "inline" or cluster.device != "auto":
+    if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
         from pipeline.cluster import check
 
         check(cluster)
@@ -117,7 +117,7 @@ def _in_process(options: ClusterOptions) -> Iterator[_Site]:
 
     settings = in_process_settings(options)
     try:
-        yield _Site(InProcessExecutor(settings), "in this process", "", 1, settings.device.kind)
+        yield _Site(InProcessExecutor(settings), "in this process", "", 1, settings.device.name)
     finally:
         unload_stages()
 
@@ -128,8 +128,8 @@ def _on_dask(options: ClusterOptions) -> Iterator[_Site]:
     from pipeline.executors import DaskExecutor
 
     with connect(options) as cluster:
-        kind = cluster.settings.device.kind
-        yield _Site(DaskExecutor(cluster), cluster.description, cluster.dashboard, len(cluster.slots()), kind)
+        name = cluster.settings.device.name
+        yield _Site(DaskExecutor(cluster), cluster.description, cluster.dashboard, len(cluster.slots()), name)
 
 
 def _refuse_in_spawned_child() -> None:

@@ -20,7 +20,7 @@ import psutil
 
 import pipeline
 from pipeline.errors import ClusterError
-from pipeline.models.base import Device
+from pipeline.models.base import PRECISIONS, Device
 from pipeline.names import unknown
 from pipeline.steps import WorkerSettings
 
@@ -95,6 +95,8 @@ class ClusterOptions:
     (executor inline) always the CPU. The models are the same; values differ in the last digits, with TensorRT more."""
     worker_memory_bytes: int | None = None
     """Memory of one worker, beyond which it is restarted; None: an equal share of the machine's."""
+    precision: str = "fp32"
+    """"fp16": networks compute in half precision; results differ slightly."""
     gpu_memory_bytes: int | None = None
     """GPU memory of one worker's models; None: an equal share of the card, less head-room."""
     scheduler: str | None = None
@@ -113,6 +115,10 @@ class Cluster:
     settings: WorkerSettings
     description: str
     dashboard: str
+
+    def at(self, precision: str) -> Cluster:
+        """The same cluster, whose models compute in this precision."""
+        return replace(self, settings=self.settings.at(precision))
 
     def slots(self) -> dict[str, int]:
         """Threads of every worker, by address."""
@@ -164,6 +170,8 @@ def check(options: ClusterOptions) -> None:
     """Raise ClusterError for what can be told at once to be a mistake, before a store is made or a process started."""
     if options.device not in DEVICES:
         raise ClusterError(unknown("device", options.device, DEVICES))
+    if options.precision not in PRECISIONS:
+        raise ClusterError(unknown("precision", options.precision, PRECISIONS))
     if options.scheduler is not None:
         _scheduler_address(options.scheduler)
         return
@@ -231,10 +239,10 @@ def connect(options: ClusterOptions) -> Iterator[Cluster]:
     with dask.config.set(DASK_CONFIG):
         if options.scheduler:
             with _existing(options) as cluster:
-                yield cluster
+                yield cluster.at(options.precision)
         else:
             with _local(options) as cluster:
-                yield cluster
+                yield cluster.at(options.precision)
 
 
 @contextlib.contextmanager
@@ -501,4 +509,5 @@ def in_process_settings(options: ClusterOptions | None = None) -> WorkerSettings
         gpus = _chosen_gpus(options)[:1]
         device = gpu_device(options.device, gpu_share_bytes(gpus, 1, options.gpu_memory_bytes))
         device = replace(device, index=visible_gpus().index(gpus[0]))
-    return replace(WorkerSettings(), device=device, decode_threads=cores)
+    settings = replace(WorkerSettings(), device=device, decode_threads=cores)
+    return settings.at(options.precision) if options is not None else settings

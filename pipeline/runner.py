@@ -61,7 +61,7 @@ class Worksite(Protocol):
 
     @property
     def device(self) -> str:
-        """The kind of device that models run on: cpu, cuda or tensorrt."""
+        """What models run on: cpu, cuda or tensorrt, with "fp16" behind it where that is asked for."""
         ...
 
 
@@ -104,7 +104,7 @@ class Summary:
     """total; start: the cluster's start; run: from the first task submitted to the last one done."""
     step_seconds: dict[str, float] = field(default_factory=dict)
     device: str | None = None
-    """What models ran on: cpu, cuda or tensorrt; None where nothing was left to run."""
+    """What models ran on: cpu, cuda or tensorrt, "cuda fp16"; None where nothing was left to run."""
     gpu_slots: int = 1
     model_steps: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,16 @@ class StageRef:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How this run uses a worker. None of it changes results."""
+    """How this run uses a worker. None of it changes results, but for the device and its precision, slightly."""
 
     device: Device = field(default_factory=Device)
     decode_threads: int = 1
     chunk_timeout_seconds: float | None = None
     """A step that takes longer ends its worker process; None for in-process runs, which nothing can end."""
+
+    def at(self, precision: str) -> WorkerSettings:
+        """The same, with models that compute in this precision."""
+        return replace(self, device=replace(self.device, precision=precision))
 
 
 @dataclass

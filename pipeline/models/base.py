@@ -17,6 +17,9 @@ Chips = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 0 to 1 with `align: deepface`."""
 
 
+PRECISIONS = ("fp32", "fp16")
+
+
 @dataclass(frozen=True)
 class Device:
     """Where a model runs and how much of the machine it may take."""
@@ -30,8 +33,15 @@ class Device:
     memory_bytes: int | None = None
     """Most memory that this process's sessions may take together; None for no limit. On a GPU it is dealt out in parts
     (session.py, MEMORY_SHARES), and the CUDA context and the libraries' own workspaces come on top."""
+    precision: str = "fp32"
+    """"fp32", or "fp16": networks compute in half precision (session.half); arrays stay float32."""
     batch_memory_bytes: int = 512 << 20
     """Most memory that the activations of one batch should take; bounds sub-batches within a chunk."""
+
+    @property
+    def name(self) -> str:
+        """What a store records: "cpu", "cuda", "cuda fp16"."""
+        return self.kind if self.precision == "fp32" else f"{self.kind} {self.precision}"
 
 
 @dataclass(frozen=True)
