@@ -111,7 +111,7 @@ class Workflow:
             keys[node.name] = _digest(
                 {
                     "use": node.use,
-                    "options": node.options,
+                    "options": node.stage.options.keyed(),
                     "version": node.stage.version,
                     "weights": [info.weights_sha256 for info in node.stage.models()],
                     "upstream": [keys[name] for name in node.after],
