@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 IMPLICIT = ("frames_rgb", "frame", "time_seconds", "decoded")
 """Arrays that the source gives to every stage."""
 
-_RESERVED = {*IMPLICIT, "face_frame", "name", "chunks"}
+_RESERVED = {*IMPLICIT, "face_frame", "name", "chunks", "aside"}
 _STAGE_KEYS = {"use", "after", "options"}
 
 
