@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from pipeline.errors import StoreError
 from pipeline.sources.base import DecodeJob, Source
+from pipeline.stages.base import Stage
 from pipeline.workflow import IMPLICIT, Workflow, differences
 
 MAX_CHUNK_FRAMES = 64
@@ -174,7 +176,11 @@ def check_keys(
     now = workflow.resolved()
     old = {
         "source": stored_workflow.get("source", {}),
-        "stages": {s: v for s, v in stored_workflow.get("stages", {}).items() if s in now["stages"]},
+        "stages": {
+            s: {**_defaults(workflow.node(s).stage), **v}  # options that came after the store was written
+            for s, v in stored_workflow.get("stages", {}).items()
+            if s in now["stages"]
+        },
     }
     now["stages"] = {s: v for s, v in now["stages"].items() if s in old["stages"]}
     changes = [line.removeprefix("stages.") for line in differences(old, now) if not line.startswith("source.decoder")]
@@ -183,6 +189,11 @@ def check_keys(
         f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); "
         "choose another --out, or start over with --fresh"
     )
+
+
+def _defaults(stage: Stage) -> dict[str, Any]:
+    fields = type(stage.options).model_fields
+    return {name: to_jsonable_python(field.default) for name, field in fields.items() if not field.is_required()}
 
 
 def span(time_seconds: np.ndarray) -> str:

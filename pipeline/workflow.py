@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 IMPLICIT = ("frames_rgb", "frame", "time_seconds", "decoded")
 """Arrays that the source gives to every stage."""
 
-_RESERVED = {*IMPLICIT, "face_frame", "name", "chunks"}
+_RESERVED = {*IMPLICIT, "face_frame", "name", "chunks", "aside"}
 _STAGE_KEYS = {"use", "after", "options"}
 
 
@@ -111,7 +111,7 @@ class Workflow:
             keys[node.name] = _digest(
                 {
                     "use": node.use,
-                    "options": node.options,
+                    "options": node.stage.options.keyed(),
                     "version": node.stage.version,
                     "weights": [info.weights_sha256 for info in node.stage.models()],
                     "upstream": [keys[name] for name in node.after],

@@ -11,6 +11,7 @@ from pipeline.models import clients, zoo
 from pipeline.models.base import Device, Faces, ModelInfo
 from pipeline.names import unknown
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
+from pipeline.stages.per_track import NEEDS, TrackOptions, mean_value, own_rows, per_track, spread
 
 if TYPE_CHECKING:
     from pipeline.models.base import Attribute
@@ -21,7 +22,12 @@ MOST_FACES = 128
 """Faces whose chips are alive at once: 77 MB of float32, however crowded a chunk is."""
 
 
-class AnalyzeOptions(StageOptions):
+SPREADS = {"age": 15.0, "gender": 0.5, "race": 0.5}
+"""Per track, differences beyond which two faces cannot be one person: years, and total variation of probabilities.
+Emotion is left out, for it changes with time; where its course matters, give it a stage of its own, per face."""
+
+
+class AnalyzeOptions(TrackOptions):
     """Options of `analyze`."""
 
     attributes: tuple[Name, ...] = Field(
@@ -50,16 +56,19 @@ class AnalyzeOptions(StageOptions):
 
 
 class Analyze(Stage):
-    """One number or one set of probabilities per face and attribute."""
+    """One number or one set of probabilities per face and attribute; per track, of the best faces of its track."""
 
-    needs = ("frames_rgb", "n_faces", "box", "landmarks")
+    needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box", "landmarks")
     slot = "gpu"
     version = 1
     Options = AnalyzeOptions
 
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
-        self.outputs = tuple(_array(name) for name in self.options.attributes)
+        self.outputs = self._read_off = tuple(_array(name) for name in self.options.attributes)
+        if self.options.per == "track":
+            self.needs = (*self.needs, *NEEDS)
+            self.outputs = (*self.outputs, own_rows(analyzed(self.options.attributes), "what was read off"))
 
     def models(self) -> tuple[ModelInfo, ...]:
         from pipeline.models import describe
@@ -69,20 +78,27 @@ class Analyze(Stage):
     def load(self, device: Device) -> None:
         from pipeline.models import create_attribute
 
-        options = self.options.model_dump(exclude={"attributes"})
+        options = self.options.model_dump(exclude={"attributes", "per", "best"})
         self.attributes: dict[str, Attribute] = {
             name: create_attribute(name.title(), device, **options) for name in self.options.attributes
         }
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        if self.options.per == "face":
+            return self._own(chunk, np.arange(len(chunk.face_frame)))
+        values, own = per_track(chunk, self.options.best, lambda rows: self._own(chunk, rows), _agree, mean_value)
+        return {**values, analyzed(self.options.attributes): own}
+
+    def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What the networks say of some of the chunk's faces themselves."""
         faces = Faces(
-            frame=chunk.face_frame,
-            box=chunk["box"],
-            landmarks=chunk["landmarks"],
-            confidence=np.ones(len(chunk.face_frame), np.float32),
+            frame=chunk.face_frame[rows],
+            box=chunk["box"][rows],
+            landmarks=chunk["landmarks"][rows],
+            confidence=np.ones(len(rows), np.float32),
         )
-        results = {array.name: np.empty((len(faces.frame), *array.shape), np.float32) for array in self.outputs}
-        for start in range(0, len(faces.frame), MOST_FACES):
+        results = {array.name: np.empty((len(rows), *array.shape), np.float32) for array in self._read_off}
+        for start in range(0, len(rows), MOST_FACES):
             part = slice(start, start + MOST_FACES)
             for name, values in self._read(chunk.frames_rgb, _some(faces, part)).items():
                 results[name][part] = values
@@ -92,6 +108,16 @@ class Analyze(Stage):
         """All attributes of some faces, from one set of chips."""
         chips = next(iter(self.attributes.values())).chips(frames_rgb, faces)
         return {name: attribute.predict(chips) for name, attribute in self.attributes.items()}
+
+
+def analyzed(attributes: tuple[Name, ...]) -> str:
+    """With per track, name of the array that says which rows are the networks' own: several stages share a store."""
+    every = Name.__args__  # type: ignore[attr-defined]
+    return "analyzed" if attributes == every else "_".join(["analyzed", *attributes])
+
+
+def _agree(said: dict[str, np.ndarray]) -> bool:
+    return all(spread(said[name]) <= most for name, most in SPREADS.items() if name in said)
 
 
 def _some(faces: Faces, part: slice) -> Faces:

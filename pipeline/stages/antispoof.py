@@ -10,12 +10,19 @@ from pydantic import Field
 from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, ModelInfo
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
+from pipeline.stages.per_track import NEEDS, TrackOptions, mean_value, own_rows, per_track, spread
 
 if TYPE_CHECKING:
     from pipeline.models.base import Attribute
 
 
-class AntispoofOptions(StageOptions):
+CHECKED = "real_checked"
+"""Array, with per track: whether what is said of a face is the model's own."""
+MOST_SPREAD = 0.5
+"""Per track, total variation of two faces' probabilities beyond which they are not one face."""
+
+
+class AntispoofOptions(TrackOptions):
     """Options of `antispoof`."""
 
     model: str = Field("Fasnet", description="anti-spoofing model; `reelgraph models` lists them")
@@ -24,7 +31,7 @@ class AntispoofOptions(StageOptions):
 class Antispoof(Stage):
     """Whether each face is a live one."""
 
-    needs = ("frames_rgb", "n_faces", "box")
+    needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box")
     slot = "gpu"
     version = 1
     Options = AntispoofOptions
@@ -50,6 +57,10 @@ class Antispoof(Stage):
             ),
         )
 
+        if self.options.per == "track":
+            self.needs = (*self.needs, "landmarks", *NEEDS)
+            self.outputs = (*self.outputs, own_rows(CHECKED, "what is said"))
+
     def models(self) -> tuple[ModelInfo, ...]:
         from pipeline.models import describe
 
@@ -61,11 +72,22 @@ class Antispoof(Stage):
         self.spoofing: Attribute = create_spoofing(self.options.model, device)
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        n_faces = len(chunk.face_frame)
+        if self.options.per == "face":
+            return self._own(chunk, np.arange(len(chunk.face_frame)))
+        values, own = per_track(
+            chunk,
+            self.options.best,
+            lambda rows: self._own(chunk, rows),
+            lambda said: spread(said["real"]) <= MOST_SPREAD,
+            mean_value,
+        )
+        return {**values, CHECKED: own}
+
+    def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
         faces = Faces(
-            frame=chunk.face_frame,
-            box=chunk["box"],
-            landmarks=np.full((n_faces, 5, 2), np.nan, np.float32),  # it looks at boxes alone
-            confidence=np.ones(n_faces, np.float32),
+            frame=chunk.face_frame[rows],
+            box=chunk["box"][rows],
+            landmarks=np.full((len(rows), 5, 2), np.nan, np.float32),  # it looks at boxes alone
+            confidence=np.ones(len(rows), np.float32),
         )
         return {"real": self.spoofing.predict(self.spoofing.chips(chunk.frames_rgb, faces))}

@@ -19,6 +19,12 @@ class StageOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def keyed(self) -> dict[str, Any]:
+        """What of them enters the resume key, as JSON values: all. An option that comes to a stage later is left out
+        where it changes nothing, so that older stores go on."""
+        dumped: dict[str, Any] = self.model_dump(mode="json")
+        return dumped
+
 
 @dataclass(frozen=True)
 class Array:
@@ -78,11 +84,11 @@ class Described:
 class Stage:
     """One operation. Subclass it in your own module and name it in YAML as `package.module:Class`.
 
-    `needs` names arrays that other stages make, or "frames_rgb". `outputs` may be a property where
-    it depends on options. `version` enters the resume key: raise it when results change.
+    `needs` names arrays that other stages make, or "frames_rgb". `needs` and `outputs` may be set in `__init__` where
+    they depend on options. `version` enters the resume key: raise it when results change.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: tuple[str, ...] = ()
     slot: ClassVar[Literal["cpu", "gpu"]] = "cpu"
     scope: ClassVar[Literal["chunk", "input"]] = "chunk"
     """input: `run_input` is called once, when the arrays of the whole input are there; a change redoes only it."""

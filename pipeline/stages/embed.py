@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from pipeline.models.base import Device, Faces, ModelInfo
 from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
 from pipeline.names import unknown
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
+from pipeline.stages.per_track import NEEDS, TrackOptions, mean_vector, own_rows, per_track, vectors_agree
 
 if TYPE_CHECKING:
     from pipeline.models.base import Embedder
@@ -23,6 +23,9 @@ Normalization = Literal["base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGG
 FACES_AT_ONCE = 256
 """Chips alive at a time: 154 MB of the largest, VGG-Face's with align deepface."""
 
+EMBEDDED = "embedded"
+"""Array, with per track: whether a face's embedding is the network's own."""
+
 CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
     "align": ("alignment", ("native", "deepface")),
     "engine": ("engine", clients.ENGINES),
@@ -31,7 +34,7 @@ CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
 """What a name is called in errors, and its valid values."""
 
 
-class EmbedOptions(StageOptions):
+class EmbedOptions(TrackOptions):
     """Options of `embed`."""
 
     model: str = Field("Dlib", description="recognition network; `reelgraph models` lists them")
@@ -67,9 +70,9 @@ class EmbedOptions(StageOptions):
 
 
 class Embed(Stage):
-    """One embedding per face."""
+    """One embedding per face, each made for itself or, per track, of the best faces of its track."""
 
-    needs = ("frames_rgb", "n_faces", "box", "landmarks")
+    needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box", "landmarks")
     slot = "gpu"
     version = 1
     Options = EmbedOptions
@@ -89,6 +92,9 @@ class Embed(Stage):
         self.outputs = (
             Array("embedding", ("face", "component"), "float32", (embedding_dimension(model),), attributes),
         )
+        if self.options.per == "track":
+            self.needs = (*self.needs, *NEEDS)
+            self.outputs = (*self.outputs, own_rows(EMBEDDED, "the embedding"))
 
     def models(self) -> tuple[ModelInfo, ...]:
         from pipeline.models import describe
@@ -98,21 +104,29 @@ class Embed(Stage):
     def load(self, device: Device) -> None:
         from pipeline.models import create_embedder
 
-        options = self.options.model_dump(exclude={"model"})
+        options = self.options.model_dump(exclude={"model", "per", "best"})
         self.embedder: Embedder = create_embedder(self.options.model, device, **options)
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        count = len(chunk.face_frame)
-        faces = Faces(chunk.face_frame, chunk["box"], chunk["landmarks"], np.ones(count, np.float32))
-        embedding = np.empty((count, self.embedder.dimension), np.float32)
-        for start in range(0, count, FACES_AT_ONCE):
-            part = slice(start, start + FACES_AT_ONCE)
-            few = replace(
-                faces,
-                frame=faces.frame[part],
-                box=faces.box[part],
-                landmarks=faces.landmarks[part],
-                confidence=faces.confidence[part],
+        if self.options.per == "face":
+            return self._embedded(chunk, np.arange(len(chunk.face_frame)))
+        threshold = thresholds(self.options.model, self.options.align)["cosine"]
+        values, own = per_track(
+            chunk,
+            self.options.best,
+            lambda rows: self._embedded(chunk, rows),
+            lambda said: vectors_agree(said["embedding"], threshold),
+            mean_vector,
+        )
+        return {**values, EMBEDDED: own}
+
+    def _embedded(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The network's own embeddings of some of the chunk's faces."""
+        embedding = np.empty((len(rows), self.embedder.dimension), np.float32)
+        for start in range(0, len(rows), FACES_AT_ONCE):
+            part = rows[start : start + FACES_AT_ONCE]
+            faces = Faces(
+                chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], np.ones(len(part), np.float32)
             )
-            embedding[part] = self.embedder.embed(self.embedder.chips(chunk.frames_rgb, few))
+            embedding[start : start + len(part)] = self.embedder.embed(self.embedder.chips(chunk.frames_rgb, faces))
         return {"embedding": embedding}

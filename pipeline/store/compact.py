@@ -20,7 +20,7 @@ from pipeline.errors import StoreError
 from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, STRING, read_chunk, unreadable_chunks
 from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
-from pipeline.store.run import VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
+from pipeline.store.run import ASIDE, VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
 
 CHUNK_ROWS = 16_384
 """Most rows of one Zarr chunk: 64 kB of a float32 per face, 8 MB of a 128-d embedding."""
@@ -69,7 +69,9 @@ def compact(
             pass
         for spec in new:
             store.check_lock()
-            _write_array(source, spec, job.rows(spec), ticks.count(job.pieces(spec)), _chunk_rows(spec, new, committed))
+            write_array(
+                source.folder, spec, job.rows(spec), ticks.count(job.pieces(spec)), _chunk_rows(spec, new, committed)
+            )
         with store.changing():
             source.write_group(_committed(source, new, job.attributes()))
         remove_void_chunks(source)
@@ -107,7 +109,7 @@ def add_arrays(
         _remove_debris(source, kept)
         for spec, expected in zip(specs, rows, strict=True):
             data = np.asarray(arrays[spec.name])
-            _write_array(source, spec, expected, iter([data]), _chunk_rows(spec, specs, kept))
+            write_array(source.folder, spec, expected, iter([data]), _chunk_rows(spec, specs, kept))
         done = {stage: {"key": key, "state": "complete"} for stage, key in (stages or {}).items()}
         states = {**group.attributes.get("stages", {}), **done}
         source.write_group(_committed(source, specs, {**group.attributes, "stages": states}))
@@ -306,7 +308,7 @@ def _require_rows(where: str, spec: Array, rows: int, expected: int) -> None:
 def _remove_debris(source: InputStore, committed: Mapping[str, Any]) -> None:
     """Remove arrays that a killed compaction did not commit. Raises OSError."""
     for entry in list(os.scandir(source.folder)):
-        if entry.is_dir() and entry.name != CHUNKS and entry.name not in committed:
+        if entry.is_dir() and entry.name not in (CHUNKS, ASIDE) and entry.name not in committed:
             remove_tree(entry.path)
 
 
@@ -335,8 +337,8 @@ def _power_of_two(number: int) -> int:
     return 1 << max(0, number.bit_length() - 1)
 
 
-def _write_array(source: InputStore, spec: Array, rows: int, pieces: Iterator[np.ndarray], chunk_rows: int) -> None:
-    """Stream pieces into a new sharded array, whole shards at a time."""
+def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray], chunk_rows: int) -> None:
+    """Stream pieces into a new sharded array of a group's folder, whole shards at a time."""
     import zarr
     from zarr.codecs import ZstdCodec
     from zarr.storage import LocalStore
@@ -345,7 +347,7 @@ def _write_array(source: InputStore, spec: Array, rows: int, pieces: Iterator[np
     shard_rows = chunk_rows * max(1, min(SHARD_CHUNKS, -(-rows // chunk_rows)))
     trailing = tuple(max(1, size) for size in spec.shape)
     array = zarr.create_array(
-        LocalStore(source.folder),
+        LocalStore(folder),
         name=spec.name,
         shape=(rows, *spec.shape),
         chunks=(chunk_rows, *trailing),

@@ -39,6 +39,11 @@ CLEARING = "clearing"
 """Root attribute while `fresh` removes an old store: all that is still there is void."""
 VOID_CHUNKS = "void_chunks"
 """Input attribute from the commit of a compaction until its chunk groups are removed."""
+REMOVING = "removing_faces"
+"""Input attribute from the commit of a removal (remove.py) until its arrays have taken the places of the old ones:
+their names."""
+ASIDE = "aside"
+"""Folder below an input where a removal writes its arrays; without the mark above it is debris."""
 MOST_CONSOLIDATED_INPUTS = 200
 """With more inputs the root's consolidated metadata would outgrow what may be parsed on every opening (about 2 MB)."""
 
@@ -126,9 +131,15 @@ class InputStore:
         from zarr.storage import LocalStore
 
         try:
-            return zarr.open_array(LocalStore(self.folder, read_only=True), path=name, mode="r")
+            return zarr.open_array(LocalStore(self.folder, read_only=True), path=self._place(name), mode="r")
         except (OSError, ValueError) as err:
             raise StoreError(f"array {name!r} of {self.name!r} in {self.path} cannot be opened: {err}") from err
+
+    def _place(self, name: str) -> str:
+        """Where an array lies: aside, while a removal that is committed has not yet put it into its place."""
+        aside = f"{ASIDE}/{name}"
+        there = os.path.isdir(f"{self.folder}/{aside}") and self.attributes.get(REMOVING)
+        return aside if there else name
 
     def read_rows(self, name: str, start: int, stop: int | None) -> np.ndarray:
         """Rows of a compacted array. Raises StoreError where it is damaged."""
@@ -331,6 +342,7 @@ class RunStore:
         with disk_errors(f"clean up {name!r} in {self.path}"):
             sweep_partial(folder)
             store = self.input(name)
+            finish_removal(store)
             if store.attributes.get(VOID_CHUNKS):
                 remove_void_chunks(store)
             for index in chunk_indices(folder):
@@ -369,6 +381,20 @@ def remove_void_chunks(store: InputStore) -> None:
     group = store.group()
     attributes = {key: value for key, value in group.attributes.items() if key != VOID_CHUNKS}
     store.write_group(Group(attributes, group.arrays, group.consolidated))
+
+
+def finish_removal(store: InputStore) -> None:
+    """Bring a removal of faces to its end: once it is committed its arrays take the places of the old ones, before
+    that what it wrote is removed. Raises OSError."""
+    group = store.group()
+    for name in group.attributes.get(REMOVING, []):
+        if os.path.isdir(f"{store.folder}/{ASIDE}/{name}"):
+            remove_tree(f"{store.folder}/{name}")
+            os.rename(f"{store.folder}/{ASIDE}/{name}", f"{store.folder}/{name}")
+    remove_tree(f"{store.folder}/{ASIDE}")
+    if REMOVING in group.attributes:
+        attributes = {key: value for key, value in group.attributes.items() if key != REMOVING}
+        store.write_group(Group(attributes, group.arrays, group.consolidated))
 
 
 def require_store(path: Path, *, absent_is_fine: bool = False) -> None:

@@ -16,13 +16,15 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import storemaker as made
 import zarr.storage  # noqa: F401  (here, so that no fork pays for it)
 
 from pipeline.store.chunks import read_record, write_chunk
 from pipeline.store.compact import add_arrays, compact
 from pipeline.store.read import open as open_run
-from pipeline.store.run import RunStore
+from pipeline.store.remove import remove_faces
+from pipeline.store.run import ASIDE, REMOVING, RunStore
 
 KILLED = 97
 # A small input: two chunks, the second without faces. Each array and chunk more adds a dozen operations to die at.
@@ -88,6 +90,56 @@ def do_add_arrays(out: Path) -> None:
     with RunStore.open(out) as store:
         spec = made.SHARP[0]
         add_arrays(store, "clip", [spec], made_first(spec), replace_existing=True)
+
+
+SHOTS = (made.Array("thumbnail", ("shot", "row"), "uint8", (3,)), made.Array("thumbnail_face", ("shot",), "int64"))
+
+
+def gone_faces() -> np.ndarray:
+    """Every third face of the input: which are to be removed."""
+    return np.arange(int(made.TRUTH["n_faces"][:N_FRAMES].sum())) % 3 == 0
+
+
+def of_removal(*, removed: bool) -> dict[str, np.ndarray]:
+    """What the input holds before and after."""
+    arrays = made.expected(*OLD, n_frames=N_FRAMES)
+    shots = np.array([0, 1, 5, -1, 3], np.int64)
+    arrays |= {"thumbnail": np.arange(15, dtype=np.uint8).reshape(5, 3), "thumbnail_face": shots}
+    if not removed:
+        return arrays
+    gone = gone_faces()
+    kept_shots = (shots < 0) | ~gone[shots]
+    new_row = np.where(shots >= 0, np.cumsum(~gone)[shots] - 1, shots)
+    faces = {spec.name for spec in OLD if spec.dims[0] == "face"} | {"face_frame"}
+    after = {name: array[~gone] if name in faces else array for name, array in arrays.items()}
+    after["n_faces"] = np.bincount(arrays["face_frame"][~gone], minlength=N_FRAMES).astype(np.int32)
+    return after | {"thumbnail": arrays["thumbnail"][kept_shots], "thumbnail_face": new_row[kept_shots]}
+
+
+def do_add_shots(out: Path) -> None:
+    with RunStore.open(out) as store:
+        add_arrays(store, "clip", SHOTS, of_removal(removed=False))
+
+
+def do_remove(out: Path) -> None:
+    with RunStore.open(out) as store:
+        if not store.input("clip").attributes.get("removed"):
+            remove_faces(store, "clip", gone_faces(), facts={"removed": True})
+
+
+def check_remove(out: Path) -> None:
+    """A reader sees the old state or the new, before the next opening for writing and after it; then only the new."""
+    states = [of_removal(removed=False), of_removal(removed=True)]
+    item = open_run(out).input("clip")
+    committed = bool(item.attributes.get("removed"))
+    made.assert_equal(item.read(list(states[0])), states[committed])
+    with RunStore.open(out) as store:
+        assert not {REMOVING, "void_chunks"} & store.input("clip").attributes.keys()
+    assert not (out / "clip" / ASIDE).exists()
+    made.assert_equal(made.compacted(out, "clip"), states[committed])
+    do_remove(out)
+    made.assert_equal(made.compacted(out, "clip"), states[True])
+    assert {path.name for path in (out / "clip").iterdir()} == {"zarr.json", *states[True]}
 
 
 def do_fresh(out: Path) -> None:
@@ -182,7 +234,9 @@ def reader_sees_chunk(out: Path) -> None:
         made.assert_equal(store.input("clip").read_arrays(list(wanted), 0, made.LENGTH), wanted)
 
 
-CASES: dict[str, tuple[dict[str, bool], Callable[[Path], None], Callable[[Path], None]]] = {
+Case = tuple[dict[str, bool], Callable[[Path], None], Callable[[Path], None]]
+
+CASES: dict[str, Case] = {
     "compact": ({}, do_compact, check_compact),
     "add stage": ({"complete": True, "sharp": True}, do_add_stage, check_add_stage),
     "add arrays": ({"complete": True}, do_add_arrays, check_add_arrays),
@@ -191,16 +245,23 @@ CASES: dict[str, tuple[dict[str, bool], Callable[[Path], None], Callable[[Path],
     "chunk again": ({}, do_chunk, check_chunk),
 }
 
+REMOVALS: dict[str, Case] = {
+    "remove faces": ({"complete": True}, do_remove, check_remove),
+    "remove faces while a stage is added": ({"complete": True, "sharp": True}, do_remove, check_remove),
+}
 
-def main(case: str, folder: Path) -> int:
-    """Print how many operations were tried; exit 1 at the first that could not be repaired."""
-    facts, work, check = CASES[case]
+
+def main(case: str, folder: Path, step: int = 1) -> int:
+    """Print how many operations there are, of which every `step`th was tried; exit 1 at the first not repaired."""
+    facts, work, check = (CASES | REMOVALS)[case]
     template, out = folder / "template.zarr", folder / "out.zarr"
     if forked(lambda: make(template, **facts)):
         return 1
     if case == "add arrays" and forked(lambda: do_add_arrays(template)):  # so that there is one to replace
         return 1
-    for k in range(10_000):
+    if case in REMOVALS and forked(lambda: do_add_shots(template)):
+        return 1
+    for k in range(0, 10_000, step):
         shutil.copytree(template, out)
         status = forked(lambda k=k: (arm(k), work(out)))
         if status not in (0, KILLED) or forked(lambda: check(out)):
@@ -214,4 +275,4 @@ def main(case: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])))

@@ -1,0 +1,28 @@
+"""Removing faces, killed at every file operation: the old state or the new, and nothing of the removed faces left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults import REMOVALS
+from test_kill import ENVIRONMENT, HERE
+
+
+def kill(case: str, folder: Path, step: int) -> None:
+    command = [sys.executable, str(HERE / "faults.py"), case, str(folder), str(step)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) > 50, "too few operations were counted: the patch no longer reaches them"
+
+
+def test_some_operations(tmp_path: Path) -> None:
+    kill("remove faces while a stage is added", tmp_path, 11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REMOVALS)
+def test_every_operation(case: str, tmp_path: Path) -> None:
+    kill(case, tmp_path, 1)
