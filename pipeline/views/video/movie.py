@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.errors import UsageError
@@ -135,6 +135,7 @@ class Movie:
             format="yuv420p",
             dst_colorspace=matrix if matrix in _WITH_MATRIX_OF_ITS_OWN else _SWS_BT601,
             dst_color_range=_LIMITED_RANGE,
+            interpolation=Interpolation.BILINEAR | Interpolation.ACCURATE_RND,
             threads=1,
         )
 

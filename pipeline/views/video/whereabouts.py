@@ -75,10 +75,8 @@ def _linked(
     track = track.copy()
     free = int(track.max(initial=-1)) + 1
     lacking = np.flatnonzero(track < 0)
-    starts = np.flatnonzero(np.diff(rows[lacking], prepend=-1))
     recent: list[npt.NDArray[np.int64]] = []
-    for first, last in zip(starts, [*starts[1:], len(lacking)], strict=True):
-        now = lacking[first:last]
+    for now in np.split(lacking, np.flatnonzero(np.diff(rows[lacking])) + 1) if len(lacking) else []:
         recent = [old for old in recent if rows[now[0]] - rows[old[0]] <= _SAMPLES_BACK]
         taken: set[int] = set()
         for old in reversed(recent):
