@@ -36,11 +36,10 @@ def _annotate(options: argparse.Namespace) -> int:
     from pipeline.views.annotate import Wanted, annotate
     from pipeline.views.progress import for_stderr
 
-    wanted = Wanted(tuple(options.blur), options.boxes, time_of(options.start, "--start"), time_of(options.stop, "--stop"))
+    start, stop = time_of(options.start, "--start"), time_of(options.stop, "--stop")
+    wanted = Wanted(tuple(options.blur), options.boxes, start, stop)
     with for_stderr() as progress:
-        made = annotate(
-            options.outs, options.input, options.out, wanted, force=options.force, progress=progress
-        )
+        made = annotate(options.outs, options.input, options.out, wanted, force=options.force, progress=progress)
     print_result(options, {"films": [one.as_dict() for one in made]}, [one.file for one in made])
     return 0
 

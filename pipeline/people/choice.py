@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.names import unknown
 from pipeline.people.labels import Labels, labels
 
 if TYPE_CHECKING:
@@ -36,15 +36,19 @@ def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
     found = [_find(both, person) for both in known]
     if not any(one is not None for one in found):
         names = {name for both in known for one in both for name in one.names.values()}
-        if not names:
-            raise UsageError(
-                f"no person {person!r}: nobody was named in these stores; `reelgraph people` or `reelgraph find` does it"
-            )
-        raise UsageError(unknown("person", person, names))
+        raise UsageError(_nobody(person, names))
     shown = next(one.name for one in found if one is not None)
-    return [
-        one or Chosen(shown, np.zeros(len(both[0].code), bool)) for one, both in zip(found, known, strict=True)
-    ]
+    return [one or Chosen(shown, np.zeros(len(both[0].code), bool)) for one, both in zip(found, known, strict=True)]
+
+
+def _nobody(person: str, names: set[str]) -> str:
+    """One line for a name that nobody has, with the few that come nearest: archives know thousands."""
+    if not names:
+        return f"no person {person!r}: nobody is known in these stores yet; run `reelgraph people` or `find` on them"
+    near = difflib.get_close_matches(person.casefold(), (name.casefold() for name in names), n=3, cutoff=0.4)
+    shown = [name for match in near for name in sorted(names) if name.casefold() == match]
+    hint = f"did you mean {' or '.join(map(repr, shown))}?" if shown else "`reelgraph people` lists who there is"
+    return f"unknown person {person!r}; {hint}"
 
 
 def _find(both: tuple[Labels, Labels], person: str) -> Chosen | None:

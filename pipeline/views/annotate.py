@@ -23,7 +23,7 @@ from pipeline.views.video.film import Film, film_of, grid
 from pipeline.views.video.lettering import drawable
 from pipeline.views.video.movie import CONTAINERS, Look, Movie, container_of
 from pipeline.views.video.sound import CopiedSound, audio_streams
-from pipeline.views.video.whereabouts import Faces, Legs, Reach, along, between, legs, read_faces, unseen
+from pipeline.views.video.whereabouts import Faces, Reach, along, between, legs, read_faces, unseen
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
@@ -126,7 +126,7 @@ def refuse_existing(items: Sequence[RunInput], targets: Sequence[Path], force: b
             raise UsageError(f"{path} exists already; name another --out, or replace it with --force")
     twice = {path for path in targets if list(targets).count(path) > 1}
     if twice:
-        raise UsageError(f"{min(twice)} would be written twice; name the stores one by one, each with an --out of its own")
+        raise UsageError(f"{min(twice)} would be written twice; take the stores one by one, each with its own --out")
 
 
 def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: bool) -> Path:
@@ -206,15 +206,19 @@ def write_film(
     origin: int | None,
     edit: Callable[[int, npt.NDArray[np.uint8]], int],
     done: Callable[[int, int], None],
+    exact_sound: bool = False,
 ) -> tuple[int, str, int]:
-    """Write frames first to last (exclusive) with their sound. `origin` is the rank of the frame that becomes time 0,
-    None to leave times as they are. `edit` changes the pixels of a frame in place and says how many faces it has;
-    `done` is told frames and faces. Returns audio streams, codec, and frames written."""
+    """Write frames first to last (exclusive) with their sound; returns audio streams, codec, and frames written.
+
+    `origin` is the rank of the frame that becomes time 0, None to leave times as they are. `edit` changes the pixels of
+    a frame in place and says how many faces it has; `done` is told frames and faces. `exact_sound` cuts sound between
+    samples, not packets.
+    """
     shift = 0 if origin is None else int(film.index.pts[origin])
     start = 0.0 if origin is None else float(film.times[origin])
     with Movie(target, Look.of(film)) as movie:
         stop = film.end_of(last - 1) if last < len(film) else np.inf
-        sound = CopiedSound(film.path, audio_streams(film.path), movie.container, start, stop)
+        sound = CopiedSound(film.path, audio_streams(film.path), movie.container, start, stop, exact_sound)
         try:
             movie.sound = sound
             counted = [0, 0]
@@ -337,8 +341,8 @@ def _drawable_names(who: Labels, notes: list[str]) -> dict[int, str]:
 def _descriptions(item: RunInput, n_faces: int) -> Callable[[int], str]:
     """What the attributes say of each face, or else how sure the detector was of it."""
     arrays = item.arrays
-    there = [name for name in ("age", "gender", "emotion", "race") if name in arrays]
-    chosen = there or [name for name in ("confidence",) if name in arrays]
+    there: list[str] = [name for name in ("age", "gender", "emotion", "race") if name in arrays]
+    chosen = there or ["confidence"] * ("confidence" in arrays)
     values = item.read(chosen) if chosen else {}
     if any(len(rows) != n_faces for rows in values.values()):
         return lambda row: ""

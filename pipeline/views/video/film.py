@@ -42,7 +42,7 @@ class Film:
     def __init__(self, path: Path) -> None:
         """Raises InputError where the file cannot be read."""
         self.path = path
-        self.source = VideoSource(path, VideoOptions(every=1), decoder="pyav")
+        self.source = VideoSource(path, VideoOptions.model_validate({"every": 1}), decoder="pyav")
         self.index = self.source.index
         self.width: int = self.source.facts["width"]
         """Pixels of the upright frame."""
@@ -82,6 +82,13 @@ class Film:
         """Seconds at which the frame of this rank gives way to the next one."""
         return float(self.times[rank + 1]) if rank + 1 < len(self) else self.stop_seconds
 
+    def span(self, first: int, last: int) -> Fraction:
+        """Seconds from the start of frame `first` to the start of frame `last`, which may be one beyond the end."""
+        pts, base = self.index.pts, self.index.time_base
+        if last < len(self):
+            return int(pts[last] - pts[first]) * base
+        return int(pts[-1] - pts[first]) * base + max(1, round(1 / (self.rate * base))) * base
+
     def frames(self, first: int, last: int, threads: int = 2) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         """Rank and pixels, uint8 (height, width, 3) RGB, upright, writable, of frames first to last (exclusive); those
         that cannot be decoded are left out and told in `losses`. Few are alive at once: decoding is a block ahead."""
@@ -113,7 +120,7 @@ def film_of(item: RunInput) -> Film:
         raise InputError(f"the video of {item.name!r} is gone: {path}; put it back there")
     film = Film(path)
     if fingerprint(path) != facts["fingerprint"]:
-        raise InputError(f"{path} is not the video any more that {item.name!r} was made from; run it again with --fresh")
+        raise InputError(f"{path} has changed since {item.name!r} was made from it; put it back, or run with --fresh")
     return film
 
 
@@ -121,10 +128,8 @@ def grid(film: Film, item: RunInput) -> npt.NDArray[np.int64]:
     """int64: ranks of the frames that the input's sampling takes from the whole video, whether or not they were looked
     at (a run may be limited by start and stop, or not be done)."""
     facts = item.attributes
-    options = VideoOptions(
-        every=facts.get("every"), fps=facts.get("sample_fps"), keyframes=bool(facts.get("keyframes"))
-    )
-    return np.asarray(sample(film.index, options))
+    taken = {"every": facts.get("every"), "fps": facts.get("sample_fps"), "keyframes": bool(facts.get("keyframes"))}
+    return np.asarray(sample(film.index, VideoOptions.model_validate(taken)))
 
 
 class _Ahead(Iterator[T]):

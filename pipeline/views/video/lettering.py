@@ -60,9 +60,14 @@ def _file_for(text: str) -> str | None:
 def _fonts() -> tuple[str, ...]:
     """Font files, the likely ones first: of this system, and the one that matplotlib brings along."""
     files = [Path(folder) / name for place in _places() for folder, _, names in os.walk(place) for name in names]
-    fonts = sorted((file for file in files if file.suffix.lower() in _ENDINGS), key=_liking)
+    fonts = sorted((file for file in files if _is_font(file)), key=_liking)
     preferred = [str(file) for file in fonts if file.name in _PREFERRED]
     return (*preferred, "default", *(str(file) for file in fonts if file.name not in _PREFERRED))
+
+
+def _is_font(file: Path) -> bool:
+    """Fonts of last resort draw a frame with the name of the script in it."""
+    return file.suffix.lower() in _ENDINGS and "lastresort" not in file.name.lower()
 
 
 def _liking(file: Path) -> tuple[int, int, str]:

@@ -103,10 +103,12 @@ class Movie:
         base = look.time_base
         if self.codec == "mpeg4" and base.denominator > _MPEG4_FINEST:
             base = Fraction(1, 60000)
-        stream: VideoStream = self.container.add_stream(
+        stream = self.container.add_stream(
             self.codec, rate=look.rate.limit_denominator(_MPEG4_FINEST), options=dict(_OPTIONS.get(self.codec, {}))
         )
-        stream.width, stream.height, stream.pix_fmt = look.width + look.width % 2, look.height + look.height % 2, "yuv420p"
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = look.width + look.width % 2, look.height + look.height % 2
+        stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = stream.time_base = base
         context.sample_aspect_ratio = look.sample_aspect_ratio

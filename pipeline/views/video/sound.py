@@ -29,6 +29,8 @@ _COPIED = {
 _ENCODER = {"webm": "libopus"}
 _OPUS_RATE = 48000
 _AAC_HIGHEST_RATE = 96000
+_AAC_FRAME = 1024
+"""Samples; encoders say theirs once they are open."""
 _JITTER_SECONDS = 0.02
 """Time stamps may be off by as much before samples are left out or silence is put in: Matroska rounds to 1 ms."""
 _KEPT = ("language", "title", "handler_name")
@@ -43,13 +45,16 @@ def audio_streams(path: Path) -> list[int]:
 class CopiedSound:
     """Audio packets of a file as they are, or, where the container does not take them, decoded and encoded."""
 
-    def __init__(self, path: Path, streams: list[int], target: OutputContainer, start: float, stop: float) -> None:
-        """Adds a stream to `target` for each; `start` to `stop` in seconds of the source, start becoming 0."""
+    def __init__(
+        self, path: Path, streams: list[int], target: OutputContainer, start: float, stop: float, exact: bool = False
+    ) -> None:
+        """Adds a stream to `target` for each; `start` to `stop` in seconds of the source, start becoming 0. Packets are
+        some 20 ms long; `exact` encodes all, and cuts between samples."""
         self._source = open_container(path)
         self._target, self._start, self._stop = target, start, stop
         self._copies: dict[int, AudioStream] = {}
         self._lines: dict[int, SoundLine] = {}
-        allowed = _COPIED.get(target.format.name)
+        allowed = frozenset[str]() if exact else _COPIED.get(target.format.name)
         for index in streams:
             stream = self._source.streams[index]
             assert isinstance(stream, AudioStream)
@@ -122,28 +127,45 @@ class SoundLine:
         layout = source.layout.name if source is not None and channels in (1, 2, 6) else "stereo"
         self.layout = "mono" if channels == 1 else layout
         self._target = target
-        self._stream = target.add_stream(codec, rate=self.rate, layout=self.layout)
+        stream = target.add_stream(codec, rate=self.rate, layout=self.layout)
+        assert isinstance(stream, AudioStream)
+        self._stream = stream
         self._stream.time_base = Fraction(1, self.rate)
         if like is not None:
             _tag(self._stream, like)
-        self._format = self._stream.codec_context.format.name
         self._resampler = AudioResampler("fltp", self.layout, self.rate)
-        self._shape = AudioResampler(self._format, self.layout, self.rate, self._stream.codec_context.frame_size or 1024)
+        context = stream.codec_context
+        self._shape = AudioResampler(context.format.name, self.layout, self.rate, context.frame_size or _AAC_FRAME)
         self._written: int | None = None
         """Samples from time 0 to the end of what was put; None before the first."""
 
+    @classmethod
+    def of_file(cls, target: OutputContainer, path: Path, stream_index: int) -> SoundLine:
+        """A line like a stream of a file."""
+        with open_container(path) as source:
+            stream = source.streams[stream_index]
+            assert isinstance(stream, AudioStream)
+            return cls(target, stream)
+
     def put(self, frame: AudioFrame, start: float, stop: float, shift: float) -> None:
         """The part of a decoded frame between start and stop (seconds of its source), heard at its time plus shift."""
-        if frame.pts is None or frame.time_base is None:
+        at = _frame_starts(frame)
+        if np.isnan(at):
             return
-        at = float(frame.pts * frame.time_base)
-        for part in self._resampler.resample(frame):
-            samples = part.to_ndarray()
+        for part in self._resampled(frame):
+            samples = np.asarray(part.to_ndarray(), np.float32)
             first = max(0, round((start - at) * self.rate))
             last = min(samples.shape[1], round((stop - at) * self.rate))
             if last > first:
                 self._place(samples[:, first:last], round((at + shift) * self.rate) + first)
             at += part.samples / self.rate
+
+    def _resampled(self, frame: AudioFrame) -> list[AudioFrame]:
+        try:
+            return self._resampler.resample(frame)
+        except ValueError:  # broadcasts change the number of channels on their way
+            self._resampler = AudioResampler("fltp", self.layout, self.rate)
+            return self._resampler.resample(frame)
 
     def silence_until(self, seconds: float) -> None:
         """Fill up to this time, so that what follows is in step with the picture."""
@@ -193,16 +215,24 @@ def sound_between(path: Path, stream_index: int, start: float, stop: float) -> I
         try:
             for packet in container.demux(container.streams[stream_index]):
                 for frame in _decoded(packet):
-                    if frame.pts is not None and float(frame.pts * frame.time_base) >= stop:
+                    if _frame_starts(frame) >= stop:
                         return
                     yield frame
         except av.FFmpegError:
             return  # a file that is cut off: what came before stands
 
 
+def _frame_starts(frame: AudioFrame) -> float:
+    """Seconds; NaN where nothing is known of it."""
+    if frame.pts is None or frame.time_base is None:
+        return float("nan")
+    return float(frame.pts * frame.time_base)
+
+
 def _decoded(packet: Packet[Any]) -> list[AudioFrame]:
     try:
-        return [frame for frame in packet.decode() if isinstance(frame, AudioFrame)]
+        frames: list[Any] = packet.decode()
+        return [frame for frame in frames if isinstance(frame, AudioFrame)]
     except av.FFmpegError:
         return []  # a damaged packet is silence
 
