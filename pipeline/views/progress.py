@@ -21,7 +21,7 @@ class Silent:
     def __exit__(self, *_: object) -> None: ...
     def cluster(self, description: str, dashboard: str) -> None: ...
     def input_started(self, name: str, n_frames: int, n_frames_done: int) -> None: ...
-    def chunk_done(self, name: str, n_frames: int, n_faces: int) -> None: ...
+    def chunk_done(self, name: str, n_frames: int, n_faces: int | None) -> None: ...
     def input_finished(self, name: str, failed_chunks: int) -> None: ...
 
     def note(self, text: str) -> None:
@@ -35,7 +35,8 @@ class _Count:
     n_frames: int
     done_before: int
     done: int
-    faces: int
+    faces: int | None
+    """None where nobody counts them."""
     began: float
 
     def rate(self) -> float:
@@ -69,10 +70,10 @@ class PlainLines:
         resumed = f", {n_frames_done} done before" if n_frames_done else ""
         self.note(f"{name}: {n_frames} frames{resumed}")
 
-    def chunk_done(self, name: str, n_frames: int, n_faces: int) -> None:
+    def chunk_done(self, name: str, n_frames: int, n_faces: int | None) -> None:
         count = self.counts[name]
         count.done += n_frames
-        count.faces += n_faces
+        count.faces = None if n_faces is None else (count.faces or 0) + n_faces
         if count.done < count.n_frames and time.monotonic() - self.last >= self.interval:
             self.note(f"{name}: {describe(count)}")
 
@@ -89,7 +90,9 @@ class PlainLines:
 
 def describe(count: _Count) -> str:
     left = count.left_seconds()
-    parts = [f"{count.done}/{count.n_frames} frames", f"{count.faces} faces", f"{count.rate():.1f} frames/s"]
+    parts = [f"{count.done}/{count.n_frames} frames", f"{count.rate():.1f} frames/s"]
+    if count.faces is not None:
+        parts.insert(1, f"{count.faces} faces")
     if left is not None and count.done < count.n_frames:
         parts.append(f"{duration(left)} left")
     return ", ".join(parts)
@@ -149,10 +152,10 @@ class Bars:
     def _position(self, row: Any) -> int:
         return next(i for i, task in enumerate(self.bars.tasks) if task.id == row)
 
-    def chunk_done(self, name: str, n_frames: int, n_faces: int) -> None:
+    def chunk_done(self, name: str, n_frames: int, n_faces: int | None) -> None:
         count = self.counts[name]
         count.done += n_frames
-        count.faces += n_faces
+        count.faces = None if n_faces is None else (count.faces or 0) + n_faces
         self.bars.update(self.rows[name], completed=count.done, line=describe(count))
 
     def input_finished(self, name: str, failed_chunks: int) -> None:
