@@ -86,8 +86,8 @@ def export(
     """Write the faces of one or several stores, done or half done, to a file, in bounded memory.
 
     `format` None goes by the file's suffix; `to` "-" is standard output (csv and jsonl). `all_frames`: COCO lists
-    frames without faces too. The file appears whole or not at all. Raises UsageError where it exists (unless `force`) or the
-    format is not clear, StoreError where a store cannot be read.
+    frames without faces too. The file appears whole or not at all. Raises UsageError where it exists (unless `force`),
+    cannot be written or its format is not clear, StoreError where a store cannot be read.
     """
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
     chosen = _format(str(to), format)

@@ -234,7 +234,8 @@ def _coded(codes: np.ndarray, texts: Sequence[str]) -> pa.Array:
 
 def _float(name: str, *place: int) -> Column:
     """One float of each row of an array; null where it is NaN."""
-    return Column(pa.float32(), lambda block: _numbers(block.arrays[name][..., *place].astype(np.float32)))
+    at: tuple[Any, ...] = (slice(None), *place)
+    return Column(pa.float32(), lambda block: _numbers(block.arrays[name][at].astype(np.float32)))
 
 
 def _numbers(values: np.ndarray) -> pa.Array:
