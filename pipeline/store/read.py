@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -189,6 +189,17 @@ class RunInput:
         Raises StoreError where one is not done, or damaged.
         """
         return self._store.read_arrays(names, start, stop)
+
+    def spans(self, most_frames: int) -> Iterator[tuple[int, int]]:
+        """Stretches of sampled frames, start and stop (exclusive), whose arrays are there, in order: what
+        `read_frames` may be asked for to go through an input of any size, done or half done, a part at a time."""
+        if self.complete:
+            whole = [(0, self.frames_total)]
+        else:
+            length = int(self.attributes.get("chunk_frames") or 0)
+            whole = [(k * length, k * length + self._chunk_frames(k, record)) for k, record in self._readable]
+        for first, last in whole:
+            yield from ((start, min(start + most_frames, last)) for start in range(first, last, most_frames))
 
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Several arrays of one state of the input: a compaction that ends meanwhile is noticed and read instead."""

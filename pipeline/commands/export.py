@@ -1,0 +1,50 @@
+"""`reelgraph export`: stored faces as a table, or as COCO's annotations."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pipeline.commands import add_command, print_result
+from pipeline.errors import UsageError
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands, "export", "write every stored face as a row of a table, or as COCO's annotations", _export
+    )
+    parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, done or half done")
+    parser.add_argument(
+        "--to", required=True, metavar="FILE", help="file to write; - is standard output, for csv and jsonl"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("parquet", "csv", "jsonl", "coco"),
+        help="default: by the file's suffix (.parquet, .csv, .jsonl; .json is COCO)",
+    )
+    parser.add_argument(
+        "--embeddings", action="store_true", help="with the embeddings (and other long vectors), left out by default"
+    )
+    parser.add_argument("--all-frames", action="store_true", help="COCO: also list sampled frames without a face")
+    parser.add_argument("--force", action="store_true", help="replace the file where it exists")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pipeline.views.export import STANDARD_OUTPUT, export, lines
+    from pipeline.views.progress import for_stderr
+
+    to_stdout = options.to == STANDARD_OUTPUT
+    if to_stdout and options.json:
+        raise UsageError("--to - and --json both write to standard output; name a file, or leave --json out")
+    with for_stderr() as progress:
+        exported = export(
+            options.outs,
+            options.to,
+            format=options.format,
+            embeddings=options.embeddings,
+            all_frames=options.all_frames,
+            force=options.force,
+            progress=progress,
+        )
+    print_result(options, exported.as_dict(), [] if to_stdout else lines(exported))
+    return 0
