@@ -17,6 +17,7 @@ from pipeline.commands import (
     demo,
     doctor,
     export,
+    find,
     models,
     run,
     status,
@@ -31,6 +32,7 @@ DESCRIPTION = (
 COMMANDS = (
     run,
     status,
+    find,
     annotate,
     clips,
     export,

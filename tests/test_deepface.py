@@ -402,11 +402,16 @@ def test_a_metric_of_ones_own(astronaut: np.ndarray, gallery: Path) -> None:
 def test_the_gallery_is_embedded_once_and_followed(
     astronaut: np.ndarray, gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.deepface import gallery as module
+    from pipeline.people import pictures as module
 
     embedded: list[str] = []
-    embed = module._embed
-    monkeypatch.setattr(module, "_embed", lambda paths, *rest: (embedded.extend(paths), embed(paths, *rest))[1])
+    embed = module.PictureCache._embed
+
+    def noted(cache: Any, paths: dict[str, str]) -> Any:
+        embedded.extend(paths.values())
+        return embed(cache, paths)
+
+    monkeypatch.setattr(module.PictureCache, "_embed", noted)
     wanted = {**DLIB, "silent": True, "expand_percentage": 7}
     only(pipeline.deepface.find(astronaut, str(gallery), **wanted))
     assert len(embedded) == 4

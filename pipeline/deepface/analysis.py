@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import graph, steps
 from pipeline.cluster import in_process_settings
 from pipeline.deepface import frames as sources
 from pipeline.errors import StoreError
+from pipeline.people.pictures import stages_here
 from pipeline.stages.base import Chunk
 from pipeline.workflow import Workflow, build_workflow
 
@@ -121,14 +121,10 @@ class Analysis:
 
     def here(self, workflow: Workflow, batches: Iterator[sources.Batch]) -> Iterator[FrameFaces]:
         """Run the stages on batches of frames, as they are asked for."""
-        refs = graph.stage_refs(workflow)
-        device = in_process_settings().device
-        stages = [steps.loaded_stage(refs[node.name], device) for node in workflow.stages]
+        run = stages_here(workflow)
         for number, batch in enumerate(batches):
-            arrays: dict[str, Any] = {"frames_rgb": batch.frames_rgb}
-            for stage in stages:
-                chunk = Chunk("frames", number, batch.index, batch.time_seconds, batch.decoded, arrays)
-                arrays |= stage.run(chunk)
+            given: dict[str, Any] = {"frames_rgb": batch.frames_rgb}
+            arrays = run(Chunk("frames", number, batch.index, batch.time_seconds, batch.decoded, given))
             n_faces = arrays.pop("n_faces")
             pixels = arrays.pop("frames_rgb")
             stops = np.cumsum(n_faces)

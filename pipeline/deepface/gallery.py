@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,25 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.deepface import frames
 from pipeline.deepface.analysis import Analysis
 from pipeline.deepface.results import facial_area
-from pipeline.models.weights import cache_folder
+from pipeline.people.matching import Matcher, checked_metric
+from pipeline.people.pictures import PictureCache, PictureFaces, Recipe, UnreadableError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PICTURES_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The faces of one picture; one row of NaN where none was found, as DeepFace keeps an entry without embedding."""
-
-    areas: list[dict[str, int]]
-    """x, y, w, h in pixels of the picture."""
-    embeddings: np.ndarray
-    """float32 (n, d)."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +48,17 @@ class Gallery:
 
         A metric of the user's own gets two vectors at a time (`pairwise`), or two matrices.
         """
-        from deepface.modules.verification import find_distance
-
+        if isinstance(metric, str):
+            return Matcher(self.embeddings, checked_metric(metric)).distances(embeddings)
         known = np.isfinite(self.embeddings).all(axis=1)
         ours, theirs = self.embeddings[known].astype(np.float64), embeddings.astype(np.float64)
         found = np.full((len(embeddings), len(self.embeddings)), np.inf)
         if not len(ours):
             return found
-        if isinstance(metric, str) or not pairwise:
-            found[:, known] = find_distance(ours, theirs, metric)
+        if pairwise:
+            found[:, known] = [[float(metric(one, other)) for one in ours] for other in theirs]
         else:
-            found[:, known] = [[float(find_distance(one, other, metric)) for one in ours] for other in theirs]
+            found[:, known] = metric(ours, theirs)
         return found
 
     @staticmethod
@@ -90,74 +73,41 @@ class Gallery:
 
         if not Path(folder).is_dir():
             raise EmptyDatasource(f"{folder} is not a folder of pictures")
-        cache = _Cache(analysis)
+        cache = PictureCache(Recipe.of_store({"workflow": analysis.workflow.resolved()}, str(folder)))
         pictures = sorted(list_images(str(folder)))
         if not refresh:
             pictures = [path for path in pictures if cache.has(path)]
         if not pictures:
             raise EmptyDatasource(f"No item found in {folder}")
-        missing = [path for path in pictures if not cache.has(path)]
+        missing = sum(not cache.has(path) for path in pictures)
         if missing and not silent:
-            print(f"{folder}: embedding {len(missing)} of {len(pictures)} pictures")
-        for start in range(0, len(missing), PICTURES_AT_ONCE):
-            _embed(missing[start : start + PICTURES_AT_ONCE], analysis, cache)
-        entries = [(path, cache.get(path)) for path in pictures]
-        rows = [(path, area) for path, entry in entries for area in entry.areas]
+            print(f"{folder}: embedding {missing} of {len(pictures)} pictures")
+        rows = [
+            (path, area, vector)
+            for path, faces in zip(pictures, cache.faces(pictures), strict=True)
+            for area, vector in _entries(path, faces, cache.recipe.dimension)
+        ]
         return Gallery(
-            tuple(path for path, _ in rows),
-            tuple(area for _, area in rows),
-            np.concatenate([entry.embeddings for _, entry in entries]),
+            tuple(path for path, _, _ in rows),
+            tuple(area for _, area, _ in rows),
+            np.stack([vector for _, _, vector in rows]),
         )
 
 
-def _embed(paths: Sequence[str], analysis: Analysis, cache: _Cache) -> None:
-    for path, faces in zip(paths, analysis.here(analysis.workflow, frames.of_pictures(paths, 1)), strict=True):
-        boxes, landmarks = faces.arrays["box"], faces.arrays["landmarks"]
-        areas = [
-            {side: area[side] for side in "xywh"}
-            for area in (facial_area(b, p, faces.width, faces.height) for b, p in zip(boxes, landmarks, strict=True))
-        ]
-        embeddings = faces.arrays["embedding"]
-        if not areas:
-            areas = [dict.fromkeys("xywh", 0)]
-            embeddings = np.full((1, embeddings.shape[1]), np.nan, np.float32)
-        cache.put(path, Entry(areas, embeddings))
+def _entries(
+    path: str, faces: PictureFaces | UnreadableError, dimension: int
+) -> list[tuple[dict[str, int], np.ndarray]]:
+    """Area and embedding of each face; one of NaN where there is none, as DeepFace keeps an entry without embedding.
 
-
-class _Cache:
-    """Entries by the content of the picture and all that shapes its embedding; files of plain arrays."""
-
-    def __init__(self, analysis: Analysis) -> None:
-        keys = analysis.workflow.keys()
-        shape = json.dumps({name: keys[name] for name in ("detect", "embed")}, sort_keys=True)
-        self._folder = cache_folder() / "gallery" / hashlib.sha256(shape.encode()).hexdigest()[:16]
-        self._known: dict[str, Entry] = {}
-        self._files: dict[str, Path] = {}
-
-    def has(self, path: str) -> bool:
-        return path in self._known or self._file(path).is_file()
-
-    def get(self, path: str) -> Entry:
-        if path not in self._known:
-            with np.load(self._file(path), allow_pickle=False) as stored:
-                areas = [dict(zip("xywh", map(int, row), strict=True)) for row in stored["areas"]]
-                self._known[path] = Entry(areas, stored["embeddings"])
-        return self._known[path]
-
-    def put(self, path: str, entry: Entry) -> None:
-        self._known[path] = entry
-        rows = np.array([[area[side] for side in "xywh"] for area in entry.areas], np.int64)
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, no more
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(dir=self._folder, suffix=".partial")
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, areas=rows, embeddings=entry.embeddings)
-            os.replace(partial, self._file(path))
-
-    def _file(self, path: str) -> Path:
-        """Where the entry of a picture lies; its content is read once."""
-        if path not in self._files:
-            with open(path, "rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            self._files[path] = self._folder / f"{content}.npz"
-        return self._files[path]
+    Raises ValueError for a picture that cannot be read.
+    """
+    if isinstance(faces, UnreadableError):
+        raise ValueError(f"Exception while loading {path}") from faces
+    if not len(faces):
+        return [(dict.fromkeys("xywh", 0), np.full(dimension, np.nan, np.float32))]
+    width, height = map(int, faces.size)
+    found = []
+    for k in np.argsort(faces.rank, kind="stable"):
+        area = facial_area(faces.box[k], faces.landmarks[k], width, height)
+        found.append(({side: area[side] for side in "xywh"}, faces.embedding[k]))
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from pipeline.errors import StoreError
 from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, read_chunk, unreadable_chunks
 from pipeline.store.nodes import NODE_FILE, chunk_folder
+from pipeline.store.pieces import Piece, shard_pieces
 from pipeline.store.run import InputStore, list_inputs, require_store
 
 if TYPE_CHECKING:
@@ -200,6 +201,25 @@ class RunInput:
             whole = [(k * length, k * length + self._chunk_frames(k, record)) for k, record in self._readable]
         for first, last in whole:
             yield from ((start, min(start + most_frames, last)) for start in range(first, last, most_frames))
+
+    def pieces(self, name: str) -> list[Piece]:
+        """An array in parts, in order, that can be loaded side by side (`pipeline.store.pieces.for_each`); where
+        the input is incomplete, of the chunks that are done. Raises StoreError where there is no such array."""
+        if name not in self.arrays:
+            raise StoreError(f"{self.name!r} in {self._store.path} has no array {name!r}")
+        if self.complete:
+            return shard_pieces(
+                self._store.folder, name, self._group.arrays[name], lambda a, b: self._store.read_rows(name, a, b)
+            )
+        pieces, start = [], 0
+        for index, record in self._readable:
+            stop = start + int(record["arrays"][name]["shape"][0])
+            pieces.append(Piece(start, stop, partial(self._read_piece, name, index, record)))
+            start = stop
+        return pieces
+
+    def _read_piece(self, name: str, index: int, record: dict[str, Any]) -> np.ndarray:
+        return read_chunk(self._store.path, self.name, index, [name], record)[name]
 
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Several arrays of one state of the input: a compaction that ends meanwhile is noticed and read instead."""

@@ -1,0 +1,82 @@
+"""Say who of a gallery each face is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from pipeline.errors import UsageError
+from pipeline.people.matching import Metric, checked_metric
+from pipeline.stages.base import Described, Stage, StageOptions
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+
+class IdentifyOptions(StageOptions):
+    """Options of `identify`."""
+
+    gallery: str = Field(
+        description="folder with a folder of pictures for each person, or with one picture each; or a file that "
+        "`reelgraph find --save-gallery` wrote; relative to the working directory"
+    )
+    metric: Metric = Field("cosine", description="distance: cosine, euclidean, euclidean_l2 or angular, as DeepFace's")
+    threshold: float | None = Field(
+        None, gt=0, description="distance up to which a face is that person's; the model's own if not set"
+    )
+    all_faces: bool = Field(
+        False, description="of a gallery's picture with several faces take all, as DeepFace does, not the largest"
+    )
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        try:
+            return checked_metric(str(value))
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+
+class Identify(Stage):
+    """The nearest face of a gallery for each face, over a whole input: once its embeddings are stored."""
+
+    needs = ("embedding",)
+    scope = "input"
+    version = 1
+    Options = IdentifyOptions
+
+    def __init__(self, options: StageOptions) -> None:
+        super().__init__(options)
+        from pipeline.people.find import outputs
+
+        self.outputs = outputs()
+
+    def content(self) -> str:
+        from pipeline.people.gallery import gallery_sha256
+
+        return gallery_sha256(self.options.gallery, all_faces=self.options.all_faces)
+
+    def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
+        """`identity` and `distance`, with what the gallery's rows are called.
+
+        Raises InputError where the gallery cannot be used.
+        """
+        from pipeline.people import find
+        from pipeline.people.gallery import open_gallery
+        from pipeline.people.pictures import Recipe
+        from pipeline.store.read import open as open_store
+
+        options = self.options
+        recipe = Recipe.of_store(open_store(item.store_path).attributes, str(item.store_path))
+        gallery = open_gallery(options.gallery, recipe, str(item.store_path), all_faces=options.all_faces)
+        threshold = find.threshold_of(item, options.metric, options.threshold)
+        wanted = find.Wanted(options.gallery, options.metric, options.threshold, options.all_faces)
+        attributes = wanted.attributes(gallery, threshold, find.embedding_key(item, recipe))
+        identity, distance = find.matched(item, gallery, options.metric, threshold)
+        specs = {spec.name: spec for spec in find.outputs(attributes)}
+        return {
+            "identity": Described(identity, specs["identity"].attributes),
+            "distance": Described(distance, specs["distance"].attributes),
+        }
