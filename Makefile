@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast gpu check bench bench-pairs bench-memory accuracy clean
+.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -76,6 +76,9 @@ bench: $(VENV)/.installed-test  ## race DeepFace's own loop on this machine; pri
 
 bench-pairs: $(VENV)/.installed-test  ## the same for four pairs of detector and network; writes bench-pairs.json
 	$(BIN)/python benchmarks/pairs.py $(ARGS)
+
+bench-per-track: $(VENV)/.installed-test  ## what `per: track` saves and costs; writes bench-per-track.json
+	$(BIN)/python benchmarks/per_track.py $(ARGS)
 
 bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and long files
 	$(BIN)/python benchmarks/memory.py $(ARGS)

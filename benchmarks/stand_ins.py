@@ -2,7 +2,7 @@
 
 They take the time of the real ones and find nothing real; tables name them "stand-in". `ArcFace` and `retinaface` are
 DeepFace's and retina-face's own TensorFlow architectures, converted by tf2onnx to the inputs and outputs of the graphs
-that DeepFace publishes; `VGG-Face` is written layer by layer; `SFace`, of which only the graph is published, is a
+that DeepFace publishes; `VGG-Face` and the attributes are written layer by layer; `SFace`, of which only the graph is published, is a
 MobileNet of that graph's size. RetinaFace's stand-in has one face planted amid each picture (plant_face).
 
 As a program, `python stand_ins.py NAME FILE` builds one: TensorFlow keeps its memory until its process ends.
@@ -202,9 +202,28 @@ class _Random:
 def vgg_face() -> bytes:
     """From float32 (n, 224, 224, 3) to 4096 components, as DeepFace's VGGFace.load_model, which leaves out the
     classifier. Written here: tf2onnx's conversion of its 134 million weights died on a machine of 24 GB."""
+    return _vgg("stand_in_VGG_Face", 0, "n")
+
+
+def age() -> bytes:
+    return _vgg("stand_in_Age", 101, "n")
+
+
+def gender() -> bytes:
+    return _vgg("stand_in_Gender", 2, "n")
+
+
+def race() -> bytes:
+    """As the published file's name says, `race_model_single_batch.onnx`: for one face at a time."""
+    return _vgg("stand_in_Race", 6, 1)
+
+
+def _vgg(name: str, classes: int, batch: int | str) -> bytes:
+    """VGG-Face without its classifier, or with one of `classes` probabilities in its place, as DeepFace's
+    demography/tf has it."""
     from pipeline.models.onnx_graph import GraphWriter
 
-    random, graph = _Random(), GraphWriter("stand_in_VGG_Face")
+    random, graph = _Random(), GraphWriter(name)
     value, channels = graph.add("Transpose", "input", perm=[0, 3, 1, 2]), 3
     for filters, layers in VGG_LEVELS:
         for _ in range(layers):
@@ -214,8 +233,30 @@ def vgg_face() -> bytes:
     for side in (7, 1):
         weights, bias = random(4096, channels, side, side), np.zeros(4096, np.float32)
         value, channels = graph.add("Relu", graph.conv(value, weights, bias)), 4096
-    output = {"output": (graph.add("Flatten", value), ("n", 4096))}
-    return graph.serialise("input", ("n", 224, 224, 3), output)
+    if classes:
+        value = graph.conv(value, random(classes, channels, 1, 1), np.zeros(classes, np.float32))
+    value = graph.add("Flatten", value)
+    value = graph.add("Softmax", value, axis=-1) if classes else value
+    return graph.serialise("input", (batch, 224, 224, 3), {"output": (value, (batch, classes or 4096))})
+
+
+def emotion() -> bytes:
+    """From float32 (n, 48, 48, 1) to 7 probabilities, as DeepFace's demography/tf/Emotion.py."""
+    from pipeline.models.onnx_graph import GraphWriter
+
+    random, graph = _Random(), GraphWriter("stand_in_Emotion")
+    value, channels = graph.add("Transpose", "input", perm=[0, 3, 1, 2]), 1
+    for filters, sides, pool in ((64, (5,), "MaxPool"), (64, (3, 3), "AveragePool"), (128, (3, 3), "AveragePool")):
+        for side in sides:
+            weights, bias = random(filters, channels, side, side), np.zeros(filters, np.float32)
+            value, channels = graph.add("Relu", graph.conv(value, weights, bias)), filters
+        reach = 5 if pool == "MaxPool" else 3
+        value = graph.add(pool, value, kernel_shape=[reach, reach], strides=[2, 2])
+    value = graph.add("Flatten", value)
+    for width, size in ((128, 1024), (1024, 1024)):
+        value = graph.add("Relu", graph.add("Gemm", value, random(size, width), transB=1))
+    value = graph.add("Softmax", graph.add("Gemm", value, random(7, 1024), transB=1), axis=-1)
+    return graph.serialise("input", ("n", 48, 48, 1), {"output": (value, ("n", 7))})
 
 
 def sface() -> bytes:
@@ -244,6 +285,10 @@ BUILDERS: dict[str, Callable[[], bytes]] = {
     "VGG-Face": vgg_face,
     "retinaface": retinaface,
     "SFace": sface,
+    "Age": age,
+    "Gender": gender,
+    "Race": race,
+    "Emotion": emotion,
 }
 
 

@@ -6,6 +6,7 @@ Nothing heavy is imported, and no weights are read, before a model is created.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pipeline.errors import ModelError
@@ -97,8 +98,10 @@ def describe(name: str, engine: str = "onnx") -> ModelInfo:
     if engine != "onnx":
         clients.check(card, engine)
         runtime = engine_version(engine)
-        return ModelInfo(name, card.licence, runtime, lambda: sha256(clients.weights_files(card, engine)))
-    return ModelInfo(name, card.licence, engine_version(card.engine), lambda: sha256(weights_files(card)))
+        files = partial(clients.weights_files, card, engine)
+    else:
+        runtime, files = engine_version(card.engine), partial(weights_files, card)
+    return ModelInfo(name, card.licence, runtime, lambda: sha256(files()), card.licence_source)
 
 
 def _check_alignment(align: str) -> None:

@@ -71,6 +71,8 @@ class ModelInfo:
     """For example "onnxruntime 1.23.0"."""
     hash_weights: Callable[[], str]
     """Reads the weights, once per process, and returns their sha256 (hex)."""
+    licence_source: str = ""
+    """Who says what `licence` says, and what else they say about use."""
 
     @property
     def weights_sha256(self) -> str:
@@ -82,6 +84,7 @@ class ModelInfo:
             "name": self.name,
             "weights_sha256": self.weights_sha256,
             "licence": self.licence,
+            "licence_source": self.licence_source,
             "runtime": self.runtime,
         }
 

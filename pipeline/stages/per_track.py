@@ -84,8 +84,13 @@ def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mea
             values.setdefault(name, np.zeros((len(frame), *made.shape[1:]), made.dtype))[wanted] = made
         own[wanted] = True
         disagreeing = [rows for rows in waiting if not _settled(rows, own, values, quality, agree, mean)]
-        waiting = [half for rows in disagreeing for half in np.array_split(rows, 2)]
+        waiting = [half for rows in disagreeing for half in halves(rows)]
     return values, own
+
+
+def halves(rows: Int64) -> list[Int64]:
+    """The two halves of a tracklet, in time; of at least two faces."""
+    return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
 
 def _groups(tracklet: Int64) -> list[Int64]:

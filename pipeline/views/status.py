@@ -35,6 +35,7 @@ def describe(out: Path) -> dict[str, Any]:
         "created": run.attributes.get("created"),
         "done_share": run.done_share,
         "inputs": inputs,
+        "models": run.attributes.get("models", []),
         "unusable": run.attributes.get("unusable", []),
     }
 
@@ -54,8 +55,14 @@ def lines(status: dict[str, Any]) -> list[str]:
             shown.append(f"    ... and {len(one['failures']) - SHOWN_FAILURES} more failed; --json shows all")
         if len(one["unreadable"]) > SHOWN_FAILURES:
             shown.append(f"    ... and {len(one['unreadable']) - SHOWN_FAILURES} more incomplete; --json shows all")
+    shown += [_model(model) for model in status["models"]]
     shown += [f"  cannot use {entry['error']}" for entry in status["unusable"]]
     return shown
+
+
+def _model(model: dict[str, Any]) -> str:
+    """What its weights may be used for is said by who published them: --json has their words."""
+    return f"  model {model['name']}: {model['licence']} ({model['runtime']}, weights {model['weights_sha256'][:12]})"
 
 
 def _time_range(failure: dict[str, Any]) -> str:
