@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import UsageError
 from pipeline.people.choice import choose
 from pipeline.people.labels import UNKNOWN, Labels, labels
 from pipeline.plan import clock
@@ -21,17 +21,17 @@ from pipeline.views.video.blurring import blur, coarse, covers
 from pipeline.views.video.drawing import UNKNOWN_COLOUR, Mark, colour_of, draw
 from pipeline.views.video.film import Film, film_of, grid
 from pipeline.views.video.lettering import drawable
-from pipeline.views.video.movie import CONTAINERS, Look, Movie, container_of
-from pipeline.views.video.sound import CopiedSound, audio_streams
+from pipeline.views.video.movie import CONTAINERS, container_of
+from pipeline.views.video.rewriting import write_film
+from pipeline.views.video.targets import chosen_inputs, refuse_existing
 from pipeline.views.video.whereabouts import Faces, Reach, along, between, legs, read_faces, unseen
 
 if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
+    from pipeline.store.read import RunInput
 
 DRAW_REACH = Reach(hold_share=0.5, hold_frames=0, longest_gap_seconds=0.5)
 """A box is shown half way to the sampled frames that do not have it."""
 ALL, UNNAMED = "all", "unknown"
-_COUNTED_AT_ONCE = 8
 _UNSEEN_CELLS = 12
 """A frame that nobody looked at is told by so many mean colours across its shorter side."""
 
@@ -101,34 +101,6 @@ def annotate(
     ]
 
 
-def chosen_inputs(outs: Sequence[Path | str], names: Sequence[str] = ()) -> list[RunInput]:
-    """The inputs of some stores, or those of them that are named. Raises UsageError, with the nearest, for others."""
-    from pipeline.names import unknown
-    from pipeline.store.read import open as open_run
-
-    runs: list[Run] = [open_run(out) for out in outs]
-    all_items = [item for run in runs for item in run.inputs.values()]
-    if not all_items:
-        raise StoreError(f"{', '.join(str(out) for out in outs)} holds no input yet; run a workflow into it first")
-    for name in names:
-        if name not in {item.name for item in all_items}:
-            raise UsageError(unknown("input", name, {item.name for item in all_items}))
-    return [item for item in all_items if not names or item.name in names]
-
-
-def refuse_existing(items: Sequence[RunInput], targets: Sequence[Path], force: bool) -> None:
-    """UsageError where a film would take the place of something: of a video that an input was made from in any case."""
-    videos = {Path(item.attributes["path"]).resolve(): item.name for item in items}
-    for path in targets:
-        if path.resolve() in videos:
-            raise UsageError(f"{path} is the video of {videos[path.resolve()]!r} itself; name another --out")
-        if path.exists() and not force:
-            raise UsageError(f"{path} exists already; name another --out, or replace it with --force")
-    twice = {path for path in targets if list(targets).count(path) > 1}
-    if twice:
-        raise UsageError(f"{min(twice)} would be written twice; take the stores one by one, each with its own --out")
-
-
 def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: bool) -> Path:
     name = f"{item.name}_{'blurred' if blurred else 'annotated'}.mp4"
     if target is None:
@@ -176,17 +148,24 @@ def _annotate_one(
         )
     origin = first if wanted.start is not None or _is_far(times[0]) else None
     progress.input_started(item.name, last - first, 0)
-    n_streams, codec, n_frames = write_film(
-        film, target, first, last, origin, picture.edit, partial(progress.chunk_done, item.name)
-    )
+    written = write_film(film, target, first, last, origin, picture.edit, partial(progress.chunk_done, item.name))
     progress.input_finished(item.name, 0)
     rank = picture.faces.rank
     inside = (rank >= first) & (rank < last)
     result = Annotated(
-        str(item.store_path), item.name, str(target), n_frames, last - first - n_frames, item.done_share,
-        int(picture.unseen[first:last].sum()), int(inside.sum()), int((inside & picture.hidden).sum()), n_streams,
-        codec, [*picture.notes, *film.losses],
-    )  # fmt: skip
+        store=str(item.store_path),
+        input=item.name,
+        file=str(target),
+        frames=written.frames,
+        lost_frames=last - first - written.frames,
+        done_share=item.done_share,
+        unseen_frames=int(picture.unseen[first:last].sum()),
+        faces=int(inside.sum()),
+        blurred_faces=int((inside & picture.hidden).sum()),
+        audio_streams=written.audio_streams,
+        codec=written.codec,
+        notes=[*picture.notes, *written.notes, *film.losses],
+    )
     result.notes.extend(_notes(result, item, wanted))
     for note in result.notes:
         progress.note(f"{item.name}: {note}")
@@ -196,46 +175,6 @@ def _annotate_one(
 def _is_far(first_seconds: float) -> bool:
     """Whether times as in the file would be a nuisance: no player waits hours for the first frame."""
     return first_seconds < 0 or first_seconds > 60
-
-
-def write_film(
-    film: Film,
-    target: Path,
-    first: int,
-    last: int,
-    origin: int | None,
-    edit: Callable[[int, npt.NDArray[np.uint8]], int],
-    done: Callable[[int, int], None],
-    exact_sound: bool = False,
-) -> tuple[int, str, int]:
-    """Write frames first to last (exclusive) with their sound; returns audio streams, codec, and frames written.
-
-    `origin` is the rank of the frame that becomes time 0, None to leave times as they are. `edit` changes the pixels of
-    a frame in place and says how many faces it has; `done` is told frames and faces. `exact_sound` cuts sound between
-    samples, not packets.
-    """
-    shift = 0 if origin is None else int(film.index.pts[origin])
-    start = 0.0 if origin is None else float(film.times[origin])
-    with Movie(target, Look.of(film)) as movie:
-        stop = film.end_of(last - 1) if last < len(film) else np.inf
-        sound = CopiedSound(film.path, audio_streams(film.path), movie.container, start, stop, exact_sound)
-        try:
-            movie.sound = sound
-            counted = [0, 0]
-            for rank, frame_rgb in film.frames(first, last):
-                counted[1] += edit(rank, frame_rgb)
-                movie.put(frame_rgb, int(film.index.pts[rank]) - shift)
-                counted[0] += 1
-                if counted[0] == _COUNTED_AT_ONCE:
-                    done(*counted)
-                    counted = [0, 0]
-            done(*counted)
-            n_streams = sound.n_streams
-        except BaseException:
-            sound.close()
-            raise
-    sound.close()
-    return n_streams, movie.codec, movie.n_frames
 
 
 class _Picture:

@@ -18,11 +18,12 @@ from pipeline.errors import UsageError
 from pipeline.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
 from pipeline.people.choice import choose
 from pipeline.plan import clock
-from pipeline.views.annotate import chosen_inputs, refuse_existing, write_film
 from pipeline.views.progress import Bars, PlainLines, Silent
 from pipeline.views.video.film import Film, film_of
 from pipeline.views.video.joining import Joined
 from pipeline.views.video.packets import copy_packets, suffix_for_copy
+from pipeline.views.video.rewriting import write_film
+from pipeline.views.video.targets import chosen_inputs, refuse_existing
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -165,11 +166,12 @@ def _write(
         n_frames = 0
     else:
         progress.input_started(path.name, cut.last - cut.first, 0)
-        _, _, n_frames = write_film(
+        written = write_film(
             film, path, cut.first, cut.last, cut.first, _untouched,
             lambda frames, _: progress.chunk_done(path.name, frames, None), exact_sound=True,
         )  # fmt: skip
         progress.input_finished(path.name, 0)
+        n_frames = written.frames
     return Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, 0.0, n_frames)
 
 

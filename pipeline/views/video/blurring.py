@@ -19,7 +19,8 @@ _DRIFT_AT_MOST = 0.5
 _FAST = 0.2
 """A box that moves by more of its size between two samples may be anywhere between them."""
 _FAR = 2.0
-"""One that moves by more of its sizes did not go there: both places are covered, not what lies between."""
+"""One that moves by more of its sizes may be somebody else after a cut: both places are covered all the time, and the
+straight way between them in passing."""
 _CELLS = 5
 """A head is told by so many mean colours across its shorter side. Its face proper has about three."""
 _ROUND = 3.0

@@ -18,6 +18,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.errors import UsageError
+from pipeline.store.nodes import disk_errors
 from pipeline.views.video.film import Colour, Film
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -49,6 +50,7 @@ class Sound(Protocol):
 
     def until(self, seconds: float) -> None: ...
     def finish(self) -> None: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,10 @@ class Movie:
         return None if self.codec == wanted else f"FFmpeg here lacks {wanted}: {self.target.name} is {self.codec}"
 
     def __enter__(self) -> Movie:
-        self.target.parent.mkdir(parents=True, exist_ok=True)
         options = {"movflags": "+faststart"} if self._kind in ("mp4", "mov") else {}
-        self.container: OutputContainer = av.open(str(self._aside), "w", format=self._kind, options=options)
+        with disk_errors(f"write {self.target}"):
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.container: OutputContainer = av.open(str(self._aside), "w", format=self._kind, options=options)
         self._stream = self._add_stream()
         return self
 
@@ -124,7 +127,8 @@ class Movie:
         frame = self._to_yuv(frame_rgb)
         if self._last is not None:
             pts = max(pts, self._last[1] + 1)
-            self._send(pts)
+            with disk_errors(f"write {self.target}"):
+                self._send(pts)
         self._last = (frame, pts)
 
     def _to_yuv(self, frame_rgb: npt.NDArray[np.uint8]) -> VideoFrame:
@@ -168,14 +172,16 @@ class Movie:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
-                self._finish()
-                self.container.close()
-                self._aside.replace(self.target)
-            else:
-                with suppress(av.FFmpegError):
+            with disk_errors(f"write {self.target}"):
+                if error is None:
+                    self._finish()
                     self.container.close()
+                    self._aside.replace(self.target)
         finally:
+            with suppress(av.FFmpegError):
+                self.container.close()
+            if self.sound is not None:
+                self.sound.close()
             self._aside.unlink(missing_ok=True)
 
 

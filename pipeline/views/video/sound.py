@@ -155,7 +155,7 @@ class SoundLine:
         for part in self._resampled(frame):
             samples = np.asarray(part.to_ndarray(), np.float32)
             first = max(0, round((start - at) * self.rate))
-            last = min(samples.shape[1], round((stop - at) * self.rate))
+            last = round(min(samples.shape[1], (stop - at) * self.rate))
             if last > first:
                 self._place(samples[:, first:last], round((at + shift) * self.rate) + first)
             at += part.samples / self.rate

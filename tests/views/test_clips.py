@@ -1,0 +1,198 @@
+"""Clips of one person: cut between frames and between samples, joined, or copied."""
+
+from __future__ import annotations
+
+import csv
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+import pipeline
+from pipeline.cli import main
+from pipeline.errors import UsageError
+from pipeline.people.choice import choose
+from pipeline.sources.index import build_index
+from pipeline.stages.base import Array
+from pipeline.store.compact import add_arrays
+from pipeline.store.run import RunStore
+from pipeline.views.clips import ClipOptions, cut_clips, safe
+from tests.views.films import beeps, read_film, sound_packets, still, store_of, write_film
+
+FACE = (100, 80, 60, 80)
+TIGHT = ClipOptions(margin_seconds=0.0, longest_gap_seconds=0.3)
+
+
+def on_screen(*samples: int, n: int = 30) -> np.ndarray:
+    """float32 (n, 1, 4): a face in these samples."""
+    boxes = np.full((n, 1, 4), np.nan, np.float32)
+    boxes[list(samples)] = FACE
+    return boxes
+
+
+def store_with(tmp_path: Path, film: Path, *samples: int) -> Path:
+    n = -(-len(build_index(film)) // 5)
+    return store_of(tmp_path / "a.zarr", [film], [on_screen(*samples, n=n)], person=[np.ones((n, 1), int)])
+
+
+def bar(frames: np.ndarray) -> list[int]:
+    """Where the white bar of each frame begins, which tells them apart."""
+    return [int(np.argmax(row)) for row in frames[:, :20].min((1, 3)) > 220]
+
+
+def test_an_appearance_is_cut_to_the_frame_and_to_the_sample(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", 150, first_seconds=0.84, gop=60)
+    made = cut_clips([store_with(tmp_path, film, 6, 7, 8, 9, 10, 20, 21)], "Ann", options=TIGHT)
+    assert [Path(clip.file).name for clip in made.clips] == ["a_Ann_0-00-02.040.mp4", "a_Ann_0-00-04.840.mp4"]
+    frames = read_film(film)[1]
+    for clip, (first, last) in zip(made.clips, [(30, 55), (100, 110)], strict=True):
+        times, shown = read_film(Path(clip.file))
+        assert times == pytest.approx(np.arange(last - first) / 25)
+        assert bar(shown) == bar(frames[first:last])
+        assert clip.frames == last - first
+        assert (clip.start_seconds, clip.stop_seconds) == pytest.approx((0.84 + first / 25, 0.84 + last / 25))
+        assert clip.screen_seconds == pytest.approx((last - first) / 25)
+        heard_from = clip.start_seconds - 0.001  # AAC blurs what is loud a little
+        expected = [at - clip.start_seconds for at in beeps(film) if heard_from <= at < clip.stop_seconds]
+        assert len(expected) == 1
+        assert beeps(Path(clip.file)) == pytest.approx(expected, abs=0.001)
+        with av.open(clip.file) as container:
+            heard = container.streams.audio[0]
+            assert float(heard.duration * heard.time_base) == pytest.approx((last - first) / 25, abs=0.022)
+
+
+def test_margins_and_gaps_make_one_of_appearances_that_meet(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", 150, sounds=())
+    store = store_with(tmp_path, film, 6, 7, 8, 9, 10, 20, 21)
+
+    def spans(**options: Any) -> list[tuple[float, float]]:
+        made = cut_clips([store], "1", tmp_path / "made", ClipOptions(**options), force=True)
+        return [(round(clip.start_seconds, 3), round(clip.stop_seconds, 3)) for clip in made.clips]
+
+    assert spans(margin_seconds=0.2, longest_gap_seconds=0.3) == [(1.0, 2.4), (3.8, 4.6)]
+    assert spans(margin_seconds=0.0, longest_gap_seconds=2.0) == [(1.2, 4.4)]
+    assert spans(margin_seconds=1.0, longest_gap_seconds=0.3) == [(0.2, 5.4)]
+    assert spans(margin_seconds=9.0, longest_gap_seconds=0.3) == [(0.0, 6.0)]
+
+
+def test_a_list_says_what_was_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = write_film(tmp_path / "a.mp4", 50, (64, 48))
+    store = store_with(tmp_path, film, 2, 3)
+    asked = ["clips", str(store), "--person", "ann", "--out", str(tmp_path / "cut"), "--margin", "0", "--json"]
+    assert main(asked) == 0
+    printed = json.loads(capsys.readouterr().out)
+    (clip,) = printed["clips"]
+    assert printed["list_file"] == str(tmp_path / "cut/Ann_clips.csv")
+    assert json.loads((tmp_path / "cut/Ann_clips.json").read_text()) == [clip]
+    with (tmp_path / "cut/Ann_clips.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["input"], row["person"], row["frames"]) == ("a", "Ann", "10")
+    assert main(asked) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_appearances_in_several_inputs_are_joined_in_step(tmp_path: Path) -> None:
+    films = [
+        write_film(tmp_path / "a.mkv", 75, (160, 120), first_seconds=0.5, sounds=("flac",)),
+        write_film(tmp_path / "b.mkv", 75, (120, 160), sounds=()),
+        write_film(tmp_path / "c.mp4", 75, (320, 180), aspect=Fraction(4, 3), sounds=("mp3",)),
+    ]
+    faces = [on_screen(*samples, n=15) for samples in ([5, 6, 7, 8, 9], [1, 2], [0, 1, 2, 3, 4, 5, 10])]
+    store = store_of(tmp_path / "s.zarr", films, faces, person=[np.ones((15, 1), int)] * 3)
+    options = ClipOptions(margin_seconds=0.0, longest_gap_seconds=0.3, join=True)
+    made = cut_clips([store], "Ann", tmp_path, options)
+    assert {clip.file for clip in made.clips} == {str(tmp_path / "Ann.mp4")}
+    assert [clip.input for clip in made.clips] == ["a", "b", "c", "c"]
+    assert [clip.at_seconds for clip in made.clips] == pytest.approx([0.0, 1.0, 1.4, 2.6])
+    times, frames = read_film(tmp_path / "Ann.mp4")
+    assert times == pytest.approx(np.arange(70) / 25, abs=1e-4)
+    assert frames.shape[1:3] == (120, 160)
+    assert frames[30, :, :30].max() < 30  # beside a tall picture
+    assert frames[30, 10:110, 70:90].max() > 100
+    assert frames[50, :15].max() < 30  # above a wide one
+    # a: from 1.5 s of the file, where its second beep is; b is silent; c: from 0 to 1.2 s, and from 2 s.
+    assert beeps(tmp_path / "Ann.mp4") == pytest.approx([0.0, 1.4, 2.4, 2.6], abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_copied_packets_begin_at_a_key_frame(tmp_path: Path, name: str) -> None:
+    film = write_film(tmp_path / name, 150, gop=25)
+    made = cut_clips([store_with(tmp_path, film, 12, 13, 14, 15)], "Ann", options=ClipOptions(0.0, 0.3, copy=True))
+    (clip,) = made.clips
+    out = Path(clip.file)
+    assert out.suffix == film.suffix
+    assert (clip.start_seconds, clip.stop_seconds) == pytest.approx((2.0, 3.2))
+    assert any("longer than asked" in note for note in made.notes)
+    times, frames = read_film(out)
+    assert times[:30] == pytest.approx(np.arange(30) / 25, abs=0.0011)
+    assert 30 <= len(times) <= 34  # those that others are built on come along
+    assert (frames[:30] == read_film(film)[1][50:80]).all()
+    ours, theirs = sound_packets(out), [(at, data) for at, data in sound_packets(film) if 2.0 <= at < 3.2]
+    assert [data for _, data in ours] == [data for _, data in theirs]
+    assert [at + 2.0 for at, _ in ours] == pytest.approx([at for at, _ in theirs], abs=0.0011)
+
+
+def test_a_turned_video_stays_upright_when_copied(tmp_path: Path, data_dir: Path) -> None:
+    film = data_dir / "videos/derived/asl_A_again_rot90meta.mp4"
+    made = cut_clips([store_with(tmp_path, film, 2, 3)], "Ann", tmp_path / "cut", ClipOptions(copy=True))
+    assert build_index(Path(made.clips[0].file)).rotation == build_index(film).rotation != 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("Anna", "unknown person 'Anna'; did you mean 'Ann'"),
+        ("9", "unknown person '9'"),
+        ("Bo", "unknown person 'Bo'"),  # in the registry, on none of these videos
+    ],
+)
+def test_somebody_unknown_is_answered_with_who_comes_nearest(tmp_path: Path, asked: str, said: str) -> None:
+    store = store_with(tmp_path, write_film(tmp_path / "a.mp4", 20, (64, 48), sounds=()), 1)
+    with pytest.raises(UsageError, match=said):
+        cut_clips([store], asked)
+
+
+def test_people_are_found_by_id_by_name_and_by_gallery(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", 20, (64, 48), sounds=())
+    store = store_of(tmp_path / "a.zarr", [film], [still(4, FACE)], person=[np.array([[1], [1], [2], [-1]])])
+    identity = Array("identity", ("face",), "int32", attributes={"names": ["Cy", "Ann", "Cy"]})
+    with RunStore.open(store) as opened:
+        add_arrays(opened, "a", [identity], {"identity": np.array([0, 1, 2, -1], np.int32)}, {"find": "key"})
+    items = list(pipeline.open(store).inputs.values())
+    found = {word: choose(items, word)[0].rows.tolist() for word in ("1", "ANN", "2", "bo", "cy")}
+    ann, bo = [True, True, False, False], [False, False, True, False]
+    assert found == {"1": ann, "ANN": ann, "2": bo, "bo": bo, "cy": [True, False, True, False]}
+
+
+def test_an_interrupted_cut_leaves_no_half_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = write_film(tmp_path / "a.mp4", 50, (64, 48))
+    store = store_with(tmp_path, film, 2, 3, 8)
+
+    def stops(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.views.progress.Silent.chunk_done", stops)
+    for options in (TIGHT, ClipOptions(join=True)):
+        with pytest.raises(KeyboardInterrupt):
+            cut_clips([store], "Ann", tmp_path / "cut", options)
+    assert list((tmp_path / "cut").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("Ann Lee", "Ann-Lee"), ("../../etc/passwd", "etc-passwd"), ("Мишель", "Мишель"), ("a:b*c?", "a-b-c"),
+        ("...", "person"), ("x" * 200, "x" * 60),
+    ],
+)  # fmt: skip
+def test_names_are_safe_as_names_of_files(name: str, made: str) -> None:
+    assert safe(name) == made
+
+
+def test_join_and_copy_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose one"):
+        cut_clips([tmp_path], "Ann", options=ClipOptions(join=True, copy=True))
