@@ -50,7 +50,9 @@ class CocoWriter:
         file.write(_json(head).removesuffix(b"}") + b', "images": [')
 
     def start_input(self, run: Run, item: RunInput) -> list[str]:
-        self.item, self.facts = item, item.attributes
+        self.item, facts = item, item.attributes
+        # Boxes count from the corner of the part that was looked at.
+        self.size = facts["roi"][2:] if facts.get("roi") else (facts.get("width"), facts.get("height"))
         self.video_id = self.video_ids[str(run.path), item.name]
         self.tracks_before, self.tracks = self.tracks_before + self.tracks, 0
         self.made = face_rows.columns(run, item, wide=False, flat=False)
@@ -86,8 +88,8 @@ class CocoWriter:
             "id": image_id,
             "video_id": self.video_id,
             "file_name": f"{self.item.name}/{frame:08d}.jpg",
-            "width": self.facts.get("width"),
-            "height": self.facts.get("height"),
+            "width": self.size[0],
+            "height": self.size[1],
             "frame": frame,
             "time_seconds": float(block.arrays["time_seconds"][k]),
         }
