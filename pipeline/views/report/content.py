@@ -79,7 +79,7 @@ def _totals(runs: Sequence[Run], inputs: Sequence[Surveyed], people: Sequence[Pe
     return {
         "stores": len(runs),
         "inputs": len(inputs),
-        "video": duration(video),
+        "video": _lasting(video),
         "video_seconds": video,
         "frames": done,
         "frames_total": frames_total,
@@ -131,7 +131,7 @@ def _person(person: Person, inputs: Sequence[Surveyed], several: bool, people: S
         "name": person.name,
         "named": person.named,
         "number": str(person.key[-1]) if isinstance(person.key, tuple) and person.key[0] == "person" else "",
-        "screen": duration(person.screen_seconds),
+        "screen": _lasting(person.screen_seconds),
         "share": person.screen_seconds / longest,
         "appearances": person.appearances,
         "faces": person.faces,
@@ -151,11 +151,12 @@ def _person_attributes(person: Person, inputs: Sequence[Surveyed]) -> dict[str, 
         classes: list[str] = next((one.attributes[name]["classes"] for one in inputs if name in one.attributes), [])
         known = [value or 0 for value in values]
         if len(known) == 1:
-            found[name] = {"text": f"about {known[0]:.0f}"}
+            found[name] = {"text": f"about {known[0]:.0f}", "full": f"{known[0]:.0f} on average"}
         elif len(classes) == len(known):
             best = max(range(len(known)), key=known.__getitem__)
             found[name] = {
                 "text": f"{classes[best]} {known[best]:.0f}%",
+                "full": ", ".join(f"{text} {share:.0f}%" for text, share in zip(classes, known, strict=True)),
                 "shares": [{"name": c, "percent": v} for c, v in zip(classes, known, strict=True)],
             }
     return found
@@ -168,7 +169,7 @@ def _input(one: Surveyed, several: bool) -> dict[str, Any]:
     return {
         "name": input_name(one, several),
         "path": facts.get("path", ""),
-        "duration": duration(float(facts.get("duration_seconds") or 0)),
+        "duration": _lasting(float(facts.get("duration_seconds") or 0)),
         "picture": ", ".join(
             filter(None, [size, f"{facts['fps']:.4g} fps" if facts.get("fps") else "", _text(facts.get("codec"))])
         ),
@@ -181,6 +182,11 @@ def _input(one: Surveyed, several: bool) -> dict[str, Any]:
         "unread": sum(failure["frames"] or 0 for failure in one.failures if failure["kind"] == "unread"),
         "complete": item.complete and share == 1,
     }
+
+
+def _lasting(seconds: float) -> str:
+    """As a person says it, without the zeros: 30 min, 3 h."""
+    return duration(seconds).replace(" 00 s", "").replace(" 00 min", "")
 
 
 def _text(value: Any) -> str:
@@ -292,7 +298,7 @@ def _charts(one: Surveyed, place: dict[Any, int], most_stretches: int) -> dict[s
             for presence, spans in zip(rows, joined, strict=True)
         ],
         "others": len(others) + one.people_beyond,
-        "unknown": one.unknown if one.unknown_faces else [],
+        "unknown": one.unknown,
         "counts": one.counts,
         "attributes": _with_places(one, place),
         "gaps": [[round(start, 1), round(stop, 1), kind] for start, stop, kind in one.gaps[:2000]],

@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("charts").textContent);
   const SVG = "http://www.w3.org/2000/svg";
-  const ROW = 22, BAR = 13, CHART = 64, AXIS = 20;
+  const ROW = 22, BAR = 13, CHART = 64, AXIS = 20, LABEL = 84;
 
   // -- making elements: texts are set as texts, never as markup ------------------------------------------------
   function fill(node, attributes, children) {
@@ -93,13 +93,13 @@
           this.chart(title(name), series.mean, whole.model, (s) => this.band(s, series, low, high), () => [String(high), String(low)], [["mean, and where four of five are", "0"]]);
         }
       }
-      this.surface(html("div"), AXIS, (s) => this.axis(s), "axis");
+      if (this.surfaces.length > 3 || n > 8) this.surface(html("div"), AXIS, (s) => this.axis(s), "axis");
       const kinds = new Set(this.input.gaps.map((gap) => gap[2]));
       const words = { todo: "not done yet", failed: "failed", unread: "frames that could not be read" };
       if (kinds.size) {
         const legend = html("ul", { class: "legend" });
         for (const kind of kinds) {
-          const sample = svg("svg", { width: 22, height: 11, style: "width:22px;display:inline-block;margin-right:6px" }, hatches(),
+          const sample = svg("svg", { width: 22, height: 11, style: "width:22px;display:inline-block;margin-right:6px" },
             svg("rect", { width: 22, height: 11, class: kind }));
           legend.append(html("li", {}, sample, words[kind]));
         }
@@ -131,7 +131,7 @@
           html("span", { class: "who" }, name), html("span", { class: "long" }, lasting(row.screen))));
       }
       const others = this.input.others ? `, and ${this.input.others} more people` : "";
-      if (unknown) list.append(html("span", { class: "other", title: `faces of nobody known${others}` }, html("span", { class: "who" }, "nobody known")));
+      if (unknown) list.append(html("span", { class: "other", title: `faces of nobody known${others}` }, html("span", { class: "who" }, "unknown")));
       return list;
     }
 
@@ -141,7 +141,7 @@
         if (!width) continue;
         this.width = width;
         surface.node.setAttribute("viewBox", `0 0 ${width} ${surface.height}`);
-        surface.node.replaceChildren(hatches());
+        surface.node.replaceChildren();
         surface.paint(surface);
         if (!surface.node.classList.contains("axis")) this.gaps(surface);
         surface.cross = svg("line", { class: "cross", y1: 0, y2: surface.height, visibility: "hidden" });
@@ -154,7 +154,7 @@
 
     axis({ node }) {
       const span = this.view[1] - this.view[0];
-      const step = STEPS.find((one) => one / span * this.width >= 74) || STEPS.at(-1);
+      const step = STEPS.find((one) => one / span * this.width >= LABEL) || STEPS.at(-1);
       for (let k = Math.ceil(this.view[0] / step); k * step <= this.view[1]; k++) {
         const x = this.x(k * step);
         const anchor = x < 24 ? "start" : x > this.width - 24 ? "end" : "middle";
@@ -164,7 +164,7 @@
 
     grid({ node, height }) {
       const span = this.view[1] - this.view[0];
-      const step = STEPS.find((one) => one / span * this.width >= 74) || STEPS.at(-1);
+      const step = STEPS.find((one) => one / span * this.width >= LABEL) || STEPS.at(-1);
       for (let k = Math.ceil(this.view[0] / step); k * step <= this.view[1]; k++) {
         node.append(svg("line", { class: "grid", x1: this.x(k * step), x2: this.x(k * step), y1: 0, y2: height }));
       }
@@ -193,7 +193,7 @@
           left = a; right = b;
         }
         put();
-        surface.node.append(svg("path", { class: `bar tone${row.person % 8}`, d: path }));
+        surface.node.append(svg("path", { class: `bar tone${row.person % 7}`, d: path }));
       });
       if (unknown) this.heat(surface, this.input.unknown, this.rows.length * ROW + (ROW - BAR) / 2);
     }
@@ -249,7 +249,7 @@
           below[k] = bottom + height;
           if (height > 0) path += `M${left} ${(CHART - bottom).toFixed(1)}H${right}V${(CHART - bottom - height).toFixed(1)}H${left}z`;
         }
-        surface.node.append(svg("path", { class: `bar class${row % 8}`, d: path }));
+        surface.node.append(svg("path", { class: `bar share class${row % 8}`, d: path }));
       });
     }
 
@@ -352,7 +352,7 @@
       // The last pixel's width counts as a hit: what can be seen can be pointed at.
       const slack = (this.view[1] - this.view[0]) / this.width;
       const there = this.rows.filter((row) => row.spans.some(([start, stop]) => at >= start - slack && at < stop + slack));
-      for (const row of there.slice(0, 12)) say(data.people[row.person], row.person % 8);
+      for (const row of there.slice(0, 12)) say(data.people[row.person], row.person % 7);
       if (there.length > 12) say(`and ${there.length - 12} more`);
       const bin = (values) => values[Math.min(values.length - 1, Math.max(0, Math.floor((at - this.whole[0]) / (this.whole[1] - this.whole[0]) * values.length)))];
       const { mean, most } = this.input.counts;
@@ -385,14 +385,6 @@
     const low = Math.floor(Math.min(...known) / 10) * 10, high = Math.ceil(Math.max(...known) / 10) * 10;
     return [Math.max(0, low), Math.max(high, low + 10)];
   }
-  function hatches() {
-    const made = svg("defs");
-    for (const [kind, gap] of [["todo", 7], ["failed", 5], ["unread", 4]]) {
-      made.append(svg("pattern", { id: `hatch-${kind}`, width: gap, height: gap, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
-        svg("line", { class: `hatch-${kind}`, x1: 0, x2: 0, y1: 0, y2: gap, "stroke-width": 2.4 })));
-    }
-    return made;
-  }
 
   // -- histograms ------------------------------------------------------------------------------------------------
   function histogram(place, { edges, counts }) {
@@ -411,8 +403,8 @@
       const every = Math.max(1, Math.ceil(edges.length / Math.max(2, Math.floor(width / 56))));
       for (let k = 0; k < edges.length; k += every) {
         const x = k * step;
-        const text = edges[k] >= 10 ? Math.round(edges[k]) : edges[k];
-        node.append(svg("text", { x, y: height + 14, "text-anchor": x < 10 ? "start" : x > width - 14 ? "end" : "middle" }, String(text)));
+        const text = edges[k] >= 4 ? Math.round(edges[k]) : edges[k];
+        node.append(svg("text", { x, y: height + 14, "text-anchor": x < 10 ? "start" : x > width - 24 ? "end" : "middle" }, String(text)));
       }
       place.replaceChildren(node);
     };

@@ -24,23 +24,24 @@ class Bins:
         return np.clip(at.astype(np.int64), 0, self.n - 1)
 
 
-class FrameCounts:
-    """Faces per sampled frame: mean and most of each bin."""
+def per_frame(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: npt.NDArray[Any]) -> dict[str, Any]:
+    """Mean and most of a count per sampled frame (float64 (n,) times and how long each frame stands for), per bin.
 
-    def __init__(self, bins: Bins) -> None:
-        self.bins = bins
-        self.frames, self.faces = np.zeros(bins.n), np.zeros(bins.n)
-        self.most = np.zeros(bins.n, np.int64)
-
-    def add(self, time_seconds: Floats, n_faces: npt.NDArray[np.int32]) -> None:
-        at = self.bins.of(time_seconds)
-        self.frames += np.bincount(at, minlength=self.bins.n)
-        self.faces += np.bincount(at, weights=n_faces, minlength=self.bins.n)
-        np.maximum.at(self.most, at, n_faces)
-
-    def drawn(self) -> dict[str, Any]:
-        """Lists, one value per bin; None where no frame was sampled."""
-        return {"mean": rounded(_ratio(self.faces, self.frames), 2), "most": rounded(_where(self.most, self.frames), 0)}
+    Lists, one value per bin: of the frames in it, else of the one that still stands there; None where there is none.
+    """
+    at = bins.of(time_seconds)
+    n = np.bincount(at, minlength=bins.n)
+    mean = _ratio(np.bincount(at, counts, bins.n).astype(np.float64), n.astype(np.float64))
+    most = np.full(bins.n, -np.inf)
+    np.maximum.at(most, at, counts)
+    empty = np.flatnonzero(n == 0)
+    middle = bins.start + (empty + 0.5) * (bins.stop - bins.start) / bins.n
+    before = np.searchsorted(time_seconds, middle, side="right") - 1
+    standing = before >= 0
+    standing[standing] = (time_seconds + stands_seconds)[before[standing]] >= middle[standing]
+    for values in (mean, most):
+        values[empty] = np.where(standing, counts[before], np.nan)
+    return {"mean": rounded(mean, 2), "most": rounded(most, 0)}
 
 
 class Numbers:
@@ -127,7 +128,3 @@ def _ratio(over: Floats, under: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio: Floats = np.where(under > 0, over / under, np.nan)
     return ratio
-
-
-def _where(values: npt.NDArray[Any], counts: Floats) -> Floats:
-    return np.where(counts > 0, values, np.nan).astype(np.float64)

@@ -13,7 +13,7 @@ from pipeline.people.appearances import Appearance, appearances, frame_seconds
 from pipeline.people.labels import UNKNOWN, Labels, labels
 from pipeline.sources.video import parse_seconds
 from pipeline.views.face_rows import Block, blocks
-from pipeline.views.report.series import Bins, FrameCounts, Histogram, Numbers, Shares, rounded
+from pipeline.views.report.series import Bins, Histogram, Numbers, Shares, per_frame
 
 if TYPE_CHECKING:
     from pipeline.runner import Progress
@@ -143,34 +143,32 @@ class _Survey:
         return Bins(self.found.start_seconds, self.found.stop_seconds, n)
 
     def read(self, progress: Progress, shown: str) -> None:
-        bins = self._bins(MOST_BINS, FEWEST_BINS, ALL_BINS, 1)
-        counts = FrameCounts(bins)
         if "n_faces" not in self.arrays:
             return
         who = labels(self.item)
+        self._count(who)
         self._find_people(who)
-        unknown = np.zeros(bins.n)
         self._start_attributes()
         for block in blocks(
             self.item, [n for n in ("box", "landmarks", "confidence") if n in self.arrays] + self.names
         ):
-            seconds = block.arrays["time_seconds"]
-            counts.add(seconds, block.arrays["n_faces"])
-            code = who.code[block.rows]
-            at = seconds[block.frame_of_face]
-            unknown += np.bincount(bins.of(at[code == UNKNOWN]), minlength=bins.n)
-            self._add_faces(block, code, at)
+            self._add_faces(block, who.code[block.rows], block.arrays["time_seconds"][block.frame_of_face])
             progress.chunk_done(shown, block.n_frames, block.n_faces)
-        self.found.faces = len(who.code)
-        self.found.unknown_faces = int((who.code == UNKNOWN).sum())
-        self.found.counts = {"bins": bins.n, **counts.drawn()}
-        self.found.unknown = rounded(np.where(counts.frames > 0, unknown / np.maximum(counts.frames, 1), np.nan), 2)
         self._finish_attributes()
+
+    def _count(self, who: Labels) -> None:
+        bins = self._bins(MOST_BINS, FEWEST_BINS, ALL_BINS, 1)
+        stands = frame_seconds(self.time)
+        self.face_frame = self.item.array("face_frame")
+        nobody = np.bincount(self.face_frame[who.code == UNKNOWN], minlength=len(self.time))
+        self.found.faces = len(who.code)
+        self.found.unknown_faces = int(nobody.sum())
+        self.found.counts = per_frame(bins, self.time, stands, self.item.array("n_faces"))
+        self.found.unknown = per_frame(bins, self.time, stands, nobody)["mean"] if nobody.any() else []
 
     # -- people ------------------------------------------------------------------------------------------
 
     def _find_people(self, who: Labels) -> None:
-        frame_of_face = self.item.array("face_frame")
         order = np.argsort(who.code, kind="stable")
         codes, starts, sizes = np.unique(who.code[order], return_index=True, return_counts=True)
         known = [k for k in range(len(codes)) if codes[k] != UNKNOWN]
@@ -180,7 +178,7 @@ class _Survey:
         for k in known[:MOST_PEOPLE]:
             code = int(codes[k])
             present = np.zeros(len(self.time), bool)
-            present[frame_of_face[order[starts[k] : starts[k] + sizes[k]]]] = True
+            present[self.face_frame[order[starts[k] : starts[k] + sizes[k]]]] = True
             people.append(
                 Presence(
                     self._key(who, code), who.names[code], code in who.named, code, int(sizes[k]),
