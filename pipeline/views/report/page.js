@@ -64,9 +64,9 @@
         choice.addEventListener("change", () => { this.person = Number(choice.value); this.build(); this.draw(); });
         bar.append(html("label", {}, "Attributes of ", choice));
       }
-      bar.append(html("span", { class: "space" }),
+      bar.append(html("span", { class: "space" }), html("span", { class: "zoom" },
         button("−", "Zoom out", () => this.zoom(2)), button("+", "Zoom in", () => this.zoom(0.5)),
-        button("whole", "Show all of it", () => this.show(...this.whole)));
+        button("all", "Show all of it", () => this.show(...this.whole))));
       return bar;
     }
 
