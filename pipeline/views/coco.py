@@ -36,7 +36,7 @@ class CocoWriter:
     def __init__(self, file: IO[bytes], runs: Sequence[Run], all_frames: bool) -> None:
         self.columns: list[str] = []
         self.file, self.all_frames = file, all_frames
-        self.waiting = tempfile.TemporaryFile(dir=Path(file.name).parent)  # noqa: SIM115 - `finish` closes it
+        self.waiting = tempfile.TemporaryFile(dir=Path(file.name).parent)  # noqa: SIM115 - `close` does
         self.images = self.faces = self.tracks = self.tracks_before = 0
         inputs = [(run, item) for run in runs for item in run.inputs.values()]
         videos = [_video(number, run, item) for number, (run, item) in enumerate(inputs, start=1)]
@@ -79,8 +79,10 @@ class CocoWriter:
         self.waiting.seek(0)
         while part := self.waiting.read(1 << 20):
             self.file.write(part)
-        self.waiting.close()
         self.file.write(b"]}\n")
+
+    def close(self) -> None:
+        self.waiting.close()
 
     def _image(self, block: Block, k: int, image_id: int) -> dict[str, Any]:
         frame = int(block.arrays["frame"][k])

@@ -108,8 +108,13 @@ def _advice(runs: Sequence[Run], inputs: Sequence[Surveyed], people: Sequence[Pe
             }
         )
     elif "person" in arrays and people and not any(person.named for person in people):
+        one = next(one for one in inputs if "person" in one.item.arrays)
+        registry = one.run.path / str(one.item.arrays["person"].attributes.get("registry", ""))
         found.append(
-            {"text": "People have numbers so far; this gives them names:", "command": f"reelgraph people name {outs}"}
+            {
+                "text": "People have numbers so far; this gives one a name:",
+                "command": f"reelgraph people name {_number(people[0])} NAME --registry {_quoted(registry.resolve())}",
+            }
         )
     return found
 
@@ -118,6 +123,11 @@ def _quoted(path: Path) -> str:
     import shlex
 
     return shlex.quote(str(path))
+
+
+def _number(person: Person) -> str:
+    """The id in the registry; empty for those whom a gallery names."""
+    return str(person.key[-1]) if isinstance(person.key, tuple) and person.key[0] == "person" else ""
 
 
 def _person(person: Person, inputs: Sequence[Surveyed], several: bool, people: Sequence[Person]) -> dict[str, Any]:
@@ -130,7 +140,7 @@ def _person(person: Person, inputs: Sequence[Surveyed], several: bool, people: S
     return {
         "name": person.name,
         "named": person.named,
-        "number": str(person.key[-1]) if isinstance(person.key, tuple) and person.key[0] == "person" else "",
+        "number": _number(person),
         "screen": _lasting(person.screen_seconds),
         "share": person.screen_seconds / longest,
         "appearances": person.appearances,
