@@ -215,6 +215,10 @@ class _Run:
             changed["speed"] = {
                 "seconds_per_frame": self.summary.seconds["run"] / self.summary.frames,
                 "faces_per_frame": self.summary.faces / self.summary.frames,
+                "frames": self.summary.frames,
+                "step_seconds": dict(self.summary.step_seconds),
+                "model_share": self.summary.model_share,
+                "bottleneck": self.summary.bottleneck,
             }
         if changed:
             self.store.update(**changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
 from pipeline.stages.base import Array
-from pipeline.store.chunks import write_chunk
-from pipeline.store.compact import compact
+from pipeline.store.chunks import fail_chunk, write_chunk
+from pipeline.store.compact import add_arrays, compact
 from pipeline.store.run import RunStore
 
 FPS, EVERY = 25.0, 5
@@ -102,3 +103,118 @@ def make_store(
             if done_chunks is None:
                 compact(store, name, declared, boundaries, n)
     return out
+
+
+@dataclass(frozen=True)
+class Film:
+    """A made-up film: who is in which frame, and what they look like."""
+
+    arrays: dict[str, np.ndarray]
+    """As `make_store` takes them."""
+    extra: tuple[Array, ...]
+    person: np.ndarray
+    """int32 (faces,): from 1; -1 for passers-by."""
+
+
+CLASSES = {
+    "gender": ("Woman", "Man"),
+    "emotion": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    "race": ("asian", "indian", "black", "white", "middle eastern", "latino hispanic"),
+    "real": ("2D spoof", "real", "3D spoof"),
+}
+
+
+def film(
+    n_frames: int, n_people: int, *, seed: int = 0, names: Mapping[int, str] | None = None,
+    attributes: tuple[str, ...] = ("age", *CLASSES), people: bool = True,
+) -> Film:  # fmt: skip
+    """Scenes of up to five people and of passers-by, some people in far more of them than others."""
+    rng = np.random.default_rng(seed)
+    frames, person = _scenes(rng, n_frames, n_people)
+    n = len(frames)
+    n_faces = np.bincount(frames, minlength=n_frames)
+    size = rng.lognormal(4.4, 0.5, n)
+    box = np.stack([rng.uniform(0, 1000, n), rng.uniform(0, 500, n), size, 1.25 * size], axis=1)
+    more: dict[str, np.ndarray] = {"confidence": 1 - rng.beta(1, 12, n)}
+    extra: list[Array] = []
+    if people:
+        about = {
+            "registry": "../people.json",
+            "registry_id": "made-up",
+            "names": {str(k): v for k, v in (names or {}).items()},
+        }
+        more |= {"track": _tracks(frames, person), "person": person}
+        extra += [Array("track", ("face",), "int32"), Array("person", ("face",), "int32", (), about)]
+    if "age" in attributes:
+        more["age"] = rng.uniform(15, 75, n_people + 1)[person] + rng.normal(0, 4, n)
+        extra.append(Array("age", ("face",), "float32", (), {"units": "year", "model": "Age"}))
+    for name in (name for name in CLASSES if name in attributes):
+        more[name] = _shares(rng, name, frames, person, n_people)
+        k = len(CLASSES[name])
+        about = {"class_names": list(CLASSES[name]), "model": name.title(), "units": "1"}
+        extra.append(Array(name, ("face", f"{name}_class"), "float32", (k,), about))
+    return Film(faces_of(n_faces, np.zeros((n, 8), np.float32), box, **more), tuple(extra), person)
+
+
+def _scenes(rng: np.random.Generator, n_frames: int, n_people: int) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (faces,) ascending: the frame of each face; int32 (faces,): the person, -1 unknown."""
+    weight = 1 / np.arange(1, n_people + 1)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    start = 0
+    while start < n_frames:
+        stop = min(n_frames, start + int(rng.integers(60, 450)))
+        cast = rng.choice(n_people, min(n_people, int(rng.integers(0, 6))), replace=False, p=weight / weight.sum()) + 1
+        for who in [*cast.tolist(), *([-1] if rng.random() < 0.3 else [])]:
+            first, last = sorted(rng.integers(start, stop + 1, 2).tolist())
+            seen = np.arange(first, last)[rng.random(last - first) < 0.93]
+            found.append((seen, np.full(len(seen), who, np.int32)))
+        start = stop
+    frames, person = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.argsort(frames, kind="stable")
+    return frames[order], person[order]
+
+
+def _tracks(frames: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """int32 (faces,): one track per person and minute or so; -1 for passers-by."""
+    _, track = np.unique(np.stack([frames // 300, person]), axis=1, return_inverse=True)
+    return np.where(person < 0, -1, track).astype(np.int32)
+
+
+def _shares(rng: np.random.Generator, name: str, frames: np.ndarray, person: np.ndarray, n_people: int) -> np.ndarray:
+    """float32 (faces, classes): of each person's own, emotions changing over time too; NaN for one face in fifty."""
+    k = len(CLASSES[name])
+    likely = rng.dirichlet(np.full(k, 0.35), n_people + 1)
+    if name == "real":
+        likely[:, 1] += 8
+    if name == "emotion":
+        waves = 1 + np.sin(frames[:, None] / 2500 + 2 * np.pi * np.arange(k) / k)
+    shares = likely[person] * (waves if name == "emotion" else 1) + rng.exponential(0.04, (len(frames), k))
+    shares /= shares.sum(axis=1, keepdims=True)
+    shares[rng.random(len(frames)) < 0.02] = np.nan
+    return shares.astype(np.float32)
+
+
+def add_shots(out: Path, name: str, pictures: Mapping[int, np.ndarray]) -> None:
+    """Best shots of people: uint8 (n, 96, 96, 3) by person, of the first faces they have in the store."""
+    with RunStore.open(out) as store:
+        person = store.input(name).read_rows("person", 0, None)
+        faces = np.concatenate([np.flatnonzero(person == who)[: len(shots)] for who, shots in pictures.items()])
+        add_arrays(
+            store, name,
+            [
+                Array("thumbnail", ("shot", "y", "x", "colour"), "uint8", (96, 96, 3)),
+                Array("thumbnail_face", ("shot",), "int64"),
+            ],
+            {"thumbnail": np.concatenate(list(pictures.values())), "thumbnail_face": faces},
+        )  # fmt: skip
+
+
+def fail(out: Path, name: str, index: int, error: str, chunk_frames: int = CHUNK_FRAMES) -> None:
+    """Record a chunk of a half-done input as failed."""
+    start = index * chunk_frames
+    seconds = [start * EVERY / FPS, (start + chunk_frames - 1) * EVERY / FPS]
+    record = {
+        "state": "failed", "attempts": 3, "seconds": {}, "worker": None, "step": "decode", "error": error,
+        "missing": [], "frames": [start, start + chunk_frames], "time_seconds": seconds,
+    }  # fmt: skip
+    fail_chunk(str(out), name, index, record)

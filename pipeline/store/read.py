@@ -150,6 +150,15 @@ class RunInput:
         stored: list[dict[str, Any]] = self.attributes.get("unreadable", [])
         return stored or unreadable_chunks(self._records)
 
+    @property
+    def step_seconds(self) -> dict[str, float]:
+        """Seconds spent on each step, over the chunks whose records are still there: those of an incomplete input."""
+        spent: dict[str, float] = {}
+        for record in self._records.values():
+            for step, seconds in (record.get("seconds") or {}).items():
+                spent[step] = spent.get(step, 0.0) + float(seconds)
+        return spent
+
     def _failure(self, index: int, record: dict[str, Any]) -> dict[str, Any]:
         length = int(self.attributes.get("chunk_frames") or 0)
         frames = [index * length, min((index + 1) * length, self.frames_total)] if length else None

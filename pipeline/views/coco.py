@@ -36,7 +36,7 @@ class CocoWriter:
     def __init__(self, file: IO[bytes], runs: Sequence[Run], all_frames: bool) -> None:
         self.columns: list[str] = []
         self.file, self.all_frames = file, all_frames
-        self.waiting = tempfile.TemporaryFile(dir=Path(file.name).parent)  # noqa: SIM115 - `finish` closes it
+        self.waiting = tempfile.TemporaryFile(dir=Path(file.name).parent)  # noqa: SIM115 - `close` does
         self.images = self.faces = self.tracks = self.tracks_before = 0
         inputs = [(run, item) for run in runs for item in run.inputs.values()]
         videos = [_video(number, run, item) for number, (run, item) in enumerate(inputs, start=1)]
@@ -50,7 +50,9 @@ class CocoWriter:
         file.write(_json(head).removesuffix(b"}") + b', "images": [')
 
     def start_input(self, run: Run, item: RunInput) -> list[str]:
-        self.item, self.facts = item, item.attributes
+        self.item, facts = item, item.attributes
+        # Boxes count from the corner of the part that was looked at.
+        self.size = facts["roi"][2:] if facts.get("roi") else (facts.get("width"), facts.get("height"))
         self.video_id = self.video_ids[str(run.path), item.name]
         self.tracks_before, self.tracks = self.tracks_before + self.tracks, 0
         self.made = face_rows.columns(run, item, wide=False, flat=False)
@@ -77,8 +79,10 @@ class CocoWriter:
         self.waiting.seek(0)
         while part := self.waiting.read(1 << 20):
             self.file.write(part)
-        self.waiting.close()
         self.file.write(b"]}\n")
+
+    def close(self) -> None:
+        self.waiting.close()
 
     def _image(self, block: Block, k: int, image_id: int) -> dict[str, Any]:
         frame = int(block.arrays["frame"][k])
@@ -86,8 +90,8 @@ class CocoWriter:
             "id": image_id,
             "video_id": self.video_id,
             "file_name": f"{self.item.name}/{frame:08d}.jpg",
-            "width": self.facts.get("width"),
-            "height": self.facts.get("height"),
+            "width": self.size[0],
+            "height": self.size[1],
             "frame": frame,
             "time_seconds": float(block.arrays["time_seconds"][k]),
         }

@@ -72,6 +72,10 @@ class Writer(Protocol):
 
     def finish(self) -> None: ...
 
+    def close(self) -> None:
+        """Let go of what is open, finished or not."""
+        ...
+
 
 def export(
     outs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
@@ -94,8 +98,10 @@ def export(
     _check(str(to), chosen, embeddings, all_frames, force)
     runs = [open_store(path) for path in paths]
     exported = Exported(str(to), chosen)
-    with _sink(str(to)) as file:
-        writer = _writer(chosen, file, runs, embeddings, all_frames)
+    with (
+        _sink(str(to)) as file,
+        contextlib.closing(_writer(chosen, file, runs, embeddings, all_frames)) as writer,
+    ):
         exported.columns = writer.columns
         for run in runs:
             for item in run.inputs.values():
@@ -189,7 +195,7 @@ class _Rows(Protocol):
 
     def start(self, schema: pa.Schema) -> None: ...
     def write(self, table: pa.Table) -> None: ...
-    def finish(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class _TableWriter:
@@ -218,7 +224,9 @@ class _TableWriter:
 
     def finish(self) -> None:
         self._flush()
-        self.rows.finish()
+
+    def close(self) -> None:
+        self.rows.close()
 
     def _flush(self) -> None:
         if self.waiting:
@@ -236,7 +244,7 @@ class _Parquet:
     def write(self, table: pa.Table) -> None:
         self.writer.write_table(table)
 
-    def finish(self) -> None:
+    def close(self) -> None:
         self.writer.close()
 
 
@@ -250,7 +258,7 @@ class _Csv:
     def write(self, table: pa.Table) -> None:
         self.writer.write(table)
 
-    def finish(self) -> None:
+    def close(self) -> None:
         self.writer.close()
 
 
@@ -265,7 +273,7 @@ class _JsonLines:
             rows = face_rows.json_rows(table.slice(start, _JSON_ROWS))
             self.file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows)
 
-    def finish(self) -> None: ...
+    def close(self) -> None: ...
 
 
 _ROWS: dict[str, Callable[[IO[bytes]], _Rows]] = {"parquet": _Parquet, "csv": _Csv, "jsonl": _JsonLines}

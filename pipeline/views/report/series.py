@@ -1,0 +1,130 @@
+"""What a report draws of hours of video: means, extremes and shares per bin of time, so that a page stays small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+_DEVIATIONS = 1.2816
+"""How far from the mean the middle four fifths of a normal distribution reach, in standard deviations."""
+
+
+class Bins:
+    """Equal stretches of an input's time."""
+
+    def __init__(self, start_seconds: float, stop_seconds: float, n: int) -> None:
+        self.start, self.stop, self.n = start_seconds, max(stop_seconds, start_seconds + 1e-6), n
+
+    def of(self, time_seconds: Floats) -> npt.NDArray[np.int64]:
+        """int64: the bin of each time; times outside belong to the first or the last."""
+        at = (time_seconds - self.start) * (self.n / (self.stop - self.start))
+        return np.clip(at.astype(np.int64), 0, self.n - 1)
+
+
+def per_frame(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: npt.NDArray[Any]) -> dict[str, Any]:
+    """Mean and most of a count per sampled frame (float64 (n,) times and how long each frame stands for), per bin.
+
+    Lists, one value per bin: of the frames in it, else of the one that still stands there; None where there is none.
+    """
+    at = bins.of(time_seconds)
+    n = np.bincount(at, minlength=bins.n)
+    mean = _ratio(np.bincount(at, counts, bins.n).astype(np.float64), n.astype(np.float64))
+    most = np.full(bins.n, -np.inf)
+    np.maximum.at(most, at, counts)
+    empty = np.flatnonzero(n == 0)
+    middle = bins.start + (empty + 0.5) * (bins.stop - bins.start) / bins.n
+    before = np.searchsorted(time_seconds, middle, side="right") - 1
+    standing = before >= 0
+    standing[standing] = (time_seconds + stands_seconds)[before[standing]] >= middle[standing]
+    for values in (mean, most):
+        values[empty] = np.where(standing, counts[before], np.nan)
+    return {"mean": rounded(mean, 2), "most": rounded(most, 0)}
+
+
+class Numbers:
+    """A number per face (age): mean and spread of each bin, and over all."""
+
+    def __init__(self, n: int) -> None:
+        self.sums = np.zeros((3, n))
+        """Count, sum and sum of squares."""
+
+    def add(self, at: npt.NDArray[np.int64], values: Floats) -> None:
+        known = np.isfinite(values)
+        for power, row in enumerate(self.sums):
+            row += np.bincount(at[known], weights=values[known] ** power, minlength=len(row))
+
+    def drawn(self) -> dict[str, Any]:
+        mean, deviation = self._moments(self.sums)
+        return {
+            "mean": rounded(mean, 1),
+            "low": rounded(mean - _DEVIATIONS * deviation, 1),
+            "high": rounded(mean + _DEVIATIONS * deviation, 1),
+        }
+
+    def over_all(self) -> float | None:
+        mean, _ = self._moments(self.sums.sum(axis=1, keepdims=True))
+        return rounded(mean, 1)[0]
+
+    @staticmethod
+    def _moments(sums: Floats) -> tuple[Floats, Floats]:
+        mean = _ratio(sums[1], sums[0])
+        return mean, np.sqrt(np.maximum(_ratio(sums[2], sums[0]) - mean**2, 0))
+
+
+class Shares:
+    """Probabilities of classes per face (emotion): their mean in each bin, and over all."""
+
+    def __init__(self, n: int, classes: int) -> None:
+        self.sums, self.counts = np.zeros((n, classes)), np.zeros(n)
+
+    def add(self, at: npt.NDArray[np.int64], values: Floats) -> None:
+        known = np.isfinite(values).all(axis=1)
+        self.counts += np.bincount(at[known], minlength=len(self.counts))
+        for k in range(self.sums.shape[1]):
+            self.sums[:, k] += np.bincount(at[known], weights=values[known, k], minlength=len(self.counts))
+
+    def drawn(self) -> dict[str, Any]:
+        """Percent of each class in each bin: one list per class."""
+        shares = 100 * _ratio(self.sums, self.counts[:, None])
+        return {"shares": [rounded(column, 0) for column in shares.T]}
+
+    def over_all(self) -> list[float | None] | None:
+        total = self.counts.sum()
+        return rounded(100 * self.sums.sum(axis=0) / total, 0) if total else None
+
+
+class Histogram:
+    """Counts between edges; what lies outside belongs to the first or the last."""
+
+    def __init__(self, edges: npt.NDArray[np.float64]) -> None:
+        self.edges = np.asarray(edges, np.float64)
+        self.counts = np.zeros(len(edges) - 1, np.int64)
+
+    def add(self, values: Floats) -> None:
+        at = np.searchsorted(self.edges, values[np.isfinite(values)], side="right") - 1
+        self.counts += np.bincount(np.clip(at, 0, len(self.counts) - 1), minlength=len(self.counts))
+
+    def drawn(self) -> dict[str, Any]:
+        """Without the empty ends."""
+        filled = np.flatnonzero(self.counts)
+        if len(filled) == 0:
+            return {"edges": [], "counts": []}
+        first, last = int(filled[0]), int(filled[-1]) + 1
+        return {"edges": rounded(self.edges[first : last + 1], 3), "counts": self.counts[first:last].tolist()}
+
+
+def rounded(values: npt.NDArray[Any], digits: int) -> list[float | None]:
+    """JSON values: None for NaN, whole numbers without a point."""
+    found: list[float | None] = []
+    for value in np.round(np.asarray(values, np.float64), digits).tolist():
+        found.append(None if value != value else int(value) if value == int(value) else value)
+    return found
+
+
+def _ratio(over: Floats, under: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio: Floats = np.where(under > 0, over / under, np.nan)
+    return ratio
