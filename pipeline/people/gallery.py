@@ -145,7 +145,7 @@ def save(gallery: Gallery, path: str | Path) -> None:
 def load(path: str | Path) -> Gallery:
     """A gallery that `save` wrote. Raises InputError where the file is something else, or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
             box, embedding = stored["box"], stored["embedding"]
         if facts["format"] != FORMAT:
