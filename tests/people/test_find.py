@@ -360,5 +360,5 @@ def test_a_stage_without_its_gallery_ends_before_work(tmp_path: Path) -> None:
     stages["identify"] = {"use": "pipeline.stages.identify:Identify", "gallery": str(tmp_path / "no")}
     flow = tmp_path / "flow.yaml"
     flow.write_text(json.dumps({"stages": stages}))
-    with pytest.raises(WorkflowError, match="identify.gallery: there is no gallery at"):
+    with pytest.raises(WorkflowError, match=r"identify\.gallery: there is no gallery at"):
         pipeline.run(flow, clip(tmp_path / "clip.mp4", {}, 3), tmp_path / "out.zarr", executor="inline")
