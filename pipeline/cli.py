@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import pipeline
-from pipeline.commands import EXIT_CODES, demo, doctor, find, models, run, status, workflows
+from pipeline.commands import EXIT_CODES, demo, doctor, find, index, models, run, status, workflows
 from pipeline.errors import ReelgraphError
 
 EXIT_INTERRUPTED = 130
 DESCRIPTION = (
     "Face analysis for whole archives of video: Dask tasks over chunks of frames, into a Zarr store that resumes."
 )
-COMMANDS = (run, status, find, workflows, models, doctor, demo)
+COMMANDS = (run, status, find, index, workflows, models, doctor, demo)
 """In the order of `reelgraph --help`."""
 
 
