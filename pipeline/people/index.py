@@ -8,11 +8,13 @@ were. The index only nominates faces; their distances are computed from the stor
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -116,7 +118,7 @@ def build(
             index = _trained(faiss, dimension, lists, [piece for _, piece in pieces])
         with _timed(seconds, "add"):
             blocks = list(_blocks(faiss, index, pieces, aside, block_faces, n_faces, progress))
-        with _timed(seconds, "merge"):
+        with _timed(seconds, "merge"), _quiet():
             _merge(faiss, index, blocks, aside)
         entries = [
             Entry(out, item.name, first, _faces_of(item), _fingerprint(item, recipe)) for out, item, first in items
@@ -150,9 +152,11 @@ class FaceIndex:
         self.path = Path(path).expanduser()
         self.facts = _read_facts(self.path)
         faiss = _faiss()
-        flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
+        # Lists on disk are mapped anyway; asked to map the rest as well, faiss 1.15 crashes on them.
+        flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
         try:
-            self._index = faiss.read_index(str(self.path / INDEX_FILE), flags)
+            with _quiet():
+                self._index = faiss.read_index(str(self.path / INDEX_FILE), flags)
         except RuntimeError as err:
             raise InputError(f"the index {path} is damaged; make it again: reelgraph index") from err
         self._index.nprobe = min(self.facts.lists, probes or max(_LEAST_PROBES, self.facts.lists // _PROBED_SHARE))
@@ -341,6 +345,22 @@ def _read_facts(path: Path) -> Facts:
         return Facts(**{**content, "entries": entries, "notes": tuple(content["notes"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise InputError(f"the index {path} is damaged ({err}); make it again: reelgraph index") from err
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Faiss prints to standard output, which belongs to --json, from C."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(None).fflush(None)  # what C holds back would come later
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
