@@ -101,7 +101,7 @@ def _is_ours(node: Mapping[str, Any]) -> bool:
         and codec["name"] == "sharding_indexed"
         and inside["index_location"] == "end"
         and [one["name"] for one in inside["codecs"]] == _CODECS
-        and inside["codecs"][0]["configuration"]["endian"] == "little"
+        and inside["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
         and [one["name"] for one in inside["index_codecs"]] == _INDEX_CODECS
         and inside["chunk_shape"][1:] == node["shape"][1:]
         and node["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
