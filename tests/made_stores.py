@@ -66,10 +66,15 @@ def make_store(
     start_seconds: float = 0.0,
     done_chunks: int | None = None,
     chunk_frames: int = CHUNK_FRAMES,
+    workflow: Mapping[str, Any] | None = None,
+    paths: Mapping[str, Path] | None = None,
 ) -> Path:
     """A store whose inputs hold the given arrays (`faces_of`). With `done_chunks` only so many are written, and the
-    inputs stay incomplete. `extra` declares arrays beyond those of detect and embed."""
+    inputs stay incomplete. `extra` declares arrays beyond those of detect and embed. `workflow`: what the store says
+    that it was made by. `paths`: of the videos, where there are some."""
     with RunStore.open(out) as store:
+        if workflow is not None:
+            store.set_workflow(dict(workflow), [])
         for stem, arrays in inputs.items():
             declared = [*specs(arrays["embedding"].shape[1]), *extra]
             n = len(arrays["n_faces"])
@@ -78,7 +83,7 @@ def make_store(
             name = store.add_input(
                 stem,
                 {
-                    "path": f"/films/{stem}.mp4", "fingerprint": stem, "width": 1280, "height": 720, "fps": FPS,
+                    "path": str((paths or {}).get(stem, f"/films/{stem}.mp4")), "fingerprint": stem, "width": 1280, "height": 720, "fps": FPS,
                     "every": EVERY, "duration_seconds": n * EVERY / FPS, "source_frames": n * EVERY, "frames": n,
                     "chunk_frames": chunk_frames, "decoder": "pyav", **(facts or {}),
                 },

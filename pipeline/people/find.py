@@ -128,6 +128,7 @@ class Wanted:
             "model": gallery.model,
             "align": gallery.align,
             "gallery": self.gallery,
+            "notes": list(gallery.notes),
         }
 
     def signature(self, sha256: str, threshold: float, embedding_key: str) -> dict[str, Any]:
@@ -263,7 +264,6 @@ class _Job:
             recipe = Recipe.of_store(run.attributes, str(out))
         except StoreError as err:
             self.unusable.append(str(err))
-            self.note(str(err))
             return
         if self.model is not None and self.model.lower() != recipe.model.lower():
             raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {self.model}")
@@ -286,6 +286,8 @@ class _Job:
             found = item.read(["identity", "distance"])
             identity, distance = found["identity"], found["distance"]
             names, written = [str(name) for name in stored["names"]], "unchanged"
+            for text in stored.get("notes", ()):
+                self.tell(text)
         else:
             gallery = self._gallery(recipe, out)
             identity, distance = self._match(item, gallery, threshold, times)
@@ -337,6 +339,8 @@ class _Job:
     def result(self) -> Found:
         if not self.inputs:
             raise InputError(self.unusable[0] if self.unusable else "no store is named")
+        for text in self.unusable:
+            self.note(text)
         by_name: dict[str, list[Sighting]] = {}
         for one in self.sightings:
             by_name.setdefault(str(one.name), []).append(one)

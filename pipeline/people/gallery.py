@@ -7,7 +7,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ def save(gallery: Gallery, path: str | Path) -> None:
 def load(path: str | Path) -> Gallery:
     """A gallery that `save` wrote. Raises InputError where the file is something else, or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
             box, embedding = stored["box"], stored["embedding"]
         if facts["format"] != FORMAT:
@@ -215,7 +215,7 @@ def name_of(below: Path) -> str:
     return below.parent.as_posix() if len(below.parts) > 1 else below.stem
 
 
-def as_text(box: npt.NDArray[np.floating]) -> str:
+def as_text(box: Iterable[float]) -> str:
     """A box as people write it, and as --box takes it: x,y,w,h."""
     return ",".join(str(round(float(side))) for side in box)
 

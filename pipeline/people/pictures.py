@@ -249,7 +249,7 @@ class PictureCache:
 
     def _read(self, content: str) -> PictureFaces | None:
         try:
-            with np.load(self._file(content), allow_pickle=False) as stored:
+            with self._file(content).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return PictureFaces(**{field.name: stored[field.name] for field in fields(PictureFaces)})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None  # not there, or damaged: made again

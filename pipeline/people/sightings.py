@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,14 +98,25 @@ def shot_dict(shot: Shot) -> dict[str, Any]:
 
 
 class FrameTimes:
-    """When the frames of an input are, and its faces' frames: read once, for any number of people."""
+    """When the frames of an input are: read when first asked for, once for any number of people."""
 
     def __init__(self, item: RunInput, out: str) -> None:
         self.item, self.out = item, out
-        found = item.read(["frame", "time_seconds"])
-        self.frame: npt.NDArray[np.int64] = found["frame"]
-        self.time_seconds: npt.NDArray[np.float64] = found["time_seconds"]
         self.video = str(item.attributes.get("path", ""))
+
+    @cached_property
+    def _read(self) -> dict[str, npt.NDArray[Any]]:
+        return self.item.read(["frame", "time_seconds"])
+
+    @property
+    def frame(self) -> npt.NDArray[np.int64]:
+        """int64 (frames,): rank of each sampled frame in the file."""
+        return self._read["frame"]
+
+    @property
+    def time_seconds(self) -> npt.NDArray[np.float64]:
+        """float64 (frames,)."""
+        return self._read["time_seconds"]
 
     def sightings(
         self, people: Sequence[tuple[str | None, npt.NDArray[np.int64], npt.NDArray[np.float64]]]

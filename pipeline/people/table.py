@@ -35,6 +35,7 @@ def open_table(path: str | Path) -> Iterator[TableWriter]:
     writer: TableWriter = _KINDS[place.suffix.lower()](aside)
     try:
         try:
+            aside.touch()  # what cannot be written is told before any work is done
             with contextlib.closing(writer):
                 yield writer
             os.replace(aside, place)

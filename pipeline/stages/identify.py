@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field, field_validator
 
-from pipeline.errors import UsageError
+from pipeline.errors import InputError, UsageError, WorkflowError
 from pipeline.people.matching import Metric, checked_metric
 from pipeline.stages.base import Described, Stage, StageOptions
 
@@ -56,7 +56,10 @@ class Identify(Stage):
     def content(self) -> str:
         from pipeline.people.gallery import gallery_sha256
 
-        return gallery_sha256(self.options.gallery, all_faces=self.options.all_faces)
+        try:
+            return gallery_sha256(self.options.gallery, all_faces=self.options.all_faces)
+        except InputError as err:  # no input's fault
+            raise WorkflowError(f"identify.gallery: {err}") from err
 
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
         """`identity` and `distance`, with what the gallery's rows are called.

@@ -7,7 +7,8 @@ the same shards at about half the speed (and is what shards of any other make ar
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,8 +22,6 @@ from pipeline.errors import StoreError
 
 T = TypeVar("T")
 
-_ABSENT = 2**64 - 1
-"""In a shard's index: a chunk that was never written (Zarr v3, codecs/sharding-indexed)."""
 _CODECS = ["bytes", "zstd"]
 _INDEX_CODECS = ["bytes", "crc32c"]
 _CRC_BYTES = 4
@@ -38,6 +37,8 @@ class Piece:
     """Last row, exclusive."""
     load: Callable[[], np.ndarray]
     """Reads the rows. Raises StoreError where they are missing or damaged."""
+    take: Callable[[np.ndarray], np.ndarray] | None = None
+    """Reads some rows (int64, ascending, counted from `start`), where that is cheaper than to load them all."""
 
 
 def shard_pieces(
@@ -50,9 +51,10 @@ def shard_pieces(
     if not _is_ours(node):
         return [Piece(start, stop, partial(read_rows, start, stop)) for start, stop in ranges]
     tail = "/0" * (len(node["shape"]) - 1)
+    shards = [_Shard(f"{folder}/{name}/c/{k}{tail}", node) for k in range(len(ranges))]
     return [
-        Piece(start, stop, partial(_read_shard, f"{folder}/{name}/c/{k}{tail}", node, stop - start))
-        for k, (start, stop) in enumerate(ranges)
+        Piece(start, stop, partial(shard.rows, stop - start), shard.take)
+        for shard, (start, stop) in zip(shards, ranges, strict=True)
     ]
 
 
@@ -77,11 +79,17 @@ def _loaded(piece: Piece, function: Callable[[Piece, np.ndarray], T]) -> T:
 
 
 def rows_of(pieces: Sequence[Piece], rows: np.ndarray, threads: int) -> np.ndarray | None:
-    """The named rows (ascending) of an array: only the pieces that hold some are loaded. None where no row is named."""
+    """The named rows (ascending) of an array: only what holds some of them is read. None where no row is named."""
     held = [(piece, rows[np.searchsorted(rows, piece.start) : np.searchsorted(rows, piece.stop)]) for piece in pieces]
-    wanted = {piece: part - piece.start for piece, part in held if len(part)}
-    found = [some for _, some in for_each(list(wanted), lambda piece, array: array[wanted[piece]], threads)]
+    wanted = [
+        Piece(piece.start, piece.stop, partial(_taken, piece, part - piece.start)) for piece, part in held if len(part)
+    ]
+    found = [some for _, some in for_each(wanted, lambda _, some: some, threads)]
     return np.concatenate(found) if found else None
+
+
+def _taken(piece: Piece, rows: np.ndarray) -> np.ndarray:
+    return piece.load()[rows] if piece.take is None else piece.take(rows)
 
 
 def _is_ours(node: Mapping[str, Any]) -> bool:
@@ -93,7 +101,7 @@ def _is_ours(node: Mapping[str, Any]) -> bool:
         and codec["name"] == "sharding_indexed"
         and inside["index_location"] == "end"
         and [one["name"] for one in inside["codecs"]] == _CODECS
-        and inside["codecs"][0]["configuration"]["endian"] == "little"
+        and inside["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
         and [one["name"] for one in inside["index_codecs"]] == _INDEX_CODECS
         and inside["chunk_shape"][1:] == node["shape"][1:]
         and node["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
@@ -102,27 +110,65 @@ def _is_ours(node: Mapping[str, Any]) -> bool:
     )
 
 
-def _read_shard(path: str, node: Mapping[str, Any], rows: int) -> np.ndarray:
-    """The first `rows` rows of a shard. Chunks carry checksums, which zstd compares."""
-    chunk_rows = int(node["codecs"][0]["configuration"]["chunk_shape"][0])
-    shard_rows = int(node["chunk_grid"]["configuration"]["chunk_shape"][0])
-    shape = tuple(node["shape"][1:])
-    dtype = np.dtype(node["data_type"]).newbyteorder("<")
-    chunk_bytes = chunk_rows * dtype.itemsize * math.prod(shape)
-    found = np.empty((-(-rows // chunk_rows) * chunk_rows, *shape), dtype)
-    codec = Zstd()
-    try:
-        content = np.fromfile(path, np.uint8)
-        index_bytes = 16 * (shard_rows // chunk_rows)
-        index = content[len(content) - index_bytes - _CRC_BYTES : len(content) - _CRC_BYTES].view("<u8").reshape(-1, 2)
-        for k in range(len(found) // chunk_rows):
-            offset, length = map(int, index[k])
-            if offset == _ABSENT or offset + length > len(content):
-                raise ValueError(f"chunk {k} of the shard is not there")
-            out = found[k * chunk_rows : (k + 1) * chunk_rows]
-            decoded = codec.decode(content[offset : offset + length], out=out)
-            if decoded.nbytes != chunk_bytes:
-                raise ValueError(f"chunk {k} of the shard has {decoded.nbytes} bytes, not {chunk_bytes}")
-    except (OSError, ValueError, RuntimeError) as err:
-        raise StoreError(f"{path} is damaged ({err}); restore it, or delete the store and run again") from err
-    return found[:rows]
+class _Shard:
+    """One file of a compacted array: chunks of rows, each of them compressed, and where they lie.
+
+    Chunks carry checksums, which zstd compares."""
+
+    def __init__(self, path: str, node: Mapping[str, Any]) -> None:
+        self.path = path
+        self.chunk_rows = int(node["codecs"][0]["configuration"]["chunk_shape"][0])
+        self.chunks = int(node["chunk_grid"]["configuration"]["chunk_shape"][0]) // self.chunk_rows
+        self.shape = tuple(node["shape"][1:])
+        self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
+
+    def rows(self, rows: int) -> np.ndarray:
+        """The first so many. Raises StoreError."""
+        n_chunks = -(-rows // self.chunk_rows)
+        with self._errors():
+            content = np.fromfile(self.path, np.uint8)
+            index = self._index(content[len(content) - self._index_bytes :])
+            found = np.empty((n_chunks * self.chunk_rows, *self.shape), self.dtype)
+            for k in range(n_chunks):
+                offset, length = index[k]
+                self._decode(content[offset : offset + length], length, found[k * self.chunk_rows :][: self.chunk_rows])
+        return found[:rows]
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Some rows, ascending; only their chunks are read. Raises StoreError."""
+        found = np.empty((len(rows), *self.shape), self.dtype)
+        chunk = np.empty((self.chunk_rows, *self.shape), self.dtype)
+        with self._errors(), open(self.path, "rb") as file:
+            file.seek(-self._index_bytes, os.SEEK_END)
+            index = self._index(np.frombuffer(file.read(), np.uint8))
+            which = rows // self.chunk_rows
+            for k in np.unique(which):
+                offset, length = index[k]
+                file.seek(offset)
+                self._decode(np.frombuffer(file.read(length), np.uint8), length, chunk)
+                found[which == k] = chunk[rows[which == k] - k * self.chunk_rows]
+        return found
+
+    @property
+    def _index_bytes(self) -> int:
+        return 16 * self.chunks + _CRC_BYTES
+
+    def _index(self, content: np.ndarray) -> list[tuple[int, int]]:
+        """Offset and length of each chunk. Raises ValueError."""
+        if len(content) != self._index_bytes:
+            raise ValueError("its end is missing")
+        index = np.frombuffer(content[:-_CRC_BYTES].tobytes(), "<u8").reshape(-1, 2)
+        return [(int(offset), int(length)) for offset, length in index]
+
+    def _decode(self, content: np.ndarray, length: int, out: np.ndarray) -> None:
+        if not 0 < length == len(content):  # never written, or cut off
+            raise ValueError("a chunk of it is missing")
+        if Zstd().decode(content, out=out).nbytes != out.nbytes:
+            raise ValueError("a chunk of it is short")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError, OverflowError) as err:
+            raise StoreError(f"{self.path} is damaged ({err}); restore it, or delete the store and run again") from err
