@@ -41,11 +41,22 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Look:
+    """Mean of a cluster, mean squared distance of its points from it, and their weight."""
+
+    vector: npt.NDArray[np.float32]
+    spread: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class Groups:
     """What became of the points."""
 
     group: Ints
     """int64 (n,): number of each point's group, from 0 in order of first member."""
+    looks: list[list[Look]]
+    """By group: the clusters that it consists of; more than one only where somebody has said that they are one person."""
     similar: list[tuple[int, int, float]]
     """Two known people that would have been joined had they not been known as two, with their distance; nearest first."""
 
@@ -61,8 +72,14 @@ def group_points(points: Points, apart: Ints, threshold: float, settled: Sequenc
         pass
     said = {(min(pair), max(pair)) for pair in settled}
     similar = sorted((d, a, b) for (a, b), d in state.similar.items() if (a, b) not in said)
-    _, group = np.unique([state.owner_of(k) for k in range(len(points.vector))], return_inverse=True)
-    return Groups(_by_first(group.astype(np.int64)), [(a, b, d) for d, a, b in similar])
+    owner = np.array([state.owner_of(k) for k in range(len(points.vector))], np.int64)
+    group = _by_first(owner)
+    looks: list[list[Look]] = [[] for _ in range(int(group.max(initial=-1)) + 1)]
+    number = dict(zip(owner.tolist(), group.tolist(), strict=True))
+    for cluster in state.alive():
+        look = Look(state.mean[cluster].astype(np.float32), state.spread[cluster], state.weight[cluster])
+        looks[number[state.owner_of(cluster)]].append(look)
+    return Groups(group, looks, [(a, b, d) for d, a, b in similar])
 
 
 def _by_first(group: Ints) -> Ints:
@@ -98,12 +115,16 @@ class _State:
         for a, b in apart.tolist():
             self._separate(self._root(a), self._root(b))
 
-    def owner_of(self, point: int) -> int:
-        return self._root(self.owner[point])
+    def owner_of(self, cluster: int) -> int:
+        return self._root(self.owner[cluster])
+
+    def alive(self) -> list[int]:
+        """Clusters that have not become another one, ascending."""
+        return [k for k, into in enumerate(self.into) if into == k]
 
     def merge_round(self) -> bool:
         """Join what a graph of near neighbours allows, nearest first; whether anything was joined."""
-        alive = [k for k, into in enumerate(self.into) if into == k]
+        alive = self.alive()
         neighbours, heap = self._graph(alive)
         joined = False
         while heap:
@@ -242,14 +263,14 @@ class Tracks:
     """float64 (n,): mean squared distance of these faces from the vector."""
     faces: Ints
     """int64 (n,)."""
-    good_faces: Ints
-    """int64 (n,): faces that can be trusted (`good`)."""
+    sure_faces: Ints
+    """int64 (n,): faces of which the detector was sure."""
     apart: Ints
     """int64 (m, 2), each once: tracks with faces in one frame."""
 
     @property
     def weight(self) -> Floats:
-        return np.clip(self.good_faces + 0.1, 0.1, MOST_WEIGHT)
+        return np.clip(self.sure_faces + 0.1, 0.1, MOST_WEIGHT)
 
 
 USED_FACES = 16
