@@ -1,9 +1,9 @@
 """People: tracks of any number of inputs, grouped by whom they show.
 
-Agglomeration by average linkage of squared distances, which for Euclidean vectors needs no matrix: of two groups it is
-the squared distance of their means plus both variances. Groups within the threshold on average have at least two members
-within it, so a graph of near neighbours holds every merge there can be, and 100,000 tracks fit. What video knows comes
-first: two faces of one frame are never one person, a track is always one.
+Agglomeration by average linkage of squared distances, which for Euclidean vectors needs no matrix: of two groups
+it is the squared distance of their means plus both variances. Groups within the threshold on average have at least two
+members within it, so a graph of near neighbours holds every merge there can be, and 100,000 tracks fit. What video
+knows comes first: two faces of one frame are never one person, a track is always one.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class Groups:
     group: Ints
     """int64 (n,): number of each point's group, from 0 in order of first member."""
     looks: list[list[Look]]
-    """By group: the clusters that it consists of; more than one only where somebody has said that they are one person."""
+    """By group: the clusters that it consists of; several only where somebody has said that they are one."""
     similar: list[tuple[int, int, float]]
-    """Two known people that would have been joined had they not been known as two, with their distance; nearest first."""
+    """Two known people that would have been joined were they not known as two, and their distance; nearest first."""
 
 
 def group_points(points: Points, apart: Ints, threshold: float, settled: Sequence[tuple[int, int]] = ()) -> Groups:
     """Join what is within `threshold` on average.
 
-    `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined with
-    each other; `settled` names pairs of them of which somebody has said so, to keep them out of `similar`.
+    `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
+    with each other; `settled` names pairs of them of which somebody has said so, to keep them out of `similar`.
     """
     state = _State(points, apart, threshold)
     while state.merge_round():
@@ -229,8 +229,8 @@ class _State:
 def near_pairs(
     mean: npt.NDArray[np.float32], spread: Floats, limit: float, most: int
 ) -> Iterator[tuple[int, int, float]]:
-    """Row, another row and their average squared distance, where that is at most `limit`; the `most` nearest of each row.
-    A block of the matrix at a time."""
+    """Row, another row and their average squared distance, where that is at most `limit`; the `most` nearest of each
+    row. A block of the matrix at a time."""
     if not len(mean):
         return
     length = np.einsum("ij,ij->i", mean, mean).astype(np.float64) + spread

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 FRAMES_AT_ONCE = 2048
 SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
-"""By detector: the score below which most of what is found in videos is no face (posters, prints on clothes, blurs). Other
-detectors' scores mean something else; theirs count as they are."""
+"""By detector: the score below which most of what is found in videos is no face (posters, prints on clothes, blurs).
+Other detectors' scores mean something else; theirs count as they are."""
 
 
 def sure_confidence(workflow: Mapping[str, Any]) -> float:

@@ -73,7 +73,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Pin:
-    """One face of a track that somebody has said belongs to a person; it holds for whatever track has the face later."""
+    """One face of a track that somebody has said is a person's; it holds for whatever track has the face later."""
 
     input: str
     """Key of the input (`Registry.key`)."""
@@ -88,7 +88,7 @@ class Pin:
 
 @dataclass
 class Registry:
-    """All people that are known of one model's embeddings. Change it within `edit`, which keeps others out and saves."""
+    """All people that are known of one model's embeddings. Change and save it within `edit`, which keeps others out."""
 
     path: Path
     id: str
@@ -183,7 +183,9 @@ class Registry:
 
     def _replace(self, old: int, new: int) -> None:
         self.merged = {key: new if value == old else value for key, value in self.merged.items()} | {old: new}
-        self.pins = [Pin(p.input, p.fingerprint, p.frame, p.box, new if p.person == old else p.person) for p in self.pins]
+        self.pins = [
+            Pin(p.input, p.fingerprint, p.frame, p.box, new if p.person == old else p.person) for p in self.pins
+        ]
         moved = {_pair(*(new if one == old else one for one in pair)) for pair in self.apart}
         self.apart = {pair for pair in moved if pair[0] != pair[1]}
         for counts in self.inputs.values():
@@ -199,8 +201,8 @@ class Registry:
         return new
 
     def forget(self, number: int) -> list[int]:
-        """Remove a person: exemplars, name, pins; their id, and those merged into it, are never given again. Returns these
-        ids. Raises UsageError."""
+        """Remove a person: exemplars, name, pins; their id, and those merged into it, are never given again. Returns
+        these ids. Raises UsageError."""
         found = self.resolve(number)
         gone = [found, *sorted(old for old, new in self.merged.items() if new == found)]
         del self.people[found]
@@ -222,7 +224,7 @@ class Registry:
         return number
 
     def retire(self, number: int) -> None:
-        """Somebody who is not found any more, and of whom nobody has decided anything, goes; the id is not given again."""
+        """Somebody who is not found any more, and of whom nobody decided anything, goes; the id is not given again."""
         del self.people[number]
         for counts in self.inputs.values():
             counts.pop(number, None)

@@ -20,8 +20,8 @@ NONE = -1
 RECENT = 5
 """A face is compared with the last few of a track, and with their mean: one bad chip then does not end it."""
 _REJECTED = 2.6
-"""Cost of leaving a face and a track alone: just above the most that an accepted pair costs, so that a poor pair is never
-forced to make room for another."""
+"""Cost of leaving a face and a track alone: just above the most that an accepted pair costs, so that a poor pair is
+never forced to make room for another."""
 
 
 @dataclass(frozen=True)

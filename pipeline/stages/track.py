@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 2048
+TRACK_SHARE = 0.75
+"""Of the model's own threshold: faces of one person a moment apart are much nearer than photographs years apart (99% of
+them within 0.55 of it), and two people who look alike take each other's place at a cut within 0.9 of it. Where it is too
+strict a track ends and another begins, which the clustering joins."""
 
 
 class TrackOptions(StageOptions):
@@ -26,7 +30,7 @@ class TrackOptions(StageOptions):
     )
     min_iou: float = Field(0.2, gt=0, le=1, description="overlap of boxes that counts as the same place (0 to 1)")
     max_distance: float | None = Field(
-        None, gt=0, description="embeddings farther apart are another person (distance; default: the model's threshold)"
+        None, gt=0, description="embeddings farther apart are another person (distance; default: 0.75 of the model's)"
     )
     use_embedding: bool = Field(True, description="false: link by position alone")
 
@@ -47,6 +51,11 @@ class Track(Stage):
         ),
     )
 
+    def __init__(self, options: StageOptions) -> None:
+        super().__init__(options)
+        if not self.options.use_embedding:
+            self.needs = ("n_faces", "box")  # type: ignore[misc]  # by position alone it runs without embeddings
+
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
         return {"track": track_input(item, self.options)}
 
@@ -56,7 +65,7 @@ def track_input(item: RunInput, options: TrackOptions) -> np.ndarray:
     time_seconds = item.array("time_seconds")
     arrays = item.arrays
     space = Space.of(arrays["embedding"].attributes) if options.use_embedding and "embedding" in arrays else None
-    limit = options.max_distance or (space.threshold if space else np.inf)
+    limit = options.max_distance or (TRACK_SHARE * space.threshold if space else np.inf)
     settings = TrackSettings(options.max_gap_seconds, options.min_iou, limit)
     tracks = list(track_faces(_blocks(item, len(time_seconds), space), settings, usual_gap(time_seconds)))
     return np.concatenate([np.empty(0, np.int32), *tracks])
