@@ -38,6 +38,9 @@ class Points:
     """float64 (n,): how much it counts, above 0."""
     person: Ints
     """int64 (n,): the known person that it belongs to for certain, 0 where that is open."""
+    founds: npt.NDArray[np.bool_]
+    """bool (n,): whether it may begin a group. What may not (a flaw of a moment) only joins one: such things are alike, as
+    nothing is like a face, and would become a person of their own."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class _State:
         """By cluster: an owner's number, to be followed by `_root`."""
         self.parent = list(range(n))
         """Union-find over owners."""
+        self.founds = points.founds.tolist()
+        """By cluster."""
         self.known = points.person.tolist()
         """By owner: the known person, or 0."""
         self.enemies: dict[int, set[int]] = {}
@@ -171,6 +176,8 @@ class _State:
             self._separate(a, enemy)
 
     def _allowed(self, a: int, b: int, squared: float) -> bool:
+        if not (self.founds[a] or self.founds[b]):
+            return False
         first, second = self._root(self.owner[a]), self._root(self.owner[b])
         if second in self.enemies.get(first, ()):
             return False
@@ -197,6 +204,7 @@ class _State:
         self.mean.append(self.mean[a] + share * between)
         self.spread.append(variance + share * (1 - share) * float(between @ between))
         self.weight.append(total)
+        self.founds.append(self.founds[a] or self.founds[b])
         self.owner.append(first)
         return c
 
@@ -265,6 +273,8 @@ class Tracks:
     """int64 (n,)."""
     sure_faces: Ints
     """int64 (n,): faces of which the detector was sure."""
+    founds: npt.NDArray[np.bool_]
+    """bool (n,): two sure faces, or one of which the detector was very sure: more than a flaw of a moment."""
     apart: Ints
     """int64 (m, 2), each once: tracks with faces in one frame."""
 
@@ -275,6 +285,9 @@ class Tracks:
 
 USED_FACES = 16
 """Faces that a track's vector is made of at most: its best."""
+BETTER_SHARE = 0.7
+"""Faces of less than this share of the best one's quality do not count: a profile tells little beside a view from the
+front."""
 DROPPED_SHARE = 1.5
 """A face this many times as far from the others as is usual in its track is left out of the mean (a hand, a blur)."""
 
@@ -298,7 +311,8 @@ def frontality(landmarks: npt.NDArray[Any]) -> Floats:
     squared = np.maximum((eyes * eyes).sum(-1), 1e-9)
     sideways = np.abs(((points[:, 2] - middle) * eyes).sum(-1)) / squared
     score = np.clip(1 - 2 * sideways, 0.1, 1)
-    return np.where(np.isfinite(score), score, 0.5)
+    known: Floats = np.where(np.isfinite(score), score, 0.5)
+    return known
 
 
 def best_rows(track: npt.NDArray[np.int32], score: Floats, most: int = USED_FACES) -> Ints:
@@ -324,16 +338,17 @@ def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> In
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
 
 
-def describe(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
-    """Robust mean of a track's faces, float32 (d,), and their mean squared distance from it.
+def describe(vectors: npt.NDArray[np.float32], score: Floats) -> tuple[npt.NDArray[np.float32], float]:
+    """Robust mean of a track's better faces, float32 (d,), and their mean squared distance from it.
 
-    `vectors`: float32 (n, d), finite, n at least 1.
+    `vectors`: float32 (n, d), finite, n at least 1; `score` float64 (n,): their quality, above 0.
     """
-    mean = vectors.mean(axis=0, dtype=np.float64)
+    better = score >= BETTER_SHARE * score.max()
+    vectors, score = vectors[better], score[better]
     if len(vectors) > 2:
         away = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1)
-        kept = vectors[away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)]
-        vectors = kept if len(kept) else vectors
-        mean = vectors.mean(axis=0, dtype=np.float64)
+        near = away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)
+        vectors, score = vectors[near], score[near]
+    mean = np.average(vectors, axis=0, weights=score)
     squared = ((vectors - mean) ** 2).sum(axis=1)
-    return mean.astype(np.float32), float(squared.mean())
+    return mean.astype(np.float32), float(np.average(squared, weights=score))

@@ -21,8 +21,12 @@ SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
 Other detectors' scores mean something else; theirs count as they are."""
 
 
+VERY_SURE_CONFIDENCE = 0.99
+"""The same detectors' score from which a single face is none of these."""
+
+
 def sure_confidence(workflow: Mapping[str, Any]) -> float:
-    """The score from which a face counts as sure, by the detector of a resolved workflow."""
+    """The score from which a face counts as sure, by the detector of a resolved workflow; 0 where scores say nothing."""
     for stage in (workflow.get("stages") or {}).values():
         if stage.get("use") == "detect":
             options = {**(stage.get("options") or {}), **stage}
@@ -44,21 +48,28 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     count = int(track.max(initial=-1)) + 1
     confidence = arrays.get("confidence")
     is_sure = np.ones(len(track), bool) if confidence is None else confidence >= sure
-    rows = best_rows(track, face_quality(item))
+    score = face_quality(item)
+    rows = best_rows(track, score)
     vectors = _gather(item, rows, space)
     kept = np.isfinite(vectors).all(axis=1)
     vector = np.full((count, vectors.shape[1]), np.nan, np.float32)
     spread = np.zeros(count)
-    order = np.argsort(track[rows[kept]], kind="stable")
-    numbers, starts = np.unique(track[rows[kept]][order], return_index=True)
-    for number, part in zip(numbers.tolist(), np.split(vectors[kept][order], starts[1:]), strict=False):
-        vector[number], spread[number] = describe(part)
+    rows, vectors = rows[kept], vectors[kept]
+    order = np.argsort(track[rows], kind="stable")
+    numbers, starts = np.unique(track[rows][order], return_index=True)
+    for number, part in zip(numbers.tolist(), np.split(order, starts[1:]), strict=len(numbers) > 0):
+        vector[number], spread[number] = describe(vectors[part], score[rows[part]])
     has = track >= 0
+    sure_faces = np.bincount(track[has & is_sure], minlength=count).astype(np.int64)
+    founds = sure_faces >= 2
+    if confidence is not None and sure > 0:
+        founds[track[has & (confidence >= VERY_SURE_CONFIDENCE)]] = True
     return Tracks(
         vector,
         spread,
         np.bincount(track[has], minlength=count).astype(np.int64),
-        np.bincount(track[has & is_sure], minlength=count).astype(np.int64),
+        sure_faces,
+        founds,
         together(track, arrays["n_faces"]),
     )
 

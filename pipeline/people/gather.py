@@ -208,6 +208,7 @@ class _Work:
         (-1 for tracks without an embedding)."""
         width = next(one.tracks.vector.shape[1] for one in taken)
         vectors, spread, weight, person = [np.empty((0, width), np.float32)], [], [], []
+        founds: list[bool] = []
         keys = {one.key for one in taken}
         for number, known in self.registry.people.items():
             for each in known.exemplars if number not in dissolved else ():
@@ -216,6 +217,7 @@ class _Work:
                 # Taken again, a person's own tracks come back with their weight: what was kept of them is a mere seed.
                 weight.append(min(each.weight, 1.0) if self._is_only_in(number, keys) else each.weight)
                 person.append(number)
+                founds.append(True)
         rows, apart, count = [], [np.empty((0, 2), np.int64)], len(person)
         for one in taken:
             usable = np.isfinite(one.tracks.vector).all(axis=1)
@@ -226,13 +228,16 @@ class _Work:
             spread += one.tracks.spread[usable].tolist()
             weight += one.tracks.weight[usable].tolist()
             person += self._pinned(one)[usable].tolist()
+            founds += one.tracks.founds[usable].tolist()
             rows.append(mine)
             count += int(usable.sum())
+        known = np.array(person, np.int64)
         points = Points(
             np.concatenate(vectors),
             np.array(spread, np.float64),
             np.array(weight, np.float64),
-            np.array(person, np.int64),
+            known,
+            np.array(founds, bool) | (known > 0),
         )
         return points, np.concatenate(apart), rows
 

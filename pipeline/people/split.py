@@ -163,7 +163,9 @@ def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Ex
     kept = chosen & np.isfinite(vectors).all(axis=1)
     if not kept.any():
         return []
-    points = Points(vectors[kept], spread[kept], weight[kept], np.ones(int(kept.sum()), np.int64))
+    points = Points(
+        vectors[kept], spread[kept], weight[kept], np.ones(int(kept.sum()), np.int64), np.ones(int(kept.sum()), bool)
+    )
     threshold = Space.of(found[0].item.arrays["embedding"].attributes).threshold
     groups = group_points(points, np.empty((0, 2), np.int64), threshold)
     return [Exemplar(look.vector, look.spread, look.weight) for look in groups.looks[0]]

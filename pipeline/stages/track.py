@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 FRAMES_AT_ONCE = 2048
 TRACK_SHARE = 0.75
-"""Of the model's own threshold: faces of one person a moment apart are much nearer than photographs years apart (99% of
-them within 0.55 of it), and two people who look alike take each other's place at a cut within 0.9 of it. Where it is too
-strict a track ends and another begins, which the clustering joins."""
+"""Of the model's own threshold: faces of one person a moment apart are much nearer than photographs years apart (99%
+of them within 0.55 of it), and two people who look alike take each other's place at a cut within 0.9 of it. Where it is
+too strict a track ends and another begins, which the clustering joins."""
 
 
 class TrackOptions(StageOptions):
@@ -38,7 +38,7 @@ class TrackOptions(StageOptions):
 class Track(Stage):
     """One track number per face."""
 
-    needs = ("n_faces", "box", "embedding")
+    needs: tuple[str, ...] = ("n_faces", "box", "embedding")  # type: ignore[misc]  # see __init__
     scope = "input"
     version = 1
     Options = TrackOptions
@@ -54,7 +54,7 @@ class Track(Stage):
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
         if not self.options.use_embedding:
-            self.needs = ("n_faces", "box")  # type: ignore[misc]  # by position alone it runs without embeddings
+            self.needs = ("n_faces", "box")  # by position alone it runs where there are none
 
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
         return {"track": track_input(item, self.options)}
