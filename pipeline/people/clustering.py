@@ -1,0 +1,354 @@
+"""People: tracks of any number of inputs, grouped by whom they show.
+
+Agglomeration by average linkage of squared distances, which for Euclidean vectors needs no matrix: of two groups
+it is the squared distance of their means plus both variances. Groups within the threshold on average have at least two
+members within it, so a graph of near neighbours holds every merge there can be, and 100,000 tracks fit. What video
+knows comes first: two faces of one frame are never one person, a track is always one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+NEIGHBOURS = 48
+"""Nearest neighbours kept per group in a round; further rounds see the groups that came of them."""
+BLOCK_ROWS = 2048
+MOST_WEIGHT = 20.0
+"""A track of more faces counts no more: they are one scene's light and one pose."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """What is grouped: tracks, and what a registry knows of people."""
+
+    vector: npt.NDArray[np.float32]
+    """float32 (n, d), finite; compared by Euclidean distance."""
+    spread: Floats
+    """float64 (n,): mean squared distance of the faces behind it from the vector."""
+    weight: Floats
+    """float64 (n,): how much it counts, above 0."""
+    person: Ints
+    """int64 (n,): the known person that it belongs to for certain, 0 where that is open."""
+    founds: npt.NDArray[np.bool_]
+    """bool (n,): whether it may begin a group. What may not (a flaw of a moment) only joins one: such things are alike, as
+    nothing is like a face, and would become a person of their own."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Mean of a cluster, mean squared distance of its points from it, and their weight."""
+
+    vector: npt.NDArray[np.float32]
+    spread: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What became of the points."""
+
+    group: Ints
+    """int64 (n,): number of each point's group, from 0 in order of first member."""
+    looks: list[list[Look]]
+    """By group: the clusters that it consists of; several only where somebody has said that they are one."""
+    similar: list[tuple[int, int, float]]
+    """Two known people that would have been joined were they not known as two, and their distance; nearest first."""
+
+
+def group_points(points: Points, apart: Ints, threshold: float, settled: Sequence[tuple[int, int]] = ()) -> Groups:
+    """Join what is within `threshold` on average.
+
+    `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
+    with each other; `settled` names pairs of them of which somebody has said so, to keep them out of `similar`.
+    """
+    state = _State(points, apart, threshold)
+    while state.merge_round():
+        pass
+    said = {(min(pair), max(pair)) for pair in settled}
+    similar = sorted((d, a, b) for (a, b), d in state.similar.items() if (a, b) not in said)
+    owner = np.array([state.owner_of(k) for k in range(len(points.vector))], np.int64)
+    group = _by_first(owner)
+    looks: list[list[Look]] = [[] for _ in range(int(group.max(initial=-1)) + 1)]
+    number = dict(zip(owner.tolist(), group.tolist(), strict=True))
+    for cluster in state.alive():
+        look = Look(state.mean[cluster].astype(np.float32), state.spread[cluster], state.weight[cluster])
+        looks[number[state.owner_of(cluster)]].append(look)
+    return Groups(group, looks, [(a, b, d) for d, a, b in similar])
+
+
+def _by_first(group: Ints) -> Ints:
+    """The same groups, numbered in order of their first member."""
+    numbers, first, inverse = np.unique(group, return_index=True, return_inverse=True)
+    rank = np.empty(len(numbers), np.int64)
+    rank[np.argsort(first)] = np.arange(len(numbers))
+    result: Ints = rank[inverse]
+    return result
+
+
+class _State:
+    """Clusters (which have a mean) and their owners (people; a known one may own several clusters)."""
+
+    def __init__(self, points: Points, apart: Ints, threshold: float) -> None:
+        n = len(points.vector)
+        self.limit = threshold * threshold
+        self.mean = list(points.vector.astype(np.float64))
+        self.spread = points.spread.astype(np.float64).tolist()
+        self.weight = points.weight.astype(np.float64).tolist()
+        self.into = list(range(n))
+        """The cluster that each became; itself while it lives."""
+        self.owner = list(range(n))
+        """By cluster: an owner's number, to be followed by `_root`."""
+        self.parent = list(range(n))
+        """Union-find over owners."""
+        self.founds = points.founds.tolist()
+        """By cluster."""
+        self.known = points.person.tolist()
+        """By owner: the known person, or 0."""
+        self.enemies: dict[int, set[int]] = {}
+        """By owner: owners that are not the same person."""
+        self.similar: dict[tuple[int, int], float] = {}
+        self._join_known(points.person)
+        for a, b in apart.tolist():
+            self._separate(self._root(a), self._root(b))
+
+    def owner_of(self, cluster: int) -> int:
+        return self._root(self.owner[cluster])
+
+    def alive(self) -> list[int]:
+        """Clusters that have not become another one, ascending."""
+        return [k for k, into in enumerate(self.into) if into == k]
+
+    def merge_round(self) -> bool:
+        """Join what a graph of near neighbours allows, nearest first; whether anything was joined."""
+        alive = self.alive()
+        neighbours, heap = self._graph(alive)
+        joined = False
+        while heap:
+            squared, a, b = heapq.heappop(heap)
+            if self.into[a] != a or self.into[b] != b or not self._allowed(a, b, squared):
+                continue
+            joined = True
+            c = self._merge(a, b)
+            around = {k for k in neighbours.pop(a) | neighbours.pop(b) if self.into[k] == k}
+            for k in around:
+                neighbours[k] -= {a, b}
+                neighbours[k].add(c)
+            neighbours[c] = around
+            self._push(heap, c, around)
+        return joined
+
+    # -- owners ------------------------------------------------------------------------------------------
+
+    def _root(self, owner: int) -> int:
+        while self.parent[owner] != owner:
+            self.parent[owner] = self.parent[self.parent[owner]]
+            owner = self.parent[owner]
+        return owner
+
+    def _join_known(self, person: Ints) -> None:
+        first: dict[int, int] = {}
+        for row in np.flatnonzero(person).tolist():
+            at = first.setdefault(int(person[row]), row)
+            self.parent[row] = at
+
+    def _separate(self, a: int, b: int) -> None:
+        if a != b:  # two faces of one frame that somebody has said are one person: said is said
+            self.enemies.setdefault(a, set()).add(b)
+            self.enemies.setdefault(b, set()).add(a)
+
+    def _unite(self, a: int, b: int) -> None:
+        """Owners a and b are one from here on."""
+        if a == b:
+            return
+        self.parent[b] = a
+        self.known[a] = self.known[a] or self.known[b]
+        for enemy in self.enemies.pop(b, set()):
+            self.enemies[enemy].discard(b)
+            self._separate(a, enemy)
+
+    def _allowed(self, a: int, b: int, squared: float) -> bool:
+        if not (self.founds[a] or self.founds[b]):
+            return False
+        first, second = self._root(self.owner[a]), self._root(self.owner[b])
+        if second in self.enemies.get(first, ()):
+            return False
+        one, other = self.known[first], self.known[second]
+        if one and other and one != other:
+            pair = (min(one, other), max(one, other))
+            self.similar[pair] = min(self.similar.get(pair, np.inf), float(np.sqrt(squared)))
+            return False
+        return True
+
+    # -- clusters ----------------------------------------------------------------------------------------
+
+    def _merge(self, a: int, b: int) -> int:
+        """Clusters a and b become a new one."""
+        first, second = self._root(self.owner[a]), self._root(self.owner[b])
+        self._unite(first, second)
+        total = self.weight[a] + self.weight[b]
+        share = self.weight[b] / total
+        between = self.mean[b] - self.mean[a]
+        variance = (1 - share) * self.spread[a] + share * self.spread[b]
+        c = len(self.into)
+        self.into[a] = self.into[b] = c
+        self.into.append(c)
+        self.mean.append(self.mean[a] + share * between)
+        self.spread.append(variance + share * (1 - share) * float(between @ between))
+        self.weight.append(total)
+        self.founds.append(self.founds[a] or self.founds[b])
+        self.owner.append(first)
+        return c
+
+    def _graph(self, alive: list[int]) -> tuple[dict[int, set[int]], list[tuple[float, int, int]]]:
+        """Neighbours of each living cluster, and a heap of pairs within the limit: (squared distance, a, b)."""
+        neighbours: dict[int, set[int]] = {k: set() for k in alive}
+        mean = np.array([self.mean[k] for k in alive], np.float32).reshape(len(alive), -1)
+        spread = np.array([self.spread[k] for k in alive])
+        heap = []
+        for row, near, squared in near_pairs(mean, spread, self.limit, NEIGHBOURS):
+            a, b = alive[row], alive[near]
+            if b not in neighbours[a]:
+                neighbours[a].add(b)
+                neighbours[b].add(a)
+                heap.append((squared, min(a, b), max(a, b)))
+        heapq.heapify(heap)
+        return neighbours, heap
+
+    def _push(self, heap: list[tuple[float, int, int]], c: int, around: set[int]) -> None:
+        if not around:
+            return
+        others = sorted(around)
+        between = np.array([self.mean[k] for k in others]) - self.mean[c]
+        squared = np.einsum("ij,ij->i", between, between) + self.spread[c] + [self.spread[k] for k in others]
+        for k, value in zip(others, squared.tolist(), strict=True):
+            if value <= self.limit:
+                heapq.heappush(heap, (value, k, c))
+
+
+def near_pairs(
+    mean: npt.NDArray[np.float32], spread: Floats, limit: float, most: int
+) -> Iterator[tuple[int, int, float]]:
+    """Row, another row and their average squared distance, where that is at most `limit`; the `most` nearest of each
+    row. A block of the matrix at a time."""
+    if not len(mean):
+        return
+    length = np.einsum("ij,ij->i", mean, mean).astype(np.float64) + spread
+    for start in range(0, len(mean), BLOCK_ROWS):
+        rows = slice(start, min(start + BLOCK_ROWS, len(mean)))
+        squared = (mean[rows] @ mean.T).astype(np.float64)
+        squared *= -2
+        squared += length[rows, None]
+        squared += length[None]
+        squared[np.arange(squared.shape[0]), np.arange(rows.start, rows.stop)] = np.inf
+        if len(mean) > most + 1:
+            near = np.argpartition(squared, most, axis=1)[:, :most]
+        else:
+            near = np.broadcast_to(np.arange(len(mean)), squared.shape)
+        values = np.take_along_axis(squared, near, axis=1)
+        at, column = np.nonzero(values <= limit)
+        yield from zip((at + start).tolist(), near[at, column].tolist(), values[at, column].tolist(), strict=True)
+
+
+# -- tracks of one input -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What is known of the tracks of one input; n may be 0."""
+
+    vector: npt.NDArray[np.float32]
+    """float32 (n, d): robust mean of the better faces; NaN where no face of the track has an embedding."""
+    spread: Floats
+    """float64 (n,): mean squared distance of these faces from the vector."""
+    faces: Ints
+    """int64 (n,)."""
+    sure_faces: Ints
+    """int64 (n,): faces of which the detector was sure."""
+    founds: npt.NDArray[np.bool_]
+    """bool (n,): two sure faces, or one of which the detector was very sure: more than a flaw of a moment."""
+    apart: Ints
+    """int64 (m, 2), each once: tracks with faces in one frame."""
+
+    @property
+    def weight(self) -> Floats:
+        return np.clip(self.sure_faces + 0.1, 0.1, MOST_WEIGHT)
+
+
+USED_FACES = 16
+"""Faces that a track's vector is made of at most: its best."""
+BETTER_SHARE = 0.7
+"""Faces of less than this share of the best one's quality do not count: a profile tells little beside a view from the
+front."""
+DROPPED_SHARE = 1.5
+"""A face this many times as far from the others as is usual in its track is left out of the mean (a hand, a blur)."""
+
+
+def quality(box: npt.NDArray[Any], landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None) -> Floats:
+    """float64 (n,), 0 to 1: how well a face can be recognised: sure, large enough, from the front."""
+    size = np.sqrt(np.clip(box[:, 2:].astype(np.float64).prod(-1), 0, None))
+    score = np.clip(size / 100, 0.1, 1.0)
+    if confidence is not None:
+        score *= np.clip(confidence.astype(np.float64), 0.01, 1) ** 4
+    if landmarks is not None:
+        score *= frontality(landmarks)
+    return score
+
+
+def frontality(landmarks: npt.NDArray[Any]) -> Floats:
+    """float64 (n,), 0.1 to 1: 1 where the nose is in the middle between the eyes; 0.5 where that is not known."""
+    points = landmarks.astype(np.float64)
+    eyes = points[:, 1] - points[:, 0]
+    middle = (points[:, 0] + points[:, 1]) / 2
+    squared = np.maximum((eyes * eyes).sum(-1), 1e-9)
+    sideways = np.abs(((points[:, 2] - middle) * eyes).sum(-1)) / squared
+    score = np.clip(1 - 2 * sideways, 0.1, 1)
+    known: Floats = np.where(np.isfinite(score), score, 0.5)
+    return known
+
+
+def best_rows(track: npt.NDArray[np.int32], score: Floats, most: int = USED_FACES) -> Ints:
+    """int64: rows of the `most` best faces of each track, ascending. Rows without a track are left out."""
+    order = np.lexsort((-score, track))
+    order = order[track[order] >= 0]
+    ordered = track[order]
+    start = np.searchsorted(ordered, ordered, side="left")
+    return np.sort(order[np.arange(len(order)) - start < most])
+
+
+def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> Ints:
+    """int64 (m, 2): pairs of tracks with faces in one frame, each once, the lower first."""
+    found = []
+    starts = np.concatenate([[0], np.cumsum(n_faces, dtype=np.int64)])
+    for count in np.unique(n_faces[n_faces > 1]).tolist():
+        frames = np.flatnonzero(n_faces == count)
+        a, b = np.triu_indices(count, 1)
+        rows = track[starts[frames][:, None] + np.arange(count)]
+        pairs = np.stack([rows[:, a].ravel(), rows[:, b].ravel()], axis=1).astype(np.int64)
+        pairs = pairs[(pairs >= 0).all(axis=1)]
+        found.append(np.unique(np.sort(pairs, axis=1), axis=0))
+    return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
+
+
+def describe(vectors: npt.NDArray[np.float32], score: Floats) -> tuple[npt.NDArray[np.float32], float]:
+    """Robust mean of a track's better faces, float32 (d,), and their mean squared distance from it.
+
+    `vectors`: float32 (n, d), finite, n at least 1; `score` float64 (n,): their quality, above 0.
+    """
+    better = score >= BETTER_SHARE * score.max()
+    vectors, score = vectors[better], score[better]
+    if len(vectors) > 2:
+        away = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1)
+        near = away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)
+        vectors, score = vectors[near], score[near]
+    mean = np.average(vectors, axis=0, weights=score)
+    squared = ((vectors - mean) ** 2).sum(axis=1)
+    return mean.astype(np.float32), float(np.average(squared, weights=score))

@@ -1,0 +1,152 @@
+"""Best shots of each person of an input, cut from the video while it is there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError
+from pipeline.people.described import face_quality
+from pipeline.stages.base import Array
+
+if TYPE_CHECKING:
+    from pipeline.sources.video import VideoSource
+    from pipeline.store.read import RunInput
+
+Pixels = npt.NDArray[np.uint8]
+
+SIDE = 96
+SHOTS_EACH = 3
+APART_SECONDS = 2.0
+"""Two shots nearer in time than this show the same."""
+MARGIN = 1.5
+"""Side of the cut, in longer sides of the face's box."""
+BATCH_BYTES = 128 << 20
+"""Decoded frames alive at a time."""
+FACE = Array("thumbnail_face", ("shot",), "int64", attributes={"description": "row of the face along the face axis"})
+THUMBNAIL = Array("thumbnail", ("shot", "row", "column", "channel"), "uint8", (SIDE, SIDE, 3), {"channels": "RGB"})
+
+
+def best_shots(
+    person: npt.NDArray[np.int32], score: npt.NDArray[np.float64], time_seconds: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """int64: rows of up to three faces of each person, apart in time; by person, the best first.
+
+    `person`, `score` and `time_seconds` have one value per face.
+    """
+    chosen: list[int] = []
+    order = np.lexsort((-score, person))
+    order = order[person[order] >= 0]
+    numbers, starts = np.unique(person[order], return_index=True)
+    for rows in np.split(order, starts[1:]) if len(numbers) else []:
+        mine: list[int] = []
+        for row in rows.tolist():
+            if all(abs(time_seconds[row] - time_seconds[other]) >= APART_SECONDS for other in mine):
+                mine.append(row)
+                if len(mine) == SHOTS_EACH:
+                    break
+        chosen += mine
+    return np.array(chosen, np.int64)
+
+
+def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> None:
+    """Write `thumbnail` and `thumbnail_face` of the inputs whose people have changed since they were cut.
+
+    Where the video is gone, is another file by now or cannot be read, a note says so and the input keeps no thumbnails.
+    """
+    for item in items:
+        person = item.array("person")
+        state = _state(person)
+        declared = item.arrays.get("thumbnail")
+        if declared is not None and declared.attributes.get("people") == state:
+            continue
+        frames = item.read(["frame", "time_seconds", "face_frame"])
+        rows = best_shots(person, face_quality(item), frames["time_seconds"][frames["face_frame"]])
+        try:
+            pictures = _cut(item, rows, frames["frame"][frames["face_frame"][rows]])
+        except InputError as error:
+            note(f"{item.name}: no thumbnails ({error})")
+            if declared is None:
+                continue
+            rows, pictures = np.empty(0, np.int64), np.empty((0, SIDE, SIDE, 3), np.uint8)
+        _write(item, rows, pictures, state)
+
+
+def _state(person: npt.NDArray[np.int32]) -> str:
+    return hashlib.blake2b(person.astype("<i4").tobytes(), digest_size=16).hexdigest()
+
+
+def _write(item: RunInput, rows: npt.NDArray[np.int64], pictures: Pixels, state: str) -> None:
+    from dataclasses import replace
+
+    from pipeline.store.compact import add_arrays
+    from pipeline.store.run import RunStore
+
+    specs = [replace(THUMBNAIL, attributes={**THUMBNAIL.attributes, "people": state}), FACE]
+    with RunStore.open(item.store_path) as store:
+        arrays: dict[str, np.ndarray] = {"thumbnail": pictures, "thumbnail_face": rows}
+        add_arrays(store, item.name, specs, arrays, replace_existing=True)
+    item.refresh()
+
+
+def _cut(item: RunInput, rows: npt.NDArray[np.int64], ranks: npt.NDArray[np.int64]) -> Pixels:
+    """uint8 (len(rows), 96, 96, 3) RGB. Raises InputError where the video cannot be had."""
+    pictures = np.zeros((len(rows), SIDE, SIDE, 3), np.uint8)
+    if not len(rows):
+        return pictures
+    source = _open(item.attributes)
+    boxes = item.array("box")[rows]
+    for some, frames in _decoded(source, np.unique(ranks)):
+        at = np.searchsorted(some, ranks)
+        for k in np.flatnonzero(np.isin(ranks, some)).tolist():
+            pictures[k] = crop(frames[at[k]], boxes[k])
+    return pictures
+
+
+def _open(facts: dict[str, Any]) -> VideoSource:
+    """The video of an input as it was. Raises InputError."""
+    from pipeline.sources.video import VideoOptions, VideoSource, fingerprint
+
+    path = Path(str(facts["path"]))
+    if not path.is_file():
+        raise InputError(f"{path} is gone")
+    if fingerprint(path) != facts.get("fingerprint"):
+        raise InputError(f"{path} is another file than the one that was analysed")
+    return VideoSource(path, VideoOptions.model_validate({"every": 1, "roi": facts.get("roi")}), "pyav")
+
+
+def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Pixels]]:
+    """Frames of these ranks (ascending), a few at a time: ranks and uint8 (n, height, width, 3)."""
+    from pipeline.sources.readers import close_readers
+
+    size = max(1, BATCH_BYTES // max(1, source.frame_bytes))
+    try:
+        for start in range(0, len(ranks), size):
+            some = ranks[start : start + size]
+            yield some, source.job_of_ranks(some, "pyav").decode().frames_rgb
+    finally:
+        close_readers()
+
+
+def crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
+    """uint8 (96, 96, 3): a square around a face's box (x, y, w, h in pixels of the frame), the border continued."""
+    import cv2
+
+    x, y, w, h = (float(value) for value in box)
+    half = MARGIN * max(w, h, 2.0) / 2
+    centre = x + w / 2, y + h / 2
+    left, top, right, bottom = (
+        round(centre[0] - half), round(centre[1] - half), round(centre[0] + half), round(centre[1] + half),
+    )  # fmt: skip
+    height, width = frame.shape[:2]
+    inner = frame[max(0, top) : max(1, min(height, bottom)), max(0, left) : max(1, min(width, right))]
+    beyond = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
+    square = cv2.copyMakeBorder(np.ascontiguousarray(inner), *beyond, cv2.BORDER_REPLICATE)
+    is_larger = square.shape[0] > SIDE
+    resized: Pixels = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA if is_larger else cv2.INTER_CUBIC)
+    return resized
