@@ -13,6 +13,11 @@ import pytest
 
 import pipeline
 
+PEOPLE = {
+    "track": "int32", "person": "int32", "identity": "int32", "distance": "float32", "thumbnail": "uint8",
+    "thumbnail_face": "int64",
+}  # fmt: skip
+"""What `people` and `find` add to a store."""
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -32,7 +37,18 @@ def copy(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (target / ".venv" / "bin").symlink_to(Path(sys.prefix) / "bin")
     (target / ".venv" / ".installed").touch()
     pipeline.make_demo_clip(target / "clip.mp4", seconds=4, size=(640, 360))
+    _picture(target / "photo.jpg")
+    _picture(target / "known" / "Ann" / "1.jpg")
     return target
+
+
+def _picture(path: Path) -> None:
+    """A photograph of somebody who is in the clip."""
+    import cv2
+    from skimage import data
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), data.astronaut()[:, :, ::-1])
 
 
 @pytest.mark.slow
@@ -58,6 +74,10 @@ def test_every_command_does_what_the_readme_says(repository: Path, copy: Path) -
     assert {"x", "y", "w", "h", "confidence", "sharpness"} <= set(faces.columns)
     assert len(faces) > 0
     assert (copy / "runs" / "demo.zarr").is_dir()
+    arrays = pipeline.open(copy / "runs" / "clip.zarr").input("clip").arrays
+    assert {name: arrays[name].dtype for name in PEOPLE} == PEOPLE
+    made = ("runs/clip.html", "shots", "annotated.mp4", "blurred.mp4", "clips", "faces.parquet", "runs/people.json")
+    assert [name for name in made if not (copy / name).exists()] == []
 
 
 def test_the_table_lists_the_arrays_that_are_stored(repository: Path, workflows: Path) -> None:
@@ -67,4 +87,4 @@ def test_the_table_lists_the_arrays_that_are_stored(repository: Path, workflows:
     listed = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (\w+) \|", text, re.MULTILINE))
     made = {name: spec.dtype for name, spec in load_workflow(workflows / "faces.yaml").specs().items()}
     own = {"frame": "int64", "time_seconds": "float64", "decoded": "bool", "face_frame": "int64"}
-    assert listed == {**own, **made}
+    assert listed == {**own, **made, **PEOPLE}
