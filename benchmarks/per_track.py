@@ -353,9 +353,8 @@ def _print(found: dict[str, Any]) -> None:
     if "analyze" in found:
         table = Table("", "every", "frames", "frames/s", "times", "faces seen", title="analyze, four attributes")
         for row in found["analyze"]:
-            seen = str(row.get("analyzed", row["faces"]))
-            table.add_row(row["way"], str(row["every"]), str(row["frames"]), f"{row['rate']:.3g}", f"{row['ratio']:.1f}",
-                          seen)  # fmt: skip
+            figures = (f"{row['rate']:.3g}", f"{row['ratio']:.1f}", str(row.get("analyzed", row["faces"])))
+            table.add_row(row["way"], str(row["every"]), str(row["frames"]), *figures)
         console.print(table)
     if "limit" in found:
         limit = found["limit"]

@@ -189,15 +189,21 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
     where = path if content else None
     if person.isdecimal():
         return _by_id(int(person), people, merged, {int(one) for one in content.get("forgotten", [])}, sources, where)
-    called = sorted({_last(merged, key) for key, name in people.items() if name == person})
+    called = sorted({_last(merged, key) for key, name in people.items() if _alike_names(name, person)})
     if len(called) > 1:
         raise UsageError(f"{len(called)} people are called {person!r}: {', '.join(map(str, called))}; give the id")
     if called:
-        return Who(called[0], _ids(called[0], merged), person, where)
+        return Who(called[0], _ids(called[0], merged), people.get(called[0]), where)
     in_galleries = {name for source in sources for name in _attributes_of(source, "identity").get("names") or ()}
-    if person in in_galleries:
-        return Who(None, (), person, where)
+    pictured = next((name for name in sorted(in_galleries) if _alike_names(name, person)), None)
+    if pictured is not None:
+        return Who(None, (), pictured, where)
     raise UsageError(unknown("person", person, sorted({*filter(None, people.values()), *in_galleries})))
+
+
+def _alike_names(one: str | None, other: str | None) -> bool:
+    """Whether two names are one; case does not count."""
+    return one is not None and other is not None and one.casefold() == other.casefold()
 
 
 def _by_id(
@@ -307,7 +313,7 @@ def rows_of(source: InputStore, who: Who) -> Bools:
             untold[part] = person < 0
     if "identity" in arrays and who.name is not None:
         names = _attributes_of(source, "identity").get("names") or []
-        theirs = [row for row, name in enumerate(names) if name == who.name]
+        theirs = [row for row, name in enumerate(names) if _alike_names(name, who.name)]
         for start, identity in blocks(source, "identity"):
             part = slice(start, start + len(identity))
             rows[part] |= np.isin(identity, theirs) & untold[part]
@@ -376,7 +382,8 @@ def _found(source: InputStore, rows: Bools, told: Bools, who: Who) -> Found:
 
 def _galleries(source: InputStore, who: Who) -> list[str]:
     attributes = _attributes_of(source, "identity")
-    return [str(attributes.get("gallery"))] if who.name in (attributes.get("names") or ()) else []
+    names = attributes.get("names") or ()
+    return [str(attributes.get("gallery"))] if any(_alike_names(name, who.name) for name in names) else []
 
 
 def _cleaned(source: InputStore, who: Who) -> dict[str, dict[str, Any]]:
