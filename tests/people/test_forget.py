@@ -130,8 +130,8 @@ def test_an_outside_tool_reads_what_is_left(out: Path) -> None:
 
 @pytest.mark.parametrize(
     ("person", "expected"),
-    [("3", ANN), ("Ann", ANN), ("7", ANN), ("Bob", BOB)],
-    ids=["id", "name", "merged id", "other"],
+    [("3", ANN), ("Ann", ANN), ("ann", ANN), ("7", ANN), ("Bob", BOB)],
+    ids=["id", "name", "whatever case", "merged id", "other"],
 )
 def test_who(out: Path, person: str, expected: int) -> None:
     found = search([out], person)
