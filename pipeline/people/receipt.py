@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.people.forget import Search, Who, chunk_embeddings, read_registry, rows_of, sameness, space_of
+from pipeline.people.forget import Search, Who, chunk_embeddings, rows_of, sameness, space_of
+from pipeline.people.registry import Registry
 from pipeline.people.sameness import EQUAL_DISTANCE, Sameness
 from pipeline.store.lock import LOCK_FILE
 from pipeline.store.nodes import CHUNKS, NODE_FILE
@@ -120,9 +121,11 @@ def _check_chunks(proof: Proof, source: InputStore, matcher: Mapping[Any, Samene
 def _check_registry(proof: Proof, who: Who) -> None:
     if who.registry is None or who.id is None:
         return
-    content = read_registry(who.registry)
-    left = {str(number) for number in who.ids} & {*content["people"], *content.get("merged", {})}
-    if left or not {*who.ids} <= {*map(int, content.get("forgotten", []))}:
+    registry = Registry.load(who.registry)
+    ids = {*who.ids}
+    known = {*registry.people, *registry.merged, *(pin.person for pin in registry.pins)}
+    known |= {number for pair in registry.apart for number in pair}
+    if ids & known or not ids <= {*registry.forgotten}:
         proof.problems.append(f"the registry {who.registry} still knows {who}")
 
 
