@@ -155,9 +155,7 @@ def as_dict(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, p
             }
             for one in searched.found
         ],
-        "alike": [
-            {**vars(one), "store": str(one.store)} for one in searched.alike if one.alike or one.state != "people"
-        ],
+        "alike": [{**vars(one), "store": str(one.store)} for one in searched.alike],
         "proof": None if proof is None else {**vars(proof), "holds": proof.holds, "within": EQUAL_DISTANCE},
         "remains": remains(searched),
     }
@@ -222,14 +220,10 @@ def _alike_line(one: Any) -> str:
     where = f"{one.input} in {one.store}"
     if one.state == "no embeddings":
         return f"not compared: {where} has no embeddings of this model"
-    if one.state == "people" and not one.alike:
-        return ""
     if one.state == "people":
-        whose = ", ".join(
-            f"{count} of {'nobody' if k < 0 else f'person {k}'}" for k, count in sorted(one.people.items())
-        )
+        nobody = one.people.get(-1, 0)  # those of other people were told apart
         return (
-            f"left and alike: {one.alike} of {one.faces} faces of {where} ({whose}); look at them, they may be the same"
+            f"left and alike: {nobody} faces of nobody in {where}; look at them, they may be the same" if nobody else ""
         )
     what = "not complete" if one.state == "incomplete" else "without the array person"
     advice = "run it to its end, then" if one.state == "incomplete" else "run"

@@ -15,7 +15,7 @@ from pipeline.cli import main
 from pipeline.errors import StoreError, StoreLockedError, UsageError
 from pipeline.people.forget import forget, search
 from pipeline.people.gather import GatherOptions, gather
-from pipeline.people.receipt import prove
+from pipeline.people.receipt import lines, prove
 from pipeline.people.registry import Exemplar, Person, Pin, Registry, edit
 from pipeline.people.sameness import EQUAL_DISTANCE, Sameness
 from pipeline.stages.base import Array
@@ -239,6 +239,10 @@ def test_what_stays_and_is_alike_is_counted(tmp_path: Path) -> None:
     tell(out, "clip", rows)
     half = make_store(tmp_path / "half.zarr", {"film": crowd_again(1)}, chunk_frames=40, done_chunks=1)
     searched = search([out, half], "3")
+    shown = "\n".join(lines(searched, None, None))
+    assert f"left and alike: 45 faces of nobody in clip in {out}; look at them" in shown
+    assert f"left, for film in {half} is not complete: 120 faces, 40 of them alike; run it to its end, then" in shown
+    assert f"left, for untold in {out} is without the array person: 270 faces, 90 of them alike; run `reel" in shown
     alike = {one.input: one for one in searched.alike}
     assert (alike["clip"].state, alike["clip"].alike, alike["clip"].people) == ("people", 45, {UNKNOWN: 45})
     assert (alike["untold"].state, alike["untold"].alike, alike["untold"].faces) == ("not told apart", 90, 270)
