@@ -2,8 +2,9 @@
 
 They take the time of the real ones and find nothing real; tables name them "stand-in". `ArcFace` and `retinaface` are
 DeepFace's and retina-face's own TensorFlow architectures, converted by tf2onnx to the inputs and outputs of the graphs
-that DeepFace publishes; `VGG-Face` and the attributes are written layer by layer; `SFace`, of which only the graph is published, is a
-MobileNet of that graph's size. RetinaFace's stand-in has one face planted amid each picture (plant_face).
+that DeepFace publishes; `VGG-Face` and the attributes are written layer by layer; `SFace`, of which only the graph is
+published, is a MobileNet of that graph's size. RetinaFace's stand-in has one face planted amid each picture
+(plant_face).
 
 As a program, `python stand_ins.py NAME FILE` builds one: TensorFlow keeps its memory until its process ends.
 """

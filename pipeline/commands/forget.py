@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from pipeline.commands import add_command, print_result
 from pipeline.errors import UsageError
 
 NOT_PROVEN = 1
+SECONDS_BETWEEN_LINES = 5.0
 
 
 def add(commands: Any) -> None:
@@ -33,14 +37,16 @@ def _forget(options: argparse.Namespace) -> int:
     require_stores(options.outs)
     asked = (options.outs, options.person, options.registry)
     if options.dry_run or not options.yes:
-        searched = search(*asked, note=_note)
+        with _progress() as note:
+            searched = search(*asked, note=note)
         if options.dry_run:
             print_result(options, receipt.as_dict(searched, None, None), receipt.lines(searched, None, None))
             return 0
         _confirm(receipt.lines(searched, None, None))
-    searched, done = forget(*asked, note=_note)
-    _note("reading every array again")
-    proof = receipt.prove(options.outs, searched)
+    with _progress() as note:
+        searched, done = forget(*asked, note=note)
+        note("reading every array again")
+        proof = receipt.prove(options.outs, searched)
     print_result(options, receipt.as_dict(searched, done, proof), receipt.lines(searched, done, proof))
     return 0 if proof.holds else NOT_PROVEN
 
@@ -55,5 +61,21 @@ def _confirm(would: list[str]) -> None:
         raise UsageError("nothing was removed")
 
 
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is under way, on standard error: one line that changes on a terminal, a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status("") as status:
+            yield status.update
+        return
+    last = -SECONDS_BETWEEN_LINES
+
+    def note(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    yield note

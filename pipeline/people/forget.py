@@ -20,14 +20,13 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.names import unknown
+from pipeline.people.registry import FILE_NAME, Registry, edit
 from pipeline.people.sameness import Sameness
 from pipeline.store.chunks import read_chunk
-from pipeline.store.nodes import NODE_FILE, atomic_write, chunk_folder, disk_errors
+from pipeline.store.nodes import NODE_FILE, chunk_folder
 from pipeline.store.remove import Removal, blocks, remove_faces
 from pipeline.store.run import InputStore, RunStore
 
-REGISTRY = "people.json"
-"""Beside the stores, unless another file is named."""
 FORGOTTEN = "forgotten"
 """Attribute of an input: what was removed of it, and when; without a name."""
 
@@ -140,13 +139,16 @@ def forget(
     """
     with contextlib.ExitStack() as locks:
         stores = {_place(out): locks.enter_context(_writable(out)) for out in outs}
+        path = _registry_path(outs, [source for out in outs for source in _inputs(out)], registry)
+        if path is not None:
+            locks.enter_context(edit(path))
         findings = search(outs, person, registry, note)
         done = {}
         for one in findings.found:
             note(f"rewriting {one.input} in {one.store}: {len(one.rows)} of {one.faces} faces go")
             done[one.store, one.input] = _rewrite(stores[one.store], one, findings.who)
         if findings.who.registry is not None and findings.who.id is not None:
-            bury(findings.who.registry, findings.who.ids)  # last: until here its names find the person again
+            _bury(findings.who.registry, findings.who.ids)  # last: until here its names find the person again
     return findings, done
 
 
@@ -179,48 +181,45 @@ def _is_compacted(source: InputStore) -> bool:
 
 def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, registry: Path | None) -> Who:
     path = _registry_path(outs, sources, registry)
-    content = read_registry(path) if path is not None else {}
-    _require_one_registry(sources, path, content)
-    people = {int(key): one.get("name") for key, one in content.get("people", {}).items()}
+    known = Registry.load(path) if path is not None else None
+    _require_one_registry(sources, known)
+    people = {number: one.name for number, one in known.people.items()} if known is not None else {}
     for source in sources:
         for key, name in (_attributes_of(source, "person").get("names") or {}).items():
             people.setdefault(int(key), name)
-    merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}
-    where = path if content else None
+    merged = known.merged if known is not None else {}
     if person.isdecimal():
-        return _by_id(int(person), people, merged, {int(one) for one in content.get("forgotten", [])}, sources, where)
-    called = sorted({_last(merged, key) for key, name in people.items() if name == person})
+        ids = {*people, *merged, *(known.forgotten if known is not None else ())}
+        return _by_id(int(person), people, merged, ids, sources, path)
+    called = sorted({merged.get(key, key) for key, name in people.items() if _alike_names(name, person)})
     if len(called) > 1:
         raise UsageError(f"{len(called)} people are called {person!r}: {', '.join(map(str, called))}; give the id")
     if called:
-        return Who(called[0], _ids(called[0], merged), person, where)
+        return Who(called[0], _ids(called[0], merged), people.get(called[0]), path)
     in_galleries = {name for source in sources for name in _attributes_of(source, "identity").get("names") or ()}
-    if person in in_galleries:
-        return Who(None, (), person, where)
+    pictured = next((name for name in sorted(in_galleries) if _alike_names(name, person)), None)
+    if pictured is not None:
+        return Who(None, (), pictured, path)
     raise UsageError(unknown("person", person, sorted({*filter(None, people.values()), *in_galleries})))
 
 
+def _alike_names(one: str | None, other: str | None) -> bool:
+    """Whether two names are one; case does not count."""
+    return one is not None and other is not None and one.casefold() == other.casefold()
+
+
 def _by_id(
-    number: int, people: Mapping[int, str | None], merged: Mapping[int, int], forgotten: set[int],
+    number: int, people: Mapping[int, str | None], merged: Mapping[int, int], known: set[int],
     sources: Sequence[InputStore], registry: Path | None,
 ) -> Who:  # fmt: skip
-    last = _last(merged, number)
-    known = {*people, *merged, *forgotten}
+    last = merged.get(number, number)
     if number not in known and not any(_occurs(source, number) for source in sources):
         raise UsageError(f"there is no person {number} in {registry or 'these stores'}; `reelgraph people` lists them")
     return Who(last, _ids(last, merged), people.get(last), registry)
 
 
-def _last(merged: Mapping[int, int], number: int) -> int:
-    seen = {number}
-    while number in merged and merged[number] not in seen:
-        number = merged[number]
-        seen.add(number)
-    return number
-
-
 def _ids(number: int, merged: Mapping[int, int]) -> tuple[int, ...]:
-    return (number, *sorted(old for old in merged if old != number and _last(merged, old) == number))
+    return (number, *sorted(old for old, new in merged.items() if new == number))
 
 
 def _occurs(source: InputStore, number: int) -> bool:
@@ -248,13 +247,13 @@ def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: P
         for source in sources
         if "registry" in _attributes_of(source, "person")
     )
-    candidates = [*named, *(_place(out).parent / REGISTRY for out in outs)]
+    candidates = [*named, *(_place(out).parent / FILE_NAME for out in outs)]
     return next((path.resolve() for path in candidates if path.is_file()), None)
 
 
-def _require_one_registry(sources: Sequence[InputStore], path: Path | None, content: Mapping[str, Any]) -> None:
+def _require_one_registry(sources: Sequence[InputStore], known: Registry | None) -> None:
     """Ids of two registries are two people's."""
-    first = (str(content["id"]), f"the registry {path}") if content.get("id") else None
+    first = (known.id, f"the registry {known.path}") if known is not None else None
     for source in sources:
         found = _attributes_of(source, "person").get("registry_id")
         if found is None:
@@ -267,27 +266,13 @@ def _require_one_registry(sources: Sequence[InputStore], path: Path | None, cont
             )
 
 
-def read_registry(path: Path) -> dict[str, Any]:
-    """Content of a registry file. Raises StoreError where it is damaged."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content.get("people"), dict):
-            raise ValueError("it lists no people")
-    except (OSError, ValueError, AttributeError) as err:
-        raise StoreError(f"the registry {path} cannot be read ({err}); restore it") from err
-    return content
-
-
-def bury(path: Path, ids: Sequence[int]) -> None:
-    """Leave nothing of people in a registry but that their ids are taken for ever. Raises StoreError."""
-    content = read_registry(path)
-    gone = {str(number) for number in ids}
-    people = {key: one for key, one in content["people"].items() if key not in gone}
-    merged = {old: new for old, new in content.get("merged", {}).items() if old not in gone and str(new) not in gone}
-    forgotten = sorted({*map(int, content.get("forgotten", [])), *ids})
-    with disk_errors(f"write the registry {path}"):
-        new = {**content, "people": people, "merged": merged, "forgotten": forgotten}
-        atomic_write(path, json.dumps(new, indent=2, ensure_ascii=False).encode() + b"\n")
+def _bury(path: Path, ids: Sequence[int]) -> None:
+    """Leave nothing of a person in a registry, whose lock is held, but that the ids are taken for ever."""
+    registry = Registry.load(path)
+    if ids[0] in registry.people:
+        registry.forget(ids[0])
+    registry.forgotten = sorted({*registry.forgotten, *ids})
+    registry.save()
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -307,7 +292,7 @@ def rows_of(source: InputStore, who: Who) -> Bools:
             untold[part] = person < 0
     if "identity" in arrays and who.name is not None:
         names = _attributes_of(source, "identity").get("names") or []
-        theirs = [row for row, name in enumerate(names) if name == who.name]
+        theirs = [row for row, name in enumerate(names) if _alike_names(name, who.name)]
         for start, identity in blocks(source, "identity"):
             part = slice(start, start + len(identity))
             rows[part] |= np.isin(identity, theirs) & untold[part]
@@ -376,7 +361,8 @@ def _found(source: InputStore, rows: Bools, told: Bools, who: Who) -> Found:
 
 def _galleries(source: InputStore, who: Who) -> list[str]:
     attributes = _attributes_of(source, "identity")
-    return [str(attributes.get("gallery"))] if who.name in (attributes.get("names") or ()) else []
+    names = attributes.get("names") or ()
+    return [str(attributes.get("gallery"))] if any(_alike_names(name, who.name) for name in names) else []
 
 
 def _cleaned(source: InputStore, who: Who) -> dict[str, dict[str, Any]]:

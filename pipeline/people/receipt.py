@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.people.forget import Search, Who, chunk_embeddings, read_registry, rows_of, sameness, space_of
+from pipeline.people.forget import Search, Who, chunk_embeddings, rows_of, sameness, space_of
+from pipeline.people.registry import Registry
 from pipeline.people.sameness import EQUAL_DISTANCE, Sameness
 from pipeline.store.lock import LOCK_FILE
 from pipeline.store.nodes import CHUNKS, NODE_FILE
@@ -120,9 +121,11 @@ def _check_chunks(proof: Proof, source: InputStore, matcher: Mapping[Any, Samene
 def _check_registry(proof: Proof, who: Who) -> None:
     if who.registry is None or who.id is None:
         return
-    content = read_registry(who.registry)
-    left = {str(number) for number in who.ids} & {*content["people"], *content.get("merged", {})}
-    if left or not {*who.ids} <= {*map(int, content.get("forgotten", []))}:
+    registry = Registry.load(who.registry)
+    ids = {*who.ids}
+    known = {*registry.people, *registry.merged, *(pin.person for pin in registry.pins)}
+    known |= {number for pair in registry.apart for number in pair}
+    if ids & known or not ids <= {*registry.forgotten}:
         proof.problems.append(f"the registry {who.registry} still knows {who}")
 
 
@@ -152,9 +155,7 @@ def as_dict(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, p
             }
             for one in searched.found
         ],
-        "alike": [
-            {**vars(one), "store": str(one.store)} for one in searched.alike if one.alike or one.state != "people"
-        ],
+        "alike": [{**vars(one), "store": str(one.store)} for one in searched.alike],
         "proof": None if proof is None else {**vars(proof), "holds": proof.holds, "within": EQUAL_DISTANCE},
         "remains": remains(searched),
     }
@@ -219,14 +220,10 @@ def _alike_line(one: Any) -> str:
     where = f"{one.input} in {one.store}"
     if one.state == "no embeddings":
         return f"not compared: {where} has no embeddings of this model"
-    if one.state == "people" and not one.alike:
-        return ""
     if one.state == "people":
-        whose = ", ".join(
-            f"{count} of {'nobody' if k < 0 else f'person {k}'}" for k, count in sorted(one.people.items())
-        )
+        nobody = one.people.get(-1, 0)  # those of other people were told apart
         return (
-            f"left and alike: {one.alike} of {one.faces} faces of {where} ({whose}); look at them, they may be the same"
+            f"left and alike: {nobody} faces of nobody in {where}; look at them, they may be the same" if nobody else ""
         )
     what = "not complete" if one.state == "incomplete" else "without the array person"
     advice = "run it to its end, then" if one.state == "incomplete" else "run"

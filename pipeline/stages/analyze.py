@@ -11,7 +11,7 @@ from pipeline.models import clients, zoo
 from pipeline.models.base import Device, Faces, ModelInfo
 from pipeline.names import unknown
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
-from pipeline.stages.per_track import NEEDS, TrackOptions, mean_value, own_rows, per_track, spread
+from pipeline.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
 
 if TYPE_CHECKING:
     from pipeline.models.base import Attribute
@@ -78,6 +78,7 @@ class Analyze(Stage):
     def load(self, device: Device) -> None:
         from pipeline.models import create_attribute
 
+        get_ready(self.options)
         options = self.options.model_dump(exclude={"attributes", "per", "best"})
         self.attributes: dict[str, Attribute] = {
             name: create_attribute(name.title(), device, **options) for name in self.options.attributes

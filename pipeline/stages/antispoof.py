@@ -10,7 +10,7 @@ from pydantic import Field
 from pipeline.models import zoo
 from pipeline.models.base import Device, Faces, ModelInfo
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
-from pipeline.stages.per_track import NEEDS, TrackOptions, mean_value, own_rows, per_track, spread
+from pipeline.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
 
 if TYPE_CHECKING:
     from pipeline.models.base import Attribute
@@ -69,6 +69,7 @@ class Antispoof(Stage):
     def load(self, device: Device) -> None:
         from pipeline.models import create_spoofing
 
+        get_ready(self.options)
         self.spoofing: Attribute = create_spoofing(self.options.model, device)
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from pipeline.models.base import Device, Faces, ModelInfo
 from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
 from pipeline.names import unknown
 from pipeline.stages.base import Array, Chunk, Stage, StageOptions
-from pipeline.stages.per_track import NEEDS, TrackOptions, mean_vector, own_rows, per_track, vectors_agree
+from pipeline.stages.per_track import NEEDS, TrackOptions, get_ready, mean_vector, own_rows, per_track, vectors_agree
 
 if TYPE_CHECKING:
     from pipeline.models.base import Embedder
@@ -104,6 +104,7 @@ class Embed(Stage):
     def load(self, device: Device) -> None:
         from pipeline.models import create_embedder
 
+        get_ready(self.options)
         options = self.options.model_dump(exclude={"model", "per", "best"})
         self.embedder: Embedder = create_embedder(self.options.model, device, **options)
 

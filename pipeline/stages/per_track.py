@@ -56,6 +56,12 @@ NEEDS = ("confidence",)
 """What the choice of faces takes beside frames, boxes and landmarks."""
 
 
+def get_ready(options: TrackOptions) -> None:
+    """What would else be imported while the first chunk waits; for a stage's `load`."""
+    if options.per == "track":
+        import scipy.optimize  # noqa: F401
+
+
 def own_rows(name: str, what: str) -> Array:
     """Declares the array that says which rows are the network's own."""
     return Array(name, ("face",), "bool", (), {"description": f"whether {what} is the network's own for this face"})

@@ -14,7 +14,9 @@ import pipeline
 from pipeline.cli import main
 from pipeline.errors import StoreError, StoreLockedError, UsageError
 from pipeline.people.forget import forget, search
-from pipeline.people.receipt import prove
+from pipeline.people.gather import GatherOptions, gather
+from pipeline.people.receipt import lines, prove
+from pipeline.people.registry import Exemplar, Person, Pin, Registry, edit
 from pipeline.people.sameness import EQUAL_DISTANCE, Sameness
 from pipeline.stages.base import Array
 from pipeline.stages.detect import Detect
@@ -58,11 +60,15 @@ def tell(out: Path, name: str, person: np.ndarray | None, **attributes: Any) -> 
         add_arrays(store, name, specs, arrays)
 
 
-def write_registry(path: Path, **changes: Any) -> None:
-    entries = {key: {"name": name, "exemplars": [[0.1, 0.2]]} for key, name in NAMES.items()}
-    entries["9"] = {"name": None}
-    content = {"format": 1, "id": "uuid-1", "model": "Dlib", "align": "native", "people": entries}
-    path.write_text(json.dumps({**content, "merged": {"7": 3}, "forgotten": [1], **changes}))
+def registry_of(folder: Path) -> Registry:
+    """Ann, Bob and somebody without a name; 7 was merged into Ann, 1 was forgotten long ago."""
+    exemplars = [Exemplar(CROWD[0, 0], 0.1, 5.0)]
+    known = {ANN: Person("Ann", True, exemplars), BOB: Person("Bob"), 9: Person()}
+    pins = [Pin("films.zarr:clip", "clip", 5, (1, 2, 3, 4), ANN)]
+    return Registry(
+        folder / "people.json", "uuid-1", "Dlib", "native", known, {7: ANN}, [1], {(ANN, BOB)}, pins,
+        {"films.zarr:clip": {ANN: 90, BOB: 90}}, 10,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def out(template: Path, tmp_path: Path) -> Path:
     """One input in which Ann, Bob and somebody else are in every frame."""
-    write_registry(tmp_path / "people.json")
+    registry_of(tmp_path).save()
     return Path(shutil.copytree(template, tmp_path / "films.zarr"))
 
 
@@ -112,11 +118,13 @@ def test_nothing_of_the_person_is_left_on_disk(out: Path) -> None:
 
 def test_the_registry_keeps_a_tombstone(out: Path) -> None:
     forget([out], "Ann")
-    content = json.loads((out.parent / "people.json").read_text())
-    assert content["people"].keys() == {"4", "9"}
-    assert content["merged"] == {}
-    assert content["forgotten"] == [1, 3, 7], "ids are never given again, those that were merged neither"
-    assert content["id"] == "uuid-1"
+    left = Registry.load(out.parent / "people.json")
+    assert left.people.keys() == {BOB, 9}
+    assert (left.merged, left.pins, left.apart) == ({}, [], set())
+    assert left.forgotten == [1, ANN, 7], "ids are never given again, those that were merged neither"
+    assert left.inputs == {"films.zarr:clip": {BOB: 90}}
+    assert "exemplars" in (text := left.path.read_text())
+    assert "Ann" not in text
 
 
 def test_an_outside_tool_reads_what_is_left(out: Path) -> None:
@@ -130,8 +138,8 @@ def test_an_outside_tool_reads_what_is_left(out: Path) -> None:
 
 @pytest.mark.parametrize(
     ("person", "expected"),
-    [("3", ANN), ("Ann", ANN), ("7", ANN), ("Bob", BOB)],
-    ids=["id", "name", "merged id", "other"],
+    [("3", ANN), ("Ann", ANN), ("ann", ANN), ("7", ANN), ("Bob", BOB)],
+    ids=["id", "name", "whatever case", "merged id", "other"],
 )
 def test_who(out: Path, person: str, expected: int) -> None:
     found = search([out], person)
@@ -164,7 +172,9 @@ def test_nobody_of_that_name(out: Path, person: str, message: str) -> None:
 
 
 def test_two_of_one_name_are_asked_apart(out: Path) -> None:
-    write_registry(out.parent / "people.json", people={"3": {"name": "Ann"}, "4": {"name": "Ann"}})
+    registry = registry_of(out.parent)
+    registry.people[BOB].name = "Ann"
+    registry.save()
     with pytest.raises(UsageError, match=r"2 people are called 'Ann': 3, 4; give the id"):
         search([out], "Ann")
 
@@ -187,7 +197,7 @@ def test_stores_of_two_registries_are_not_mixed(out: Path, tmp_path: Path) -> No
 def test_the_very_same_embedding_goes_whoever_it_is_said_to_be(tmp_path: Path) -> None:
     """A second store of the same film, in which one of Ann's faces is nobody's and one is Bob's."""
     out, other = (make_store(tmp_path / f"{name}.zarr", {"clip": crowd()}) for name in ("a", "b"))
-    write_registry(tmp_path / "people.json")
+    registry_of(tmp_path).save()
     rows = who()
     rows[[0, 3]] = UNKNOWN, BOB
     tell(out, "clip", who())
@@ -229,6 +239,10 @@ def test_what_stays_and_is_alike_is_counted(tmp_path: Path) -> None:
     tell(out, "clip", rows)
     half = make_store(tmp_path / "half.zarr", {"film": crowd_again(1)}, chunk_frames=40, done_chunks=1)
     searched = search([out, half], "3")
+    shown = "\n".join(lines(searched, None, None))
+    assert f"left and alike: 45 faces of nobody in clip in {out}; look at them" in shown
+    assert f"left, for film in {half} is not complete: 120 faces, 40 of them alike; run it to its end, then" in shown
+    assert f"left, for untold in {out} is without the array person: 270 faces, 90 of them alike; run `reel" in shown
     alike = {one.input: one for one in searched.alike}
     assert (alike["clip"].state, alike["clip"].alike, alike["clip"].people) == ("people", 45, {UNKNOWN: 45})
     assert (alike["untold"].state, alike["untold"].alike, alike["untold"].faces) == ("not told apart", 90, 270)
@@ -282,7 +296,7 @@ def test_the_proof_finds(out: Path, harm: str) -> None:
         file = next(path for path in (out / "clip" / "box").rglob("*") if path.is_file() and path.name != "zarr.json")
         file.write_bytes(file.read_bytes()[:-100])
     if harm == "registry":
-        write_registry(out.parent / "people.json")
+        registry_of(out.parent).save()
     proof = prove([out], searched)
     assert not proof.holds
     assert expected[harm] in " ".join(proof.problems)
@@ -298,7 +312,7 @@ def test_forgetting_again_finds_nothing(out: Path) -> None:
 def test_an_input_without_the_person_is_not_rewritten_but_for_the_name(tmp_path: Path) -> None:
     out = make_store(tmp_path / "films.zarr", {"clip": crowd()})
     tell(out, "clip", np.where(who() == ANN, UNKNOWN, who()).astype(np.int32))
-    write_registry(tmp_path / "people.json")
+    registry_of(tmp_path).save()
     inode = (out / "clip" / "embedding" / "zarr.json").stat().st_ino
     searched, done = forget([out], "Ann")
     assert done[out, "clip"].arrays == ("person",)
@@ -311,6 +325,28 @@ def test_a_store_that_is_being_written_to_is_left_alone(out: Path) -> None:
     with RunStore.open(out), pytest.raises(StoreLockedError):
         forget([out], "Ann")
     assert (arrays_of(out)["person"] == ANN).sum() == N_FRAMES
+
+
+def test_a_registry_that_is_being_written_to_is_left_alone(out: Path) -> None:
+    with edit(out.parent / "people.json"), pytest.raises(StoreLockedError):
+        forget([out], "Ann")
+    assert (arrays_of(out)["person"] == ANN).sum() == N_FRAMES
+
+
+def test_people_told_apart_again_are_those_who_stay(tmp_path: Path) -> None:
+    """`reelgraph people`, forget, and `reelgraph people` again: the others keep their ids, and the id is not reused."""
+    out = make_store(tmp_path / "films.zarr", {"clip": crowd()})
+    options = GatherOptions(thumbnails=False)
+    first = gather([out], options=options).registry
+    assert len(first.people) == 3
+    before = arrays_of(out)["person"]
+    gone = int(before[0])
+    searched, _ = forget([out], str(gone))
+    assert searched.faces == N_FRAMES
+    second = gather([out], options=options).registry
+    assert second.people.keys() == first.people.keys() - {gone}
+    assert second.forgotten == [gone]
+    np.testing.assert_array_equal(arrays_of(out)["person"], before[before != gone])
 
 
 # --- the very same embeddings -----------------------------------------------------------------------------------------

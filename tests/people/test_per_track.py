@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import pytest
 
 import pipeline
 from pipeline.errors import StoreError, WorkflowError
-from pipeline.models import Device
+from pipeline.models import Device, zoo
 from pipeline.stages import per_track as module
-from pipeline.stages.analyze import Analyze, AnalyzeOptions
+from pipeline.stages.analyze import Analyze, AnalyzeOptions, _agree
 from pipeline.stages.antispoof import Antispoof, AntispoofOptions
 from pipeline.stages.base import Chunk
 from pipeline.stages.embed import Embed, EmbedOptions
 from pipeline.stages.per_track import mean_value, mean_vector, per_track, spread, vectors_agree
 from pipeline.workflow import build_workflow
+from tests.models.stand_in_attributes import write_stand_ins
 
 N = 12
 BOX = np.tile(np.array([20, 40, 30, 30], np.float32), (N, 1))
@@ -174,6 +176,62 @@ def test_what_is_declared() -> None:
     part = Analyze(AnalyzeOptions(per="track", attributes=("race", "age")))
     assert [array.name for array in part.outputs] == ["age", "race", "analyzed_age_race"]
     assert [array.name for array in Antispoof(AntispoofOptions(per="track")).outputs] == ["real", "real_checked"]
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """DEEPFACE_HOME with stand-ins for the attributes."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = write_stand_ins(tmp_path_factory.mktemp("stand_ins"))
+        patch.setenv("DEEPFACE_HOME", str(home))
+        yield home
+
+
+def test_attributes_per_track(home: Path) -> None:
+    face, track = Analyze(AnalyzeOptions()), Analyze(AnalyzeOptions(per="track"))
+    face.load(Device())
+    track.load(Device())
+    exact, found = face.run(chunk()), track.run(chunk())
+    own = found.pop("analyzed")
+    assert found.keys() == exact.keys()
+    assert np.flatnonzero(own).tolist() == [3, 7, 11]
+    for name, values in found.items():
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values[own], exact[name][own])
+        np.testing.assert_allclose(values, exact[name], atol=1e-3, err_msg="the face is the same in every frame")
+    for name in ("gender", "emotion", "race"):
+        np.testing.assert_allclose(found[name].sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "agree"),
+    [
+        ("age", [30.0, 44.0], True),
+        ("age", [30.0, 46.0], False),
+        ("gender", [[0.9, 0.1], [0.5, 0.5]], True),
+        ("gender", [[0.9, 0.1], [0.3, 0.7]], False),
+        ("emotion", [[1.0, 0.0], [0.0, 1.0]], True),
+    ],
+)
+def test_attributes_that_cannot_be_one_persons(name: str, values: list[Any], agree: bool) -> None:
+    assert _agree({name: np.array(values, np.float32)}) == agree
+
+
+def test_liveness_per_track(data_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weights = tmp_path / ".deepface" / "weights"
+    weights.mkdir(parents=True)
+    for file in zoo.card("Fasnet").weights:
+        shutil.copy(data_dir / "weights" / "deepface" / file.name, weights)
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    face, track = Antispoof(AntispoofOptions()), Antispoof(AntispoofOptions(per="track"))
+    face.load(Device())
+    track.load(Device())
+    found = track.run(chunk())
+    assert found["real_checked"].sum() == 3
+    np.testing.assert_allclose(found["real"], face.run(chunk())["real"], atol=1e-5)
 
 
 # --- on clips ---------------------------------------------------------------------------------------------------------
