@@ -95,10 +95,13 @@ def annotate(
     refuse_existing(items, targets, force)
     blurred = _blurred_rows(items, wanted.blur)
     progress = progress or Silent()
-    return [
+    made = [
         _annotate_one(item, path, rows, wanted, progress)
         for item, path, rows in zip(items, targets, blurred, strict=True)
     ]
+    for limit in {_limit_of(item) for item in items if wanted.blur}:
+        progress.note(limit)
+    return made
 
 
 def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: bool) -> Path:
@@ -169,6 +172,8 @@ def _annotate_one(
     result.notes.extend(_notes(result, item, wanted))
     for note in result.notes:
         progress.note(f"{item.name}: {note}")
+    if wanted.blur:
+        result.notes.append(_limit_of(item))
     return result
 
 
@@ -309,10 +314,10 @@ def _notes(result: Annotated, item: RunInput, wanted: Wanted) -> list[str]:
         notes.append(f"{result.unseen_frames} frames that were never looked at are blurred as a whole")
     if wanted.blur and item.attributes.get("roi"):
         notes.append("faces outside the roi were never looked for, and are not blurred")
-    if wanted.blur:
-        every = item.attributes.get("every")
-        notes.append(
-            "only faces that were found are blurred: look before you publish"
-            + ("" if every == 1 else "; a store made with --every 1 misses the fewest")
-        )
     return notes
+
+
+def _limit_of(item: RunInput) -> str:
+    """What blurring cannot promise."""
+    known = "only faces that were found are blurred: look before you publish"
+    return known if item.attributes.get("every") == 1 else f"{known}; a store made with --every 1 misses the fewest"
