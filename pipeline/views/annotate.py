@@ -24,7 +24,7 @@ from pipeline.views.video.lettering import drawable
 from pipeline.views.video.movie import CONTAINERS, container_of
 from pipeline.views.video.rewriting import write_film
 from pipeline.views.video.targets import chosen_inputs, refuse_existing
-from pipeline.views.video.whereabouts import Faces, Reach, along, between, legs, read_faces, unseen
+from pipeline.views.video.whereabouts import Boxes, Faces, Reach, along, between, legs, read_faces, unseen
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -99,7 +99,7 @@ def annotate(
         _annotate_one(item, path, rows, wanted, progress)
         for item, path, rows in zip(items, targets, blurred, strict=True)
     ]
-    for limit in {_limit_of(item) for item in items if wanted.blur}:
+    for limit in {_limit_of(item, wanted) for item in items if wanted.blur}:
         progress.note(limit)
     return made
 
@@ -173,7 +173,7 @@ def _annotate_one(
     for note in result.notes:
         progress.note(f"{item.name}: {note}")
     if wanted.blur:
-        result.notes.append(_limit_of(item))
+        result.notes.append(_limit_of(item, wanted))
     return result
 
 
@@ -196,6 +196,7 @@ class _Picture:
         self.hidden = _whole_tracks(self.faces, blurred, self._who, wanted.blur)
         self._cover = legs(self.faces, BLUR_REACH, sampling, film.times)
         self._boxes = legs(self.faces, DRAW_REACH, sampling, film.times)
+        self._asked = wanted.boxes
         self._shown = ~self.hidden if wanted.boxes is None else np.full(len(self.faces), wanted.boxes)
         self._names = _drawable_names(self._who, self.notes)
         self._more = _descriptions(item, len(self.faces))
@@ -205,14 +206,16 @@ class _Picture:
     def edit(self, rank: int, frame_rgb: npt.NDArray[np.uint8]) -> int:
         """Blur and draw, in place; how many faces are told of. Ranks must ascend."""
         cover, boxes = self._at(rank)
+        blurred = np.empty((0, 4), np.float32)
         if self._blurs and self.unseen[rank]:
             side = min(frame_rgb.shape[:2])
             frame_rgb[:] = coarse(frame_rgb, max(2.0, side / _UNSEEN_CELLS))
         elif self._blurs:
             hidden = self.hidden
             chosen = cover[hidden[self._cover.begin[cover]] | hidden[self._cover.end[cover]]]
-            blur(frame_rgb, covers(self.faces, self._cover, chosen, rank, self.film.times))
-        draw(frame_rgb, self._marks(boxes, rank))
+            blurred = covers(self.faces, self._cover, chosen, rank, self.film.times)
+            blur(frame_rgb, blurred)
+        draw(frame_rgb, self._marks(boxes, rank, blurred if self._asked is None else blurred[:0]))
         return len(boxes)
 
     def _at(self, rank: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -228,7 +231,8 @@ class _Picture:
         cover, boxes = (next(walk) for walk in self._walks)
         return cover, boxes
 
-    def _marks(self, which: npt.NDArray[np.int64], rank: int) -> list[Mark]:
+    def _marks(self, which: npt.NDArray[np.int64], rank: int, blurred: Boxes) -> list[Mark]:
+        """What to draw: nothing for a face that is hidden, if by the blur of another one."""
         found = self._boxes
         nearer_end = self.faces.rank[found.end[which]] - rank < rank - self.faces.rank[found.begin[which]]
         rows = np.where(nearer_end, found.end[which], found.begin[which])
@@ -236,7 +240,7 @@ class _Picture:
         return [
             Mark(tuple(box.tolist()), self._colour(row), *self._words(row))
             for row, box in zip(rows.tolist(), boxes, strict=True)
-            if self._shown[row]
+            if self._shown[row] and not _is_inside(box, blurred)
         ]
 
     def _colour(self, row: int) -> tuple[int, int, int]:
@@ -247,6 +251,12 @@ class _Picture:
 
     def _words(self, row: int) -> tuple[str, str]:
         return self._names.get(int(self._who.code[row]), ""), self._more(row)
+
+
+def _is_inside(box: npt.NDArray[np.float32], others: Boxes) -> bool:
+    """Whether the centre of a box lies in another one."""
+    centre = box[:2] + box[2:] / 2
+    return bool(((centre >= others[:, :2]) & (centre <= others[:, :2] + others[:, 2:])).all(1).any())
 
 
 def _whole_tracks(
@@ -317,7 +327,8 @@ def _notes(result: Annotated, item: RunInput, wanted: Wanted) -> list[str]:
     return notes
 
 
-def _limit_of(item: RunInput) -> str:
+def _limit_of(item: RunInput, wanted: Wanted) -> str:
     """What blurring cannot promise."""
-    known = "only faces that were found are blurred: look before you publish"
-    return known if item.attributes.get("every") == 1 else f"{known}; a store made with --every 1 misses the fewest"
+    one = not {ALL, UNNAMED} & set(wanted.blur)
+    limit = f"only faces that were found{' and recognised' if one else ''} are blurred: look before you publish"
+    return limit if item.attributes.get("every") == 1 else f"{limit}; a store made with --every 1 misses the fewest"

@@ -120,6 +120,12 @@ def test_nothing_is_written_over_a_blurred_face_unless_asked(tmp_path: Path) -> 
     assert np.abs(plain[3] - texture()).max(-1)[90:150, 230].mean() > 60  # Bo has a box
 
 
+def test_nothing_is_written_where_the_blur_of_another_face_hides_a_face(tmp_path: Path) -> None:
+    near = (LEFT[0] + 20, LEFT[1] + 10, 30, 40)
+    frames = blurred(tmp_path, still(2, LEFT, near), "Ann", n_frames=10, person=[np.tile([1, 2], (2, 1))])
+    assert detail(frames, LEFT).max() < SHARP / 4
+
+
 def test_what_was_never_looked_at_is_blurred_as_a_whole(tmp_path: Path) -> None:
     frames = blurred(tmp_path, still(10, LEFT), "all", done_chunks=1)  # samples 0 to 15
     everywhere = (0, 40, SIZE[0], 200)
