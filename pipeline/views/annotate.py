@@ -93,11 +93,11 @@ def annotate(
     items = chosen_inputs(outs, inputs)
     targets = [_target(item, target, len(items), bool(wanted.blur)) for item in items]
     refuse_existing(items, targets, force)
-    blurred = _blurred_rows(items, wanted.blur)
+    chosen = _chosen_rows(items, wanted.blur)
     progress = progress or Silent()
     made = [
         _annotate_one(item, path, rows, wanted, progress)
-        for item, path, rows in zip(items, targets, blurred, strict=True)
+        for item, path, rows in zip(items, targets, chosen, strict=True)
     ]
     for limit in {_limit_of(item, wanted) for item in items if wanted.blur}:
         progress.note(limit)
@@ -118,14 +118,9 @@ def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: b
     return path / name if path.is_dir() else path
 
 
-def _blurred_rows(items: Sequence[RunInput], words: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
-    """For each input, bool (n_faces,): faces that are to be blurred by what is known of each alone."""
-    rows = []
-    for item in items:
-        who = labels(item)
-        everybody = np.full(len(who.code), ALL in words)
-        nameless = ~np.isin(who.code, np.array(sorted(who.named), np.int32)) if UNNAMED in words else ~everybody & False
-        rows.append(everybody | nameless)
+def _chosen_rows(items: Sequence[RunInput], words: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
+    """For each input, bool (n_faces,): faces of the people who are asked for by id or name."""
+    rows = [np.zeros(len(labels(item).code), bool) for item in items]
     for person in (word for word in words if word not in (ALL, UNNAMED)):
         for one, chosen in zip(rows, choose(items, person), strict=True):
             one |= chosen.rows
@@ -135,12 +130,12 @@ def _blurred_rows(items: Sequence[RunInput], words: Sequence[str]) -> list[npt.N
 def _annotate_one(
     item: RunInput,
     target: Path,
-    blurred: npt.NDArray[np.bool_],
+    chosen: npt.NDArray[np.bool_],
     wanted: Wanted,
     progress: Bars | PlainLines | Silent,
 ) -> Annotated:
     film = film_of(item)
-    picture = _Picture(item, film, blurred, wanted)
+    picture = _Picture(item, film, chosen, wanted)
     times = film.times
     start = float(times[0]) if wanted.start is None else wanted.start
     first, last = film.ranks(start, np.inf if wanted.stop is None else wanted.stop)
@@ -185,7 +180,7 @@ def _is_far(first_seconds: float) -> bool:
 class _Picture:
     """What is done to each frame of one input."""
 
-    def __init__(self, item: RunInput, film: Film, blurred: npt.NDArray[np.bool_], wanted: Wanted) -> None:
+    def __init__(self, item: RunInput, film: Film, chosen: npt.NDArray[np.bool_], wanted: Wanted) -> None:
         self.film = film
         self.notes: list[str] = []
         self._who = labels(item)
@@ -193,7 +188,7 @@ class _Picture:
         sampling = grid(film, item)
         self.unseen = unseen(self.faces, sampling, len(film))
         self._blurs = bool(wanted.blur)
-        self.hidden = _whole_tracks(self.faces, blurred, self._who, wanted.blur)
+        self.hidden = _hidden(self.faces, self._who, chosen, wanted.blur)
         self._cover = legs(self.faces, BLUR_REACH, sampling, film.times)
         self._boxes = legs(self.faces, DRAW_REACH, sampling, film.times)
         self._asked = wanted.boxes
@@ -259,25 +254,23 @@ def _is_inside(box: npt.NDArray[np.float32], others: Boxes) -> bool:
     return bool(((centre >= others[:, :2]) & (centre <= others[:, :2] + others[:, 2:])).all(1).any())
 
 
-def _whole_tracks(
-    faces: Faces, blurred: npt.NDArray[np.bool_], who: Labels, words: Sequence[str]
-) -> npt.NDArray[np.bool_]:
-    """bool (n,): faces to blur, once what is known of the others of their tracks counts too. When in doubt, blur.
+def _hidden(faces: Faces, who: Labels, chosen: npt.NDArray[np.bool_], words: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """bool (n,): faces to blur. `chosen`: those of people asked for. When in doubt, blur.
 
-    Somebody who is to be blurred is so on all samples of a track on which nobody else was recognised. A face without a
-    name on the track of one named person is that person, where most of the track says so.
+    A face that was not recognised, on a track that mostly is one named person, is taken to be that person; on another
+    track it is blurred where anybody of the track is, or where everybody without a name is asked for.
     """
-    result = blurred.copy()
-    if ALL in words or not words or not len(faces):
-        return result
+    if ALL in words:
+        return np.ones(len(faces), bool)
+    named = np.isin(who.code, np.array(sorted(who.named), np.int32))
+    result = chosen | (~named if UNNAMED in words else np.zeros(len(faces), bool))
     order = np.argsort(faces.track, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(faces.track[order])) + 1):
-        named = [code for code in np.unique(who.code[rows]).tolist() if code in who.named]
-        nameless = rows[~np.isin(who.code[rows], named)]
-        if len(named) == 1 and len(nameless) < len(rows) - len(nameless):
-            result[nameless] = blurred[rows[who.code[rows] == named[0]]].any()
-        elif blurred[rows].any():
-            result[nameless] = True
+    for rows in np.split(order, np.flatnonzero(np.diff(faces.track[order])) + 1) if len(faces) else []:
+        owners = np.unique(who.code[rows][named[rows]])
+        if len(owners) == 1 and 2 * named[rows].sum() > len(rows):
+            result[rows[who.code[rows] == UNKNOWN]] = result[rows[named[rows]]].any()
+        elif result[rows].any():
+            result[rows[~named[rows]]] = True
     return result
 
 

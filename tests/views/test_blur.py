@@ -95,6 +95,9 @@ def test_one_person_is_blurred_and_others_are_not(
         ([1, 1, -1, 1, 1, 1, 1, 1, 1, 1], "Ann", range(50)),
         ([1, -1, -1, -1, -1, -1, -1, -1, -1, -1], "unknown", range(50)),  # one lucky match is not enough
         ([2, 2, 2, 2, 2, 1, 1, 1, 1, 1], "Ann", range(20, 50)),  # a track that changes hands
+        ([1, 1, 3, 1, 1, 1, 1, 1, 1, 1], "3", range(5, 15)),  # another one on a track that is hers, asked for
+        ([1, 1, 3, 1, 1, 1, 1, 1, 1, 1], "unknown", range(5, 15)),
+        ([3, 3, -1, 3, 3, 3, 3, 3, 3, 3], "3", range(50)),
         ([-1] * 10, "unknown", range(50)),
         ([7] * 10, "unknown", range(50)),  # people whom nobody has named
     ],
