@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
+from pipeline.people import registry
 from pipeline.people.labels import Labels, labels
 
 if TYPE_CHECKING:
@@ -33,12 +34,19 @@ def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
     Raises UsageError, with the nearest name, where no input knows the person.
     """
     known = [(labels(item, "person"), labels(item, "identity")) for item in items]
-    found = [_find(both, person) for both in known]
+    found = [_find(both, _merged(item, person)) for item, both in zip(items, known, strict=True)]
     if not any(one is not None for one in found):
         names = {name for both in known for one in both for name in one.names.values()}
         raise UsageError(_nobody(person, names))
     shown = next(one.name for one in found if one is not None)
     return [one or Chosen(shown, np.zeros(len(both[0].code), bool)) for one, both in zip(found, known, strict=True)]
+
+
+def _merged(item: RunInput, person: str) -> str:
+    """The id that an id became, where it was merged into another."""
+    array = item.arrays.get("person")
+    known = registry.known(item.store_path / str(array.attributes.get("registry", ""))) if array else None
+    return str(known.merged.get(int(person), person)) if known is not None and person.isdecimal() else person
 
 
 def _nobody(person: str, names: set[str]) -> str:

@@ -24,7 +24,7 @@ from pipeline.views.video.lettering import drawable
 from pipeline.views.video.movie import CONTAINERS, container_of
 from pipeline.views.video.rewriting import write_film
 from pipeline.views.video.targets import chosen_inputs, refuse_existing
-from pipeline.views.video.whereabouts import Faces, Reach, along, between, legs, read_faces, unseen
+from pipeline.views.video.whereabouts import Boxes, Faces, Reach, along, between, legs, read_faces, unseen
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -93,12 +93,15 @@ def annotate(
     items = chosen_inputs(outs, inputs)
     targets = [_target(item, target, len(items), bool(wanted.blur)) for item in items]
     refuse_existing(items, targets, force)
-    blurred = _blurred_rows(items, wanted.blur)
+    chosen = _chosen_rows(items, wanted.blur)
     progress = progress or Silent()
-    return [
+    made = [
         _annotate_one(item, path, rows, wanted, progress)
-        for item, path, rows in zip(items, targets, blurred, strict=True)
+        for item, path, rows in zip(items, targets, chosen, strict=True)
     ]
+    for limit in {_limit_of(item, wanted) for item in items if wanted.blur}:
+        progress.note(limit)
+    return made
 
 
 def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: bool) -> Path:
@@ -115,14 +118,9 @@ def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: b
     return path / name if path.is_dir() else path
 
 
-def _blurred_rows(items: Sequence[RunInput], words: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
-    """For each input, bool (n_faces,): faces that are to be blurred by what is known of each alone."""
-    rows = []
-    for item in items:
-        who = labels(item)
-        everybody = np.full(len(who.code), ALL in words)
-        nameless = ~np.isin(who.code, np.array(sorted(who.named), np.int32)) if UNNAMED in words else ~everybody & False
-        rows.append(everybody | nameless)
+def _chosen_rows(items: Sequence[RunInput], words: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
+    """For each input, bool (n_faces,): faces of the people who are asked for by id or name."""
+    rows = [np.zeros(len(labels(item).code), bool) for item in items]
     for person in (word for word in words if word not in (ALL, UNNAMED)):
         for one, chosen in zip(rows, choose(items, person), strict=True):
             one |= chosen.rows
@@ -132,12 +130,12 @@ def _blurred_rows(items: Sequence[RunInput], words: Sequence[str]) -> list[npt.N
 def _annotate_one(
     item: RunInput,
     target: Path,
-    blurred: npt.NDArray[np.bool_],
+    chosen: npt.NDArray[np.bool_],
     wanted: Wanted,
     progress: Bars | PlainLines | Silent,
 ) -> Annotated:
     film = film_of(item)
-    picture = _Picture(item, film, blurred, wanted)
+    picture = _Picture(item, film, chosen, wanted)
     times = film.times
     start = float(times[0]) if wanted.start is None else wanted.start
     first, last = film.ranks(start, np.inf if wanted.stop is None else wanted.stop)
@@ -169,6 +167,8 @@ def _annotate_one(
     result.notes.extend(_notes(result, item, wanted))
     for note in result.notes:
         progress.note(f"{item.name}: {note}")
+    if wanted.blur:
+        result.notes.append(_limit_of(item, wanted))
     return result
 
 
@@ -180,7 +180,7 @@ def _is_far(first_seconds: float) -> bool:
 class _Picture:
     """What is done to each frame of one input."""
 
-    def __init__(self, item: RunInput, film: Film, blurred: npt.NDArray[np.bool_], wanted: Wanted) -> None:
+    def __init__(self, item: RunInput, film: Film, chosen: npt.NDArray[np.bool_], wanted: Wanted) -> None:
         self.film = film
         self.notes: list[str] = []
         self._who = labels(item)
@@ -188,9 +188,10 @@ class _Picture:
         sampling = grid(film, item)
         self.unseen = unseen(self.faces, sampling, len(film))
         self._blurs = bool(wanted.blur)
-        self.hidden = _whole_tracks(self.faces, blurred, self._who, wanted.blur)
+        self.hidden = _hidden(self.faces, self._who, chosen, wanted.blur)
         self._cover = legs(self.faces, BLUR_REACH, sampling, film.times)
         self._boxes = legs(self.faces, DRAW_REACH, sampling, film.times)
+        self._asked = wanted.boxes
         self._shown = ~self.hidden if wanted.boxes is None else np.full(len(self.faces), wanted.boxes)
         self._names = _drawable_names(self._who, self.notes)
         self._more = _descriptions(item, len(self.faces))
@@ -200,14 +201,16 @@ class _Picture:
     def edit(self, rank: int, frame_rgb: npt.NDArray[np.uint8]) -> int:
         """Blur and draw, in place; how many faces are told of. Ranks must ascend."""
         cover, boxes = self._at(rank)
+        blurred = np.empty((0, 4), np.float32)
         if self._blurs and self.unseen[rank]:
             side = min(frame_rgb.shape[:2])
             frame_rgb[:] = coarse(frame_rgb, max(2.0, side / _UNSEEN_CELLS))
         elif self._blurs:
             hidden = self.hidden
             chosen = cover[hidden[self._cover.begin[cover]] | hidden[self._cover.end[cover]]]
-            blur(frame_rgb, covers(self.faces, self._cover, chosen, rank, self.film.times))
-        draw(frame_rgb, self._marks(boxes, rank))
+            blurred = covers(self.faces, self._cover, chosen, rank, self.film.times)
+            blur(frame_rgb, blurred)
+        draw(frame_rgb, self._marks(boxes, rank, blurred if self._asked is None else blurred[:0]))
         return len(boxes)
 
     def _at(self, rank: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -223,7 +226,8 @@ class _Picture:
         cover, boxes = (next(walk) for walk in self._walks)
         return cover, boxes
 
-    def _marks(self, which: npt.NDArray[np.int64], rank: int) -> list[Mark]:
+    def _marks(self, which: npt.NDArray[np.int64], rank: int, blurred: Boxes) -> list[Mark]:
+        """What to draw: nothing for a face that is hidden, if by the blur of another one."""
         found = self._boxes
         nearer_end = self.faces.rank[found.end[which]] - rank < rank - self.faces.rank[found.begin[which]]
         rows = np.where(nearer_end, found.end[which], found.begin[which])
@@ -231,7 +235,7 @@ class _Picture:
         return [
             Mark(tuple(box.tolist()), self._colour(row), *self._words(row))
             for row, box in zip(rows.tolist(), boxes, strict=True)
-            if self._shown[row]
+            if self._shown[row] and not _is_inside(box, blurred)
         ]
 
     def _colour(self, row: int) -> tuple[int, int, int]:
@@ -244,25 +248,29 @@ class _Picture:
         return self._names.get(int(self._who.code[row]), ""), self._more(row)
 
 
-def _whole_tracks(
-    faces: Faces, blurred: npt.NDArray[np.bool_], who: Labels, words: Sequence[str]
-) -> npt.NDArray[np.bool_]:
-    """bool (n,): faces to blur, once what is known of the others of their tracks counts too. When in doubt, blur.
+def _is_inside(box: npt.NDArray[np.float32], others: Boxes) -> bool:
+    """Whether the centre of a box lies in another one."""
+    centre = box[:2] + box[2:] / 2
+    return bool(((centre >= others[:, :2]) & (centre <= others[:, :2] + others[:, 2:])).all(1).any())
 
-    Somebody who is to be blurred is so on all samples of a track on which nobody else was recognised. A face without a
-    name on the track of one named person is that person, where most of the track says so.
+
+def _hidden(faces: Faces, who: Labels, chosen: npt.NDArray[np.bool_], words: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """bool (n,): faces to blur. `chosen`: those of people asked for. When in doubt, blur.
+
+    A face that was not recognised, on a track that mostly is one named person, is taken to be that person; on another
+    track it is blurred where anybody of the track is, or where everybody without a name is asked for.
     """
-    result = blurred.copy()
-    if ALL in words or not words or not len(faces):
-        return result
+    if ALL in words:
+        return np.ones(len(faces), bool)
+    named = np.isin(who.code, np.array(sorted(who.named), np.int32))
+    result = chosen | (~named if UNNAMED in words else np.zeros(len(faces), bool))
     order = np.argsort(faces.track, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(faces.track[order])) + 1):
-        named = [code for code in np.unique(who.code[rows]).tolist() if code in who.named]
-        nameless = rows[~np.isin(who.code[rows], named)]
-        if len(named) == 1 and len(nameless) < len(rows) - len(nameless):
-            result[nameless] = blurred[rows[who.code[rows] == named[0]]].any()
-        elif blurred[rows].any():
-            result[nameless] = True
+    for rows in np.split(order, np.flatnonzero(np.diff(faces.track[order])) + 1) if len(faces) else []:
+        owners = np.unique(who.code[rows][named[rows]])
+        if len(owners) == 1 and 2 * named[rows].sum() > len(rows):
+            result[rows[who.code[rows] == UNKNOWN]] = result[rows[named[rows]]].any()
+        elif result[rows].any():
+            result[rows[~named[rows]]] = True
     return result
 
 
@@ -309,10 +317,11 @@ def _notes(result: Annotated, item: RunInput, wanted: Wanted) -> list[str]:
         notes.append(f"{result.unseen_frames} frames that were never looked at are blurred as a whole")
     if wanted.blur and item.attributes.get("roi"):
         notes.append("faces outside the roi were never looked for, and are not blurred")
-    if wanted.blur:
-        every = item.attributes.get("every")
-        notes.append(
-            "only faces that were found are blurred: look before you publish"
-            + ("" if every == 1 else "; a store made with --every 1 misses the fewest")
-        )
     return notes
+
+
+def _limit_of(item: RunInput, wanted: Wanted) -> str:
+    """What blurring cannot promise."""
+    one = not {ALL, UNNAMED} & set(wanted.blur)
+    limit = f"only faces that were found{' and recognised' if one else ''} are blurred: look before you publish"
+    return limit if item.attributes.get("every") == 1 else f"{limit}; a store made with --every 1 misses the fewest"

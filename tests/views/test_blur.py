@@ -95,6 +95,9 @@ def test_one_person_is_blurred_and_others_are_not(
         ([1, 1, -1, 1, 1, 1, 1, 1, 1, 1], "Ann", range(50)),
         ([1, -1, -1, -1, -1, -1, -1, -1, -1, -1], "unknown", range(50)),  # one lucky match is not enough
         ([2, 2, 2, 2, 2, 1, 1, 1, 1, 1], "Ann", range(20, 50)),  # a track that changes hands
+        ([1, 1, 3, 1, 1, 1, 1, 1, 1, 1], "3", range(5, 15)),  # another one on a track that is hers, asked for
+        ([1, 1, 3, 1, 1, 1, 1, 1, 1, 1], "unknown", range(5, 15)),
+        ([3, 3, -1, 3, 3, 3, 3, 3, 3, 3], "3", range(50)),
         ([-1] * 10, "unknown", range(50)),
         ([7] * 10, "unknown", range(50)),  # people whom nobody has named
     ],
@@ -118,6 +121,12 @@ def test_nothing_is_written_over_a_blurred_face_unless_asked(tmp_path: Path) -> 
     assert apart[:, :150].max() > 100
     assert apart[:, 180:].max() < 60
     assert np.abs(plain[3] - texture()).max(-1)[90:150, 230].mean() > 60  # Bo has a box
+
+
+def test_nothing_is_written_where_the_blur_of_another_face_hides_a_face(tmp_path: Path) -> None:
+    near = (LEFT[0] + 20, LEFT[1] + 10, 30, 40)
+    frames = blurred(tmp_path, still(2, LEFT, near), "Ann", n_frames=10, person=[np.tile([1, 2], (2, 1))])
+    assert detail(frames, LEFT).max() < SHARP / 4
 
 
 def test_what_was_never_looked_at_is_blurred_as_a_whole(tmp_path: Path) -> None:

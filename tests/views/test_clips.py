@@ -66,7 +66,7 @@ def test_an_appearance_is_cut_to_the_frame_and_to_the_sample(tmp_path: Path) -> 
 
 
 def test_margins_and_gaps_make_one_of_appearances_that_meet(tmp_path: Path) -> None:
-    film = write_film(tmp_path / "a.mp4", 150, sounds=())
+    film = write_film(tmp_path / "a.mp4", 150, (64, 48), sounds=())
     store = store_with(tmp_path, film, 6, 7, 8, 9, 10, 20, 21)
 
     def spans(**options: Any) -> list[tuple[float, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +73,10 @@ def _blur_one(frame_rgb: npt.NDArray[np.uint8], box: npt.NDArray[np.float32]) ->
     if right <= left or bottom <= top:
         return
     part = frame_rgb[top:bottom, left:right]
-    inside = _superellipse(high - low)[top - low[1] : bottom - low[1], left - low[0] : right - low[0]]
-    part[inside] = coarse(part, max(2.0, float(min(high - low)) / _CELLS))[inside]
+    size = high - low
+    inside = _superellipse(int(size[0]), int(size[1]))[top - low[1] : bottom - low[1], left - low[0] : right - low[0]]
+    means = coarse(part, max(2.0, float(min(size)) / _CELLS))
+    part[:] = cv2.copyTo(means, np.ascontiguousarray(inside), part.copy())
 
 
 def coarse(picture: npt.NDArray[np.uint8], cell: float) -> npt.NDArray[np.uint8]:
@@ -83,7 +87,8 @@ def coarse(picture: npt.NDArray[np.uint8], cell: float) -> npt.NDArray[np.uint8]
     return np.asarray(cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _superellipse(size: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """bool (h, w) for a size (w, h)."""
-    x, y = (np.abs(np.linspace(-1, 1, max(int(n), 2)))[: int(n)] ** _ROUND for n in size)
-    return np.asarray(y[:, None] + x[None, :] <= 1.0)
+@lru_cache(64)
+def _superellipse(width: int, height: int) -> npt.NDArray[np.uint8]:
+    """uint8 (height, width): 255 inside, 0 outside."""
+    x, y = (np.abs(np.linspace(-1, 1, max(n, 2), dtype=np.float32))[:n] ** _ROUND for n in (width, height))
+    return np.where(y[:, None] + x[None, :] <= 1.0, np.uint8(255), np.uint8(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from av.video.stream import VideoStream
 
 from pipeline.errors import InputError
-from pipeline.sources.index import open_container
+from pipeline.sources.index import check_readable, open_container
 from pipeline.sources.video import VideoOptions, VideoSource, fingerprint, sample
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ T = TypeVar("T")
 _BLOCK_BYTES = 64 << 20
 _BLOCK_FRAMES = 16
 _BLOCKS_AHEAD = 1
+_THREADS = 4
+"""Decoding is a small part of the work: encoding has the other cores."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,12 @@ class Film:
             return int(pts[last] - pts[first]) * base
         return int(pts[-1] - pts[first]) * base + max(1, round(1 / (self.rate * base))) * base
 
-    def frames(self, first: int, last: int, threads: int = 2) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    def frames(self, first: int, last: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         """Rank and pixels, uint8 (height, width, 3) RGB, upright, writable, of frames first to last (exclusive); those
         that cannot be decoded are left out and told in `losses`. Few are alive at once: decoding is a block ahead."""
         length = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // self.source.frame_bytes))
         blocks = [np.arange(at, min(at + length, last)) for at in range(first, last, length)]
-        with _Ahead(self._decode(blocks, threads)) as decoded:
+        with _Ahead(self._decode(blocks, min(_THREADS, os.cpu_count() or 1))) as decoded:
             for ranks, frames_rgb, good in decoded:
                 for k in np.flatnonzero(good).tolist():
                     yield int(ranks[k]), frames_rgb[k]
@@ -118,10 +121,10 @@ def film_of(item: RunInput) -> Film:
     path = Path(facts["path"])
     if not path.exists():
         raise InputError(f"the video of {item.name!r} is gone: {path}; put it back there")
-    film = Film(path)
+    check_readable(path)
     if fingerprint(path) != facts["fingerprint"]:
         raise InputError(f"{path} has changed since {item.name!r} was made from it; put it back, or run with --fresh")
-    return film
+    return Film(path)
 
 
 def grid(film: Film, item: RunInput) -> npt.NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from av.packet import Packet
 from pipeline.sources.index import open_container
 
 if TYPE_CHECKING:
-    from av.container import OutputContainer
+    from av.container import InputContainer, OutputContainer
 
 _COPIED = {
     "mp4": frozenset({"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"}),
@@ -29,6 +30,8 @@ _COPIED = {
 _ENCODER = {"webm": "libopus"}
 _OPUS_RATE = 48000
 _AAC_HIGHEST_RATE = 96000
+_BEFORE_SECONDS = 1.0
+"""Sound lies a little before or after its picture in a file."""
 _AAC_FRAME = 1024
 """Samples; encoders say theirs once they are open."""
 _JITTER_SECONDS = 0.02
@@ -54,6 +57,7 @@ class CopiedSound:
         self._target, self._start, self._stop = target, start, stop
         self._copies: dict[int, AudioStream] = {}
         self._lines: dict[int, SoundLine] = {}
+        self._last_dts: dict[int, int] = {}
         allowed = frozenset[str]() if exact else _COPIED.get(target.format.name)
         for index in streams:
             stream = self._source.streams[index]
@@ -75,8 +79,7 @@ class CopiedSound:
         chosen = [*self._copies, *self._lines]
         if not chosen:
             return
-        if self._start > 0:
-            self._source.seek(int((self._start - 1.0) * av.time_base))
+        _seek_before(self._source, self._start)
         try:
             for packet in self._source.demux(chosen):
                 if packet.size and packet.pts is not None and float(packet.pts * packet.time_base) < self._stop:
@@ -101,6 +104,11 @@ class CopiedSound:
         shift = round(self._start / packet.time_base)
         packet.pts = (packet.pts or 0) - shift
         packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+        last = self._last_dts.get(packet.stream_index)
+        if last is not None and packet.dts <= last:  # time stands still or goes back in damaged files: no container may
+            packet.dts = last + 1
+            packet.pts = max(packet.pts, packet.dts)
+        self._last_dts[packet.stream_index] = packet.dts
         packet.stream = self._copies[packet.stream_index]
         self._target.mux_one(packet)
 
@@ -210,8 +218,7 @@ class SoundLine:
 def sound_between(path: Path, stream_index: int, start: float, stop: float) -> Iterator[AudioFrame]:
     """Decoded frames of an audio stream that have samples between start and stop (seconds)."""
     with open_container(path) as container:
-        if start > 0:
-            container.seek(int((start - 1.0) * av.time_base))
+        _seek_before(container, start)
         try:
             for packet in container.demux(container.streams[stream_index]):
                 for frame in _decoded(packet):
@@ -227,6 +234,13 @@ def _frame_starts(frame: AudioFrame) -> float:
     if frame.pts is None or frame.time_base is None:
         return float("nan")
     return float(frame.pts * frame.time_base)
+
+
+def _seek_before(container: InputContainer, seconds: float) -> None:
+    """Go to a little before this time; where a file cannot be searched, it is read from its start."""
+    if seconds > _BEFORE_SECONDS:
+        with suppress(av.FFmpegError):
+            container.seek(int((seconds - _BEFORE_SECONDS) * av.time_base))
 
 
 def _decoded(packet: Packet[Any]) -> list[AudioFrame]:
