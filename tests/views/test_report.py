@@ -402,7 +402,7 @@ def test_licences_that_restrict_are_flagged(tmp_path: Path, made: Film) -> None:
         )
     page = page_of(out, tmp_path / "s.html")
     assert [have["class"] for have in page.having("span") if str(have.get("class", "")).startswith("chip")] == [
-        "chip free", "chip restricted", "chip copyleft", "chip unknown",
+        "chip free", "chip caution", "chip restricted", "chip copyleft", "chip unknown",
     ]  # fmt: skip
     assert "Not for commercial use: VGG-Face" in page.text
     assert "VGG-FaceVGG-FaceVGG-FaceVGG-Face" in page.text

@@ -54,11 +54,13 @@ def content(
         "nobody": list(nobody),
         "inputs": [_input(one, several) for one in inputs],
         "failures": _failures(inputs, several),
+        "retry": any(failure["kind"] == "failed" for one in inputs for failure in one.failures),
         "unusable": [entry for run in runs for entry in run.attributes.get("unusable", [])],
         "speeds": [speed for run in runs if (speed := _speed(run, several))],
         "models": _models(runs),
         "charts": {
             "people": [person.name for person in people],
+            "names": [input_name(one, several) for one in inputs],
             "inputs": [_charts(one, place, stretches_each) for one in inputs],
             "confidence": confidence.drawn(),
             "size": size.drawn(),
@@ -133,10 +135,6 @@ def _number(person: Person) -> str:
 def _person(person: Person, inputs: Sequence[Surveyed], several: bool, people: Sequence[Person]) -> dict[str, Any]:
     longest = people[0].screen_seconds or 1.0
 
-    def where(place: int, seconds: float) -> str:
-        name = input_name(inputs[place], several)
-        return f"{clock(seconds)[:-4]}" + (f" in {name}" if len(inputs) > 1 else "")
-
     return {
         "name": person.name,
         "named": person.named,
@@ -146,12 +144,18 @@ def _person(person: Person, inputs: Sequence[Surveyed], several: bool, people: S
         "appearances": person.appearances,
         "faces": person.faces,
         "inputs": len(person.inputs),
-        "first": where(*person.first),
-        "last": where(*person.last),
+        "when": _when(person, inputs, several),
         "pictures": person.pictures,
         "initials": "".join(word[0] for word in person.name.split()[:2]).upper() if person.named else "?",
         "attributes": _person_attributes(person, inputs),
     }
+
+
+def _when(person: Person, inputs: Sequence[Surveyed], several: bool) -> str:
+    """From the first to the last time on screen, and where, if there is more than one input."""
+    (first, start), (last, stop) = person.first, person.last
+    places = [f" in {input_name(inputs[place], several)}" if len(inputs) > 1 else "" for place in (first, last)]
+    return f"{clock(start)[:-4]}{places[0] if first != last else ''} – {clock(stop)[:-4]}{places[1]}"
 
 
 def _person_attributes(person: Person, inputs: Sequence[Surveyed]) -> dict[str, Any]:
@@ -190,7 +194,7 @@ def _input(one: Surveyed, several: bool) -> dict[str, Any]:
         "percent": int(share * 1000) / 10,
         "failed": sum(1 for failure in one.failures if failure["kind"] == "failed"),
         "unread": sum(failure["frames"] or 0 for failure in one.failures if failure["kind"] == "unread"),
-        "complete": item.complete and share == 1,
+        "complete": share == 1,
     }
 
 

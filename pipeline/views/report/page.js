@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("charts").textContent);
   const SVG = "http://www.w3.org/2000/svg";
-  const ROW = 22, BAR = 13, CHART = 64, AXIS = 20, LABEL = 84;
+  const ROW = 22, BAR = 13, CHART = 64, AXIS = 20, LABEL = 68;
 
   // -- making elements: texts are set as texts, never as markup ------------------------------------------------
   function fill(node, attributes, children) {
@@ -331,12 +331,7 @@
         if (!cross) continue;
         cross.setAttribute("x1", this.x(at)); cross.setAttribute("x2", this.x(at)); cross.setAttribute("visibility", "visible");
       }
-      tip.replaceChildren(html("b", {}, clock(at, this.view[1] - this.view[0] < 120 ? 1 : 0)), this.told(at));
-      tip.hidden = false;
-      const box = tip.getBoundingClientRect();
-      const left = event.clientX + 16 + box.width > innerWidth ? event.clientX - 16 - box.width : event.clientX + 16;
-      tip.style.left = `${Math.max(6, left)}px`;
-      tip.style.top = `${Math.max(6, Math.min(innerHeight - box.height - 6, event.clientY + 14))}px`;
+      point(event, html("b", {}, clock(at, this.view[1] - this.view[0] < 120 ? 1 : 0)), this.told(at));
     }
     leave() {
       tip.hidden = true;
@@ -367,6 +362,59 @@
       }
       return list;
     }
+  }
+
+  // -- who is in which video: a row per person, a column per input ------------------------------------------------
+  function overview(place) {
+    const MOST = 60;
+    const screens = new Map();
+    data.inputs.forEach((input, column) => {
+      for (const { person, screen } of input.rows) {
+        if (person >= MOST) continue;
+        if (!screens.has(person)) screens.set(person, new Map());
+        screens.get(person).set(column, screen);
+      }
+    });
+    const people = [...screens.keys()].sort((a, b) => a - b), columns = data.inputs.length, height = people.length * ROW;
+    const labels = html("div", { class: "labels" });
+    for (const person of people) {
+      const name = data.people[person];
+      labels.append(html("a", { href: `#person-${person}`, title: name }, html("span", { class: "who" }, name),
+        html("span", { class: "long" }, `${screens.get(person).size} of ${columns}`)));
+    }
+    const node = svg("svg", { height, role: "img", "aria-label": `${people.length} people in ${columns} videos` });
+    place.append(html("div", { class: "matrix" }, labels, node));
+    const draw = () => {
+      const width = node.clientWidth, step = width / columns;
+      if (!width) return;
+      node.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      node.replaceChildren();
+      people.forEach((person, row) => {
+        if (row % 2 === 0) node.append(svg("rect", { class: "stripe", x: 0, y: row * ROW, width, height: ROW }));
+        for (const [column, screen] of screens.get(person)) {
+          const share = Math.min(1, screen / (data.inputs[column].stop - data.inputs[column].start || 1));
+          node.append(svg("rect", { class: `bar tone${person % 7}`, x: column * step + (step > 4 ? 0.5 : 0), y: row * ROW + 2,
+            width: Math.max(1, step - (step > 4 ? 1 : 0)), height: ROW - 4, opacity: (0.2 + 0.8 * Math.sqrt(share)).toFixed(2) }));
+        }
+      });
+    };
+    const at = (event) => {
+      const box = node.getBoundingClientRect();
+      return [Math.floor((event.clientY - box.top) / ROW), Math.floor((event.clientX - box.left) / box.width * columns)];
+    };
+    node.addEventListener("pointermove", (event) => {
+      const [row, column] = at(event);
+      if (!(row in people) || !(column in data.inputs)) return;
+      const screen = screens.get(people[row]).get(column);
+      point(event, html("b", {}, data.names[column]), html("ul", {}, html("li", {}, html("i", { class: `tone${people[row] % 7}` }),
+        `${data.people[people[row]]}: ${screen ? `${lasting(screen)} on screen` : "not seen"}`)));
+    });
+    node.addEventListener("pointerleave", () => { tip.hidden = true; });
+    node.addEventListener("click", (event) => {
+      const panel = document.getElementById(`input-${at(event)[1]}`);
+      if (panel) { panel.open = true; panel.scrollIntoView(); }
+    });
+    new ResizeObserver(draw).observe(node);
   }
 
   function decode(coded, start) {
@@ -411,6 +459,15 @@
     new ResizeObserver(draw).observe(place);
   }
 
+  function point(event, ...content) {
+    tip.replaceChildren(...content);
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    const left = event.clientX + 16 + box.width > innerWidth ? event.clientX - 16 - box.width : event.clientX + 16;
+    tip.style.left = `${Math.max(6, left)}px`;
+    tip.style.top = `${Math.max(6, Math.min(innerHeight - box.height - 6, event.clientY + 14))}px`;
+  }
+
   // -- the page ---------------------------------------------------------------------------------------------------
   const tip = document.getElementById("tip");
   for (const details of document.querySelectorAll(".panel")) {
@@ -423,6 +480,8 @@
     details.addEventListener("toggle", make);
     make();
   }
+  const matrix = document.querySelector(".overview .drawing");
+  if (matrix) overview(matrix);
   for (const place of document.querySelectorAll(".histogram")) {
     if (data[place.dataset.of].counts.length) histogram(place, data[place.dataset.of]);
   }
