@@ -4,8 +4,8 @@
     make bench-find ARGS="--faces 10_000_000"           about half an hour and 7 GB on two cores
     make bench-find ARGS="--parts gallery"
 
-The faces are made up (made_up.py): vectors like Dlib's, 40 people in each film, each on screen for 20 s at a time. Their
-distances are computed as those of real ones; the time of the models is in no figure but where it says so.
+The faces are made up (made_up.py): vectors like Dlib's, 40 people in each film, each on screen for 20 s at a time.
+Their distances are computed as those of real ones; the time of the models is in no figure but where it says so.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ from pipeline.store.pieces import for_each
 HOW = {
     "DeepFace.find, all of it": "DeepFace.find(chip, db_path, model_name='Dlib', detector_backend='skip', "
     "refresh_database=False, silent=True): one face per call, its datastore read, its network run, its table made",
-    "DeepFace.find, its search": "the same call, its network's answer at hand: what is left is the datastore and the search",
+    "DeepFace.find, its search": "the same call, its network's answer at hand: what is left is the datastore "
+    "and the search",
     "DeepFace.find, dicts": "the same with return_type='dict', its way for large galleries",
-    "find_distance": "only deepface.modules.verification.find_distance, on blocks of 1,000 faces: nothing read, nothing kept",
+    "find_distance": "only deepface.modules.verification.find_distance, on a block of 1,000 faces: nothing is read, "
+    "nothing kept",
     "reelgraph find": "pipeline.people.find.find: embeddings read from the store, identities and distances written to "
     "it, appearances of everybody computed",
     "plain read": "the files of the embeddings read to their ends by as many threads, their pages dropped before",
@@ -50,6 +52,7 @@ Rows = list[dict[str, Any]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
+    os.environ.setdefault("DEEPFACE_LOG_LEVEL", "40")  # else a line for every call
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"machine": machine(), "how": HOW}
@@ -208,7 +211,7 @@ def search_rows(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     files = [path for path in out.glob("*/embedding/c/**/*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     photo = folder / "person.png"
-    cv2.imwrite(str(photo), made_up.picture(7)[:, :, ::-1])
+    cv2.imwrite(str(photo), made_up.picture(int(made_up.cast_of(0, options.people)[0]))[:, :, ::-1])
     rows: dict[str, Any] = {"faces": options.faces, "embedding_bytes": size}
     dropped(files)
     _, seconds = timed(lambda: read_plainly(files))
@@ -280,7 +283,8 @@ def recalls(out: Path, index: Path, queries: int, people: int) -> Iterator[dict[
     from pipeline.people.index import FaceIndex
 
     items = list(pipeline.open(out).inputs.values())
-    chosen = np.linspace(0, people - 1, queries).astype(int)
+    films = np.linspace(0, len(items) - 1, queries).astype(int)
+    chosen = [made_up.cast_of(int(film), people)[k % made_up.CAST] for k, film in enumerate(films)]
     stage = made_up.EmbedPerson(made_up.EmbedOptions())
     pictures = [made_up.picture(int(person)) for person in chosen]
     index_of = np.arange(len(pictures))
@@ -362,7 +366,8 @@ def _print_search(rows: dict[str, Any]) -> None:
         print(f"| {name} | {row['seconds']:.2f} | {rate} | {' | '.join(rest)} | {row.get('faces_found', '')} |")
     made = rows["index"]
     print(
-        f"\nindex: {made['seconds']:.0f} s, {made['bytes'] / 1e9:.2f} GB, {made['lists']} lists, peak {made['peak_mb']:,.0f} MB"
+        f"\nindex: {made['seconds']:.0f} s, {made['bytes'] / 1e9:.2f} GB, {made['lists']} lists, "
+        f"peak {made['peak_mb']:,.0f} MB"
     )
     print("| lists looked through | recall@10 | recall@100 | seconds |\n|---:|---:|---:|---:|")
     for row in rows["recall"]:

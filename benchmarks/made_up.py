@@ -94,11 +94,16 @@ WORKFLOW: dict[str, Any] = {
 }
 
 
+def cast_of(number: int, people: int) -> np.ndarray:
+    """int64 (40,): who is in a film."""
+    return np.random.default_rng(10**7 + number).choice(people, min(CAST, people), replace=False)
+
+
 def faces_of(number: int, n_faces: int, people: int) -> dict[str, np.ndarray]:
     """Arrays of one input: two faces in each frame, each of one person of its cast for a stretch of time."""
-    rng = np.random.default_rng(10**7 + number)
+    rng = np.random.default_rng(2 * 10**7 + number)
     frames = -(-n_faces // FACES_PER_FRAME)
-    cast = rng.choice(people, min(CAST, people), replace=False)
+    cast = cast_of(number, people)
     centres = np.stack([centre(int(person)) for person in cast])
     stretches = -(-frames // STRETCH)
     who = rng.integers(0, len(cast), (stretches, FACES_PER_FRAME))

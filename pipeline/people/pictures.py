@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import graph, steps
+from pipeline.cores import available_cores
 from pipeline.errors import ReelgraphError, StoreError
+from pipeline.models.base import Device
 from pipeline.models.weights import cache_folder
 from pipeline.plan import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.stages.base import Chunk
@@ -132,10 +134,8 @@ class Recipe:
 
 def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
     """A function that runs all stages of a workflow on one chunk, in this process: its arrays and those they make."""
-    from pipeline.cluster import in_process_settings
-
     refs = graph.stage_refs(workflow)
-    device = in_process_settings().device
+    device = Device("cpu", threads=available_cores())
     stages = [steps.loaded_stage(refs[node.name], device) for node in workflow.stages]
 
     def run(chunk: Chunk) -> dict[str, Any]:
