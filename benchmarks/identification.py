@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 METRICS = ("cosine", "euclidean", "euclidean_l2")
+DEEPFACE_METRICS = ("cosine",)
+"""Each one runs detector and network on every probe again."""
 
 Vectors = Mapping[str, np.ndarray]
 
@@ -86,7 +88,7 @@ def of_vectors(network: str, align: str, vectors: Vectors, identity: Mapping[str
 
 
 def of_deepface(detector: str, network: str, folder: Path, identity: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """`DeepFace.find` itself, on a folder of links to the gallery's pictures; of a probe with several faces its largest."""
+    """`DeepFace.find` itself, on a folder of links to the gallery's pictures; of a probe its largest face counts."""
     from deepface import DeepFace
     from deepface.modules.verification import find_threshold
 
@@ -99,7 +101,7 @@ def of_deepface(detector: str, network: str, folder: Path, identity: Mapping[str
             link = Path(place) / path
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((folder / path).resolve())
-        for metric in METRICS:
+        for metric in DEEPFACE_METRICS:
             ranked, rows = {}, 0
             for path in probes:
                 with contextlib.suppress(ValueError):  # no face found
@@ -159,9 +161,9 @@ def show(console: Any, rows: Sequence[tuple[str, str, str, Mapping[str, Mapping[
         table.add_section()
     console.print(table)
     console.print(
-        "[bold]Identification[/bold]: stock is DeepFace.find on the gallery's folder (it enters every face of a picture; "
-        "of a probe its largest face counts); ours takes the largest face of each. Rank 1: the nearest is the right "
-        "person's; named rightly, wrongly: and it is within the threshold. Open set: the person's own pictures are left "
-        "out of the gallery.",
+        "[bold]Identification[/bold]: stock is DeepFace.find on the gallery's folder (it enters every face of a "
+        "picture; of a probe its largest face counts); ours takes the largest face of each. Rank 1: the nearest is the "
+        "right person's; named rightly, wrongly: and it is within the threshold. Open set: the person's own pictures "
+        "are left out of the gallery.",
         highlight=False,
     )
