@@ -36,6 +36,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 OTHER_SUFFIXES = (".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
 """Pictures too, but DeepFace passes them over without a word."""
 
+OF_TRACKS = ("per", "best")
+"""Options by which a face of a film may get the vector of its track."""
+
 Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Gets pictures done and in all."""
@@ -278,7 +281,13 @@ def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
             if other not in wanted:
                 wanted.add(other)
                 waiting.append(other)
-    return build_workflow("pictures", {"stages": {key: stages[key] for key in stages if key in wanted}}, Path.cwd())
+    sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}
+    return build_workflow("pictures", {"stages": sections}, Path.cwd())
+
+
+def _of_pictures(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's options, less those of tracks: pictures are no frames of one film, and each face is embedded itself."""
+    return {name: value for name, value in section.items() if name not in OF_TRACKS}
 
 
 def _batches(pictures: Sequence[Pixels]) -> Iterator[tuple[int, int]]:
