@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory accuracy clean
+.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-find accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -82,6 +82,9 @@ bench-per-track: $(VENV)/.installed-test  ## what `per: track` saves and costs; 
 
 bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and long files
 	$(BIN)/python benchmarks/memory.py $(ARGS)
+
+bench-find: $(VENV)/.installed-test  ## known people and one never named, in stored faces; ARGS="--faces 10_000_000"
+	$(BIN)/python benchmarks/find.py $(ARGS)
 
 accuracy: $(VENV)/.installed-test  ## who is who on labelled faces: DeepFace and this package; ARGS="--faces DIR --pairs FILE"
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)

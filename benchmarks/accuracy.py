@@ -4,6 +4,7 @@
     make accuracy ARGS="--faces DIR --pairs FILE"     your own photographs
     make accuracy ARGS="--no-stock --detectors mtcnn --networks Dlib"
 
+With a file of labels (columns identity, path) the same vectors are asked who is who as well (identification.py).
 The pairs file has columns path_a, path_b (below the folder of faces) and same (1 or 0). A photograph stands for the
 largest face that is found in it; pairs without one on either side are left out, and counted. Every detector and
 network runs whose weights are at hand (reelgraph models).
@@ -18,10 +19,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import identification
 import numpy as np
 import verification
 from weights_at_hand import REPOSITORY, data_folder, link_weights
@@ -48,10 +50,12 @@ class Labelled:
     right: list[str]
     same: np.ndarray
     """bool (pairs,)."""
+    identity: dict[str, str]
+    """Of labelled photographs: whose each is. Empty without a file of labels."""
 
     @property
     def names(self) -> list[str]:
-        return sorted({*self.left, *self.right})
+        return sorted({*self.left, *self.right, *self.identity})
 
     def photograph(self, name: str) -> np.ndarray:
         """uint8 (height, width, 3) RGB."""
@@ -78,11 +82,13 @@ class Row:
     """All photographs, detection included."""
     by_metric: dict[str, dict[str, Any]]
     thresholds: dict[str, list[dict[str, Any]]]
+    identification: dict[str, dict[str, Any]]
+    """By distance; empty without labels."""
 
 
 def main() -> None:
     chosen = arguments()
-    faces = read_labelled(chosen.faces, chosen.pairs)
+    faces = read_labelled(chosen.faces, chosen.pairs, chosen.labels)
     home = REPOSITORY / "runs" / "accuracy"
     link_weights(home, chosen.faces.parent / "weights" / "deepface")
     os.environ["DEEPFACE_HOME"] = str(home)
@@ -107,6 +113,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, default=data_folder() / "faces", help="folder of photographs")
     parser.add_argument("--pairs", type=Path, help="default: pairs.csv or pairs_dev.csv in that folder")
+    parser.add_argument("--labels", type=Path, help="default: labels.csv or labels_dev.csv in that folder")
     parser.add_argument("--detectors", type=_names("detector"), default=DETECTORS, help="separated by commas")
     parser.add_argument("--networks", type=_names("recogniser"), default=zoo.names("recogniser"), help="by commas")
     parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True, help="run DeepFace as well")
@@ -127,7 +134,7 @@ def _names(kind: Any) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def read_labelled(folder: Path, pairs: Path | None) -> Labelled:
+def read_labelled(folder: Path, pairs: Path | None, labels: Path | None) -> Labelled:
     candidates = [pairs] if pairs else [folder / "pairs.csv", folder / "pairs_dev.csv"]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
@@ -139,7 +146,8 @@ def read_labelled(folder: Path, pairs: Path | None) -> Labelled:
     same = np.array([row["same"] == "1" for row in rows])
     if same.all() or not same.any():
         raise SystemExit(f"{found} must have pairs of one person and pairs of two")
-    return Labelled(folder, [row["path_a"] for row in rows], [row["path_b"] for row in rows], same)
+    left, right = [row["path_a"] for row in rows], [row["path_b"] for row in rows]
+    return Labelled(folder, left, right, same, identification.read_labels(folder, labels))
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------
@@ -170,8 +178,6 @@ def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Itera
 
 def detected(finder: Any, faces: Labelled) -> dict[str, Any]:
     """The largest face of each photograph, as Faces of one."""
-    from dataclasses import replace
-
     largest = {}
     for name in faces.names:
         found = finder.detect([faces.photograph(name)])
@@ -215,7 +221,8 @@ def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Ite
         except (ModelError, ImportError, ValueError) as error:
             say(f"stock DeepFace, {detector} + {network}, left out: {str(error).splitlines()[0]}")
             continue
-        yield judged(detector, network, "stock", vectors, faces, seconds)
+        row = judged(detector, network, "stock", vectors, faces, seconds)
+        yield replace(row, identification=identification.of_deepface(detector, network, faces.folder, faces.identity))
 
 
 def represented(detector: str, network: str, faces: Labelled) -> Vectors:
@@ -250,7 +257,9 @@ def judged(detector: str, network: str, how: str, vectors: Vectors, faces: Label
             by_metric[metric] = asdict(verification.verify(distance, same, default))
             thresholds[metric] = [asdict(choice) for choice in verification.thresholds(distance, same)]
     counts = (len(faces.names), len(vectors), len(seen), int(seen.sum()))
-    return Row(detector, network, how, *counts, seconds, by_metric, thresholds)
+    align = "deepface" if how in ("stock", "deepface") else "native"
+    who = {} if how == "stock" else identification.of_vectors(network, align, vectors, faces.identity)
+    return Row(detector, network, how, *counts, seconds, by_metric, thresholds, who)
 
 
 def show(rows: list[Row]) -> None:
@@ -270,6 +279,8 @@ def show(rows: list[Row]) -> None:
             table.add_row(*names, metric, *figures, default, f"{row.seconds:.0f}" if index == 0 else "")
         table.add_section()
     console.print(table)
+    if any(row.identification for row in rows):
+        identification.show(console, [(row.detector, row.network, row.how, row.identification) for row in rows])
     ours = [row for row in rows if row.how != "stock"]
     if ours:
         _show_thresholds(console, ours)

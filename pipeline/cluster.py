@@ -19,6 +19,7 @@ import dask
 import psutil
 
 import pipeline
+from pipeline.cores import available_cores as available_cores
 from pipeline.errors import ClusterError
 from pipeline.models.base import PRECISIONS, Device
 from pipeline.names import unknown
@@ -447,16 +448,6 @@ def _dashboard_address(options: ClusterOptions) -> str:
         except OSError:
             return f"{options.host}:0"
     return f"{options.host}:{options.dashboard_port}"
-
-
-def available_cores() -> int:
-    """Cores this process may use: affinity, and the container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
 
 
 def visible_gpus() -> list[str]:

@@ -83,7 +83,8 @@ def make_store(
             name = store.add_input(
                 stem,
                 {
-                    "path": str((paths or {}).get(stem, f"/films/{stem}.mp4")), "fingerprint": stem, "width": 1280, "height": 720, "fps": FPS,
+                    "path": str((paths or {}).get(stem, f"/films/{stem}.mp4")),
+                    "fingerprint": stem, "width": 1280, "height": 720, "fps": FPS,
                     "every": EVERY, "duration_seconds": n * EVERY / FPS, "source_frames": n * EVERY, "frames": n,
                     "chunk_frames": chunk_frames, "decoder": "pyav", **(facts or {}),
                 },

@@ -23,7 +23,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["faces.yaml", "sharp_faces.yaml", "analyze.yaml"])
+@pytest.mark.parametrize("name", ["faces.yaml", "find.yaml", "sharp_faces.yaml", "analyze.yaml"])
 def test_shipped_workflows_are_valid(workflows: Path, name: str) -> None:
     workflow = load_workflow(workflows / name)
     assert workflow.stages[0].name == "detect"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.cores import available_cores
 from pipeline.errors import InputError, StoreError, StoreLockedError, UsageError
 from pipeline.people.gallery import Gallery, gallery_sha256, open_gallery, save
 from pipeline.people.matching import Matcher, Metric, Nearest, checked_metric
@@ -182,7 +183,7 @@ def matched(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """`identity` and `distance` of all faces of an input that are done."""
     identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    for _, nearest in match(item, gallery, metric, threads()):
+    for _, nearest in match(item, gallery, metric, available_cores()):
         identity.append(accepted(nearest, threshold))
         distance.append(nearest.distance[:, 0])
     return np.concatenate(identity), np.concatenate(distance)
@@ -312,7 +313,7 @@ class _Job:
             return matched(item, gallery, self.wanted.metric, threshold)
         rows = _TableRows(item, gallery, threshold, times)
         identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-        for start, nearest in match(item, gallery, self.wanted.metric, threads(), self.top_k):
+        for start, nearest in match(item, gallery, self.wanted.metric, available_cores(), self.top_k):
             identity.append(accepted(nearest, threshold))
             distance.append(nearest.distance[:, 0])
             self.table.write(rows.block(start, nearest))
@@ -350,13 +351,6 @@ class _Job:
             self.wanted.gallery, self.wanted.metric, tuple(people), tuple(sorted(self.names - by_name.keys())),
             tuple(self.inputs), tuple(self.notes), tuple(self.unusable),
         )  # fmt: skip
-
-
-def threads() -> int:
-    """Cores this process may use."""
-    from pipeline.cluster import available_cores
-
-    return available_cores()
 
 
 def _sightings(

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.cores import available_cores
 from pipeline.errors import InputError, UsageError
-from pipeline.people.find import embedding_key, threads
+from pipeline.people.find import embedding_key
 from pipeline.people.pictures import Recipe
 from pipeline.people.search import Hits, Query
 from pipeline.store.nodes import PARTIAL
@@ -184,7 +185,7 @@ class FaceIndex:
         ids = self.nominated(query)
         first, last = np.searchsorted(ids, [entry.first, entry.first + entry.faces])
         rows = ids[first:last] - entry.first
-        faces = rows_of(item.pieces("embedding"), rows, threads())
+        faces = rows_of(item.pieces("embedding"), rows, available_cores())
         if faces is None:
             return Hits(rows, np.empty(0)), ""
         return Hits(rows, query.distances(faces)), ""
@@ -275,7 +276,7 @@ def _trained(faiss: Any, dimension: int, lists: int, pieces: Sequence[Piece]) ->
         step = max(1, len(faces) // each)
         return _unit(np.asarray(faces[::step][:each]))[0]
 
-    sample = np.concatenate([vectors for _, vectors in for_each(chosen, some, threads())])
+    sample = np.concatenate([vectors for _, vectors in for_each(chosen, some, available_cores())])
     if not len(sample):
         raise InputError("no face of these stores has an embedding; there is nothing to index")
     lists = max(1, min(lists, len(sample)))
@@ -299,7 +300,9 @@ def _blocks(
     """Add all faces, a block at a time to disk; their files."""
     firsts = {id(piece): first for first, piece in pieces}
     seen = written = 0
-    for piece, (vectors, rows) in for_each([piece for _, piece in pieces], lambda _, faces: _unit(faces), threads()):
+    for piece, (vectors, rows) in for_each(
+        [piece for _, piece in pieces], lambda _, faces: _unit(faces), available_cores()
+    ):
         index.add_with_ids(vectors, firsts[id(piece)] + piece.start + rows.astype(np.int64))
         seen += piece.stop - piece.start
         if progress is not None:

@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import graph, steps
+from pipeline.cores import available_cores
 from pipeline.errors import ReelgraphError, StoreError
+from pipeline.models.base import Device
 from pipeline.models.weights import cache_folder
 from pipeline.plan import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.stages.base import Chunk
@@ -33,6 +35,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 """DeepFace's (commons/image_utils.py, IMAGE_EXTS)."""
 OTHER_SUFFIXES = (".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
 """Pictures too, but DeepFace passes them over without a word."""
+
+OF_TRACKS = ("per", "best")
+"""Options by which a face of a film may get the vector of its track."""
 
 Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -132,10 +137,8 @@ class Recipe:
 
 def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
     """A function that runs all stages of a workflow on one chunk, in this process: its arrays and those they make."""
-    from pipeline.cluster import in_process_settings
-
     refs = graph.stage_refs(workflow)
-    device = in_process_settings().device
+    device = Device("cpu", threads=available_cores())
     stages = [steps.loaded_stage(refs[node.name], device) for node in workflow.stages]
 
     def run(chunk: Chunk) -> dict[str, Any]:
@@ -278,7 +281,13 @@ def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
             if other not in wanted:
                 wanted.add(other)
                 waiting.append(other)
-    return build_workflow("pictures", {"stages": {key: stages[key] for key in stages if key in wanted}}, Path.cwd())
+    sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}
+    return build_workflow("pictures", {"stages": sections}, Path.cwd())
+
+
+def _of_pictures(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's options, less those of tracks: pictures are no frames of one film, and each face is embedded itself."""
+    return {name: value for name, value in section.items() if name not in OF_TRACKS}
 
 
 def _batches(pictures: Sequence[Pixels]) -> Iterator[tuple[int, int]]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.cores import available_cores
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.people.find import threads, threshold_of
+from pipeline.people.find import threshold_of
 from pipeline.people.matching import DECIMALS, Matcher, Metric, checked_metric
 from pipeline.people.pictures import Recipe
 from pipeline.people.question import Asked, Question, ask
@@ -288,7 +289,7 @@ class _Job:
                 self.tell(f"{out}, {item.name}: {reason}; searched exactly")
         how = "exact" if hits is None else "index"
         if hits is None:
-            hits = nearest_in(pieces, query, threads())
+            hits = nearest_in(pieces, query, available_cores())
             self.read += n_faces * vectors.shape[1] * 4
         share = 1.0
         if not item.complete:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.people.appearances import Appearance, appearances
-from pipeline.store.pieces import rows_of
+from pipeline.store.pieces import rows_of, whole
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -106,7 +106,9 @@ class FrameTimes:
 
     @cached_property
     def _read(self) -> dict[str, npt.NDArray[Any]]:
-        return self.item.read(["frame", "time_seconds"])
+        if not self.item.complete:
+            return self.item.read(["frame", "time_seconds"])
+        return {name: whole(self.item.pieces(name)) for name in ("frame", "time_seconds")}
 
     @property
     def frame(self) -> npt.NDArray[np.int64]:

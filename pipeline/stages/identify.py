@@ -12,6 +12,7 @@ from pipeline.people.matching import Metric, checked_metric
 from pipeline.stages.base import Described, Stage, StageOptions
 
 if TYPE_CHECKING:
+    from pipeline.people.gallery import Gallery
     from pipeline.store.read import RunInput
 
 
@@ -52,6 +53,7 @@ class Identify(Stage):
         from pipeline.people.find import outputs
 
         self.outputs = outputs()
+        self._galleries: dict[str, Gallery] = {}
 
     def content(self) -> str:
         from pipeline.people.gallery import gallery_sha256
@@ -73,7 +75,12 @@ class Identify(Stage):
 
         options = self.options
         recipe = Recipe.of_store(open_store(item.store_path).attributes, str(item.store_path))
-        gallery = open_gallery(options.gallery, recipe, str(item.store_path), all_faces=options.all_faces)
+        key = recipe.key + self.content()
+        if key not in self._galleries:
+            self._galleries[key] = open_gallery(
+                options.gallery, recipe, str(item.store_path), all_faces=options.all_faces
+            )
+        gallery = self._galleries[key]
         threshold = find.threshold_of(item, options.metric, options.threshold)
         wanted = find.Wanted(options.gallery, options.metric, options.threshold, options.all_faces)
         attributes = wanted.attributes(gallery, threshold, find.embedding_key(item, recipe))

@@ -74,6 +74,11 @@ def for_each(
             yield done, future.result()
 
 
+def whole(pieces: Sequence[Piece]) -> np.ndarray:
+    """All rows of a small array."""
+    return np.concatenate([piece.load() for piece in pieces]) if pieces else np.empty(0)
+
+
 def _loaded(piece: Piece, function: Callable[[Piece, np.ndarray], T]) -> T:
     return function(piece, piece.load())
 

@@ -67,6 +67,24 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out.zarr"
 
 
+def test_the_shipped_workflow_names_people(store: Path, gallery: Path, workflows: Path, tmp_path: Path) -> None:
+    (gallery / "both.png").rename(tmp_path / "both.png")
+    try:
+        run = pipeline.run(
+            workflows / "find.yaml",
+            store.parent / "demo.mp4",
+            tmp_path / "out.zarr",
+            set={"source.every": 24, "identify.gallery": str(gallery)},
+            executor="inline",
+        )
+    finally:
+        (tmp_path / "both.png").rename(gallery / "both.png")
+    item = run.input("demo")
+    names = item.arrays["identity"].attributes["names"]
+    found = {names[row] for row in item.array("identity") if row >= 0}
+    assert found == {"Eileen", "Grace"}
+
+
 def frames_of(clip: Path) -> dict[int, np.ndarray]:
     import av
 

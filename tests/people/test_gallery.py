@@ -203,6 +203,15 @@ def test_a_file_that_cannot_be_written(folder: Path, recipe: Recipe, tmp_path: P
         galleries.save(made, tmp_path / "nowhere" / "g.npz")
 
 
+def test_pictures_are_no_track(recipe: Recipe) -> None:
+    """A store may hold one vector for each track: a gallery's faces are embedded one by one, and may be the same."""
+    stages = {"detect": {"use": "detect", "after": []}, "embed": {"use": "embed", "after": ["detect"], "model": "Dlib"}}
+    tracks = {**stages, "embed": {**stages["embed"], "per": "track", "best": 5}}
+    recipes = [Recipe.of_store({"workflow": {"stages": one}}, "s.zarr") for one in (stages, tracks)]
+    assert recipes[0].key == recipes[1].key
+    assert recipes[1].workflow.node("embed").stage.options.per == "face"
+
+
 def test_a_store_that_embeds_nothing() -> None:
     stages = {"detect": drawn.document()["stages"]["detect"]}
     with pytest.raises(StoreError, match=r"s\.zarr was made without a stage that embeds faces \(its stages: detect\)"):

@@ -13,6 +13,7 @@ import zarr
 import pipeline
 from pipeline.errors import StoreError
 from pipeline.store import compact
+from pipeline.store import pieces as module
 from pipeline.store.pieces import Piece, for_each, rows_of
 from pipeline.store.read import RunInput
 from tests.made_stores import faces_of, make_store
@@ -35,6 +36,7 @@ def test_pieces_are_the_array(item: RunInput, name: str, threads: int) -> None:
     found = list(for_each(pieces, lambda piece, array: array, threads))
     assert [piece for piece, _ in found] == pieces
     np.testing.assert_array_equal(np.concatenate([array for _, array in found]), whole)
+    np.testing.assert_array_equal(module.whole(pieces), whole)
 
 
 @pytest.mark.parametrize("rows", [[], [0], [63, 64, 255, 256, 999], list(range(300, 700))], ids=len)
