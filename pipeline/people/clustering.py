@@ -22,6 +22,8 @@ Ints = npt.NDArray[np.int64]
 NEIGHBOURS = 48
 """Nearest neighbours kept per group in a round; further rounds see the groups that came of them."""
 BLOCK_ROWS = 2048
+WEAK_SHARE = 0.7
+"""Of the squared threshold, for what may not begin a group: a flaw is somewhat near to many, a face to one."""
 MOST_WEIGHT = 20.0
 """A track of more faces counts no more: they are one scene's light and one pose."""
 
@@ -39,8 +41,8 @@ class Points:
     person: Ints
     """int64 (n,): the known person that it belongs to for certain, 0 where that is open."""
     founds: npt.NDArray[np.bool_]
-    """bool (n,): whether it may begin a group. What may not (a flaw of a moment) only joins one: such things are alike, as
-    nothing is like a face, and would become a person of their own."""
+    """bool (n,): whether it may begin a group. What may not (a flaw of a moment) only joins one: such things
+    are alike in not being like any face, and would become a person of their own."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ class _State:
             self._separate(a, enemy)
 
     def _allowed(self, a: int, b: int, squared: float) -> bool:
-        if not (self.founds[a] or self.founds[b]):
+        founders = self.founds[a] + self.founds[b]
+        if founders == 0 or (founders == 1 and squared > WEAK_SHARE * self.limit):
             return False
         first, second = self._root(self.owner[a]), self._root(self.owner[b])
         if second in self.enemies.get(first, ()):
@@ -268,7 +271,7 @@ class Tracks:
     vector: npt.NDArray[np.float32]
     """float32 (n, d): robust mean of the better faces; NaN where no face of the track has an embedding."""
     spread: Floats
-    """float64 (n,): mean squared distance of these faces from the vector."""
+    """float64 (n,): mean squared distance of these faces from the vector, and what it is uncertain by besides."""
     faces: Ints
     """int64 (n,)."""
     sure_faces: Ints
@@ -292,14 +295,18 @@ DROPPED_SHARE = 1.5
 """A face this many times as far from the others as is usual in its track is left out of the mean (a hand, a blur)."""
 
 
+def certainty(landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None, count: int) -> Floats:
+    """float64 (count,), 0 to 1: how far each face shows whom it is, whatever its size: sure, and from the front."""
+    score = np.ones(count)
+    if confidence is not None:
+        score = score * np.clip(confidence.astype(np.float64), 0.01, 1) ** 4
+    return score if landmarks is None else score * frontality(landmarks)
+
+
 def quality(box: npt.NDArray[Any], landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None) -> Floats:
     """float64 (n,), 0 to 1: how well a face can be recognised: sure, large enough, from the front."""
     size = np.sqrt(np.clip(box[:, 2:].astype(np.float64).prod(-1), 0, None))
-    score = np.clip(size / 100, 0.1, 1.0)
-    if confidence is not None:
-        score *= np.clip(confidence.astype(np.float64), 0.01, 1) ** 4
-    if landmarks is not None:
-        score *= frontality(landmarks)
+    score: Floats = np.clip(size / 100, 0.1, 1.0) * certainty(landmarks, confidence, len(box))
     return score
 
 
@@ -338,17 +345,21 @@ def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> In
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
 
 
-def describe(vectors: npt.NDArray[np.float32], score: Floats) -> tuple[npt.NDArray[np.float32], float]:
-    """Robust mean of a track's better faces, float32 (d,), and their mean squared distance from it.
+def describe(
+    vectors: npt.NDArray[np.float32], score: Floats, certain: Floats, unsure_spread: float
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Robust mean of a track's better faces, float32 (d,), and its spread: their mean squared distance from it, and up
+    to `unsure_spread` more where even these show little of whom they are (profiles, blurs: such faces are alike).
 
-    `vectors`: float32 (n, d), finite, n at least 1; `score` float64 (n,): their quality, above 0.
+    `vectors`: float32 (n, d), finite, n at least 1; `score` and `certain` float64 (n,): quality above 0, `certainty`.
     """
     better = score >= BETTER_SHARE * score.max()
-    vectors, score = vectors[better], score[better]
+    vectors, score, certain = vectors[better], score[better], certain[better]
     if len(vectors) > 2:
         away = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1)
         near = away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)
-        vectors, score = vectors[near], score[near]
+        vectors, score, certain = vectors[near], score[near], certain[near]
     mean = np.average(vectors, axis=0, weights=score)
     squared = ((vectors - mean) ** 2).sum(axis=1)
-    return mean.astype(np.float32), float(np.average(squared, weights=score))
+    unsure = unsure_spread * (1 - float(np.average(certain, weights=score)))
+    return mean.astype(np.float32), float(np.average(squared, weights=score)) + unsure

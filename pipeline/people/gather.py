@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.people.clustering import Groups, Look, Points, Tracks, group_points
-from pipeline.people.described import describe_tracks, signature, sure_confidence
+from pipeline.people.described import THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
 from pipeline.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, edit
 from pipeline.people.space import Space
 from pipeline.stages.base import Array
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
 
 UNKNOWN = -1
-THRESHOLD_SHARE = 0.85
-"""Of the model's own threshold, for average distances between tracks: `make bench-people` measures what others give."""
 MIN_FACES = 3
 """Faces that the detector was sure of, below which nobody is taken for a person: a flaw of a moment is no person."""
 PERSON = Array("person", ("face",), "int32")
@@ -231,13 +229,13 @@ class _Work:
             founds += one.tracks.founds[usable].tolist()
             rows.append(mine)
             count += int(usable.sum())
-        known = np.array(person, np.int64)
+        certain = np.array(person, np.int64)
         points = Points(
             np.concatenate(vectors),
             np.array(spread, np.float64),
             np.array(weight, np.float64),
-            known,
-            np.array(founds, bool) | (known > 0),
+            certain,
+            np.array(founds, bool) | (certain > 0) | (self.options.min_faces == 1),
         )
         return points, np.concatenate(apart), rows
 
@@ -269,11 +267,15 @@ class _Work:
         found: dict[int, int] = {}
         for row in np.flatnonzero(points.person).tolist():
             found[int(groups.group[row])] = int(points.person[row])
+        founded = np.zeros(len(groups.looks), bool)
+        founded[groups.group[points.founds]] = True
         sure = np.zeros(len(groups.looks), np.int64)
         for one, mine in zip(taken, rows, strict=True):
             has = mine >= 0
             np.add.at(sure, groups.group[mine[has]], one.tracks.sure_faces[has])
-        wanted = [g for g in range(len(groups.looks)) if g not in found and sure[g] >= self.options.min_faces]
+        wanted = [
+            g for g in range(len(groups.looks)) if g not in found and founded[g] and sure[g] >= self.options.min_faces
+        ]
         found |= _as_before(groups, taken, rows, set(wanted), dissolved)
         return found | {group: self.registry.new_person() for group in wanted if group not in found}
 
