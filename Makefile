@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast gpu check bench bench-pairs bench-memory accuracy clean
+.PHONY: help install run test test-fast gpu check bench bench-pairs bench-memory bench-people accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -79,6 +79,9 @@ bench-pairs: $(VENV)/.installed-test  ## the same for four pairs of detector and
 
 bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and long files
 	$(BIN)/python benchmarks/memory.py $(ARGS)
+
+bench-people: $(VENV)/.installed-test  ## tracks and people beside the truth of labelled clips, and what each choice adds
+	$(BIN)/python benchmarks/people.py $(ARGS)
 
 accuracy: $(VENV)/.installed-test  ## who is who on labelled faces: DeepFace and this package; ARGS="--faces DIR --pairs FILE"
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)

@@ -9,7 +9,7 @@ knows comes first: two faces of one frame are never one person, a track is alway
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,21 +62,17 @@ class Groups:
     """int64 (n,): number of each point's group, from 0 in order of first member."""
     looks: list[list[Look]]
     """By group: the clusters that it consists of; several only where somebody has said that they are one."""
-    similar: list[tuple[int, int, float]]
-    """Two known people that would have been joined were they not known as two, and their distance; nearest first."""
 
 
-def group_points(points: Points, apart: Ints, threshold: float, settled: Sequence[tuple[int, int]] = ()) -> Groups:
+def group_points(points: Points, apart: Ints, threshold: float) -> Groups:
     """Join what is within `threshold` on average.
 
     `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
-    with each other; `settled` names pairs of them of which somebody has said so, to keep them out of `similar`.
+    with each other.
     """
     state = _State(points, apart, threshold)
     while state.merge_round():
         pass
-    said = {(min(pair), max(pair)) for pair in settled}
-    similar = sorted((d, a, b) for (a, b), d in state.similar.items() if (a, b) not in said)
     owner = np.array([state.owner_of(k) for k in range(len(points.vector))], np.int64)
     group = _by_first(owner)
     looks: list[list[Look]] = [[] for _ in range(int(group.max(initial=-1)) + 1)]
@@ -84,7 +80,7 @@ def group_points(points: Points, apart: Ints, threshold: float, settled: Sequenc
     for cluster in state.alive():
         look = Look(state.mean[cluster].astype(np.float32), state.spread[cluster], state.weight[cluster])
         looks[number[state.owner_of(cluster)]].append(look)
-    return Groups(group, looks, [(a, b, d) for d, a, b in similar])
+    return Groups(group, looks)
 
 
 def _by_first(group: Ints) -> Ints:
@@ -117,7 +113,6 @@ class _State:
         """By owner: the known person, or 0."""
         self.enemies: dict[int, set[int]] = {}
         """By owner: owners that are not the same person."""
-        self.similar: dict[tuple[int, int], float] = {}
         self._join_known(points.person)
         for a, b in apart.tolist():
             self._separate(self._root(a), self._root(b))
@@ -185,11 +180,7 @@ class _State:
         if second in self.enemies.get(first, ()):
             return False
         one, other = self.known[first], self.known[second]
-        if one and other and one != other:
-            pair = (min(one, other), max(one, other))
-            self.similar[pair] = min(self.similar.get(pair, np.inf), float(np.sqrt(squared)))
-            return False
-        return True
+        return not (one and other and one != other)
 
     # -- clusters ----------------------------------------------------------------------------------------
 
