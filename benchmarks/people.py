@@ -1,13 +1,14 @@
-"""Who is who in labelled clips: tracks and people beside the truth, what each choice adds, and what 100,000 tracks cost.
+"""Who is who in labelled clips: tracks and people beside the truth, what each choice adds, what 100,000 tracks cost.
 
     make bench-people                           the data folder's clips and faces ($REELGRAPH_DATA)
     make bench-people ARGS="--shots 20"         shorter made-up parades
     make bench-people ARGS="--thresholds"       and what other thresholds give
 
-Real clips: those of the data folder whose names say who is in them (asl_A_help.mkv: signer A), one with hard cuts between
-them and one with three side by side. Made-up parades: photographs of faces/labels.csv in short shots (parade.py). Pairs of
-faces are counted, over all clips of a set at once: precision is the share of pairs with one label that are one person,
-recall the share of pairs of one person that have one label. Faces without a label count as a person each.
+Real clips: those of the data folder whose names say who is in them (asl_A_help.mkv: signer A), one with hard cuts
+between them and one with three side by side. Made-up parades: photographs of faces/labels.csv in short shots
+(parade.py). Pairs of faces are counted, over all clips of a set at once: precision is the share of pairs with one label
+that are one person, recall the share of pairs of one person that have one label. Faces that are given to nobody
+count as a person each; those that the truth does not know are left out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from pipeline.people.described import (
     THRESHOLD_SHARE,
     UNSURE_SHARE,
     VERY_SURE_CONFIDENCE,
-    sure_confidence,
 )
 from pipeline.people.gather import MIN_FACES
 from pipeline.people.space import Space
@@ -108,7 +108,6 @@ def stored_clips(folder: Path, data: Path, n_shots: int) -> tuple[list[Clip], li
     workflow = REPOSITORY / "workflows" / "faces.yaml"
     run = pipeline.run(str(workflow), [str(path) for path in [*real, *made]], out=str(folder / "people.zarr"))
     items = {Path(item.attributes["path"]): item for item in run.inputs.values()}
-    sure_confidence(run.attributes["workflow"])
     return [_clip(items[path], _real_labels) for path in real], [_clip(items[path], _made_labels) for path in made]
 
 
@@ -253,8 +252,8 @@ def by_scipy(points: Points, apart: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def by_whispers(points: Points, apart: np.ndarray, threshold: float) -> np.ndarray:
-    """Chinese whispers: tracks take, in turn, the label that weighs most among their neighbours, but for those of tracks
-    they share a frame with."""
+    """Chinese whispers: tracks take, in turn, the label that weighs most among their neighbours, but for those of
+    tracks they share a frame with."""
     neighbours: list[dict[int, float]] = [{} for _ in points.vector]
     for a, b, squared in near_pairs(points.vector, points.spread, threshold**2, 64):
         neighbours[a][b] = neighbours[b][a] = 1 - squared / threshold**2
@@ -290,7 +289,7 @@ WAYS = (
 
 
 def scale(n_tracks: int, n_people: int, seed: int = 0) -> dict[str, float]:
-    """Seconds that so many made-up tracks take, 128 components, at the distances of Dlib's (one person 0.32, two 0.8)."""
+    """Seconds that so many made-up tracks take, at the distances of Dlib's vectors (one person 0.32, two 0.8)."""
     rng = np.random.default_rng(seed)
     centre = rng.normal(0, 0.05, (n_people, 128))
     who = rng.integers(0, n_people, n_tracks)
@@ -343,9 +342,8 @@ def _print(rows: dict[str, dict[str, Score]], sets: dict[str, list[Clip]]) -> No
         print("| | precision | recall | F1 | people | tracks | mixed tracks |\n|---|---|---|---|---|---|---|")
         for way, row in rows.items():
             one = row[name]
-            print(
-                f"| {way} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} | {one.people} | {one.tracks} | {one.mixed} |"
-            )
+            shares = f"{one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f}"
+            print(f"| {way} | {shares} | {one.people} | {one.tracks} | {one.mixed} |")
 
 
 if __name__ == "__main__":

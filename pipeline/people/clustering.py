@@ -70,6 +70,8 @@ def group_points(points: Points, apart: Ints, threshold: float) -> Groups:
     `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
     with each other.
     """
+    if not len(points.vector):
+        return Groups(np.empty(0, np.int64), [])
     state = _State(points, apart, threshold)
     while state.merge_round():
         pass
