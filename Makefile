@@ -1,6 +1,7 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-find accuracy clean
+.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-find bench-people \
+	accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -85,6 +86,9 @@ bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and lon
 
 bench-find: $(VENV)/.installed-test  ## known people and one never named, in stored faces; ARGS="--faces 10_000_000"
 	$(BIN)/python benchmarks/find.py $(ARGS)
+
+bench-people: $(VENV)/.installed-test  ## tracks and people beside the truth of labelled clips, and what each choice adds
+	$(BIN)/python benchmarks/people.py $(ARGS)
 
 accuracy: $(VENV)/.installed-test  ## who is who on labelled faces: DeepFace and this package; ARGS="--faces DIR --pairs FILE"
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)

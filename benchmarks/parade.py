@@ -166,13 +166,13 @@ def truth_path(clip: Path) -> Path:
 def _frames(shot: Shot) -> Iterator[tuple[np.ndarray, list[tuple[int, list[float], str]]]]:
     import cv2
 
-    pictures = [cv2.imread(str(one.photograph.path))[:, :, ::-1] for one in shot.shown]
+    pictures = [_prepared(one) for one in shot.shown]
     for index in range(shot.start, shot.stop):
         share = (index - shot.start) / max(1, shot.stop - shot.start - 1)
         frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
         faces = []
-        for one, picture in zip(shot.shown, pictures, strict=True):
-            box = _draw(frame, one, picture, share)
+        for one, (picture, shrunk) in zip(shot.shown, pictures, strict=True):
+            box = _draw(frame, one, picture, shrunk, share)
             if one.hidden is not None and one.hidden[0] <= share < one.hidden[1]:
                 x, y, w, h = (round(value) for value in box)
                 cv2.rectangle(frame, (x - w // 4, y - h // 4), (x + w + w // 4, y + h + h // 4), (96, 84, 70), -1)
@@ -181,7 +181,20 @@ def _frames(shot: Shot) -> Iterator[tuple[np.ndarray, list[tuple[int, list[float
         yield frame, faces
 
 
-def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, share: float) -> np.ndarray:
+def _prepared(one: Shown) -> tuple[np.ndarray, float]:
+    """The photograph, uint8 RGB, shrunk to twice the largest size at which it is shown (a linear warp alone would
+    alias), and by how much."""
+    import cv2
+
+    picture = np.ascontiguousarray(cv2.imread(str(one.photograph.path))[:, :, ::-1])
+    largest = max(one.first[2], one.last[2]) * one.cell[3] / one.photograph.face[3]
+    shrunk = min(1.0, 2 * largest)
+    if shrunk < 1:
+        picture = cv2.resize(picture, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
+    return picture, shrunk
+
+
+def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, shrunk: float, share: float) -> np.ndarray:
     """Draw a photograph into its cell; float64 (4,): the face's box in the frame."""
     import cv2
 
@@ -191,14 +204,9 @@ def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, share: float) -> n
     scale = float(at[2] * height / h)
     centre = np.array([at[0] * width, at[1] * height])
     shift = centre - scale * np.array([x + w / 2, y + h / 2])
-    if scale < 0.5:  # a linear warp alone would alias
-        small = cv2.resize(picture, None, fx=2 * scale, fy=2 * scale, interpolation=cv2.INTER_AREA)
-        place = np.array([[0.5, 0, shift[0]], [0, 0.5, shift[1]]])
-    else:
-        small, place = picture, np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
+    place = np.array([[scale / shrunk, 0, shift[0]], [0, scale / shrunk, shift[1]]])
     frame[top : top + height, left : left + width] = cv2.warpAffine(
-        np.ascontiguousarray(small), place, (width, height), flags=flags, borderMode=border
+        picture, place, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     size = scale * np.array([w, h])
     corner = np.array([left, top]) + centre - size / 2

@@ -9,7 +9,7 @@ knows comes first: two faces of one frame are never one person, a track is alway
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ Ints = npt.NDArray[np.int64]
 NEIGHBOURS = 48
 """Nearest neighbours kept per group in a round; further rounds see the groups that came of them."""
 BLOCK_ROWS = 2048
+WEAK_SHARE = 0.7
+"""Of the squared threshold, for what may not begin a group: a flaw is somewhat near to many, a face to one."""
 MOST_WEIGHT = 20.0
 """A track of more faces counts no more: they are one scene's light and one pose."""
 
@@ -39,8 +41,8 @@ class Points:
     person: Ints
     """int64 (n,): the known person that it belongs to for certain, 0 where that is open."""
     founds: npt.NDArray[np.bool_]
-    """bool (n,): whether it may begin a group. What may not (a flaw of a moment) only joins one: such things are alike, as
-    nothing is like a face, and would become a person of their own."""
+    """bool (n,): whether it may begin a group. What may not (a flaw of a moment) only joins one: such things
+    are alike in not being like any face, and would become a person of their own."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +62,19 @@ class Groups:
     """int64 (n,): number of each point's group, from 0 in order of first member."""
     looks: list[list[Look]]
     """By group: the clusters that it consists of; several only where somebody has said that they are one."""
-    similar: list[tuple[int, int, float]]
-    """Two known people that would have been joined were they not known as two, and their distance; nearest first."""
 
 
-def group_points(points: Points, apart: Ints, threshold: float, settled: Sequence[tuple[int, int]] = ()) -> Groups:
+def group_points(points: Points, apart: Ints, threshold: float) -> Groups:
     """Join what is within `threshold` on average.
 
     `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
-    with each other; `settled` names pairs of them of which somebody has said so, to keep them out of `similar`.
+    with each other.
     """
+    if not len(points.vector):
+        return Groups(np.empty(0, np.int64), [])
     state = _State(points, apart, threshold)
     while state.merge_round():
         pass
-    said = {(min(pair), max(pair)) for pair in settled}
-    similar = sorted((d, a, b) for (a, b), d in state.similar.items() if (a, b) not in said)
     owner = np.array([state.owner_of(k) for k in range(len(points.vector))], np.int64)
     group = _by_first(owner)
     looks: list[list[Look]] = [[] for _ in range(int(group.max(initial=-1)) + 1)]
@@ -82,7 +82,7 @@ def group_points(points: Points, apart: Ints, threshold: float, settled: Sequenc
     for cluster in state.alive():
         look = Look(state.mean[cluster].astype(np.float32), state.spread[cluster], state.weight[cluster])
         looks[number[state.owner_of(cluster)]].append(look)
-    return Groups(group, looks, [(a, b, d) for d, a, b in similar])
+    return Groups(group, looks)
 
 
 def _by_first(group: Ints) -> Ints:
@@ -115,7 +115,6 @@ class _State:
         """By owner: the known person, or 0."""
         self.enemies: dict[int, set[int]] = {}
         """By owner: owners that are not the same person."""
-        self.similar: dict[tuple[int, int], float] = {}
         self._join_known(points.person)
         for a, b in apart.tolist():
             self._separate(self._root(a), self._root(b))
@@ -176,17 +175,14 @@ class _State:
             self._separate(a, enemy)
 
     def _allowed(self, a: int, b: int, squared: float) -> bool:
-        if not (self.founds[a] or self.founds[b]):
+        founders = self.founds[a] + self.founds[b]
+        if founders == 0 or (founders == 1 and squared > WEAK_SHARE * self.limit):
             return False
         first, second = self._root(self.owner[a]), self._root(self.owner[b])
         if second in self.enemies.get(first, ()):
             return False
         one, other = self.known[first], self.known[second]
-        if one and other and one != other:
-            pair = (min(one, other), max(one, other))
-            self.similar[pair] = min(self.similar.get(pair, np.inf), float(np.sqrt(squared)))
-            return False
-        return True
+        return not (one and other and one != other)
 
     # -- clusters ----------------------------------------------------------------------------------------
 
@@ -268,7 +264,7 @@ class Tracks:
     vector: npt.NDArray[np.float32]
     """float32 (n, d): robust mean of the better faces; NaN where no face of the track has an embedding."""
     spread: Floats
-    """float64 (n,): mean squared distance of these faces from the vector."""
+    """float64 (n,): mean squared distance of these faces from the vector, and what it is uncertain by besides."""
     faces: Ints
     """int64 (n,)."""
     sure_faces: Ints
@@ -292,14 +288,18 @@ DROPPED_SHARE = 1.5
 """A face this many times as far from the others as is usual in its track is left out of the mean (a hand, a blur)."""
 
 
+def certainty(landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None, count: int) -> Floats:
+    """float64 (count,), 0 to 1: how far each face shows whom it is, whatever its size: sure, and from the front."""
+    score = np.ones(count)
+    if confidence is not None:
+        score = score * np.clip(confidence.astype(np.float64), 0.01, 1) ** 4
+    return score if landmarks is None else score * frontality(landmarks)
+
+
 def quality(box: npt.NDArray[Any], landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None) -> Floats:
     """float64 (n,), 0 to 1: how well a face can be recognised: sure, large enough, from the front."""
     size = np.sqrt(np.clip(box[:, 2:].astype(np.float64).prod(-1), 0, None))
-    score = np.clip(size / 100, 0.1, 1.0)
-    if confidence is not None:
-        score *= np.clip(confidence.astype(np.float64), 0.01, 1) ** 4
-    if landmarks is not None:
-        score *= frontality(landmarks)
+    score: Floats = np.clip(size / 100, 0.1, 1.0) * certainty(landmarks, confidence, len(box))
     return score
 
 
@@ -338,17 +338,21 @@ def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> In
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
 
 
-def describe(vectors: npt.NDArray[np.float32], score: Floats) -> tuple[npt.NDArray[np.float32], float]:
-    """Robust mean of a track's better faces, float32 (d,), and their mean squared distance from it.
+def describe(
+    vectors: npt.NDArray[np.float32], score: Floats, certain: Floats, unsure_spread: float
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Robust mean of a track's better faces, float32 (d,), and its spread: their mean squared distance from it, and up
+    to `unsure_spread` more where even these show little of whom they are (profiles, blurs: such faces are alike).
 
-    `vectors`: float32 (n, d), finite, n at least 1; `score` float64 (n,): their quality, above 0.
+    `vectors`: float32 (n, d), finite, n at least 1; `score` and `certain` float64 (n,): quality above 0, `certainty`.
     """
     better = score >= BETTER_SHARE * score.max()
-    vectors, score = vectors[better], score[better]
+    vectors, score, certain = vectors[better], score[better], certain[better]
     if len(vectors) > 2:
         away = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1)
         near = away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)
-        vectors, score = vectors[near], score[near]
+        vectors, score, certain = vectors[near], score[near], certain[near]
     mean = np.average(vectors, axis=0, weights=score)
     squared = ((vectors - mean) ** 2).sum(axis=1)
-    return mean.astype(np.float32), float(np.average(squared, weights=score))
+    unsure = unsure_spread * (1 - float(np.average(certain, weights=score)))
+    return mean.astype(np.float32), float(np.average(squared, weights=score)) + unsure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.people.clustering import Tracks, best_rows, describe, quality, together
+from pipeline.people.clustering import Tracks, best_rows, certainty, describe, quality, together
 from pipeline.people.space import Space
 
 if TYPE_CHECKING:
@@ -21,12 +21,17 @@ SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
 Other detectors' scores mean something else; theirs count as they are."""
 
 
+THRESHOLD_SHARE = 0.85
+"""Of the model's own threshold (of two single faces), for average distances between tracks and people; `make
+bench-people` measures what others give."""
+UNSURE_SHARE = 0.15
+"""Of the square of that: what a track is uncertain by where no face of it shows anything (`describe`)."""
 VERY_SURE_CONFIDENCE = 0.99
 """The same detectors' score from which a single face is none of these."""
 
 
 def sure_confidence(workflow: Mapping[str, Any]) -> float:
-    """The score from which a face counts as sure, by the detector of a resolved workflow; 0 where scores say nothing."""
+    """The score from which a face counts as sure, by the detector of a resolved workflow; 0 where it means nothing."""
     for stage in (workflow.get("stages") or {}).values():
         if stage.get("use") == "detect":
             options = {**(stage.get("options") or {}), **stage}
@@ -34,11 +39,12 @@ def sure_confidence(workflow: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def face_quality(item: RunInput) -> npt.NDArray[np.float64]:
-    """float64 (n_faces,): how well each face of an input can be recognised, 0 to 1."""
+def face_quality(item: RunInput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """float64 (n_faces,) each: how well each face can be recognised, 0 to 1, and the same whatever its size."""
     there = item.arrays
     arrays = item.read([name for name in ("box", "landmarks", "confidence") if name in there])
-    return quality(arrays["box"], arrays.get("landmarks"), arrays.get("confidence"))
+    landmarks, confidence = arrays.get("landmarks"), arrays.get("confidence")
+    return quality(arrays["box"], landmarks, confidence), certainty(landmarks, confidence, len(arrays["box"]))
 
 
 def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
@@ -48,7 +54,8 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     count = int(track.max(initial=-1)) + 1
     confidence = arrays.get("confidence")
     is_sure = np.ones(len(track), bool) if confidence is None else confidence >= sure
-    score = face_quality(item)
+    score, certain = face_quality(item)
+    unsure_spread = UNSURE_SHARE * (THRESHOLD_SHARE * space.threshold) ** 2
     rows = best_rows(track, score)
     vectors = _gather(item, rows, space)
     kept = np.isfinite(vectors).all(axis=1)
@@ -58,7 +65,8 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     order = np.argsort(track[rows], kind="stable")
     numbers, starts = np.unique(track[rows][order], return_index=True)
     for number, part in zip(numbers.tolist(), np.split(order, starts[1:]), strict=len(numbers) > 0):
-        vector[number], spread[number] = describe(vectors[part], score[rows[part]])
+        some = rows[part]
+        vector[number], spread[number] = describe(vectors[part], score[some], certain[some], unsure_spread)
     has = track >= 0
     sure_faces = np.bincount(track[has & is_sure], minlength=count).astype(np.int64)
     founds = sure_faces >= 2

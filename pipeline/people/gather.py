@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.people.clustering import Groups, Look, Points, Tracks, group_points
-from pipeline.people.described import describe_tracks, signature, sure_confidence
+from pipeline.people.clustering import Groups, Look, Points, Tracks, group_points, near_pairs
+from pipeline.people.described import THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
 from pipeline.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, edit
 from pipeline.people.space import Space
 from pipeline.stages.base import Array
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
 
 UNKNOWN = -1
-THRESHOLD_SHARE = 0.85
-"""Of the model's own threshold, for average distances between tracks: `make bench-people` measures what others give."""
+SIMILAR_SHARE = 1.15
+"""Of the threshold: people nearer than this are named, for somebody to look at."""
+MOST_SIMILAR = 8
+"""Of each person."""
 MIN_FACES = 3
 """Faces that the detector was sure of, below which nobody is taken for a person: a flaw of a moment is no person."""
 PERSON = Array("person", ("face",), "int32")
@@ -183,8 +185,7 @@ class _Work:
     def _assign(self, taken: Sequence[_Taken], dissolved: set[int]) -> list[npt.NDArray[np.int32]]:
         """The person of each track of each input; the registry gets new people, exemplars and counts."""
         points, apart, rows = self._points(taken, dissolved)
-        groups = group_points(points, apart, self.threshold, sorted(self.registry.apart))
-        self.result.similar = groups.similar
+        groups = group_points(points, apart, self.threshold)
         self.result.assigned = [one.key for one in taken]
         person_of = self._number(groups, points, taken, rows, dissolved)
         for number in dissolved - set(person_of.values()):
@@ -199,7 +200,29 @@ class _Work:
             people.append(person)
             counts = np.bincount(person[person > 0], weights=one.tracks.faces[person > 0])
             self.registry.inputs[one.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
+        self.result.similar = self._similar(taken, people)
         return people
+
+    def _similar(
+        self, taken: Sequence[_Taken], people: Sequence[npt.NDArray[np.int32]]
+    ) -> list[tuple[int, int, float]]:
+        """Two people that are nearly one, and their distance, nearest first; but those seen together, or of whom
+        somebody has said that they are two."""
+        numbers = [number for number, one in self.registry.people.items() for _ in one.exemplars]
+        looks = [each for one in self.registry.people.values() for each in one.exemplars]
+        if not looks:
+            return []
+        known = set(self.registry.apart)
+        for one, person in zip(taken, people, strict=True):
+            known |= {(min(pair), max(pair)) for pair in person[one.tracks.apart].tolist()}
+        limit = (SIMILAR_SHARE * self.threshold) ** 2
+        spread = np.array([each.spread for each in looks])
+        found: dict[tuple[int, int], float] = {}
+        for a, b, squared in near_pairs(np.array([each.vector for each in looks]), spread, limit, MOST_SIMILAR):
+            pair = (min(numbers[a], numbers[b]), max(numbers[a], numbers[b]))
+            if pair[0] != pair[1] and pair not in known:
+                found[pair] = min(found.get(pair, np.inf), float(np.sqrt(max(squared, 0.0))))
+        return sorted(((a, b, d) for (a, b), d in found.items()), key=lambda one: (one[2], one[:2]))
 
     def _points(
         self, taken: Sequence[_Taken], dissolved: set[int]
@@ -231,13 +254,13 @@ class _Work:
             founds += one.tracks.founds[usable].tolist()
             rows.append(mine)
             count += int(usable.sum())
-        known = np.array(person, np.int64)
+        certain = np.array(person, np.int64)
         points = Points(
             np.concatenate(vectors),
             np.array(spread, np.float64),
             np.array(weight, np.float64),
-            known,
-            np.array(founds, bool) | (known > 0),
+            certain,
+            np.array(founds, bool) | (certain > 0) | (self.options.min_faces == 1),
         )
         return points, np.concatenate(apart), rows
 
@@ -269,11 +292,15 @@ class _Work:
         found: dict[int, int] = {}
         for row in np.flatnonzero(points.person).tolist():
             found[int(groups.group[row])] = int(points.person[row])
+        founded = np.zeros(len(groups.looks), bool)
+        founded[groups.group[points.founds]] = True
         sure = np.zeros(len(groups.looks), np.int64)
         for one, mine in zip(taken, rows, strict=True):
             has = mine >= 0
             np.add.at(sure, groups.group[mine[has]], one.tracks.sure_faces[has])
-        wanted = [g for g in range(len(groups.looks)) if g not in found and sure[g] >= self.options.min_faces]
+        wanted = [
+            g for g in range(len(groups.looks)) if g not in found and founded[g] and sure[g] >= self.options.min_faces
+        ]
         found |= _as_before(groups, taken, rows, set(wanted), dissolved)
         return found | {group: self.registry.new_person() for group in wanted if group not in found}
 

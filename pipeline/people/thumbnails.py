@@ -66,7 +66,7 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
         if declared is not None and declared.attributes.get("people") == state:
             continue
         frames = item.read(["frame", "time_seconds", "face_frame"])
-        rows = best_shots(person, face_quality(item), frames["time_seconds"][frames["face_frame"]])
+        rows = best_shots(person, face_quality(item)[0], frames["time_seconds"][frames["face_frame"]])
         try:
             pictures = _cut(item, rows, frames["frame"][frames["face_frame"][rows]])
         except InputError as error:

@@ -18,7 +18,14 @@ Vectors = npt.NDArray[np.float32]
 
 NONE = -1
 RECENT = 5
-"""A face is compared with the last few of a track, and with their mean: one bad chip then does not end it."""
+"""A face is compared with a track's last one and with the mean of the last few: one bad chip then does not end it."""
+_LEAST_SHARE = 0.72
+"""Of max_distance: within this embeddings must lie where the place says nothing. The less it says, the more must a
+face: after a cut somebody who looks alike may stand there, but seldom to the pixel, and later anybody may."""
+_SAME_PLACE = [0.2, 0.7]
+"""Overlap of boxes from which a place says something, and from which it says all it can."""
+_MOMENT_SECONDS = 1.0
+"""Time in which that wears off, to a third."""
 _REJECTED = 2.6
 """Cost of leaving a face and a track alone: just above the most that an accepted pair costs, so that a poor pair is
 never forced to make room for another."""
@@ -39,8 +46,6 @@ class TrackSettings:
     """Distance between centres, in face sizes, that a face may have moved between neighbouring frames."""
     reach_per_second: float = 2.0
     """The same per second that lies between, on top."""
-    sure_share: float = 0.8
-    """Where boxes do not overlap, embeddings must agree better: within this share of max_distance."""
 
 
 @dataclass(frozen=True)
@@ -149,18 +154,19 @@ class _Tracker:
         if vectors is None:
             return np.where(at_place | (is_near & (away <= 0.5 * self.settings.reach)), place, _REJECTED)
         look = self._looks(vectors)
-        limit = self.settings.max_distance * np.where(at_place, 1.0, self.settings.sure_share)
+        said_by_place = np.interp(shared, _SAME_PLACE, [0.0, 1.0]) * np.exp(-gap / _MOMENT_SECONDS)
+        limit = self.settings.max_distance * (_LEAST_SHARE + (1 - _LEAST_SHARE) * said_by_place)
         known = np.isfinite(look)
         agrees = np.where(known, look <= limit, at_place)
         share = np.where(known, look, limit) / limit if np.isfinite(self.settings.max_distance) else np.zeros_like(look)
         return np.where(agrees & (is_near | at_place), place + share, _REJECTED)
 
     def _looks(self, vectors: Vectors) -> Floats:
-        """float64 (faces, tracks): distance to a track's last faces, the nearest of them or their mean; NaN unknown."""
+        """float64 (faces, tracks): distance to a track's last face or to the mean of the last few; NaN unknown."""
         look = np.full((len(vectors), len(self.active)), np.nan)
         for k, one in enumerate(self.active):
             if one.recent:
-                known = np.array([*one.recent, np.mean(one.recent, axis=0)])
+                known = np.array([one.recent[-1], np.mean(one.recent, axis=0)])
                 look[:, k] = np.linalg.norm(vectors[:, None] - known[None], axis=2).min(axis=1)
         return look
 

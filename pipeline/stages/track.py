@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 2048
-TRACK_SHARE = 0.75
-"""Of the model's own threshold: faces of one person a moment apart are much nearer than photographs years apart (99%
-of them within 0.55 of it), and two people who look alike take each other's place at a cut within 0.9 of it. Where it is
-too strict a track ends and another begins, which the clustering joins."""
+TRACK_SHARE = 0.9
+"""Of the model's own threshold: faces of one person a moment apart are much nearer than photographs years apart (99% of
+them within 0.7 of it), and people who look alike take each other's place at a cut within 0.82 of it. Where it is too
+strict a track ends and another begins, which the clustering joins."""
 
 
 class TrackOptions(StageOptions):
@@ -30,7 +30,7 @@ class TrackOptions(StageOptions):
     )
     min_iou: float = Field(0.2, gt=0, le=1, description="overlap of boxes that counts as the same place (0 to 1)")
     max_distance: float | None = Field(
-        None, gt=0, description="embeddings farther apart are another person (distance; default: 0.75 of the model's)"
+        None, gt=0, description="embeddings farther apart are another person (distance; default: 0.9 of the model's)"
     )
     use_embedding: bool = Field(True, description="false: link by position alone")
 
@@ -38,7 +38,7 @@ class TrackOptions(StageOptions):
 class Track(Stage):
     """One track number per face."""
 
-    needs: tuple[str, ...] = ("n_faces", "box", "embedding")  # type: ignore[misc]  # see __init__
+    needs: tuple[str, ...] = ("n_faces", "box", "embedding")  # see __init__
     scope = "input"
     version = 1
     Options = TrackOptions

@@ -44,7 +44,7 @@ def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]
     for item in items:
         arrays = item.read(["time_seconds", "face_frame", "track", "box"])
         known = labels(item, "person")
-        score = face_quality(item)
+        score, _ = face_quality(item)
         for code in known.names:
             one = found.setdefault(
                 code, PersonView(code, registry.people[code].name if code in registry.people else None)
