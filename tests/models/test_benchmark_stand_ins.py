@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.models import Device, create_detector, create_embedder
+from pipeline.models import Device, create_attribute, create_detector, create_embedder
 from tests.models.stand_in_detectors import stand_in_retinaface
 
 
@@ -60,3 +60,15 @@ def test_a_stand_in_gives_way_to_a_real_file(
     assert stand_ins.provide({"SFace"}, weights, store) == set()
     stand_ins.forget(weights, store)
     assert (weights / file.name).read_bytes() == b"real"
+
+
+def test_emotions_stand_in_is_what_the_attribute_takes(
+    stand_ins: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_ins, "_build", lambda name, path: path.write_bytes(stand_ins.BUILDERS[name]()))
+    (tmp_path / "stand_ins").mkdir()
+    assert stand_ins.provide({"Emotion"}, tmp_path / ".deepface" / "weights", tmp_path / "stand_ins") == {"Emotion"}
+    chips = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    probabilities = create_attribute("Emotion", Device()).predict(chips)
+    assert probabilities.shape == (3, 7)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)

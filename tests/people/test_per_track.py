@@ -19,6 +19,7 @@ from pipeline.stages.antispoof import Antispoof, AntispoofOptions
 from pipeline.stages.base import Chunk
 from pipeline.stages.embed import Embed, EmbedOptions
 from pipeline.stages.per_track import mean_value, mean_vector, per_track, spread, vectors_agree
+from pipeline.store.run import RunStore
 from pipeline.workflow import build_workflow
 from tests.models.stand_in_attributes import write_stand_ins
 
@@ -273,6 +274,18 @@ def test_a_store_per_face_is_not_gone_on_with_per_track(stores: dict[str, Path],
     out = Path(shutil.copytree(stores["face"], tmp_path / "out.zarr"))
     with pytest.raises(StoreError, match=r"other settings for embed \(embed\.per: 'face' -> 'track'\)"):
         pipeline.run(stores["workflow"], stores["clip"], out, executor="inline", set=["embed.per=track"])
+
+
+def test_a_store_from_before_there_was_a_choice_goes_on(stores: dict[str, Path], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(stores["face"], tmp_path / "out.zarr"))
+    with RunStore.open(out) as store:
+        stored = store.attributes["workflow"]
+        del stored["stages"]["embed"]["per"], stored["stages"]["embed"]["best"]
+        store.update(workflow=stored)
+    with pytest.raises(StoreError, match=r"for detect, embed \(detect\.min_face: 40 -> 50\); choose another --out"):
+        pipeline.run(stores["workflow"], stores["clip"], out, executor="inline", set=["detect.min_face=50"])
+    again = pipeline.run(stores["workflow"], stores["clip"], out, executor="inline")
+    assert (again.summary.exit_code, again.summary.chunks) == (0, 0)
 
 
 def test_chunks_alone_decide_not_who_runs_them(stores: dict[str, Path]) -> None:
