@@ -24,6 +24,7 @@ def describe(out: Path) -> dict[str, Any]:
             "chunks": one.chunks,
             "complete": bool(one.attributes.get("complete")),
             "stages": {stage: facts["state"] for stage, facts in one.attributes.get("stages", {}).items()},
+            "forgotten_faces": sum(entry["faces"] for entry in one.attributes.get("forgotten", [])),
             "failures": one.failures,
             "unreadable": one.unreadable,
         }
@@ -46,7 +47,8 @@ def lines(status: dict[str, Any]) -> list[str]:
         chunks = one["chunks"]
         state = "complete" if one["complete"] else f"{chunks['done']} of {chunks['total']} chunks done"
         failed = f", {chunks['failed']} failed" if chunks["failed"] else ""
-        shown.append(f"  {one['name']}: {one['frames_done']} of {one['frames']} frames, {state}{failed}")
+        forgotten = f", {one['forgotten_faces']} faces forgotten" if one["forgotten_faces"] else ""
+        shown.append(f"  {one['name']}: {one['frames_done']} of {one['frames']} frames, {state}{failed}{forgotten}")
         for failure in one["failures"][:SHOWN_FAILURES]:
             shown.append(f"    chunk {failure['chunk']}{_time_range(failure)}: {failure['error']}")
         for entry in one["unreadable"][:SHOWN_FAILURES]:

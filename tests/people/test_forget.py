@@ -309,6 +309,22 @@ def test_forgetting_again_finds_nothing(out: Path) -> None:
     assert prove([out], searched).holds
 
 
+def test_an_end_between_stores_and_registry_is_made_good_by_the_same_call(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.people.forget._bury", die)
+        with pytest.raises(KeyboardInterrupt):
+            forget([out], "Ann")
+    assert ANN in Registry.load(out.parent / "people.json").people
+    searched, _ = forget([out], "Ann")
+    assert prove([out], searched).holds
+    assert ANN not in Registry.load(out.parent / "people.json").people
+
+
 def test_an_input_without_the_person_is_not_rewritten_but_for_the_name(tmp_path: Path) -> None:
     out = make_store(tmp_path / "films.zarr", {"clip": crowd()})
     tell(out, "clip", np.where(who() == ANN, UNKNOWN, who()).astype(np.int32))
@@ -418,6 +434,8 @@ def test_the_receipt(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (proof["holds"], proof["inputs"], proof["embeddings"], proof["problems"]) == (True, 1, 180, [])
     assert proof["rows"] > 180 * 6
     assert any("--fresh" in text for text in receipt["remains"])
+    assert main(["status", str(out)]) == 0
+    assert "  clip: 90 of 90 frames, complete, 90 faces forgotten\n" in capsys.readouterr().out
     assert main(["forget", str(out), "--person", "Bob", "--yes"]) == 0
     assert "proven: 12 arrays of 1 inputs read again" in capsys.readouterr().out
 
