@@ -50,6 +50,8 @@ class Measured:
     frames: int
     seconds: float
     faces: int | None = None
+    cpu_seconds: float | None = None
+    """Of the contestant's own process, where it is measured."""
 
 
 # --- DeepFace, as its users write it ----------------------------------------------------------------------------------
@@ -87,9 +89,9 @@ def analyze_loop(settings: Settings) -> Measured:
         return sum(face["face_confidence"] > 0 for face in found)
 
     analyze(next(sampled_frames(settings)))
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     faces = [analyze(frame) for frame in sampled_frames(settings)]
-    return Measured(len(faces), time.perf_counter() - began, sum(faces))
+    return Measured(len(faces), time.perf_counter() - began, sum(faces), time.process_time() - cpu_began)
 
 
 def warm_up(settings: Settings) -> None:
@@ -248,10 +250,10 @@ def run_here(settings: Settings) -> Measured:
 
     with tempfile.TemporaryDirectory() as folder:
         for number, clip in enumerate((settings.warm_up_clip, settings.clip)):
-            out = Path(folder) / f"{number}.zarr"
+            out, cpu_began = Path(folder) / f"{number}.zarr", time.process_time()
             run = pipeline.run(settings.workflow, clip, out, set=list(settings.overrides), executor="inline")
-        seconds = run.summary.seconds["run"]
-        return Measured(run.summary.frames, seconds, _faces_analyzed(run))
+        cpu_seconds = time.process_time() - cpu_began
+        return Measured(run.summary.frames, run.summary.seconds["run"], _faces_analyzed(run), cpu_seconds)
 
 
 def _faces_analyzed(run: Any) -> int:

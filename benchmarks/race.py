@@ -34,6 +34,8 @@ class Timing:
     """Those of confidence 0 left out: DeepFace's word for none."""
     peak_mb: float | None
     """Most memory resident at once, summed over the contestant's processes, in 10**6 bytes."""
+    cpu_seconds: float | None = None
+    """Of the contestant's own process, where it measures them."""
 
     @property
     def rate(self) -> float:
@@ -122,7 +124,7 @@ class Race:
         command = [sys.executable, script, name, str(settings_file), str(result_file)]
         _, peak = watched(command, self.environment, self.folder)
         measured = json.loads(result_file.read_text())
-        return Timing(measured["frames"], measured["seconds"], measured["faces"], peak)
+        return Timing(measured["frames"], measured["seconds"], measured["faces"], peak, measured.get("cpu_seconds"))
 
 
 def faces_of(store: Path, first: int | None = None) -> int:
