@@ -108,7 +108,7 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
 
     Raises UsageError where nobody is called so, StoreError where a store is damaged or of another registry.
     """
-    sources = [source for out in outs for source in _inputs(out)]
+    sources = [source for out in _places(outs) for source in _inputs(out)]
     who = _who(outs, sources, person, registry)
     complete = [source for source in sources if _is_compacted(source)]
     gone: dict[tuple[str, str], Bools] = {}
@@ -138,8 +138,8 @@ def forget(
     same call again does the rest. Raises as `search` does, and StoreLockedError where a run is under way.
     """
     with contextlib.ExitStack() as locks:
-        stores = {_place(out): locks.enter_context(_writable(out)) for out in outs}
-        path = _registry_path(outs, [source for out in outs for source in _inputs(out)], registry)
+        stores = {out: locks.enter_context(_writable(out)) for out in _places(outs)}
+        path = _registry_path(outs, [source for out in stores for source in _inputs(out)], registry)
         if path is not None:
             locks.enter_context(edit(path))
         findings = search(outs, person, registry, note)
@@ -163,8 +163,9 @@ def require_stores(outs: Sequence[Path]) -> None:
         RunStore.open(out, mode="r")
 
 
-def _place(out: Path) -> Path:
-    return out.expanduser().resolve()
+def _places(outs: Sequence[Path]) -> list[Path]:
+    """Each store once, in order."""
+    return list(dict.fromkeys(out.expanduser().resolve() for out in outs))
 
 
 def _inputs(out: Path) -> Iterator[InputStore]:
@@ -247,7 +248,7 @@ def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: P
         for source in sources
         if "registry" in _attributes_of(source, "person")
     )
-    candidates = [*named, *(_place(out).parent / FILE_NAME for out in outs)]
+    candidates = [*named, *(out.parent / FILE_NAME for out in _places(outs))]
     return next((path.resolve() for path in candidates if path.is_file()), None)
 
 
@@ -279,7 +280,10 @@ def _bury(path: Path, ids: Sequence[int]) -> None:
 
 
 def rows_of(source: InputStore, who: Who) -> Bools:
-    """bool (n_faces,): faces of the person in a complete input, as its arrays say. Raises StoreError."""
+    """bool (n_faces,): faces of the person in a complete input, as its arrays say. Raises StoreError.
+
+    Of somebody whom the registry knows, the gallery's word counts for faces that are nobody's; else for all.
+    """
     arrays = source.group().arrays
     if "face_frame" not in arrays:
         return np.zeros(0, bool)
@@ -289,7 +293,7 @@ def rows_of(source: InputStore, who: Who) -> Bools:
         for start, person in blocks(source, "person"):
             part = slice(start, start + len(person))
             rows[part] = np.isin(person, who.ids)
-            untold[part] = person < 0
+            untold[part] = person < 0 if who.id is not None else True
     if "identity" in arrays and who.name is not None:
         names = _attributes_of(source, "identity").get("names") or []
         theirs = [row for row, name in enumerate(names) if _alike_names(name, who.name)]

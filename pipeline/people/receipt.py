@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.people.forget import Search, Who, chunk_embeddings, rows_of, sameness, space_of
+from pipeline.people.forget import Alike, Search, Who, chunk_embeddings, rows_of, sameness, space_of
 from pipeline.people.registry import Registry
 from pipeline.people.sameness import EQUAL_DISTANCE, Sameness
 from pipeline.store.lock import LOCK_FILE
@@ -41,7 +41,7 @@ def prove(outs: Sequence[Path], searched: Search) -> Proof:
     """Read all stores again. A damaged array is a problem: what cannot be read proves nothing."""
     proof = Proof()
     matcher = sameness(searched.vectors)
-    for out in outs:
+    for out in dict.fromkeys(out.expanduser().resolve() for out in outs):
         store = RunStore.open(out, mode="r")
         for name in store.input_names():
             source = store.input(name)
@@ -203,7 +203,7 @@ def lines(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, pro
     if done is not None and searched.who.registry and searched.who.id is not None:
         shown.append(f"  {searched.who.registry}: the id stays taken, all else of the person is gone")
     shown += _proof_lines(proof) if proof is not None else []
-    shown += [line for one in searched.alike if (line := _alike_line(one))]
+    shown += [line for one in searched.alike if (line := _alike_line(one, searched.who))]
     return [*shown, "not touched:", *(f"  {text}" for text in remains(searched))]
 
 
@@ -216,15 +216,17 @@ def _proof_lines(proof: Proof) -> list[str]:
     return shown + ([f"  not read, no arrays of a store: {', '.join(proof.unread)}"] if proof.unread else [])
 
 
-def _alike_line(one: Any) -> str:
+def _alike_line(one: Alike, who: Who) -> str:
     where = f"{one.input} in {one.store}"
     if one.state == "no embeddings":
         return f"not compared: {where} has no embeddings of this model"
     if one.state == "people":
-        nobody = one.people.get(-1, 0)  # those of other people were told apart
-        return (
-            f"left and alike: {nobody} faces of nobody in {where}; look at them, they may be the same" if nobody else ""
-        )
+        # Those of other people were told apart, unless only a gallery knows the name.
+        left = {number: count for number, count in sorted(one.people.items()) if number < 0 or who.id is None}
+        counts = [
+            f"{count} faces of {'nobody' if number < 0 else f'person {number}'}" for number, count in left.items()
+        ]
+        return f"left and alike: {', '.join(counts)} in {where}; look at them, they may be the same" if counts else ""
     what = "not complete" if one.state == "incomplete" else "without the array person"
     advice = "run it to its end, then" if one.state == "incomplete" else "run"
     return (

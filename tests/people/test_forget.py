@@ -220,6 +220,19 @@ def test_a_gallerys_name_where_people_were_not_told_apart(tmp_path: Path) -> Non
     assert set(arrays_of(out)["identity"].tolist()) == {-1}
 
 
+def test_a_gallerys_name_of_somebody_whom_the_registry_has_under_no_name(out: Path) -> None:
+    """The gallery's Zoe is the registry's Bob, half of the time: these go, for Zoe they were called."""
+    identity = np.where((who() == BOB) & (np.arange(3 * N_FRAMES) < 3 * 45), 0, -1).astype(np.int32)
+    with RunStore.open(out) as store:
+        spec = Array("identity", ("face",), "int32", (), {"names": ["Zoe"], "gallery": "/g"})
+        add_arrays(store, "clip", [spec], {"identity": identity})
+    searched, _ = forget([out, out], "zoe")
+    assert (searched.who.name, searched.faces) == ("Zoe", 45)
+    assert prove([out], searched).holds
+    assert "left and alike: 45 faces of person 4 in clip in" in "\n".join(lines(searched, None, None))
+    assert BOB in Registry.load(out.parent / "people.json").people
+
+
 def test_the_array_person_is_believed_before_the_gallery(out: Path) -> None:
     """Bob, whom the gallery takes for Ann, stays; nobody, whom it takes for Ann, goes."""
     identity = np.where(np.arange(3 * N_FRAMES) < 6, 0, -1).astype(np.int32)
