@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.people.labels import UNKNOWN, labels
 from pipeline.store.read import LANDMARKS
@@ -144,27 +143,6 @@ def schema_of(all_columns: Sequence[Mapping[str, Column]]) -> pa.Schema:
         for name, column in made.items():
             types[name] = _common(types.get(name, column.type), column.type)
     return pa.schema(list(types.items()))
-
-
-def json_rows(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows as JSON takes them: what is not finite is None, and a float32 is the number that prints shortest (0.99, not
-    0.9900000095)."""
-    plain = pa.table({name: _shortest(rows[name].combine_chunks()) for name in rows.column_names})
-    found: list[dict[str, Any]] = plain.to_pylist()
-    return found
-
-
-def _shortest(values: pa.Array) -> pa.Array:
-    if pa.types.is_fixed_size_list(values.type) or pa.types.is_list(values.type):
-        lists = values.cast(pa.list_(values.type.value_type))
-        inside = _shortest(lists.flatten())
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-        edges = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        return pa.ListArray.from_arrays(edges, inside, mask=lists.is_null())
-    if not pa.types.is_floating(values.type):
-        return values
-    finite = pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type))
-    return finite.cast(pa.string()).cast(pa.float64()) if values.type == pa.float32() else finite
 
 
 def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
