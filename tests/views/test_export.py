@@ -362,3 +362,9 @@ def test_a_store_that_is_being_written_can_be_exported(tmp_path: Path, made: Fil
     out = make_store(tmp_path / "s.zarr", {"film": made.arrays}, extra=made.extra, done_chunks=3)
     with RunStore.open(out):
         assert export(out, tmp_path / "t.csv").faces > 0
+
+
+def test_faces_in_python_have_names_too(store: Path, made: Film) -> None:
+    faces = pipeline.open(store).faces()
+    named = [NAMES.get(int(who)) for who in made.person]
+    assert faces["person_name"].astype(object).where(faces["person_name"].notna(), None).tolist() == named
