@@ -276,16 +276,16 @@ def _other(array: Array, flat: bool) -> dict[str, Column]:
     if classes and array.shape == (len(classes),):
         texts = [str(text) for text in classes]
         named = {f"dominant_{name}": Column(_NAMES, lambda block: _dominant(block.arrays[name], texts))}
-        return named | {f"{name}_{_word(text)}": _part(name, kind, k) for k, text in enumerate(texts)}
+        return named | {f"{name}_{_word(text)}": _part(name, kind, k, len(texts)) for k, text in enumerate(texts)}
     size = math.prod(array.shape)
     if flat:
-        return {f"{name}_{k}": _part(name, kind, k) for k in range(size)}
+        return {f"{name}_{k}": _part(name, kind, k, size) for k in range(size)}
     return {name: Column(pa.list_(kind, size), lambda block: _lists(block.arrays[name], size))}
 
 
-def _part(name: str, kind: pa.DataType, k: int) -> Column:
-    """The k-th value of each row, whatever its shape."""
-    return Column(kind, lambda block: _numbers(block.arrays[name].reshape(block.n_faces, -1)[:, k]))
+def _part(name: str, kind: pa.DataType, k: int, size: int) -> Column:
+    """The k-th of the `size` values of each row, whatever its shape."""
+    return Column(kind, lambda block: _numbers(block.arrays[name].reshape(block.n_faces, size)[:, k]))
 
 
 def _dominant(shares: np.ndarray, texts: Sequence[str]) -> pa.Array:

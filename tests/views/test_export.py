@@ -184,10 +184,11 @@ def test_half_done_store_gives_what_is_done(tmp_path: Path, made: Film) -> None:
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl", "json"])
 @pytest.mark.parametrize("kind", ["no input", "no chunk", "no face"])
 def test_nothing_to_export_is_an_empty_table(tmp_path: Path, suffix: str, kind: str) -> None:
-    nothing = {"a": faces_of(np.zeros(100, int), np.zeros((0, 8)))}
+    nobody = film(100, 0, names=NAMES)  # every array there is, without a row
     out = make_store(
-        tmp_path / "s.zarr", {} if kind == "no input" else nothing, done_chunks=0 if kind == "no chunk" else None
-    )
+        tmp_path / "s.zarr", {} if kind == "no input" else {"a": nobody.arrays}, extra=nobody.extra,
+        done_chunks=0 if kind == "no chunk" else None,
+    )  # fmt: skip
     exported = export(out, tmp_path / f"t.{suffix}")
     assert exported.faces == 0
     if suffix == "json":

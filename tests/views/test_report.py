@@ -307,9 +307,12 @@ def test_frames_that_could_not_be_read_are_hatched(tmp_path: Path) -> None:
     assert "10 sampled frames" in page.text
 
 
-@pytest.mark.parametrize("inputs", [{}, {"a": faces_of(np.zeros(50, int), np.zeros((0, 8)))}], ids=["empty", "no face"])
+NOBODY = film(50, 0, names=NAMES)
+
+
+@pytest.mark.parametrize("inputs", [{}, {"a": NOBODY.arrays}], ids=["empty", "no face"])
 def test_nothing_found(tmp_path: Path, inputs: Mapping[str, Any]) -> None:
-    page = page_of(make_store(tmp_path / "s.zarr", inputs), tmp_path / "s.html")
+    page = page_of(make_store(tmp_path / "s.zarr", inputs, extra=NOBODY.extra), tmp_path / "s.html")
     assert ("The store is empty" in page.text) == (not inputs)
     assert ("No face was found" in page.text) == bool(inputs)
     assert len(page.charts["inputs"]) == len(inputs)
