@@ -134,7 +134,7 @@ def film(
     n_frames: int, n_people: int, *, seed: int = 0, names: Mapping[int, str] | None = None,
     attributes: tuple[str, ...] = ("age", *CLASSES), people: bool = True,
 ) -> Film:  # fmt: skip
-    """Scenes of up to five people and of passers-by, some people in far more of them than others."""
+    """Scenes of up to five people and of passers-by, some in far more of them than others. No people: no face."""
     rng = np.random.default_rng(seed)
     frames, person = _scenes(rng, n_frames, n_people)
     n = len(frames)
@@ -164,6 +164,8 @@ def film(
 
 def _scenes(rng: np.random.Generator, n_frames: int, n_people: int) -> tuple[np.ndarray, np.ndarray]:
     """int64 (faces,) ascending: the frame of each face; int32 (faces,): the person, -1 unknown."""
+    if n_people == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int32)
     weight = 1 / np.arange(1, n_people + 1)
     found: list[tuple[np.ndarray, np.ndarray]] = []
     start = 0
@@ -182,7 +184,7 @@ def _scenes(rng: np.random.Generator, n_frames: int, n_people: int) -> tuple[np.
 
 def _tracks(frames: np.ndarray, person: np.ndarray) -> np.ndarray:
     """int32 (faces,): one track per person and minute or so; -1 for passers-by."""
-    _, track = np.unique(np.stack([frames // 300, person]), axis=1, return_inverse=True)
+    _, track = np.unique(frames // 300 * 1000 + person, return_inverse=True)
     return np.where(person < 0, -1, track).astype(np.int32)
 
 

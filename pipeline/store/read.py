@@ -306,7 +306,8 @@ class Run:
 
     def faces(self, input: str | None = None, *, landmarks: bool = True) -> pd.DataFrame:
         """One row per face: input, frame, time_seconds, x, y, w, h, confidence, the landmarks as `nose_x` and so on,
-        and every other array with one value per face. Embeddings: `embeddings`, whose rows are these rows."""
+        every other array with one value per face, and names (`person_name`, `identity_name`). Embeddings: `embeddings`,
+        whose rows are these rows."""
         return self._table(input, lambda item: _faces_of(item, landmarks))
 
     def frames(self, input: str | None = None) -> pd.DataFrame:
@@ -372,8 +373,22 @@ def _faces_of(item: RunInput, landmarks: bool) -> dict[str, np.ndarray]:
     points = found.pop("landmarks", None)
     first = {"confidence": found.pop("confidence")} if "confidence" in found else {}
     columns.update({**first, **found})
+    columns.update(_names_of(item, found))
     if points is not None:
         columns.update(
             {f"{part}_{axis}": points[:, k, j] for k, part in enumerate(LANDMARKS) for j, axis in enumerate("xy")}
         )
+    return columns
+
+
+def _names_of(item: RunInput, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`person_name`: as the registry has it now; `identity_name`: of the gallery. None where a face has none."""
+    from pipeline.people.labels import labels  # reads what this module gives it
+
+    columns = {}
+    for name in (name for name in ("person", "identity") if name in found):
+        who = labels(item, name)
+        codes, rows = np.unique(who.code, return_inverse=True)
+        names = [who.names[code] if code in who.named else None for code in codes.tolist()]
+        columns[f"{name}_name"] = np.array(names, object)[rows] if names else np.empty(0, object)
     return columns

@@ -11,16 +11,20 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.store.read import LANDMARKS
 from pipeline.store.run import version
 from pipeline.views import face_rows
+from pipeline.views.json_text import joined, lists, objects, texts
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
     from pipeline.views.face_rows import Block
 
 CATEGORY = {"id": 1, "name": "face", "supercategory": "person", "keypoints": list(LANDMARKS), "skeleton": []}
+JSON_ROWS = 16_384
+"""Rows that are texts at once."""
 _VISIBLE = 2
 """COCO's visibility of a keypoint: 0 not labelled, 1 labelled and hidden, 2 labelled and visible."""
 _POINTS = tuple(f"{part}_{axis}" for part in LANDMARKS for axis in "xy")
@@ -47,7 +51,7 @@ class CocoWriter:
             "categories": [CATEGORY],
             "videos": videos,
         }
-        file.write(_json(head).removesuffix(b"}") + b', "images": [')
+        file.write(json.dumps(head, ensure_ascii=False).removesuffix("}").encode() + b', "images": [')
 
     def start_input(self, run: Run, item: RunInput) -> list[str]:
         self.item, facts = item, item.attributes
@@ -63,16 +67,14 @@ class CocoWriter:
         kept = np.flatnonzero(np.ones(block.n_frames, bool) if self.all_frames else block.arrays["n_faces"] > 0)
         ids = np.zeros(block.n_frames, np.int64)
         ids[kept] = self.images + 1 + np.arange(len(kept))
-        _extend(self.file, [self._image(block, k, int(ids[k])) for k in kept.tolist()], self.images > 0)
+        _extend(self.file, self._images(block, kept, ids[kept]), self.images > 0)
         self.images += len(kept)
-        rows = face_rows.json_rows(pa.Table.from_batches([face_rows.table(block, self.made, self.schema)]))
-        image_ids = ids[block.frame_of_face].tolist()
-        annotations = [
-            self._annotation(row, image, self.faces + 1 + k)
-            for k, (row, image) in enumerate(zip(rows, image_ids, strict=True))
-        ]
-        _extend(self.waiting, annotations, self.faces > 0)
-        self.faces += block.n_faces
+        rows = face_rows.table(block, self.made, self.schema)
+        image_ids = pa.array(ids[block.frame_of_face])
+        for start in range(0, len(rows), JSON_ROWS):
+            part = self._annotations(rows.slice(start, JSON_ROWS), image_ids.slice(start, JSON_ROWS))
+            _extend(self.waiting, part, self.faces > 0)
+            self.faces += len(part)
 
     def finish(self) -> None:
         self.file.write(b'], "annotations": [')
@@ -84,49 +86,56 @@ class CocoWriter:
     def close(self) -> None:
         self.waiting.close()
 
-    def _image(self, block: Block, k: int, image_id: int) -> dict[str, Any]:
-        frame = int(block.arrays["frame"][k])
-        return {
-            "id": image_id,
-            "video_id": self.video_id,
-            "file_name": f"{self.item.name}/{frame:08d}.jpg",
-            "width": self.size[0],
-            "height": self.size[1],
-            "frame": frame,
-            "time_seconds": float(block.arrays["time_seconds"][k]),
-        }
+    def _images(self, block: Block, kept: np.ndarray, ids: np.ndarray) -> pa.Array:
+        """JSON of the block's frames `kept`, whose ids these are."""
+        frame = block.arrays["frame"][kept]
+        names = pa.array([f"{self.item.name}/{rank:08d}.jpg" for rank in frame.tolist()], pa.string())
+        width, height = self.size
+        fields = [
+            ("id", texts(pa.array(ids))),
+            ("video_id", _same(self.video_id, len(ids))),
+            ("file_name", texts(names)),
+            ("width", _same(width, len(ids))),
+            ("height", _same(height, len(ids))),
+            ("frame", texts(pa.array(frame))),
+            ("time_seconds", texts(pa.array(block.arrays["time_seconds"][kept]))),
+        ]
+        return objects(fields)
 
-    def _annotation(self, row: dict[str, Any], image_id: int, annotation_id: int) -> dict[str, Any]:
-        x, y, w, h = (row.get(side) or 0.0 for side in "xywh")
-        made = {
-            "id": annotation_id,
-            "image_id": image_id,
-            "category_id": CATEGORY["id"],
-            "bbox": [x, y, w, h],
-            "area": round(w * h, 3),
-            "iscrowd": 0,
-            "score": row.get("confidence"),
-            **_keypoints(row),
-        }
-        if row.get("track") is not None:
-            self.tracks = max(self.tracks, row["track"] + 1)
-            made["track_id"] = self.tracks_before + row["track"] + 1
-        made |= {name: row[name] for name in _PEOPLE if row.get(name) is not None}
-        attributes = {
-            name: value for name, value in row.items() if value is not None and name not in {*_APART, *_PEOPLE, "track"}
-        }
-        return made | ({"attributes": attributes} if attributes else {})
+    def _annotations(self, rows: pa.RecordBatch, image_ids: pa.Array) -> pa.Array:
+        """JSON of faces, as rows of the table."""
+        n, there = len(rows), set(rows.schema.names)
+        sides = [rows[side] if side in there else pa.array(np.zeros(n, np.float32)) for side in "xywh"]
+        fields = [
+            ("id", texts(pa.array(np.arange(self.faces + 1, self.faces + 1 + n)))),
+            ("image_id", texts(image_ids)),
+            ("category_id", _same(CATEGORY["id"], n)),
+            ("bbox", lists([texts(side) for side in sides])),
+            ("area", texts(pc.round(pc.multiply(sides[2].cast(pa.float64()), sides[3].cast(pa.float64())), 3))),
+            ("iscrowd", _same(0, n)),
+            *((("score", texts(rows["confidence"])),) if "confidence" in there else ()),
+            *(_keypoints(rows) if _POINTS[0] in there else ()),
+        ]
+        if "track" in there:
+            self.tracks = max(self.tracks, (pc.max(rows["track"]).as_py() or 0) + 1)
+            fields.append(("track_id", texts(pc.add(rows["track"].cast(pa.int64()), self.tracks_before + 1))))
+        fields += [(name, texts(rows[name])) for name in _PEOPLE if name in there]
+        more = [name for name in rows.schema.names if name not in {*_APART, *_PEOPLE, "track"}]
+        if more:
+            fields.append(("attributes", objects([(name, texts(rows[name])) for name in more], spare_null=True)))
+        return objects(fields, spare_null=True)
 
 
-def _keypoints(row: dict[str, Any]) -> dict[str, Any]:
+def _keypoints(rows: pa.RecordBatch) -> list[tuple[str, pa.Array]]:
     """x, y and visibility of each landmark; three zeros where the detector gave none."""
-    if _POINTS[0] not in row:
-        return {}
-    points: list[float] = []
+    parts: list[pa.Array] = []
+    counted = pa.array(np.zeros(len(rows), np.int64))
     for x, y in zip(_POINTS[::2], _POINTS[1::2], strict=True):
-        known = row[x] is not None and row[y] is not None
-        points += [row[x], row[y], _VISIBLE] if known else [0, 0, 0]
-    return {"keypoints": points, "num_keypoints": sum(value > 0 for value in points[2::3])}
+        known = pc.and_(rows[x].is_valid(), rows[y].is_valid())
+        parts += [texts(pc.if_else(known, rows[axis], pa.scalar(0, pa.float32()))) for axis in (x, y)]
+        parts.append(texts(pc.if_else(known, _VISIBLE, 0)))
+        counted = pc.add(counted, known.cast(pa.int64()))
+    return [("keypoints", lists(parts)), ("num_keypoints", texts(counted))]
 
 
 def _video(number: int, run: Run, item: RunInput) -> dict[str, Any]:
@@ -135,11 +144,12 @@ def _video(number: int, run: Run, item: RunInput) -> dict[str, Any]:
     return {"id": number, "name": item.name, "store": str(run.path), **{name: facts.get(name) for name in kept}}
 
 
-def _extend(file: IO[bytes], entries: Sequence[dict[str, Any]], follows: bool) -> None:
+def _same(value: Any, n: int) -> pa.Array:
+    """One JSON value n times."""
+    return pa.repeat(pa.scalar(json.dumps(value), pa.string()), n)
+
+
+def _extend(file: IO[bytes], entries: pa.Array, follows: bool) -> None:
     """Add entries to a JSON list that is being written; `follows` where it has some already."""
-    if entries:
-        file.write((b",\n" if follows else b"\n") + b",\n".join(map(_json, entries)))
-
-
-def _json(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, ensure_ascii=False, allow_nan=False).encode()
+    if len(entries):
+        file.write((b",\n" if follows else b"\n") + joined(entries, ",\n"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,8 @@ from pipeline.errors import UsageError
 from pipeline.names import unknown
 from pipeline.store.read import open as open_store
 from pipeline.views import face_rows
-from pipeline.views.coco import CocoWriter
+from pipeline.views.coco import JSON_ROWS, CocoWriter
+from pipeline.views.json_text import joined, objects, texts
 from pipeline.views.progress import Silent
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ STANDARD_OUTPUT = "-"
 ROW_GROUP = 65_536
 ROW_GROUP_BYTES = 64 << 20
 """Rows of a Parquet row group, and their bytes in memory: what is held here, and what a reader takes, at once."""
-_JSON_ROWS = 4096
-"""Rows that are Python objects at once."""
 
 
 @dataclass
@@ -269,9 +267,9 @@ class _JsonLines:
     def start(self, schema: pa.Schema) -> None: ...
 
     def write(self, table: pa.Table) -> None:
-        for start in range(0, len(table), _JSON_ROWS):
-            rows = face_rows.json_rows(table.slice(start, _JSON_ROWS))
-            self.file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows)
+        for batch in table.to_batches(max_chunksize=JSON_ROWS):
+            fields = [(name, texts(batch[name])) for name in batch.schema.names]
+            self.file.write(joined(objects(fields), "\n") + b"\n")
 
     def close(self) -> None: ...
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.people.labels import UNKNOWN, labels
 from pipeline.store.read import LANDMARKS
@@ -146,27 +145,6 @@ def schema_of(all_columns: Sequence[Mapping[str, Column]]) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def json_rows(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows as JSON takes them: what is not finite is None, and a float32 is the number that prints shortest (0.99, not
-    0.9900000095)."""
-    plain = pa.table({name: _shortest(rows[name].combine_chunks()) for name in rows.column_names})
-    found: list[dict[str, Any]] = plain.to_pylist()
-    return found
-
-
-def _shortest(values: pa.Array) -> pa.Array:
-    if pa.types.is_fixed_size_list(values.type) or pa.types.is_list(values.type):
-        lists = values.cast(pa.list_(values.type.value_type))
-        inside = _shortest(lists.flatten())
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-        edges = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        return pa.ListArray.from_arrays(edges, inside, mask=lists.is_null())
-    if not pa.types.is_floating(values.type):
-        return values
-    finite = pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type))
-    return finite.cast(pa.string()).cast(pa.float64()) if values.type == pa.float32() else finite
-
-
 def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if one == other:
         return one
@@ -298,16 +276,16 @@ def _other(array: Array, flat: bool) -> dict[str, Column]:
     if classes and array.shape == (len(classes),):
         texts = [str(text) for text in classes]
         named = {f"dominant_{name}": Column(_NAMES, lambda block: _dominant(block.arrays[name], texts))}
-        return named | {f"{name}_{_word(text)}": _part(name, kind, k) for k, text in enumerate(texts)}
+        return named | {f"{name}_{_word(text)}": _part(name, kind, k, len(texts)) for k, text in enumerate(texts)}
     size = math.prod(array.shape)
     if flat:
-        return {f"{name}_{k}": _part(name, kind, k) for k in range(size)}
+        return {f"{name}_{k}": _part(name, kind, k, size) for k in range(size)}
     return {name: Column(pa.list_(kind, size), lambda block: _lists(block.arrays[name], size))}
 
 
-def _part(name: str, kind: pa.DataType, k: int) -> Column:
-    """The k-th value of each row, whatever its shape."""
-    return Column(kind, lambda block: _numbers(block.arrays[name].reshape(block.n_faces, -1)[:, k]))
+def _part(name: str, kind: pa.DataType, k: int, size: int) -> Column:
+    """The k-th of the `size` values of each row, whatever its shape."""
+    return Column(kind, lambda block: _numbers(block.arrays[name].reshape(block.n_faces, size)[:, k]))
 
 
 def _dominant(shares: np.ndarray, texts: Sequence[str]) -> pa.Array:

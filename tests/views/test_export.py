@@ -184,10 +184,11 @@ def test_half_done_store_gives_what_is_done(tmp_path: Path, made: Film) -> None:
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl", "json"])
 @pytest.mark.parametrize("kind", ["no input", "no chunk", "no face"])
 def test_nothing_to_export_is_an_empty_table(tmp_path: Path, suffix: str, kind: str) -> None:
-    nothing = {"a": faces_of(np.zeros(100, int), np.zeros((0, 8)))}
+    nobody = film(100, 0, names=NAMES)  # every array there is, without a row
     out = make_store(
-        tmp_path / "s.zarr", {} if kind == "no input" else nothing, done_chunks=0 if kind == "no chunk" else None
-    )
+        tmp_path / "s.zarr", {} if kind == "no input" else {"a": nobody.arrays}, extra=nobody.extra,
+        done_chunks=0 if kind == "no chunk" else None,
+    )  # fmt: skip
     exported = export(out, tmp_path / f"t.{suffix}")
     assert exported.faces == 0
     if suffix == "json":
@@ -362,3 +363,9 @@ def test_a_store_that_is_being_written_can_be_exported(tmp_path: Path, made: Fil
     out = make_store(tmp_path / "s.zarr", {"film": made.arrays}, extra=made.extra, done_chunks=3)
     with RunStore.open(out):
         assert export(out, tmp_path / "t.csv").faces > 0
+
+
+def test_faces_in_python_have_names_too(store: Path, made: Film) -> None:
+    faces = pipeline.open(store).faces()
+    named = [NAMES.get(int(who)) for who in made.person]
+    assert faces["person_name"].astype(object).where(faces["person_name"].notna(), None).tolist() == named

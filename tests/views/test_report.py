@@ -19,6 +19,7 @@ from pipeline.stages.base import Array
 from pipeline.store.run import RunStore
 from pipeline.views.report import default_place, report
 from pipeline.views.report.content import join_to, licence_flag
+from pipeline.views.report.series import Histogram
 from tests.clips import write_clip
 from tests.made_stores import EVERY, FPS, Film, add_shots, faces_of, fail, film, make_store
 
@@ -155,6 +156,13 @@ def test_histograms_count_every_face(page: Page, made: Film) -> None:
     assert sum(page.charts["size"]["counts"]) == sum(page.charts["confidence"]["counts"]) == len(made.person)
     for name in ("size", "confidence"):
         assert len(page.charts[name]["edges"]) == len(page.charts[name]["counts"]) + 1
+
+
+def test_scores_beyond_one_have_a_histogram_too() -> None:
+    histogram = Histogram(np.linspace(0, 1, 5), grows=True)
+    histogram.add(np.array([0.1, 0.3, 0.9, np.nan]))
+    histogram.add(np.array([3.9, -1.0]))
+    assert histogram.drawn() == {"edges": [0, 1, 2, 3, 4], "counts": [4, 0, 0, 1]}
 
 
 def test_people_have_their_pictures_and_others_a_placeholder(page: Page) -> None:
@@ -299,9 +307,12 @@ def test_frames_that_could_not_be_read_are_hatched(tmp_path: Path) -> None:
     assert "10 sampled frames" in page.text
 
 
-@pytest.mark.parametrize("inputs", [{}, {"a": faces_of(np.zeros(50, int), np.zeros((0, 8)))}], ids=["empty", "no face"])
+NOBODY = film(50, 0, names=NAMES)
+
+
+@pytest.mark.parametrize("inputs", [{}, {"a": NOBODY.arrays}], ids=["empty", "no face"])
 def test_nothing_found(tmp_path: Path, inputs: Mapping[str, Any]) -> None:
-    page = page_of(make_store(tmp_path / "s.zarr", inputs), tmp_path / "s.html")
+    page = page_of(make_store(tmp_path / "s.zarr", inputs, extra=NOBODY.extra), tmp_path / "s.html")
     assert ("The store is empty" in page.text) == (not inputs)
     assert ("No face was found" in page.text) == bool(inputs)
     assert len(page.charts["inputs"]) == len(inputs)

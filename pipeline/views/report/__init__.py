@@ -65,7 +65,7 @@ def report(
     _check(place)
     runs = [open_store(path) for path in paths]
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
-    confidence, size = Histogram(CONFIDENCE_EDGES), Histogram(SIZE_EDGES)
+    confidence, size = Histogram(CONFIDENCE_EDGES, grows=True), Histogram(SIZE_EDGES)
     inputs = []
     for run, item in pairs:
         shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"

@@ -276,15 +276,16 @@ def _models(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for model in run.attributes.get("models", []):
             name, licence = str(model.get("name", "?")), str(model.get("licence") or "")
             card = CARDS.get(name)
+            source = _text(model.get("licence_source")) or (card.licence_source if card else "")
             found[name, str(model.get("weights_sha256"))] = {
                 "name": name,
                 "kind": KIND_NAMES[card.kind] if card else "",
                 "runtime": _text(model.get("runtime")),
                 "sha256": _text(model.get("weights_sha256")),
                 "licence": licence or "not stated",
-                "source": card.licence_source if card else "",
+                "source": source,
                 "flag": licence_flag(licence),
-                "caution": card is not None and licence_flag(card.licence_source) == "restricted",
+                "caution": licence_flag(source) == "restricted",
             }
     return list(found.values())
 

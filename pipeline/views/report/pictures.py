@@ -104,12 +104,13 @@ def _source(facts: dict[str, Any]) -> VideoSource | None:
 def _crop(frame_rgb: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.uint8]:
     """The square around a face, filled up at the picture's edge by repeating it."""
     x, y, w, h = box
-    side = max(w, h, 2.0) * (1 + 2 * _MARGIN)
+    side = min(max(w, h, 2.0) * (1 + 2 * _MARGIN), 2.0 * max(frame_rgb.shape[0], frame_rgb.shape[1]))
     left, top = round(x + w / 2 - side / 2), round(y + h / 2 - side / 2)
     size = max(2, round(side))
     rows = np.clip(np.arange(top, top + size), 0, frame_rgb.shape[0] - 1)
     columns = np.clip(np.arange(left, left + size), 0, frame_rgb.shape[1] - 1)
-    return frame_rgb[rows[:, None], columns]
+    crop: npt.NDArray[np.uint8] = frame_rgb[rows[:, None], columns]
+    return crop
 
 
 def _encoded(pixels_rgb: npt.NDArray[np.uint8]) -> str:

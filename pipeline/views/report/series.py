@@ -97,14 +97,24 @@ class Shares:
 
 
 class Histogram:
-    """Counts between edges; what lies outside belongs to the first or the last."""
+    """Counts between edges; what lies outside belongs to the first or the last.
 
-    def __init__(self, edges: npt.NDArray[np.float64]) -> None:
+    With `grows`, edges that start at 0 are spread to twice as far whenever a value lies beyond them: some detectors'
+    scores end at 1, others have no end.
+    """
+
+    def __init__(self, edges: npt.NDArray[np.float64], *, grows: bool = False) -> None:
         self.edges = np.asarray(edges, np.float64)
         self.counts = np.zeros(len(edges) - 1, np.int64)
+        self.grows = grows
 
     def add(self, values: Floats) -> None:
-        at = np.searchsorted(self.edges, values[np.isfinite(values)], side="right") - 1
+        known = values[np.isfinite(values)]
+        while self.grows and len(known) and known.max() > self.edges[-1]:
+            pairs = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.concatenate([pairs, np.zeros_like(pairs)])
+            self.edges = 2 * self.edges
+        at = np.searchsorted(self.edges, known, side="right") - 1
         self.counts += np.bincount(np.clip(at, 0, len(self.counts) - 1), minlength=len(self.counts))
 
     def drawn(self) -> dict[str, Any]:

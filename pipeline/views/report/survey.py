@@ -247,11 +247,11 @@ class _Survey:
             return Candidate(float(score[row]), int(ranks[row]), (x, y, w, h))
 
         for row in first.tolist():
-            if place[row] < len(self.found.people):
+            if place[row] < len(self.found.people) and score[row] > 0:
                 self.found.people[place[row]].candidates.append(candidate(row))
         nobody = np.flatnonzero(place == len(self.found.people))
         for part in np.array_split(nobody, SHOWN_FACES):
-            if len(part):
+            if len(part) and score[part].max() > 0:
                 self.found.shown_faces.append(candidate(int(part[score[part].argmax()])))
 
     def _finish_attributes(self) -> None:
@@ -309,7 +309,7 @@ def _picture_score(
         apart = np.maximum(np.abs(eyes[:, 1, 0] - eyes[:, 0, 0]), 1e-3)
         turned = np.abs(nose - eyes[:, :, 0].mean(axis=1)) / apart
         score = score * np.clip(1.1 - np.nan_to_num(turned, nan=0.5), 0.1, 1)
-    return np.asarray(score, np.float64)
+    return np.asarray(np.nan_to_num(score, nan=0.0), np.float64)
 
 
 # -- what is missing ---------------------------------------------------------------------------------------------
