@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from pipeline.store.pieces import for_each, rows_of
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
     from pipeline.store.run import RunStore
+
+T = TypeVar("T")
 
 UNKNOWN = -1
 STAGE = "identify"
@@ -224,10 +226,33 @@ def find(
         job.table = None if table is None else stack.enter_context(open_table(table))
         for out in outs:
             job.search(out)
-    if save_gallery is not None:
+    if save_gallery is not None and job.recipes:
         save(job.only_gallery(), save_gallery)
         job.tell(f"{save_gallery}: the gallery, {len(job.only_gallery())} faces")
     return job.result()
+
+
+def retried(item: RunInput, work: Callable[[], T]) -> T:
+    """Do it again where an input was compacted meanwhile: its chunks are gone, and all is in its arrays."""
+    was_complete = item.complete
+    try:
+        return work()
+    except StoreError:
+        item.refresh()
+        if item.complete == was_complete:
+            raise
+        return work()
+
+
+@dataclass
+class _Identified:
+    """One input, matched."""
+
+    names: list[str]
+    """Of the gallery's rows."""
+    identity: npt.NDArray[np.int32]
+    distance: npt.NDArray[np.float32]
+    written: Written
 
 
 @dataclass
@@ -279,32 +304,34 @@ class _Job:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
             return
         threshold = threshold_of(item, self.wanted.metric, self.wanted.threshold)
-        signature = self.wanted.signature(self.sha256, threshold, embedding_key(item, recipe))
-        stored = item.arrays["identity"].attributes if "identity" in item.arrays else {}
-        same = item.complete and {key: stored.get(key) for key in signature} == signature
+        made = retried(item, lambda: self._identified(out, item, recipe, threshold, writer))
+        self.names.update(made.names)
         times = FrameTimes(item, out)
-        if same and self.table is None:
-            found = item.read(["identity", "distance"])
-            identity, distance = found["identity"], found["distance"]
-            names, written = [str(name) for name in stored["names"]], "unchanged"
-            for text in stored.get("notes", ()):
-                self.tell(text)
-        else:
-            gallery = self._gallery(recipe, out)
-            identity, distance = self._match(item, gallery, threshold, times)
-            names = list(gallery.names)
-            attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
-            written = "unchanged" if same else writer.write(item, attributes, identity, distance)
-        self.names.update(names)
-        self.sightings += _sightings(times, names, identity, distance)
+        self.sightings += _sightings(times, made.names, made.identity, made.distance)
         share = 1.0 if item.complete else len(times.frame) / max(1, item.frames_total)
-        unknown_faces = int((identity == UNKNOWN).sum())
-        searched = Searched(out, item.name, len(identity), unknown_faces, share, threshold, written)  # type: ignore[arg-type]
+        unknown_faces = int((made.identity == UNKNOWN).sum())
+        searched = Searched(out, item.name, len(made.identity), unknown_faces, share, threshold, made.written)
         self.inputs.append(searched)
         if not item.complete:
             self.tell(
                 f"{out}, {item.name}: {share:.0%} is done and was searched; nothing is written before it is complete"
             )
+
+    def _identified(self, out: str, item: RunInput, recipe: Recipe, threshold: float, writer: _Writer) -> _Identified:
+        """What the store holds of this matching already, or what is matched, and written, now."""
+        signature = self.wanted.signature(self.sha256, threshold, embedding_key(item, recipe))
+        stored = item.arrays["identity"].attributes if "identity" in item.arrays else {}
+        same = item.complete and {key: stored.get(key) for key in signature} == signature
+        if same and self.table is None:
+            for text in stored.get("notes", ()):
+                self.tell(text)
+            found = item.read(["identity", "distance"])
+            return _Identified([str(name) for name in stored["names"]], **found, written="unchanged")
+        gallery = self._gallery(recipe, out)
+        identity, distance = self._match(item, gallery, threshold, FrameTimes(item, out))
+        attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
+        written: Written = "unchanged" if same else writer.write(item, attributes, identity, distance)
+        return _Identified(list(gallery.names), identity, distance, written)
 
     def _match(
         self, item: RunInput, gallery: Gallery, threshold: float, times: FrameTimes

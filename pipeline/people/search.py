@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.cores import available_cores
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.people.find import threshold_of
+from pipeline.people.find import retried, threshold_of
 from pipeline.people.matching import DECIMALS, Matcher, Metric, checked_metric
 from pipeline.people.pictures import Recipe
 from pipeline.people.question import Asked, Question, ask
@@ -280,24 +280,26 @@ class _Job:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
             return
         query = Query(vectors, self.metric, threshold_of(item, self.metric, self.threshold), self.top)
-        pieces = item.pieces("embedding")
-        n_faces = pieces[-1].stop if pieces else 0
-        hits = None
-        if self.index is not None:
-            hits, reason = self.index.lookup(item, query)
-            if reason:
-                self.tell(f"{out}, {item.name}: {reason}; searched exactly")
-        how = "exact" if hits is None else "index"
-        if hits is None:
-            hits = nearest_in(pieces, query, available_cores())
-            self.read += n_faces * vectors.shape[1] * 4
-        share = 1.0
-        if not item.complete:
-            share = len(item.array("n_faces")) / max(1, item.frames_total)
-            self.tell(f"{out}, {item.name}: {share:.0%} is done and was searched")
-        self.inputs.append(Reach(out, item.name, n_faces, share, query.threshold, how))
+        hits, reach = retried(item, lambda: self._hits(out, item, query))
+        if reach.how == "exact":
+            self.read += reach.faces * vectors.shape[1] * vectors.itemsize
+        if reach.share < 1:
+            self.tell(f"{out}, {item.name}: {reach.share:.0%} is done and was searched")
+        self.inputs.append(reach)
         if len(hits.rows):
             self.found.append((FrameTimes(item, out), query, hits))
+
+    def _hits(self, out: str, item: RunInput, query: Query) -> tuple[Hits, Reach]:
+        pieces = item.pieces("embedding")
+        n_faces = pieces[-1].stop if pieces else 0
+        share = 1.0 if item.complete else len(item.array("n_faces")) / max(1, item.frames_total)
+        if self.index is not None:
+            hits, reason = self.index.lookup(item, query)
+            if hits is not None:
+                return hits, Reach(out, item.name, n_faces, share, query.threshold, "index")
+            self.tell(f"{out}, {item.name}: {reason}; searched exactly")
+        hits = nearest_in(pieces, query, available_cores())
+        return hits, Reach(out, item.name, n_faces, share, query.threshold, "exact")
 
     def answer(self) -> Answer:
         if not self.inputs:

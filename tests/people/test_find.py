@@ -362,3 +362,40 @@ def test_a_stage_without_its_gallery_ends_before_work(tmp_path: Path) -> None:
     flow.write_text(json.dumps({"stages": stages}))
     with pytest.raises(WorkflowError, match=r"identify\.gallery: there is no gallery at"):
         pipeline.run(flow, clip(tmp_path / "clip.mp4", {}, 3), tmp_path / "out.zarr", executor="inline")
+
+
+def test_a_store_that_is_closed_meanwhile_is_read_again(
+    gallery: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compacted between the first look and the last chunk: its chunks are gone, its arrays are there."""
+    from pipeline.people import find as module
+    from pipeline.store.compact import compact
+    from tests.made_stores import specs
+
+    n_chunks = 4
+    out = make_store(
+        tmp_path / "h.zarr", {"lobby": film(LOBBY)}, workflow=drawn.document(), done_chunks=n_chunks, chunk_frames=50
+    )
+    match, calls = module.matched, []
+
+    def closing(item: Any, *rest: Any) -> Any:
+        calls.append(item.complete)
+        if not item.complete:
+            assert len(item.pieces("embedding")) == n_chunks
+            with RunStore.open(out) as store:
+                compact(store, "lobby", specs(), [(k, k + 50) for k in range(0, 200, 50)], 200)
+        return match(item, *rest)
+
+    monkeypatch.setattr(module, "matched", closing)
+    code, found, _ = command(out, "--gallery", gallery)
+    assert (code, calls) == (0, [False, True])
+    assert found["inputs"][0]["written"] == "written"
+    assert found["people"][0]["faces"] == 30
+
+
+def test_nothing_to_save_a_gallery_for(gallery: Path, tmp_path: Path, command: Command) -> None:
+    RunStore.open(tmp_path / "empty.zarr").close()
+    code, _, err = command(tmp_path / "empty.zarr", "--gallery", gallery, "--save-gallery", tmp_path / "g.npz")
+    assert code == 2
+    assert "is empty" in err
+    assert not (tmp_path / "g.npz").exists()
