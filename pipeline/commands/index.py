@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from typing import Any
 
 from pipeline.commands import add_command, positive, print_result
@@ -19,25 +18,14 @@ def add(commands: Any) -> None:
 
 def _index(options: argparse.Namespace) -> int:
     from pipeline.people.index import build
+    from pipeline.views.progress import NowAndThen
 
-    facts = build(options.outs, options.out, lists=options.lists, progress=_Progress(), note=_say)
+    facts = build(options.outs, options.out, lists=options.lists, progress=NowAndThen("faces sorted"), note=_say)
     seconds = sum(facts.seconds.values())
     stores = len({entry.out for entry in facts.entries})
     said = f"{options.out}: {facts.faces} faces of {len(facts.entries)} inputs of {stores} stores"
     print_result(options, {"index": options.out, **facts.as_dict()}, [f"{said}, {facts.lists} lists, {seconds:.1f} s"])
     return 0
-
-
-class _Progress:
-    """At most a line every five seconds."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self.last >= 5:
-            self.last = time.monotonic()
-            _say(f"{done} of {total} faces")
 
 
 def _say(text: str) -> None:

@@ -210,18 +210,19 @@ def find(
     model: str | None = None,
     table: str | Path | None = None,
     save_gallery: str | Path | None = None,
-    progress: Progress | None = None,
+    embedded: Progress | None = None,
+    looked: Callable[[int], None] = lambda faces: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Found:
     """Find the people of a gallery in stores, and write the arrays `identity` and `distance` to their complete inputs.
 
     `table` gets a row for each face and each of its `top_k` nearest people. `model` is an assertion: stores of another
-    are refused. `progress` is told of pictures being embedded, `note` gets lines for the user as they come.
-    Raises ReelgraphError where the gallery, or no store, can be used.
+    are refused. `embedded` is told of pictures being embedded, done and in all, `looked` of faces matched so far,
+    `note` gets lines for the user as they come. Raises ReelgraphError where the gallery, or no store, can be used.
     """
     if top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {top_k}")
-    job = _Job(Wanted(str(gallery), checked_metric(metric), threshold, all_faces), top_k, model, progress, note)
+    job = _Job(Wanted(str(gallery), checked_metric(metric), threshold, all_faces), top_k, model, embedded, looked, note)
     with contextlib.ExitStack() as stack:
         job.table = None if table is None else stack.enter_context(open_table(table))
         for out in outs:
@@ -260,8 +261,11 @@ class _Job:
     wanted: Wanted
     top_k: int
     model: str | None
-    progress: Progress | None
+    embedded: Progress | None
+    looked: Callable[[int], None]
     note: Callable[[str], None]
+    faces: int = 0
+    """Matched so far."""
     table: TableWriter | None = None
     galleries: dict[str, Gallery] = field(default_factory=dict)
     sha256: str = ""
@@ -336,20 +340,21 @@ class _Job:
     def _match(
         self, item: RunInput, gallery: Gallery, threshold: float, times: FrameTimes
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        if self.table is None:
-            return matched(item, gallery, self.wanted.metric, threshold)
-        rows = _TableRows(item, gallery, threshold, times)
+        rows = _TableRows(item, gallery, threshold, times) if self.table is not None else None
         identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for start, nearest in match(item, gallery, self.wanted.metric, available_cores(), self.top_k):
             identity.append(accepted(nearest, threshold))
             distance.append(nearest.distance[:, 0])
-            self.table.write(rows.block(start, nearest))
+            if rows is not None and self.table is not None:
+                self.table.write(rows.block(start, nearest))
+            self.faces += len(nearest.row)
+            self.looked(self.faces)
         return np.concatenate(identity), np.concatenate(distance)
 
     def _gallery(self, recipe: Recipe, out: str) -> Gallery:
         if recipe.key not in self.galleries:
             gallery = open_gallery(
-                self.wanted.gallery, recipe, out, all_faces=self.wanted.all_faces, progress=self.progress
+                self.wanted.gallery, recipe, out, all_faces=self.wanted.all_faces, progress=self.embedded
             )
             for text in gallery.notes:
                 self.tell(text)

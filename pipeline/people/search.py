@@ -117,18 +117,20 @@ def search(
     top: int = TOP,
     model: str | None = None,
     index: FaceIndex | None = None,
+    looked: Callable[[int], None] = lambda faces: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Answer:
     """Find one person, asked for by one or several faces (the nearest of them counts), in stores.
 
     With an `index` what it holds unchanged is looked up there, and computed exactly for what that finds; the rest is
-    searched exactly. Raises ReelgraphError where a face, or no store, can be used.
+    searched exactly. `looked` is told of faces looked at so far, `note` gets lines for the user. Raises ReelgraphError
+    where a face, or no store, can be used.
     """
     if not faces:
         raise UsageError("no face is asked for; name a picture: --face FILE")
     if top < 1:
         raise UsageError(f"top must be at least 1, not {top}")
-    job = _Job(tuple(faces), checked_metric(metric), threshold, top, model, index, note)
+    job = _Job(tuple(faces), checked_metric(metric), threshold, top, model, index, looked, note)
     for out in outs:
         job.store(out)
     return job.answer()
@@ -210,9 +212,15 @@ class Query:
         return threshold**2 / 2 if self.metric == "euclidean_l2" else threshold**2
 
 
-def nearest_in(pieces: Sequence[Piece], query: Query, n_threads: int) -> Hits:
-    """Of an array of embeddings all rows that are near enough, or at least the `top` nearest; a piece at a time."""
-    found = [hits for _, hits in for_each(pieces, lambda piece, faces: query.block(piece.start, faces), n_threads)]
+def nearest_in(
+    pieces: Sequence[Piece], query: Query, n_threads: int, looked: Callable[[int], None] = lambda faces: None
+) -> Hits:
+    """Of an array of embeddings all rows that are near enough, or at least the `top` nearest; a piece at a time, and
+    `looked` gets the rows of each."""
+    found = []
+    for piece, hits in for_each(pieces, lambda piece, faces: query.block(piece.start, faces), n_threads):
+        found.append(hits)
+        looked(piece.stop - piece.start)
     return _kept(Hits.joined(found), query)
 
 
@@ -231,7 +239,10 @@ class _Job:
     top: int
     model: str | None
     index: FaceIndex | None
+    looked: Callable[[int], None]
     note: Callable[[str], None]
+    faces: int = 0
+    """Looked at so far."""
     asked: dict[str, tuple[Asked, ...]] = field(default_factory=dict)
     found: list[tuple[FrameTimes, Query, Hits]] = field(default_factory=list)
     inputs: list[Reach] = field(default_factory=list)
@@ -298,8 +309,12 @@ class _Job:
             if hits is not None:
                 return hits, Reach(out, item.name, n_faces, share, query.threshold, "index")
             self.tell(f"{out}, {item.name}: {reason}; searched exactly")
-        hits = nearest_in(pieces, query, available_cores())
+        hits = nearest_in(pieces, query, available_cores(), self._look)
         return hits, Reach(out, item.name, n_faces, share, query.threshold, "exact")
+
+    def _look(self, faces: int) -> None:
+        self.faces += faces
+        self.looked(self.faces)
 
     def answer(self) -> Answer:
         if not self.inputs:

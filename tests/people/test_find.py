@@ -59,10 +59,16 @@ LOBBY = {drawn.ANN: [*range(20), *range(100, 110)], drawn.BOB: list(range(10, 15
 YARD = {drawn.ANN: [3], drawn.CY: [4]}
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store, made once."""
     films = {"lobby": film(LOBBY), "yard": film(YARD)}
-    return make_store(tmp_path / "a.zarr", films, workflow=drawn.document())
+    return make_store(tmp_path_factory.mktemp("made") / "a.zarr", films, workflow=drawn.document())
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "a.zarr")
 
 
 @pytest.fixture
@@ -210,6 +216,7 @@ def test_a_locked_store_is_searched_and_not_written(store: Path, gallery: Path, 
         (["--gallery", "{people}", "--table", "t.xls"], "--table t.xls: unknown suffix '.xls'"),
         (["--gallery", "{people}", "--table", "{tmp}/no/t.csv"], "cannot write the table"),
         (["--gallery", "{people}", "--model", "ArcFace"], "are embedded with Dlib, not with ArcFace"),
+        (["--gallery", "{people}", "--top-k", "2"], "--top-k is for the table"),
         ([], "whom to find? name one of --gallery DIR and --face FILE"),
     ],
     ids=str,
@@ -376,7 +383,7 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
     out = make_store(
         tmp_path / "h.zarr", {"lobby": film(LOBBY)}, workflow=drawn.document(), done_chunks=n_chunks, chunk_frames=50
     )
-    match, calls = module.matched, []
+    match, calls = module.match, []
 
     def closing(item: Any, *rest: Any) -> Any:
         calls.append(item.complete)
@@ -386,7 +393,7 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
                 compact(store, "lobby", specs(), [(k, k + 50) for k in range(0, 200, 50)], 200)
         return match(item, *rest)
 
-    monkeypatch.setattr(module, "matched", closing)
+    monkeypatch.setattr(module, "match", closing)
     code, found, _ = command(out, "--gallery", gallery)
     assert (code, calls) == (0, [False, True])
     assert found["inputs"][0]["written"] == "written"
