@@ -162,6 +162,7 @@ class FaceIndex:
             raise InputError(f"the index {path} is damaged; make it again: reelgraph index") from err
         self._index.nprobe = min(self.facts.lists, probes or max(_LEAST_PROBES, self.facts.lists // _PROBED_SHARE))
         self._entries = {(entry.out, entry.input): entry for entry in self.facts.entries}
+        self._recipes: dict[Path, Recipe] = {}
         self._nominated: dict[bytes, npt.NDArray[np.int64]] = {}
 
     @property
@@ -177,9 +178,7 @@ class FaceIndex:
         entry = self._entries.get((str(item.store_path), item.name))
         if entry is None:
             return None, "it is not in the index; reelgraph index makes it anew"
-        from pipeline.store.read import open as open_store
-
-        recipe = Recipe.of_store(open_store(item.store_path).attributes, str(item.store_path))
+        recipe = self._recipe(item.store_path)
         if recipe.key != self.facts.key or _fingerprint(item, recipe) != entry.fingerprint:
             return None, "it has changed since the index was made; reelgraph index makes it anew"
         ids = self.nominated(query)
@@ -189,6 +188,14 @@ class FaceIndex:
         if faces is None:
             return Hits(rows, np.empty(0)), ""
         return Hits(rows, query.distances(faces)), ""
+
+    def _recipe(self, store: Path) -> Recipe:
+        """Of a store, made once for all its inputs."""
+        from pipeline.store.read import open as open_store
+
+        if store not in self._recipes:
+            self._recipes[store] = Recipe.of_store(open_store(store).attributes, str(store))
+        return self._recipes[store]
 
     def nominated(self, query: Query) -> npt.NDArray[np.int64]:
         """Ids, ascending, of all faces of the index that may be near enough, and of the nearest."""
