@@ -303,7 +303,7 @@ def recalls(out: Path, index: Path, queries: int, people: int) -> Iterator[dict[
         pipeline.Chunk("", 0, index_of, index_of.astype(float), np.ones(len(pictures), bool), {"frames_rgb": pictures})
     )["embedding"]
     exact = nearest_faces(items, vectors, 100)
-    for probes in (8, None, 256):
+    for probes in (8, None, 128):
         opened = FaceIndex(index, probes)
         hit = {10: 0, 100: 0}
         seconds = []

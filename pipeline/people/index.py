@@ -44,7 +44,7 @@ _TRAINING_PER_LIST = 64
 """Faiss wants 39 to 256 vectors for each centre."""
 _TRAINING_PIECES = 64
 """Places of the stores that the training set is taken from."""
-_PROBED_SHARE = 64
+_PROBED_SHARE = 32
 """One list in so many is looked through by default, at least 16."""
 _LEAST_PROBES = 16
 _CODE_SLACK = 0.01
@@ -99,7 +99,7 @@ def build(
 ) -> Facts:
     """Make an index of all complete inputs of stores, in bounded memory; one that is there is replaced.
 
-    `lists`: into how many the faces are sorted (about the root of their number if not given). Raises ReelgraphError
+    `lists`: into how many the faces are sorted (about a quarter of the root of their number if not given). Raises ReelgraphError
     where faiss is missing, the stores are of several models, or there is nothing to index.
     """
     faiss = _faiss()
@@ -263,7 +263,9 @@ def _fingerprint(item: RunInput, recipe: Recipe) -> str:
 
 
 def _usual_lists(n_faces: int) -> int:
-    return 1 << round(math.log2(max(1.0, math.sqrt(n_faces))))
+    """A quarter of the root: to sort a face into its list costs as many distances, and to look through the longer lists
+    costs little (a byte per component)."""
+    return 1 << round(math.log2(max(1.0, math.sqrt(n_faces) / 4)))
 
 
 def _unit(faces: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
