@@ -231,7 +231,8 @@ def search_rows(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     facts = json.loads(text)
     stored = sum(path.stat().st_size for path in index.iterdir())
     rows["index"] = {
-        "seconds": seconds, "cpu_seconds": cpu, "steps": facts["seconds"], "lists": facts["lists"], "bytes": stored, "peak_mb": peak,
+        "seconds": seconds, "cpu_seconds": cpu, "steps": facts["seconds"], "lists": facts["lists"], "bytes": stored,
+        "peak_mb": peak,
     }  # fmt: skip
     index_files = list(index.iterdir())
     for name in ("by index, cold", "by index, again"):
@@ -256,7 +257,8 @@ def asked(folder: Path, words: list[str], photo: Path, size: int) -> dict[str, A
     answer = json.loads(text)
     seconds = answer["seconds"]["search"]
     return {
-        "seconds": seconds, "command_seconds": wall, "cpu_seconds": cpu, "mb_per_second": size / 1e6 / seconds, "peak_mb": peak,
+        "seconds": seconds, "command_seconds": wall, "cpu_seconds": cpu, "mb_per_second": size / 1e6 / seconds,
+        "peak_mb": peak,
         "faces_found": sum(one["faces"] for one in answer["sightings"]), "films": len(answer["sightings"]),
     }  # fmt: skip
 
@@ -301,7 +303,7 @@ def recalls(out: Path, index: Path, queries: int, people: int) -> Iterator[dict[
         pipeline.Chunk("", 0, index_of, index_of.astype(float), np.ones(len(pictures), bool), {"frames_rgb": pictures})
     )["embedding"]
     exact = nearest_faces(items, vectors, 100)
-    for probes in (8, None, 256):
+    for probes in (8, None, 128):
         opened = FaceIndex(index, probes)
         hit = {10: 0, 100: 0}
         seconds = []
@@ -375,7 +377,8 @@ def _print_search(rows: dict[str, Any]) -> None:
         print(f"| {name} | {row['seconds']:.2f} | {rate} | {' | '.join(rest)} | {row.get('faces_found', '')} |")
     made = rows["index"]
     print(
-        f"\nindex: {made['seconds']:.0f} s ({made['cpu_seconds']:.0f} s of CPU), {made['bytes'] / 1e9:.2f} GB, {made['lists']} lists, "
+        f"\nindex: {made['seconds']:.0f} s ({made['cpu_seconds']:.0f} s of CPU), "
+        f"{made['bytes'] / 1e9:.2f} GB, {made['lists']} lists, "
         f"peak {made['peak_mb']:,.0f} MB"
     )
     print("| lists looked through | recall@10 | recall@100 | seconds |\n|---:|---:|---:|---:|")

@@ -57,6 +57,10 @@ def _find(options: argparse.Namespace) -> int:
 
     if (options.gallery is None) == (options.face is None):
         raise UsageError("whom to find? name one of --gallery DIR and --face FILE")
+    if options.top_k and not options.table:
+        raise UsageError("--top-k is for the table; name one: --table FILE")
+    if options.probes and not options.index:
+        raise UsageError("--probes is for an index; name one: --index INDEX")
     kind, others = ("--face", WITH_GALLERY) if options.face else ("--gallery", WITH_FACE)
     for name in others:
         if getattr(options, name):
@@ -71,6 +75,7 @@ def _find(options: argparse.Namespace) -> int:
 def _by_gallery(options: argparse.Namespace) -> int:
     from pipeline.people.find import find
     from pipeline.views.found import lines
+    from pipeline.views.progress import NowAndThen
 
     found = find(
         options.outs,
@@ -82,7 +87,8 @@ def _by_gallery(options: argparse.Namespace) -> int:
         model=options.model,
         table=options.table,
         save_gallery=options.save_gallery,
-        progress=lambda done, total: _say(f"gallery: {done} of {total} pictures"),
+        embedded=NowAndThen("pictures of the gallery embedded"),
+        looked=NowAndThen("faces looked at"),
         note=_say,
     )
     print_result(options, found.as_dict(), lines(found))
@@ -93,6 +99,7 @@ def _by_face(options: argparse.Namespace) -> int:
     from pipeline.people.search import TOP, search
     from pipeline.people.shots import cut_shots
     from pipeline.views.answer import lines
+    from pipeline.views.progress import NowAndThen
 
     index = None
     if options.index:
@@ -107,6 +114,7 @@ def _by_face(options: argparse.Namespace) -> int:
         top=options.top or TOP,
         model=options.model,
         index=index,
+        looked=NowAndThen("faces looked at"),
         note=_say,
     )
     values, shown = answer.as_dict(), lines(answer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from typing import Any
 
 from pipeline.commands import add_command, positive, print_result
@@ -14,30 +13,19 @@ def add(commands: Any) -> None:
     index = add_command(commands, "index", "index the faces of stores, for `find --face --index`", _index)
     index.add_argument("outs", metavar="OUT", nargs="+", help="run stores; what is not complete is left out")
     index.add_argument("--out", required=True, metavar="INDEX", help="the index (a folder)")
-    index.add_argument("--lists", type=positive, metavar="N", help="lists to sort faces into (default: about the root)")
+    index.add_argument("--lists", type=positive, metavar="N", help="lists to sort faces into (default: a quarter of the root)")
 
 
 def _index(options: argparse.Namespace) -> int:
     from pipeline.people.index import build
+    from pipeline.views.progress import NowAndThen
 
-    facts = build(options.outs, options.out, lists=options.lists, progress=_Progress(), note=_say)
+    facts = build(options.outs, options.out, lists=options.lists, progress=NowAndThen("faces sorted"), note=_say)
     seconds = sum(facts.seconds.values())
     stores = len({entry.out for entry in facts.entries})
     said = f"{options.out}: {facts.faces} faces of {len(facts.entries)} inputs of {stores} stores"
     print_result(options, {"index": options.out, **facts.as_dict()}, [f"{said}, {facts.lists} lists, {seconds:.1f} s"])
     return 0
-
-
-class _Progress:
-    """At most a line every five seconds."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self.last >= 5:
-            self.last = time.monotonic()
-            _say(f"{done} of {total} faces")
 
 
 def _say(text: str) -> None:

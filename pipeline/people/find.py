@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from pipeline.store.pieces import for_each, rows_of
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
     from pipeline.store.run import RunStore
+
+T = TypeVar("T")
 
 UNKNOWN = -1
 STAGE = "identify"
@@ -208,26 +210,50 @@ def find(
     model: str | None = None,
     table: str | Path | None = None,
     save_gallery: str | Path | None = None,
-    progress: Progress | None = None,
+    embedded: Progress | None = None,
+    looked: Callable[[int], None] = lambda faces: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Found:
     """Find the people of a gallery in stores, and write the arrays `identity` and `distance` to their complete inputs.
 
     `table` gets a row for each face and each of its `top_k` nearest people. `model` is an assertion: stores of another
-    are refused. `progress` is told of pictures being embedded, `note` gets lines for the user as they come.
-    Raises ReelgraphError where the gallery, or no store, can be used.
+    are refused. `embedded` is told of pictures being embedded, done and in all, `looked` of faces matched so far,
+    `note` gets lines for the user as they come. Raises ReelgraphError where the gallery, or no store, can be used.
     """
     if top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {top_k}")
-    job = _Job(Wanted(str(gallery), checked_metric(metric), threshold, all_faces), top_k, model, progress, note)
+    job = _Job(Wanted(str(gallery), checked_metric(metric), threshold, all_faces), top_k, model, embedded, looked, note)
     with contextlib.ExitStack() as stack:
         job.table = None if table is None else stack.enter_context(open_table(table))
         for out in outs:
             job.search(out)
-    if save_gallery is not None:
+    if save_gallery is not None and job.recipes:
         save(job.only_gallery(), save_gallery)
         job.tell(f"{save_gallery}: the gallery, {len(job.only_gallery())} faces")
     return job.result()
+
+
+def retried(item: RunInput, work: Callable[[], T]) -> T:
+    """Do it again where an input was compacted meanwhile: its chunks are gone, and all is in its arrays."""
+    was_complete = item.complete
+    try:
+        return work()
+    except StoreError:
+        item.refresh()
+        if item.complete == was_complete:
+            raise
+        return work()
+
+
+@dataclass
+class _Identified:
+    """One input, matched."""
+
+    names: list[str]
+    """Of the gallery's rows."""
+    identity: npt.NDArray[np.int32]
+    distance: npt.NDArray[np.float32]
+    written: Written
 
 
 @dataclass
@@ -235,8 +261,11 @@ class _Job:
     wanted: Wanted
     top_k: int
     model: str | None
-    progress: Progress | None
+    embedded: Progress | None
+    looked: Callable[[int], None]
     note: Callable[[str], None]
+    faces: int = 0
+    """Matched so far."""
     table: TableWriter | None = None
     galleries: dict[str, Gallery] = field(default_factory=dict)
     sha256: str = ""
@@ -279,50 +308,53 @@ class _Job:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
             return
         threshold = threshold_of(item, self.wanted.metric, self.wanted.threshold)
-        signature = self.wanted.signature(self.sha256, threshold, embedding_key(item, recipe))
-        stored = item.arrays["identity"].attributes if "identity" in item.arrays else {}
-        same = item.complete and {key: stored.get(key) for key in signature} == signature
+        made = retried(item, lambda: self._identified(out, item, recipe, threshold, writer))
+        self.names.update(made.names)
         times = FrameTimes(item, out)
-        if same and self.table is None:
-            found = item.read(["identity", "distance"])
-            identity, distance = found["identity"], found["distance"]
-            names, written = [str(name) for name in stored["names"]], "unchanged"
-            for text in stored.get("notes", ()):
-                self.tell(text)
-        else:
-            gallery = self._gallery(recipe, out)
-            identity, distance = self._match(item, gallery, threshold, times)
-            names = list(gallery.names)
-            attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
-            written = "unchanged" if same else writer.write(item, attributes, identity, distance)
-        self.names.update(names)
-        self.sightings += _sightings(times, names, identity, distance)
+        self.sightings += _sightings(times, made.names, made.identity, made.distance)
         share = 1.0 if item.complete else len(times.frame) / max(1, item.frames_total)
-        unknown_faces = int((identity == UNKNOWN).sum())
-        searched = Searched(out, item.name, len(identity), unknown_faces, share, threshold, written)  # type: ignore[arg-type]
+        unknown_faces = int((made.identity == UNKNOWN).sum())
+        searched = Searched(out, item.name, len(made.identity), unknown_faces, share, threshold, made.written)
         self.inputs.append(searched)
         if not item.complete:
             self.tell(
                 f"{out}, {item.name}: {share:.0%} is done and was searched; nothing is written before it is complete"
             )
 
+    def _identified(self, out: str, item: RunInput, recipe: Recipe, threshold: float, writer: _Writer) -> _Identified:
+        """What the store holds of this matching already, or what is matched, and written, now."""
+        signature = self.wanted.signature(self.sha256, threshold, embedding_key(item, recipe))
+        stored = item.arrays["identity"].attributes if "identity" in item.arrays else {}
+        same = item.complete and {key: stored.get(key) for key in signature} == signature
+        if same and self.table is None:
+            for text in stored.get("notes", ()):
+                self.tell(text)
+            found = item.read(["identity", "distance"])
+            return _Identified([str(name) for name in stored["names"]], **found, written="unchanged")
+        gallery = self._gallery(recipe, out)
+        identity, distance = self._match(item, gallery, threshold, FrameTimes(item, out))
+        attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
+        written: Written = "unchanged" if same else writer.write(item, attributes, identity, distance)
+        return _Identified(list(gallery.names), identity, distance, written)
+
     def _match(
         self, item: RunInput, gallery: Gallery, threshold: float, times: FrameTimes
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        if self.table is None:
-            return matched(item, gallery, self.wanted.metric, threshold)
-        rows = _TableRows(item, gallery, threshold, times)
+        rows = _TableRows(item, gallery, threshold, times) if self.table is not None else None
         identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for start, nearest in match(item, gallery, self.wanted.metric, available_cores(), self.top_k):
             identity.append(accepted(nearest, threshold))
             distance.append(nearest.distance[:, 0])
-            self.table.write(rows.block(start, nearest))
+            if rows is not None and self.table is not None:
+                self.table.write(rows.block(start, nearest))
+            self.faces += len(nearest.row)
+            self.looked(self.faces)
         return np.concatenate(identity), np.concatenate(distance)
 
     def _gallery(self, recipe: Recipe, out: str) -> Gallery:
         if recipe.key not in self.galleries:
             gallery = open_gallery(
-                self.wanted.gallery, recipe, out, all_faces=self.wanted.all_faces, progress=self.progress
+                self.wanted.gallery, recipe, out, all_faces=self.wanted.all_faces, progress=self.embedded
             )
             for text in gallery.notes:
                 self.tell(text)

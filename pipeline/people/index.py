@@ -44,7 +44,7 @@ _TRAINING_PER_LIST = 64
 """Faiss wants 39 to 256 vectors for each centre."""
 _TRAINING_PIECES = 64
 """Places of the stores that the training set is taken from."""
-_PROBED_SHARE = 64
+_PROBED_SHARE = 32
 """One list in so many is looked through by default, at least 16."""
 _LEAST_PROBES = 16
 _CODE_SLACK = 0.01
@@ -99,7 +99,7 @@ def build(
 ) -> Facts:
     """Make an index of all complete inputs of stores, in bounded memory; one that is there is replaced.
 
-    `lists`: into how many the faces are sorted (about the root of their number if not given). Raises ReelgraphError
+    `lists`: into how many the faces are sorted (about a quarter of the root of their number if not given). Raises ReelgraphError
     where faiss is missing, the stores are of several models, or there is nothing to index.
     """
     faiss = _faiss()
@@ -162,6 +162,7 @@ class FaceIndex:
             raise InputError(f"the index {path} is damaged; make it again: reelgraph index") from err
         self._index.nprobe = min(self.facts.lists, probes or max(_LEAST_PROBES, self.facts.lists // _PROBED_SHARE))
         self._entries = {(entry.out, entry.input): entry for entry in self.facts.entries}
+        self._recipes: dict[Path, Recipe] = {}
         self._nominated: dict[bytes, npt.NDArray[np.int64]] = {}
 
     @property
@@ -177,9 +178,7 @@ class FaceIndex:
         entry = self._entries.get((str(item.store_path), item.name))
         if entry is None:
             return None, "it is not in the index; reelgraph index makes it anew"
-        from pipeline.store.read import open as open_store
-
-        recipe = Recipe.of_store(open_store(item.store_path).attributes, str(item.store_path))
+        recipe = self._recipe(item.store_path)
         if recipe.key != self.facts.key or _fingerprint(item, recipe) != entry.fingerprint:
             return None, "it has changed since the index was made; reelgraph index makes it anew"
         ids = self.nominated(query)
@@ -189,6 +188,14 @@ class FaceIndex:
         if faces is None:
             return Hits(rows, np.empty(0)), ""
         return Hits(rows, query.distances(faces)), ""
+
+    def _recipe(self, store: Path) -> Recipe:
+        """Of a store, made once for all its inputs."""
+        from pipeline.store.read import open as open_store
+
+        if store not in self._recipes:
+            self._recipes[store] = Recipe.of_store(open_store(store).attributes, str(store))
+        return self._recipes[store]
 
     def nominated(self, query: Query) -> npt.NDArray[np.int64]:
         """Ids, ascending, of all faces of the index that may be near enough, and of the nearest."""
@@ -256,7 +263,9 @@ def _fingerprint(item: RunInput, recipe: Recipe) -> str:
 
 
 def _usual_lists(n_faces: int) -> int:
-    return 1 << round(math.log2(max(1.0, math.sqrt(n_faces))))
+    """A quarter of the root: to sort a face into its list costs as many distances, and to look through the longer lists
+    costs little (a byte per component)."""
+    return 1 << round(math.log2(max(1.0, math.sqrt(n_faces) / 4)))
 
 
 def _unit(faces: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.cores import available_cores
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.people.find import threshold_of
+from pipeline.people.find import retried, threshold_of
 from pipeline.people.matching import DECIMALS, Matcher, Metric, checked_metric
 from pipeline.people.pictures import Recipe
 from pipeline.people.question import Asked, Question, ask
@@ -117,18 +117,20 @@ def search(
     top: int = TOP,
     model: str | None = None,
     index: FaceIndex | None = None,
+    looked: Callable[[int], None] = lambda faces: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Answer:
     """Find one person, asked for by one or several faces (the nearest of them counts), in stores.
 
     With an `index` what it holds unchanged is looked up there, and computed exactly for what that finds; the rest is
-    searched exactly. Raises ReelgraphError where a face, or no store, can be used.
+    searched exactly. `looked` is told of faces looked at so far, `note` gets lines for the user. Raises ReelgraphError
+    where a face, or no store, can be used.
     """
     if not faces:
         raise UsageError("no face is asked for; name a picture: --face FILE")
     if top < 1:
         raise UsageError(f"top must be at least 1, not {top}")
-    job = _Job(tuple(faces), checked_metric(metric), threshold, top, model, index, note)
+    job = _Job(tuple(faces), checked_metric(metric), threshold, top, model, index, looked, note)
     for out in outs:
         job.store(out)
     return job.answer()
@@ -210,9 +212,15 @@ class Query:
         return threshold**2 / 2 if self.metric == "euclidean_l2" else threshold**2
 
 
-def nearest_in(pieces: Sequence[Piece], query: Query, n_threads: int) -> Hits:
-    """Of an array of embeddings all rows that are near enough, or at least the `top` nearest; a piece at a time."""
-    found = [hits for _, hits in for_each(pieces, lambda piece, faces: query.block(piece.start, faces), n_threads)]
+def nearest_in(
+    pieces: Sequence[Piece], query: Query, n_threads: int, looked: Callable[[int], None] = lambda faces: None
+) -> Hits:
+    """Of an array of embeddings all rows that are near enough, or at least the `top` nearest; a piece at a time, and
+    `looked` gets the rows of each."""
+    found = []
+    for piece, hits in for_each(pieces, lambda piece, faces: query.block(piece.start, faces), n_threads):
+        found.append(hits)
+        looked(piece.stop - piece.start)
     return _kept(Hits.joined(found), query)
 
 
@@ -231,7 +239,10 @@ class _Job:
     top: int
     model: str | None
     index: FaceIndex | None
+    looked: Callable[[int], None]
     note: Callable[[str], None]
+    faces: int = 0
+    """Looked at so far."""
     asked: dict[str, tuple[Asked, ...]] = field(default_factory=dict)
     found: list[tuple[FrameTimes, Query, Hits]] = field(default_factory=list)
     inputs: list[Reach] = field(default_factory=list)
@@ -280,24 +291,30 @@ class _Job:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
             return
         query = Query(vectors, self.metric, threshold_of(item, self.metric, self.threshold), self.top)
-        pieces = item.pieces("embedding")
-        n_faces = pieces[-1].stop if pieces else 0
-        hits = None
-        if self.index is not None:
-            hits, reason = self.index.lookup(item, query)
-            if reason:
-                self.tell(f"{out}, {item.name}: {reason}; searched exactly")
-        how = "exact" if hits is None else "index"
-        if hits is None:
-            hits = nearest_in(pieces, query, available_cores())
-            self.read += n_faces * vectors.shape[1] * 4
-        share = 1.0
-        if not item.complete:
-            share = len(item.array("n_faces")) / max(1, item.frames_total)
-            self.tell(f"{out}, {item.name}: {share:.0%} is done and was searched")
-        self.inputs.append(Reach(out, item.name, n_faces, share, query.threshold, how))
+        hits, reach = retried(item, lambda: self._hits(out, item, query))
+        if reach.how == "exact":
+            self.read += reach.faces * vectors.shape[1] * vectors.itemsize
+        if reach.share < 1:
+            self.tell(f"{out}, {item.name}: {reach.share:.0%} is done and was searched")
+        self.inputs.append(reach)
         if len(hits.rows):
             self.found.append((FrameTimes(item, out), query, hits))
+
+    def _hits(self, out: str, item: RunInput, query: Query) -> tuple[Hits, Reach]:
+        pieces = item.pieces("embedding")
+        n_faces = pieces[-1].stop if pieces else 0
+        share = 1.0 if item.complete else len(item.array("n_faces")) / max(1, item.frames_total)
+        if self.index is not None:
+            hits, reason = self.index.lookup(item, query)
+            if hits is not None:
+                return hits, Reach(out, item.name, n_faces, share, query.threshold, "index")
+            self.tell(f"{out}, {item.name}: {reason}; searched exactly")
+        hits = nearest_in(pieces, query, available_cores(), self._look)
+        return hits, Reach(out, item.name, n_faces, share, query.threshold, "exact")
+
+    def _look(self, faces: int) -> None:
+        self.faces += faces
+        self.looked(self.faces)
 
     def answer(self) -> Answer:
         if not self.inputs:

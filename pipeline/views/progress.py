@@ -170,6 +170,20 @@ class Bars:
         self.console.print(text, highlight=False, markup=False)
 
 
+class NowAndThen:
+    """For work without inputs and frames of its own: a line on stderr every few seconds, of what is done so far."""
+
+    def __init__(self, what: str, interval_seconds: float = 5.0) -> None:
+        """`what` is counted: "faces looked at"."""
+        self.what, self.interval = what, interval_seconds
+        self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        if time.monotonic() - self.last >= self.interval:
+            self.last = time.monotonic()
+            print(f"{done}{f' of {total}' if total is not None else ''} {self.what}", file=sys.stderr, flush=True)
+
+
 def for_stderr() -> Bars | PlainLines:
     """Bars on a terminal, lines elsewhere."""
     return Bars() if sys.stderr.isatty() else PlainLines()

@@ -59,10 +59,16 @@ LOBBY = {drawn.ANN: [*range(20), *range(100, 110)], drawn.BOB: list(range(10, 15
 YARD = {drawn.ANN: [3], drawn.CY: [4]}
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store, made once."""
     films = {"lobby": film(LOBBY), "yard": film(YARD)}
-    return make_store(tmp_path / "a.zarr", films, workflow=drawn.document())
+    return make_store(tmp_path_factory.mktemp("made") / "a.zarr", films, workflow=drawn.document())
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "a.zarr")
 
 
 @pytest.fixture
@@ -210,6 +216,7 @@ def test_a_locked_store_is_searched_and_not_written(store: Path, gallery: Path, 
         (["--gallery", "{people}", "--table", "t.xls"], "--table t.xls: unknown suffix '.xls'"),
         (["--gallery", "{people}", "--table", "{tmp}/no/t.csv"], "cannot write the table"),
         (["--gallery", "{people}", "--model", "ArcFace"], "are embedded with Dlib, not with ArcFace"),
+        (["--gallery", "{people}", "--top-k", "2"], "--top-k is for the table"),
         ([], "whom to find? name one of --gallery DIR and --face FILE"),
     ],
     ids=str,
@@ -362,3 +369,40 @@ def test_a_stage_without_its_gallery_ends_before_work(tmp_path: Path) -> None:
     flow.write_text(json.dumps({"stages": stages}))
     with pytest.raises(WorkflowError, match=r"identify\.gallery: there is no gallery at"):
         pipeline.run(flow, clip(tmp_path / "clip.mp4", {}, 3), tmp_path / "out.zarr", executor="inline")
+
+
+def test_a_store_that_is_closed_meanwhile_is_read_again(
+    gallery: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compacted between the first look and the last chunk: its chunks are gone, its arrays are there."""
+    from pipeline.people import find as module
+    from pipeline.store.compact import compact
+    from tests.made_stores import specs
+
+    n_chunks = 4
+    out = make_store(
+        tmp_path / "h.zarr", {"lobby": film(LOBBY)}, workflow=drawn.document(), done_chunks=n_chunks, chunk_frames=50
+    )
+    match, calls = module.match, []
+
+    def closing(item: Any, *rest: Any) -> Any:
+        calls.append(item.complete)
+        if not item.complete:
+            assert len(item.pieces("embedding")) == n_chunks
+            with RunStore.open(out) as store:
+                compact(store, "lobby", specs(), [(k, k + 50) for k in range(0, 200, 50)], 200)
+        return match(item, *rest)
+
+    monkeypatch.setattr(module, "match", closing)
+    code, found, _ = command(out, "--gallery", gallery)
+    assert (code, calls) == (0, [False, True])
+    assert found["inputs"][0]["written"] == "written"
+    assert found["people"][0]["faces"] == 30
+
+
+def test_nothing_to_save_a_gallery_for(gallery: Path, tmp_path: Path, command: Command) -> None:
+    RunStore.open(tmp_path / "empty.zarr").close()
+    code, _, err = command(tmp_path / "empty.zarr", "--gallery", gallery, "--save-gallery", tmp_path / "g.npz")
+    assert code == 2
+    assert "is empty" in err
+    assert not (tmp_path / "g.npz").exists()

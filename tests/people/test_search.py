@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of stores, made once."""
+    folder, workflow = tmp_path_factory.mktemp("made"), drawn.document()
+    make_store(folder / "a.zarr", {"lobby": film(LOBBY), "yard": film(YARD)}, workflow=workflow)
+    make_store(folder / "b.zarr", {"gate": film({drawn.CY: [0, 1, 2]})}, workflow=workflow)
+    return folder
+
+
 @pytest.fixture
-def stores(tmp_path: Path) -> list[Path]:
-    workflow = drawn.document()
-    return [
-        make_store(tmp_path / "a.zarr", {"lobby": film(LOBBY), "yard": film(YARD)}, workflow=workflow),
-        make_store(tmp_path / "b.zarr", {"gate": film({drawn.CY: [0, 1, 2]})}, workflow=workflow),
-    ]
+def stores(made: Path, tmp_path: Path) -> list[Path]:
+    return [shutil.copytree(made / name, tmp_path / name) for name in ("a.zarr", "b.zarr")]
 
 
 @pytest.fixture
@@ -189,6 +195,7 @@ def test_a_moment_of_a_video(stores: list[Path], tmp_path: Path, command: Comman
         (["--face", "{photo}", "--table", "t.csv"], "--table does not go with --face"),
         (["--face", "{photo}", "--metric", "l3"], "unknown metric 'l3'"),
         (["--face", "{photo}", "--threshold", "-1"], "--threshold -1 must be more than 0"),
+        (["--face", "{photo}", "--probes", "2"], "--probes is for an index"),
         (["--face", "{photo}", "--index", "{tmp}/no.index"], "no.index is no index of reelgraph's; make one"),
         (["--face", "{photo}", "--model", "ArcFace"], "are embedded with Dlib, not with ArcFace"),
     ],
@@ -368,3 +375,16 @@ def test_without_faiss_one_line_says_so(stores: list[Path], tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(UsageError, match=r"an index needs faiss: pip install 'faiss-cpu>=1\.8'"):
         build(stores, tmp_path / "i")
+
+
+def test_long_searches_say_how_far_they_are(stores: list[Path], photo: Path, capsys: Any) -> None:
+    from pipeline.views.progress import NowAndThen
+
+    looked: list[int] = []
+    searching.search(stores, [searching.Question(str(photo))], looked=looked.append)
+    assert looked == [36, 38, 41]
+    often, seldom = NowAndThen("faces", 0.0), NowAndThen("faces", 60.0)
+    for progress in (often, seldom):
+        progress(3)
+        progress(4, 9)
+    assert capsys.readouterr().err == "3 faces\n4 of 9 faces\n"
