@@ -124,3 +124,32 @@ def test_the_stage_reads_a_stored_input(tmp_path: Path, monkeypatch: pytest.Monk
     assert by_place.run_input(item)["track"].tolist() == [0, 1] * 130
     nothing = make_store(tmp_path / "b.zarr", {"clip": faces_of(np.zeros(4, int), np.empty((0, 128)))})
     assert len(track_input(pipeline.open(nothing).input("clip"), TrackOptions())) == 0
+
+
+@pytest.mark.slow
+def test_the_same_tracks_whatever_the_chunks(
+    tmp_path: Path, data_dir: Path, workflows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hard cuts between people, a real clip: chunks of 10 frames beside one that holds all."""
+    clip = data_dir / "videos" / "derived" / "asl_parade_dev.mp4"
+    found = []
+    for length, chunks in ((10, 5), (1000, 1)):
+        monkeypatch.setattr("pipeline.plan.MAX_CHUNK_FRAMES", length)
+        monkeypatch.setattr(
+            "pipeline.plan.choose_chunk_frames", lambda source, most=length: min(most, len(source.frame))
+        )
+        run = pipeline.run(
+            workflows / "people.yaml",
+            [clip],
+            out=tmp_path / f"{length}.zarr",
+            executor="inline",
+            set={"detect.min_face": 60},
+        )
+        item = run.input("asl_parade_dev")
+        assert item.chunks["total"] == chunks
+        found.append(item.read(["track", "box", "frame", "face_frame"]))
+    assert (found[0]["box"] == found[1]["box"]).all()
+    assert found[0]["track"].tolist() == found[1]["track"].tolist()
+    ranks = found[0]["frame"][found[0]["face_frame"]]
+    shots = np.digitize(ranks, [58, 109, 177])
+    assert found[0]["track"].tolist() == shots.tolist(), "a track for each shot: another at each cut, none in between"
