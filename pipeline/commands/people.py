@@ -127,12 +127,17 @@ def _merge(options: argparse.Namespace, words: list[str]) -> int:
         raise UsageError("people merge takes at least two ids; the first is kept: reelgraph people merge 2 5")
 
     def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
+        from pipeline.people.split import seen_together
+
         ids = [_id(word) for word in words]
+        together = seen_together(registry, ids)
         kept = registry.merge(ids)
+        registry.people[kept].twice |= bool(together)
         name = registry.people[kept].name
         gone = sorted(old for old, new in registry.merged.items() if new == kept)
         text = f"person {kept}{f' ({name})' if name else ''} is {', '.join(map(str, gone))} too"
-        return {"id": kept, "name": name, "merged": gone}, [text]
+        text += f"; they were seen side by side in {', '.join(together)}, so it is taken to happen" if together else ""
+        return {"id": kept, "name": name, "merged": gone, "seen_together": together}, [text]
 
     return _change(options, change)
 

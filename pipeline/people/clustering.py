@@ -9,7 +9,7 @@ knows comes first: two faces of one frame are never one person, a track is alway
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +64,15 @@ class Groups:
     """By group: the clusters that it consists of; several only where somebody has said that they are one."""
 
 
-def group_points(points: Points, apart: Ints, threshold: float) -> Groups:
+def group_points(points: Points, apart: Ints, threshold: float, twice: Collection[int] = ()) -> Groups:
     """Join what is within `threshold` on average.
 
     `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
-    with each other.
+    with each other; those of `twice` may have what is apart.
     """
     if not len(points.vector):
         return Groups(np.empty(0, np.int64), [])
-    state = _State(points, apart, threshold)
+    state = _State(points, apart, threshold, frozenset(twice))
     while state.merge_round():
         pass
     owner = np.array([state.owner_of(k) for k in range(len(points.vector))], np.int64)
@@ -97,9 +97,10 @@ def _by_first(group: Ints) -> Ints:
 class _State:
     """Clusters (which have a mean) and their owners (people; a known one may own several clusters)."""
 
-    def __init__(self, points: Points, apart: Ints, threshold: float) -> None:
+    def __init__(self, points: Points, apart: Ints, threshold: float, twice: frozenset[int]) -> None:
         n = len(points.vector)
         self.limit = threshold * threshold
+        self.twice = twice
         self.mean = list(points.vector.astype(np.float64))
         self.spread = points.spread.astype(np.float64).tolist()
         self.weight = points.weight.astype(np.float64).tolist()
@@ -179,9 +180,9 @@ class _State:
         if founders == 0 or (founders == 1 and squared > WEAK_SHARE * self.limit):
             return False
         first, second = self._root(self.owner[a]), self._root(self.owner[b])
-        if second in self.enemies.get(first, ()):
-            return False
         one, other = self.known[first], self.known[second]
+        if second in self.enemies.get(first, ()) and not {one, other} & self.twice:
+            return False
         return not (one and other and one != other)
 
     # -- clusters ----------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ class _Work:
         self._note(text)
 
     def run(self) -> Gathered:
-        _add_tracks(self.result.inputs, self.note)
+        _add_tracks(self.result.inputs, self._note)
         taken = [one for one in self._taken()]
         if taken:
             before = set(self.registry.people)
@@ -185,7 +185,9 @@ class _Work:
     def _assign(self, taken: Sequence[_Taken], dissolved: set[int]) -> list[npt.NDArray[np.int32]]:
         """The person of each track of each input; the registry gets new people, exemplars and counts."""
         points, apart, rows = self._points(taken, dissolved)
-        groups = group_points(points, apart, self.threshold)
+        groups = group_points(
+            points, apart, self.threshold, [n for n, one in self.registry.people.items() if one.twice]
+        )
         self.result.assigned = [one.key for one in taken]
         person_of = self._number(groups, points, taken, rows, dissolved)
         for number in dissolved - set(person_of.values()):

@@ -69,6 +69,8 @@ class Person:
     decided: bool = False
     """Whether somebody named, merged or split them: then even `--again` takes them for what they are."""
     exemplars: list[Exemplar] = field(default_factory=list)
+    twice: bool = False
+    """Whether two faces of one frame may be theirs: somebody merged people seen side by side (a mirror)."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ class Registry:
             gone = self.people.pop(other)
             kept.name = kept.name or gone.name
             kept.exemplars = [*kept.exemplars, *gone.exemplars]
+            kept.twice = kept.twice or gone.twice
             self._replace(other, first)
         kept.decided = True
         return first
@@ -301,7 +304,7 @@ def _person(one: dict[str, Any]) -> Person:
         Exemplar(_decode(each["vector"]), float(each["spread"]), float(each["weight"]))
         for each in one.get("exemplars", [])
     ]
-    return Person(one.get("name") or None, bool(one.get("decided")), exemplars)
+    return Person(one.get("name") or None, bool(one.get("decided")), exemplars, bool(one.get("twice")))
 
 
 def _pin(one: dict[str, Any]) -> Pin:
@@ -320,6 +323,7 @@ def _to_json(registry: Registry) -> dict[str, Any]:
             str(number): {
                 "name": one.name,
                 "decided": one.decided,
+                **({"twice": True} if one.twice else {}),
                 "exemplars": [
                     {"vector": _encode(each.vector), "spread": round(each.spread, 6), "weight": round(each.weight, 3)}
                     for each in one.exemplars

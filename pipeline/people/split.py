@@ -60,6 +60,26 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
     return people[1:]
 
 
+def seen_together(registry: Registry, numbers: Sequence[int]) -> list[str]:
+    """Keys of inputs with two of these people in one frame; inputs whose stores are away are passed over."""
+    from pipeline.store.read import open as open_store
+
+    people, found = [registry.resolve(number) for number in numbers], []
+    for key, counts in registry.inputs.items():
+        if sum(bool(counts.get(number)) for number in people) < 2:
+            continue
+        place, name = registry.store_of(key)
+        try:
+            arrays = open_store(place).input(name).read(["person", "face_frame"])
+        except StoreError:
+            continue
+        mine = np.isin(arrays["person"], people)
+        pairs = np.unique(np.stack([arrays["face_frame"][mine], arrays["person"][mine]]), axis=1)
+        if len(np.unique(pairs[0])) < pairs.shape[1]:
+            found.append(key)
+    return found
+
+
 def _parts_of(registry: Registry, person: int) -> list[_Part]:
     from pipeline.store.read import open as open_store
 

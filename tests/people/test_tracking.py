@@ -16,11 +16,15 @@ LIMIT = 0.54
 PERSON = people(6, 200)
 
 
-def block(frames: list[list[tuple[float, float, int]]], step: float = 0.2, vectors: bool = True, size: float = 60) -> Block:
+def block(
+    frames: list[list[tuple[float, float, int]]], step: float = 0.2, vectors: bool = True, size: float = 60
+) -> Block:
     """Frames of faces (x, y, person); a person's faces differ a little from one another. Person -1 has no embedding."""
     faces = [(k, face) for k, frame in enumerate(frames) for face in frame]
     box = np.array([[x, y, size, size] for _, (x, y, _) in faces], np.float32).reshape(-1, 4)
-    look = np.array([PERSON[who, k % 200] if who >= 0 else np.full(128, np.nan) for k, (_, _, who) in faces], np.float32)
+    look = np.array(
+        [PERSON[who, k % 200] if who >= 0 else np.full(128, np.nan) for k, (_, _, who) in faces], np.float32
+    )
     return Block(
         np.array([len(frame) for frame in frames], np.int32),
         np.arange(len(frames)) * step,
@@ -42,14 +46,14 @@ STAYS = [[(100.0 + 5 * k, 80.0, 0)] for k in range(6)]
     ("frames", "expected"),
     [
         pytest.param(STAYS, [0] * 6, id="one who moves slowly"),
-        pytest.param([[(100, 80, 0)]] * 3 + [[(100, 80, 1)]] * 3, [0] * 3 + [1] * 3, id="a cut: another in the same place"),
+        pytest.param([[(100, 80, 0)]] * 3 + [[(100, 80, 1)]] * 3, [0] * 3 + [1] * 3, id="a cut: another there"),
         pytest.param([[(100, 80, 0)]] * 2 + [[]] * 5 + [[(110, 84, 0)]] * 2, [0] * 4, id="hidden for 1.2 s"),
         pytest.param([[(100, 80, 0)]] * 2 + [[]] * 14 + [[(100, 80, 0)]], [0, 0, 1], id="away for 3 s"),
         pytest.param([[(100, 80, 0)]] * 2 + [[(800, 500, 0)]] * 2, [0, 0, 1, 1], id="the other end of the picture"),
         pytest.param([[(100, 80, 0), (300, 80, 1)]] * 3, [0, 1] * 3, id="two side by side"),
-        pytest.param([[(100, 80, 0), (130, 80, 1)], [(132, 80, 0), (98, 80, 1)]], [0, 1, 0, 1], id="two who change places"),
+        pytest.param([[(100, 80, 0), (130, 80, 1)], [(132, 80, 0), (98, 80, 1)]], [0, 1, 0, 1], id="two change places"),
         pytest.param([[(100, 80, 0), (104, 82, 0)]] * 2, [0, 1] * 2, id="never two faces of a frame in one track"),
-        pytest.param([[(100, 80, 0)], [(102, 80, -1)], [(104, 80, 0)]], [0] * 3, id="a face without embedding stays in place"),
+        pytest.param([[(100, 80, 0)], [(102, 80, -1)], [(104, 80, 0)]], [0] * 3, id="a face without embedding"),
         pytest.param([[], [(1, 1, 0)], []], [0], id="frames without faces"),
         pytest.param([[]] * 3, [], id="no face at all"),
     ],
@@ -76,10 +80,10 @@ def test_a_poor_pair_is_not_forced_to_make_room_for_another() -> None:
 
 def test_any_cut_into_blocks_gives_the_same_tracks() -> None:
     rng = np.random.default_rng(3)
-    frames = [
-        [(float(rng.integers(0, 900)), float(rng.integers(0, 300)), int(who)) for who in rng.permutation(6)[: rng.integers(0, 5)]]
-        for _ in range(150)
-    ]  # fmt: skip
+    frames = []
+    for _ in range(150):
+        who = rng.permutation(6)[: rng.integers(0, 5)].tolist()
+        frames.append([(float(rng.integers(0, 900)), float(rng.integers(0, 300)), k) for k in who])
     whole = block(frames, size=200)
     expected = follow(whole)
     assert 5 < len(set(expected)) < len(expected)
@@ -120,3 +124,32 @@ def test_the_stage_reads_a_stored_input(tmp_path: Path, monkeypatch: pytest.Monk
     assert by_place.run_input(item)["track"].tolist() == [0, 1] * 130
     nothing = make_store(tmp_path / "b.zarr", {"clip": faces_of(np.zeros(4, int), np.empty((0, 128)))})
     assert len(track_input(pipeline.open(nothing).input("clip"), TrackOptions())) == 0
+
+
+@pytest.mark.slow
+def test_the_same_tracks_whatever_the_chunks(
+    tmp_path: Path, data_dir: Path, workflows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hard cuts between people, a real clip: chunks of 10 frames beside one that holds all."""
+    clip = data_dir / "videos" / "derived" / "asl_parade_dev.mp4"
+    found = []
+    for length, chunks in ((10, 5), (1000, 1)):
+        monkeypatch.setattr("pipeline.plan.MAX_CHUNK_FRAMES", length)
+        monkeypatch.setattr(
+            "pipeline.plan.choose_chunk_frames", lambda source, most=length: min(most, len(source.frame))
+        )
+        run = pipeline.run(
+            workflows / "people.yaml",
+            [clip],
+            out=tmp_path / f"{length}.zarr",
+            executor="inline",
+            set={"detect.min_face": 60},
+        )
+        item = run.input("asl_parade_dev")
+        assert item.chunks["total"] == chunks
+        found.append(item.read(["track", "box", "frame", "face_frame"]))
+    assert (found[0]["box"] == found[1]["box"]).all()
+    assert found[0]["track"].tolist() == found[1]["track"].tolist()
+    ranks = found[0]["frame"][found[0]["face_frame"]]
+    shots = np.digitize(ranks, [58, 109, 177])
+    assert found[0]["track"].tolist() == shots.tolist(), "a track for each shot: another at each cut, none in between"
