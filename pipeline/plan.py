@@ -58,6 +58,8 @@ class ChunkTask:
     stored: tuple[str, ...]
     """Arrays of finished stages that the missing ones need: read from the store."""
     earlier_attempts: int = 0
+    origin: tuple[int, int] = (0, 0)
+    """x, y in the upright frame of the first pixel that stages see."""
 
     @property
     def time_range(self) -> str:
@@ -110,6 +112,7 @@ class InputPlan:
             stages=stages,
             stored=tuple(sorted(set(stored))),
             earlier_attempts=self.attempts.get(index, 0),
+            origin=self.source.origin,
         )
 
     def boundaries_of(self, index: int) -> tuple[int, int]:

@@ -187,7 +187,8 @@ def read(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str) 
     stored = RunStore.open(store_path, mode="r").input(task.input_name)
     arrays = stored.read_arrays([*task.stored, "decoded"], task.start, task.stop)
     decoded = arrays.pop("decoded").astype(bool)
-    return Made(arrays, decoded, None, {name: time.perf_counter() - began})
+    x, y = task.origin
+    return Made(_moved(arrays, -x, -y), decoded, None, {name: time.perf_counter() - began})
 
 
 @_failing_softly
@@ -260,10 +261,18 @@ def write(
         "stages": keys,
     }
     own = {"frame": task.frame, "time_seconds": task.time_seconds, "decoded": decoded}
-    write_chunk(store_path, task.input_name, task.index, {**own, **arrays}, specs, record)
+    write_chunk(store_path, task.input_name, task.index, {**own, **_moved(arrays, *task.origin)}, specs, record)
     seconds[name] = time.perf_counter() - began
     n_faces = int(arrays["n_faces"].sum()) if "n_faces" in arrays else 0
     return Committed(len(task.frame), n_faces, missing, error, seconds)
+
+
+def _moved(arrays: dict[str, np.ndarray], x: int, y: int) -> dict[str, np.ndarray]:
+    """Places of faces, moved: stages count pixels from the corner of what they see, a store from that of the frame."""
+    if (x, y) == (0, 0):
+        return arrays
+    steps = {"box": np.array([x, y, 0, 0], np.float32), "landmarks": np.array([x, y], np.float32)}
+    return {name: array + steps[name] if name in steps else array for name, array in arrays.items()}
 
 
 def worker_name() -> str:

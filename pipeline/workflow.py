@@ -106,6 +106,8 @@ class Workflow:
         """The resume key of each stage: a hash of its options, weights, version and its upstream keys."""
         keys: dict[str, str] = {}
         source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json", exclude={"decoder"})}
+        if source.get("roi"):  # stores from before counted its pixels from the corner of the part
+            source["pixels"] = "of the upright frame"
         for node in self.stages:
             content = node.stage.content()
             keys[node.name] = _digest(

@@ -68,7 +68,7 @@ def _source(out: str, name: str) -> VideoSource | str:
     try:
         if fingerprint(path) != facts.get("fingerprint"):
             return f"{path}: the video has changed since; its faces are not cut out"
-        return VideoSource(path, VideoOptions.model_validate({"every": 1, "roi": facts.get("roi")}), "pyav")
+        return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
     except (InputError, StoreError, OSError) as err:
         return f"{err}; its faces are not cut out"
 

@@ -117,7 +117,7 @@ def _open(facts: dict[str, Any]) -> VideoSource:
         raise InputError(f"{path} is gone")
     if fingerprint(path) != facts.get("fingerprint"):
         raise InputError(f"{path} is another file than the one that was analysed")
-    return VideoSource(path, VideoOptions.model_validate({"every": 1, "roi": facts.get("roi")}), "pyav")
+    return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
 
 
 def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Pixels]]:

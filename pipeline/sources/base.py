@@ -54,6 +54,8 @@ class Source(ABC):
     """float64 (n,)."""
     frame_bytes: int
     """Bytes of one decoded item (width × height × 3)."""
+    origin: tuple[int, int] = (0, 0)
+    """x, y in the upright frame of the first pixel that is decoded: not 0, 0 where only a part is looked at."""
     note: str | None = None
     """One line for the user on how the input is read, None where nothing is unusual."""
 

@@ -116,6 +116,7 @@ class VideoSource(Source):
         self.index = build_index(self.path)
         upright = output_shape(self.index.width, self.index.height, self.index.rotation, None)
         _check_roi_fits(self.path, options.roi, upright)
+        self.origin = options.roi[:2] if options.roi is not None else (0, 0)
         self.frame = sample(self.index, options)
         if not len(self.frame):
             raise InputError(f"{self.path}: no frame between start and stop; {_describe_times(self.index)}")

@@ -56,7 +56,7 @@ class CocoWriter:
     def start_input(self, run: Run, item: RunInput) -> list[str]:
         self.item, facts = item, item.attributes
         # Boxes count from the corner of the part that was looked at.
-        self.size = facts["roi"][2:] if facts.get("roi") else (facts.get("width"), facts.get("height"))
+        self.size = (facts.get("width"), facts.get("height"))
         self.video_id = self.video_ids[str(run.path), item.name]
         self.tracks_before, self.tracks = self.tracks_before + self.tracks, 0
         self.made = face_rows.columns(run, item, wide=False, flat=False)

@@ -282,13 +282,6 @@ def test_coco_of_all_frames_and_without_landmarks(tmp_path: Path) -> None:
     assert found["annotations"][0]["num_keypoints"] == 0
 
 
-def test_coco_images_have_the_size_that_was_looked_at(tmp_path: Path) -> None:
-    arrays = faces_of(np.array([1]), np.zeros((1, 8)))
-    export(make_store(tmp_path / "s.zarr", {"a": arrays}, facts={"roi": [10, 20, 300, 200]}), tmp_path / "t.json")
-    image = json.loads((tmp_path / "t.json").read_text())["images"][0]
-    assert (image["width"], image["height"]) == (300, 200)
-
-
 # -- mistakes ----------------------------------------------------------------------------------------------------
 
 

@@ -96,7 +96,7 @@ def _source(facts: dict[str, Any]) -> VideoSource | None:
     try:
         if not path.is_file() or fingerprint(path) != facts.get("fingerprint"):
             return None
-        return VideoSource(path, VideoOptions.model_validate({"every": 1, "roi": facts.get("roi")}), "pyav")
+        return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
     except (ReelgraphError, OSError, ValueError):
         return None
 

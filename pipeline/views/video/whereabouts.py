@@ -49,9 +49,6 @@ def read_faces(item: RunInput, code: npt.NDArray[np.int32]) -> Faces:
     tracked = "track" in arrays
     found = item.read(["frame", "face_frame", "box", *(["track"] if tracked else [])])
     box = found["box"].astype(np.float32)
-    roi = item.attributes.get("roi")
-    if roi:  # the models saw only this part of each frame, and count pixels from its corner
-        box += np.array([roi[0], roi[1], 0, 0], np.float32)
     rows = found["face_frame"]
     track = found["track"].astype(np.int32) if tracked else np.full(len(rows), -1, np.int32)
     return Faces(found["frame"][rows], box, _linked(rows, box, code, track), _looked_at(item))
