@@ -55,7 +55,6 @@ class CocoWriter:
 
     def start_input(self, run: Run, item: RunInput) -> list[str]:
         self.item, facts = item, item.attributes
-        # Boxes count from the corner of the part that was looked at.
         self.size = (facts.get("width"), facts.get("height"))
         self.video_id = self.video_ids[str(run.path), item.name]
         self.tracks_before, self.tracks = self.tracks_before + self.tracks, 0
