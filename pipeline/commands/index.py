@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     index = add_command(commands, "index", "index the faces of stores, for `find --face --index`", _index)
     index.add_argument("outs", metavar="OUT", nargs="+", help="run stores; what is not complete is left out")
     index.add_argument("--out", required=True, metavar="INDEX", help="the index (a folder)")
-    index.add_argument("--lists", type=positive, metavar="N", help="lists to sort faces into (default: a quarter of the root)")
+    index.add_argument("--lists", type=positive, metavar="N", help="lists to sort faces into (default: by number)")
 
 
 def _index(options: argparse.Namespace) -> int:

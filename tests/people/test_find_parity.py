@@ -116,15 +116,19 @@ def test_identities_and_distances_are_deepfaces(
         accepted = DeepFace.find(
             frame, str(gallery), distance_metric=metric, threshold=threshold, return_type="dict", **options
         )
-        nearest = {(face[0]["source_x"], face[0]["source_y"]): face[0] for face in everyone}
+        nearest = {(face[0]["source_x"], face[0]["source_y"]): face for face in everyone}
         names = {(face[0]["source_x"], face[0]["source_y"]): face[0]["identity"] for face in accepted if face}
         assert len(nearest) == len(rows)
         for row in rows:
             place = tuple(max(0, int(side)) for side in found["box"][row, :2])
-            assert found["distance"][row] == pytest.approx(nearest[place]["distance"], abs=1e-4)
+            best = nearest[place][0]["distance"]
+            assert found["distance"][row] == pytest.approx(best, abs=1e-4)
             identity = found["identity"][row]
             ours = str(gallery / facts["pictures"][identity]) if identity >= 0 else None
-            assert ours == names.get(place)
+            assert (ours is None) == (place not in names)
+            # One face is in two pictures: DeepFace names either of those that are equally near.
+            equals = {str(one["identity"]) for one in nearest[place] if one["distance"] <= best + 1e-6}
+            assert ours is None or ours in equals
             compared += 1
             known += identity >= 0
     assert compared >= 3
