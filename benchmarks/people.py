@@ -255,8 +255,9 @@ def by_whispers(points: Points, apart: np.ndarray, threshold: float) -> np.ndarr
     """Chinese whispers: tracks take, in turn, the label that weighs most among their neighbours, but for those of
     tracks they share a frame with."""
     neighbours: list[dict[int, float]] = [{} for _ in points.vector]
-    for a, b, squared in near_pairs(points.vector, points.spread, threshold**2, 64):
-        neighbours[a][b] = neighbours[b][a] = 1 - squared / threshold**2
+    for rows, others, squared in near_pairs(points.vector, points.spread, threshold**2, 64):
+        for a, b, value in zip(rows.tolist(), others.tolist(), squared.tolist(), strict=True):
+            neighbours[a][b] = neighbours[b][a] = 1 - value / threshold**2
     enemies: list[set[int]] = [set() for _ in points.vector]
     for a, b in apart.tolist():
         enemies[a].add(b)

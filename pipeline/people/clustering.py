@@ -19,9 +19,12 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-NEIGHBOURS = 48
-"""Nearest neighbours kept per group in a round; further rounds see the groups that came of them."""
-BLOCK_ROWS = 2048
+PAIRS = 200_000
+"""Near neighbours in a round, over all groups together."""
+LEAST_NEIGHBOURS, MOST_NEIGHBOURS = 8, 1000
+"""Of one group. Where not all that are within the threshold fit, later rounds see the groups that came of these."""
+BLOCK_VALUES = 1 << 24
+"""Of the matrix of distances held at a time: 64 MB."""
 WEAK_SHARE = 0.7
 """Of the squared threshold, for what may not begin a group: a flaw is somewhat near to many, a face to one."""
 MOST_WEIGHT = 20.0
@@ -208,15 +211,17 @@ class _State:
     def _graph(self, alive: list[int]) -> tuple[dict[int, set[int]], list[tuple[float, int, int]]]:
         """Neighbours of each living cluster, and a heap of pairs within the limit: (squared distance, a, b)."""
         neighbours: dict[int, set[int]] = {k: set() for k in alive}
-        mean = np.array([self.mean[k] for k in alive], np.float32).reshape(len(alive), -1)
+        mean = np.array([self.mean[k] for k in alive], np.float32)
         spread = np.array([self.spread[k] for k in alive])
+        most = int(np.clip(PAIRS // len(alive), LEAST_NEIGHBOURS, MOST_NEIGHBOURS))
         heap = []
-        for row, near, squared in near_pairs(mean, spread, self.limit, NEIGHBOURS):
-            a, b = alive[row], alive[near]
-            if b not in neighbours[a]:
-                neighbours[a].add(b)
-                neighbours[b].add(a)
-                heap.append((squared, min(a, b), max(a, b)))
+        for row, near, squared in near_pairs(mean, spread, self.limit, most):
+            for k, j, value in zip(row.tolist(), near.tolist(), squared.tolist(), strict=True):
+                a, b = alive[k], alive[j]
+                if b not in neighbours[a]:
+                    neighbours[a].add(b)
+                    neighbours[b].add(a)
+                    heap.append((value, min(a, b), max(a, b)))
         heapq.heapify(heap)
         return neighbours, heap
 
@@ -233,26 +238,24 @@ class _State:
 
 def near_pairs(
     mean: npt.NDArray[np.float32], spread: Floats, limit: float, most: int
-) -> Iterator[tuple[int, int, float]]:
-    """Row, another row and their average squared distance, where that is at most `limit`; the `most` nearest of each
-    row. A block of the matrix at a time."""
-    if not len(mean):
-        return
-    length = np.einsum("ij,ij->i", mean, mean).astype(np.float64) + spread
-    for start in range(0, len(mean), BLOCK_ROWS):
-        rows = slice(start, min(start + BLOCK_ROWS, len(mean)))
-        squared = (mean[rows] @ mean.T).astype(np.float64)
+) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """Rows, other rows and their average squared distances, where these are at most `limit`; the `most` nearest of each
+    row, all arrays of one length. A block of the matrix at a time."""
+    length = np.einsum("ij,ij->i", mean, mean) + spread.astype(np.float32)
+    block = max(1, BLOCK_VALUES // max(1, len(mean)))
+    for start in range(0, len(mean), block):
+        rows = slice(start, min(start + block, len(mean)))
+        squared = mean[rows] @ mean.T
         squared *= -2
         squared += length[rows, None]
         squared += length[None]
         squared[np.arange(squared.shape[0]), np.arange(rows.start, rows.stop)] = np.inf
-        if len(mean) > most + 1:
-            near = np.argpartition(squared, most, axis=1)[:, :most]
-        else:
-            near = np.broadcast_to(np.arange(len(mean)), squared.shape)
-        values = np.take_along_axis(squared, near, axis=1)
-        at, column = np.nonzero(values <= limit)
-        yield from zip((at + start).tolist(), near[at, column].tolist(), values[at, column].tolist(), strict=True)
+        at, column = np.nonzero(squared <= limit)
+        values = squared[at, column].astype(np.float64)
+        order = np.lexsort((column, values, at))
+        rank = np.arange(len(at)) - np.searchsorted(at, at)  # nonzero's rows ascend, and so do they once ordered
+        kept = order[rank < most]
+        yield at[kept] + start, column[kept], values[kept]
 
 
 # -- tracks of one input -------------------------------------------------------------------------------------

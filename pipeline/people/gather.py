@@ -220,10 +220,12 @@ class _Work:
         limit = (SIMILAR_SHARE * self.threshold) ** 2
         spread = np.array([each.spread for each in looks])
         found: dict[tuple[int, int], float] = {}
-        for a, b, squared in near_pairs(np.array([each.vector for each in looks]), spread, limit, MOST_SIMILAR):
-            pair = (min(numbers[a], numbers[b]), max(numbers[a], numbers[b]))
-            if pair[0] != pair[1] and pair not in known:
-                found[pair] = min(found.get(pair, np.inf), float(np.sqrt(max(squared, 0.0))))
+        vectors = np.array([each.vector for each in looks])
+        for rows, others, squared in near_pairs(vectors, spread, limit, MOST_SIMILAR):
+            for a, b, value in zip(rows.tolist(), others.tolist(), squared.tolist(), strict=True):
+                pair = (min(numbers[a], numbers[b]), max(numbers[a], numbers[b]))
+                if pair[0] != pair[1] and pair not in known:
+                    found[pair] = min(found.get(pair, np.inf), float(np.sqrt(max(value, 0.0))))
         return sorted(((a, b, d) for (a, b), d in found.items()), key=lambda one: (one[2], one[:2]))
 
     def _points(

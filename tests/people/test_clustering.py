@@ -56,11 +56,11 @@ def test_the_sparse_graph_gives_what_scipy_gives_from_all_distances(monkeypatch:
     expected = {frozenset(np.flatnonzero(cut == k).tolist()) for k in np.unique(cut)}
     assert 8 < len(expected) < 60
     alone = Points(vector, np.zeros(180), np.ones(180), np.zeros(180, np.int64), np.ones(180, bool))
-    monkeypatch.setattr(clustering, "NEIGHBOURS", 179)
-    monkeypatch.setattr(clustering, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(clustering, "BLOCK_VALUES", 180 * 50)
     group = group_points(alone, NOBODY, 0.62).group
     assert {frozenset(np.flatnonzero(group == k).tolist()) for k in np.unique(group)} == expected
-    monkeypatch.setattr(clustering, "NEIGHBOURS", 3)
+    monkeypatch.setattr(clustering, "PAIRS", 0)
+    monkeypatch.setattr(clustering, "LEAST_NEIGHBOURS", 3)
     few = group_points(points(people(12, 15).reshape(-1, 128)), NOBODY, 0.51).group
     assert (few == np.repeat(np.arange(12), 15)).all()
 
