@@ -45,7 +45,7 @@ def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
 def _merged(item: RunInput, person: str) -> str:
     """The id that an id became, where it was merged into another."""
     array = item.arrays.get("person")
-    known = registry.known(item.store_path / str(array.attributes.get("registry", ""))) if array else None
+    known = registry.known(array.attributes, item.store_path) if array else None
     return str(known.merged.get(int(person), person)) if known is not None and person.isdecimal() else person
 
 

@@ -60,8 +60,9 @@ def _of_gallery(rows: npt.NDArray[np.int32], names: list[str]) -> Labels:
 
 
 def _of_registry(rows: npt.NDArray[np.int32], attributes: dict[str, object], store_path: Path) -> Labels:
-    """The registry's word counts where its file is there; else the names that the store kept a copy of."""
-    known = registry.known(store_path / str(attributes.get("registry", "")))
+    """The registry's word counts where its file is there, and not another's in its place; else the names that the store
+    kept a copy of."""
+    known = registry.known(attributes, store_path)
     copied = attributes.get("names") or {}
     assert isinstance(copied, dict)
     given = known.names if known is not None else {int(key): str(name) for key, name in copied.items()}

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,15 @@ class Known:
     """Ids that became another one, already followed to the last."""
 
 
-def known(path: Path) -> Known | None:
-    """Names and merges of a registry file; None where there is no file. Raises StoreError where it is damaged."""
+def known(attributes: Mapping[str, Any], store_path: Path) -> Known | None:
+    """Names and merges of the registry that an array `person` names in its attributes; None where its file is away, or
+    is another registry by now: the same ids are then other people. Raises StoreError where it is damaged."""
+    path = store_path / str(attributes.get("registry", ""))
     if not path.is_file():
         return None
     content = _read(path)
+    if attributes.get("registry_id") not in (None, content.get("id")):
+        return None
     try:
         names = {int(key): str(one["name"]) for key, one in content["people"].items() if one.get("name")}
         merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}

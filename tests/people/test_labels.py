@@ -59,6 +59,19 @@ def test_the_registry_has_the_last_word(store: Path) -> None:
     assert found.code.tolist() == [1, 2, 1, 2, 1, 2, 1, -1, 1, 2, 1, 2]
 
 
+def test_the_registry_of_other_people_says_nothing(tmp_path: Path) -> None:
+    extra = (Array("person", ("face",), "int32", attributes={
+        "registry": "../people.json", "registry_id": "ours", "names": {"1": "Ann"},
+    }),)  # fmt: skip
+    arrays = faces_of(np.full(3, 1), people(1, 3)[0], person=np.ones(3, np.int32))
+    out = make_store(tmp_path / "a.zarr", {"clip": arrays}, extra=extra)
+    theirs = {"id": "theirs", "people": {"1": {"name": "Bob"}}}
+    (tmp_path / "people.json").write_text(json.dumps(theirs))
+    assert labels(pipeline.open(out).input("clip")).names == {1: "Ann"}
+    (tmp_path / "people.json").write_text(json.dumps({**theirs, "id": "ours"}))
+    assert labels(pipeline.open(out).input("clip")).names == {1: "Bob"}
+
+
 def test_rows_of_a_gallery_are_one_person_by_name(store: Path) -> None:
     found = labels(pipeline.open(store).input("clip"), "identity")
     assert found.code.tolist() == [0, 1, 0, -1] * 3
