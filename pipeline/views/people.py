@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,10 @@ def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
 
 
 MOST_SIMILAR = 5
+PIPED_WIDTH = 200
+_FEW = ("id", "name", "faces", "tracks", "on screen", "inputs")
+COLUMNS = {150: (*_FEW, "first", "last", "best shot"), 100: (*_FEW, "first"), 0: _FEW}
+"""What is shown in a window of so many characters at least."""
 
 
 def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
@@ -107,28 +112,33 @@ def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("id", "name", "faces", "tracks", "on screen", "inputs", "first", "last", "best shot"):
-        number = heading in ("id", "faces", "tracks", "inputs")
-        table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "best shot")
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
     many = len(gathered.inputs) > 1
-    for one in people:
-        first, last = one.appearances[0], one.appearances[-1]
-        table.add_row(
-            str(one.id),
-            _plain(one.name or "-"),
-            str(one.faces),
-            str(one.tracks),
-            _seconds(one.screen_seconds),
-            str(len(one.inputs)),
-            _plain(_where(first["input"], first["start_seconds"], many)),
-            _plain(_where(last["input"], last["stop_seconds"], many)),
-            _plain(_where(one.best["input"], one.best["time_seconds"], many)) if one.best else "",
-        )
+    cells = [_cells(one, many) for one in people]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in next(chosen for least, chosen in COLUMNS.items() if console.width >= least):
+        number = heading in ("id", "faces", "tracks", "inputs")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*(row[str(column.header)] for column in table.columns))
     console.print(table)
     for line in _closing(gathered, people):
         console.print(line, markup=False, soft_wrap=True)
+
+
+def _cells(one: PersonView, many: bool) -> dict[str, str]:
+    first, last = one.appearances[0], one.appearances[-1]
+    return {
+        "id": str(one.id),
+        "name": _plain(one.name or "-"),
+        "faces": str(one.faces),
+        "tracks": str(one.tracks),
+        "on screen": _seconds(one.screen_seconds),
+        "inputs": str(len(one.inputs)),
+        "first": _plain(_where(first["input"], first["start_seconds"], many)),
+        "last": _plain(_where(last["input"], last["stop_seconds"], many)),
+        "best shot": _plain(_where(one.best["input"], one.best["time_seconds"], many)) if one.best else "",
+    }
 
 
 def _closing(gathered: Gathered, people: Sequence[PersonView]) -> list[str]:
