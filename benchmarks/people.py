@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -301,11 +302,14 @@ def scale(n_tracks: int, n_people: int, seed: int = 0) -> dict[str, float]:
     first = np.arange(0, n_tracks - 1, 10)
     apart = np.stack([first, first + 1], axis=1)
     apart = apart[who[apart[:, 0]] != who[apart[:, 1]]]
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     groups: Groups = group_points(points, apart, 0.51)
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     wrong = sum(len(np.unique(who[groups.group == k])) > 1 for k in range(min(len(groups.looks), 200)))
-    return {"tracks": n_tracks, "people": n_people, "found": len(groups.looks), "mixed": wrong, "seconds": seconds}
+    return {
+        "tracks": n_tracks, "people": n_people, "found": len(groups.looks), "mixed": wrong, "seconds": seconds,
+        "cpu_seconds": cpu_seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -329,7 +333,8 @@ def main() -> None:
     cost = scale(options.scale, max(1, options.scale // 100)) if options.scale else None
     if cost:
         print(f"\n{cost['tracks']:,} made-up tracks of {cost['people']:,} people: {cost['found']:,} people found, "
-              f"{cost['mixed']} of the first 200 mixed, {cost['seconds']:.0f} s")  # fmt: skip
+              f"{cost['mixed']} of the first 200 mixed, {cost['seconds']:.0f} s, {cost['cpu_seconds']:.0f} s of CPU, "
+              f"peak {cost['peak_mb']:.0f} MB")  # fmt: skip
     content = {name: {key: vars(score) for key, score in row.items()} for name, row in rows.items()}
     options.out.write_text(json.dumps({"ways": content, "scale": cost}, indent=1), encoding="utf-8")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,43 +100,50 @@ def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
 
 
 MOST_SIMILAR = 5
-PIPED_WIDTH = 200
-_FEW = ("id", "name", "faces", "tracks", "on screen", "inputs")
-COLUMNS = {150: (*_FEW, "first", "last", "best shot"), 100: (*_FEW, "first"), 0: _FEW}
-"""What is shown in a window of so many characters at least."""
+WIDE_COLUMNS = 120
+"""From this width on of a terminal, first and last appearance are shown even where every one needs its input's name."""
+NAME_CHARACTERS = 20
 
 
 def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
     """One row per person on standard output, and what to do next."""
+    import sys
+
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+    # Into a file or a pipe nothing is cut off.
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
     many = len(gathered.inputs) > 1
-    cells = [_cells(one, many) for one in people]
+    headings = ["id", "name", "faces", "tracks", "on screen", "inputs", "first", "last", "best shot"]
+    if many and console.width < WIDE_COLUMNS:
+        headings = [heading for heading in headings if heading not in ("first", "last")]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in next(chosen for least, chosen in COLUMNS.items() if console.width >= least):
-        number = heading in ("id", "faces", "tracks", "inputs")
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for row in cells:
-        table.add_row(*(row[str(column.header)] for column in table.columns))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in _NUMBERS else "left", overflow="fold")
+    for one in people:
+        cells = _cells(one, many)
+        table.add_row(*(_plain(cells[heading]) for heading in headings))
     console.print(table)
     for line in _closing(gathered, people):
         console.print(line, markup=False, soft_wrap=True)
+
+
+_NUMBERS = ("id", "faces", "tracks", "on screen", "inputs")
 
 
 def _cells(one: PersonView, many: bool) -> dict[str, str]:
     first, last = one.appearances[0], one.appearances[-1]
     return {
         "id": str(one.id),
-        "name": _plain(one.name or "-"),
+        "name": one.name or "-",
         "faces": str(one.faces),
         "tracks": str(one.tracks),
-        "on screen": _seconds(one.screen_seconds),
+        "on screen": f"{one.screen_seconds:.1f} s" if one.screen_seconds < 60 else _clock(one.screen_seconds),
         "inputs": str(len(one.inputs)),
-        "first": _plain(_where(first["input"], first["start_seconds"], many)),
-        "last": _plain(_where(last["input"], last["stop_seconds"], many)),
-        "best shot": _plain(_where(one.best["input"], one.best["time_seconds"], many)) if one.best else "",
+        "first": _where(first["input"], first["start_seconds"], many),
+        "last": _where(last["input"], last["stop_seconds"], many),
+        "best shot": _where(one.best["input"], one.best["time_seconds"], many) if one.best else "",
     }
 
 
@@ -165,11 +171,13 @@ def _plain(text: str) -> Any:
 
 
 def _where(name: str, seconds: float, many: bool) -> str:
-    return f"{name} {clock(seconds)}" if many else clock(seconds)
+    short = name if len(name) <= NAME_CHARACTERS else name[: NAME_CHARACTERS - 1] + "…"
+    return f"{short} {_clock(seconds)}" if many else _clock(seconds)
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
+def _clock(seconds: float) -> str:
+    """H:MM:SS.s: a tenth of a second is enough to find a place in a film."""
+    return clock(round(seconds, 1))[:-2]
 
 
 def registry_rows(registry: Registry) -> list[dict[str, Any]]:
@@ -195,11 +203,3 @@ def registry_lines(registry: Registry) -> list[str]:
         also = f"  (was {', '.join(map(str, row['merged']))})" if row["merged"] else ""
         shown.append(f"{row['id']:>5}  {row['name'] or '-':{width}}  {row['faces']:>8}  {len(row['inputs']):>6}{also}")
     return [f"{registry.path}: {len(rows)} people by {registry.model}", *shown]
-
-
-def shown_path(path: Path) -> str:
-    """A path as short as it can be said from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
