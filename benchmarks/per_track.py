@@ -101,6 +101,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--deepface-frames", type=int, default=4, help="frames for DeepFace.analyze, twice (default: 4)"
     )
+    parser.add_argument("--clip", type=Path, help="for the part analyze (default: the parade, shots of 2 seconds)")
+    parser.add_argument("--every", type=int, nargs="+", default=EVERY, help="for the part analyze (default: 1 5)")
     parser.add_argument("--faces", type=int, default=16, help="faces for the limit (default: 16)")
     parser.add_argument("--rounds", type=int, default=3, help="of the limit (default: 3)")
     parser.add_argument("--json", type=Path, default=REPOSITORY / "bench-per-track.json", help="where figures go")
@@ -259,23 +261,23 @@ def _with_attributes(options: argparse.Namespace, videos: Path) -> dict[str, Any
         found["limit"] = _limit(videos / PARADE, options.faces, options.rounds)
         say(f"{found['limit']['share_of_limit']:.1%} of the limit")
     if "analyze" in options.parts:
-        found["analyze"] = _raced(videos / PARADE, folder, environment, options.deepface_frames)
+        found["analyze"] = _raced(options.clip or videos / PARADE, options, folder, environment)
     return found
 
 
-def _raced(video: Path, folder: Path, environment: dict[str, str], frames: int) -> list[dict[str, Any]]:
+def _raced(video: Path, options: argparse.Namespace, folder: Path, environment: dict[str, str]) -> list[dict[str, Any]]:
     """Runs of detection and analysis per track, and `DeepFace.analyze` frame by frame before and after them: others
     may be at work on the machine."""
     path = folder / "analyze.yaml"
     path.write_text("stages: {detect: {}, analyze: {per: track}}\n")
-    warm_up = next(iter(sorted(video.parents[1].glob("asl_D_*.mkv"))), video)
+    warm_up = next(iter(sorted((data_folder() / "videos").glob("asl_D_*.mkv"))), video)
     clip = clips.clip_as_it_is(video)
     loops, rows = [], []
     for part in range(2):
-        race = Race(clip, max(EVERY), folder, environment)
+        race = Race(clip, max(options.every), folder, environment)
         say("DeepFace.analyze")
-        loops.append(race.contest("deepface_analyze", frames, detector="mtcnn"))
-        for every in EVERY if part == 0 else ():
+        loops.append(race.contest("deepface_analyze", options.deepface_frames, detector="mtcnn"))
+        for every in options.every if part == 0 else ():
             say(f"analyze per track, every {every}")
             race = Race(clip, every, folder, environment)
             timing = race.contest("run_here", clip.frames, workflow=str(path), warm_up_clip=str(warm_up))
@@ -285,7 +287,7 @@ def _raced(video: Path, folder: Path, environment: dict[str, str], frames: int) 
     faces = sum(loop.faces or 0 for loop in loops)
     cpu = sum(loop.cpu_seconds or 0 for loop in loops)
     loop_values = {"frames": loop_frames, "seconds": loop_seconds, "faces": faces, "rate": rate, "cpu_seconds": cpu}
-    first = {"way": "DeepFace.analyze", "every": max(EVERY), **loop_values}
+    first = {"way": "DeepFace.analyze", "every": max(options.every), **loop_values}
     return [
         {**row, "ratio": row["rate"] / rate, "cpu_ratio": cpu / loop_frames / (row["cpu_seconds"] / row["frames"])}
         for row in (first, *rows)
