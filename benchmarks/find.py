@@ -46,6 +46,7 @@ HOW = {
     "reelgraph find": "pipeline.people.find.find: embeddings read from the store, identities and distances written to "
     "it, appearances of everybody computed",
     "plain read": "the files of the embeddings read to their ends by as many threads, their pages dropped before",
+    "peak MB": "memory of its own, without the pages of files that it maps",
     "recall": "of the nearest 10 and 100 faces of an exact search, how many the index finds",
 }
 Rows = list[dict[str, Any]]
@@ -266,7 +267,7 @@ def asked(folder: Path, words: list[str], photo: Path, size: int) -> dict[str, A
 def commanded(command: list[str], folder: Path) -> tuple[str, float, float, float]:
     """What it printed, its peak memory in MB, and its seconds by the clock and of all cores."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    (text, peak), wall = timed(lambda: watched(command, environment(), folder))
+    (text, peak), wall = timed(lambda: watched(command, environment(), folder, mapped=False))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return text, peak, wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import psutil
 
 
-def watched(command: list[str], environment: dict[str, str], folder: Path) -> tuple[str, float]:
-    """Run to the end; returns standard output and the peak memory. Ends the benchmark where the command fails."""
+def watched(command: list[str], environment: dict[str, str], folder: Path, mapped: bool = True) -> tuple[str, float]:
+    """Run to the end; returns standard output and the peak memory, with or without the pages of files that are mapped
+    (the system takes them back when it needs them). Ends the benchmark where the command fails."""
     log = folder / "stderr.log"
     with log.open("w") as errors:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-        with _memory_of(process.pid) as peak:
+        with _memory_of(process.pid, mapped) as peak:
             output = process.communicate()[0]
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
@@ -24,13 +25,14 @@ def watched(command: list[str], environment: dict[str, str], folder: Path) -> tu
 
 
 @contextmanager
-def _memory_of(pid: int) -> Iterator[list[int]]:
+def _memory_of(pid: int, mapped: bool) -> Iterator[list[int]]:
     """Watch a process and its descendants four times a second; the list's one number is the peak, in bytes."""
     peak, over = [0], threading.Event()
 
     def resident(process: psutil.Process) -> int:
         try:
-            return int(process.memory_info().rss)
+            info = process.memory_info()
+            return int(info.rss if mapped else info.rss - info.shared)
         except psutil.Error:
             return 0
 
