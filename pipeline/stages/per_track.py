@@ -3,6 +3,17 @@ chunk (pipeline/people/tracklets.py), and the others get what these gave, weight
 
 Where the chosen faces do not agree, a tracklet is cut in half, and so on, in the end down to single faces: then every
 face is the network's own. Tracklets end with their chunk, so that results depend on the input and the workflow alone.
+
+Measured (`make bench-per-track`, Dlib, faces from mtcnn; verification on pairs of labelled faces of different shots):
+
+| clips            | every | faces | seen | AUC: per face, per track | true accepts at 1% false ones |
+|------------------|-------|-------|------|--------------------------|-------------------------------|
+| labelled         | 1     | 1293  | 9%   | 0.963, 0.972             | 0.921, 0.968                  |
+| labelled         | 5     | 268   | 29%  | 0.962, 0.970             | 0.918, 0.952                  |
+| one man, 53 s    | 5     | 268   | 7%   |                          |                               |
+| a film with cuts | 5     | 90    | 60%  |                          |                               |
+
+Only the film's chosen faces ever disagreed: asked by halves 54 faces are seen there, 60 if all are asked at once.
 """
 
 from __future__ import annotations
