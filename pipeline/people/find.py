@@ -92,7 +92,7 @@ class Found:
     inputs: tuple[Searched, ...]
     notes: tuple[str, ...]
     unusable: tuple[str, ...]
-    """Stores that could not be searched, with the reason."""
+    """Stores and inputs that could not be searched, or written, with the reason."""
 
     @property
     def exit_code(self) -> int:
@@ -300,7 +300,10 @@ class _Job:
         self.recipes[recipe.key] = (recipe, str(out))
         with _Writer(run, out, self) as writer:
             for item in run.inputs.values():
-                self._input(str(out), item, recipe, writer)
+                try:
+                    self._input(str(out), item, recipe, writer)
+                except StoreError as err:  # damage to one film is no reason to say nothing of the others
+                    self.unusable.append(str(err))
 
     def _input(self, out: str, item: RunInput, recipe: Recipe, writer: _Writer) -> None:
         if "embedding" not in item.arrays:

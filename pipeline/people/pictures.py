@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import pipeline
 from pipeline import graph, steps
 from pipeline.cores import available_cores
 from pipeline.errors import ReelgraphError, StoreError
@@ -110,16 +111,18 @@ class Recipe:
     def of_store(cls, attributes: Mapping[str, Any], where: str) -> Recipe:
         """That of a store, from its root attributes. Raises StoreError where it has no stage that embeds faces."""
         stages = dict(attributes.get("workflow", {}).get("stages", {}))
+        reasons = []
         for name in stages:
             try:
                 workflow = _leading_to(stages, name)
-            except ReelgraphError:
-                continue  # a stage of somebody's own that cannot be imported here; nothing hangs on it unless it embeds
+            except ReelgraphError as err:  # a stage of somebody's own, not installed here: perhaps the one that embeds
+                reasons.append(f"; {err}")
+                continue
             if "embedding" in {array.name for array in workflow.node(name).stage.outputs}:
                 return cls(workflow)
         raise StoreError(
             f"{where} was made without a stage that embeds faces (its stages: {', '.join(stages) or 'none'}); "
-            "run workflows/faces.yaml into it first"
+            f"run workflows/faces.yaml into it first{''.join(reasons[:1])}"
         )
 
     def faces(self, pictures: Sequence[Pixels]) -> Iterator[PictureFaces]:
@@ -282,7 +285,8 @@ def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
                 wanted.add(other)
                 waiting.append(other)
     sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}
-    return build_workflow("pictures", {"stages": sections}, Path.cwd())
+    # Only what is installed, or on PYTHONPATH: a store that came from elsewhere must not pick files of this folder.
+    return build_workflow("pictures", {"stages": sections}, Path(pipeline.__file__).parent.parent)
 
 
 def _of_pictures(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class Answer:
     """`ask`: finding and embedding the face; `search`: everything after."""
     notes: tuple[str, ...]
     unusable: tuple[str, ...]
+    """Stores and inputs that could not be searched, with the reason."""
 
     @property
     def exit_code(self) -> int:
@@ -272,7 +273,10 @@ class _Job:
         vectors = self._vectors(recipe)
         began = time.perf_counter()
         for item in run.inputs.values():
-            self._input(str(out), item, vectors)
+            try:
+                self._input(str(out), item, vectors)
+            except StoreError as err:  # damage to one film is no reason to say nothing of the others
+                self.unusable.append(str(err))
         self.seconds["search"] += time.perf_counter() - began
 
     def _vectors(self, recipe: Recipe) -> npt.NDArray[np.float32]:

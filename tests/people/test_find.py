@@ -406,3 +406,14 @@ def test_nothing_to_save_a_gallery_for(gallery: Path, tmp_path: Path, command: C
     assert code == 2
     assert "is empty" in err
     assert not (tmp_path / "g.npz").exists()
+
+
+def test_a_damaged_film_is_told_and_the_others_matched(store: Path, gallery: Path, command: Command) -> None:
+    shard = store / "lobby" / "embedding" / "c" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    code, found, err = command(store, "--gallery", gallery)
+    assert code == 1
+    assert "lobby/embedding/c/0/0 is damaged" in err
+    assert [one["input"] for one in found["inputs"]] == ["yard"]
+    assert identities(store, "yard").tolist() == [0, -1]
+    assert "identity" not in pipeline.open(store).input("lobby").arrays

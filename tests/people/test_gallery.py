@@ -218,6 +218,17 @@ def test_a_store_that_embeds_nothing() -> None:
         Recipe.of_store({"workflow": {"stages": stages}}, "s.zarr")
     with pytest.raises(StoreError, match=r"its stages: none"):
         Recipe.of_store({}, "s.zarr")
+    stages["embed"] = {"use": "not_installed:Embed", "after": ["detect"]}
+    with pytest.raises(StoreError, match=r"faces\.yaml into it first; .*cannot import 'not_installed'"):
+        Recipe.of_store({"workflow": {"stages": stages}}, "s.zarr")
+
+
+def test_a_store_names_no_file_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lies_about.py").write_text("raise SystemExit('run')\n")
+    monkeypatch.chdir(tmp_path)
+    stages = {"embed": {"use": "lies_about:Embed", "after": []}}
+    with pytest.raises(StoreError, match="cannot import 'lies_about'"):
+        Recipe.of_store({"workflow": {"stages": stages}}, "s.zarr")
 
 
 def test_a_stage_that_is_not_here_does_not_matter(recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.people import search as searching
 from pipeline.people.matching import METRICS, Matcher, Metric
 from pipeline.people.search import Query, nearest_in
@@ -137,17 +137,23 @@ def test_half_done_is_searched_as_far_as_it_is(tmp_path: Path, photo: Path, comm
     assert found["inputs"][0]["share"] == 0.32
 
 
-def test_a_damaged_store_is_told(stores: list[Path], photo: Path, command: Command) -> None:
-    shard = stores[0] / "lobby" / "embedding" / "c" / "0" / "0"
+def damage(store: Path) -> None:
+    shard = store / "lobby" / "embedding" / "c" / "0" / "0"
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 0xFF
     shard.write_bytes(bytes(content))
-    code, _, err = command("find", *stores, "--face", photo)
-    assert code == 2
-    assert "embedding/c/0/0 is damaged" in err
-    shard.unlink()
-    with pytest.raises(StoreError, match="is damaged"):
-        searching.search(stores, [searching.Question(str(photo))])
+
+
+def test_a_damaged_film_is_told_and_the_others_searched(stores: list[Path], photo: Path, command: Command) -> None:
+    damage(stores[0])
+    code, found, err = command("find", *stores, "--face", photo)
+    assert code == 1
+    assert "lobby/embedding/c/0/0 is damaged" in err
+    assert len(found["unusable"]) == 1
+    assert [one["input"] for one in found["sightings"]] == ["yard"]
+    (stores[0] / "yard" / "embedding" / "c" / "0" / "0").unlink()
+    with pytest.raises(InputError, match="lobby/embedding/c/0/0 is damaged"):
+        searching.search(stores[:1], [searching.Question(str(photo))])
 
 
 # -- the question -----------------------------------------------------------------------------------------------------
