@@ -281,6 +281,8 @@ def by_whispers(points: Points, apart: np.ndarray, threshold: float) -> np.ndarr
 WAYS = (
     Way("as it is"),
     Way("without cannot-link", cannot_link=False),
+    Way("threshold 0.95 for 0.85", share=0.95),
+    Way("threshold 0.95, without cannot-link", share=0.95, cannot_link=False),
     Way("tracks by position alone", use_embedding=False),
     Way("tracks end at a gap", max_gap_seconds=0.0),
     Way("tracks end with each chunk of 10 frames", stitch="chunks"),
@@ -325,9 +327,7 @@ def main() -> None:
     sets = {"real clips": real, "parades": made, "both": [*real, *made]}
     ways = list(WAYS)
     if options.thresholds:
-        ways += [
-            replace(WAYS[0], name=f"threshold {share:.2f}", share=share) for share in (0.7, 0.75, 0.8, 0.9, 0.95, 1)
-        ]
+        ways += [replace(WAYS[0], name=f"threshold {share:.2f}", share=share) for share in (0.7, 0.75, 0.8, 0.9, 1)]
     rows = {way.name: {name: people_by(way, clips) for name, clips in sets.items()} for way in ways}
     _print(rows, sets)
     cost = scale(options.scale, max(1, options.scale // 100)) if options.scale else None
