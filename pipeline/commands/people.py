@@ -38,7 +38,8 @@ def add(commands: Any) -> None:
         "--registry",
         type=Path,
         metavar="FILE",
-        help="the registry of people (default: people.json beside the first store; for list, name, merge and split "
+        help="the registry of people (default: that which the stores have their people by, else people.json beside the "
+        "first; for list, name, merge and split "
         "people.json or runs/people.json from here)",
     )
     people.add_argument(

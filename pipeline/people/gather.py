@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.people.clustering import Groups, Look, Points, Tracks, group_points, near_pairs
 from pipeline.people.described import THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
-from pipeline.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, edit
+from pipeline.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, edit, known
 from pipeline.people.space import Space
 from pipeline.stages.base import Array
 
@@ -75,13 +75,36 @@ class _Taken:
     """int32 (n_faces,): the people it had by this registry; None where it had none."""
 
 
-def registry_path(outs: Sequence[Path], given: Path | None) -> tuple[Path, str | None]:
-    """The registry of these stores, beside the first unless one is given, and a note where that is not obvious."""
+def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | None]:
+    """The registry of these stores and a note where it is not the obvious one: the given one, else that which they have
+    their people by, else `people.json` beside the first.
+
+    Raises UsageError where they have their people by several and none is given.
+    """
     if given is not None:
         return given.expanduser().resolve(), None
-    folders = list(dict.fromkeys(out.expanduser().resolve().parent for out in outs))
-    path = folders[0] / FILE_NAME
+    named = _named_registries(runs)
+    if len(named) > 1:
+        raise UsageError(
+            f"these stores have their people by {len(named)} registries ({', '.join(map(str, named))}); choose one "
+            "with --registry, or take the stores apart"
+        )
+    folders = list(dict.fromkeys(run.path.parent for run in runs))
+    path = named[0] if named else folders[0] / FILE_NAME
+    if named and path != folders[0] / FILE_NAME:
+        return path, f"these stores have their people by {path}"
     return path, f"the stores lie in {len(folders)} folders; the registry is {path}" if len(folders) > 1 else None
+
+
+def _named_registries(runs: Sequence[Run]) -> list[Path]:
+    """Registries, by the stores' own word, that are still there and are the same."""
+    found: dict[Path, None] = {}
+    for run in runs:
+        for item in run.inputs.values():
+            declared = item.arrays.get("person")
+            if declared is not None and known(declared.attributes, run.path) is not None:
+                found[(run.path / str(declared.attributes["registry"])).resolve()] = None
+    return list(found)
 
 
 def gather(
@@ -92,20 +115,20 @@ def gather(
     Raises StoreError where a store or the registry is damaged, is being written, or holds another model's embeddings.
     """
     options = options or GatherOptions()
-    path, remark = registry_path(outs, registry)
+    from pipeline.store.read import open as open_store
+
+    runs = [open_store(out) for out in dict.fromkeys(out.expanduser().resolve() for out in outs)]
+    path, remark = registry_path(runs, registry)
     with edit(path):
-        work = _Work(outs, path, options, note or (lambda text: None))
+        work = _Work(runs, path, options, note or (lambda text: None))
         if remark:
             work.note(remark)
         return work.run()
 
 
 class _Work:
-    def __init__(self, outs: Sequence[Path], path: Path, options: GatherOptions, note: Note) -> None:
-        from pipeline.store.read import open as open_store
-
+    def __init__(self, runs: Sequence[Run], path: Path, options: GatherOptions, note: Note) -> None:
         self.options, self._note = options, note
-        runs = [open_store(out) for out in dict.fromkeys(out.expanduser().resolve() for out in outs)]
         usable, skipped = _usable(runs)
         self.space = _common_space(usable)
         if self.space is None:
@@ -114,7 +137,7 @@ class _Work:
                 + _why(skipped)
             )
         self.registry = Registry.open(path, self.space.model, self.space.align)
-        self.result = Gathered(self.registry, runs, usable, skipped=skipped)
+        self.result = Gathered(self.registry, list(runs), usable, skipped=skipped)
         self.sure = {run.path: sure_confidence(run.attributes.get("workflow", {})) for run in runs}
         for one in skipped:
             self.note(f"{one['store']}, {one['input']}: {one['reason']}; left out")
@@ -214,9 +237,9 @@ class _Work:
         looks = [each for one in self.registry.people.values() for each in one.exemplars]
         if not looks:
             return []
-        known = set(self.registry.apart)
+        two = set(self.registry.apart)
         for one, person in zip(taken, people, strict=True):
-            known |= {(min(pair), max(pair)) for pair in person[one.tracks.apart].tolist()}
+            two |= {(min(pair), max(pair)) for pair in person[one.tracks.apart].tolist()}
         limit = (SIMILAR_SHARE * self.threshold) ** 2
         spread = np.array([each.spread for each in looks])
         found: dict[tuple[int, int], float] = {}
@@ -224,7 +247,7 @@ class _Work:
         for rows, others, squared in near_pairs(vectors, spread, limit, MOST_SIMILAR):
             for a, b, value in zip(rows.tolist(), others.tolist(), squared.tolist(), strict=True):
                 pair = (min(numbers[a], numbers[b]), max(numbers[a], numbers[b]))
-                if pair[0] != pair[1] and pair not in known:
+                if pair[0] != pair[1] and pair not in two:
                     found[pair] = min(found.get(pair, np.inf), float(np.sqrt(max(value, 0.0))))
         return sorted(((a, b, d) for (a, b), d in found.items()), key=lambda one: (one[2], one[:2]))
 
@@ -237,8 +260,8 @@ class _Work:
         vectors, spread, weight, person = [np.empty((0, width), np.float32)], [], [], []
         founds: list[bool] = []
         keys = {one.key for one in taken}
-        for number, known in self.registry.people.items():
-            for each in known.exemplars if number not in dissolved else ():
+        for number, somebody in self.registry.people.items():
+            for each in somebody.exemplars if number not in dissolved else ():
                 vectors.append(each.vector[None])
                 spread.append(each.spread)
                 # Taken again, a person's own tracks come back with their weight: what was kept of them is a mere seed.

@@ -193,6 +193,25 @@ def test_the_registry_is_found_from_here(
     assert "Bea" in capsys.readouterr().out
 
 
+def test_stores_stay_with_their_registry(store: Path, tmp_path: Path) -> None:
+    """Without --registry a second run must not begin another one, beside the first."""
+    cast = tmp_path / "more" / "cast.json"
+    gather([store], cast, SETTINGS)
+    again = run(store)
+    assert (again.registry.path, again.assigned) == (cast, [])
+    assert again.notes == [f"these stores have their people by {cast}"]
+    assert not (tmp_path / "people.json").exists()
+    other = make_store(tmp_path / "two.zarr", {"c": clip([[1]], start=90)})
+    run(other)
+    assert (tmp_path / "people.json").exists()
+    with pytest.raises(UsageError, match=r"by 2 registries \(.*cast\.json, .*people\.json\); choose one"):
+        run(store, other)
+    gather([store, other], cast, SETTINGS)
+    assert ids(other, "c") == [2] * 6
+    cast.unlink()
+    assert run(store).registry.path == tmp_path / "people.json", "a registry that is away is made anew"
+
+
 def test_half_done_and_empty_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     half = make_store(tmp_path / "half.zarr", {"h": clip([[0]], 130)}, done_chunks=1)
     whole = make_store(tmp_path / "whole.zarr", {"w": clip([[1]]), "none": clip([[]])})
@@ -204,7 +223,8 @@ def test_half_done_and_empty_stores(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert ids(whole, "w") == [1] * 6
     assert ids(whole, "none") == []
     with pytest.raises(StoreError, match="there is no store"):
-        run(tmp_path / "away.zarr")
+        run(tmp_path / "nowhere" / "away.zarr")
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_two_models_are_refused(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,9 +50,13 @@ def test_names(registry: Registry) -> None:
     registry.name(2, "")
     assert registry.named("Bob") == [3]
     registry.save()
-    found = known(registry.path)
+    attributes = {"registry": "../people.json", "registry_id": registry.id}
+    store = registry.path.parent / "a.zarr"
+    store.mkdir()
+    found = known(attributes, store)
     assert found is not None
     assert found.names == {3: "Bob"}
+    assert known({**attributes, "registry_id": "another"}, store) is None
 
 
 def test_merge_moves_all_that_was_the_others(registry: Registry) -> None:
@@ -145,7 +149,7 @@ def test_other_formats_and_no_file(registry: Registry, tmp_path: Path) -> None:
         Registry.load(registry.path)
     with pytest.raises(UsageError, match="there is no registry at"):
         Registry.load(tmp_path / "none.json")
-    assert known(tmp_path / "none.json") is None
+    assert known({"registry": "../none.json"}, tmp_path / "a.zarr") is None
 
 
 def test_one_writer_at_a_time(registry: Registry) -> None:
