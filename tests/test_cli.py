@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli import COMMANDS, main
 from tests.clips import write_clip
 from tests.faults import one_stage
 from tests.processes import kill_group, reelgraph, start, wait_until
@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "workflows", "models", "doctor", "demo"])
+@pytest.mark.parametrize("command", ["plan", *(module.__name__.rpartition(".")[2] for module in COMMANDS)])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
