@@ -309,7 +309,7 @@ def recalls(out: Path, index: Path, queries: int, people: int) -> Iterator[dict[
         hit = {10: 0, 100: 0}
         seconds = []
         for k, vector in enumerate(vectors):
-            query = Query(vector[None], "cosine", 0.09, 100)
+            query = Query(vector[None], "cosine", 0.08, 100)
             found, took = timed(lambda query=query, opened=opened: by_index(opened, items, query))
             seconds.append(took)
             for n in hit:

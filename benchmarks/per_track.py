@@ -242,7 +242,7 @@ def _summed(group: str, every: int, way: str, rows: list[Saving]) -> Saving:
 def _verified(row: Saving, vectors: np.ndarray, labels: list[Labelled], left: np.ndarray, right: np.ndarray) -> Saving:
     person = np.unique([label.person for label in labels], return_inverse=True)[1]
     distance = verification.distances(vectors[left], vectors[right], "cosine")
-    found = verification.verify(distance, person[left] == person[right], 0.09)
+    found = verification.verify(distance, person[left] == person[right], 0.08)
     return replace(row, auc=found.auc, true_accepts_1_percent=found.true_accepts_1_percent)
 
 

@@ -113,12 +113,12 @@ def test_arrays_are_written_as_the_store_promises(store: Path, gallery: Path, co
     facts = described.attributes
     assert facts["names"] == ["Ann", "Ann", "Bob", "Eve"]
     assert facts["pictures"] == ["Ann/one.png", "Ann/two.png", "Bob/one.png", "Eve/one.png"]
-    assert (facts["metric"], facts["threshold"], facts["model"]) == ("cosine", 0.09, "Dlib")
+    assert (facts["metric"], facts["threshold"], facts["model"]) == ("cosine", 0.08, "Dlib")
     assert facts["gallery"] == str(gallery)
     assert len(facts["gallery_sha256"]) == 64
     found = item.read(["identity", "distance", "embedding"])
     assert (found["identity"] == -1).sum() == 1
-    assert found["distance"][found["identity"] == -1][0] > 0.09
+    assert found["distance"][found["identity"] == -1][0] > 0.08
     known = labels(item, "identity")
     assert set(known.names.values()) == {"Ann", "Bob"}
     assert np.isfinite(found["distance"]).all()
@@ -273,7 +273,7 @@ def test_the_table_has_the_nearest_people_of_every_face(
     assert (first["input"], int(first["face"]), int(first["rank"]), first["name"]) == ("lobby", 0, 1, "Ann")
     assert (int(second["face"]), int(second["rank"])) == (0, 2)
     assert second["name"] != "Ann"
-    assert float(first["distance"]) < 0.09 < float(second["distance"])
+    assert float(first["distance"]) < 0.08 < float(second["distance"])
     assert [str(row["known"]).lower() for row in (first, second)] == ["true", "false"]
     assert (float(first["x"]), float(first["w"])) == (100.0, 60.0)
     late = rows[2 * 36]

@@ -108,9 +108,9 @@ def test_nobody_is_near_enough(stores: list[Path], tmp_path: Path, command: Comm
     code, found, _ = command("find", *stores, "--face", eve, "--top", 3)
     assert (code, found["sightings"]) == (0, [])
     assert [one["accepted"] for one in found["best"]] == [False] * 3
-    assert all(one["distance"] > 0.09 for one in found["best"])
+    assert all(one["distance"] > 0.08 for one in found["best"])
     assert main(["find", *map(str, stores), "--face", str(eve)]) == 0
-    assert "not seen: no face within cosine 0.09; the nearest (distance, time, box):" in capsys.readouterr().out
+    assert "not seen: no face within cosine 0.08; the nearest (distance, time, box):" in capsys.readouterr().out
 
 
 def test_lines_for_people(stores: list[Path], photo: Path, capsys: Any) -> None:
@@ -323,10 +323,10 @@ def test_an_index_in_many_blocks_and_lists(tmp_path: Path) -> None:
     for probes in (1, 16):
         index, hit, wanted = FaceIndex(tmp_path / "i", probes), 0, 0
         for one in asked:
-            query = Query(one.astype(np.float32), "cosine", 0.09, 5)
+            query = Query(one.astype(np.float32), "cosine", 0.08, 5)
             for item in pipeline.open(out).inputs.values():
                 exact = nearest_in(item.pieces("embedding"), query, 1)
-                exact_rows = set(exact.rows[exact.distance <= 0.09].tolist())
+                exact_rows = set(exact.rows[exact.distance <= 0.08].tolist())
                 found, reason = index.lookup(item, query)
                 assert found is not None, reason
                 hit += len(exact_rows & set(found.rows.tolist()))
