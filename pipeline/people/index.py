@@ -99,8 +99,8 @@ def build(
 ) -> Facts:
     """Make an index of all complete inputs of stores, in bounded memory; one that is there is replaced.
 
-    `lists`: into how many the faces are sorted (about a quarter of the root of their number if not given). Raises ReelgraphError
-    where faiss is missing, the stores are of several models, or there is nothing to index.
+    `lists`: into how many the faces are sorted (about a quarter of the root of their number if not given). Raises
+    ReelgraphError where faiss is missing, the stores are of several models, or there is nothing to index.
     """
     faiss = _faiss()
     items, recipe, notes = _gathered(outs, note)
