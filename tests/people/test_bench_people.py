@@ -68,9 +68,7 @@ def test_a_detection_is_whom_it_overlaps_most(parade: ModuleType) -> None:
     ],
     ids=["right", "all one", "one is split", "nobody twice is no pair"],
 )
-def test_pairs_are_counted(
-    parade: ModuleType, label: list[int], precision: float, recall: float, people: int
-) -> None:
+def test_pairs_are_counted(parade: ModuleType, label: list[int], precision: float, recall: float, people: int) -> None:
     import people as bench
 
     score = bench._score(np.array(label), ["Ann", "Ann", "Bob", "Bob", None], 5, 0, 0.0)

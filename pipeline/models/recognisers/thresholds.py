@@ -19,8 +19,8 @@ DEEPFACE_THRESHOLDS = {
 
 NATIVE_THRESHOLDS = {"Dlib": {"cosine": 0.08, "euclidean": 0.6, "euclidean_l2": 0.4, "angular": 0.128}}
 """For `align: native`, where they have been measured: `make accuracy` on labelled photographs, faces from mtcnn,
-in-sample. True and false accepts of 509 pairs (259 of two people); and strangers, photographs whose person is left out of
-the gallery (the 62 of them against 67 pictures at most): the share that is taken for somebody.
+in-sample. True and false accepts of 509 pairs (259 of two people); and strangers, 62 photographs whose person is left
+out of a gallery of 67: the share that is taken for somebody.
 
 | distance | threshold | pairs         | strangers |
 |----------|-----------|---------------|-----------|
