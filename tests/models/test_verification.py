@@ -87,8 +87,11 @@ def test_the_receipt_itself(
     pairs = [(a, b) for index, a in enumerate(photographs) for b in photographs[index + 1 :]]
     lines = [f"{a},{b},{int(Path(a).parent == Path(b).parent)}" for a, b in pairs]
     (tmp_path / "pairs.csv").write_text("\n".join(["path_a,path_b,same", *lines]) + "\n")
+    labels = [f"{Path(name).parent.name},{name}" for name in photographs[:6]]
+    (tmp_path / "labels.csv").write_text("\n".join(["identity,path", *labels]) + "\n")
     monkeypatch.setattr(accuracy, "REPOSITORY", tmp_path)
     command = ["--faces", str(data_dir / "faces"), "--pairs", str(tmp_path / "pairs.csv"), "--no-stock"]
+    command += ["--labels", str(tmp_path / "labels.csv")]
     command += ["--detectors", "mtcnn", "--networks", "Dlib,ArcFace", "--json", str(tmp_path / "accuracy.json")]
     monkeypatch.setattr("sys.argv", ["accuracy.py", *command])
     accuracy.main()
