@@ -30,6 +30,8 @@ SHARD_CHUNKS = 4
 WIDE_ROW_BYTES = 16 << 10
 """Arrays with rows beyond this (masks, crops) get chunks of their own length; the others of a dimension share one."""
 
+DENSE_ROW_BYTES = 256
+
 Boundaries = Sequence[tuple[int, int]]
 Progress = Callable[[int, int], None]
 
@@ -337,10 +339,17 @@ def _power_of_two(number: int) -> int:
     return 1 << max(0, number.bit_length() - 1)
 
 
+def is_dense(spec: Array) -> bool:
+    """Whether an array is stored as it is, with a checksum alone: embeddings lose a tenth of their size by compression,
+    and unpacking them is what a search through millions would wait for."""
+    is_number = spec.dtype not in ("str", STRING)
+    return is_number and np.dtype(spec.dtype).kind == "f" and _row_bytes(spec) >= DENSE_ROW_BYTES
+
+
 def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray], chunk_rows: int) -> None:
     """Stream pieces into a new sharded array of a group's folder, whole shards at a time."""
     import zarr
-    from zarr.codecs import ZstdCodec
+    from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.storage import LocalStore
 
     chunk_rows = max(1, min(chunk_rows, rows))
@@ -353,7 +362,7 @@ def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray
         chunks=(chunk_rows, *trailing),
         shards=(shard_rows, *trailing),
         dtype=str if spec.dtype in ("str", STRING) else spec.dtype,
-        compressors=[ZstdCodec(level=0, checksum=True)],
+        compressors=[Crc32cCodec() if is_dense(spec) else ZstdCodec(level=0, checksum=True)],
         dimension_names=list(spec.dims),
         attributes=dict(spec.attributes),
         config={"write_empty_chunks": True},

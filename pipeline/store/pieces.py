@@ -22,7 +22,8 @@ from pipeline.errors import StoreError
 
 T = TypeVar("T")
 
-_CODECS = ["bytes", "zstd"]
+_CODECS = (["bytes", "zstd"], ["bytes", "crc32c"])
+"""Packed, or as it is (compact.is_dense)."""
 _INDEX_CODECS = ["bytes", "crc32c"]
 _CRC_BYTES = 4
 
@@ -98,14 +99,14 @@ def _taken(piece: Piece, rows: np.ndarray) -> np.ndarray:
 
 
 def _is_ours(node: Mapping[str, Any]) -> bool:
-    """Whether an array is laid out as compact.py writes it: shards of whole rows, zstd, the index at the end."""
+    """Whether an array is laid out as compact.py writes it: shards of whole rows, packed or not, index at the end."""
     (codec, *others) = node["codecs"]
     inside = codec.get("configuration", {})
     return (
         not others
         and codec["name"] == "sharding_indexed"
         and inside["index_location"] == "end"
-        and [one["name"] for one in inside["codecs"]] == _CODECS
+        and [one["name"] for one in inside["codecs"]] in _CODECS
         and inside["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
         and [one["name"] for one in inside["index_codecs"]] == _INDEX_CODECS
         and inside["chunk_shape"][1:] == node["shape"][1:]
@@ -116,14 +117,13 @@ def _is_ours(node: Mapping[str, Any]) -> bool:
 
 
 class _Shard:
-    """One file of a compacted array: chunks of rows, each of them compressed, and where they lie.
-
-    Chunks carry checksums, which zstd compares."""
+    """One file of a compacted array: chunks of rows, packed or not, and where they lie. Each has a checksum."""
 
     def __init__(self, path: str, node: Mapping[str, Any]) -> None:
         self.path = path
         self.chunk_rows = int(node["codecs"][0]["configuration"]["chunk_shape"][0])
         self.chunks = int(node["chunk_grid"]["configuration"]["chunk_shape"][0]) // self.chunk_rows
+        self.is_packed = node["codecs"][0]["configuration"]["codecs"][1]["name"] == "zstd"
         self.shape = tuple(node["shape"][1:])
         self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
 
@@ -168,7 +168,9 @@ class _Shard:
     def _decode(self, content: np.ndarray, length: int, out: np.ndarray) -> None:
         if not 0 < length == len(content):  # never written, or cut off
             raise ValueError("a chunk of it is missing")
-        if Zstd().decode(content, out=out).nbytes != out.nbytes:
+        if not self.is_packed:
+            _copy_checked(content, out)
+        elif Zstd().decode(content, out=out).nbytes != out.nbytes:  # which compares its checksum
             raise ValueError("a chunk of it is short")
 
     @contextlib.contextmanager
@@ -177,3 +179,15 @@ class _Shard:
             yield
         except (OSError, ValueError, RuntimeError, OverflowError) as err:
             raise StoreError(f"{self.path} is damaged ({err}); restore it, or delete the store and run again") from err
+
+
+def _copy_checked(content: np.ndarray, out: np.ndarray) -> None:
+    """Bytes and their CRC-32C, as zarr's codec has it. Raises ValueError."""
+    import google_crc32c
+
+    plain = content[:-_CRC_BYTES]
+    if plain.nbytes != out.nbytes:
+        raise ValueError("a chunk of it is short")
+    if google_crc32c.value(np.ascontiguousarray(plain)) != int.from_bytes(content[-_CRC_BYTES:].tobytes(), "little"):
+        raise ValueError("a checksum of it does not fit")
+    out.reshape(-1).view(np.uint8)[:] = plain

@@ -19,11 +19,11 @@ from pipeline.store.read import RunInput
 from tests.made_stores import faces_of, make_store
 
 
-@pytest.fixture
-def item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunInput:
+@pytest.fixture(params=[8, 64], ids=["packed", "as it is"])
+def item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> RunInput:
     """1000 faces in shards of 256 rows, of chunks of 64: the last of each is short."""
     monkeypatch.setattr(compact, "CHUNK_ROWS", 64)
-    vectors = np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(1000, request.param)).astype(np.float32)
     return pipeline.open(make_store(tmp_path / "a.zarr", {"x": faces_of(np.full(500, 2), vectors)})).input("x")
 
 
@@ -52,7 +52,7 @@ def test_arrays_of_another_make_are_read_by_zarr(item: RunInput) -> None:
     whole = item.array("embedding")
     folder = item.store_path / item.name
     other = zarr.create_array(
-        folder, name="embedding", data=whole, chunks=(100, 8), overwrite=True, dimension_names=["face", "c"]
+        folder, name="embedding", data=whole, chunks=(100, whole.shape[1]), overwrite=True, dimension_names=["face", "c"]
     )
     consolidated = pipeline.open(item.store_path).input("x")
     consolidated._group.arrays["embedding"] = other.metadata.to_dict() | {"dimension_names": ["face", "component"]}
