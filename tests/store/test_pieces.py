@@ -52,7 +52,12 @@ def test_arrays_of_another_make_are_read_by_zarr(item: RunInput) -> None:
     whole = item.array("embedding")
     folder = item.store_path / item.name
     other = zarr.create_array(
-        folder, name="embedding", data=whole, chunks=(100, whole.shape[1]), overwrite=True, dimension_names=["face", "c"]
+        folder,
+        name="embedding",
+        data=whole,
+        chunks=(100, whole.shape[1]),
+        overwrite=True,
+        dimension_names=["face", "c"],
     )
     consolidated = pipeline.open(item.store_path).input("x")
     consolidated._group.arrays["embedding"] = other.metadata.to_dict() | {"dimension_names": ["face", "component"]}
