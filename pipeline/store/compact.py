@@ -31,6 +31,7 @@ WIDE_ROW_BYTES = 16 << 10
 """Arrays with rows beyond this (masks, crops) get chunks of their own length; the others of a dimension share one."""
 
 DENSE_ROW_BYTES = 256
+EVEN_ROWS = 16
 
 Boundaries = Sequence[tuple[int, int]]
 Progress = Callable[[int, int], None]
@@ -334,6 +335,15 @@ def _chunk_rows(spec: Array, specs: Sequence[Array], committed: Mapping[str, Any
     return min(CHUNK_ROWS, _power_of_two(CHUNK_BYTES // widest))
 
 
+def _even(rows: int, most: int) -> int:
+    """Rows of each chunk, `most` at most, where all are about as long: the last one is stored in full, with what it
+    lacks filled in, and what is not packed would take room for that."""
+    if rows <= most:
+        return max(1, rows)
+    chunks = -(-rows // most)
+    return min(most, -(-rows // (chunks * EVEN_ROWS)) * EVEN_ROWS)
+
+
 def _power_of_two(number: int) -> int:
     """The largest power of two that is not above; at least 1."""
     return 1 << max(0, number.bit_length() - 1)
@@ -352,7 +362,7 @@ def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray
     from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.storage import LocalStore
 
-    chunk_rows = max(1, min(chunk_rows, rows))
+    chunk_rows = _even(rows, chunk_rows)
     shard_rows = chunk_rows * max(1, min(SHARD_CHUNKS, -(-rows // chunk_rows)))
     trailing = tuple(max(1, size) for size in spec.shape)
     array = zarr.create_array(
