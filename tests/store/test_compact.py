@@ -15,7 +15,6 @@ from pipeline.errors import StoreError
 from pipeline.stages.base import Array
 from pipeline.store import compact as compact_module
 from pipeline.store.chunks import fail_chunk, write_chunk
-from pipeline.store import compact as module
 from pipeline.store.compact import add_arrays, compact
 from pipeline.store.run import RunStore
 
@@ -258,8 +257,8 @@ def test_add_arrays_needs_a_complete_input(store: RunStore) -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 16_384, 16_385, 20_000, 100_000])
 def test_chunks_leave_little_to_fill_in(rows: int) -> None:
-    length = module._even(rows, module.CHUNK_ROWS)
+    length = compact_module._even(rows, compact_module.CHUNK_ROWS)
     chunks = -(-rows // length)
-    assert 1 <= length <= module.CHUNK_ROWS
-    assert 0 <= chunks * length - rows < chunks * module.EVEN_ROWS
-    assert module._even(rows, length) == length  # arrays that are added later get the same
+    assert 1 <= length <= compact_module.CHUNK_ROWS
+    assert 0 <= chunks * length - rows <= chunks * compact_module.EVEN_ROWS
+    assert compact_module._even(rows, length) == length  # arrays that are added later get the same
