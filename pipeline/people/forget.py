@@ -106,10 +106,12 @@ class Search:
 def search(outs: Sequence[Path], person: str, registry: Path | None = None, note: Note = lambda _: None) -> Search:
     """Find all that stores hold of a person (an id, or a name). Reads only.
 
-    Raises UsageError where nobody is called so, StoreError where a store is damaged or of another registry.
+    Raises UsageError where nobody is called so, or where their registry knows of faces in a store that is not named,
+    StoreError where a store is damaged or of another registry.
     """
     sources = [source for out in _places(outs) for source in _inputs(out)]
     who = _who(outs, sources, person, registry)
+    _require_every_store(who, _places(outs))
     complete = [source for source in sources if _is_compacted(source)]
     gone: dict[tuple[str, str], Bools] = {}
     for source in complete:
@@ -202,6 +204,22 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
     if pictured is not None:
         return Who(None, (), pictured, path)
     raise UsageError(unknown("person", person, sorted({*filter(None, people.values()), *in_galleries})))
+
+
+def _require_every_store(who: Who, outs: Sequence[Path]) -> None:
+    """Without its registry's entry, what other stores hold of a person would be found by no name any more."""
+    if who.registry is None or who.id is None:
+        return
+    known = Registry.load(who.registry)
+    left: dict[Path, int] = {}
+    for key, counts in known.inputs.items():
+        store, _ = known.store_of(key)
+        faces = sum(counts.get(number, 0) for number in who.ids)
+        if faces and store.resolve() not in outs and store.is_dir():
+            left[store] = left.get(store, 0) + faces
+    if left:
+        named = ", ".join(f"{store} ({faces} faces)" for store, faces in sorted(left.items()))
+        raise UsageError(f"{who} is in {named} too; name every store of theirs, so that all is removed together")
 
 
 def _alike_names(one: str | None, other: str | None) -> bool:

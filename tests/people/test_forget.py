@@ -171,6 +171,22 @@ def test_nobody_of_that_name(out: Path, person: str, message: str) -> None:
         search([out], person)
 
 
+def test_no_store_of_theirs_is_left_behind(out: Path, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other.zarr", {"clip": faces_of(np.full(3, 1), people(1, 3)[0])})
+    with pytest.raises(UsageError, match=r"person 3 \(Ann\) is in .*films\.zarr \(90 faces\) too; name every store"):
+        forget([other], "Ann")
+    assert Registry.load(tmp_path / "people.json").people[ANN].name == "Ann"
+    forget([other, out], "Ann")
+    assert ANN not in Registry.load(tmp_path / "people.json").people
+
+
+def test_a_store_that_is_gone_holds_nothing(out: Path, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other.zarr", {"clip": faces_of(np.full(3, 1), people(1, 3)[0])})
+    shutil.rmtree(out)
+    forget([other], "Ann", tmp_path / "people.json")
+    assert ANN not in Registry.load(tmp_path / "people.json").people
+
+
 def test_two_of_one_name_are_asked_apart(out: Path) -> None:
     registry = registry_of(out.parent)
     registry.people[BOB].name = "Ann"
