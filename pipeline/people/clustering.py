@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.people.geometry import frontality
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -305,18 +307,6 @@ def quality(box: npt.NDArray[Any], landmarks: npt.NDArray[Any] | None, confidenc
     size = np.sqrt(np.clip(box[:, 2:].astype(np.float64).prod(-1), 0, None))
     score: Floats = np.clip(size / 100, 0.1, 1.0) * certainty(landmarks, confidence, len(box))
     return score
-
-
-def frontality(landmarks: npt.NDArray[Any]) -> Floats:
-    """float64 (n,), 0.1 to 1: 1 where the nose is in the middle between the eyes; 0.5 where that is not known."""
-    points = landmarks.astype(np.float64)
-    eyes = points[:, 1] - points[:, 0]
-    middle = (points[:, 0] + points[:, 1]) / 2
-    squared = np.maximum((eyes * eyes).sum(-1), 1e-9)
-    sideways = np.abs(((points[:, 2] - middle) * eyes).sum(-1)) / squared
-    score = np.clip(1 - 2 * sideways, 0.1, 1)
-    known: Floats = np.where(np.isfinite(score), score, 0.5)
-    return known
 
 
 def best_rows(track: npt.NDArray[np.int32], score: Floats, most: int = USED_FACES) -> Ints:

@@ -17,7 +17,7 @@ from pipeline.cores import available_cores
 from pipeline.errors import InputError, StoreError, StoreLockedError, UsageError
 from pipeline.people.gallery import Gallery, gallery_sha256, open_gallery, save
 from pipeline.people.matching import Matcher, Metric, Nearest, checked_metric
-from pipeline.people.pictures import Progress, Recipe
+from pipeline.people.pictures import Progress, Recipe, open_searchable
 from pipeline.people.sightings import FrameTimes, Sighting
 from pipeline.people.table import TableWriter, open_table
 from pipeline.stages.base import Array
@@ -283,20 +283,13 @@ class _Job:
 
     def search(self, out: str | Path) -> None:
         """One store. What is wrong with one does not stop the others; a gallery that does not fit does."""
-        from pipeline.store.read import open as open_store
-
         if not self.sha256:
             self.sha256 = gallery_sha256(self.wanted.gallery, all_faces=self.wanted.all_faces)
         try:
-            run = open_store(out)
-            if not run.inputs:
-                raise StoreError(f"{out} is empty: it has no input yet; run a workflow into it first")
-            recipe = Recipe.of_store(run.attributes, str(out))
+            run, recipe = open_searchable(out, self.model)
         except StoreError as err:
             self.unusable.append(str(err))
             return
-        if self.model is not None and self.model.lower() != recipe.model.lower():
-            raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {self.model}")
         self.recipes[recipe.key] = (recipe, str(out))
         with _Writer(run, out, self) as writer:
             for item in run.inputs.values():

@@ -445,7 +445,7 @@ def _exemplar(look: Look) -> Exemplar:
 
 def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
     """The track that now has each pin's face; -1 where none has."""
-    from pipeline.people.tracking import overlaps
+    from pipeline.people.geometry import overlap
 
     arrays = item.read(["frame", "n_faces", "box", "track"])
     starts = np.concatenate([[0], np.cumsum(arrays["n_faces"], dtype=np.int64)])
@@ -456,7 +456,7 @@ def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
             found.append(UNKNOWN)
             continue
         rows = slice(int(starts[at]), int(starts[at + 1]))
-        shared = overlaps(np.array([pin.box]), arrays["box"][rows])[0]
+        shared = overlap(np.array([pin.box]), arrays["box"][rows])[0]
         found.append(int(arrays["track"][rows][shared.argmax()]) if shared.max() >= 0.3 else UNKNOWN)
     return found
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,15 @@ import numpy.typing as npt
 import pipeline
 from pipeline import graph, steps
 from pipeline.cores import available_cores
-from pipeline.errors import ReelgraphError, StoreError
+from pipeline.errors import ReelgraphError, StoreError, UsageError
 from pipeline.models.base import Device
 from pipeline.models.weights import cache_folder
 from pipeline.plan import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.stages.base import Chunk
 from pipeline.workflow import Workflow, build_workflow
+
+if TYPE_CHECKING:
+    from pipeline.store.read import Run
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """DeepFace's (commons/image_utils.py, IMAGE_EXTS)."""
@@ -309,3 +312,19 @@ def _faces_of(arrays: Mapping[str, Any], start: int, stop: int, picture: Pixels)
     height, width = picture.shape[:2]
     cut = {name: arrays[name][start:stop] for name in ("box", "landmarks", "confidence", "embedding")}
     return PictureFaces(rank=rank, size=np.array([width, height], np.int64), **cut)
+
+
+def open_searchable(out: str | Path, model: str | None) -> tuple[Run, Recipe]:
+    """A store with embedded faces, and how they were made.
+
+    Raises StoreError where there is no such store, or it is empty; UsageError where `model` names another than its.
+    """
+    from pipeline.store.read import open as open_store
+
+    run = open_store(out)
+    if not run.inputs:
+        raise StoreError(f"{out} is empty: it has no input yet; run a workflow into it first")
+    recipe = Recipe.of_store(run.attributes, str(out))
+    if model is not None and model.lower() != recipe.model.lower():
+        raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {model}")
+    return run, recipe

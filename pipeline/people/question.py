@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from pipeline.people.gallery import as_text
+from pipeline.people.geometry import overlap
 from pipeline.people.pictures import (
     OTHER_SUFFIXES,
     SUFFIXES,
@@ -113,15 +114,11 @@ def frames_at(source: VideoSource, ranks: Sequence[int]) -> list[Pixels | None]:
 
 def _overlapping(boxes: npt.NDArray[np.float32], wanted: Box, where: str) -> int:
     """Row of the box with the best overlap. Raises InputError where none overlaps."""
-    x, y, w, h = wanted
-    width = np.minimum(boxes[:, 0] + boxes[:, 2], x + w) - np.maximum(boxes[:, 0], x)
-    height = np.minimum(boxes[:, 1] + boxes[:, 3], y + h) - np.maximum(boxes[:, 1], y)
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
-    overlap = shared / (boxes[:, 2] * boxes[:, 3] + w * h - shared)
-    if not (overlap > 0).any():
+    shared = overlap(np.array([wanted]), boxes)[0]
+    if not (shared > 0).any():
         found = " ".join(as_text(box) for box in boxes)
         raise InputError(f"{where}: no face in the box {as_text(wanted)}; there are: {found}")
-    return int(overlap.argmax())
+    return int(shared.argmax())
 
 
 def parse_box(text: str) -> Box:

@@ -15,7 +15,7 @@ from pipeline.cores import available_cores
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.people.find import retried, threshold_of
 from pipeline.people.matching import DECIMALS, Matcher, Metric, checked_metric
-from pipeline.people.pictures import Recipe
+from pipeline.people.pictures import Recipe, open_searchable
 from pipeline.people.question import Asked, Question, ask
 from pipeline.people.sightings import FrameTimes, Shot, Sighting, shot_dict
 from pipeline.store.pieces import Piece, for_each
@@ -258,18 +258,11 @@ class _Job:
             self.note(text)
 
     def store(self, out: str | Path) -> None:
-        from pipeline.store.read import open as open_store
-
         try:
-            run = open_store(out)
-            if not run.inputs:
-                raise StoreError(f"{out} is empty: it has no input yet; run a workflow into it first")
-            recipe = Recipe.of_store(run.attributes, str(out))
+            run, recipe = open_searchable(out, self.model)
         except StoreError as err:
             self.unusable.append(str(err))
             return
-        if self.model is not None and self.model.lower() != recipe.model.lower():
-            raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {self.model}")
         vectors = self._vectors(recipe)
         began = time.perf_counter()
         for item in run.inputs.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -58,18 +58,12 @@ def cut_shots(seen: Sequence[Seen], folder: str | Path) -> tuple[list[Path], lis
 
 def _source(out: str, name: str) -> VideoSource | str:
     """The video of an input, or why it cannot be used."""
-    from pipeline.sources.video import VideoOptions, VideoSource, fingerprint
+    from pipeline.sources.video import open_as_stored
     from pipeline.store.read import open as open_store
 
-    facts: dict[str, Any] = open_store(out).input(name).attributes
-    path = Path(str(facts.get("path", "")))
-    if not path.is_file():
-        return f"{path}: the video is not there; its faces are not cut out"
     try:
-        if fingerprint(path) != facts.get("fingerprint"):
-            return f"{path}: the video has changed since; its faces are not cut out"
-        return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
-    except (InputError, StoreError, OSError) as err:
+        return open_as_stored(open_store(out).input(name).attributes)
+    except (InputError, StoreError) as err:
         return f"{err}; its faces are not cut out"
 
 

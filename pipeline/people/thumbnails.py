@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +67,7 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
         frames = item.read(["frame", "time_seconds", "face_frame"])
         rows = best_shots(person, face_quality(item)[0], frames["time_seconds"][frames["face_frame"]])
         try:
-            pictures = _cut(item, rows, frames["frame"][frames["face_frame"][rows]])
+            rows, pictures = _cut(item, rows, frames["frame"][frames["face_frame"][rows]])
         except InputError as error:
             note(f"{item.name}: no thumbnails ({error})")
             if declared is None:
@@ -94,41 +93,36 @@ def _write(item: RunInput, rows: npt.NDArray[np.int64], pictures: Pixels, state:
     item.refresh()
 
 
-def _cut(item: RunInput, rows: npt.NDArray[np.int64], ranks: npt.NDArray[np.int64]) -> Pixels:
-    """uint8 (len(rows), 96, 96, 3) RGB. Raises InputError where the video cannot be had."""
-    pictures = np.zeros((len(rows), SIDE, SIDE, 3), np.uint8)
+def _cut(
+    item: RunInput, rows: npt.NDArray[np.int64], ranks: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], Pixels]:
+    """The rows whose frames can be read again, and their pictures, uint8 (n, 96, 96, 3) RGB.
+
+    Raises InputError where the video cannot be had."""
+    pictures, is_made = np.zeros((len(rows), SIDE, SIDE, 3), np.uint8), np.zeros(len(rows), bool)
     if not len(rows):
-        return pictures
-    source = _open(item.attributes)
+        return rows, pictures
+    from pipeline.sources.video import open_as_stored
+
+    source = open_as_stored(item.attributes)
     boxes = item.array("box")[rows]
     for some, frames in _decoded(source, np.unique(ranks)):
         at = np.searchsorted(some, ranks)
         for k in np.flatnonzero(np.isin(ranks, some)).tolist():
-            pictures[k] = crop(frames[at[k]], boxes[k])
-    return pictures
-
-
-def _open(facts: dict[str, Any]) -> VideoSource:
-    """The video of an input as it was. Raises InputError."""
-    from pipeline.sources.video import VideoOptions, VideoSource, fingerprint
-
-    path = Path(str(facts["path"]))
-    if not path.is_file():
-        raise InputError(f"{path} is gone")
-    if fingerprint(path) != facts.get("fingerprint"):
-        raise InputError(f"{path} is another file than the one that was analysed")
-    return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
+            pictures[k], is_made[k] = crop(frames[at[k]], boxes[k]), True
+    return rows[is_made], pictures[is_made]
 
 
 def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Pixels]]:
-    """Frames of these ranks (ascending), a few at a time: ranks and uint8 (n, height, width, 3)."""
+    """Those of the frames (ranks, ascending) that can be decoded, a few at a time: ranks, uint8 (n, height, width, 3)."""
     from pipeline.sources.readers import close_readers
 
     size = max(1, BATCH_BYTES // max(1, source.frame_bytes))
     try:
         for start in range(0, len(ranks), size):
             some = ranks[start : start + size]
-            yield some, source.job_of_ranks(some, "pyav").decode().frames_rgb
+            found = source.job_of_ranks(some, "pyav").decode()
+            yield some[found.decoded], found.frames_rgb[found.decoded]
     finally:
         close_readers()
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.people.geometry import overlap
+
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
 
@@ -143,7 +145,7 @@ class _Tracker:
         moved = np.array([one.velocity for one in self.active]) * np.minimum(gap, 0.5)[:, None]
         guess = last.copy()
         guess[:, :2] += moved
-        shared = np.maximum(overlaps(box, last), overlaps(box, guess))
+        shared = np.maximum(overlap(box, last), overlap(box, guess))
         away = np.minimum(_centre_distance(box, last), _centre_distance(box, guess))
         size = np.sqrt(box[:, None, 2:].prod(-1) / np.maximum(last[None, :, 2:].prod(-1), 1e-9))
         reach = self.settings.reach + self.settings.reach_per_second * gap
@@ -183,16 +185,6 @@ def _go_on(one: _Active, now: float, box: Floats) -> _Active:
 def _remember(one: _Active, vector: Vectors | None) -> None:
     if vector is not None and np.isfinite(vector).all():
         one.recent = [*one.recent[-RECENT + 1 :], vector]
-
-
-def overlaps(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Floats:
-    """float64 (n, m): intersection over union of x, y, w, h boxes."""
-    a, b = first[:, None].astype(np.float64), second[None].astype(np.float64)
-    corner = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.clip(corner, 0, None).prod(-1)
-    union: Floats = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - shared
-    result: Floats = shared / np.maximum(union, 1e-9)
-    return result
 
 
 def _centre_distance(box: Floats, last: Floats) -> Floats:

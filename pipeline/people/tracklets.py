@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.models.base import Frames
+from pipeline.people.geometry import frontality, overlap
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -71,16 +72,6 @@ def link(frame: Int64, box: Float32, look: Float32, time_seconds: Float64, cut: 
     return tracklet
 
 
-def overlap(left: Float32, right: Float32) -> Float64:
-    """float64 (n, m): intersection over union of boxes, float32 (n, 4) and (m, 4); 0 for boxes without an area."""
-    a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]
-    low = np.maximum(a[..., :2], b[..., :2])
-    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    shared: Float64 = np.clip(high - low, 0, None).prod(axis=-1)
-    union = a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - shared
-    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
-
-
 def looks(frames_rgb: Frames, frame: Int64, box: Float32) -> Float32:
     """float32 (n, 256): each face and what is around it, small and grey, of mean 0 and length 1, so that the product of
     two is their correlation. All 0, and so like nothing, where nothing of a face is in its frame."""
@@ -114,17 +105,6 @@ def quality(frames_rgb: Frames, frame: Int64, box: Float32, landmarks: Float32, 
     sharp = np.array([_sharpness(np.asarray(frames_rgb[int(n)]), one) for n, one in zip(frame, box, strict=True)])
     value = np.clip(confidence, 0.01, None) * side * frontality(landmarks) * sharp.reshape(-1)
     return np.asarray(np.maximum(value, 1e-9), np.float64)
-
-
-def frontality(landmarks: Float32) -> Float64:
-    """float64 (n,), 0.1 to 1: 1 where the nose is midway between the eyes, along the line through them; 0.1 where it
-    lies at an eye or beyond, as in a profile. 0.5 where landmarks are not known."""
-    points = landmarks.astype(np.float64)
-    between = points[:, 1] - points[:, 0]
-    length = (between**2).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        along = ((points[:, 2] - points[:, 0]) * between).sum(axis=1) / length
-    return np.asarray(np.nan_to_num(np.clip(1 - 2 * np.abs(along - 0.5), 0.1, 1), nan=0.5))
 
 
 def choose(rows: Int64, quality: Float64, best: int) -> Int64:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -277,6 +278,22 @@ def _describe_times(index: PacketIndex) -> str:
         return "all its packets are hidden"
     first = float(index.time_seconds[0])
     return f"its frames lie from {first:.3f} to {first + index.duration_seconds:.3f} s"
+
+
+def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
+    """The video that a store's input was made from (`facts`: its attributes), every frame of it.
+
+    Raises InputError where it is gone, cannot be read, or is another file by now.
+    """
+    path = Path(str(facts.get("path", "")))
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: the video is not there")
+        if fingerprint(path) != facts.get("fingerprint"):
+            raise InputError(f"{path}: the video has changed since it was analysed")
+    except OSError as err:
+        raise InputError(f"{path} cannot be read: {err.strerror or err}") from err
+    return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
 
 
 def fingerprint(path: Path) -> str:

@@ -14,7 +14,6 @@ from pipeline.people.clustering import (
     Points,
     best_rows,
     describe,
-    frontality,
     group_points,
     quality,
     together,
@@ -153,7 +152,6 @@ def test_quality_of_faces() -> None:
     side = front.copy()
     side[2, 0] = 72
     landmarks = np.stack([front, side, np.full((5, 2), np.nan)])
-    assert frontality(landmarks) == pytest.approx([1, 0.1, 0.5])
     box = np.array([[0, 0, 100, 100], [0, 0, 100, 100], [0, 0, 20, 20]])
     score = quality(box, landmarks, np.array([1.0, 1.0, 1.0]))
     assert score[0] > score[1] > 0

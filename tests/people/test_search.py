@@ -256,7 +256,7 @@ def test_best_shots_are_cut_out_of_the_videos(tmp_path: Path, photo: Path, comma
     video.write_bytes(video.read_bytes() + b"more")
     _, found, err = command("find", out, "--face", photo, "--shots", tmp_path / "shots")
     assert found["shots"] == []
-    assert "lobby.mp4: the video has changed since; its faces are not cut out" in err
+    assert "lobby.mp4: the video has changed since it was analysed; its faces are not cut out" in err
     video.unlink()
     _, found, err = command("find", out, "--face", photo, "--shots", tmp_path / "shots")
     assert "lobby.mp4: the video is not there; its faces are not cut out" in err

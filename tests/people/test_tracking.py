@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.people.tracking import Block, TrackSettings, overlaps, track_faces, usual_gap
+from pipeline.people.tracking import Block, TrackSettings, track_faces, usual_gap
 from pipeline.stages.track import Track, TrackOptions, track_input
 from tests.made_stores import faces_of, make_store, people
 
@@ -103,11 +103,6 @@ def test_any_cut_into_blocks_gives_the_same_tracks() -> None:
         assert np.concatenate(list(made)).tolist() == expected
     first = [expected.index(track) for track in range(max(expected) + 1)]
     assert first == sorted(first), "numbered in order of first appearance"
-
-
-def test_overlaps() -> None:
-    box = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [50, 50, 1, 1]])
-    assert overlaps(box[:1], box)[0] == pytest.approx([1, 1 / 3, 0])
 
 
 def test_the_stage_reads_a_stored_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

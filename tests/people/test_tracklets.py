@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.people import tracklets
+from pipeline.people import geometry, tracklets
 
 SIZE = (120, 160)
 
@@ -98,7 +98,7 @@ def test_looks_are_correlations() -> None:
 def test_overlap_is_intersection_over_union() -> None:
     left = np.array([[0, 0, 10, 10], [0, 0, 0, 0]], np.float32)
     right = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [20, 20, 5, 5], [0, 0, 0, 0]], np.float32)
-    np.testing.assert_allclose(tracklets.overlap(left, right), [[1, 1 / 3, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_allclose(geometry.overlap(left, right), [[1, 1 / 3, 0, 0], [0, 0, 0, 0]])
 
 
 def landmarks(nose: float) -> np.ndarray:
@@ -110,12 +110,12 @@ def landmarks(nose: float) -> np.ndarray:
 def test_frontality(nose: float, expected: float) -> None:
     turned = np.array([[0.6, 0.8], [-0.8, 0.6]], np.float32)
     points = np.stack([landmarks(nose), landmarks(nose) @ turned + 100])
-    np.testing.assert_allclose(tracklets.frontality(points), expected, atol=1e-6)
+    np.testing.assert_allclose(geometry.frontality(points), expected, atol=1e-6)
 
 
 def test_frontality_without_landmarks() -> None:
-    assert tracklets.frontality(np.full((1, 5, 2), np.nan, np.float32)).tolist() == [0.5]
-    assert tracklets.frontality(np.zeros((1, 5, 2), np.float32)).tolist() == [0.5]
+    assert geometry.frontality(np.full((1, 5, 2), np.nan, np.float32)).tolist() == [0.5]
+    assert geometry.frontality(np.zeros((1, 5, 2), np.float32)).tolist() == [0.5]
 
 
 @pytest.mark.parametrize("better", ["size", "confidence", "frontal", "sharp"])

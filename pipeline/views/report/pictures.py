@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,14 +89,11 @@ def _cut(surveyed: Surveyed, candidates: Sequence[Candidate]) -> list[str | None
 
 
 def _source(facts: dict[str, Any]) -> VideoSource | None:
-    from pipeline.sources.video import VideoOptions, VideoSource, fingerprint
+    from pipeline.sources.video import open_as_stored
 
-    path = Path(str(facts.get("path", "")))
     try:
-        if not path.is_file() or fingerprint(path) != facts.get("fingerprint"):
-            return None
-        return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
-    except (ReelgraphError, OSError, ValueError):
+        return open_as_stored(facts)
+    except ReelgraphError:
         return None
 
 

@@ -1,0 +1,31 @@
+"""Where boxes lie to each other, and where a face looks, by its landmarks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def overlap(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
+    """float64 (n, m): intersection over union of boxes x, y, w, h, (n, 4) and (m, 4); 0 for boxes without an area."""
+    a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    shared: Floats = np.clip(high - low, 0, None).prod(axis=-1)
+    union = a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - shared
+    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
+
+
+def frontality(landmarks: npt.NDArray[Any]) -> Floats:
+    """float64 (n,), 0.1 to 1, of landmarks (n, 5, 2): 1 where the nose is midway between the eyes, along the line
+    through them; 0.1 where it lies at an eye or beyond, as in a profile. 0.5 where landmarks are not known."""
+    points = landmarks.astype(np.float64)
+    between = points[:, 1] - points[:, 0]
+    length = (between**2).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        along = ((points[:, 2] - points[:, 0]) * between).sum(axis=1) / length
+    return np.asarray(np.nan_to_num(np.clip(1 - 2 * np.abs(along - 0.5), 0.1, 1), nan=0.5))
