@@ -13,6 +13,7 @@ import pipeline
 from pipeline.people.gather import GatherOptions, gather
 from pipeline.people.thumbnails import SIDE, best_shots, crop
 from pipeline.sources import VideoOptions, VideoSource
+from pipeline.sources.base import Decoded
 from tests.clips import write_clip
 from tests.made_stores import faces_of, make_store, people
 
@@ -100,3 +101,24 @@ def test_people_who_change_get_other_shots(clip: Path, tmp_path: Path) -> None:
     item = pipeline.open(out).input("clip")
     assert len(item.array("thumbnail")) == 0, "no shots of people as they were before"
     assert json.loads((tmp_path / "people.json").read_text())["next_id"] == 4
+
+
+def test_a_frame_that_cannot_be_read_again_has_no_picture(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from pipeline.sources.decode import VideoDecodeJob
+
+    sound = VideoDecodeJob.decode
+
+    def without_the_first(self: VideoDecodeJob, threads: int = 1) -> Decoded:
+        found = sound(self, threads)
+        return replace(found, decoded=found.decoded & (np.arange(len(found.decoded)) > 0))
+
+    monkeypatch.setattr(VideoDecodeJob, "decode", without_the_first)
+    out = store_of(clip, tmp_path / "one.zarr")
+    gather([out])
+    arrays = pipeline.open(out).input("clip").read(["thumbnail", "thumbnail_face"])
+    assert len(arrays["thumbnail"]) == len(arrays["thumbnail_face"]) == 3
+    assert arrays["thumbnail"].mean((1, 2, 3)).min() > 15  # none is black
