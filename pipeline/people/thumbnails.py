@@ -114,7 +114,7 @@ def _cut(
 
 
 def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Pixels]]:
-    """Those of the frames (ranks, ascending) that can be decoded, some at a time: ranks, uint8 (n, height, width, 3)."""
+    """Those of the frames (ranks, ascending) that decode, some at a time: uint8 (n, height, width, 3)."""
     from pipeline.sources.readers import close_readers
 
     size = max(1, BATCH_BYTES // max(1, source.frame_bytes))
