@@ -13,6 +13,9 @@ Weights = npt.NDArray[np.float32]
 Shape = tuple[int | str, ...]
 """Sizes; a string names one that is free."""
 
+Outputs = Mapping[str, tuple[str, Shape]]
+"""The names that callers see, with the graph's values behind them and their shapes."""
+
 OPSET = 17
 IR_VERSION = 9
 """Fixed, so that a newer onnx package does not write what an older runtime cannot read."""
@@ -25,12 +28,26 @@ class GraphWriter:
         self._name = name
         self._nodes: list[Any] = []
         self._initializers: list[Any] = []
+        self._inputs: list[Any] = []
+
+    def input(self, name: str, dtype: type[np.generic], shape: Shape) -> str:
+        from onnx import helper
+
+        self._inputs.append(helper.make_tensor_value_info(name, self.dtype(dtype), shape))
+        return name
+
+    @staticmethod
+    def dtype(dtype: type[np.generic]) -> int:
+        """As ONNX counts them, for Cast."""
+        from onnx import helper
+
+        return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def constant(self, array: npt.NDArray[Any]) -> str:
         from onnx import numpy_helper
 
         name = f"w{len(self._initializers)}"
-        self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def add(self, op: str, *inputs: str | npt.NDArray[Any], **attributes: Any) -> str:
@@ -48,25 +65,19 @@ class GraphWriter:
             inputs.append(bias.astype(np.float32))
         return self.add("Conv", value, *inputs, kernel_shape=list(weights.shape[2:]), **attributes)
 
-    def serialise(
-        self,
-        input_name: str,
-        shape: Shape,
-        outputs: Mapping[str, tuple[str, Shape]],
-        dtype: type[np.generic] = np.float32,
-    ) -> bytes:
-        """The model as bytes. `outputs` maps the names that callers see to values of this graph and their shapes."""
-        from onnx import TensorProto, checker, helper
+    def serialise(self, input_name: str, shape: Shape, outputs: Outputs, dtype: type[np.generic] = np.float32) -> bytes:
+        """The model of one input, as bytes."""
+        self.input(input_name, dtype, shape)
+        return self.serialise_all(outputs)
+
+    def serialise_all(self, outputs: Outputs, dtypes: Mapping[str, type[np.generic]] | None = None) -> bytes:
+        """The model of all that was declared as input, as bytes. `dtypes` of outputs that are not float32."""
+        from onnx import checker, helper
 
         named = [helper.make_node("Identity", [value], [name]) for name, (value, _) in outputs.items()]
-        nodes = [*self._nodes, *named]
-        graph = helper.make_graph(
-            nodes,
-            self._name,
-            [helper.make_tensor_value_info(input_name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, (_, size) in outputs.items()],
-            self._initializers,
-        )
+        kinds = {name: self.dtype((dtypes or {}).get(name, np.float32)) for name in outputs}
+        given = [helper.make_tensor_value_info(name, kinds[name], size) for name, (_, size) in outputs.items()]
+        graph = helper.make_graph([*self._nodes, *named], self._name, self._inputs, given, self._initializers)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         checker.check_model(model)
         content: bytes = model.SerializeToString()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Device
@@ -145,6 +148,31 @@ def open_weights(card: ModelCard, path: Path, device: Device, memory_share: floa
             f"weights of {card.name} cannot be read: {path} ({str(error).splitlines()[0]}); "
             f"delete it and run: reelgraph models fetch {card.name}"
         ) from error
+
+
+def uploaded(array: npt.NDArray[Any], device: Device) -> Any:
+    """An array as a session of this device takes it (run_bound), copied to a GPU once, however many runs it is for.
+
+    On a CPU it is the array itself, which must not change meanwhile."""
+    import onnxruntime
+
+    where = "cpu" if device.kind == "cpu" else "cuda"
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array, where, device.index if where == "cuda" else 0)
+
+
+def run_bound(session: Any, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+    """All outputs, as arrays; inputs are arrays, or what `uploaded` gave."""
+    binding = session.io_binding()
+    for name, value in inputs.items():
+        if isinstance(value, np.ndarray):
+            binding.bind_cpu_input(name, value)
+        else:
+            binding.bind_ortvalue_input(name, value)
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    session.run_with_iobinding(binding)
+    results: list[npt.NDArray[Any]] = binding.copy_outputs_to_cpu()
+    return results
 
 
 @lru_cache(maxsize=1)

@@ -153,7 +153,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(
     from pipeline.models.detectors import mtcnn
 
     monkeypatch.setattr(session, "_fits", {})
-    monkeypatch.setattr(mtcnn, "frames_at_once", lambda device, pixels: 5)
+    monkeypatch.setattr(mtcnn, "frames_at_once", lambda *_: 5)
     short = create_detector("mtcnn", Device(index=3))
     pnet = Short(short._sessions["pnet"], 2, message)
     rnet = Short(short._sessions["rnet"], 7, message)

@@ -8,10 +8,9 @@ results are not rounded to whole pixels.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,17 @@ from pipeline.models.base import Device, Faces, Frames
 from pipeline.models.detectors.base import border, checked, ordered, taken
 from pipeline.models.detectors.boxes import shifted, squared, suppress
 from pipeline.models.detectors.mtcnn_graph import GRAPH_VERSION, NETWORKS, build_graph
-from pipeline.models.detectors.pyramid import CELL, Pyramid, level_sizes, patches, rimmed
+from pipeline.models.detectors.mtcnn_sight import (
+    SIDES,
+    STRIDE,
+    Buffers,
+    MadeBeforehand,
+    MadeInGraphs,
+    Part,
+    Picture,
+    Seen,
+)
+from pipeline.models.detectors.pyramid import CELL, level_sizes
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
 from pipeline.models.weights import cached_graph, weights_files
 
@@ -31,12 +40,14 @@ Frame = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 NAME = "mtcnn"
-STRIDE = 2
-"""Pixels of a level from one cell of P-Net's output to the next."""
 PNET_BYTES_PER_PIXEL = 112
 """Memory per pixel of a level: the input, the first convolution (16 float32) and what is alive beside it."""
-PATCH_BYTES = {24: 4 * (24 * 24 * 3 + 3 * 22 * 22 * 28), 48: 4 * (48 * 48 * 3 + 3 * 46 * 46 * 32)}
+FRAME_BYTES_PER_PIXEL = 24
+"""Memory per pixel of a frame whose levels are made in the graph: itself, and its rows by blocks, uint8 and float32."""
+PATCH_BYTES = {"rnet": 4 * (24 * 24 * 3 + 3 * 22 * 22 * 28), "onet": 4 * (48 * 48 * 3 + 3 * 46 * 46 * 32)}
 """Memory per candidate of R-Net and O-Net: the patch and the largest activations."""
+SAMPLED_BYTES = {network: 8 * 4 * 3 * side * side for network, side in SIDES.items()}
+"""What comes on top where patches are made in the graph: places, four pixels around each point, and between them."""
 MOST_PATCHES = {"cpu": 64, "cuda": 4096, "tensorrt": 4096}
 """A CPU is fastest while a batch stays in its caches."""
 
@@ -55,43 +66,6 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What the networks look at: a frame, or a frame amid black. Coordinates are those of the whole picture."""
-
-    frame: Frame
-    border: tuple[int, int] | None = None
-    """Black rows above and below, columns left and right. None: the frame is the picture, and its pyramid the fast one,
-    which lacks TensorFlow's roundings."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        above, aside = self.border or (0, 0)
-        return self.frame.shape[0] + 2 * above, self.frame.shape[1] + 2 * aside
-
-    @cached_property
-    def pixels(self) -> Frame:
-        """What `patches` takes."""
-        return self.frame if self.border is None else rimmed(self.frame)
-
-    def cells(self, rows: int, columns: int) -> tuple[range, range]:
-        """Rows and columns of P-Net's cells that see anything but black, on a level of so many rows and columns."""
-        above, aside = self.border or (0, 0)
-        height, width = self.size
-        return _cells(rows, above, height), _cells(columns, aside, width)
-
-
-def _cells(level: int, border: int, picture: int) -> range:
-    """Cells along one side that see the frame; `level` and `picture` are the lengths of that side, in pixels.
-
-    Cell c sees pixels 2 c to 2 c + 11 of the level.
-    """
-    start, stop = border * level // picture, -(-(picture - border) * level // picture)
-    every = (level - 1) // STRIDE - 4
-    return range(max(0, -(-(start - CELL + 1) // STRIDE)), min(every, -(-stop // STRIDE)))
-
-
-@dataclass(frozen=True)
 class Candidates:
     """Boxes of several frames on their way through the three networks, in frame order."""
 
@@ -106,6 +80,10 @@ class Candidates:
 
     def take(self, index: npt.NDArray[Any]) -> Candidates:
         return Candidates(self.frame[index], self.corners[index], self.score[index], self.landmarks[index])
+
+    def behind(self, frames: int) -> Candidates:
+        """The same of frames that follow upon so many others."""
+        return Candidates(self.frame + frames, self.corners, self.score, self.landmarks)
 
     def squared(self) -> Candidates:
         return Candidates(self.frame, squared(self.corners), self.score, self.landmarks)
@@ -124,7 +102,8 @@ class MtcnnDetector:
     """Finds faces and five landmarks. Thread-safe.
 
     `min_face` is the smallest face to look for, in pixels, 12 at least; time goes with its inverse square. `threshold`
-    is the least score of O-Net, in the place of that of `thresholds`.
+    is the least score of O-Net, in the place of that of `thresholds`. `in_graphs`: what the networks see is made in
+    their graphs (mtcnn_sight.py); None: on a GPU.
     """
 
     def __init__(
@@ -135,6 +114,7 @@ class MtcnnDetector:
         *,
         scale_factor: float = 0.709,
         thresholds: Thresholds | None = None,
+        in_graphs: bool | None = None,
     ) -> None:
         if min_face < CELL:
             raise ModelError(f"mtcnn: min_face is {min_face}, but {CELL} pixels is the smallest face it can find")
@@ -150,8 +130,9 @@ class MtcnnDetector:
         self._min_face = min_face
         self._scale_factor = scale_factor
         self._thresholds = thresholds
-        self._sessions = _create_sessions(device)
-        self._buffers = _Buffers()
+        self._in_graphs = device.kind != "cpu" if in_graphs is None else in_graphs
+        self._sessions = _create_sessions(device, self._in_graphs)
+        self._buffers = Buffers()
 
     def detect(self, frames_rgb: Frames) -> Faces:
         """Faces of all frames; boxes are cut at the frame's edge, landmarks are not.
@@ -174,105 +155,107 @@ class MtcnnDetector:
         return _eyes_only(_faces(self._find(pictures), pictures, np.rint))
 
     def _find(self, pictures: Sequence[Picture]) -> Candidates:
+        if not self._in_graphs:
+            return self._cascade(pictures, MadeBeforehand(self._sessions, pictures, self._buffers))
+        found = []
+        for indices in _runs_of_one_size(pictures):
+            run = partial(self._find_in_graphs, pictures, indices)
+            size = pictures[indices[0]].size
+            most = self._frames_at_once(size)
+            for _, _, part in run_in_batches(self._device, "mtcnn", size, len(indices), most, run):
+                found.append(part)
+        return Candidates.join(found)
+
+    def _find_in_graphs(self, pictures: Sequence[Picture], indices: range, start: int, stop: int) -> Candidates:
+        batch = [pictures[index] for index in indices[start:stop]]
+        return self._cascade(batch, MadeInGraphs(self._sessions, batch, self._device)).behind(indices[start])
+
+    def _cascade(self, pictures: Sequence[Picture], seen: Seen) -> Candidates:
         limits = self._thresholds
-        found = self._propose(pictures).suppressed(limits.nms_pnet2).squared()
-        found = self._refine("rnet", 24, pictures, found, limits.rnet).suppressed(limits.nms_rnet).squared()
-        found = self._refine("onet", 48, pictures, found, limits.onet)
+        found = self._propose(pictures, seen).suppressed(limits.nms_pnet2).squared()
+        found = self._refine("rnet", seen, found, limits.rnet).suppressed(limits.nms_rnet).squared()
+        found = self._refine("onet", seen, found, limits.onet)
         return found.suppressed(limits.nms_onet, of_smaller=True)
 
     # -- the first network: every place of every frame, at every size -------------------------------------------------
 
-    def _propose(self, pictures: Sequence[Picture]) -> Candidates:
+    def _propose(self, pictures: Sequence[Picture], seen: Seen) -> Candidates:
+        if self._in_graphs:  # pictures are a batch as it is
+            return self._propose_slice(pictures, seen, range(len(pictures)), 0, len(pictures))
         found: list[Candidates] = []
         for indices in _runs_of_one_size(pictures):
-            height, width = pictures[indices[0]].size
-            levels = level_sizes(width, height, self._min_face, self._scale_factor)
-            if not levels:
-                continue
-            run = partial(self._propose_slice, pictures, indices, levels)
-            most = frames_at_once(self._device, levels[0][1] * levels[0][2])
-            for _, _, part in run_in_batches(self._device, "mtcnn pnet", (height, width), len(indices), most, run):
+            size = pictures[indices[0]].size
+            run = partial(self._propose_slice, pictures, seen, indices)
+            most = self._frames_at_once(size)
+            for _, _, part in run_in_batches(self._device, "mtcnn pnet", size, len(indices), most, run):
                 found.append(part)
         return Candidates.join(found)
 
+    def _levels(self, size: tuple[int, int]) -> list[tuple[float, int, int]]:
+        return level_sizes(size[1], size[0], self._min_face, self._scale_factor)
+
+    def _frames_at_once(self, size: tuple[int, int]) -> int:
+        """Frames of this height and width that go through the first network together."""
+        largest = max((rows * columns for _, rows, columns in self._levels(size)), default=0)
+        return frames_at_once(self._device, size[0] * size[1] if self._in_graphs else 0, largest)
+
     def _propose_slice(
-        self, pictures: Sequence[Picture], indices: range, levels: list[tuple[float, int, int]], start: int, stop: int
+        self, pictures: Sequence[Picture], seen: Seen, indices: range, start: int, stop: int
     ) -> Candidates:
         """Candidates of some pictures of one size, after the suppression within each level."""
         batch = indices[start:stop]
-        pyramids = self._buffers.pyramids(len(batch))
-        for pyramid, index in zip(pyramids, batch, strict=True):
-            pyramid.load(pictures[index].frame, pictures[index].border)
+        picture = pictures[batch[0]]
         found = []
-        for scale, rows, columns in levels:
-            down, across = pictures[batch[0]].cells(rows, columns)
-            top, bottom = _span(down, rows)
-            left, right = _span(across, columns)
-            planes = self._buffers.planes(len(batch), bottom - top, right - left)
-            for pyramid, plane in zip(pyramids, planes, strict=True):
-                pyramid.level(rows, columns, plane, (top, left))
-            level = self._propose_level(planes, scale, (down.start, across.start))
+        for scale, rows, columns in self._levels(picture.size):
+            cells = picture.cells(rows, columns)
+            part = Part.around(cells, rows, columns)
+            level = self._propose_level(seen, batch, part, scale, (cells[0].start, cells[1].start))
             found.append(level.suppressed(self._thresholds.nms_pnet1))
-        joined = Candidates.join(found)
-        return Candidates(joined.frame + batch[0], joined.corners, joined.score, joined.landmarks)
+        return Candidates.join(found).behind(batch[0])
 
-    def _propose_level(self, planes: Float32, scale: float, origin: tuple[int, int]) -> Candidates:
+    def _propose_level(self, seen: Seen, batch: range, part: Part, scale: float, origin: tuple[int, int]) -> Candidates:
         """Cells of (a part of) one level that look like a face, as boxes of the picture; `origin` is the first cell."""
         parts = []
-        logit_above = math.log(self._thresholds.pnet / (1 - self._thresholds.pnet))
-        for first, cells in self._strips(planes):
-            frame, y, x = np.nonzero(cells[:, 0] > logit_above)
-            logit, offsets = cells[frame, 0, y, x], cells[frame, 1:5, y, x]
-            x, y = x + origin[1], y + first + origin[0]
+        look = seen.level(batch, part, math.log(self._thresholds.pnet / (1 - self._thresholds.pnet)))
+        for first, stop in self._strips(len(batch), part):
+            cells = look(STRIDE * first, stop)
+            x, y = cells.column + origin[1], cells.row + first + origin[0]
             # The package counts a cell's pixels from 1 to 12, so that a cell is 11 wide.
             corner = np.stack([x, y, x, y], axis=1) * STRIDE + np.array([1, 1, CELL, CELL])
-            corners = (corner + offsets.astype(np.float64) * (CELL - 1)) / scale
-            parts.append(Candidates(frame, corners, _probability(logit), np.zeros((len(frame), 5, 2))))
+            corners = (corner + cells.values[:, 1:5].astype(np.float64) * (CELL - 1)) / scale
+            score = _probability(cells.values[:, 0])
+            parts.append(Candidates(cells.frame, corners, score, np.zeros((len(score), 5, 2))))
         return Candidates.join(parts)
 
-    def _strips(self, planes: Float32) -> Iterator[tuple[int, Float32]]:
-        """P-Net's output, (first row, cells), in strips whose activations stay within batch_memory_bytes.
+    def _strips(self, frames: int, part: Part) -> Iterator[tuple[int, int]]:
+        """First row of cells, and the row of pixels that ends them, of strips whose activations stay within
+        batch_memory_bytes.
 
         A strip of cells y1 to y2 needs rows 2 y1 to 2 y2 + 10 of the level: its results are those of the whole.
         """
-        rows, columns = planes.shape[2:]
-        cell_rows = (rows - 1) // 2 - 4
-        strip = self._device.batch_memory_bytes // (PNET_BYTES_PER_PIXEL * columns * len(planes))
+        cell_rows = (part.height - 1) // 2 - 4
+        strip = self._device.batch_memory_bytes // (PNET_BYTES_PER_PIXEL * part.width * frames)
         step = max(16, strip // STRIDE - 5)
         for first in range(0, cell_rows, step):
             last = min(first + step, cell_rows)
-            stop = rows if last == cell_rows else STRIDE * last + 10
-            yield first, self._sessions["pnet"].run(None, {"image": planes[:, :, STRIDE * first : stop]})[0]
+            yield first, part.height if last == cell_rows else STRIDE * last + 10
 
     # -- the second and third network: the candidates of all frames together ------------------------------------------
 
-    def _refine(
-        self, network: str, side: int, pictures: Sequence[Picture], found: Candidates, threshold: float
-    ) -> Candidates:
-        run = partial(self._refine_slice, network, side, pictures, found, threshold)
-        most = min(MOST_PATCHES[self._device.kind], self._device.batch_memory_bytes // PATCH_BYTES[side])
+    def _refine(self, network: str, seen: Seen, found: Candidates, threshold: float) -> Candidates:
+        run = partial(self._refine_slice, network, seen, found, threshold)
+        side = SIDES[network]
+        bytes_each = PATCH_BYTES[network] + (SAMPLED_BYTES[network] if self._in_graphs else 0)
+        most = max(1, min(MOST_PATCHES[self._device.kind], self._device.batch_memory_bytes // bytes_each))
         count = len(found.frame)
-        batches = run_in_batches(self._device, f"mtcnn {network}", (side, side), count, max(1, most), run)
+        batches = run_in_batches(self._device, f"mtcnn {network}", (side, side), count, most, run)
         return Candidates.join([part for _, _, part in batches])
 
     def _refine_slice(
-        self,
-        network: str,
-        side: int,
-        pictures: Sequence[Picture],
-        found: Candidates,
-        threshold: float,
-        start: int,
-        stop: int,
+        self, network: str, seen: Seen, found: Candidates, threshold: float, start: int, stop: int
     ) -> Candidates:
         part = found.take(np.arange(start, stop))
-        inputs = np.concatenate(
-            [
-                patches(pictures[index].pixels, part.corners[part.frame == index], side, pictures[index].border)
-                for index in np.unique(part.frame)
-            ]
-        )
-        logit, offsets, *landmarks = self._sessions[network].run(None, {"patches": inputs})
+        logit, offsets, *landmarks = seen.refined(network, part.frame, part.corners)
         refined = Candidates(
             part.frame,
             shifted(part.corners, offsets),
@@ -282,39 +265,23 @@ class MtcnnDetector:
         return refined.take(np.flatnonzero(refined.score > threshold))
 
 
-def frames_at_once(device: Device, pixels: int) -> int:
-    """Frames whose largest level, of so many pixels, P-Net takes together."""
-    if device.kind == "cpu":
+def frames_at_once(device: Device, uploaded: int, level: int) -> int:
+    """Frames whose largest level, of so many pixels, P-Net takes together; `uploaded`: pixels of a frame whose levels
+    are made in the graph, 0 where they are made beforehand."""
+    if device.kind == "cpu" and not uploaded:
         return 1  # no faster there than one frame after the other, and it takes more memory
-    return max(1, device.batch_memory_bytes // (PNET_BYTES_PER_PIXEL * pixels))
+    bytes_each = PNET_BYTES_PER_PIXEL * level + FRAME_BYTES_PER_PIXEL * uploaded
+    return max(1, device.batch_memory_bytes // max(1, bytes_each))
 
 
-class _Buffers(threading.local):
-    """Memory that each thread uses again from frame to frame: fresh pages cost more than what is written to them."""
-
-    def __init__(self) -> None:
-        self._pyramids: list[Pyramid] = []
-        self._planes: Float32 = np.empty(0, np.float32)
-
-    def pyramids(self, count: int) -> list[Pyramid]:
-        self._pyramids += [Pyramid() for _ in range(count - len(self._pyramids))]
-        return self._pyramids[:count]
-
-    def planes(self, count: int, rows: int, columns: int) -> Float32:
-        """float32 (count, 3, rows, columns), of any content."""
-        size = count * 3 * rows * columns
-        if self._planes.size < size:
-            self._planes = np.empty(size, np.float32)
-        return self._planes[:size].reshape(count, 3, rows, columns)
-
-
-def _create_sessions(device: Device) -> dict[str, Any]:
+def _create_sessions(device: Device, in_graphs: bool) -> dict[str, Any]:
     files = weights_files(zoo.card(NAME))
     portable = device.kind != "cpu"
+    kind = ("portable" if portable else "cpu") + ("_sampled" if in_graphs else "")
     sessions = {}
     for name, path in zip(NETWORKS, files, strict=True):
-        stem = f"mtcnn_{name}_{'portable' if portable else 'cpu'}"
-        graph = cached_graph(stem, GRAPH_VERSION, [path], partial(build_graph, name, path, portable))
+        build = partial(build_graph, name, path, portable, in_graphs)
+        graph = cached_graph(f"mtcnn_{name}_{kind}", GRAPH_VERSION, [path], build)
         sessions[name] = create_session(graph, device, MEMORY_SHARES[f"{NAME} {name}"])
     return sessions
 
@@ -326,13 +293,6 @@ def _runs_of_one_size(pictures: Sequence[Picture]) -> Iterator[range]:
         if stop == len(pictures) or pictures[stop].size != pictures[start].size:
             yield range(start, stop)
             start = stop
-
-
-def _span(cells: range, level: int) -> tuple[int, int]:
-    """First pixel of a level, and the one after the last, that these cells see."""
-    # The last cell of the whole level pools what is left at the edge.
-    last = cells.stop >= (level - 1) // STRIDE - 4
-    return STRIDE * cells.start, level if last else STRIDE * cells.stop + CELL - STRIDE
 
 
 def _probability(logit: Float32) -> Float32:

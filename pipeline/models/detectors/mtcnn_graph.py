@@ -24,25 +24,33 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.models.onnx_graph import GraphWriter, Weights
+from pipeline.models.onnx_graph import GraphWriter, Outputs, Weights
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 NETWORKS = ("pnet", "rnet", "onet")
 INPUT_MEAN, INPUT_SCALE = 127.5, 1 / 128
 BLOCK = 8
 """Channels that ONNX Runtime's blocked layout keeps together with AVX2."""
 
 
-def build_graph(name: str, path: Path, portable: bool) -> bytes:
-    """One of NETWORKS. `portable` keeps to poolings that CUDA has too (none with a partial last cell).
+def build_graph(name: str, path: Path, portable: bool, sampled: bool = False) -> bytes:
+    """One of NETWORKS. `portable` keeps to poolings that CUDA has too (none with a partial last cell). `sampled` makes
+    what the network sees inside the graph, of frames that it is given (below).
 
     - pnet: `image` float32 (n, 3, rows, columns) to `cells` float32 (n, 8, y, x): logit of face against not face,
       the four offsets, nothing; one cell per 2 × 2 pixels.
     - rnet, onet: `patches` float32 (n, 24 or 48, 24 or 48, 3) to `logit` (n, 1), `offsets` (n, 4), `landmarks` (n, 10).
+
+    Sampled, all take `frames` uint8 (n, height, width, 3), and what _level_of and _patches_of list.
+
+    - pnet: further `logit_above` float32 (); gives of the k cells above it, by frame, row and column, `place` int64
+      (k, 3) and `values` float32 (k, 8).
+    - rnet, onet: as above.
     """
     try:
         weights = _load(path)
-        return {"pnet": _pnet, "rnet": _rnet, "onet": _onet}[name](weights, portable)
+        graph = GraphWriter(f"mtcnn_{name}")
+        return {"pnet": _pnet, "rnet": _rnet, "onet": _onet}[name](graph, weights, portable, sampled)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path} does not hold the weights of mtcnn 1.x ({error}); run: pip install --force-reinstall 'mtcnn>=1,<2'"
@@ -55,10 +63,10 @@ def _load(path: Path) -> list[Weights]:
     return [np.asarray(array, np.float32) for array in joblib.load(path)]
 
 
-def _pnet(weights: list[Weights], portable: bool) -> bytes:
+def _pnet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: bool) -> bytes:
     w1, b1, a1, w2, b2, a2, w3, b3, a3, w_offsets, b_offsets, w_class, b_class = weights
-    graph = GraphWriter("mtcnn_pnet")
-    value, w2 = _pooled_prelu(graph, "image", *_normalised(_oihw(w1), b1), a1.ravel(), _oihw(w2), portable)
+    image = _level_of(graph) if sampled else graph.input("image", np.float32, ("n", 3, "rows", "columns"))
+    value, w2 = _pooled_prelu(graph, image, *_normalised(_oihw(w1), b1), a1.ravel(), _oihw(w2), portable)
     value = _prelu(graph, graph.conv(value, w2, b2), a2.ravel())
     value = graph.conv(value, _oihw(w3), b3)
     w_out = np.concatenate([_face_logit(_oihw(w_class), 0), _oihw(w_offsets)])
@@ -68,13 +76,14 @@ def _pnet(weights: list[Weights], portable: bool) -> bytes:
     positive = graph.conv(graph.add("Relu", value), _fill(w_out * (1 - slope), BLOCK))
     linear = graph.conv(value, _fill(w_out * slope, BLOCK), _fill(b_out, BLOCK))
     value = graph.add("Add", linear, positive)
-    return graph.serialise("image", ("n", 3, "rows", "columns"), {"cells": (value, ("n", BLOCK, "y", "x"))})
+    if sampled:
+        return graph.serialise_all(_above(graph, value), {"place": np.int64})
+    return graph.serialise_all({"cells": (value, ("n", BLOCK, "y", "x"))})
 
 
-def _rnet(weights: list[Weights], portable: bool) -> bytes:
+def _rnet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: bool) -> bytes:
     w1, b1, a1, w2, b2, a2, w3, b3, a3, w4, b4, a4, w_offsets, b_offsets, w_class, b_class = weights
-    graph = GraphWriter("mtcnn_rnet")
-    value = graph.add("Transpose", "patches", perm=[0, 3, 1, 2])
+    value = graph.add("Transpose", _patches_input(graph, 24, sampled), perm=[0, 3, 1, 2])
     value = _conv_prelu(graph, value, *_normalised(_oihw(w1), b1), a1)
     value = _max_pool(graph, value, 3, 2, portable, partial=True)
     value = _conv_prelu(graph, value, _oihw(w2), b2, a2)
@@ -85,14 +94,13 @@ def _rnet(weights: list[Weights], portable: bool) -> bytes:
         "logit": (_dense(graph, value, _face_logit(w_class, 1), _face_logit(b_class, 0)), ("n", 1)),
         "offsets": (_dense(graph, value, w_offsets, b_offsets), ("n", 4)),
     }
-    return graph.serialise("patches", ("n", 24, 24, 3), outputs)
+    return graph.serialise_all(outputs)
 
 
-def _onet(weights: list[Weights], portable: bool) -> bytes:
+def _onet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: bool) -> bytes:
     w1, b1, a1, w2, b2, a2, w3, b3, a3, w4, b4, a4, w5, b5, a5, *heads = weights
     w_offsets, b_offsets, w_landmarks, b_landmarks, w_class, b_class = heads
-    graph = GraphWriter("mtcnn_onet")
-    value = graph.add("Transpose", "patches", perm=[0, 3, 1, 2])
+    value = graph.add("Transpose", _patches_input(graph, 48, sampled), perm=[0, 3, 1, 2])
     value = _conv_prelu(graph, value, *_normalised(_oihw(w1), b1), a1)
     value = _max_pool(graph, value, 3, 2, portable, partial=True)
     value = _conv_prelu(graph, value, _oihw(w2), b2, a2)
@@ -106,7 +114,80 @@ def _onet(weights: list[Weights], portable: bool) -> bytes:
         "offsets": (_dense(graph, value, w_offsets, b_offsets), ("n", 4)),
         "landmarks": (_dense(graph, value, w_landmarks, b_landmarks), ("n", 10)),
     }
-    return graph.serialise("patches", ("n", 48, 48, 3), outputs)
+    return graph.serialise_all(outputs)
+
+
+# -- what the networks see, made of frames -----------------------------------------------------------------------------
+
+
+def _level_of(graph: GraphWriter) -> str:
+    """float32 (n, 3, rows, columns): a level of the pyramid, or a part of one, of frames: averaged down, then across.
+
+    For each of both, its table (pyramid.py, Averaging): `down_index` int64 (blocks, pixels), `down_share` float32
+    (blocks, cells, pixels), and `down_shape` int64 (4,), the result's, the cells that fill the last block included.
+    `size` int64 (2,): rows and columns.
+    """
+    value = graph.input("frames", np.uint8, ("n", "height", "width", 3))
+    size = graph.input("size", np.int64, (2,))
+    for axis, name in enumerate(("down", "across")):
+        index = graph.input(f"{name}_index", np.int64, (f"{name}_blocks", f"{name}_pixels"))
+        share = graph.input(f"{name}_share", np.float32, (f"{name}_blocks", f"{name}_cells", f"{name}_pixels"))
+        shape = graph.input(f"{name}_shape", np.int64, (4,))
+        lines = graph.add("Gather", graph.add("Reshape", value, np.array([0, 0, -1])), index, axis=1)
+        if axis == 0:
+            lines = graph.add("Cast", lines, to=graph.dtype(np.float32))
+        value = graph.add("Reshape", graph.add("MatMul", share, lines), shape)
+        wanted = graph.add("Gather", size, np.array([axis]))
+        value = graph.add("Slice", value, np.array([0]), wanted, np.array([1]))
+        # (n, rows, columns, 3) to (n, columns, rows, 3), and from there to (n, 3, rows, columns)
+        value = graph.add("Transpose", value, perm=[0, 2, 1, 3] if axis == 0 else [0, 3, 2, 1])
+    return value
+
+
+def _above(graph: GraphWriter, cells: str) -> Outputs:
+    """The cells whose logit is above `logit_above`: of a level nearly none, and the rest stay on the GPU."""
+    limit = graph.input("logit_above", np.float32, ())
+    value = graph.add("Transpose", cells, perm=[0, 2, 3, 1])
+    logit = graph.add("Gather", value, np.array(0), axis=3)
+    place = graph.add("Transpose", graph.add("NonZero", graph.add("Greater", logit, limit)), perm=[1, 0])
+    return {"place": (place, ("k", 3)), "values": (graph.add("GatherND", value, place), ("k", BLOCK))}
+
+
+def _patches_input(graph: GraphWriter, side: int, sampled: bool) -> str:
+    if sampled:
+        return _patches_of(graph, side)
+    return graph.input("patches", np.float32, ("n", side, side, 3))
+
+
+def _patches_of(graph: GraphWriter, side: int) -> str:
+    """float32 (k, side, side, 3): boxes of the frames, sampled between the four pixels around each point.
+
+    Of each row of points (pyramid.py, Sampling): `upper`, `lower` int64 (k, side), where in all frames' pixels the rows
+    begin before and after it; `down` float32 (k, side), how far between them it lies; `row_inside` bool (k, side). Of
+    each column `left`, `right`, places in a row, `across` and `column_inside`.
+    """
+    pixels = graph.add("Reshape", graph.input("frames", np.uint8, ("n", "height", "width", 3)), np.array([-1, 3]))
+    behind, between = np.array([2]), np.array([1])
+
+    def taken(kind: str, dtype: type[np.generic], axis: npt.NDArray[np.int64]) -> str:
+        return graph.add("Unsqueeze", graph.input(kind, dtype, ("k", side)), axis)
+
+    upper, lower = (taken(name, np.int64, behind) for name in ("upper", "lower"))
+    left, right = (taken(name, np.int64, between) for name in ("left", "right"))
+    down = graph.add("Unsqueeze", taken("down", np.float32, behind), np.array([3]))
+    across = graph.add("Unsqueeze", taken("across", np.float32, between), np.array([3]))
+    inside = graph.add("And", taken("row_inside", np.bool_, behind), taken("column_inside", np.bool_, between))
+
+    def at(row: str, column: str) -> str:
+        found = graph.add("Gather", pixels, graph.add("Add", row, column), axis=0)
+        return graph.add("Cast", found, to=graph.dtype(np.float32))
+
+    def moved(first: str, second: str, part: str) -> str:
+        return graph.add("Add", first, graph.add("Mul", graph.add("Sub", second, first), part))
+
+    row, following = (moved(at(line, left), at(line, right), across) for line in (upper, lower))
+    outside = np.array(INPUT_MEAN, np.float32)
+    return graph.add("Where", graph.add("Unsqueeze", inside, np.array([3])), moved(row, following, down), outside)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

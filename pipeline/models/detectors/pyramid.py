@@ -8,6 +8,7 @@ picture, without that picture being made.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -27,6 +28,8 @@ INTEGRAL_BELOW = 0.02
 the size of the level, than by averaging, whose cost goes with that of the frame (measured at 1080p)."""
 BAND_ROWS = 32
 """Rows of a level that are made together with a border: few enough to stay in a core's cache."""
+BLOCK_CELLS = 16
+"""Cells of a level that one product of matrices makes on a GPU: the more, the more zeros are multiplied."""
 BANDS_BELOW = 0.5
 """Share of the frame's rows below which averaging down before across is faster than OpenCV, which goes across first,
 one pixel at a time, through every row of the frame (measured at 1080p)."""
@@ -174,6 +177,46 @@ def _shares(cells: int, pixels: int) -> tuple[tuple[int, Float32], ...]:
     return tuple(shares)
 
 
+@dataclass(frozen=True)
+class Averaging:
+    """Area averaging along one axis as one product of matrices per block of cells: a cell of a block is the sum of the
+    pixels that the block covers, each times its share. Cells behind the last wanted one fill the last block."""
+
+    index: npt.NDArray[np.int64]
+    """int64 (blocks, pixels)."""
+    share: Float32
+    """float32 (blocks, cells, pixels)."""
+
+    @property
+    def cells(self) -> int:
+        """Of all blocks."""
+        return len(self.share) * BLOCK_CELLS
+
+
+@lru_cache(maxsize=256)
+def averaging(cells: int, pixels: int, border: int | None, first: int, count: int) -> Averaging:
+    """How `count` of the cells of a level, from `first` on, come about from so many pixels of a picture.
+
+    `border`: black pixels of it at either end, and the others are counted as in what `rimmed` gives; None for none.
+    """
+    if border is None:
+        whole, part = (values[first : first + count + 1] for values in _edges(cells, pixels))
+        held = pixels
+    else:
+        whole, part = _tensorflow_edges(cells, pixels, border, first, count)
+        whole, held = whole + 1, pixels - 2 * border + 2
+    edge = whole + part
+    blocks = -(-count // BLOCK_CELLS)
+    edge = np.pad(edge, (0, blocks * BLOCK_CELLS - count), mode="edge")  # no pixel is of a cell without width
+    starts = np.floor(edge[:-1:BLOCK_CELLS]).astype(np.int64)
+    width = int((np.ceil(edge[BLOCK_CELLS::BLOCK_CELLS]) - starts).max(initial=1))
+    pixel = starts[:, None] + np.arange(width)
+    from_, to = (values.reshape(blocks, BLOCK_CELLS, 1) for values in (edge[:-1], edge[1:]))
+    covered = np.minimum(to, pixel[:, None] + 1) - np.maximum(from_, pixel[:, None])
+    share = np.maximum(covered, 0) * (cells / pixels)
+    return Averaging(np.minimum(pixel, held - 1), share.astype(np.float32))
+
+
 def _edges(cells: int, pixels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Whole and fractional part of the edges of equal cells, in pixels."""
     edge: npt.NDArray[np.float64] = np.arange(cells + 1) * np.float64(pixels / cells)
@@ -212,24 +255,48 @@ def patches(
     With `border` (black rows above and below, columns left and right) boxes are those of the padded picture, and
     `frame` is what `rimmed` gives of the frame within it.
     """
-    height, width = frame.shape[:2]
-    tall, wide = (height, width) if border is None else (height - 2 + 2 * border[0], width - 2 + 2 * border[1])
+    at = sampling(frame.shape[:2], corners, side, border)
     pixels = frame.reshape(-1, 3).view("V3").ravel()  # so that a pixel is gathered as one item
-    y, y_next, y_part, y_inside = _samples(corners[:, 1], corners[:, 3], tall, side)
-    x, x_next, x_part, x_inside = _samples(corners[:, 0], corners[:, 2], wide, side)
-    if border is not None:
-        y, y_next = (np.clip(at - border[0] + 1, 0, height - 1) for at in (y, y_next))
-        x, x_next = (np.clip(at - border[1] + 1, 0, width - 1) for at in (x, x_next))
-    y, y_next = y[:, :, None] * width, y_next[:, :, None] * width
-    x, x_next = x[:, None, :], x_next[:, None, :]
-    x_part, y_part = x_part[:, None, :, None], y_part[:, :, None, None]
+    width = frame.shape[1]
+    y, y_next = at.y[:, :, None] * width, at.y_next[:, :, None] * width
+    x, x_next = at.x[:, None, :], at.x_next[:, None, :]
+    x_part, y_part = at.x_part[:, None, :, None], at.y_part[:, :, None, None]
     upper = _between(pixels, y + x, y + x_next, x_part)
     lower = _between(pixels, y_next + x, y_next + x_next, x_part)
     lower -= upper
     lower *= y_part
     upper += lower
-    upper[~(y_inside[:, :, None] & x_inside[:, None, :])] = OUTSIDE
+    upper[~(at.y_inside[:, :, None] & at.x_inside[:, None, :])] = OUTSIDE
     return upper
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where boxes are sampled, along each axis: the pixels before and after each point, int64 (n, side), how far
+    between them it lies, float32, and whether in the picture, bool."""
+
+    y: npt.NDArray[np.int64]
+    y_next: npt.NDArray[np.int64]
+    y_part: Float32
+    y_inside: npt.NDArray[np.bool_]
+    x: npt.NDArray[np.int64]
+    x_next: npt.NDArray[np.int64]
+    x_part: Float32
+    x_inside: npt.NDArray[np.bool_]
+
+
+def sampling(
+    size: tuple[int, int], corners: npt.NDArray[np.float64], side: int, border: tuple[int, int] | None = None
+) -> Sampling:
+    """Of boxes, float64 (n, 4), in a frame of this height and width; with `border` as in `patches`."""
+    height, width = size
+    tall, wide = (height, width) if border is None else (height - 2 + 2 * border[0], width - 2 + 2 * border[1])
+    y, y_next, y_part, y_inside = _samples(corners[:, 1], corners[:, 3], tall, side)
+    x, x_next, x_part, x_inside = _samples(corners[:, 0], corners[:, 2], wide, side)
+    if border is not None:
+        y, y_next = (np.clip(at - border[0] + 1, 0, height - 1) for at in (y, y_next))
+        x, x_next = (np.clip(at - border[1] + 1, 0, width - 1) for at in (x, x_next))
+    return Sampling(y, y_next, y_part, y_inside, x, x_next, x_part, x_inside)
 
 
 def _between(
