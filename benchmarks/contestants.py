@@ -41,6 +41,8 @@ class Settings:
     """Of DeepFace's loop."""
     warm_up_clip: str = ""
     """For a run in this process."""
+    min_face: int = 20
+    """Pixels, for the detector alone."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +191,15 @@ def _decode_share(settings: Settings, part: int, ready: Any, results: Any) -> No
 
 def _model_share(settings: Settings, part: int, ready: Any, results: Any) -> None:
     """The workflow's own stages on chunks that lie decoded in memory: as many as fit into 1 GB, again and again."""
+    from pipeline.sources.memory import MEMORY
+
+    device = _device(settings, part)
+    MEMORY.lock_pages(device.kind != "cpu")  # as the run does
     workflow, source, chunks = _chunks(settings)
     mine = chunks[part :: settings.processes]
     at_hand = max(1, int((1 << 30) // (source.frame_bytes * max(stop - start for start, stop in chunks))))
     decoded = [_decoded_chunk(source, *bounds) for bounds in mine[:at_hand]]
-    _load(workflow, settings, part)
+    _load(workflow, device)
     if decoded:
         _run_stages(workflow, decoded[0])
     ready.wait()
@@ -206,6 +212,32 @@ def _model_share(settings: Settings, part: int, ready: Any, results: Any) -> Non
     results.put(Measured(frames, time.perf_counter() - began, faces))
 
 
+def mtcnn_beforehand(settings: Settings) -> Measured:
+    return _mtcnn(settings, in_graphs=False)
+
+
+def mtcnn_in_graphs(settings: Settings) -> Measured:
+    return _mtcnn(settings, in_graphs=True)
+
+
+def _mtcnn(settings: Settings, in_graphs: bool) -> Measured:
+    """The detector alone on one chunk again and again, with what its networks see made in one way or the other."""
+    from pipeline.models.detectors.mtcnn import MtcnnDetector
+    from pipeline.sources.memory import MEMORY
+
+    device = _device(settings, 0)
+    MEMORY.lock_pages(device.kind != "cpu")
+    _, source, chunks = _chunks(settings)
+    frames = _decoded_chunk(source, *chunks[0]).arrays["frames_rgb"]
+    detector = MtcnnDetector(device, settings.min_face, in_graphs=in_graphs)
+    faces = len(detector.detect(frames).frame)
+    began, done = time.perf_counter(), 0
+    while done < settings.frames:
+        detector.detect(frames)
+        done += len(frames)
+    return Measured(done, time.perf_counter() - began, faces)
+
+
 def _decoded_chunk(source: Any, start: int, stop: int) -> Any:
     from pipeline.stages.base import Chunk
 
@@ -214,18 +246,21 @@ def _decoded_chunk(source: Any, start: int, stop: int) -> Any:
     return Chunk("clip", 0, source.frame[start:stop], source.time_seconds[start:stop], decoded.decoded, arrays)
 
 
-def _load(workflow: Any, settings: Settings, part: int) -> None:
-    """On a share of the GPU that is this process's turn, as a worker of the run has it; else on the CPU."""
+def _device(settings: Settings, part: int) -> Any:
+    """A share of the GPU that is this process's turn, as a worker of the run has it; else the CPU."""
     from dataclasses import replace
 
     from pipeline.cluster import gpu_device, gpu_share_bytes, visible_gpus
     from pipeline.models.base import Device
 
     gpus = visible_gpus()
-    device = Device("cpu", threads=settings.threads)
-    if gpus:
-        per_gpu = -(-settings.processes // len(gpus))
-        device = replace(gpu_device("cuda", gpu_share_bytes(gpus, per_gpu)), index=part % len(gpus))
+    if not gpus:
+        return Device("cpu", threads=settings.threads)
+    per_gpu = -(-settings.processes // len(gpus))
+    return replace(gpu_device("cuda", gpu_share_bytes(gpus, per_gpu)), index=part % len(gpus))
+
+
+def _load(workflow: Any, device: Any) -> None:
     for node in workflow.stages:
         node.stage.load(device)
 
@@ -272,6 +307,8 @@ CONTESTANTS: dict[str, Callable[[Settings], Measured]] = {
     "run_here": run_here,
     "decode_alone": decode_alone,
     "models_alone": models_alone,
+    "mtcnn_beforehand": mtcnn_beforehand,
+    "mtcnn_in_graphs": mtcnn_in_graphs,
 }
 
 

@@ -82,6 +82,18 @@ class Row:
         return min(decode, self.models)
 
 
+@dataclass
+class Limits:
+    """What else was measured: frames per second."""
+
+    decode: float
+    """On all cores."""
+    beforehand: float
+    """mtcnn alone, in one process, levels and patches made by numpy and OpenCV."""
+    in_graphs: float
+    """The same, made in the networks' graphs."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     from pipeline.cluster import visible_gpus
@@ -98,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if failed:
             return failed
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows, decode, clip = measure(options, gpus)
-    text = section(rows, decode, clip, machine(gpus), options)
+    rows, limits, clip = measure(options, gpus)
+    text = section(rows, limits, clip, machine(gpus), options)
     print(text)
     options.page.write_text(replaced(options.page.read_text() if options.page.exists() else "", text))
     print(f"written to {options.page}", file=sys.stderr)
@@ -126,8 +138,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def measure(options: argparse.Namespace, gpus: list[str]) -> tuple[list[Row], float, Any]:
-    """The runs; frames per second of decoding alone; the clip."""
+def measure(options: argparse.Namespace, gpus: list[str]) -> tuple[list[Row], Limits, Any]:
+    """The runs; what each part does alone; the clip."""
     import race as races
 
     environment = races.benchmark_environment(options.folder)
@@ -142,7 +154,9 @@ def measure(options: argparse.Namespace, gpus: list[str]) -> tuple[list[Row], fl
         processes = per_gpu * len(gpus)
         models = race.contest("models_alone", options.frames, processes, **settings)
         rows.append(run(options, clip, environment, gpus, per_gpu, models.rate))
-    return rows, decode.rate, clip
+    alone = {"workflow": str(WORKFLOW), "min_face": options.min_face}
+    ways = [race.contest(name, options.frames // 4, **alone).rate for name in ("mtcnn_beforehand", "mtcnn_in_graphs")]
+    return rows, Limits(decode.rate, *ways), clip
 
 
 def run(
@@ -260,7 +274,7 @@ def _text(value: str | bytes) -> str:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def section(rows: list[Row], decode: float, clip: Any, words: str, options: argparse.Namespace) -> str:
+def section(rows: list[Row], limits: Limits, clip: Any, words: str, options: argparse.Namespace) -> str:
     """The section of the page, from its heading to its last line."""
     lines = [
         HEADING,
@@ -273,14 +287,16 @@ def section(rows: list[Row], decode: float, clip: Any, words: str, options: argp
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---:|" * len(COLUMNS),
-        *("| " + " | ".join(_cells(row, decode)) + " |" for row in rows),
+        *("| " + " | ".join(_cells(row, limits.decode)) + " |" for row in rows),
         "",
-        f"- **limit**: decoding alone, on all cores (with nvdec in four processes per GPU), gave {decode:.1f} "
+        f"- **limit**: decoding alone, on all cores (with nvdec in four processes per GPU), gave {limits.decode:.1f} "
         "frames/s; the models alone, on frames in memory, are in the table, in as many processes as the run had "
         "workers; the lower of the two is the limit.",
         "- **GPU busy**, **decoder busy**: NVML's utilisation, mean over the whole command, its start included; of "
         "the memory the most in use at once, on all cards. **models busy**: share of the run in which the model slots "
         "were.",
+        f"- **mtcnn alone**, in one process: {limits.in_graphs:.1f} frames/s with levels and patches made in the "
+        f"networks' graphs, as the runs do, {limits.beforehand:.1f} with both made by numpy and OpenCV beforehand.",
         "",
     ]
     return "\n".join(lines)

@@ -166,8 +166,11 @@ def one_line(err: BaseException) -> str:
 
 @_failing_softly
 def decode(task: ChunkTask, name: str, settings: WorkerSettings) -> Frames:
+    from pipeline.sources.memory import MEMORY
+
     began = time.perf_counter()
     assert task.job is not None
+    MEMORY.lock_pages(settings.device.kind != "cpu")
     result = task.job.decode(settings.decode_threads)
     if not result.decoded.any():
         raise DecodeError(result.error or "no frame of this chunk could be decoded")

@@ -1,23 +1,37 @@
 """Memory for decoded chunks, used again from chunk to chunk.
 
 A chunk is hundreds of megabytes. Where the system takes freed pages away at once, as virtual machines do, filling fresh
-ones cost as much as a third of the decoding.
+ones cost as much as a third of the decoding. Where a GPU reads the frames, pages are locked: the driver copies such
+memory without a copy of its own between, which it cannot do with pages that may be moved.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections import deque
+from typing import Any
 
 import numpy as np
 
+KEPT = 1
+"""Chunks' memory kept while nobody uses it. All of it where pages are locked: locking takes a tenth of a second, and
+unlocking waits for the GPU. There are never more than were in use at once."""
+
 
 class FrameMemory:
-    """Keeps the memory of one chunk that is no longer in use. Thread-safe."""
+    """Keeps the memory of chunks that are no longer in use. Thread-safe."""
 
     def __init__(self) -> None:
         # Not a lock: the interpreter may drop an array, and so end its lease, at any allocation.
-        self._free: deque[np.ndarray] = deque(maxlen=1)
+        self._free: deque[np.ndarray] = deque(maxlen=KEPT)
+        self._lock_wanted = self._locking = False
+
+    def lock_pages(self, wanted: bool) -> None:
+        """From now on hand out page-locked memory, where CUDA gives any; False: no longer."""
+        if wanted != self._lock_wanted:
+            self._lock_wanted = self._locking = wanted
+            self._free = deque(maxlen=None if wanted else KEPT)
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
         """uint8 of this shape and any content. Its memory comes back when the last view of it is gone."""
@@ -25,10 +39,19 @@ class FrameMemory:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = np.empty(size, np.uint8)
+            memory = self._allocate(size)
         if not size <= memory.size <= 2 * size:
-            memory = np.empty(size, np.uint8)
+            memory = self._allocate(size)
         return np.asarray(_Lease(memory, shape, self._free))
+
+    def _allocate(self, size: int) -> np.ndarray:
+        if self._locking and size:
+            try:
+                return np.asarray(_PageLocked(size))
+            except (ImportError, RuntimeError):  # slower, and no other difference
+                self._locking = False
+                self._free = deque(self._free, maxlen=KEPT)
+        return np.empty(size, np.uint8)
 
     def clear(self) -> None:
         """Give what is kept back to the system."""
@@ -44,6 +67,22 @@ class _Lease:
 
     def __del__(self) -> None:
         self._free.append(self._memory)
+
+
+class _PageLocked:
+    """Memory from CUDA, given back with the last view of it. Raises ImportError or RuntimeError where there is none."""
+
+    def __init__(self, size: int) -> None:
+        cuda: Any = importlib.import_module("cuda.bindings.runtime")
+        error, pointer = cuda.cudaHostAlloc(size, cuda.cudaHostAllocPortable)
+        if int(error) != 0:
+            raise RuntimeError(f"CUDA gave no page-locked memory: {error}")
+        self._cuda, self._pointer = cuda, pointer
+        self.__array_interface__ = {"data": (int(pointer), False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pointer"):
+            self._cuda.cudaFreeHost(self._pointer)
 
 
 MEMORY = FrameMemory()
