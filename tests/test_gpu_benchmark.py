@@ -85,7 +85,9 @@ def test_the_table(gpu_benchmark: Any) -> None:
     samples = gpu_benchmark.Samples([0.5, 0.7], [], 9_000_000_000)
     row = gpu_benchmark.row_of(SUMMARY, 2, samples, 3210.4, models=1000.0)
     clip = SimpleNamespace(width=1920, height=1080, frames=4920, made_from="the demo clip")
-    text = gpu_benchmark.section([row], gpu_benchmark.Limits(900.0, 300.0, 800.0), clip, "1 × Some GPU, driver 1", options)
+    text = gpu_benchmark.section(
+        [row], gpu_benchmark.Limits(900.0, 300.0, 800.0), clip, "1 × Some GPU, driver 1", options
+    )
     lines = text.splitlines()
     assert lines[0] == "## On GPUs"
     assert 'make gpu GPU_ARGS="--frames 984 --every 5 --min-face 40 --per-gpu 1 2 4 --decoder nvdec"' in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -96,6 +97,9 @@ def create_session(model: bytes | Path, device: Device, memory_share: float = 1.
             f"device {device.kind!r} needs {first}, which {runtime_name()} was built without; "
             "install onnxruntime-gpu, or use device cpu"
         )
+    if device.kind == "tensorrt":
+        # It rounds as CUDA would (use_tf32 below) and has no option for it; whoever wants that sets it to 1.
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     if device.kind != "cpu":
         _preload_libraries()
     elif device.memory_bytes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -92,16 +93,22 @@ class Recorded:
         return [self.first]
 
 
+TF32 = "NVIDIA_TF32_OVERRIDE"
+
+
 @pytest.mark.parametrize(("memory", "kind"), [(8 << 30, "cuda"), (1_000_000_007, "tensorrt"), (None, "cuda")])
 def test_sessions_of_a_process_share_its_memory(memory: int | None, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS["tensorrt"]))
     monkeypatch.setattr(onnxruntime, "InferenceSession", Recorded)
     monkeypatch.setattr(Recorded, "asked", [])
+    monkeypatch.setenv(TF32, "1")
+    monkeypatch.delenv(TF32)  # after the test it is as it was
     device = Device(kind=kind, memory_bytes=memory)
     create_detector("mtcnn", device)
     create_embedder("Dlib", device)
     assert len(Recorded.asked) == 4
     assert all(asked["CUDAExecutionProvider"]["use_tf32"] == 0 for asked in Recorded.asked)
+    assert os.environ.get(TF32) == ("0" if kind == "tensorrt" else None)
     limits = [
         options[key]
         for asked in Recorded.asked
