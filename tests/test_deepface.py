@@ -117,6 +117,7 @@ def assert_equal_faces(ours: list[dict[str, Any]], theirs: list[dict[str, Any]])
         {"enforce_detection": False, "l2_normalize": True},
         {"minmax_normalize": True, "normalization": "VGGFace2"},
         {"detector_backend": "skip"},
+        {"detector_backend": "skip", "normalization": "Facenet"},
     ],
     ids=str,
 )

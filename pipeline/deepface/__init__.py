@@ -64,6 +64,7 @@ def represent(
         recogniser=model_name,
         normalization=normalization,
         anti_spoofing=anti_spoofing,
+        eight_bit=detector_backend == "skip",
     )
     result = Represented(analysis, l2_normalize, minmax_normalize, return_face)
     return analysis.over(frames, result, every, start, stop, out, cluster)

@@ -55,6 +55,7 @@ class Analysis:
     normalization: str = "base"
     attributes: tuple[str, ...] = ()
     anti_spoofing: bool = False
+    eight_bit: bool = False
 
     def document(self) -> dict[str, Any]:
         """The stages as a workflow file would hold them."""
@@ -74,6 +75,7 @@ class Analysis:
                 "align": "deepface",
                 "rotate": self.rotate,
                 "normalization": self.normalization,
+                "eight_bit": self.eight_bit,
             }
         if self.attributes:
             names = [name for name in ("age", "gender", "emotion", "race") if name in self.attributes]

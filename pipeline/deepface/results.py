@@ -106,9 +106,8 @@ class Represented:
         whole = Faces(
             np.zeros(count, np.int64), faces.arrays["box"], faces.arrays["landmarks"], faces.arrays["confidence"]
         )
-        return normalise(
-            deepface_chips([faces.frame_rgb], whole, size, self.analysis.rotate), self.analysis.normalization
-        )
+        chips = deepface_chips([faces.frame_rgb], whole, size, self.analysis.rotate, self.analysis.eight_bit)
+        return normalise(chips, self.analysis.normalization)
 
 
 @dataclass(frozen=True)

@@ -86,33 +86,39 @@ def _turned(area: Box, angle: float, size: tuple[int, int]) -> Box:
     return max(int(x - w / 2), 0), max(int(y - h / 2), 0), min(int(x + w / 2), width), min(int(y + h / 2), height)
 
 
-def fit(crop_rgb: Frame, size: tuple[int, int], chip_bgr: Float32) -> None:
+def fit(crop_rgb: Frame, size: tuple[int, int], chip_bgr: Float32, eight_bit: bool = False) -> None:
     """Fill one chip, float32 (height, width, 3) BGR from 0 to 1: the crop at its own aspect ratio, black beside it.
 
-    `size` is the chip's width and height.
+    `size` is the chip's width and height. `eight_bit`: scaled before it becomes float32, so in whole numbers.
     """
     import cv2
 
     width, height = size
     factor = min(height / crop_rgb.shape[0], width / crop_rgb.shape[1])
     w, h = max(1, int(crop_rgb.shape[1] * factor)), max(1, int(crop_rgb.shape[0] * factor))
-    small = cv2.resize(crop_rgb.astype(np.float32) / np.float32(255), (w, h))
+    if eight_bit:
+        small = cv2.resize(crop_rgb, (w, h)).astype(np.float32) / np.float32(255)
+    else:
+        small = cv2.resize(crop_rgb.astype(np.float32) / np.float32(255), (w, h))
     top, left = (height - h) // 2, (width - w) // 2
     chip_bgr[:] = 0
     chip_bgr[top : top + h, left : left + w] = small[:, :, ::-1]
 
 
-def deepface_chips(frames_rgb: Frames, faces: Faces, size: tuple[int, int], rotate: bool = True) -> Float32:
+def deepface_chips(
+    frames_rgb: Frames, faces: Faces, size: tuple[int, int], rotate: bool = True, eight_bit: bool = False
+) -> Float32:
     """float32 (n, height, width, 3) BGR from 0 to 1: what DeepFace feeds to its networks, one chip per face.
 
-    `size` is width and height in pixels; `rotate` is DeepFace's parameter `align`. A face of which nothing is left
-    is black.
+    `size` is width and height in pixels; `rotate` is DeepFace's parameter `align`; `eight_bit` as in `fit`:
+    DeepFace.represent scales so what it was told not to look for faces in (detector skip). A face of which nothing is
+    left is black.
     """
     chips = np.zeros((len(faces.frame), size[1], size[0], 3), np.float32)
     for chip, frame, box, landmarks in zip(chips, faces.frame, faces.box, faces.landmarks, strict=True):
         crop = cut(np.asarray(frames_rgb[int(frame)]), box, landmarks, rotate)
         if crop.size:
-            fit(crop, size, chip)
+            fit(crop, size, chip, eight_bit)
     return chips
 
 

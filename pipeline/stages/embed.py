@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -44,6 +44,9 @@ class EmbedOptions(TrackOptions):
     flip: bool = Field(False, description="average with the mirrored face: a little more accurate, twice the time")
     normalization: Normalization = Field("base", description="DeepFace's parameter; align deepface only")
     rotate: bool = Field(True, description="DeepFace's parameter `align`, level eyes; align deepface only")
+    eight_bit: bool = Field(
+        False, description="align deepface: scale faces in 8 bits, as DeepFace.represent does with the detector skip"
+    )
     engine: Literal["onnx", "tensorflow", "torch"] = Field(
         "onnx", description="tensorflow, torch: DeepFace's own client on that library"
     )
@@ -58,8 +61,9 @@ class EmbedOptions(TrackOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> EmbedOptions:
-        if self.align == "native" and (self.normalization != "base" or not self.rotate):
-            name = "rotate" if self.normalization == "base" else "normalization"
+        deepface_only = {"normalization": self.normalization != "base", "rotate": not self.rotate}
+        deepface_only["eight_bit"] = self.eight_bit
+        for name in (name for name, given in deepface_only.items() if given and self.align == "native"):
             raise ValueError(f"option {name!r} belongs to align: deepface; leave it out, or set align: deepface")
         card = zoo.card(self.model, "recogniser")
         try:
@@ -67,6 +71,13 @@ class EmbedOptions(TrackOptions):
         except ModelError as error:
             raise ValueError(str(error)) from error
         return self
+
+    def keyed(self) -> dict[str, Any]:
+        """Without `eight_bit` stores are those that were made before there was a choice."""
+        values = super().keyed()
+        if not self.eight_bit:
+            del values["eight_bit"]
+        return values
 
 
 class Embed(Stage):

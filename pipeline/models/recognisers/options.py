@@ -17,5 +17,7 @@ class RecogniserOptions:
     """align deepface: DeepFace's parameter `align`."""
     normalization: str = "base"
     """align deepface: DeepFace's parameter; crops.NORMALISATIONS."""
+    eight_bit: bool = False
+    """align deepface: chips are scaled in 8 bits (crops.deepface_chips)."""
     engine: str = "onnx"
     """"onnx", or "tensorflow" or "torch": DeepFace's own client on that library."""

@@ -48,7 +48,7 @@ class Recogniser:
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
         """One chip per face. Black outside the frame, and where there is neither a box nor landmarks."""
         if self._options.align == "deepface":
-            chips = deepface_chips(frames_rgb, faces, self._size, self._options.rotate)
+            chips = deepface_chips(frames_rgb, faces, self._size, self._options.rotate, self._options.eight_bit)
             return normalise(chips, self._options.normalization)
         if self._template is None:
             return warp_faces(frames_rgb, faces, upright_box_transforms(faces, self._size), self._size)
