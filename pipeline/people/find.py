@@ -19,13 +19,13 @@ from pipeline.people.gallery import Gallery, gallery_sha256, open_gallery, save
 from pipeline.people.matching import Matcher, Metric, Nearest, checked_metric
 from pipeline.people.pictures import Progress, Recipe, open_searchable
 from pipeline.people.sightings import FrameTimes, Sighting
-from pipeline.people.table import TableWriter, open_table
 from pipeline.stages.base import Array
 from pipeline.store.pieces import for_each, rows_of
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
     from pipeline.store.run import RunStore
+    from pipeline.tables import Table
 
 T = TypeVar("T")
 
@@ -224,7 +224,10 @@ def find(
         raise UsageError(f"top_k must be at least 1, not {top_k}")
     job = _Job(Wanted(str(gallery), checked_metric(metric), threshold, all_faces), top_k, model, embedded, looked, note)
     with contextlib.ExitStack() as stack:
-        job.table = None if table is None else stack.enter_context(open_table(table))
+        if table is not None:
+            from pipeline.tables import open_table
+
+            job.table = stack.enter_context(open_table(table))
         for out in outs:
             job.search(out)
     if save_gallery is not None and job.recipes:
@@ -266,7 +269,7 @@ class _Job:
     note: Callable[[str], None]
     faces: int = 0
     """Matched so far."""
-    table: TableWriter | None = None
+    table: Table | None = None
     galleries: dict[str, Gallery] = field(default_factory=dict)
     sha256: str = ""
     sightings: list[Sighting] = field(default_factory=list)

@@ -15,16 +15,15 @@ import pyarrow.compute as pc
 
 from pipeline.store.read import LANDMARKS
 from pipeline.store.run import version
+from pipeline.tables import JSON_ROWS
+from pipeline.tables.json_text import joined, lists, objects, texts
 from pipeline.views import face_rows
-from pipeline.views.json_text import joined, lists, objects, texts
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
     from pipeline.views.face_rows import Block
 
 CATEGORY = {"id": 1, "name": "face", "supercategory": "person", "keypoints": list(LANDMARKS), "skeleton": []}
-JSON_ROWS = 16_384
-"""Rows that are texts at once."""
 _VISIBLE = 2
 """COCO's visibility of a keypoint: 0 not labelled, 1 labelled and hidden, 2 labelled and visible."""
 _POINTS = tuple(f"{part}_{axis}" for part in LANDMARKS for axis in "xy")

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from pipeline.errors import UsageError
 from pipeline.names import unknown
 from pipeline.store.read import open as open_store
+from pipeline.tables import FORMATS as TABLE_FORMATS
+from pipeline.tables import ROWS, Rows, written_whole
 from pipeline.views import face_rows
-from pipeline.views.coco import JSON_ROWS, CocoWriter
-from pipeline.views.json_text import joined, objects, texts
+from pipeline.views.coco import CocoWriter
 from pipeline.views.progress import Silent
 
 if TYPE_CHECKING:
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
     from pipeline.views.face_rows import Block, Column
 
 Format = Literal["parquet", "csv", "jsonl", "coco"]
-FORMATS: dict[str, Format] = {
-    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "coco",
-}  # fmt: skip
+FORMATS = {**TABLE_FORMATS, ".json": "coco"}
 """What a file's suffix stands for where no format is named."""
 STANDARD_OUTPUT = "-"
 ROW_GROUP = 65_536
@@ -131,12 +128,12 @@ def _export_input(run: Run, item: RunInput, shown: str, writer: Writer, exported
     progress.input_finished(shown, 0)
 
 
-def _format(to: str, named: str | None) -> Format:
+def _format(to: str, named: str | None) -> str:
     known = sorted(set(FORMATS.values()))
     if named is not None:
         if named not in known:
             raise UsageError(unknown("format", named, known))
-        return next(one for one in FORMATS.values() if one == named)
+        return named
     suffix = Path(to).suffix.lower()
     if suffix not in FORMATS:
         where = "standard output" if to == STANDARD_OUTPUT else f"{to!r}"
@@ -144,7 +141,7 @@ def _format(to: str, named: str | None) -> Format:
     return FORMATS[suffix]
 
 
-def _check(to: str, format: Format, embeddings: bool, all_frames: bool, force: bool) -> None:
+def _check(to: str, format: str, embeddings: bool, all_frames: bool, force: bool) -> None:
     if all_frames and format != "coco":
         raise UsageError(f"--all-frames is for COCO; {format} has one row per face")
     if embeddings and format == "coco":
@@ -164,42 +161,25 @@ def _check(to: str, format: Format, embeddings: bool, all_frames: bool, force: b
 
 @contextlib.contextmanager
 def _sink(to: str) -> Iterator[IO[bytes]]:
-    """Standard output, or a file beside the one that is wanted, put in its place at the end and removed on failure."""
+    """Standard output, or a file that appears whole or not at all."""
     if to == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    aside = Path(f"{to}.{os.getpid()}.partial")
-    try:
-        with aside.open("wb") as file:
-            yield file
-        os.replace(aside, to)
-    except OSError as err:
-        if isinstance(err, BrokenPipeError):
-            raise
-        raise UsageError(f"{to} cannot be written: {err.strerror or err}") from err
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_whole(to) as file:
+        yield file
 
 
-def _writer(format: Format, file: IO[bytes], runs: Sequence[Run], embeddings: bool, all_frames: bool) -> Writer:
+def _writer(format: str, file: IO[bytes], runs: Sequence[Run], embeddings: bool, all_frames: bool) -> Writer:
     if format == "coco":
         return CocoWriter(file, runs, all_frames)
-    return _TableWriter(_ROWS[format](file), runs, embeddings, flat=format == "csv")
-
-
-class _Rows(Protocol):
-    """A file of rows in some format."""
-
-    def start(self, schema: pa.Schema) -> None: ...
-    def write(self, table: pa.Table) -> None: ...
-    def close(self) -> None: ...
+    return _TableWriter(ROWS[format](file), runs, embeddings, flat=format == "csv")
 
 
 class _TableWriter:
     """One row per face, in a schema that holds the columns of all inputs."""
 
-    def __init__(self, rows: _Rows, runs: Sequence[Run], wide: bool, flat: bool) -> None:
+    def __init__(self, rows: Rows, runs: Sequence[Run], wide: bool, flat: bool) -> None:
         self.rows, self.wide, self.flat = rows, wide, flat
         self.schema = face_rows.schema_of(
             [face_rows.columns(run, item, wide=wide, flat=flat) for run in runs for item in run.inputs.values()]
@@ -230,48 +210,3 @@ class _TableWriter:
         if self.waiting:
             self.rows.write(pa.Table.from_batches(self.waiting, self.schema).unify_dictionaries())
         self.waiting = []
-
-
-class _Parquet:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-
-    def start(self, schema: pa.Schema) -> None:
-        self.writer = pyarrow.parquet.ParquetWriter(self.file, schema, compression="zstd")
-
-    def write(self, table: pa.Table) -> None:
-        self.writer.write_table(table)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class _Csv:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-
-    def start(self, schema: pa.Schema) -> None:
-        self.writer = pyarrow.csv.CSVWriter(self.file, schema)
-
-    def write(self, table: pa.Table) -> None:
-        self.writer.write(table)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class _JsonLines:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-
-    def start(self, schema: pa.Schema) -> None: ...
-
-    def write(self, table: pa.Table) -> None:
-        for batch in table.to_batches(max_chunksize=JSON_ROWS):
-            fields = [(name, texts(batch[name])) for name in batch.schema.names]
-            self.file.write(joined(objects(fields), "\n") + b"\n")
-
-    def close(self) -> None: ...
-
-
-_ROWS: dict[str, Callable[[IO[bytes]], _Rows]] = {"parquet": _Parquet, "csv": _Csv, "jsonl": _JsonLines}
