@@ -132,15 +132,12 @@ def crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
     import cv2
 
     x, y, w, h = (float(value) for value in box)
-    half = MARGIN * max(w, h, 2.0) / 2
-    centre = x + w / 2, y + h / 2
-    left, top, right, bottom = (
-        round(centre[0] - half), round(centre[1] - half), round(centre[0] + half), round(centre[1] + half),
-    )  # fmt: skip
     height, width = frame.shape[:2]
-    inner = frame[max(0, top) : max(1, min(height, bottom)), max(0, left) : max(1, min(width, right))]
-    beyond = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
-    square = cv2.copyMakeBorder(np.ascontiguousarray(inner), *beyond, cv2.BORDER_REPLICATE)
+    side = max(2, round(min(MARGIN * max(w, h, 2.0), 2.0 * max(height, width))))
+    left, top = round(x + w / 2 - side / 2), round(y + h / 2 - side / 2)
+    rows = np.clip(np.arange(top, top + side), 0, height - 1)
+    columns = np.clip(np.arange(left, left + side), 0, width - 1)
+    square = frame[rows[:, None], columns]
     is_larger = square.shape[0] > SIDE
     resized: Pixels = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA if is_larger else cv2.INTER_CUBIC)
     return resized

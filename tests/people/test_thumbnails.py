@@ -41,6 +41,14 @@ def test_a_square_around_the_box(side: int) -> None:
     assert (corner == 200).all()
 
 
+@pytest.mark.parametrize("box", [[-50, -50, 10, 10], [700, 500, 20, 30], [-4000, -4000, 9000, 9000], [5, 5, 0, 0]])
+def test_a_crop_of_a_box_beyond_the_frame(box: list[float]) -> None:
+    frame = np.full((400, 600, 3), 90, np.uint8)
+    cut = crop(frame, np.array(box, np.float32))
+    assert cut.shape == (SIDE, SIDE, 3)
+    assert (cut == 90).all()
+
+
 def store_of(clip: Path, out: Path) -> Path:
     """One person, at a place that moves, in every 5th frame of a clip; somebody else in the last ones too."""
     source = VideoSource(clip, VideoOptions.model_validate({"every": EVERY}), "pyav")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.errors import ReelgraphError
 from pipeline.people.labels import labels
+from pipeline.people.thumbnails import crop
 from pipeline.views.report.people import Person
 from pipeline.views.report.survey import SHOWN_FACES, Candidate, Surveyed
 
@@ -25,10 +26,7 @@ MOST_PICTURES = 4
 RICHLY_PICTURED = 60
 MOST_FRAMES_CUT = 60
 """Frames decoded for pictures that no store keeps: each costs up to a group of pictures."""
-PICTURE_PIXELS = 96
 _QUALITY = 82
-_MARGIN = 0.3
-"""Of the box, on each side: hair and chin."""
 
 
 def add_pictures(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
@@ -83,8 +81,9 @@ def _cut(surveyed: Surveyed, candidates: Sequence[Candidate]) -> list[str | None
         except (ReelgraphError, OSError, IndexError):
             continue
         if decoded.decoded[0]:
+            frame = decoded.frames_rgb[0]
             of_rank = [candidate for candidate in candidates if candidate.rank == rank]
-            found |= {candidate: _encoded(_crop(decoded.frames_rgb[0], candidate.box)) for candidate in of_rank}
+            found |= {candidate: _encoded(crop(frame, np.array(candidate.box))) for candidate in of_rank}
     return [found.get(candidate) for candidate in candidates]
 
 
@@ -97,23 +96,9 @@ def _source(facts: dict[str, Any]) -> VideoSource | None:
         return None
 
 
-def _crop(frame_rgb: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> npt.NDArray[np.uint8]:
-    """The square around a face, filled up at the picture's edge by repeating it."""
-    x, y, w, h = box
-    side = min(max(w, h, 2.0) * (1 + 2 * _MARGIN), 2.0 * max(frame_rgb.shape[0], frame_rgb.shape[1]))
-    left, top = round(x + w / 2 - side / 2), round(y + h / 2 - side / 2)
-    size = max(2, round(side))
-    rows = np.clip(np.arange(top, top + size), 0, frame_rgb.shape[0] - 1)
-    columns = np.clip(np.arange(left, left + size), 0, frame_rgb.shape[1] - 1)
-    crop: npt.NDArray[np.uint8] = frame_rgb[rows[:, None], columns]
-    return crop
-
-
 def _encoded(pixels_rgb: npt.NDArray[np.uint8]) -> str:
-    """A JPEG of PICTURE_PIXELS squared, as a `data:` address."""
+    """A JPEG, as a `data:` address."""
     import cv2
 
-    if pixels_rgb.shape[0] != PICTURE_PIXELS:
-        pixels_rgb = cv2.resize(pixels_rgb, (PICTURE_PIXELS, PICTURE_PIXELS), interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", pixels_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
