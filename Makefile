@@ -1,7 +1,7 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-find bench-people \
-	accuracy clean
+	bench-blur accuracy clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -89,6 +89,9 @@ bench-find: $(VENV)/.installed-test  ## known people and one never named, in sto
 
 bench-people: $(VENV)/.installed-test  ## tracks and people beside the truth of labelled clips, and what each choice adds
 	$(BIN)/python benchmarks/people.py $(ARGS)
+
+bench-blur: $(VENV)/.installed-test  ## what is left of faces in a blurred film; ARGS="CLIP... --every 1 5"
+	$(BIN)/python benchmarks/blur.py $(ARGS)
 
 accuracy: $(VENV)/.installed-test  ## who is who on labelled faces: DeepFace and this package; ARGS="--faces DIR --pairs FILE"
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)

@@ -1,6 +1,6 @@
 """What is left of faces in a blurred film: the models look at every frame of the source and of the film.
 
-    python benchmarks/blur.py CLIP... [--every 5 25]
+    make bench-blur ARGS="CLIP... --every 5 25"
 
 For each sampling: faces found in the source at every frame, those of them found again at their place in the film, and
 those that are still recognised there (the embedding within the model's threshold). What was never found in a sampled
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.api import run
+from pipeline.people.geometry import overlap
 from pipeline.store.read import RunInput
 from pipeline.views.annotate import Wanted, annotate
-from pipeline.views.video.whereabouts import overlap
 
 WORKFLOW = Path(__file__).parent.parent / "workflows" / "faces.yaml"
 SAME_PLACE = 0.3

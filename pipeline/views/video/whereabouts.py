@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.people.geometry import overlap
 from pipeline.people.labels import UNKNOWN
 
 if TYPE_CHECKING:
@@ -98,15 +99,6 @@ def _go_on(
         if int(track[old[i]]) not in taken and track[now[j]] < 0:
             track[now[j]] = track[old[i]]
             taken.add(int(track[old[i]]))
-
-
-def overlap(a: Boxes, b: Boxes) -> npt.NDArray[np.float32]:
-    """float32 (len(a), len(b)): intersection over union of boxes x, y, w, h."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
-    inside = np.clip(high - low, 0, None).prod(-1)
-    union = a[:, None, 2:].prod(-1) + b[None, :, 2:].prod(-1) - inside
-    return np.asarray(inside / np.maximum(union, 1e-9), np.float32)
 
 
 @dataclass(frozen=True)
