@@ -3,6 +3,7 @@
     make accuracy                                     the faces of the data folder ($REELGRAPH_DATA/faces)
     make accuracy ARGS="--faces DIR --pairs FILE"     your own photographs
     make accuracy ARGS="--no-stock --detectors mtcnn --networks Dlib"
+    make accuracy ARGS="--below lfw"                  photographs of one folder alone
 
 With a file of labels (columns identity, path) the same vectors are asked who is who as well (identification.py).
 The pairs file has columns path_a, path_b (below the folder of faces) and same (1 or 0). A photograph stands for the
@@ -88,7 +89,7 @@ class Row:
 
 def main() -> None:
     chosen = arguments()
-    faces = read_labelled(chosen.faces, chosen.pairs, chosen.labels)
+    faces = read_labelled(chosen.faces, chosen.pairs, chosen.labels, chosen.below)
     home = REPOSITORY / "runs" / "accuracy"
     link_weights(home, chosen.faces.parent / "weights" / "deepface")
     os.environ["DEEPFACE_HOME"] = str(home)
@@ -114,6 +115,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--faces", type=Path, default=data_folder() / "faces", help="folder of photographs")
     parser.add_argument("--pairs", type=Path, help="default: pairs.csv or pairs_dev.csv in that folder")
     parser.add_argument("--labels", type=Path, help="default: labels.csv or labels_dev.csv in that folder")
+    parser.add_argument("--below", default="", metavar="FOLDER", help="only photographs below this folder of `faces`")
     parser.add_argument("--detectors", type=_names("detector"), default=DETECTORS, help="separated by commas")
     parser.add_argument("--networks", type=_names("recogniser"), default=zoo.names("recogniser"), help="by commas")
     parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True, help="run DeepFace as well")
@@ -134,7 +136,7 @@ def _names(kind: Any) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def read_labelled(folder: Path, pairs: Path | None, labels: Path | None) -> Labelled:
+def read_labelled(folder: Path, pairs: Path | None, labels: Path | None, below: str = "") -> Labelled:
     candidates = [pairs] if pairs else [folder / "pairs.csv", folder / "pairs_dev.csv"]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
@@ -143,11 +145,16 @@ def read_labelled(folder: Path, pairs: Path | None, labels: Path | None) -> Labe
         rows = list(csv.DictReader(file))
     if not rows or not {"path_a", "path_b", "same"} <= set(rows[0]):
         raise SystemExit(f"{found} must have columns path_a, path_b and same")
+    part = f"{below.rstrip('/')}/" if below else ""
+    rows = [row for row in rows if row["path_a"].startswith(part) and row["path_b"].startswith(part)]
     same = np.array([row["same"] == "1" for row in rows])
     if same.all() or not same.any():
-        raise SystemExit(f"{found} must have pairs of one person and pairs of two")
+        raise SystemExit(
+            f"{found} must have pairs of one person and pairs of two" + (f" below {below}" if below else "")
+        )
     left, right = [row["path_a"] for row in rows], [row["path_b"] for row in rows]
-    return Labelled(folder, left, right, same, identification.read_labels(folder, labels))
+    identity = identification.read_labels(folder, labels)
+    return Labelled(folder, left, right, same, {name: who for name, who in identity.items() if name.startswith(part)})
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------
