@@ -278,12 +278,14 @@ def _run_stages(workflow: Any, chunk: Any) -> int:
 
 
 def run_here(settings: Settings) -> Measured:
-    """`pipeline.run` over the whole clip, after one over another with the same workflow has loaded the models."""
+    """`pipeline.run` over the whole clip, after one over another with the same workflow has loaded the models; these
+    stay loaded in between, as DeepFace keeps its own."""
     import tempfile
+    from unittest.mock import patch
 
     import pipeline
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch("pipeline.steps.unload_stages", lambda: None):
         for number, clip in enumerate((settings.warm_up_clip, settings.clip)):
             out, cpu_began = Path(folder) / f"{number}.zarr", time.process_time()
             run = pipeline.run(settings.workflow, clip, out, set=list(settings.overrides), executor="inline")
