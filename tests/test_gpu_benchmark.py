@@ -93,6 +93,8 @@ def test_the_table(gpu_benchmark: Any) -> None:
     assert 'make gpu GPU_ARGS="--frames 984 --every 5 --min-face 40 --per-gpu 1 2 4 --decoder nvdec"' in text
     assert "On 1 × Some GPU, driver 1." in lines
     assert "| 2 | 984 | 812.3 | 1000.0 | 90% | 60% |  | 9000 | detect | 91% | 3210 |" in lines
+    assert "in one process: 800.0 frames/s with levels and patches made in the networks' graphs" in text
+    assert "300.0 with both made by numpy and OpenCV beforehand" in text
     table = [line for line in lines if line.startswith("|")]
     assert {line.count("|") for line in table} == {len(gpu_benchmark.COLUMNS) + 1}
     assert "decoding alone, on all cores (with nvdec in four processes per GPU), gave 900.0 frames/s" in text

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 KEPT = 1
-"""Chunks' memory kept while nobody uses it. All of it where pages are locked: locking takes a tenth of a second, and
-unlocking waits for the GPU. There are never more than were in use at once."""
+"""Chunks' memory kept while nobody uses it. All of it where pages are locked, which is not to be done for every chunk:
+there are never more than were in use at once."""
 
 
 class FrameMemory:

@@ -60,6 +60,8 @@ class Table:
         self._schema: pa.Schema | None = None
 
     def write(self, columns: Mapping[str, Any]) -> None:
+        if not len(next(iter(columns.values()))):
+            return  # of no value there is no type
         table = pa.table({name: pa.array(values) for name, values in columns.items()}, schema=self._schema)
         if self._schema is None:
             self._schema = table.schema

@@ -16,7 +16,7 @@ from pipeline.models.detectors.mtcnn import MtcnnDetector
 from pipeline.models.detectors.mtcnn_sight import Buffers, MadeBeforehand, MadeInGraphs, Part, Picture, in_one
 from pipeline.models.detectors.pyramid import averaging, level_sizes
 from pipeline.models.session import run_bound, uploaded
-from tests.devices import tolerance
+from tests.devices import GPU_PIXELS, GPU_TOLERANCE, matched, tolerance
 
 from .conftest import read_rgb
 
@@ -41,9 +41,15 @@ def noise(*shape: int) -> np.ndarray:
 
 def assert_same(ours: Faces, theirs: Faces, device: Device) -> None:
     np.testing.assert_array_equal(ours.frame, theirs.frame)
-    for name in ("box", "landmarks"):
-        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=tolerance(device, PIXELS, 1000))
-    np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=tolerance(device, 1e-4))
+    for frame in np.unique(theirs.frame):
+        mine = ours.frame == frame
+        rows = np.flatnonzero(theirs.frame == frame)
+        if device.kind != "cpu":  # scores a hair apart may change places
+            rows = rows[matched(ours.box[mine], theirs.box[rows])]
+        for name, allowed in (("box", PIXELS), ("landmarks", PIXELS), ("confidence", 1e-4)):
+            scale = 1 if name == "confidence" else GPU_PIXELS / GPU_TOLERANCE
+            found, expected = getattr(ours, name)[mine], getattr(theirs, name)[rows]
+            np.testing.assert_allclose(found, expected, atol=tolerance(device, allowed, scale), err_msg=name)
 
 
 def overlap_of(cells: int, pixels: int) -> np.ndarray:

@@ -197,7 +197,7 @@ class MtcnnDetector:
     def _frames_at_once(self, size: tuple[int, int]) -> int:
         """Frames of this height and width that go through the first network together."""
         largest = max((rows * columns for _, rows, columns in self._levels(size)), default=0)
-        return frames_at_once(self._device, size[0] * size[1] if self._in_graphs else 0, largest)
+        return frames_at_once(self._device, largest, size[0] * size[1] if self._in_graphs else 0)
 
     def _propose_slice(
         self, pictures: Sequence[Picture], seen: Seen, indices: range, start: int, stop: int
@@ -265,12 +265,12 @@ class MtcnnDetector:
         return refined.take(np.flatnonzero(refined.score > threshold))
 
 
-def frames_at_once(device: Device, uploaded: int, level: int) -> int:
-    """Frames whose largest level, of so many pixels, P-Net takes together; `uploaded`: pixels of a frame whose levels
+def frames_at_once(device: Device, level_pixels: int, uploaded_pixels: int) -> int:
+    """Frames whose largest level, of so many pixels, P-Net takes together; `uploaded_pixels`: of a frame whose levels
     are made in the graph, 0 where they are made beforehand."""
-    if device.kind == "cpu" and not uploaded:
+    if device.kind == "cpu" and not uploaded_pixels:
         return 1  # no faster there than one frame after the other, and it takes more memory
-    bytes_each = PNET_BYTES_PER_PIXEL * level + FRAME_BYTES_PER_PIXEL * uploaded
+    bytes_each = PNET_BYTES_PER_PIXEL * level_pixels + FRAME_BYTES_PER_PIXEL * uploaded_pixels
     return max(1, device.batch_memory_bytes // max(1, bytes_each))
 
 

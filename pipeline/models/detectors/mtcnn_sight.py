@@ -1,7 +1,7 @@
 """What the networks of mtcnn see, levels of a pyramid and patches of frames, and what they answer.
 
 On a CPU numpy and OpenCV make it beforehand. On a GPU the networks' graphs make it themselves, of frames that are
-uploaded once, and give back the few cells that look like a face: for faces from 20 pixels on, all levels take four
+uploaded once, and give back the few cells that look like a face: for faces from 20 pixels on, all levels take three
 times a frame's bytes, and all cells twice.
 """
 
