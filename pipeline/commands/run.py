@@ -55,14 +55,15 @@ def _add_run(commands: Any) -> None:
         choices=("auto", "cpu", "cuda", "tensorrt"),
         default="auto",
         help="what ONNX Runtime runs models on: the models are the same, values differ slightly between devices; "
-        "tensorrt first builds engines for minutes, and how much it changes has not been measured (default: auto, CUDA where there is a GPU)",
+        "tensorrt first builds engines for minutes, and how much it changes has not been measured (default: auto, "
+        "CUDA where there is a GPU)",
     )
     cluster.add_argument(
         "--precision",
         choices=("fp32", "fp16"),
         default="fp32",
-        help="fp16: networks compute in half precision, for GPUs; measured on a CPU, where it is no faster, embeddings of Dlib move by up to "
-        "0.0011, of a distance whose threshold is 0.6 (default: fp32)",
+        help="fp16: networks compute in half precision, for GPUs; measured on a CPU, where it is no faster, embeddings "
+        "of Dlib move by up to 0.0011, of a distance whose threshold is 0.6 (default: fp32)",
     )
     cluster.add_argument("--gpus", metavar="0,1", help="GPUs to use (default: all that are visible)")
     cluster.add_argument(
