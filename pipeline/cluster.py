@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import logging
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
@@ -177,8 +179,12 @@ def check(options: ClusterOptions) -> None:
         _scheduler_address(options.scheduler)
         return
     _chosen_gpus(options)
+    if not 0 <= options.dashboard_port < 1 << 16:
+        raise ClusterError(f"--dashboard-port {options.dashboard_port}: ports are 0 (any free one) to 65535")
     try:
-        with socket.socket(socket.AF_INET6 if ":" in options.host else socket.AF_INET) as probe:
+        if ":" in options.host:  # Dask's dashboard takes none
+            raise OSError(errno.EAFNOSUPPORT, "IPv6 is not supported")
+        with socket.socket() as probe:
             probe.bind((options.host, 0))
     except OSError as err:
         raise ClusterError(
@@ -252,7 +258,11 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
 
     gpus = _chosen_gpus(options)
     with _loop_beyond_interrupts() as loop:
-        started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
+        with warnings.catch_warnings():
+            # Dask takes a free port where the dashboard's is taken, and the run prints which. To look first and ask
+            # for it later would be a race against other runs that start.
+            warnings.filterwarnings("ignore", r"Port \d+ is already in use")
+            started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
         cluster, settings, description = started
         try:
             client = Client(cluster, set_as_default=False)
@@ -289,7 +299,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         resources={"GPU": 1},
         preload=["pipeline.worker"],
         host=options.host,
-        dashboard_address=_dashboard_address(options),
+        dashboard_address=f"{options.host}:{options.dashboard_port}",
         memory_limit=options.worker_memory_bytes or psutil.virtual_memory().total // workers,
         silence_logs=SILENT,
     )
@@ -299,7 +309,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         decode_threads=max(1, cores // workers),
         chunk_timeout_seconds=options.chunk_timeout_seconds,
     )
-    return cluster, settings, f"{workers} CPU worker{'s' * (workers > 1)} × {threads} slots"
+    return cluster, settings, f"{workers} CPU worker{'s' * (workers > 1)} × {threads} slot{'s' * (threads > 1)}"
 
 
 @contextlib.contextmanager
@@ -335,7 +345,7 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
         workers_per_gpu=per_gpu,
         threads_per_worker=threads,
         host=options.host,
-        dashboard_address=_dashboard_address(options),
+        dashboard_address=f"{options.host}:{options.dashboard_port}",
         silence_logs=SILENT,
         **({"memory_limit": options.worker_memory_bytes} if options.worker_memory_bytes else {}),
     )
@@ -438,16 +448,6 @@ def _describe_worker() -> dict[str, Any]:
         "cores": available_cores(),
         "cuda": bool(visible_gpus()),
     }
-
-
-def _dashboard_address(options: ClusterOptions) -> str:
-    """The wanted port, or any free one where that is taken."""
-    with socket.socket() as probe:
-        try:
-            probe.bind((options.host, options.dashboard_port))
-        except OSError:
-            return f"{options.host}:0"
-    return f"{options.host}:{options.dashboard_port}"
 
 
 def visible_gpus() -> list[str]:
