@@ -30,6 +30,8 @@ _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc
 _FIRST_FRAME_PACKETS = 600
 FILE_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
 """A playlist among the inputs must not make FFmpeg reach for the network."""
+TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""A title in another encoding than UTF-8 must not make a file unreadable; from PyAV 19 on it never does."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,10 @@ def open_container(path: Path) -> InputContainer:
     """Open a video file; InputError, with the likely cause, where FFmpeg cannot."""
     check_readable(path)
     try:
-        return av.open(str(path), metadata_errors="replace", options=dict(FILE_OPTIONS))
+        container: InputContainer = av.open(str(path), options=dict(FILE_OPTIONS), **TITLES)
     except av.FFmpegError as err:
         raise InputError(_why_not_opened(path, err)) from err
+    return container
 
 
 def check_readable(path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -203,3 +205,11 @@ def test_the_graph_for_a_gpu_computes_the_same(name: str, index: int, shape: tup
     for ours, theirs in zip(*results, strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"no weights"])
+def test_a_damaged_file_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / "pnet.lz4"
+    path.write_bytes(damage(weights_files(zoo.card("mtcnn"))[0].read_bytes()))
+    with pytest.raises(ModelError, match=r"pnet\.lz4 does not hold the weights of mtcnn 1\.x .*; run: pip install"):
+        build_graph("pnet", path, False)

@@ -190,6 +190,18 @@ def test_unusable_files(make: Callable[[Path], object], message: str, tmp_path: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_title_in_another_encoding_is_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Z?rich"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        container.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"Z?rich", b"Z\xfcrich"))
+    assert len(VideoSource(path, VideoOptions()).frame) == 1
+
+
 def test_no_permission(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
     with pytest.raises(InputError, match="permission denied"):

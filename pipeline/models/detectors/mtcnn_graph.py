@@ -17,6 +17,8 @@ On one core P-Net takes 0.6 of the time of the plain graph. Inputs are RGB from 
 
 from __future__ import annotations
 
+import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ NETWORKS = ("pnet", "rnet", "onet")
 INPUT_MEAN, INPUT_SCALE = 127.5, 1 / 128
 BLOCK = 8
 """Channels that ONNX Runtime's blocked layout keeps together with AVX2."""
+NOT_ITS_WEIGHTS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError)
+"""What reading another file, or a damaged one, raises: lz4, joblib and what is made of the arrays."""
 
 
 def build_graph(name: str, path: Path, portable: bool, sampled: bool = False) -> bytes:
@@ -51,7 +55,7 @@ def build_graph(name: str, path: Path, portable: bool, sampled: bool = False) ->
         weights = _load(path)
         graph = GraphWriter(f"mtcnn_{name}")
         return {"pnet": _pnet, "rnet": _rnet, "onet": _onet}[name](graph, weights, portable, sampled)
-    except (ValueError, IndexError, TypeError, AttributeError) as error:
+    except NOT_ITS_WEIGHTS as error:
         raise ModelError(
             f"{path} does not hold the weights of mtcnn 1.x ({error}); run: pip install --force-reinstall 'mtcnn>=1,<2'"
         ) from error
@@ -59,8 +63,11 @@ def build_graph(name: str, path: Path, portable: bool, sampled: bool = False) ->
 
 def _load(path: Path) -> list[Weights]:
     import joblib
+    from lz4.frame import decompress
 
-    return [np.asarray(array, np.float32) for array in joblib.load(path)]
+    # joblib's own way with such a file leaves it open: from Python 3.13 on that ends in a traceback.
+    content = io.BytesIO(decompress(path.read_bytes()))
+    return [np.asarray(array, np.float32) for array in joblib.load(content)]
 
 
 def _pnet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: bool) -> bytes:
