@@ -102,6 +102,7 @@ def test_wrong_options_exit_2(
         (["--workers", "two"], "'two' is not a whole number"),
         (["--chunk-timeout", "-1"], "'-1' is not a number of seconds"),
         (["--worker-memory", "lots"], "'lots' is not a size of at least 256MB"),
+        (["--worker-memory", "1e400"], "'1e400' is not a size of at least 256MB"),
         (["--gpu-memory", "1KB"], "'1KB' is not a size of at least 256MB"),
         (["--executor", "spark"], "invalid choice: 'spark'"),
     ],
