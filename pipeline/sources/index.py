@@ -119,6 +119,8 @@ def check_readable(path: Path) -> None:
             raise InputError(f"{path} is a folder; name a video file")
         if not path.exists():
             raise InputError(f"no such file: {path}")
+        if not path.is_file():
+            raise InputError(f"{path} is a pipe, a socket or a device; name a video file")
         if not os.access(path, os.R_OK):
             raise InputError(f"{path} cannot be read: permission denied; change its permissions")
         if path.stat().st_size == 0:

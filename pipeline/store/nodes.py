@@ -95,7 +95,11 @@ def read_group(folder: str | Path) -> Group | None:
     if not isinstance(node, dict) or node.get("node_type") != "group":
         return None
     consolidated = node.get("consolidated_metadata")
-    return Group(node.get("attributes", {}), (consolidated or {}).get("metadata", {}), consolidated is not None)
+    attributes, inline = node.get("attributes", {}), {} if consolidated is None else consolidated
+    arrays = inline.get("metadata", {}) if isinstance(inline, dict) else inline
+    if not (isinstance(attributes, dict) and isinstance(arrays, dict)):
+        raise StoreError(f"{path} is damaged (not a Zarr v3 group); restore it or start over with --fresh")
+    return Group(attributes, arrays, consolidated is not None)
 
 
 def write_group(folder: str | Path, group: Group) -> None:

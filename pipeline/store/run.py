@@ -144,6 +144,7 @@ class InputStore:
     def read_rows(self, name: str, start: int, stop: int | None) -> np.ndarray:
         """Rows of a compacted array. Raises StoreError where it is damaged."""
         array = self.open_array(name)
+        self._require_shards(name, array, *slice(start, stop).indices(array.shape[0])[:2])
         try:
             return np.asarray(array[start:stop])
         except (RuntimeError, ValueError, OSError) as err:
@@ -151,6 +152,20 @@ class InputStore:
                 f"array {name!r} of {self.name!r} in {self.path} is damaged ({err}); "
                 f"restore {self.folder} or delete it and run again"
             ) from err
+
+    def _require_shards(self, name: str, array: Any, start: int, stop: int) -> None:
+        """Compaction writes every shard, and zarr reads one that is gone as zeros."""
+        if array.shards is None or not array.size:
+            return
+        rows = array.shards[0]
+        for k in range(start // rows, -(-stop // rows)):
+            key = array.metadata.encode_chunk_key((k, *[0] * (array.ndim - 1)))
+            path = f"{self.folder}/{self._place(name)}/{key}"
+            if not os.path.exists(path):
+                raise StoreError(
+                    f"array {name!r} of {self.name!r} in {self.path} is damaged ({path} is gone); "
+                    f"restore {self.folder} or delete it and run again"
+                )
 
     def _read_compacted(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         committed = self.group().arrays
@@ -431,7 +446,8 @@ def list_inputs(path: Path) -> list[tuple[str, dict[str, Any]]]:
             return []
         names = [entry.name for entry in os.scandir(path) if entry.is_dir()]
         groups = [(name, read_group(path / name)) for name in names]
-    found = [(name, group.attributes) for name, group in groups if group is not None]
+    # A group of somebody else's, put beside ours, is no input.
+    found = [(name, group.attributes) for name, group in groups if group is not None and "stages" in group.attributes]
     return sorted(found, key=lambda item: (item[1].get("order", 0), item[0]))
 
 

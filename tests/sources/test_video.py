@@ -176,10 +176,11 @@ def _no_index(path: Path) -> None:
         (lambda p: p.write_text("no film\n" * 400), "not a video that FFmpeg can read"),
         (_audio_only, "has no video stream"),
         (lambda p: p.mkdir(), "is a folder"),
+        (lambda p: os.mkfifo(p), "is a pipe, a socket or a device"),
         (lambda p: None, "no such file"),
         (_no_index, "its index .* is missing; copy it again, or repair it with untrunc"),
     ],
-    ids=["empty", "text", "audio", "folder", "missing", "no index"],
+    ids=["empty", "text", "audio", "folder", "pipe", "missing", "no index"],
 )
 def test_unusable_files(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
