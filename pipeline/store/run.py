@@ -228,6 +228,8 @@ class RunStore:
         Raises StoreError where the path is something else or cannot be written, StoreLockedError where another process
         writes to it.
         """
+        if re.match(r"[a-z0-9]+:/", str(path)):
+            raise StoreError(f"{path} is an address; a store is a folder on a local or network disk: name one")
         place = Path(path).expanduser().resolve()
         require_store(place, absent_is_fine=mode == "w")
         if mode == "r":
