@@ -154,6 +154,13 @@ def test_plan_does_no_work(tmp_path: Path, workflows: Path, clip: Path, capfd: p
     assert again["estimated_seconds"] == 0
 
 
+def test_a_terminal_without_unicode(tmp_path: Path, workflows: Path, clip: Path) -> None:
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    words = ["plan", str(workflows / "faces.yaml"), str(clip), "--out", str(tmp_path / "o.zarr")]
+    ended = subprocess.run([sys.executable, "-m", "pipeline", *words], env=environment, capture_output=True, check=True)
+    assert rb"\xd7" in ended.stdout  # the multiplication sign of the frame's size
+
+
 def test_workflows_explains_options(workflows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["workflows", str(workflows / "faces.yaml")]) == 0
     shown = capsys.readouterr().out

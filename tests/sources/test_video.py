@@ -191,6 +191,13 @@ def test_unusable_files(make: Callable[[Path], object], message: str, tmp_path: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_no_table_could_hold(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp4"))
+    path.write_bytes(b"x")
+    with pytest.raises(InputError, match=r"caf\\xe9\.mp4': its name is not UTF-8; rename it"):
+        VideoSource(path, VideoOptions())
+
+
 def test_no_permission(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
     with pytest.raises(InputError, match="permission denied"):
