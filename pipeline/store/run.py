@@ -7,13 +7,13 @@ import os
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from pipeline.store.nodes import (
     sweep_partial,
     write_group,
 )
+
+Named = TypeVar("Named", bound="str | os.PathLike[str]")
 
 STORE_FORMAT = 1
 CLEARING = "clearing"
@@ -438,6 +440,14 @@ def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
             f"{path} has store format {found}, made by reelgraph {group.attributes['reelgraph']}; "
             f"this reelgraph {version()} reads format {STORE_FORMAT}"
         )
+
+
+def each_once(outs: Iterable[Named]) -> list[Named]:
+    """Stores as they are named first: what is named twice (`runs/*.zarr runs/clip.zarr`) must not count twice."""
+    first: dict[Path, Named] = {}
+    for out in outs:
+        first.setdefault(Path(out).expanduser().resolve(), out)
+    return list(first.values())
 
 
 def list_inputs(path: Path) -> list[tuple[str, dict[str, Any]]]:
