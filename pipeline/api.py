@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def run(
     from pipeline.store.read import open as open_store
     from pipeline.views.progress import Silent
 
-    texts = [f"{key}={value}" for key, value in set.items()] if isinstance(set, Mapping) else list(set)
+    texts = _as_overrides(set) if isinstance(set, Mapping) else list(set)
     summary = execute(
         workflow,
         [str(inputs)] if isinstance(inputs, str | Path) else [str(one) for one in inputs],
@@ -68,6 +69,11 @@ def run(
     opened = open_store(out)
     opened.summary = summary
     return opened
+
+
+def _as_overrides(values: Mapping[str, Any]) -> list[str]:
+    """What `--set` takes, of values of Python: as JSON, for a text such as "a # b" is something else in YAML."""
+    return [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in values.items()]
 
 
 def execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 IMPLICIT = ("frames_rgb", "frame", "time_seconds", "decoded")
 """Arrays that the source gives to every stage."""
+
+_SHORT = reprlib.Repr()
+"""Shows a value in a message, however large it is."""
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel = 2
 
 _RESERVED = {*IMPLICIT, "face_frame", "name", "chunks", "aside"}
 _STAGE_KEYS = {"use", "after", "options"}
@@ -154,7 +160,7 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
     for override in overrides:
         _apply_override(file, override)
     make_importable(folder)
-    kind = file.source.get("kind", "video")
+    kind = str(file.source.get("kind", "video"))
     options = _validate(source_class(kind).Options, {"kind": kind, **file.source}, "source")
     nodes = _wire({name: _node(name, section) for name, section in file.stages.items()})
     return Workflow(name, kind, options, _ordered(nodes), folder)
@@ -165,11 +171,11 @@ def _read(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
         beside = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise WorkflowError(f"workflow file {unknown('file', str(path), beside)}") from err
+        raise WorkflowError(unknown("workflow file", str(path), beside)) from err
     except (OSError, UnicodeDecodeError) as err:
         raise WorkflowError(f"cannot read workflow {path}: {getattr(err, 'strerror', None) or err}") from err
     try:
-        document = yaml.load(text, Loader=_StrictLoader)
+        document = _parse(text)
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -180,20 +186,36 @@ def _read(path: Path) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice, which plain YAML silently overwrites."""
+    """Safe YAML that refuses, with its line, a key written twice, which plain YAML silently overwrites, and a value
+    that is not what it is written as (`!!int abc`, the 45th of March), which it leaves to int() and date()."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} is written twice", key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as err:
+            problem = f"{_SHORT.repr(node.value)} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from err
 
 
-def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+def _parse(text: str) -> Any:
+    """The value of one YAML document. Raises yaml.YAMLError."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except RecursionError as err:
+        raise yaml.YAMLError("lists or mappings lie too deep within each other") from err
 
 
 def _apply_override(file: _WorkflowFile, text: str) -> None:
@@ -202,14 +224,15 @@ def _apply_override(file: _WorkflowFile, text: str) -> None:
     if not (equals and dot and option):
         raise WorkflowError(f"--set {text!r}: write it as stage.option=value, for example detect.min_face=40")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = _parse(value)
     except yaml.YAMLError as err:
         raise WorkflowError(f"--set {text!r}: {value!r} is not a YAML value") from err
     if section == "source":
         file.source[option] = parsed
     elif section in file.stages:
         stage = file.stages[section]
-        (stage["options"] if isinstance(stage.get("options"), dict) else stage)[option] = parsed
+        nested = stage.get("options")
+        (nested if isinstance(nested, dict) and option not in stage else stage)[option] = parsed
     else:
         raise WorkflowError(f"--set {text!r}: " + unknown("section", section, ["source", *file.stages]))
 
@@ -231,6 +254,9 @@ def _node(name: str, section: dict[str, Any]) -> StageNode:
     if not isinstance(nested, dict):
         raise WorkflowError(f"stages.{name}.options: a mapping of option to value, not {nested!r}")
     own = {key: value for key, value in section.items() if key not in _STAGE_KEYS}
+    twice = sorted(own.keys() & nested.keys())
+    if twice:
+        raise WorkflowError(f"stages.{name}: {twice[0]} is written twice, here and below options; keep one")
     try:
         stage = stage_type(_validate(stage_type.Options, {**own, **nested}, f"stages.{name}"))
     except ModelError as err:
@@ -301,7 +327,7 @@ def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> st
     if problem["type"] == "missing":
         return f"{path}: this is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    given = repr(problem["input"])
+    given = _SHORT.repr(problem["input"])
     # A rule over several options gets them all as its input, and names in its message those that matter.
     shown = "" if isinstance(problem["input"], dict) or given in message else f" (got {given})"
     return f"{path}: {message[0].lower()}{message[1:]}{shown}"

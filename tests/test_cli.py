@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.cli import COMMANDS, main
+from pipeline.store.read import open as open_store
 from tests.clips import write_clip
 from tests.faults import one_stage
 from tests.processes import kill_group, reelgraph, start, wait_until
@@ -102,6 +104,7 @@ def test_wrong_options_exit_2(
         (["--workers", "two"], "'two' is not a whole number"),
         (["--chunk-timeout", "-1"], "'-1' is not a number of seconds"),
         (["--worker-memory", "lots"], "'lots' is not a size of at least 256MB"),
+        (["--worker-memory", "1e400"], "'1e400' is not a size of at least 256MB"),
         (["--gpu-memory", "1KB"], "'1KB' is not a size of at least 256MB"),
         (["--executor", "spark"], "invalid choice: 'spark'"),
     ],
@@ -151,6 +154,53 @@ def test_plan_does_no_work(tmp_path: Path, workflows: Path, clip: Path, capfd: p
     again = json.loads(capfd.readouterr().out)
     assert again["inputs"][0]["chunks_done"] == again["inputs"][0]["chunks"]
     assert again["estimated_seconds"] == 0
+
+
+def test_a_terminal_without_unicode(tmp_path: Path, workflows: Path, clip: Path) -> None:
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    words = ["plan", str(workflows / "faces.yaml"), str(clip), "--out", str(tmp_path / "o.zarr")]
+    ended = subprocess.run([sys.executable, "-m", "pipeline", *words], env=environment, capture_output=True, check=True)
+    assert rb"\xd7" in ended.stdout  # the multiplication sign of the frame's size
+
+
+def unread() -> int:
+    """The end of a pipe that nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+@pytest.mark.parametrize(
+    "where",
+    [{"stderr": unread}, {"preexec_fn": lambda: os.close(2)}, {"stdout": unread}],
+    ids=["pipe", "closed", "out"],
+)
+def test_a_run_goes_on_when_nobody_listens(tmp_path: Path, clip: Path, where: dict[str, Any]) -> None:
+    streams = {name: how() if name != "preexec_fn" else how for name, how in where.items()}
+    words = [str(one_stage(tmp_path, "Counted", log=str(tmp_path / "log"))), str(clip)]
+    command = [sys.executable, "-m", "pipeline", "run", *words, "--out", str(tmp_path / "o.zarr")]
+    ended = subprocess.run([*command, "--executor", "inline", "--json"], **({"stdout": subprocess.PIPE} | streams))
+    assert ended.returncode == 0
+    assert open_store(tmp_path / "o.zarr").done_share == 1
+    if ended.stdout is not None:
+        assert json.loads(ended.stdout)["inputs_complete"] == 1
+
+
+def test_the_exit_code_holds_when_nobody_reads_the_result(tmp_path: Path, workflows: Path, clip: Path) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    words = ["plan", str(workflows / "faces.yaml"), str(clip), str(empty), "--out", str(tmp_path / "o.zarr")]
+    ended = subprocess.run([sys.executable, "-m", "pipeline", *words], stdout=unread(), stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_a_full_disk_for_the_result(workflows: Path) -> None:
+    words = [sys.executable, "-m", "pipeline", "workflows", str(workflows / "faces.yaml")]
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("reelgraph: cannot write to standard output: No space left on device")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_workflows_explains_options(workflows: Path, capsys: pytest.CaptureFixture[str]) -> None:

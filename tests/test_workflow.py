@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+import pipeline
 from pipeline.errors import WorkflowError
 from pipeline.workflow import differences, load_workflow
 
@@ -102,12 +104,39 @@ def test_stages_come_after_those_they_need(tmp_path: Path) -> None:
         ("just text", "has the sections 'source' and 'stages'"),
         ("stages: {}", "stages: "),
         ("source: {}", "stages: this is missing"),
+        ("stages:\n  ? [a, b]\n  : {}", "workflow.yaml:2: not valid YAML: found unhashable key"),
+        ("stages: {detect: {min_face: !!int many}}", "workflow.yaml:1: not valid YAML: 'many' is no int"),
+        ("source: {start: 2026-13-45}\nstages: {detect: {}}", "workflow.yaml:1: .*'2026-13-45' is no timestamp"),
+        ("stages: " + "[" * 2000, "not valid YAML: lists or mappings lie too deep"),
+        ("source: {kind: [video]}\nstages: {detect: {}}", "unknown source .* did you mean 'video'?"),
+        ("source: {kind: }\nstages: {detect: {}}", "unknown source 'None'"),
+        ("source: {every: 1" + "0" * 30 + "}\nstages: {detect: {}}", "source.every: .*less than or equal to"),
+        ("stages: {x: {use: ':'}}", "write a stage of your own as 'package.module:Class'"),
+        ("stages: {x: {use: '..:Be'}}", "write a stage of your own as 'package.module:Class'"),
+        ("stages: {detect: {min_face: 20, options: {min_face: 40}}}", "stages.detect: min_face is written twice"),
+        ("stages: {detect: {model: [" + "[x, x], " * 999 + "]}}", r"stages.detect.model: .{0,200}\.\.\.\]\)$"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(WorkflowError, match=message) as caught:
         load_workflow(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "stage_with_a_mistake.py").write_text("\n1 / 0\n")
+    path = written(tmp_path, "stages: {x: {use: 'stage_with_a_mistake:Mine'}}")
+    with pytest.raises(WorkflowError, match=r"ends in ZeroDivisionError.*stage_with_a_mistake\.py, line 2\)"):
+        load_workflow(path)
+
+
+def test_parts_can_be_shared(tmp_path: Path) -> None:
+    """Merge keys, as YAML has them; what is written beside one is no second writing of it."""
+    text = "stages: {detect: {min_face: 40}, embed: {<<: {after: detect, per: face}, per: track}}"
+    workflow = load_workflow(written(tmp_path, text))
+    assert workflow.node("embed").after == ("detect",)
+    assert workflow.node("embed").stage.options.per == "track"
 
 
 def test_unknown_model_names_the_nearest(tmp_path: Path) -> None:
@@ -128,6 +157,25 @@ def test_overrides(tmp_path: Path) -> None:
     assert workflow.resolved()["source"]["every"] == 3
 
 
+def test_an_override_takes_the_place_of_the_option_wherever_it_is_written(tmp_path: Path) -> None:
+    for written_as in ("min_face: 20, options: {}", "min_face: 20", "options: {min_face: 20}"):
+        path = written(tmp_path, f"stages: {{detect: {{{written_as}}}}}")
+        assert load_workflow(path, ["detect.min_face=40"]).node("detect").stage.options.min_face == 40
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"source.decoder": "pyav # or not"}, r"source\.decoder: .*'pyav # or not'"),
+        ({"source.decoder": Path("a: b/\U0001f600")}, r"source\.decoder: .*'a: b/\U0001f600'"),
+        ({"source.start": None, "source.stop": "soon"}, r"source\.stop: 'soon' is no time"),
+    ],
+)
+def test_values_from_python_stay_what_they_are(tmp_path: Path, values: dict[str, object], message: str) -> None:
+    with pytest.raises(WorkflowError, match=message):
+        pipeline.run(written(tmp_path, GOOD), "clip.mp4", tmp_path / "out.zarr", set=values)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -135,6 +183,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("detekt.min_face=3", "unknown section 'detekt'; did you mean 'detect'?"),
         ("detect.min_fase=30", "did you mean 'min_face'?"),
         ("detect.min_face=[", "is not a YAML value"),
+        ("detect.min_face=2026-13-45", "is not a YAML value"),
     ],
 )
 def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
+
+from pipeline.errors import UsageError
 
 EXIT_CODES = (
     "exit codes: 0 done; 1 failed chunks or unusable inputs among several; 2 wrong use; 75 drained; 130 interrupted"
@@ -26,11 +30,20 @@ def add_command(
 
 
 def print_result(options: argparse.Namespace, values: Any, lines: list[str]) -> None:
-    """With --json the values, as one object; without it the lines."""
-    if options.json:
-        print(json.dumps(values, indent=2, default=str))
-    elif lines:
-        print("\n".join(lines))
+    """With --json the values, as one object; without it the lines. Raises UsageError where they cannot be written."""
+    text = json.dumps(values, indent=2, default=str) if options.json else "\n".join(lines)
+    try:
+        print(text, end="\n" if text else "", flush=True)
+    except BrokenPipeError:
+        _drop_output()  # `reelgraph status ... | head`: the command is done, and its exit code holds
+    except OSError as err:
+        _drop_output()
+        raise UsageError(f"cannot write to standard output: {err.strerror}; free some space, or name a file") from err
+
+
+def _drop_output() -> None:
+    """Throw away what is still to be written, which Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def positive(text: str) -> int:

@@ -181,7 +181,7 @@ def _size(text: str) -> int:
 
     try:
         size = int(parse_bytes(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         size = 0
     if size < _SMALLEST_MEMORY:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size of at least 256MB, such as 8GB")

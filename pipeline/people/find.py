@@ -21,6 +21,7 @@ from pipeline.people.pictures import Progress, Recipe, open_searchable
 from pipeline.people.sightings import FrameTimes, Sighting
 from pipeline.stages.base import Array
 from pipeline.store.pieces import for_each, rows_of
+from pipeline.store.run import each_once
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
@@ -228,7 +229,7 @@ def find(
             from pipeline.tables import open_table
 
             job.table = stack.enter_context(open_table(table))
-        for out in outs:
+        for out in each_once(outs):
             job.search(out)
     if save_gallery is not None and job.recipes:
         save(job.only_gallery(), save_gallery)

@@ -19,6 +19,7 @@ from pipeline.people.pictures import Recipe, open_searchable
 from pipeline.people.question import Asked, Question, ask
 from pipeline.people.sightings import FrameTimes, Shot, Sighting, shot_dict
 from pipeline.store.pieces import Piece, for_each
+from pipeline.store.run import each_once
 
 if TYPE_CHECKING:
     from pipeline.people.index import FaceIndex
@@ -132,7 +133,7 @@ def search(
     if top < 1:
         raise UsageError(f"top must be at least 1, not {top}")
     job = _Job(tuple(faces), checked_metric(metric), threshold, top, model, index, looked, note)
-    for out in outs:
+    for out in each_once(outs):
         job.store(out)
     return job.answer()
 

@@ -118,10 +118,16 @@ def open_container(path: Path) -> InputContainer:
 def check_readable(path: Path) -> None:
     """InputError unless `path` is a file that we may read and that holds anything."""
     try:
+        str(path).encode()  # as tables and reports will
+    except UnicodeEncodeError as err:
+        raise InputError(f"{os.fsencode(path)!r}: its name is not UTF-8; rename it") from err
+    try:
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a video file")
         if not path.exists():
             raise InputError(f"no such file: {path}")
+        if not path.is_file():
+            raise InputError(f"{path} is a pipe, a socket or a device; name a video file")
         if not os.access(path, os.R_OK):
             raise InputError(f"{path} cannot be read: permission denied; change its permissions")
         if path.stat().st_size == 0:

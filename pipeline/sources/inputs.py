@@ -59,6 +59,8 @@ def expand(inputs: Sequence[str]) -> list[Path]:
 
 def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Path]:
     """Files of one input. `lists` are the list files we are inside of."""
+    if not given:  # a shell variable that is not set; as a path it would be the whole working directory
+        raise InputError("an input is empty; name a video file, or . for the folder you are in")
     if given.startswith("@"):
         yield from _read_list(_resolve(given[1:], base), lists)
         return
@@ -114,7 +116,7 @@ def _read_list(path: Path, lists: tuple[Path, ...]) -> Iterator[Path]:
     if path in lists:
         raise InputError(f"list {path} names itself; remove that line")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as err:
         raise InputError(f"list {path} is not UTF-8 text; a list holds one path per line") from err
     except OSError as err:

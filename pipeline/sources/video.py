@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.sources.readers import Segment
 
 DEFAULT_EVERY = 5
+_LARGEST_EVERY = 2**31 - 1
+"""A year of 60 frames per second; ranks of frames are counted in 64 bits."""
 Decoder = Literal["auto", "pyav", "decord", "nvdec"]
 
 # Reading on is cheaper than a seek below about this many frames: a seek costs the frames in the codec's delay.
@@ -39,6 +41,7 @@ class VideoOptions(SourceOptions):
     every: int | None = Field(
         None,
         ge=1,
+        le=_LARGEST_EVERY,
         description=f"sample every N-th frame (frames; default {DEFAULT_EVERY} unless fps or keyframes is set)",
     )
     fps: float | None = Field(

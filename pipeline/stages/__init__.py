@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from importlib import import_module
 from importlib.metadata import entry_points
 
@@ -26,11 +27,19 @@ def find_stage(use: str) -> type[Stage]:
     if target is None:
         raise WorkflowError(unknown("stage", use, stage_names()) + ", or your own as 'package.module:Class'")
     module_name, _, class_name = target.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
+        raise WorkflowError(f"stage {use!r}: write a stage of your own as 'package.module:Class'")
     try:
         module = import_module(module_name)
     except ImportError as err:
         raise WorkflowError(
             f"stage {use!r}: cannot import {module_name!r} ({err}); install it, or put it beside the workflow file"
+        ) from err
+    except Exception as err:  # a mistake in the user's own module, or in its name
+        where = traceback.extract_tb(err.__traceback__)[-1]
+        raise WorkflowError(
+            f"stage {use!r}: importing {module_name!r} ends in {type(err).__name__}: {err} "
+            f"({where.filename}, line {where.lineno}); mend it"
         ) from err
     stage = getattr(module, class_name, None)
     if stage is None:

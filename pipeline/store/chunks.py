@@ -88,8 +88,8 @@ def fail_chunk(store_path: str, input_name: str, index: int, record: Mapping[str
 
 
 def read_record(folder: str) -> dict[str, Any] | None:
-    """Commit record of the chunk group in this folder; None where it has none."""
-    group = read_group(folder)
+    """Commit record of the chunk group in this folder; None where it has none. StoreError where it is damaged."""
+    group = read_group(folder, advice=f"delete {folder} and run again")
     return None if group is None else group.attributes
 
 

@@ -82,8 +82,9 @@ def to_json(content: Any) -> bytes:
     return json.dumps(content, default=_plain, separators=(",", ":")).encode()
 
 
-def read_group(folder: str | Path) -> Group | None:
-    """Read a group; None where the folder has no `zarr.json` of a group. Raises StoreError where it is damaged."""
+def read_group(folder: str | Path, advice: str = "restore it or start over with --fresh") -> Group | None:
+    """Read a group; None where the folder has no `zarr.json` of a group. Raises StoreError, with `advice`, where it is
+    damaged."""
     path = f"{folder}/{NODE_FILE}"
     try:
         with open(path, "rb") as file:
@@ -91,11 +92,15 @@ def read_group(folder: str | Path) -> Group | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as err:
-        raise StoreError(f"{path} is damaged ({err}); restore it or start over with --fresh") from err
+        raise StoreError(f"{path} is damaged ({err}); {advice}") from err
     if not isinstance(node, dict) or node.get("node_type") != "group":
         return None
     consolidated = node.get("consolidated_metadata")
-    return Group(node.get("attributes", {}), (consolidated or {}).get("metadata", {}), consolidated is not None)
+    attributes, inline = node.get("attributes", {}), {} if consolidated is None else consolidated
+    arrays = inline.get("metadata", {}) if isinstance(inline, dict) else inline
+    if not (isinstance(attributes, dict) and isinstance(arrays, dict)):
+        raise StoreError(f"{path} is damaged (not a Zarr v3 group); {advice}")
+    return Group(attributes, arrays, consolidated is not None)
 
 
 def write_group(folder: str | Path, group: Group) -> None:

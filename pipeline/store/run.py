@@ -7,13 +7,13 @@ import os
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from pipeline.store.nodes import (
     sweep_partial,
     write_group,
 )
+
+Named = TypeVar("Named", bound="str | os.PathLike[str]")
 
 STORE_FORMAT = 1
 CLEARING = "clearing"
@@ -144,6 +146,7 @@ class InputStore:
     def read_rows(self, name: str, start: int, stop: int | None) -> np.ndarray:
         """Rows of a compacted array. Raises StoreError where it is damaged."""
         array = self.open_array(name)
+        self._require_shards(name, array, *slice(start, stop).indices(array.shape[0])[:2])
         try:
             return np.asarray(array[start:stop])
         except (RuntimeError, ValueError, OSError) as err:
@@ -151,6 +154,20 @@ class InputStore:
                 f"array {name!r} of {self.name!r} in {self.path} is damaged ({err}); "
                 f"restore {self.folder} or delete it and run again"
             ) from err
+
+    def _require_shards(self, name: str, array: Any, start: int, stop: int) -> None:
+        """Compaction writes every shard, and zarr reads one that is gone as zeros."""
+        if array.shards is None or not array.size:
+            return
+        rows = array.shards[0]
+        for k in range(start // rows, -(-stop // rows)):
+            key = array.metadata.encode_chunk_key((k, *[0] * (array.ndim - 1)))
+            path = f"{self.folder}/{self._place(name)}/{key}"
+            if not os.path.exists(path):
+                raise StoreError(
+                    f"array {name!r} of {self.name!r} in {self.path} is damaged ({path} is gone); "
+                    f"restore {self.folder} or delete it and run again"
+                )
 
     def _read_compacted(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         committed = self.group().arrays
@@ -213,6 +230,8 @@ class RunStore:
         Raises StoreError where the path is something else or cannot be written, StoreLockedError where another process
         writes to it.
         """
+        if re.match(r"[a-z0-9]+:/", str(path)):
+            raise StoreError(f"{path} is an address; a store is a folder on a local or network disk: name one")
         place = Path(path).expanduser().resolve()
         require_store(place, absent_is_fine=mode == "w")
         if mode == "r":
@@ -423,6 +442,14 @@ def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
         )
 
 
+def each_once(outs: Iterable[Named]) -> list[Named]:
+    """Stores as they are named first: what is named twice (`runs/*.zarr runs/clip.zarr`) must not count twice."""
+    first: dict[Path, Named] = {}
+    for out in outs:
+        first.setdefault(Path(out).expanduser().resolve(), out)
+    return list(first.values())
+
+
 def list_inputs(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Name and attributes of every input, in order of first sight. Raises StoreError."""
     with disk_errors(f"read {path}"):
@@ -431,7 +458,8 @@ def list_inputs(path: Path) -> list[tuple[str, dict[str, Any]]]:
             return []
         names = [entry.name for entry in os.scandir(path) if entry.is_dir()]
         groups = [(name, read_group(path / name)) for name in names]
-    found = [(name, group.attributes) for name, group in groups if group is not None]
+    # A group of somebody else's, put beside ours, is no input.
+    found = [(name, group.attributes) for name, group in groups if group is not None and "stages" in group.attributes]
     return sorted(found, key=lambda item: (item[1].get("order", 0), item[0]))
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline.errors import UsageError
 from pipeline.names import unknown
 from pipeline.store.read import open as open_store
+from pipeline.store.run import each_once
 from pipeline.tables import FORMATS as TABLE_FORMATS
 from pipeline.tables import ROWS, Rows, written_whole
 from pipeline.views import face_rows
@@ -91,7 +92,7 @@ def export(
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
     chosen = _format(str(to), format)
     _check(str(to), chosen, embeddings, all_frames, force)
-    runs = [open_store(path) for path in paths]
+    runs = [open_store(path) for path in each_once(paths)]
     exported = Exported(str(to), chosen)
     with (
         _sink(str(to)) as file,

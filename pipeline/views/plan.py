@@ -157,7 +157,7 @@ def lines(view: PlanView) -> list[str]:
         f"{line.chunks - line.chunks_done - line.chunks_failed} to do"
         for line in view.inputs
     ]
-    shown += [f"cannot use {entry['error']}" for entry in view.unusable]
+    shown += [f"not usable: {entry['error']}" for entry in view.unusable]
     to_do = sum(line.frames_to_do for line in view.inputs)
     decode = sum(line.source_frames_to_decode for line in view.inputs)
     shown.append(

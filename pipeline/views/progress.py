@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
@@ -49,6 +50,13 @@ class _Count:
         return (self.n_frames - self.done) / rate if rate > 0 else None
 
 
+def _say(text: str) -> None:
+    """A line on standard error. Whoever no longer listens (a closed pipe, a log on a full disk) must not end a run."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+
+
 class PlainLines:
     """A line when something happens and at most one every `interval_seconds` while it goes on; on stderr."""
 
@@ -85,7 +93,7 @@ class PlainLines:
 
     def note(self, text: str) -> None:
         self.last = time.monotonic()
-        print(text, file=sys.stderr, flush=True)
+        _say(text)
 
 
 def describe(count: _Count) -> str:
@@ -181,9 +189,9 @@ class NowAndThen:
     def __call__(self, done: int, total: int | None = None) -> None:
         if time.monotonic() - self.last >= self.interval:
             self.last = time.monotonic()
-            print(f"{done}{f' of {total}' if total is not None else ''} {self.what}", file=sys.stderr, flush=True)
+            _say(f"{done}{f' of {total}' if total is not None else ''} {self.what}")
 
 
 def for_stderr() -> Bars | PlainLines:
     """Bars on a terminal, lines elsewhere."""
-    return Bars() if sys.stderr.isatty() else PlainLines()
+    return Bars() if sys.stderr is not None and sys.stderr.isatty() else PlainLines()

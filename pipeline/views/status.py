@@ -58,7 +58,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         if len(one["unreadable"]) > SHOWN_FAILURES:
             shown.append(f"    ... and {len(one['unreadable']) - SHOWN_FAILURES} more incomplete; --json shows all")
     shown += [_model(model) for model in status["models"]]
-    shown += [f"  cannot use {entry['error']}" for entry in status["unusable"]]
+    shown += [f"  not usable: {entry['error']}" for entry in status["unusable"]]
     return shown
 
 

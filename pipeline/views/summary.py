@@ -47,7 +47,7 @@ def _derived(summary: Summary) -> str:
 
 
 def _failures(summary: Summary) -> list[str]:
-    shown = [f"cannot use {entry['error']}" for entry in summary.unusable]
+    shown = [f"not usable: {entry['error']}" for entry in summary.unusable]
     for entry in summary.unreadable[:SHOWN_FAILURES]:
         where = f" in {entry['time_range']}" if entry["time_range"] else ""
         shown.append(f"{entry['input']}: {len(entry['frames'])} frames not read{where}: {entry['error']}")

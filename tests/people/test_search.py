@@ -103,6 +103,13 @@ def test_it_says_where_when_and_how_long(stores: list[Path], photo: Path, comman
     assert found["embedding_bytes"] == (36 + 2 + 3) * 128 * 4
 
 
+def test_a_store_named_twice_is_searched_once(stores: list[Path], photo: Path, command: Command) -> None:
+    _, once, _ = command("find", *stores, "--face", photo)
+    _, twice, _ = command("find", *stores, f"{stores[0]}/../{stores[0].name}", "--face", photo)
+    assert twice["screen_seconds"] == once["screen_seconds"]
+    assert len(twice["sightings"]) == len(once["sightings"]) == 2
+
+
 def test_nobody_is_near_enough(stores: list[Path], tmp_path: Path, command: Command, capsys: Any) -> None:
     eve = drawn.write(tmp_path / "eve.png", (drawn.EVE, FACE))
     code, found, _ = command("find", *stores, "--face", eve, "--top", 3)

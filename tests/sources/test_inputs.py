@@ -18,6 +18,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "nested.lst").write_text("@list.txt\nodd.bin\n")
     (tmp_path / "none.txt").write_text("# nothing\n")
     (tmp_path / "loop.txt").write_text("loop.txt\n")
+    (tmp_path / "marked.txt").write_text("b.mp4\n", encoding="utf-8-sig")
     (tmp_path / "bad.txt").write_text("gone.mp4\n")
     (tmp_path / "[x].mp4").write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
@@ -37,6 +38,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["list.txt"], ["b.mp4", "sub/c.webm"]),
         (["nested.lst"], ["b.mp4", "sub/c.webm", "odd.bin"]),
         (["[x].mp4"], ["[x].mp4"]),
+        (["@marked.txt"], ["b.mp4"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -53,6 +55,7 @@ def test_a_list_is_relative_to_itself(tree: Path, monkeypatch: pytest.MonkeyPatc
     ("given", "message"),
     [
         ([], "no input"),
+        ([""], "an input is empty; name a video file"),
         (["gone.mp4"], r"no such file or folder: .*gone\.mp4; check"),
         (["empty"], "no videos in folder .*empty"),
         (["*.avi"], r"no file matches '\*\.avi'"),

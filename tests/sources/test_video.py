@@ -176,10 +176,11 @@ def _no_index(path: Path) -> None:
         (lambda p: p.write_text("no film\n" * 400), "not a video that FFmpeg can read"),
         (_audio_only, "has no video stream"),
         (lambda p: p.mkdir(), "is a folder"),
+        (lambda p: os.mkfifo(p), "is a pipe, a socket or a device"),
         (lambda p: None, "no such file"),
         (_no_index, "its index .* is missing; copy it again, or repair it with untrunc"),
     ],
-    ids=["empty", "text", "audio", "folder", "missing", "no index"],
+    ids=["empty", "text", "audio", "folder", "pipe", "missing", "no index"],
 )
 def test_unusable_files(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
@@ -200,6 +201,13 @@ def test_a_title_in_another_encoding_is_no_matter(tmp_path: Path) -> None:
         container.mux(stream.encode())
     path.write_bytes(path.read_bytes().replace(b"Z?rich", b"Z\xfcrich"))
     assert len(VideoSource(path, VideoOptions()).frame) == 1
+
+
+def test_a_name_that_no_table_could_hold(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp4"))
+    path.write_bytes(b"x")
+    with pytest.raises(InputError, match=r"caf\\xe9\.mp4': its name is not UTF-8; rename it"):
+        VideoSource(path, VideoOptions())
 
 
 def test_no_permission(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

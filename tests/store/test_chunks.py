@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,16 @@ def test_flipped_bit(store: RunStore, array: str) -> None:
     path.write_bytes(content)
     with pytest.raises(StoreError, match=rf"array '{array}' of chunk 0 of 'clip' in .*out.zarr is damaged"):
         read_chunk(str(store.path), "clip", 0, [array])
+
+
+def test_a_torn_record_costs_one_chunk(store: RunStore) -> None:
+    made.write_all(store.path, "clip")
+    folder = store.path / "clip/chunks/000001"
+    (folder / "zarr.json").write_bytes(b"")  # as a power cut leaves it
+    with pytest.raises(StoreError, match=r"000001/zarr.json is damaged .*; delete .*/000001 and run again"):
+        store.input("clip").records()
+    shutil.rmtree(folder)
+    assert sorted(store.input("clip").records()) == [0, 2, 3]
 
 
 def test_lost_file(store: RunStore) -> None:

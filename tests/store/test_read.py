@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import storemaker as made
 from pipeline.errors import StoreError
 from pipeline.store.chunks import fail_chunk
 from pipeline.store.compact import compact
+from pipeline.store.nodes import Group, write_group
 from pipeline.store.read import open as open_run
 from pipeline.store.run import RunStore
 
@@ -128,6 +130,37 @@ def test_damaged_shard(complete: RunStore, where: int) -> None:
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"array 'embedding' of 'clip' in .*out.zarr is damaged"):
         open_run(complete.path).array("clip", "embedding")
+
+
+@pytest.mark.parametrize("name", ["embedding", "n_faces"])
+def test_a_shard_that_is_gone_is_no_zeros(complete: RunStore, name: str) -> None:
+    shutil.rmtree(complete.path / f"clip/{name}/c")
+    with pytest.raises(StoreError, match=rf"array '{name}' of 'clip' in .*out.zarr is damaged \(.* is gone\); restore"):
+        open_run(complete.path).array("clip", name)
+    with pytest.raises(StoreError, match="is gone"):
+        open_run(complete.path).input("clip").read_frames([name], 3, 9)
+
+
+def test_a_group_of_somebody_elses_is_no_input(complete: RunStore) -> None:
+    write_group(complete.path / "mine", Group({"title": "ocean"}))
+    assert list(open_run(complete.path).inputs) == ["clip"]
+    assert RunStore.open(complete.path, mode="r").input_names() == ["clip"]
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        ("zarr.json", {"attributes": None}),
+        ("clip/zarr.json", {"attributes": ["path"]}),
+        ("clip/zarr.json", {"consolidated_metadata": {"metadata": None}}),
+        ("clip/zarr.json", {"consolidated_metadata": [1]}),
+    ],
+)
+def test_a_group_of_another_make_is_damaged(complete: RunStore, place: str, change: dict) -> None:
+    path = complete.path / place
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(StoreError, match=rf"{place} is damaged \(.*\); restore it or start over with --fresh"):
+        open_run(complete.path).faces()
 
 
 def test_not_a_store(tmp_path: Path) -> None:

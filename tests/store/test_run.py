@@ -88,6 +88,13 @@ def test_parent_is_a_file(out: Path) -> None:
         RunStore.open(out / "run.zarr")
 
 
+def test_an_address_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"s3:/bucket/run\.zarr is an address; a store is a folder"):
+        RunStore.open(Path("s3://bucket/run.zarr"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_absent(out: Path) -> None:
     with pytest.raises(StoreError, match="there is no store at"):
         RunStore.open(out, mode="r")

@@ -20,6 +20,8 @@ from pipeline.stages.base import Array
 from pipeline.store.run import RunStore
 from pipeline.views import face_rows
 from pipeline.views.export import export
+from pipeline.views.report import report
+from pipeline.views.video.targets import chosen_inputs
 from tests.made_stores import CLASSES, Film, faces_of, film, make_store
 
 N_FRAMES = 300
@@ -169,6 +171,16 @@ def test_several_stores_that_differ(tmp_path: Path, made: Film) -> None:
     assert table["store"].astype(str).unique().tolist() == [str(plain.resolve()), str(rich.resolve())]
     assert table["age"].isna().tolist()[0]
     assert [len(one) for one in table["embedding"][:2]] == [16, 8]
+
+
+def test_a_store_named_twice_counts_once(tmp_path: Path, made: Film, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "a.zarr", {"film": made.arrays}, extra=made.extra)
+    (tmp_path / "link.zarr").symlink_to(store)
+    monkeypatch.chdir(tmp_path)
+    twice = [store, "a.zarr", "./a.zarr/", "link.zarr"]
+    assert export(twice, tmp_path / "t.csv").faces == export([store], tmp_path / "u.csv").faces > 0
+    assert len(chosen_inputs(twice)) == 1
+    assert report(twice, tmp_path / "r.html").inputs == 1
 
 
 def test_half_done_store_gives_what_is_done(tmp_path: Path, made: Film) -> None:

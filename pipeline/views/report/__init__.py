@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.store.read import open as open_store
+from pipeline.store.run import each_once
 from pipeline.views.progress import Silent
 from pipeline.views.report.content import content
 from pipeline.views.report.people import gather
@@ -63,7 +64,7 @@ def report(
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
     place = Path(to) if to is not None else default_place(paths[0])
     _check(place)
-    runs = [open_store(path) for path in paths]
+    runs = [open_store(path) for path in each_once(paths)]
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
     confidence, size = Histogram(CONFIDENCE_EDGES, grows=True), Histogram(SIZE_EDGES)
     inputs = []

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def chosen_inputs(outs: Sequence[Path | str], names: Sequence[str] = ()) -> list[RunInput]:
     """The inputs of some stores, or those of them that are named. Raises UsageError, with the nearest, for others."""
     from pipeline.store.read import open as open_run
+    from pipeline.store.run import each_once
 
-    all_items = [item for out in outs for item in open_run(out).inputs.values()]
+    all_items = [item for out in each_once(outs) for item in open_run(out).inputs.values()]
     if not all_items:
         raise StoreError(f"{', '.join(str(out) for out in outs)} holds no input yet; run a workflow into it first")
     for name in names:
