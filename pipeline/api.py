@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.errors import ReelgraphError
+from pipeline.errors import ReelgraphError, UsageError
+from pipeline.names import unknown
 
 if TYPE_CHECKING:
     from pipeline.cluster import ClusterOptions
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run
     from pipeline.views.plan import PlanView
     from pipeline.workflow import Workflow
+
+
+EXECUTORS = ("dask", "inline")
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def execute(
     from pipeline.workflow import load_workflow
 
     _refuse_in_spawned_child()
+    if executor not in EXECUTORS:
+        raise UsageError(unknown("executor", executor, EXECUTORS))
     loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
     paths = expand(inputs)
     if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):

@@ -24,7 +24,7 @@ import pandas as pd
 import pytest
 
 import pipeline
-from pipeline.errors import InputError, ModelError, StoreError, WorkflowError
+from pipeline.errors import InputError, ModelError, StoreError, UsageError, WorkflowError
 from pipeline.models import zoo
 from pipeline.models.weights import weights_files
 from tests.models.stand_in_attributes import write_stand_ins
@@ -377,8 +377,16 @@ def test_with_a_store_it_resumes(clip: Path, tmp_path: Path) -> None:
     assert (out / "demo" / "frame").stat().st_mtime_ns == frames
     with pytest.raises(StoreError, match="expand_percentage: 0 -> 10"):
         next(pipeline.deepface.represent(clip, out=out, executor="inline", expand_percentage=10, **wanted))
+    other = pipeline.deepface.represent(clip, out=out, executor="inline", fresh=True, expand_percentage=10, **wanted)
+    assert [index for index, _ in other] == [index for index, _ in here]
+    with pytest.raises(UsageError, match="unknown executor 'inlin'; did you mean 'inline'"):
+        next(pipeline.deepface.represent(clip, out=out, executor="inlin", expand_percentage=10, **wanted))
     with pytest.raises(ValueError, match="return_face needs the pixels"):
-        next(pipeline.deepface.represent(clip, out=out, executor="inline", return_face=True, **wanted))
+        next(
+            pipeline.deepface.represent(
+                clip, out=out, executor="inline", return_face=True, expand_percentage=10, **wanted
+            )
+        )
 
 
 def test_a_video_by_another_name(clip: Path, tmp_path: Path) -> None:

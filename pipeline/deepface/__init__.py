@@ -54,8 +54,8 @@ def represent(
     `frames`: a video file, or whatever DeepFace takes for one image (path, URL, base64, file object, uint8 BGR array),
     or a list, a 4-D array or an iterable of those. `every`, and for a video `start` and `stop` (seconds or H:MM:SS),
     sample it. With `out` a video runs on a cluster into that store first, and a second call carries on, or only reads;
-    `cluster` is then what `pipeline.run` takes (workers, gpus, scheduler, executor ...). Without it the chunks run in
-    this process, one ahead being decoded.
+    `cluster` is then what `pipeline.run` takes (executor, fresh, workers, gpus, scheduler ...). Without it the chunks
+    run in this process, one ahead being decoded.
 
     Raises ReelgraphError for unknown names and missing weights, ValueError for input that is no picture, TypeError for
     a parameter that neither DeepFace's function nor this one has.
@@ -174,8 +174,8 @@ def _checked_actions(actions: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _refuse_unknown(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raises TypeError for a word among `given` that is no option of a cluster, and so none of the function at all."""
-    options = ("executor", *(field.name for field in fields(ClusterOptions)))
+    """Raises TypeError for a word among `given` that is no option of a run, and so none of the function at all."""
+    options = ("executor", "fresh", *(field.name for field in fields(ClusterOptions)))
     for name in given:
         if name not in options:
             own = [one.name for one in inspect.signature(function).parameters.values() if one.kind != one.VAR_KEYWORD]

@@ -158,7 +158,7 @@ class Analysis:
 
         (video,) = expand([str(path.absolute())])  # as the store spells it
         options = dict(cluster)
-        executor = options.pop("executor", "dask")
+        executor, fresh = options.pop("executor", "dask"), options.pop("fresh", False)
         summary = execute(
             workflow,
             [str(video)],
@@ -166,7 +166,7 @@ class Analysis:
             overrides=(),
             executor=executor,
             cluster=ClusterOptions(**options),
-            options=RunOptions(retry_failed=True),
+            options=RunOptions(fresh=fresh, retry_failed=True),
             progress=Silent(),
         )
         if summary.drained:
