@@ -142,6 +142,6 @@ def _refuse_in_spawned_child() -> None:
     """A worker process imports the script that started it; a script without a guard would start a run in each."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ReelgraphError(
-            "pipeline.run was called while a worker process imports your script; "
-            "put the call under: if __name__ == '__main__':"
+            "a run was started while a worker process imports your script; "
+            "put its call under: if __name__ == '__main__':"
         )
