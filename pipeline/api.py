@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.errors import ReelgraphError
+from pipeline.errors import ReelgraphError, UsageError
+from pipeline.names import unknown
 
 if TYPE_CHECKING:
     from pipeline.cluster import ClusterOptions
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run
     from pipeline.views.plan import PlanView
     from pipeline.workflow import Workflow
+
+
+EXECUTORS = ("dask", "inline")
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ def execute(
     from pipeline.workflow import load_workflow
 
     _refuse_in_spawned_child()
+    if executor not in EXECUTORS:
+        raise UsageError(unknown("executor", executor, EXECUTORS))
     loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
     paths = expand(inputs)
     if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
@@ -142,6 +148,6 @@ def _refuse_in_spawned_child() -> None:
     """A worker process imports the script that started it; a script without a guard would start a run in each."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ReelgraphError(
-            "pipeline.run was called while a worker process imports your script; "
-            "put the call under: if __name__ == '__main__':"
+            "a run was started while a worker process imports your script; "
+            "put its call under: if __name__ == '__main__':"
         )

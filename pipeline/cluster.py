@@ -237,7 +237,7 @@ def _scheduler_address(where: str) -> str:
 def connect(options: ClusterOptions) -> Iterator[Cluster]:
     """Start or join a cluster; what was started here is closed at the end.
 
-    Raises ClusterError where the scheduler cannot be reached or its workers do not fit.
+    Raises ClusterError where the scheduler cannot be reached, its workers do not fit, or none can be started.
     """
     import distributed  # noqa: F401  (its defaults must be in place before ours go over them)
 
@@ -262,7 +262,13 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
             # Dask takes a free port where the dashboard's is taken, and the run prints which. To look first and ask
             # for it later would be a race against other runs that start.
             warnings.filterwarnings("ignore", r"Port \d+ is already in use")
-            started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
+            try:
+                started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
+            except RuntimeError as err:  # of Dask, whose workers' own words stand on stderr, far above its traceback
+                raise ClusterError(
+                    f"no worker could be started ({err}); what they say of it stands above. They import the script "
+                    "that starts them, so a script has its call under: if __name__ == '__main__':"
+                ) from err
         cluster, settings, description = started
         try:
             client = Client(cluster, set_as_default=False)

@@ -235,9 +235,11 @@ pipeline.run({workflow!r}, {clip!r}, out={out!r}, workers=1)
 
 @pytest.mark.slow
 def test_a_script_without_a_main_guard_is_told_so(clip: Path, grey: Path, tmp_path: Path) -> None:
-    """Workers are processes that import the script; it must neither hang nor start runs in runs."""
+    """Workers are processes that import the script; it must neither hang nor start runs in runs. The last line says
+    what to do: above it stand the workers' tracebacks and Dask's."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(workflow=str(grey), clip=str(clip), out=str(tmp_path / "out.zarr")))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.returncode != 0
-    assert "if __name__ == '__main__':" in done.stderr
+    assert "no worker could be started" in done.stderr.splitlines()[-1]
+    assert done.stderr.endswith("if __name__ == '__main__':\n")

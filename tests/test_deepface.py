@@ -6,7 +6,9 @@ Modelled on the kinds of check that DeepFace's own tests of represent, analyze a
 from __future__ import annotations
 
 import base64
+import inspect
 import io
+import itertools
 import json
 import os
 import shutil
@@ -22,7 +24,7 @@ import pandas as pd
 import pytest
 
 import pipeline
-from pipeline.errors import ModelError, StoreError, WorkflowError
+from pipeline.errors import InputError, ModelError, StoreError, UsageError, WorkflowError
 from pipeline.models import zoo
 from pipeline.models.weights import weights_files
 from tests.models.stand_in_attributes import write_stand_ins
@@ -99,10 +101,19 @@ def assert_equal_faces(ours: list[dict[str, Any]], theirs: list[dict[str, Any]])
         assert list(one) == list(other)
         assert one["facial_area"] == other["facial_area"]
         assert one["face_confidence"] == other["face_confidence"]
+        assert type(one["face_confidence"]) is type(other["face_confidence"])
         assert isinstance(one["embedding"], list)
         a, b = np.array(one["embedding"]), np.array(other["embedding"])
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.9999
         np.testing.assert_allclose(np.linalg.norm(a), np.linalg.norm(b), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["represent", "analyze", "find"])
+def test_parameters_are_deepfaces_in_its_order(deepface: Any, name: str) -> None:
+    theirs = list(inspect.signature(getattr(deepface, name)).parameters.values())
+    ours = list(inspect.signature(getattr(pipeline.deepface, name)).parameters.values())
+    assert [(one.name, one.default) for one in ours[1 : len(theirs)]] == [(one.name, one.default) for one in theirs[1:]]
+    assert {one.kind for one in ours[: len(theirs)]} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
 
 # -- represent --------------------------------------------------------------------------------------------------------
@@ -117,6 +128,7 @@ def assert_equal_faces(ours: list[dict[str, Any]], theirs: list[dict[str, Any]])
         {"enforce_detection": False, "l2_normalize": True},
         {"minmax_normalize": True, "normalization": "VGGFace2"},
         {"detector_backend": "skip"},
+        {"detector_backend": "skip", "anti_spoofing": True},
     ],
     ids=str,
 )
@@ -143,6 +155,38 @@ def test_every_kind_of_picture(deepface: Any, portraits: Path, astronaut: np.nda
     truth = deepface.represent(astronaut, **DLIB)
     for picture in (astronaut, str(path), path, encoded, io.BytesIO(path.read_bytes())):
         assert_equal_faces(only(pipeline.deepface.represent(picture, **DLIB)), truth)
+
+
+def test_a_picture_without_a_suffix_is_no_video(deepface: Any, portraits: Path, tmp_path: Path) -> None:
+    """FFmpeg would read it too, with other pixels."""
+    picture = tmp_path / "upload"
+    cv2.imwrite(f"{picture}.jpg", cv2.imread(str(portraits / "grace" / "one.png")))
+    shutil.move(f"{picture}.jpg", picture)
+    assert_equal_faces(only(pipeline.deepface.represent(picture, **DLIB)), deepface.represent(str(picture), **DLIB))
+
+
+@pytest.mark.parametrize("picture", [None, 5, b"bytes", {"a": 1}], ids=str)
+def test_what_is_no_picture_is_refused_as_deepface_does(deepface: Any, picture: Any) -> None:
+    from deepface.modules.exceptions import DataTypeError
+
+    with pytest.raises(DataTypeError) as theirs:
+        deepface.represent(picture, **DLIB)
+    with pytest.raises(DataTypeError) as ours:
+        next(pipeline.deepface.represent(picture, **DLIB))
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_a_picture_that_cannot_be_had_costs_no_other(astronaut: np.ndarray) -> None:
+    from deepface.modules.exceptions import ImgNotFound
+
+    frames = pipeline.deepface.represent([astronaut, "/nowhere.jpg", astronaut[:0], astronaut], **DLIB)
+    index, first = next(frames)
+    assert index == 0
+    with pytest.raises(ImgNotFound, match=r"Confirm that /nowhere.jpg exists"):
+        next(frames)
+    with pytest.raises(ValueError, match=r"a frame must have pixels, not shape \(0, 512, 3\)"):
+        next(frames)
+    assert list(frames) == [(3, first)]
 
 
 def test_batches_are_frames_in_order(deepface: Any, portraits: Path, astronaut: np.ndarray) -> None:
@@ -177,20 +221,43 @@ def test_no_face_raises_and_the_next_frame_follows(deepface: Any, astronaut: np.
 
 
 def test_wrong_words_are_told_before_anything_runs() -> None:
+    from deepface.modules.exceptions import UnimplementedError
+
     with pytest.raises(WorkflowError, match="'opencv'"):
         pipeline.deepface.represent(np.zeros((8, 8, 3), np.uint8), detector_backend="opncv")
     with pytest.raises(WorkflowError, match="'Dlib'"):
         pipeline.deepface.represent(np.zeros((8, 8, 3), np.uint8), model_name="Dlb")
     with pytest.raises(ValueError, match="out is for video files"):
         pipeline.deepface.represent(np.zeros((8, 8, 3), np.uint8), out="o.zarr", **DLIB)
-    with pytest.raises(ValueError, match="every must be at least 1"):
-        pipeline.deepface.represent("clip.mp4", every=0, **DLIB)
+    for every in (0, 2.5, "5", None):
+        with pytest.raises(ValueError, match=f"every must be a whole number, at least 1, not {every!r}"):
+            pipeline.deepface.represent([np.zeros((8, 8, 3), np.uint8)], every=every, **DLIB)  # type: ignore[arg-type]
+    with pytest.raises(WorkflowError, match=r"input should be a valid string \(got None\)"):
+        pipeline.deepface.represent(np.zeros((8, 8, 3), np.uint8), model_name=None)  # type: ignore[arg-type]
+    for function in (pipeline.deepface.represent, pipeline.deepface.analyze):
+        with pytest.raises(TypeError, match=r"\(\): unknown parameter 'enforce'; did you mean 'enforce_detection'"):
+            function("clip.mp4", enforce=True)
     with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\) in BGR, not float64"):
         next(pipeline.deepface.represent(np.zeros((8, 8, 3)), **DLIB))
-    with pytest.raises(ValueError, match="Invalid action passed"):
+    with pytest.raises(UnimplementedError, match="Invalid action passed"):
         pipeline.deepface.analyze(np.zeros((8, 8, 3), np.uint8), actions=["mood"])
+    with pytest.raises(ValueError, match="`actions` must be a list of strings, not None"):
+        pipeline.deepface.analyze(np.zeros((8, 8, 3), np.uint8), actions=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Threshold must be specified"):
         pipeline.deepface.find(np.zeros((8, 8, 3), np.uint8), ".", distance_metric=lambda a, b: 0.0)
+
+
+@pytest.mark.parametrize("out", [None, "o.zarr"])
+def test_what_is_no_video_is_told_at_once(out: str | None, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("clip.mp4\n")
+    for path, message in (
+        (tmp_path, "is a folder; name a video file"),
+        (tmp_path / "text.txt", "text.txt is not a video that FFmpeg can read"),
+        (tmp_path / "none.mp4", "no such file"),
+        ("/9j/4AAQSkZJRg" + 5000 * "A", r"^/9j/4AAQSkZJRgA{86} cannot be reached: File name too long; name a file$"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pipeline.deepface.represent(path, out=out, **DLIB)
 
 
 def test_missing_weights_say_how_to_get_them(astronaut: np.ndarray) -> None:
@@ -205,7 +272,9 @@ import json, sys
 import cv2
 from deepface import DeepFace
 actions = json.loads(sys.argv[2])
-found = DeepFace.analyze(cv2.imread(sys.argv[1]), actions=actions, detector_backend="opencv", silent=True)
+picture = cv2.imread(sys.argv[1])
+options = {"actions": actions, "detector_backend": "opencv", "enforce_detection": False, "silent": True}
+found = [DeepFace.analyze(frame, **options) for frame in (picture, 0 * picture)]
 print(json.dumps(found, default=float))
 """
 
@@ -218,24 +287,27 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_analyze_equals_deepface(couple: np.ndarray, stand_ins: Path, tmp_path: Path) -> None:
-    """With stand-ins for the networks, in a process of its own: DeepFace has one engine in each."""
+    """With stand-ins for the networks, in a process of its own: DeepFace has one engine in each. On a picture, and on a
+    black frame, with which films begin."""
     picture, actions = tmp_path / "couple.png", ["race", "age", "emotion", "gender"]
     cv2.imwrite(str(picture), couple)
     words = [sys.executable, "-c", STOCK_ANALYZE, str(picture), json.dumps(actions)]
     environment = {**os.environ, "DEEPFACE_BACKEND_ENGINE": "onnx"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     theirs = json.loads(done.stdout.splitlines()[-1])
-    ours = only(pipeline.deepface.analyze(couple, actions=actions, detector_backend="opencv"))
-    assert len(ours) == len(theirs) == 2
+    options: dict[str, Any] = {"detector_backend": "opencv", "enforce_detection": False}
+    ours = [faces for _, faces in pipeline.deepface.analyze([couple, 0 * couple], actions=actions, **options)]
+    assert [len(faces) for faces in ours] == [len(faces) for faces in theirs] == [2, 1]
     for one, other in zip(
-        sorted(ours, key=lambda face: face["region"]["x"]),
-        sorted(theirs, key=lambda face: face["region"]["x"]),
+        sorted(itertools.chain(*ours), key=lambda face: face["region"]["x"]),
+        sorted(itertools.chain(*theirs), key=lambda face: face["region"]["x"]),
         strict=True,
     ):
         assert list(one) == list(other)
         region = {name: list(at) if isinstance(at, tuple) else at for name, at in one["region"].items()}
         assert region == other["region"]
-        assert one["age"] == other["age"]
+        # Of a black frame the stand-in says that every age is as likely: 50, less what the sum's rounding takes.
+        assert abs(one["age"] - other["age"]) <= (one["face_confidence"] == 0)
         assert one["face_confidence"] == other["face_confidence"]
         for action in ("race", "emotion", "gender"):
             assert list(one[action]) == list(other[action])
@@ -305,8 +377,28 @@ def test_with_a_store_it_resumes(clip: Path, tmp_path: Path) -> None:
     assert (out / "demo" / "frame").stat().st_mtime_ns == frames
     with pytest.raises(StoreError, match="expand_percentage: 0 -> 10"):
         next(pipeline.deepface.represent(clip, out=out, executor="inline", expand_percentage=10, **wanted))
+    other = pipeline.deepface.represent(clip, out=out, executor="inline", fresh=True, expand_percentage=10, **wanted)
+    assert [index for index, _ in other] == [index for index, _ in here]
+    with pytest.raises(UsageError, match="unknown executor 'inlin'; did you mean 'inline'"):
+        next(pipeline.deepface.represent(clip, out=out, executor="inlin", expand_percentage=10, **wanted))
     with pytest.raises(ValueError, match="return_face needs the pixels"):
-        next(pipeline.deepface.represent(clip, out=out, executor="inline", return_face=True, **wanted))
+        next(
+            pipeline.deepface.represent(
+                clip, out=out, executor="inline", return_face=True, expand_percentage=10, **wanted
+            )
+        )
+
+
+def test_a_video_by_another_name(clip: Path, tmp_path: Path) -> None:
+    """A store knows videos by their paths, and a link's is its own."""
+    link = tmp_path / "@link.mp4"
+    link.symlink_to(clip)
+    wanted = {"every": 30, "enforce_detection": False, **DLIB}
+    here = [index for index, _ in pipeline.deepface.represent(link, **wanted)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        stored = pipeline.deepface.represent(link.name, out="out.zarr", executor="inline", **wanted)
+        assert [index for index, _ in stored] == here
 
 
 def test_chunks_that_failed_are_left_out_and_tried_again(
@@ -376,6 +468,7 @@ def test_find_equals_deepface(deepface: Any, couple: np.ndarray, gallery: Path, 
     for one, other in zip(ours, theirs, strict=True):
         assert isinstance(one, pd.DataFrame)
         assert list(one.columns) == list(other.columns)
+        assert list(one.dtypes) == list(other.dtypes)
         assert one["identity"].tolist() == other["identity"].tolist()
         assert one["hash"].tolist() == other["hash"].tolist()
         for column in ("target_x", "target_w", "source_x", "source_h", "threshold"):
@@ -430,10 +523,21 @@ def test_the_gallery_is_embedded_once_and_followed(
     assert str(gallery / "newer.png") in found[0]["identity"].tolist()
 
 
+def test_a_broken_picture_matches_nobody(deepface: Any, astronaut: np.ndarray, gallery: Path) -> None:
+    whole = (gallery / "eileen" / "one.png").read_bytes()
+    (gallery / "cut.png").write_bytes(whole[:40])
+    wanted: dict[str, Any] = {"similarity_search": True, "datastore_format": "npz"}
+    with pytest.warns(UserWarning, match=r"cut.png is no picture that OpenCV reads; nobody is found by it"):
+        ours = only(pipeline.deepface.find(astronaut, str(gallery), silent=True, **wanted, **DLIB))
+    (theirs,) = deepface_find(deepface, astronaut, gallery, **wanted)
+    assert set(ours[0]["identity"][-2:]) == set(theirs["identity"][-2:])  # of the two without a face in any order
+    assert ours[0]["distance"].tolist()[-2:] == theirs["distance"].tolist()[-2:] == [np.inf, np.inf]
+
+
 def test_a_gallery_without_pictures(tmp_path: Path, astronaut: np.ndarray) -> None:
-    from deepface.modules.exceptions import EmptyDatasource
+    from deepface.modules.exceptions import EmptyDatasource, PathNotFound
 
     with pytest.raises(EmptyDatasource, match="No item found in"):
         pipeline.deepface.find(astronaut, str(tmp_path), **DLIB)
-    with pytest.raises(EmptyDatasource, match="is not a folder of pictures"):
+    with pytest.raises(PathNotFound, match="is not a folder of pictures"):
         pipeline.deepface.find(astronaut, str(tmp_path / "nowhere"), **DLIB)

@@ -10,12 +10,16 @@ exception; the iterator can be asked for the frame after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cluster import ClusterOptions
 from pipeline.deepface.analysis import Analysis
 from pipeline.deepface.results import Analyzed, Found, Represented
+from pipeline.names import unknown
 
 if TYPE_CHECKING:
     from pipeline.deepface.frames import Source
@@ -50,11 +54,13 @@ def represent(
     `frames`: a video file, or whatever DeepFace takes for one image (path, URL, base64, file object, uint8 BGR array),
     or a list, a 4-D array or an iterable of those. `every`, and for a video `start` and `stop` (seconds or H:MM:SS),
     sample it. With `out` a video runs on a cluster into that store first, and a second call carries on, or only reads;
-    `cluster` is then what `pipeline.run` takes (workers, gpus, scheduler, executor ...). Without it the chunks run in
-    this process, one ahead being decoded.
+    `cluster` is then what `pipeline.run` takes (executor, fresh, workers, gpus, scheduler ...). Without it the chunks
+    run in this process, one ahead being decoded.
 
-    Raises ReelgraphError for unknown names and missing weights, ValueError for input that is no picture.
+    Raises ReelgraphError for unknown names and missing weights, ValueError for input that is no picture, TypeError for
+    a parameter that neither DeepFace's function nor this one has.
     """
+    _refuse_unknown(represent, cluster)
     analysis = Analysis(
         detector=detector_backend,
         rotate=align,
@@ -63,7 +69,7 @@ def represent(
         whole_frame=not enforce_detection,
         recogniser=model_name,
         normalization=normalization,
-        anti_spoofing=anti_spoofing,
+        anti_spoofing=anti_spoofing and detector_backend != "skip",  # which DeepFace's represent passes over
         eight_bit=detector_backend == "skip",
     )
     result = Represented(analysis, l2_normalize, minmax_normalize, return_face)
@@ -90,18 +96,13 @@ def analyze(
 
     `silent` changes nothing: there are no progress bars here. For the rest see `represent`.
     """
-    wanted = (actions,) if isinstance(actions, str) else tuple(actions)
-    if not wanted:
-        raise ValueError("`actions` must be a list of strings.")
-    for action in wanted:
-        if action not in ACTIONS:
-            raise ValueError(f"Invalid action passed ({action!r}). Valid actions are {', '.join(ACTIONS)}.")
+    _refuse_unknown(analyze, cluster)
     analysis = Analysis(
         detector=detector_backend,
         rotate=align,
         expand_percentage=expand_percentage,
         whole_frame=not enforce_detection,
-        attributes=wanted,
+        attributes=_checked_actions(actions),
         anti_spoofing=anti_spoofing,
     )
     return analysis.over(frames, Analyzed(analysis), every, start, stop, out, cluster)
@@ -123,6 +124,7 @@ def find(
     silent: bool = False,
     refresh_database: bool = True,
     anti_spoofing: bool = False,
+    datastore_format: str = "npz",
     return_type: str | None = None,
     *,
     every: int = 1,
@@ -134,11 +136,12 @@ def find(
     """(rank of the frame, what `DeepFace.find` returns for it) of every sampled frame, in order: one table per face.
 
     `db_path` is a local folder of pictures. Its faces are embedded once and kept in reelgraph's cache by the content of
-    each picture (DeepFace's `datastore_format` has no meaning here). `return_type`: "pandas" (also None) or "dict".
-    For the rest see `represent`.
+    each picture, so `datastore_format` changes nothing. A picture that cannot be read matches nobody, as with DeepFace,
+    and a warning names it. `return_type`: "pandas" (also None) or "dict". For the rest see `represent`.
     """
     from pipeline.deepface.gallery import Gallery
 
+    _refuse_unknown(find, cluster)
     if not isinstance(distance_metric, str) and threshold is None:
         raise ValueError("Threshold must be specified when using custom distance metrics")
     if return_type not in (None, "pandas", "dict"):
@@ -155,3 +158,25 @@ def find(
     gallery = Gallery.of_folder(db_path, analysis, refresh_database, silent)
     result = Found(analysis, gallery, distance_metric, threshold, similarity_search, k, as_dicts=return_type == "dict")
     return analysis.over(frames, result, every, start, stop, out, cluster)
+
+
+def _checked_actions(actions: str | Iterable[str]) -> tuple[str, ...]:
+    """Raises what DeepFace raises for no action, and for one that it does not have."""
+    from deepface.modules.exceptions import UnimplementedError
+
+    wanted = (actions,) if isinstance(actions, str) else tuple(actions) if isinstance(actions, Iterable) else ()
+    if not wanted:
+        raise ValueError(f"`actions` must be a list of strings, not {actions!r}.")
+    for action in wanted:
+        if action not in ACTIONS:
+            raise UnimplementedError(f"Invalid action passed ({action!r}). Valid actions are {', '.join(ACTIONS)}.")
+    return wanted
+
+
+def _refuse_unknown(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raises TypeError for a word among `given` that is no option of a run, and so none of the function at all."""
+    options = ("executor", "fresh", *(field.name for field in fields(ClusterOptions)))
+    for name in given:
+        if name not in options:
+            own = [one.name for one in inspect.signature(function).parameters.values() if one.kind != one.VAR_KEYWORD]
+            raise TypeError(f"{function.__name__}(): {unknown('parameter', name, [*own, *options])}")

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pipeline.cluster import in_process_settings
 from pipeline.deepface import frames as sources
 from pipeline.errors import StoreError
 from pipeline.people.pictures import stages_here
+from pipeline.sources.index import open_container
 from pipeline.stages.base import Chunk
 from pipeline.workflow import Workflow, build_workflow
 
@@ -69,7 +71,7 @@ class Analysis:
                 "whole_frame": self.whole_frame,
             }
         }
-        if self.recogniser:
+        if not self.attributes:
             stages["embed"] = {
                 "model": self.recogniser,
                 "align": "deepface",
@@ -102,15 +104,17 @@ class Analysis:
         out: str | Path | None,
         cluster: Mapping[str, Any],
     ) -> Iterator[tuple[int, Any]]:
-        """(index, result) of each frame, in order. Raises WorkflowError at once where a name or an option is wrong."""
-        if every < 1:
-            raise ValueError(f"every must be at least 1, not {every}")
+        """(index, result) of each frame, in order. Raises WorkflowError at once where a name or an option is wrong, and
+        InputError where the video is none."""
+        if not isinstance(every, Integral) or every < 1:
+            raise ValueError(f"every must be a whole number, at least 1, not {every!r}")
         if not sources.is_video(source):
             for name, value in (("out", out), ("start", start), ("stop", stop), *cluster.items()):
                 if value is not None:
                     raise ValueError(f"{name} is for video files; these frames are pictures")
             return Results(self.here(self.workflow, sources.of_pictures(source, every)), result)
         path = Path(str(source))
+        open_container(path).close()  # no folder, list or text, which a run would make something of
         workflow = self.sampled(every=every, start=start, stop=stop)
         if out is not None:
             return Results(self.stored(path, workflow, Path(out), cluster), result)
@@ -121,10 +125,15 @@ class Analysis:
 
     # -- in this process ------------------------------------------------------------------------------------------
 
-    def here(self, workflow: Workflow, batches: Iterator[sources.Batch]) -> Iterator[FrameFaces]:
-        """Run the stages on batches of frames, as they are asked for."""
+    def here(
+        self, workflow: Workflow, batches: Iterator[sources.Batch | Exception]
+    ) -> Iterator[FrameFaces | Exception]:
+        """Run the stages on batches of frames, as they are asked for; exceptions pass through in their place."""
         run = stages_here(workflow)
         for number, batch in enumerate(batches):
+            if isinstance(batch, Exception):
+                yield batch
+                continue
             given: dict[str, Any] = {"frames_rgb": batch.frames_rgb}
             arrays = run(Chunk("frames", number, batch.index, batch.time_seconds, batch.decoded, given))
             n_faces = arrays.pop("n_faces")
@@ -143,24 +152,26 @@ class Analysis:
         from pipeline.api import execute
         from pipeline.cluster import ClusterOptions
         from pipeline.runner import RunOptions
+        from pipeline.sources.inputs import expand
         from pipeline.store.read import open as open_store
         from pipeline.views.progress import Silent
 
+        (video,) = expand([str(path.absolute())])  # as the store spells it
         options = dict(cluster)
-        executor = options.pop("executor", "dask")
+        executor, fresh = options.pop("executor", "dask"), options.pop("fresh", False)
         summary = execute(
             workflow,
-            [str(path)],
+            [str(video)],
             out,
             overrides=(),
             executor=executor,
             cluster=ClusterOptions(**options),
-            options=RunOptions(retry_failed=True),
+            options=RunOptions(fresh=fresh, retry_failed=True),
             progress=Silent(),
         )
         if summary.drained:
             raise StoreError(f"the run into {out} was asked to stop before its end; the same call continues")
-        found = next(item for item in open_store(out).inputs.values() if item.attributes["path"] == str(path.resolve()))
+        found = next(item for item in open_store(out).inputs.values() if item.attributes["path"] == str(video))
         yield from _stored_faces(path, found)
 
 
@@ -191,11 +202,13 @@ def _stored_faces(path: Path, found: RunInput) -> Iterator[FrameFaces]:
 class Results(Iterator[tuple[int, Any]]):
     """Goes on after a frame whose result is an exception, which a generator could not."""
 
-    def __init__(self, frames: Iterator[FrameFaces], result: Result) -> None:
+    def __init__(self, frames: Iterator[FrameFaces | Exception], result: Result) -> None:
         self._frames, self._result = frames, result
 
     def __next__(self) -> tuple[int, Any]:
         faces = next(self._frames)
+        if isinstance(faces, Exception):
+            raise faces
         return faces.index, self._result(faces)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.plan import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, choose_chunk_frames, cut
 from pipeline.sources import open_source
 from pipeline.sources.base import Decoded
+from pipeline.sources.inputs import VIDEO_SUFFIXES
 from pipeline.workflow import Workflow
 
 Picture = str | Path | IO[bytes] | np.ndarray
@@ -39,13 +40,22 @@ class Batch:
 
 
 def is_video(frames: Source) -> bool:
-    """Whether it is the path of something other than a picture."""
+    """Whether it is the path of something other than a picture.
+
+    Where the suffix does not say, the first bytes do: a picture without one, as uploads often are, would pass for a
+    video of one frame, with other pixels than DeepFace reads.
+    """
     if not isinstance(frames, str | Path):
         return False
     text = str(frames)
     if text.startswith("data:image/") or text.lower().startswith(("http://", "https://")):
         return False
-    return Path(text).suffix.lower() not in IMAGE_SUFFIXES
+    suffix = Path(text).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return False
+    import cv2
+
+    return suffix in VIDEO_SUFFIXES or not cv2.haveImageReader(text)
 
 
 def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Batch]:
@@ -65,12 +75,20 @@ def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Ba
             del chunk
 
 
-def of_pictures(frames: Source, every: int) -> Iterator[Batch]:
-    """Pictures in batches of at most as many, and as large, as a chunk of video may be."""
+def of_pictures(frames: Source, every: int) -> Iterator[Batch | Exception]:
+    """Pictures in batches of at most as many, and as large, as a chunk of video may be. One that cannot be had gives,
+    in its place, what DeepFace raises for it."""
     chosen = itertools.islice(enumerate(_each(frames)), 0, None, every)
     held: list[tuple[int, str, np.ndarray]] = []
     for index, picture in chosen:
-        pixels, name = _load(picture)
+        try:
+            pixels, name = _load(picture)
+        except Exception as error:  # of files, OpenCV, base64, the network: of one picture, whatever it is
+            if held:
+                yield _batch(held)
+                held = []
+            yield error
+            continue
         held.append((index, name, pixels))
         if len(held) == MAX_CHUNK_FRAMES or sum(one[2].nbytes for one in held) >= MAX_CHUNK_BYTES:
             yield _batch(held)
@@ -86,21 +104,24 @@ def _batch(held: list[tuple[int, str, np.ndarray]]) -> Batch:
 
 
 def _each(frames: Source) -> Iterator[Any]:
-    """The single pictures, in order."""
+    """The single pictures, in order. What is neither a picture nor several counts as one, for DeepFace to refuse."""
     if isinstance(frames, np.ndarray):
         return iter(frames if frames.ndim == 4 else [frames])
-    if isinstance(frames, str | Path) or hasattr(frames, "read"):
-        return iter([frames])
-    return iter(frames)
+    if isinstance(frames, Iterable) and not isinstance(frames, str | bytes | Mapping) and not hasattr(frames, "read"):
+        return iter(frames)
+    return iter([frames])
 
 
 def _load(picture: Picture) -> tuple[np.ndarray, str]:
-    """uint8 (height, width, 3) RGB and a name. Raises ValueError for what is no such picture."""
+    """uint8 (height, width, 3) RGB and a name. Raises ValueError for what is no such picture, and what DeepFace raises
+    for what it cannot load."""
     from deepface.commons.image_utils import load_image
 
     pixels, name = load_image(picture)
     if pixels is None:
         raise ValueError(f"Exception while loading {name}")
+    if pixels.size == 0:
+        raise ValueError(f"a frame must have pixels, not shape {pixels.shape}")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(
             f"a frame must be uint8 (height, width, 3) in BGR, not {pixels.dtype} {pixels.shape}: "

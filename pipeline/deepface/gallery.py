@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,13 +67,14 @@ class Gallery:
         """Embed the pictures of a folder that the cache does not hold. With `refresh` false, as DeepFace has it, only
         what the cache knows of this folder counts.
 
-        Raises DeepFace's EmptyDatasource (a ValueError) where there is no picture.
+        Raises DeepFace's PathNotFound where there is no folder, and EmptyDatasource where there is no picture in it;
+        both are ValueErrors.
         """
         from deepface.commons.image_utils import list_images
-        from deepface.modules.exceptions import EmptyDatasource
+        from deepface.modules.exceptions import EmptyDatasource, PathNotFound
 
         if not Path(folder).is_dir():
-            raise EmptyDatasource(f"{folder} is not a folder of pictures")
+            raise PathNotFound(f"{folder} is not a folder of pictures")
         cache = PictureCache(Recipe.of_store({"workflow": analysis.workflow.resolved()}, str(folder)))
         pictures = sorted(list_images(str(folder)))
         if not refresh:
@@ -97,13 +99,11 @@ class Gallery:
 def _entries(
     path: str, faces: PictureFaces | UnreadableError, dimension: int
 ) -> list[tuple[dict[str, int], np.ndarray]]:
-    """Area and embedding of each face; one of NaN where there is none, as DeepFace keeps an entry without embedding.
-
-    Raises ValueError for a picture that cannot be read.
-    """
+    """Area and embedding of each face; one of NaN where there is none, or where the picture cannot be read, as DeepFace
+    keeps an entry without embedding."""
     if isinstance(faces, UnreadableError):
-        raise ValueError(f"Exception while loading {path}") from faces
-    if not len(faces):
+        warnings.warn(f"{faces}; nobody is found by it", stacklevel=2)
+    if isinstance(faces, UnreadableError) or not len(faces):
         return [(dict.fromkeys("xywh", 0), np.full(dimension, np.nan, np.float32))]
     width, height = map(int, faces.size)
     found = []

@@ -78,16 +78,17 @@ class Represented:
         from deepface.modules.normalization import normalize_embedding_l2, normalize_embedding_minmax
 
         areas: list[dict[str, Any]] = checked_areas(faces, self.analysis)
-        if self.analysis.detector == "skip":  # DeepFace takes the picture's rows for its width
-            areas = [{"x": 0, "y": 0, "w": faces.height, "h": faces.width}]
+        confidences: list[float] = [_confidence(value) for value in faces.arrays["confidence"]]
+        if self.analysis.detector == "skip":  # DeepFace takes the picture's rows for its width, and gives a whole 0
+            areas, confidences = [{"x": 0, "y": 0, "w": faces.height, "h": faces.width}], [0]
         embeddings = faces.arrays["embedding"].tolist()
         if self.minmax_normalize:
             embeddings = normalize_embedding_minmax(str(self.analysis.recogniser), embeddings)
         if self.l2_normalize:
             embeddings = normalize_embedding_l2(embeddings)
         found = [
-            {"embedding": embedding, "facial_area": area, "face_confidence": _confidence(confidence)}
-            for embedding, area, confidence in zip(embeddings, areas, faces.arrays["confidence"], strict=True)
+            {"embedding": embedding, "facial_area": area, "face_confidence": confidence}
+            for embedding, area, confidence in zip(embeddings, areas, confidences, strict=True)
         ]
         if self.return_face:
             for one, chip in zip(found, self._chips(faces), strict=True):
@@ -172,7 +173,7 @@ class Found:
         for side in "xywh":
             table[f"source_{side}"] = area[side]
         table["distance"] = distances[near].astype(np.float64)
-        table["confidence"] = [
+        confidences = [
             find_confidence(
                 distance=float(distance),
                 model_name=str(self.analysis.recogniser),
@@ -183,4 +184,5 @@ class Found:
             else 0.0
             for distance in distances[near]
         ]
+        table["confidence"] = np.array(confidences, np.float64)
         return table

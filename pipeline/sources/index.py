@@ -28,6 +28,8 @@ _CUT_OFF = "the file is cut off"
 _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
+_MOST_SHOWN = 100
+"""Characters of what may be no path at all but, say, a picture in base64."""
 FILE_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
 """A playlist among the inputs must not make FFmpeg reach for the network."""
 TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -134,6 +136,8 @@ def check_readable(path: Path) -> None:
             raise InputError(f"{path} is empty (0 bytes); copy it again")
     except PermissionError as err:
         raise InputError(f"{path} cannot be read: permission denied; change its permissions") from err
+    except OSError as err:  # a loop of links, or no path at all: a name too long
+        raise InputError(f"{str(path)[:_MOST_SHOWN]} cannot be reached: {err.strerror}; name a file") from err
 
 
 def _why_not_opened(path: Path, err: av.FFmpegError) -> str:

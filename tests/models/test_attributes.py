@@ -198,6 +198,14 @@ def test_a_face_outside_the_frame_has_no_value(name: str, align: str, astronaut:
     assert np.isnan(values[1]).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_black_frame_has_the_value_that_deepface_gives_it(name: str) -> None:
+    values = predicted(
+        create_attribute(name, Device(), align="deepface"), np.zeros((60, 90, 3), np.uint8), faces_at((0, 0, 90, 60))
+    )
+    assert np.isfinite(values).all()
+
+
 def test_weights_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = zoo.card("Gender")
     weights = write_stand_ins(tmp_path) / ".deepface" / "weights" / card.weights[0].name

@@ -71,15 +71,18 @@ class Demography:
         return run
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
-        """What all four attributes take, black where nothing of a face is in the frame: uint8 (n, 224, 224, 3) RGB, or
-        float32 (n, 224, 224, 3) BGR from 0 to 1 with `align: deepface`."""
+        """What all four attributes take: uint8 (n, 224, 224, 3) RGB, or float32 (n, 224, 224, 3) BGR from 0 to 1 with
+        `align: deepface`. Where nothing of a face is in the frame the chip is black, or NaN with `align: deepface`,
+        where a black one is what DeepFace makes of a black frame."""
         if self._native:
             return warp_faces(frames_rgb, faces, upright_box_transforms(faces, (SIDE, SIDE)), SIDE)
-        return deepface_chips(frames_rgb, faces, (SIDE, SIDE), self._rotate)
+        chips = deepface_chips(frames_rgb, faces, (SIDE, SIDE), self._rotate)
+        chips[_outside(frames_rgb, faces)] = np.nan
+        return chips
 
     def predict(self, chips: Chips) -> Float32:
         """Age: float32 (n,), years. The others: float32 (n, classes), probabilities that add up to 1, in the order of
-        the card's classes. NaN where a chip is black all over, as no face is."""
+        the card's classes. NaN for chips without a face: those of uint8 that are black all over, or NaN."""
         if chips.shape[1:] != (SIDE, SIDE, 3) or chips.dtype not in (np.uint8, np.float32):
             raise ValueError(f"chips must be uint8 or float32 (n, 224, 224, 3), not {chips.dtype} {chips.shape}")
         values = np.empty((len(chips), self._outputs), np.float32)
@@ -92,10 +95,19 @@ class Demography:
             self._device, self._card.name, chips.shape[1:], len(chips), self._most, run
         ):
             values[start:stop] = result
-        values[~chips.any(axis=(1, 2, 3))] = np.nan
+        empty = ~chips.any(axis=(1, 2, 3)) if chips.dtype == np.uint8 else np.isnan(chips[:, 0, 0, 0])
+        values[empty] = np.nan
         if self._card.name == "Age" and not self._own:
             return values[:, 0]
         return _meaning(values, self._card.name)
+
+
+def _outside(frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.bool_]:
+    """bool (n,): whether nothing of a face's box lies in its frame."""
+    sizes = [frames_rgb[int(index)].shape[1::-1] for index in faces.frame]
+    size = np.array(sizes, np.float32).reshape(-1, 2)
+    corner, far = faces.box[:, :2], faces.box[:, :2] + faces.box[:, 2:]
+    return np.asarray(((corner >= size) | (far <= 0)).any(axis=1), np.bool_)
 
 
 def _network_input(chips: Chips, name: str) -> Float32:
