@@ -28,7 +28,7 @@ from pipeline.commands import (
     status,
     workflows,
 )
-from pipeline.errors import ReelgraphError
+from pipeline.errors import ReelgraphError, UsageError
 
 EXIT_INTERRUPTED = 130
 DESCRIPTION = (
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(words)
     try:
+        _require_working_folder()
         return int(options.command(options))
     except ReelgraphError as err:
         print(f"reelgraph: {err}", file=sys.stderr)
@@ -74,6 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os._exit(EXIT_INTERRUPTED)  # threads in native code would keep the interpreter for as long as they like
     except BrokenPipeError:
         return 0  # `reelgraph status ... | head`
+
+
+def _require_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as err:
+        raise UsageError("the folder you are in has been deleted; cd to one that exists") from err
 
 
 class _Parser(argparse.ArgumentParser):

@@ -213,7 +213,7 @@ def test_workflows_explains_options(workflows: Path, capsys: pytest.CaptureFixtu
 
 def test_doctor_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--out", str(tmp_path), "--json"]) == 0
-    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert findings["weights mtcnn"]["ok"]
     assert findings["weights Dlib"]["ok"]
     assert findings["output"]["ok"]
@@ -274,3 +274,11 @@ def test_a_store_in_use_is_refused(tmp_path: Path, slow_workflow: Path) -> None:
         kill_group(process)
     assert second.returncode == 2
     assert str(process.pid) in second.stderr
+
+
+def test_a_deleted_working_folder(tmp_path: Path, repository: Path) -> None:
+    command = f"cd {tmp_path} && rmdir {tmp_path} && exec {sys.executable} -m pipeline doctor"
+    ours = {**os.environ, "PYTHONPATH": str(repository)}
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, env=ours)
+    assert ended.returncode == 2
+    assert ended.stderr == "reelgraph: the folder you are in has been deleted; cd to one that exists\n"

@@ -20,5 +20,5 @@ def _doctor(options: argparse.Namespace) -> int:
     from pipeline.doctor import examine, lines
 
     findings = examine(Path(options.out))
-    print_result(options, [vars(finding) for finding in findings], lines(findings))
+    print_result(options, {"findings": [vars(finding) for finding in findings]}, lines(findings))
     return 0 if all(finding.ok or not finding.needed for finding in findings) else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -14,8 +13,8 @@ import pyarrow.parquet
 
 from pipeline.errors import UsageError
 from pipeline.names import unknown
-from pipeline.store.nodes import PARTIAL
 from pipeline.tables.json_text import joined, objects, texts
+from pipeline.whole_files import written_whole
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """What a file's suffix stands for."""
@@ -29,27 +28,6 @@ class Rows(Protocol):
     def start(self, schema: pa.Schema) -> None: ...
     def write(self, table: pa.Table) -> None: ...
     def close(self) -> None: ...
-
-
-@contextlib.contextmanager
-def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
-    """A file beside the one that is wanted, put in its place at the end, and removed on failure.
-
-    Raises UsageError where it cannot be written; `what` says in the message what it is to be, "the table ".
-    """
-    place = Path(path).expanduser()
-    aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
-    try:
-        with aside.open("wb") as file:
-            yield file
-        os.replace(aside, place)
-    except BrokenPipeError:  # not of this file
-        raise
-    except OSError as err:
-        raise UsageError(f"{what}{place} cannot be written: {err.strerror or err}; choose another file") from err
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 class Table:

@@ -17,10 +17,11 @@ from pipeline.names import unknown
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
 from pipeline.tables import FORMATS as TABLE_FORMATS
-from pipeline.tables import ROWS, Rows, written_whole
+from pipeline.tables import ROWS, Rows
 from pipeline.views import face_rows
 from pipeline.views.coco import CocoWriter
 from pipeline.views.progress import Silent
+from pipeline.whole_files import written_whole
 
 if TYPE_CHECKING:
     from pipeline.runner import Progress
@@ -156,8 +157,6 @@ def _check(to: str, format: str, embeddings: bool, all_frames: bool, force: bool
         raise UsageError(f"{to} is a folder; name a file")
     if path.exists() and not force:
         raise UsageError(f"{to} exists already; choose another file, or replace it with --force")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to; make it first")
 
 
 @contextlib.contextmanager

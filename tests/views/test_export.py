@@ -302,7 +302,7 @@ def test_coco_of_all_frames_and_without_landmarks(tmp_path: Path) -> None:
     [
         ("there.csv", {}, "exists already"),
         ("folder", {"format": "csv"}, "is a folder"),
-        ("nowhere/t.csv", {}, "there is no folder"),
+        ("there.csv/t.csv", {}, "cannot be written: .*; choose another file"),
         ("t.xlsx", {}, "--format"),
         ("t.csv", {"format": "cvs"}, "csv"),
         ("-", {}, "standard output"),
@@ -320,6 +320,11 @@ def test_mistakes_are_told_in_one_line(
         export(store, name if name == "-" else tmp_path / name, **options)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "there.csv").read_text() == "mine"
+
+
+def test_its_folder_is_made(tmp_path: Path, store: Path) -> None:
+    export(store, tmp_path / "new" / "folder" / "t.csv")
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["t.csv"]
 
 
 def test_force_replaces(tmp_path: Path, store: Path) -> None:

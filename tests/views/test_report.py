@@ -447,8 +447,14 @@ def test_where_it_goes(tmp_path: Path, made: Film, capsys: pytest.CaptureFixture
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.html", "one.zarr"]
 
 
+def test_its_folder_is_made(tmp_path: Path, store: Path) -> None:
+    report(store, tmp_path / "new" / "folder" / "r.html")
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["r.html"]
+
+
 @pytest.mark.parametrize(
-    ("to", "message"), [("mine.html", "is not a report"), ("folder", "is a folder"), ("no/where.html", "no folder")]
+    ("to", "message"),
+    [("mine.html", "is not a report"), ("folder", "is a folder"), ("mine.html/r.html", "cannot be written: ")],
 )
 def test_mistakes(tmp_path: Path, store: Path, to: str, message: str) -> None:
     (tmp_path / "mine.html").write_text("<title>my own page</title>")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from pipeline.views.report.people import gather
 from pipeline.views.report.pictures import add_pictures, pictures_of_nobody
 from pipeline.views.report.series import Histogram
 from pipeline.views.report.survey import CONFIDENCE_EDGES, SIZE_EDGES, survey
+from pipeline.whole_files import written_whole
 
 if TYPE_CHECKING:
     from pipeline.runner import Progress
@@ -79,10 +79,12 @@ def report(
         add_pictures(people, inputs)
         nobody = [] if people else pictures_of_nobody(inputs)
     filled = content(runs, inputs, people, nobody, confidence, size)
-    written = _write(place, render(filled))
+    page = render(filled).encode()
+    with written_whole(place) as file:
+        file.write(page)
     totals = filled["totals"]
     return Reported(
-        str(place), written, len(inputs), totals["frames"], totals["faces"], totals["people"], totals["share"],
+        str(place), len(page), len(inputs), totals["frames"], totals["faces"], totals["people"], totals["share"],
         sum(len(one.failures) for one in inputs) + len(filled["unusable"]),
     )  # fmt: skip
 
@@ -136,20 +138,3 @@ def _check(place: Path) -> None:
         raise UsageError(f"{place} is a folder; name a file, for example {place / 'report.html'}")
     if place.exists() and _GENERATOR not in place.read_bytes()[:4096]:
         raise UsageError(f"{place} exists and is not a report of ours; choose another file with --out")
-    if not place.absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {place.absolute().parent} to write {place.name} to; make it first")
-
-
-def _write(place: Path, text: str) -> int:
-    """Whole or not at all; bytes written."""
-    aside = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    encoded = text.encode()
-    try:
-        aside.write_bytes(encoded)
-        os.replace(aside, place)
-    except OSError as err:
-        raise UsageError(f"{place} cannot be written: {err.strerror or err}") from err
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-    return len(encoded)

@@ -1,0 +1,34 @@
+"""Files for users that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import UsageError
+from pipeline.store.nodes import PARTIAL
+
+
+@contextlib.contextmanager
+def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
+    """A file beside the one that is wanted, put in its place at the end, and removed on failure. Its folder is made.
+
+    Raises UsageError where it cannot be written; `what` says in the message what it is to be, "the table ".
+    """
+    place = Path(path).expanduser()
+    aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            yield file
+        os.replace(aside, place)
+    except BrokenPipeError:  # not of this file
+        raise
+    except OSError as err:
+        raise UsageError(f"{what}{place} cannot be written: {err.strerror or err}; choose another file") from err
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
