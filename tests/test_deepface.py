@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 
 import pipeline
-from pipeline.errors import ModelError, StoreError, WorkflowError
+from pipeline.errors import InputError, ModelError, StoreError, WorkflowError
 from pipeline.models import zoo
 from pipeline.models.weights import weights_files
 from tests.models.stand_in_attributes import write_stand_ins
@@ -297,16 +297,20 @@ def test_with_a_store_it_resumes(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     wanted = {"every": 15, "enforce_detection": False, **DLIB}
     here = list(pipeline.deepface.represent(clip, **wanted))
-    stored = list(pipeline.deepface.represent(clip, out=out, executor="inline", **wanted))
+    link = tmp_path / clip.name  # a store knows its inputs by the paths that they were given
+    link.symlink_to(clip)
+    stored = list(pipeline.deepface.represent(link, out=out, executor="inline", **wanted))
     assert stored == here
     frames = (out / "demo" / "frame").stat().st_mtime_ns
-    again = list(pipeline.deepface.represent(clip, out=out, executor="inline", **wanted))
+    again = list(pipeline.deepface.represent(link, out=out, executor="inline", **wanted))
     assert again == here
     assert (out / "demo" / "frame").stat().st_mtime_ns == frames
     with pytest.raises(StoreError, match="expand_percentage: 0 -> 10"):
-        next(pipeline.deepface.represent(clip, out=out, executor="inline", expand_percentage=10, **wanted))
+        next(pipeline.deepface.represent(link, out=out, executor="inline", expand_percentage=10, **wanted))
     with pytest.raises(ValueError, match="return_face needs the pixels"):
-        next(pipeline.deepface.represent(clip, out=out, executor="inline", return_face=True, **wanted))
+        next(pipeline.deepface.represent(link, out=out, executor="inline", return_face=True, **wanted))
+    with pytest.raises(InputError, match="is a folder"):
+        next(pipeline.deepface.represent(tmp_path, out=out, executor="inline", **wanted))
 
 
 def test_chunks_that_failed_are_left_out_and_tried_again(

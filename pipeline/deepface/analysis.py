@@ -143,14 +143,19 @@ class Analysis:
         from pipeline.api import execute
         from pipeline.cluster import ClusterOptions
         from pipeline.runner import RunOptions
+        from pipeline.sources.index import check_readable
+        from pipeline.sources.inputs import expand
         from pipeline.store.read import open as open_store
         from pipeline.views.progress import Silent
 
+        path = path.expanduser()
+        check_readable(path)
+        (known_as,) = expand([str(path)])
         options = dict(cluster)
         executor = options.pop("executor", "dask")
         summary = execute(
             workflow,
-            [str(path)],
+            [str(known_as)],
             out,
             overrides=(),
             executor=executor,
@@ -160,7 +165,7 @@ class Analysis:
         )
         if summary.drained:
             raise StoreError(f"the run into {out} was asked to stop before its end; the same call continues")
-        found = next(item for item in open_store(out).inputs.values() if item.attributes["path"] == str(path.resolve()))
+        found = next(item for item in open_store(out).inputs.values() if item.attributes["path"] == str(known_as))
         yield from _stored_faces(path, found)
 
 
