@@ -378,7 +378,6 @@ class _Run:
                 "worker": None,
                 "step": result.step,
                 "error": f"{result.step}: {result.error}",
-                "missing": [int(rank) for rank in task.frame],
                 "frames": [task.start, task.stop],
                 "time_seconds": [float(task.time_seconds[0]), float(task.time_seconds[-1])],
             }

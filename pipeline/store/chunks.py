@@ -141,8 +141,9 @@ def _merge(kept: Mapping[str, Any], record: Mapping[str, Any], described: Mappin
         "arrays": {**kept.get("arrays", {}), **described},
     }
     if kept.get("stages"):
-        # The earlier pass's `decoded` stays, so what it missed stays missing.
+        # The earlier pass's `decoded` stays, so what it missed stays missing, and why.
         merged["missing"] = sorted({*(kept.get("missing") or ()), *(record.get("missing") or ())})
+        merged["error"] = record.get("error") or (kept.get("error") if kept.get("state") == "ok" else None)
         merged["seconds"] = {**(kept.get("seconds") or {}), **(record.get("seconds") or {})}
     return merged
 
