@@ -318,7 +318,7 @@ def test_chunks_that_failed_are_left_out_and_tried_again(
 ) -> None:
     from pipeline.stages.detect import Detect
 
-    monkeypatch.setattr("pipeline.plan.MAX_CHUNK_FRAMES", 4)
+    monkeypatch.setattr("pipeline.sources.base.MAX_CHUNK_FRAMES", 4)
     sound = Detect.run
 
     def fails_once(self: Detect, chunk: Any) -> dict[str, np.ndarray]:

@@ -10,13 +10,13 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 
+import pipeline
 from pipeline.errors import StoreError
 from pipeline.store.chunks import COUNT_OF, read_chunk, read_record
 from pipeline.store.lock import LOCK_FILE, StoreLock
@@ -46,13 +46,6 @@ ASIDE = "aside"
 """Folder below an input where a removal writes its arrays; without the mark above it is debris."""
 MOST_CONSOLIDATED_INPUTS = 200
 """With more inputs the root's consolidated metadata would outgrow what may be parsed on every opening (about 2 MB)."""
-
-
-def version() -> str:
-    try:
-        return metadata.version("reelgraph")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
 
 
 class InputStore:
@@ -257,7 +250,7 @@ class RunStore:
 
     def set_workflow(self, workflow: dict[str, Any], models: Sequence[dict[str, Any]]) -> None:
         """Store the resolved workflow and the models' facts. Raises StoreError."""
-        self.update(workflow=workflow, models=list(models), reelgraph=version())
+        self.update(workflow=workflow, models=list(models), reelgraph=pipeline.__version__)
 
     def update(self, **attributes: Any) -> None:
         """Set root attributes, in one atomic write. Raises StoreError."""
@@ -323,8 +316,8 @@ class RunStore:
                 root = None
             if root is None:
                 created = datetime.now(UTC).isoformat(timespec="seconds")
-                attributes = {"reelgraph": version(), "store_format": STORE_FORMAT, "workflow": {}, "models": []}
-                write_group(self.path, Group({**attributes, "created": created}))
+                attributes = {"reelgraph": pipeline.__version__, "store_format": STORE_FORMAT, "created": created}
+                write_group(self.path, Group({**attributes, "workflow": {}, "models": []}))
             sweep_partial(self.path)
 
     def _load(self) -> RunStore:
@@ -419,7 +412,7 @@ def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
     if found != STORE_FORMAT:
         raise StoreError(
             f"{path} has store format {found}, made by reelgraph {group.attributes['reelgraph']}; "
-            f"this reelgraph {version()} reads format {STORE_FORMAT}"
+            f"this reelgraph {pipeline.__version__} reads format {STORE_FORMAT}"
         )
 
 

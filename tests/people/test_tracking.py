@@ -129,7 +129,7 @@ def test_the_same_tracks_whatever_the_chunks(
     clip = data_dir / "videos" / "derived" / "asl_parade_dev.mp4"
     found = []
     for length, chunks in ((10, 5), (1000, 1)):
-        monkeypatch.setattr("pipeline.plan.MAX_CHUNK_FRAMES", length)
+        monkeypatch.setattr("pipeline.sources.base.MAX_CHUNK_FRAMES", length)
         monkeypatch.setattr(
             "pipeline.plan.choose_chunk_frames", lambda source, most=length: min(most, len(source.frame))
         )

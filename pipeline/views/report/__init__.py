@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.store.read import open as open_store
+from pipeline.tables import written_whole
 from pipeline.views.progress import Silent
 from pipeline.views.report.content import content
 from pipeline.views.report.people import gather
@@ -141,14 +141,5 @@ def _check(place: Path) -> None:
 
 def _write(place: Path, text: str) -> int:
     """Whole or not at all; bytes written."""
-    aside = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    encoded = text.encode()
-    try:
-        aside.write_bytes(encoded)
-        os.replace(aside, place)
-    except OSError as err:
-        raise UsageError(f"{place} cannot be written: {err.strerror or err}") from err
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-    return len(encoded)
+    with written_whole(place) as file:
+        return file.write(text.encode())
