@@ -317,8 +317,12 @@ class Run:
         return self._table(input, _frames_of)
 
     def embeddings(self, input: str | None = None, name: str = "embedding") -> np.ndarray:
-        """float32 (faces, d): row k belongs to row k of `faces` of the same input (or of all)."""
-        return np.concatenate([item.array(name) for item in self._chosen(input)])
+        """float32 (faces, d): row k belongs to row k of `faces` of the same input (or of all). Raises StoreError where
+        there is no input."""
+        found = [item.array(name) for item in self._chosen(input)]
+        if not found:
+            raise StoreError(f"{self.path} has no inputs yet")
+        return np.concatenate(found)
 
     def _chosen(self, name: str | None) -> list[RunInput]:
         return list(self.inputs.values()) if name is None else [self.input(name)]
