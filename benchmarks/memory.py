@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from main_job import benchmark_environment, long_clip, say
+from race import benchmark_environment, long_clip, say
 from watch import watched
+from weights_at_hand import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 FRAMES_PER_MINUTE = 30 * 60
 
 

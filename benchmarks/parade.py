@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.people.geometry import overlap
+
 WIDTH, HEIGHT, FPS = 960, 540, 25
 KEY_FRAME_INTERVAL = 250
 """A cut need not be a key frame: encoders put them where they like."""
@@ -221,14 +223,6 @@ def identities_of(truth: Truth, frame: np.ndarray, face_frame: np.ndarray, box: 
     found: list[str | None] = []
     for rank, one in zip(frame[face_frame].tolist(), box, strict=True):
         mine = rows.get(rank, [])
-        shares = overlap(one, truth.box[mine]) if mine else np.empty(0)
+        shares = overlap(one[None], truth.box[mine])[0] if mine else np.empty(0)
         found.append(truth.identity[mine[int(shares.argmax())]] if len(shares) and shares.max() >= 0.3 else None)
     return found
-
-
-def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """float (n,): intersection over union of one x, y, w, h box with each of several."""
-    corner = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    shared = np.clip(corner, 0, None).prod(-1)
-    result: np.ndarray = shared / (box[2:].prod() + others[:, 2:].prod(-1) - shared)
-    return result

@@ -118,7 +118,7 @@ def plan(workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overri
     from pipeline.views.plan import survey
     from pipeline.workflow import load_workflow
 
-    return survey(load_workflow(workflow, overrides), expand(inputs), Path(out))
+    return survey(load_workflow(workflow, overrides), expand(inputs), Path(out).expanduser())
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
@@ -408,17 +409,17 @@ def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptio
     for address, facts in workers.items():
         if facts.get("resources", {}).get("GPU", 0) < 1:
             raise ClusterError(f"worker {address} offers no GPU slot; start it with: {command}")
-    for address, facts in client.run(_describe_worker, on_error="return").items():
+    described = client.run(_describe_worker, on_error="return")
+    for address, facts in described.items():
         if isinstance(facts, Exception) or facts["version"] != pipeline.__version__:
             found = "no reelgraph" if isinstance(facts, Exception) else f"reelgraph {facts['version']}"
             raise ClusterError(
                 f"worker {address} has {found}, this is {pipeline.__version__}; install the same version there, "
                 f"then: {command}"
             )
-    facts = client.run(_describe_worker)
-    per_host = [sum(f["host"] == one["host"] for f in facts.values()) for one in facts.values()]
-    cores = min(max(1, one["cores"] // n) for one, n in zip(facts.values(), per_host, strict=True))
-    kind = _kind_on(facts, options.device)
+    workers_of = Counter(one["host"] for one in described.values())
+    cores = min(max(1, one["cores"] // workers_of[one["host"]]) for one in described.values())
+    kind = _kind_on(described, options.device)
     gpus = visible_gpus()
     share = options.gpu_memory_bytes
     if kind != "cpu" and gpus:

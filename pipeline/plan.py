@@ -10,13 +10,9 @@ import numpy as np
 from pydantic_core import to_jsonable_python
 
 from pipeline.errors import StoreError
-from pipeline.sources.base import DecodeJob, Source
+from pipeline.sources.base import DecodeJob, Source, most_chunk_frames
 from pipeline.stages.base import Stage
 from pipeline.workflow import IMPLICIT, Workflow, differences
-
-MAX_CHUNK_FRAMES = 64
-MAX_CHUNK_BYTES = 256 << 20
-"""Most decoded frames in one chunk, in number and in bytes: the unit of memory, of retry and of commit."""
 
 CHUNK_OVERHEAD_FRAMES = 10
 """What one more chunk costs (tasks, a commit of ten small arrays: about 15 ms), in source frames decoded."""
@@ -28,7 +24,7 @@ def choose_chunk_frames(source: Source) -> int:
     A chunk that starts between two key frames is decoded from the key frame before it, so lengths that
     divide the distance of the key frames win. Depends on input and workflow only, never on the machine.
     """
-    limit = int(np.clip(MAX_CHUNK_BYTES // max(source.frame_bytes, 1), 1, MAX_CHUNK_FRAMES))
+    limit = most_chunk_frames(source.frame_bytes)
     total = len(source.frame)
     if total <= limit:
         return max(total, 1)
@@ -80,8 +76,6 @@ class InputPlan:
     done: set[int]
     """Chunks of which nothing is missing."""
     attempts: dict[int, int] = field(default_factory=dict)
-    has_stages: tuple[str, ...] = ()
-    """Stages finished for the whole input by an earlier, compacted run."""
     complete: bool = False
     """Nothing is missing and the arrays are compacted."""
 
@@ -147,7 +141,7 @@ def plan_input(
     chunk_frames = int(stored.get("chunk_frames") or choose_chunk_frames(source))
     finished = {stage for stage, facts in stored.get("stages", {}).items() if facts.get("state") == "complete"}
     wanted = tuple(node.name for node in workflow.chunk_stages)
-    plan = InputPlan(name, source, chunk_frames, {}, set(), set(), has_stages=tuple(sorted(finished)))
+    plan = InputPlan(name, source, chunk_frames, {}, set(), set())
     for index, _ in enumerate(plan.boundaries):
         record = records.get(index, {})
         plan.attempts[index] = int(record.get("attempts", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import threading
 import time
@@ -32,7 +33,7 @@ from pipeline.workflow import Workflow
 ACCEPTED = "accepted_failures"
 """Input attribute: the user closed it in spite of what could not be read."""
 
-EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_DRAINED, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
+EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_DRAINED = 0, 1, 2, 75
 
 
 class Progress(Protocol):
@@ -192,7 +193,7 @@ class _Run:
         first = next(tasks, None)  # a cluster is started only when there is something to do
         try:
             if first is not None:
-                self._execute(_chain(first, tasks), worksite)
+                self._execute(itertools.chain([first], tasks), worksite)
         finally:
             self.compactor.shutdown(wait=True)
         for compaction in self.compactions:
@@ -378,7 +379,6 @@ class _Run:
                 "worker": None,
                 "step": result.step,
                 "error": f"{result.step}: {result.error}",
-                "missing": [int(rank) for rank in task.frame],
                 "frames": [task.start, task.stop],
                 "time_seconds": [float(task.time_seconds[0]), float(task.time_seconds[-1])],
             }
@@ -465,8 +465,3 @@ class _Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _chain(first: ChunkTask, rest: Iterator[ChunkTask]) -> Iterator[ChunkTask]:
-    yield first
-    yield from rest

@@ -75,7 +75,7 @@ class Made:
 
     arrays: dict[str, np.ndarray]
     decoded: np.ndarray | None
-    """bool (n,); None where this chunk's frames were not decoded in this run."""
+    """bool (n,); None where nothing that these were made of tells."""
     error: str | None
     seconds: dict[str, float]
 
@@ -200,15 +200,14 @@ def stage(
 ) -> Made:
     """Run one stage on what was decoded, stored and made so far."""
     arrays = {key: value for one in made for key, value in one.arrays.items()}
-    known = [m for m in made if m.decoded is not None]
-    decoded, error = np.ones(len(task.frame), bool), None
-    if known:
-        decoded, error = known[0].decoded, known[0].error  # type: ignore[assignment]  # filtered above
+    decoded = next((m.decoded for m in made if m.decoded is not None), None)
+    error = next((m.error for m in made if m.error), None)
     if frames is not None:
         arrays["frames_rgb"], decoded, error = frames.frames_rgb, frames.decoded, frames.error
     worker_stage = loaded_stage(ref, settings.device)
     began = time.perf_counter()
-    chunk = Chunk(task.input_name, task.index, task.frame, task.time_seconds, decoded, arrays)
+    seen = np.ones(len(task.frame), bool) if decoded is None else decoded
+    chunk = Chunk(task.input_name, task.index, task.frame, task.time_seconds, seen, arrays)
     result = _checked(name, worker_stage.outputs, worker_stage.run(chunk), chunk)
     seconds = {key: value for one in made for key, value in one.seconds.items()}
     seconds |= frames.seconds if frames is not None else {}

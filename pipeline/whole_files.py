@@ -1,15 +1,31 @@
-"""Files for users that appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import UsageError
-from pipeline.store.nodes import PARTIAL
+
+PARTIAL = ".partial"
+"""Ending of files that are being written; the same as zarr's own, so that one sweep finds both."""
+
+
+def atomic_write(path: str | Path, *pieces: bytes) -> None:
+    """Write a file aside, then replace: readers see the old content or the new, never a part. Raises OSError."""
+    aside = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
+    try:
+        with open(aside, "wb") as file:
+            file.writelines(pieces)
+        os.replace(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
 
 
 @contextlib.contextmanager

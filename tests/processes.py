@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 COMMAND = [sys.executable, "-m", "pipeline"]
 
@@ -19,11 +17,6 @@ COMMAND = [sys.executable, "-m", "pipeline"]
 def reelgraph(*words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=timeout)
-
-
-def reelgraph_json(*words: str | Path) -> Any:
-    done = reelgraph(*words, "--json")
-    return json.loads(done.stdout)
 
 
 def start(*words: str | Path) -> subprocess.Popen[str]:

@@ -231,32 +231,35 @@ def test_doctor_says_what_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, slow_workflow: Path) -> None:
-    long_clip = write_clip(tmp_path / "long.mp4", n_frames=1500)
-    out = tmp_path / "o.zarr"
-    words = ["run", slow_workflow, long_clip, "--out", out, "--workers", "1"]
-    process = start(*words)
+    long_clip = write_clip(tmp_path / "long.mp4", n_frames=800)
+    words = ["run", slow_workflow, long_clip, "--out", tmp_path / "o.zarr"]
+    process = start(*words, "--workers", "1")
     wait_until(lambda: (tmp_path / "log").exists())
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group gets it
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "reelgraph run" in errors.splitlines()[-1]
-    assert reelgraph(*words).returncode == 0
+    assert reelgraph(*words, "--executor", "inline").returncode == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_batch_systems_signal_drains(tmp_path: Path, slow_workflow: Path, number: signal.Signals) -> None:
-    long_clip = write_clip(tmp_path / "long.mp4", n_frames=1500)
-    words = ["run", slow_workflow, long_clip, "--out", tmp_path / "o.zarr", "--workers", "1"]
-    process = start(*words)
+@pytest.mark.parametrize(
+    ("number", "where"), [(signal.SIGTERM, ("--workers", "1")), (signal.SIGUSR1, ("--executor", "inline"))]
+)
+def test_a_batch_systems_signal_drains(
+    tmp_path: Path, slow_workflow: Path, number: signal.Signals, where: tuple[str, ...]
+) -> None:
+    long_clip = write_clip(tmp_path / "long.mp4", n_frames=800)
+    words = ["run", slow_workflow, long_clip, "--out", tmp_path / "o.zarr"]
+    process = start(*words, *where)
     wait_until(lambda: (tmp_path / "log").exists())
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     assert "the same command continues" in output
     computed = (tmp_path / "log").read_text().splitlines()
-    assert reelgraph(*words).returncode == 0
+    assert reelgraph(*words, "--executor", "inline").returncode == 0
     assert len(set(computed)) == len(computed)
     everything = (tmp_path / "log").read_text().splitlines()
     assert len(set(everything)) == len(everything)  # nothing that was drained was computed again

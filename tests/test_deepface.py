@@ -369,10 +369,12 @@ def test_with_a_store_it_resumes(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     wanted = {"every": 15, "enforce_detection": False, **DLIB}
     here = list(pipeline.deepface.represent(clip, **wanted))
-    stored = list(pipeline.deepface.represent(clip, out=out, executor="inline", **wanted))
+    link = tmp_path / clip.name  # a store knows its inputs by the paths that they were given
+    link.symlink_to(clip)
+    stored = list(pipeline.deepface.represent(link, out=out, executor="inline", **wanted))
     assert stored == here
     frames = (out / "demo" / "frame").stat().st_mtime_ns
-    again = list(pipeline.deepface.represent(clip, out=out, executor="inline", **wanted))
+    again = list(pipeline.deepface.represent(link, out=out, executor="inline", **wanted))
     assert again == here
     assert (out / "demo" / "frame").stat().st_mtime_ns == frames
     with pytest.raises(StoreError, match="expand_percentage: 0 -> 10"):
@@ -406,7 +408,7 @@ def test_chunks_that_failed_are_left_out_and_tried_again(
 ) -> None:
     from pipeline.stages.detect import Detect
 
-    monkeypatch.setattr("pipeline.plan.MAX_CHUNK_FRAMES", 4)
+    monkeypatch.setattr("pipeline.sources.base.MAX_CHUNK_FRAMES", 4)
     sound = Detect.run
 
     def fails_once(self: Detect, chunk: Any) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.plan import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, check_keys, choose_chunk_frames, clock, plan_input
-from pipeline.sources.base import DecodeJob, Source
+from pipeline.plan import check_keys, choose_chunk_frames, clock, plan_input
+from pipeline.sources.base import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, DecodeJob, Source
 from pipeline.workflow import Workflow, load_workflow
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 import pipeline
 from pipeline.errors import ReelgraphError, StoreError, WorkflowError
+from pipeline.sources.base import Decoded
+from pipeline.sources.decode import VideoDecodeJob
 from pipeline.views.progress import Silent
 from tests.clips import write_clip
 from tests.faults import one_stage
@@ -71,14 +74,14 @@ def test_a_worker_killed_once_costs_nothing(tmp_path: Path, clip: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_leaks_is_restarted_between_chunks(tmp_path: Path) -> None:
-    clip = write_clip(tmp_path / "long.mp4", n_frames=1536)
+    clip = write_clip(tmp_path / "long.mp4", n_frames=768)
     progress = Silent()
-    path = one_stage(tmp_path, "Leaking", megabytes_per_chunk=50)
+    path = one_stage(tmp_path, "Leaking", megabytes_per_chunk=100)
     done = pipeline.run(
         path, clip, tmp_path / "out.zarr", workers=1, worker_memory_bytes=1_200_000_000, progress=progress
     )
     assert done.summary.exit_code == 0, done.summary.failures
-    assert done.array("long", "grey").shape == (1536,)
+    assert done.array("long", "grey").shape == (768,)
     assert any("it is restarted before the next chunk" in text for text in progress.notes)
 
 
@@ -210,3 +213,60 @@ def test_a_wrong_workflow_is_refused_before_anything_is_written(tmp_path: Path, 
     with pytest.raises(WorkflowError):
         run(one_stage(tmp_path, "Faulty", chunk="many"), clip, tmp_path / "out.zarr")
     assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_stage_that_sees_no_frames_does_not_hide_those_that_could_not_be_read(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "minute.py").write_text(
+        "from pipeline import Array, Stage\n"
+        "class Minute(Stage):\n"
+        "    outputs = (Array('minute', ('frame',), 'int32'),)\n"
+        "    def run(self, chunk): return {'minute': (chunk.time_seconds // 60).astype('int32')}\n"
+    )
+    path = one_stage(tmp_path, "Faulty", fault="raise", chunk=1)
+    stages = "stages:\n  minute: {use: 'minute:Minute'}\n  grey: {use: 'faulty:Faulty', options: {fault: raise}}\n"
+    both = tmp_path / "both.yaml"
+    both.write_text(f"source: {{every: 1}}\n{stages}")
+    lose_a_frame(monkeypatch, 3)
+    done = run(both, clip, tmp_path / "both.zarr", accept_failed=True)
+    assert not done.array("clip", "decoded")[3]
+    run(path, clip, tmp_path / "out.zarr")
+    later = run(both, clip, tmp_path / "out.zarr")  # the chunks' first pass lost it, the second decodes nothing
+    (lost,) = later.inputs["clip"].unreadable
+    assert (lost["frames"], lost["error"]) == ([3], "frame 3 is lost")
+    assert not run(both, clip, tmp_path / "out.zarr").array("clip", "decoded")[3]
+
+
+def lose_a_frame(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    """Decoding goes on as it does, but for one frame."""
+    whole = VideoDecodeJob.decode
+
+    def decode(job: VideoDecodeJob, threads: int = 1) -> Decoded:
+        found = whole(job, threads)
+        found.decoded[job.rank == rank] = False
+        return replace(found, error=f"frame {rank} is lost" if rank in job.rank else None)
+
+    monkeypatch.setattr(VideoDecodeJob, "decode", decode)
+
+
+def test_a_retried_chunk_of_a_later_stage_lacks_no_frame(tmp_path: Path, clip: Path) -> None:
+    """Its failure said that nothing came of it; what the stages before it read was there all the time."""
+    marker = tmp_path / "mended"
+    (tmp_path / "level.py").write_text(
+        "from pathlib import Path\nfrom pipeline import Array, Stage\n"
+        "class Level(Stage):\n"
+        "    needs = ('grey',)\n"
+        "    outputs = (Array('level', ('frame',), 'int32'),)\n"
+        "    def run(self, chunk):\n"
+        f"        if not Path({str(marker)!r}).exists(): raise ValueError('made to fail')\n"
+        "        return {'level': (chunk['grey'] // 10).astype('int32')}\n"
+    )
+    out = tmp_path / "out.zarr"
+    run(one_stage(tmp_path, "Faulty", fault="raise", chunk=1), clip, out)
+    two = tmp_path / "two.yaml"
+    two.write_text("source: {every: 1}\nstages:\n  grey: {use: 'faulty:Faulty'}\n  level: {use: 'level:Level'}\n")
+    assert run(two, clip, out).summary.exit_code == 1
+    marker.touch()
+    assert [entry["chunk"] for entry in run(two, clip, out, retry_failed=True).summary.failures] == [1]
+    assert run(two, clip, out).inputs["clip"].unreadable == []

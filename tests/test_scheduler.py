@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from distributed import Client
 
 import pipeline
 from pipeline.cli import main
@@ -35,42 +38,59 @@ def grey(tmp_path: Path) -> Path:
     return one_stage(tmp_path, "Counted", log=str(tmp_path / "log"), seconds=0.3)
 
 
+GOOD = ["--resources", "GPU=1", "--nthreads", "2"]
+
+
+def begin(folder: Path, processes: list[subprocess.Popen[bytes]], *workers: list[str]) -> Path:
+    """Start `dask scheduler` and, each with the words given, `dask worker`; the scheduler file."""
+    file = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    words = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+    with (folder / "cluster.log").open("wb") as log:
+
+        def launch(command: list[str]) -> None:
+            processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder))
+
+        launch([*dask, "scheduler", "--scheduler-file", str(file), *words])
+        for extra in workers:
+            launch([*dask, "worker", "--scheduler-file", str(file), "--no-dashboard", *extra])
+    wait_until(lambda: file.exists() and "address" in json.loads(file.read_text() or "{}"), 30)
+    return file
+
+
+@contextlib.contextmanager
+def ended() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Takes processes, and ends them, the last first: workers that lose their scheduler take their time."""
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        yield started
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
 @pytest.fixture
 def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for process in reversed(started):
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with ended() as started:
+        yield started
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, processes: list[subprocess.Popen[bytes]]) -> Cluster:
-    """Starts `dask scheduler` and, each with the words given, `dask worker`; returns the scheduler file."""
-
-    def begin(*workers: list[str]) -> Path:
-        file = tmp_path / "scheduler.json"
-        dask = [sys.executable, "-m", "dask"]
-        words = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
-        with (tmp_path / "cluster.log").open("wb") as log:
-
-            def launch(command: list[str]) -> None:
-                processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path))
-
-            launch([*dask, "scheduler", "--scheduler-file", str(file), *words])
-            for extra in workers:
-                launch([*dask, "worker", "--scheduler-file", str(file), "--no-dashboard", *extra])
-        wait_until(lambda: file.exists() and "address" in json.loads(file.read_text() or "{}"), 30)
-        return file
-
-    return begin
+    """A function that begins one of the test's own."""
+    return partial(begin, tmp_path, processes)
 
 
-GOOD = ["--resources", "GPU=1", "--nthreads", "2"]
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The scheduler file of two good workers, for tests that leave them as they are."""
+    with ended() as started:
+        yield begin(tmp_path_factory.mktemp("pair"), started, GOOD, GOOD)
 
 
 def run(workflow: Path, clip: Path, out: Path, scheduler: str | Path) -> int:
@@ -78,13 +98,20 @@ def run(workflow: Path, clip: Path, out: Path, scheduler: str | Path) -> int:
 
 
 @pytest.mark.parametrize("by", ["file", "address"])
-def test_joins(by: str, cluster: Cluster, grey: Path, clip: Path, tmp_path: Path) -> None:
-    file = cluster(GOOD, GOOD)
-    where = str(file) if by == "file" else json.loads(file.read_text())["address"]
+def test_joins_and_frames_never_travel_between_workers(
+    by: str, pair: Path, grey: Path, clip: Path, tmp_path: Path
+) -> None:
+    where = str(pair) if by == "file" else json.loads(pair.read_text())["address"]
     assert run(grey, clip, tmp_path / "out.zarr", where) == 0
     assert main(["run", str(grey), str(clip), "--out", str(tmp_path / "alone.zarr"), "--executor", "inline"]) == 0
     ours, alone = (pipeline.open(tmp_path / name).array("clip", "grey") for name in ("out.zarr", "alone.zarr"))
     np.testing.assert_array_equal(ours, alone)
+
+    def received(dask_worker: Any) -> list[str]:
+        return [str(key) for transfer in dask_worker.transfer_incoming_log for key in transfer["keys"]]
+
+    with Client(scheduler_file=str(pair), set_as_default=False) as client:
+        assert list(client.run(received).values()) == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -112,12 +139,11 @@ def test_workers_that_do_not_fit(
 
 
 def test_workers_of_another_version(
-    cluster: Cluster, grey: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: Path, grey: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = cluster(GOOD)
     monkeypatch.setattr(pipeline, "__version__", "9.9")
     with pytest.raises(ClusterError, match=r"has reelgraph 0\.\d+\.\d+, this is 9\.9; install the same version"):
-        pipeline.run(grey, clip, out=tmp_path / "out.zarr", scheduler=str(file))
+        pipeline.run(grey, clip, out=tmp_path / "out.zarr", scheduler=str(pair))
 
 
 def test_nobody_there(
@@ -159,24 +185,9 @@ def test_a_scheduler_that_dies_costs_no_chunk_that_was_done(
     assert len(lines) <= 7 + 2  # the chunks under way when it died
 
 
-def test_frames_never_travel_between_workers(cluster: Cluster, grey: Path, clip: Path, tmp_path: Path) -> None:
-    from distributed import Client
-
-    file = cluster(GOOD, GOOD)
-    assert run(grey, clip, tmp_path / "out.zarr", file) == 0
-
-    def received(dask_worker: Any) -> list[str]:
-        return [str(key) for transfer in dask_worker.transfer_incoming_log for key in transfer["keys"]]
-
-    with Client(scheduler_file=str(file), set_as_default=False) as client:
-        assert list(client.run(received).values()) == [[], []]
-
-
 def test_a_worker_that_holds_work_of_others_is_not_restarted(
     cluster: Cluster, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distributed import Client
-
     file = cluster(GOOD)
     monkeypatch.setattr("pipeline.cluster.WORN_SHARE", 1e-4)  # every worker counts as worn
     grey = one_stage(tmp_path, "Counted", log=str(tmp_path / "log"), seconds=1.0)

@@ -113,7 +113,7 @@ class Analysis:
                 if value is not None:
                     raise ValueError(f"{name} is for video files; these frames are pictures")
             return Results(self.here(self.workflow, sources.of_pictures(source, every)), result)
-        path = Path(str(source))
+        path = Path(str(source)).expanduser()
         open_container(path).close()  # no folder, list or text, which a run would make something of
         workflow = self.sampled(every=every, start=start, stop=stop)
         if out is not None:

@@ -11,9 +11,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from pipeline.plan import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, choose_chunk_frames, cut
+from pipeline.plan import choose_chunk_frames, cut
 from pipeline.sources import open_source
-from pipeline.sources.base import Decoded
+from pipeline.sources.base import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, Decoded
 from pipeline.sources.inputs import VIDEO_SUFFIXES
 from pipeline.workflow import Workflow
 

@@ -26,7 +26,8 @@ from pipeline.errors import ModelError, StoreLockedError
 from pipeline.models.weights import Located, locate, sha256
 from pipeline.models.zoo import ModelCard, WeightsFile
 from pipeline.store.lock import STALE_SECONDS, StoreLock
-from pipeline.store.nodes import PARTIAL, atomic_write, to_json
+from pipeline.store.nodes import to_json
+from pipeline.whole_files import PARTIAL, atomic_write
 
 if TYPE_CHECKING:
     import requests

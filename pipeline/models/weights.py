@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import importlib.util
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from pipeline.errors import ModelError
 from pipeline.models.zoo import ModelCard, WeightsFile
+from pipeline.whole_files import atomic_write
 
 
 def cache_folder() -> Path:
@@ -117,7 +117,7 @@ def _file_sha256(path: Path) -> str:
     return _hash_once(path, stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=100_000)  # galleries have many files
 def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -137,7 +137,8 @@ def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callab
         return found
     content = build()
     with contextlib.suppress(OSError):  # a read-only home costs a rebuild per process, no more
-        _write_aside(folder, f"{name}-{key}-{_short_hash(content)}.onnx", content)
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / f"{name}-{key}-{_short_hash(content)}.onnx", content)
     return content
 
 
@@ -154,15 +155,3 @@ def _find(folder: Path, stem: str) -> bytes | None:
 
 def _short_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _write_aside(folder: Path, name: str, content: bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=folder, prefix=name, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(partial, folder / name)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise

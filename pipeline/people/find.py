@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
     from pipeline.store.run import RunStore
     from pipeline.tables import Table
-
-T = TypeVar("T")
 
 UNKNOWN = -1
 STAGE = "identify"
@@ -182,13 +180,15 @@ def match(item: RunInput, gallery: Gallery, metric: Metric, threads: int, k: int
 
 
 def matched(
-    item: RunInput, gallery: Gallery, metric: Metric, threshold: float
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """`identity` and `distance` of all faces of an input that are done."""
+    item: RunInput, gallery: Gallery, metric: Metric, threshold: float, k: int = 1,
+    seen: Callable[[int, Nearest], None] = lambda start, nearest: None,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:  # fmt: skip
+    """`identity` and `distance` of all faces of an input that are done; `seen` gets each block of `match`."""
     identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    for _, nearest in match(item, gallery, metric, available_cores()):
+    for start, nearest in match(item, gallery, metric, available_cores(), k):
         identity.append(accepted(nearest, threshold))
         distance.append(nearest.distance[:, 0])
+        seen(start, nearest)
     return np.concatenate(identity), np.concatenate(distance)
 
 
@@ -235,18 +235,6 @@ def find(
         save(job.only_gallery(), save_gallery)
         job.tell(f"{save_gallery}: the gallery, {len(job.only_gallery())} faces")
     return job.result()
-
-
-def retried(item: RunInput, work: Callable[[], T]) -> T:
-    """Do it again where an input was compacted meanwhile: its chunks are gone, and all is in its arrays."""
-    was_complete = item.complete
-    try:
-        return work()
-    except StoreError:
-        item.refresh()
-        if item.complete == was_complete:
-            raise
-        return work()
 
 
 @dataclass
@@ -308,7 +296,7 @@ class _Job:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
             return
         threshold = threshold_of(item, self.wanted.metric, self.wanted.threshold)
-        made = retried(item, lambda: self._identified(out, item, recipe, threshold, writer))
+        made = item.retried(lambda: self._identified(out, item, recipe, threshold, writer))
         self.names.update(made.names)
         times = FrameTimes(item, out)
         self.sightings += _sightings(times, made.names, made.identity, made.distance)
@@ -341,15 +329,14 @@ class _Job:
         self, item: RunInput, gallery: Gallery, threshold: float, times: FrameTimes
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         rows = _TableRows(item, gallery, threshold, times) if self.table is not None else None
-        identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-        for start, nearest in match(item, gallery, self.wanted.metric, available_cores(), self.top_k):
-            identity.append(accepted(nearest, threshold))
-            distance.append(nearest.distance[:, 0])
+
+        def seen(start: int, nearest: Nearest) -> None:
             if rows is not None and self.table is not None:
                 self.table.write(rows.block(start, nearest))
             self.faces += len(nearest.row)
             self.looked(self.faces)
-        return np.concatenate(identity), np.concatenate(distance)
+
+        return matched(item, gallery, self.wanted.metric, threshold, self.top_k, seen)
 
     def _gallery(self, recipe: Recipe, out: str) -> Gallery:
         if recipe.key not in self.galleries:

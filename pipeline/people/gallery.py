@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,6 @@ from pipeline.people.pictures import (
     content_sha256,
     list_pictures,
 )
-from pipeline.store.nodes import PARTIAL
 
 FORMAT = 1
 """Of the files of galleries."""
@@ -118,8 +116,9 @@ def require_same_model(gallery: Gallery, recipe: Recipe, where: str) -> None:
 
 
 def save(gallery: Gallery, path: str | Path) -> None:
-    """Write a gallery to a file, plain arrays and JSON, for machines that lack its pictures. Raises InputError."""
-    place = Path(path).expanduser()
+    """Write a gallery to a file, plain arrays and JSON, for machines that lack its pictures. Raises UsageError."""
+    from pipeline.whole_files import written_whole
+
     facts = {
         "format": FORMAT,
         "path": gallery.path,
@@ -132,14 +131,8 @@ def save(gallery: Gallery, path: str | Path) -> None:
         "all_faces": gallery.all_faces,
     }
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
-    try:
-        with aside.open("wb") as file:
-            np.savez_compressed(file, facts=text, box=gallery.box, embedding=gallery.embedding)
-        os.replace(aside, place)
-    except OSError as err:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"cannot write the gallery {place}: {err.strerror or err}; choose another file") from err
+    with written_whole(path, "the gallery ") as file:
+        np.savez_compressed(file, facts=text, box=gallery.box, embedding=gallery.embedding)
 
 
 def load(path: str | Path) -> Gallery:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,7 @@ class _Work:
 
     def run(self) -> Gathered:
         _add_tracks(self.result.inputs, self._note)
-        taken = [one for one in self._taken()]
+        taken = list(self._taken())
         if taken:
             before = set(self.registry.people)
             dissolved = self._dissolve(taken)
@@ -465,9 +466,6 @@ def write_people(
     item: RunInput, person: npt.NDArray[np.int32], registry: Registry, settings: Mapping[str, object]
 ) -> None:
     """Write the array `person` of a complete input: int32 (n_faces,), -1 unknown."""
-    import os
-    from dataclasses import replace
-
     from pipeline.store.compact import add_arrays
     from pipeline.store.run import RunStore
 
@@ -495,6 +493,5 @@ def _as_merged(person: npt.NDArray[np.int32], registry: Registry) -> npt.NDArray
 
 def _names(person: npt.NDArray[np.int32], registry: Registry) -> dict[str, str]:
     """The given names of the people that occur."""
-    there = [registry.people.get(int(n), Person()) for n in np.unique(person)]
-    numbers = np.unique(person).tolist()
-    return {str(n): one.name for n, one in zip(numbers, there, strict=True) if one.name}
+    given = ((n, registry.people.get(n, Person()).name) for n in np.unique(person).tolist())
+    return {str(n): name for n, name in given if name}

@@ -29,8 +29,8 @@ from pipeline.errors import InputError, UsageError
 from pipeline.people.find import embedding_key
 from pipeline.people.pictures import Recipe
 from pipeline.people.search import Hits, Query
-from pipeline.store.nodes import PARTIAL
 from pipeline.store.pieces import Piece, for_each, rows_of
+from pipeline.whole_files import PARTIAL
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput

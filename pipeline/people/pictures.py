@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,10 @@ from pipeline import graph, steps
 from pipeline.cores import available_cores
 from pipeline.errors import ReelgraphError, StoreError, UsageError
 from pipeline.models.base import Device
-from pipeline.models.weights import cache_folder
-from pipeline.plan import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
+from pipeline.models.weights import cache_folder, sha256
+from pipeline.sources.base import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.stages.base import Chunk
+from pipeline.whole_files import atomic_write
 from pipeline.workflow import Workflow, build_workflow
 
 if TYPE_CHECKING:
@@ -185,16 +186,9 @@ def list_pictures(folder: str | Path) -> tuple[list[Path], list[Path]]:
 def content_sha256(path: str | Path) -> str:
     """Of a file; read once for each size and time of change. Raises UnreadableError."""
     try:
-        stat = os.stat(path)
-        return _hash_once(str(path), stat.st_size, stat.st_mtime_ns)
+        return sha256([Path(path)])
     except OSError as err:
         raise UnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
-
-
-@lru_cache(maxsize=100_000)
-def _hash_once(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class PictureCache:
@@ -266,10 +260,9 @@ class PictureCache:
     def _write(self, content: str, faces: PictureFaces) -> None:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, no more
             self._folder.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(dir=self._folder, suffix=".partial")
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **{field.name: getattr(faces, field.name) for field in fields(PictureFaces)})
-            os.replace(partial, self._file(content))
+            file = io.BytesIO()
+            np.savez(file, **{field.name: getattr(faces, field.name) for field in fields(PictureFaces)})
+            atomic_write(self._file(content), file.getvalue())
 
 
 def _or_error(read: Callable[[str | Path], Any], path: str | Path) -> Any:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.store.lock import StoreLock
-from pipeline.store.nodes import atomic_write, disk_errors
+from pipeline.store.nodes import disk_errors
+from pipeline.whole_files import atomic_write
 
 FORMAT = 1
 FILE_NAME = "people.json"

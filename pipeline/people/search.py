@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.cores import available_cores
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.people.find import retried, threshold_of
+from pipeline.people.find import threshold_of
 from pipeline.people.matching import DECIMALS, Matcher, Metric, checked_metric
 from pipeline.people.pictures import Recipe, open_searchable
 from pipeline.people.question import Asked, Question, ask
@@ -289,7 +289,7 @@ class _Job:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
             return
         query = Query(vectors, self.metric, threshold_of(item, self.metric, self.threshold), self.top)
-        hits, reach = retried(item, lambda: self._hits(out, item, query))
+        hits, reach = item.retried(lambda: self._hits(out, item, query))
         if reach.how == "exact":
             self.read += reach.faces * vectors.shape[1] * vectors.itemsize
         if reach.share < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,8 +82,6 @@ def _state(person: npt.NDArray[np.int32]) -> str:
 
 
 def _write(item: RunInput, rows: npt.NDArray[np.int64], pictures: Pixels, state: str) -> None:
-    from dataclasses import replace
-
     from pipeline.store.compact import add_arrays
     from pipeline.store.run import RunStore
 

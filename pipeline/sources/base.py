@@ -10,6 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+MAX_CHUNK_FRAMES = 64
+MAX_CHUNK_BYTES = 256 << 20
+"""Most decoded frames in one chunk, in number and in bytes: the unit of memory, of retry and of commit."""
+
+
+def most_chunk_frames(frame_bytes: int) -> int:
+    """Frames of this size that a chunk may hold, 1 at least."""
+    return max(1, min(MAX_CHUNK_FRAMES, MAX_CHUNK_BYTES // max(frame_bytes, 1)))
+
 
 class SourceOptions(BaseModel):
     """The `source:` section of a workflow; each kind of source has its own."""

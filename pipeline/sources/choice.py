@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.sources.base import most_chunk_frames
 
 if TYPE_CHECKING:
+    from pipeline.sources.readers import DecordReader
     from pipeline.sources.video import VideoSource
 
 # decord 0.6 was found exact on these, and wrong without a word on others (H.265, MPEG-TS, AVI, edit lists).
@@ -18,10 +20,8 @@ _EIGHT_BIT = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p",
 # The frames of the compared chunk, counted from the key frame nearest to the middle.
 _COMPARED = (0, 1, 5)
 _COMPARED_REACH = 60
-# A chunk holds at most this many frames, and this many bytes of them: where a group of pictures is several chunks
-# long, decord would decode it once for each, for it cannot be left standing where it is.
-_CHUNK_FRAMES = 64
-_CHUNK_BYTES = 256 << 20
+# Where a group of pictures is several chunks long, decord would decode it once for each, for it cannot be left standing
+# where it is.
 _CHUNKS_PER_GROUP = 2
 
 
@@ -39,9 +39,8 @@ def choose_decoder(source: VideoSource, wanted: str) -> tuple[str, str | None]:
         return _choose(source, "auto"), f"decoder nvdec cannot be used here ({reason}); decoder: auto takes its place"
     reason = _why_not_nvdec(source)
     if reason is not None:
-        return _choose(
-            source, "auto"
-        ), f"{source.path}: not for decoder nvdec ({reason}); decoder: auto takes its place"
+        note = f"{source.path}: not for decoder nvdec ({reason}); decoder: auto takes its place"
+        return _choose(source, "auto"), note
     return "nvdec", None
 
 
@@ -80,7 +79,7 @@ def _leaves_frames_out(source: VideoSource) -> bool:
 
 
 def _groups_outgrow_chunks(source: VideoSource) -> bool:
-    chunk = max(1, min(_CHUNK_FRAMES, _CHUNK_BYTES // source.frame_bytes))
+    chunk = most_chunk_frames(source.frame_bytes)
     per_sample = len(source.index) / len(source.frame)
     edges = np.append(source.index.seek_rank, len(source.index))
     longest = int(np.diff(edges).max(initial=0))
@@ -179,10 +178,7 @@ def _why_not_by_pixels(source: VideoSource) -> str | None:
         reader.close()
 
 
-def _compare(source: VideoSource, reader: object) -> str | None:
-    from pipeline.sources.readers import DecordReader
-
-    assert isinstance(reader, DecordReader)
+def _compare(source: VideoSource, reader: DecordReader) -> str | None:
     ranks = _compared_ranks(source)
     truth = source.job_of_ranks(ranks, "pyav").decode()
     reader.seek(int(ranks[0]))

@@ -22,17 +22,8 @@ from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
-from pipeline.store.nodes import (
-    CHUNKS,
-    NODE_FILE,
-    Group,
-    atomic_write,
-    chunk_folder,
-    disk_errors,
-    read_group,
-    to_json,
-    write_group,
-)
+from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, chunk_folder, disk_errors, read_group, to_json, write_group
+from pipeline.whole_files import atomic_write
 
 COUNT_OF = {"face": "n_faces", "match": "n_matches"}
 """Ragged dimensions and the array, along `frame`, that says how many of them each frame has."""
@@ -141,8 +132,9 @@ def _merge(kept: Mapping[str, Any], record: Mapping[str, Any], described: Mappin
         "arrays": {**kept.get("arrays", {}), **described},
     }
     if kept.get("stages"):
-        # The earlier pass's `decoded` stays, so what it missed stays missing.
+        # The earlier pass's `decoded` stays, so what it missed stays missing, and why.
         merged["missing"] = sorted({*(kept.get("missing") or ()), *(record.get("missing") or ())})
+        merged["error"] = record.get("error") or (kept.get("error") if kept.get("state") == "ok" else None)
         merged["seconds"] = {**(kept.get("seconds") or {}), **(record.get("seconds") or {})}
     return merged
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,6 @@ DENSE_ROW_BYTES = 256
 EVEN_ROWS = 16
 
 Boundaries = Sequence[tuple[int, int]]
-Progress = Callable[[int, int], None]
 
 
 def compact(
@@ -44,7 +43,6 @@ def compact(
     boundaries: Boundaries,
     n_frames: int,
     accept_failed: bool = False,
-    on_progress: Progress | None = None,
     *,
     frame: npt.NDArray[np.int64] | None = None,
     time_seconds: npt.NDArray[np.float64] | None = None,
@@ -53,8 +51,8 @@ def compact(
 
     `boundaries` are the sampled-frame positions (start inclusive, stop exclusive) of every chunk, tiling 0 to
     `n_frames`. With `accept_failed` failed chunks become frames that are not decoded and have no faces; `frame` and
-    `time_seconds` (the plan's, one per sampled frame) are then needed. `on_progress` gets pieces done and in all.
-    Raises StoreError where a chunk is not done, failed (and not accepted), damaged, or does not fit; nothing is lost.
+    `time_seconds` (the plan's, one per sampled frame) are then needed. Raises StoreError where a chunk is not done,
+    failed (and not accepted), damaged, or does not fit; nothing is lost.
     """
     source = store.input(name)
     with disk_errors(f"compact {name!r} in {store.path}"):
@@ -67,14 +65,11 @@ def compact(
         new = [spec for spec in _with_derived([*FRAME_ARRAYS, *specs]) if spec.name not in committed]
         job.load_counts(new)
         _remove_debris(source, committed)
-        ticks = _Ticks(on_progress, len(new) * len(boundaries))
         with store.changing():  # from here on the root's consolidated metadata would be out of date
             pass
         for spec in new:
             store.check_lock()
-            write_array(
-                source.folder, spec, job.rows(spec), ticks.count(job.pieces(spec)), _chunk_rows(spec, new, committed)
-            )
+            write_array(source.folder, spec, job.rows(spec), job.pieces(spec), _chunk_rows(spec, new, committed))
         with store.changing():
             source.write_group(_committed(source, new, job.attributes()))
         remove_void_chunks(source)
@@ -252,22 +247,6 @@ class _Job:
             "time_seconds": None if times is None else [float(times[start]), float(times[stop - 1])],
             "error": self.records[index].get("error"),
         }
-
-
-@dataclass
-class _Ticks:
-    """Counts pieces for a progress callback."""
-
-    on_progress: Progress | None
-    total: int
-    done: int = 0
-
-    def count(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for piece in pieces:
-            yield piece
-            self.done += 1
-            if self.on_progress is not None:
-                self.on_progress(self.done, self.total)
 
 
 def _with_derived(specs: Sequence[Array]) -> list[Array]:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreLockedError
-from pipeline.store.nodes import PARTIAL, atomic_write, to_json
+from pipeline.store.nodes import to_json
+from pipeline.whole_files import PARTIAL, atomic_write
 
 LOCK_FILE = ".lock"
 HEARTBEAT_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""The files that we write ourselves: `zarr.json` of groups, and any file that must appear whole or not at all.
+"""The nodes that we write ourselves: `zarr.json` of groups.
 
 A group's `zarr.json` holds its attributes and, where the arrays below it are committed, their consolidated metadata, so
 one atomic write commits both. Written as plain JSON by the Zarr v3 specification: no import of zarr to read a status.
@@ -12,18 +12,16 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.whole_files import PARTIAL, atomic_write
 
 NODE_FILE = "zarr.json"
 CHUNKS = "chunks"
-PARTIAL = ".partial"
-"""Ending of files that are being written; the same as zarr's own, so that one sweep finds both."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space and run again to continue",
@@ -54,19 +52,6 @@ def disk_errors(action: str) -> Iterator[None]:
         advice = _ADVICE.get(err.errno or 0, "check the disk")
         where = f" ({err.filename})" if err.filename else ""
         raise StoreError(f"cannot {action}: {err.strerror or err}{where}; {advice}") from err
-
-
-def atomic_write(path: str | Path, *pieces: bytes) -> None:
-    """Write a file aside, then replace: readers see the old content or the new, never a part. Raises OSError."""
-    aside = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
-    try:
-        with open(aside, "wb") as file:
-            file.writelines(pieces)
-        os.replace(aside, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
@@ -232,14 +233,18 @@ class RunInput:
 
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Several arrays of one state of the input: a compaction that ends meanwhile is noticed and read instead."""
+        return self.retried(lambda: self._read(names))
+
+    def retried(self, work: Callable[[], T]) -> T:
+        """Do it again where the input was compacted meanwhile: its chunks are gone, and all is in its arrays."""
         was_complete = self.complete
         try:
-            return self._read(names)
+            return work()
         except StoreError:
             self.refresh()
             if self.complete == was_complete:
                 raise
-            return self._read(names)
+            return work()
 
     def _read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         known = self.arrays
@@ -257,10 +262,7 @@ class RunInput:
             if name == f"{dim}_frame":
                 counts = self._concatenated(count)
                 return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        pieces = [
-            read_chunk(self._store.path, self.name, index, [name], record)[name] for index, record in self._readable
-        ]
-        return np.concatenate(pieces)
+        return np.concatenate([self._read_piece(name, index, record) for index, record in self._readable])
 
 
 class Run:
@@ -315,8 +317,12 @@ class Run:
         return self._table(input, _frames_of)
 
     def embeddings(self, input: str | None = None, name: str = "embedding") -> np.ndarray:
-        """float32 (faces, d): row k belongs to row k of `faces` of the same input (or of all)."""
-        return np.concatenate([item.array(name) for item in self._chosen(input)])
+        """float32 (faces, d): row k belongs to row k of `faces` of the same input (or of all). Raises StoreError where
+        there is no input."""
+        found = [item.array(name) for item in self._chosen(input)]
+        if not found:
+            raise StoreError(f"{self.path} has no inputs yet")
+        return np.concatenate(found)
 
     def _chosen(self, name: str | None) -> list[RunInput]:
         return list(self.inputs.values()) if name is None else [self.input(name)]
@@ -336,8 +342,6 @@ class Run:
 
 
 def _node(folder: str) -> dict[str, Any]:
-    import json
-
     try:
         with builtins.open(f"{folder}/{NODE_FILE}", "rb") as file:
             node: dict[str, Any] = json.loads(file.read())

@@ -36,8 +36,6 @@ Bools = npt.NDArray[np.bool_]
 class Removal:
     """What was rewritten of one input."""
 
-    faces_before: int
-    faces_after: int
     shots_before: int
     """Rows of thumbnails."""
     shots_after: int
@@ -154,8 +152,6 @@ class _Job:
         shots = self.keep.get("shot", np.empty(0, bool))
         names = tuple(spec.name for spec in self.specs)
         return Removal(
-            faces_before=len(self.keep["face"]),
-            faces_after=int(self.keep["face"].sum()),
             shots_before=len(shots),
             shots_after=int(shots.sum()),
             frames=self.frames,

@@ -10,20 +10,19 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
+import pipeline
 from pipeline.errors import StoreError
 from pipeline.store.chunks import COUNT_OF, read_chunk, read_record
 from pipeline.store.lock import LOCK_FILE, StoreLock
 from pipeline.store.nodes import (
     CHUNKS,
     NODE_FILE,
-    PARTIAL,
     Group,
     chunk_folder,
     chunk_indices,
@@ -33,6 +32,7 @@ from pipeline.store.nodes import (
     sweep_partial,
     write_group,
 )
+from pipeline.whole_files import PARTIAL
 
 Named = TypeVar("Named", bound="str | os.PathLike[str]")
 
@@ -48,13 +48,6 @@ ASIDE = "aside"
 """Folder below an input where a removal writes its arrays; without the mark above it is debris."""
 MOST_CONSOLIDATED_INPUTS = 200
 """With more inputs the root's consolidated metadata would outgrow what may be parsed on every opening (about 2 MB)."""
-
-
-def version() -> str:
-    try:
-        return metadata.version("reelgraph")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
 
 
 class InputStore:
@@ -276,7 +269,7 @@ class RunStore:
 
     def set_workflow(self, workflow: dict[str, Any], models: Sequence[dict[str, Any]]) -> None:
         """Store the resolved workflow and the models' facts. Raises StoreError."""
-        self.update(workflow=workflow, models=list(models), reelgraph=version())
+        self.update(workflow=workflow, models=list(models), reelgraph=pipeline.__version__)
 
     def update(self, **attributes: Any) -> None:
         """Set root attributes, in one atomic write. Raises StoreError."""
@@ -342,8 +335,8 @@ class RunStore:
                 root = None
             if root is None:
                 created = datetime.now(UTC).isoformat(timespec="seconds")
-                attributes = {"reelgraph": version(), "store_format": STORE_FORMAT, "workflow": {}, "models": []}
-                write_group(self.path, Group({**attributes, "created": created}))
+                attributes = {"reelgraph": pipeline.__version__, "store_format": STORE_FORMAT, "created": created}
+                write_group(self.path, Group({**attributes, "workflow": {}, "models": []}))
             sweep_partial(self.path)
 
     def _load(self) -> RunStore:
@@ -438,7 +431,7 @@ def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
     if found != STORE_FORMAT:
         raise StoreError(
             f"{path} has store format {found}, made by reelgraph {group.attributes['reelgraph']}; "
-            f"this reelgraph {version()} reads format {STORE_FORMAT}"
+            f"this reelgraph {pipeline.__version__} reads format {STORE_FORMAT}"
         )
 
 

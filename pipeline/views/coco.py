@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import pipeline
 from pipeline.store.read import LANDMARKS
-from pipeline.store.run import version
 from pipeline.tables import JSON_ROWS
 from pipeline.tables.json_text import joined, lists, objects, texts
 from pipeline.views import face_rows
@@ -45,7 +45,7 @@ class CocoWriter:
         videos = [_video(number, run, item) for number, (run, item) in enumerate(inputs, start=1)]
         self.video_ids = {(video["store"], video["name"]): int(video["id"]) for video in videos}
         head = {
-            "info": {"description": "faces found in videos", "version": f"reelgraph {version()}"},
+            "info": {"description": "faces found in videos", "version": f"reelgraph {pipeline.__version__}"},
             "licenses": [],
             "categories": [CATEGORY],
             "videos": videos,

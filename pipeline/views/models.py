@@ -232,7 +232,8 @@ def _in_full(model: dict[str, Any]) -> list[str]:
     for file in model["files"]:
         state = "" if file["present"] else f"  (missing; run: {file['remedy']})"
         lines.append(f"  file: {file['path']}{state}")
-        lines += [f"    from: {source}" for source in (f"pip package {file['package']}", *file["urls"]) if source[12:]]
+        packages = [f"pip package {file['package']}"] if file["package"] else []
+        lines += [f"    from: {source}" for source in (*packages, *file["urls"])]
         lines.append(f"    size: {readable(file['size_bytes'])}, sha256: {file['sha256'] or 'not published'}")
     return lines
 

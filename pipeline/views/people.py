@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -106,8 +107,6 @@ NAME_CHARACTERS = 20
 
 def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
     """One row per person on standard output, and what to do next."""
-    import sys
-
     from rich.console import Console
     from rich.table import Table
 

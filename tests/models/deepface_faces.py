@@ -9,8 +9,6 @@ import numpy as np
 
 from pipeline.models import Detector
 
-EYES = ("right_eye", "left_eye")
-
 
 def stock_faces(name: str, frame_rgb: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     """DeepFace's list for one frame: float64 (n, 8), box and eyes as it crops by them, NaN where it has no eye; and its

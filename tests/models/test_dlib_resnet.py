@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Detector, Device, Embedder, Faces, create_detector, create_embedder
+from pipeline.models import Detector, Device, Embedder, Faces, create_detector, create_embedder, zoo
 from pipeline.models.align import DLIB_SIDE, dlib, dlib_template, similarity
-from pipeline.models.recognisers.dlib_resnet import build_graph, weights_file
+from pipeline.models.recognisers.dlib_resnet import NAME, build_graph
+from pipeline.models.weights import weights_files
 from tests.devices import tolerance
 
 from .conftest import read_rgb
@@ -34,7 +35,7 @@ def chips(embedder: Embedder, detector: Detector, astronaut: np.ndarray, grace_h
 
 def test_equals_dlib(device: Device, embedder: Embedder, chips: np.ndarray) -> None:
     dlib = pytest.importorskip("dlib")
-    model = dlib.face_recognition_model_v1(str(weights_file()))
+    model = dlib.face_recognition_model_v1(str(weights_files(zoo.card(NAME))[0]))
     expected = np.array([model.compute_face_descriptor(np.ascontiguousarray(chip)) for chip in chips])
     assert np.abs(embedder.embed(chips) - expected).max() < tolerance(device, 1e-5)
 
@@ -125,7 +126,7 @@ def test_similarity_recovers_a_known_transform() -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", "cut"])
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "dlib.dat"
-    path.write_bytes(weights_file().read_bytes()[:5_000_000] if isinstance(content, str) else content)
+    path.write_bytes(weights_files(zoo.card(NAME))[0].read_bytes()[:5_000_000] if isinstance(content, str) else content)
     with pytest.raises(ModelError, match=r"dlib\.dat is not dlib's face recognition model, or is damaged"):
         build_graph(path)
 

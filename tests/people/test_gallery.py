@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError, StoreError
+from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.people import gallery as galleries
 from pipeline.people.pictures import Recipe
 from tests.people import drawn
@@ -199,7 +199,7 @@ def test_a_damaged_file_is_refused(damage: object, folder: Path, recipe: Recipe,
 
 def test_a_file_that_cannot_be_written(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
     made = galleries.open_gallery(folder, recipe, "s.zarr")
-    with pytest.raises(InputError, match=r"cannot write the gallery .*nowhere/g\.npz: No such file"):
+    with pytest.raises(UsageError, match=r"the gallery .*nowhere/g\.npz cannot be written: No such file"):
         galleries.save(made, tmp_path / "nowhere" / "g.npz")
 
 

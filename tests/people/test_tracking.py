@@ -50,6 +50,8 @@ STAYS = [[(100.0 + 5 * k, 80.0, 0)] for k in range(6)]
         pytest.param([[(100, 80, 0)]] * 2 + [[]] * 5 + [[(110, 84, 0)]] * 2, [0] * 4, id="hidden for 1.2 s"),
         pytest.param([[(100, 80, 0)]] * 2 + [[]] * 14 + [[(100, 80, 0)]], [0, 0, 1], id="away for 3 s"),
         pytest.param([[(100, 80, 0)]] * 2 + [[(800, 500, 0)]] * 2, [0, 0, 1, 1], id="the other end of the picture"),
+        pytest.param([[(100, 80, 0)], [(208, 80, 0)]], [0, 1], id="farther than anybody moves in 0.2 s"),
+        pytest.param([[(100, 80, 0)]] + [[]] * 5 + [[(208, 80, 0)]], [0, 0], id="as far, but in 1.2 s"),
         pytest.param([[(100, 80, 0), (300, 80, 1)]] * 3, [0, 1] * 3, id="two side by side"),
         pytest.param([[(100, 80, 0), (130, 80, 1)], [(132, 80, 0), (98, 80, 1)]], [0, 1, 0, 1], id="two change places"),
         pytest.param([[(100, 80, 0), (104, 82, 0)]] * 2, [0, 1] * 2, id="never two faces of a frame in one track"),
@@ -129,7 +131,7 @@ def test_the_same_tracks_whatever_the_chunks(
     clip = data_dir / "videos" / "derived" / "asl_parade_dev.mp4"
     found = []
     for length, chunks in ((10, 5), (1000, 1)):
-        monkeypatch.setattr("pipeline.plan.MAX_CHUNK_FRAMES", length)
+        monkeypatch.setattr("pipeline.sources.base.MAX_CHUNK_FRAMES", length)
         monkeypatch.setattr(
             "pipeline.plan.choose_chunk_frames", lambda source, most=length: min(most, len(source.frame))
         )

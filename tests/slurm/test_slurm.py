@@ -19,6 +19,8 @@ from onebox import NODES, OneBox, missing_programs, onebox
 
 import pipeline
 from pipeline.demo import make_demo_clip
+from pipeline.errors import StoreError
+from pipeline.views.status import describe
 
 pytestmark = [
     pytest.mark.slow,
@@ -104,18 +106,20 @@ def check_secrets(out: Path, number: str) -> None:
         assert done.returncode != 0, f"{wrong} lets in whoever knocks"
 
 
-def chunks(slurm: OneBox, out: Path) -> dict[str, int]:
+def chunks(out: Path) -> dict[str, int]:
     """done and failed chunks of all clips; none before the store knows a clip."""
-    command = [sys.executable, "-m", "pipeline", "status", str(out), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, env=slurm.environment)
-    counts = [one["chunks"] for one in json.loads(done.stdout)["inputs"]] if done.returncode == 0 else []
+    try:
+        counts = [one["chunks"] for one in describe(out)["inputs"]]
+    except StoreError:
+        counts = []
     return {key: sum(count[key] for count in counts) for key in ("done", "failed")}
 
 
-def await_progress(slurm: OneBox, out: Path, least: int) -> dict[str, int]:
+def await_progress(out: Path, least: int) -> dict[str, int]:
     until = time.monotonic() + 90
-    while (now := chunks(slurm, out))["done"] < least:
+    while (now := chunks(out))["done"] < least:
         assert time.monotonic() < until, f"{now} after 90 s"
+        time.sleep(0.25)
     return now
 
 
@@ -128,7 +132,7 @@ def assert_same_results(out: Path, reference: Path) -> None:
 
 
 def test_two_nodes_do_all_of_it(slurm: OneBox, undisturbed: Path) -> None:
-    assert chunks(slurm, undisturbed) == {"done": CLIPS, "failed": 0}
+    assert chunks(undisturbed) == {"done": CLIPS, "failed": 0}
     assert pipeline.open(undisturbed).done_share == 1
 
 
@@ -137,10 +141,10 @@ def test_time_limit_drains_requeues_and_resumes(
 ) -> None:
     out = tmp_path / "demo.zarr"
     number = submit(slurm, clips, out)
-    await_progress(slurm, out, 2)
+    await_progress(out, 2)
     slurm.command("scancel", "--batch", "--signal=USR1", number)
     slurm.wait_for(number, "PENDING", seconds=60)
-    midway = chunks(slurm, out)
+    midway = chunks(out)
     assert 2 <= midway["done"] < CLIPS, log_of(out, number)
     assert not state_folder(out, number).exists()
     slurm.command("scontrol", "update", f"JobId={number}", "StartTime=now")  # else two minutes later
@@ -152,10 +156,10 @@ def test_time_limit_drains_requeues_and_resumes(
 def test_killed_job_is_resumed_by_the_next(slurm: OneBox, clips: list[Path], undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo.zarr"
     first = submit(slurm, clips, out)
-    await_progress(slurm, out, 2)
+    await_progress(out, 2)
     assert kill(slurm, SLURM_JOB_ID=first) >= 5  # script, scheduler, workers and client, as when a machine dies
     slurm.wait_for(first, "FAILED", seconds=60)
-    midway = chunks(slurm, out)
+    midway = chunks(out)
     assert 2 <= midway["done"] < CLIPS, log_of(out, first)
     second = submit(slurm, clips, out)
     end = slurm.wait_for(second, "COMPLETED", "FAILED", seconds=180)
@@ -168,7 +172,7 @@ def test_a_lost_node_does_not_stop_the_others(
 ) -> None:
     out = tmp_path / "demo.zarr"
     number = submit(slurm, clips, out)
-    await_progress(slurm, out, 1)
+    await_progress(out, 1)
     assert kill(slurm, SLURM_JOB_ID=number, SLURMD_NODENAME="n1") >= 2  # nanny and worker
     end = slurm.wait_for(number, "COMPLETED", "FAILED", seconds=180)
     assert end["ExitCode"] == "0:0", log_of(out, number)

@@ -17,15 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.testing  # with the next two: here, so that no fork pays for it
+import psutil  # noqa: F401
 import storemaker as made
-import zarr.storage  # noqa: F401  (here, so that no fork pays for it)
+import zarr.storage  # noqa: F401
 
+from pipeline.store import lock
 from pipeline.store.chunks import read_record, write_chunk
 from pipeline.store.compact import add_arrays, compact
 from pipeline.store.read import open as open_run
 from pipeline.store.remove import remove_faces
 from pipeline.store.run import ASIDE, REMOVING, RunStore
 
+lock.GUARD_STALE_SECONDS = 0.1  # its length is test_lock.py's business: kills that leave an empty guard need not wait
 KILLED = 97
 # A small input: two chunks, the second without faces. Each array and chunk more adds a dozen operations to die at.
 BOUNDARIES = made.BOUNDARIES[:2]

@@ -163,3 +163,15 @@ def test_guard_of_a_dead_process(tmp_path: Path, content: bytes) -> None:
     age(guard, 6)
     StoreLock.acquire(tmp_path).release()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"pid": 1, "host": "another", "token": "x"}'], ids=["empty", "another host"]
+)
+def test_young_guard_is_left_alone(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.store.lock.GUARD_WAIT_SECONDS", 0.3)
+    guard = tmp_path / ".lock.guard"
+    guard.write_bytes(content)
+    with pytest.raises(StoreLockedError, match="other processes keep opening"):
+        StoreLock.acquire(tmp_path)
+    assert guard.read_bytes() == content

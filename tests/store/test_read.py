@@ -80,6 +80,16 @@ def test_nothing_done_yet(store: RunStore) -> None:
         run.array("clip", "box")
 
 
+def test_no_input_yet(out: Path) -> None:
+    with RunStore.open(out):
+        run = open_run(out)
+    assert run.inputs == {}
+    assert run.done_share == 0.0
+    assert len(run.faces()) == len(run.frames()) == 0
+    with pytest.raises(StoreError, match="has no inputs yet"):
+        run.embeddings()
+
+
 def test_two_inputs(complete: RunStore) -> None:
     made.set_up(complete, "second")
     made.write(complete.path, "second", 0)

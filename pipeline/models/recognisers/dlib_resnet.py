@@ -25,10 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import ModelError
-from pipeline.models import zoo
 from pipeline.models.align import DLIB_SIDE
 from pipeline.models.onnx_graph import GraphWriter, Weights
-from pipeline.models.weights import weights_files
 
 NAME = "Dlib"
 GRAPH_VERSION = 1
@@ -38,10 +36,6 @@ LEVELS = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1
 alevel4 to alevel0."""
 MEAN_RGB = (122.782, 117.001, 104.298)
 """dlib's input_rgb_image, which then divides by 256."""
-
-
-def weights_file() -> Path:
-    return weights_files(zoo.card(NAME))[0]
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------

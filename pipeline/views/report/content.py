@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pipeline
 from pipeline.people.appearances import Appearance
 from pipeline.plan import clock
-from pipeline.store.run import version
 from pipeline.views.progress import duration
 from pipeline.views.report.people import Person, attributes_of
 from pipeline.views.report.series import Histogram
@@ -45,7 +46,7 @@ def content(
         "stores": [str(run.path) for run in runs],
         "created": sorted({str(run.attributes.get("created") or "") for run in runs}),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": version(),
+        "version": pipeline.__version__,
         "store_versions": sorted({str(run.attributes.get("reelgraph", "?")) for run in runs}),
         "totals": _totals(runs, inputs, people),
         "advice": _advice(runs, inputs, people),
@@ -122,8 +123,6 @@ def _advice(runs: Sequence[Run], inputs: Sequence[Surveyed], people: Sequence[Pe
 
 
 def _quoted(path: Path) -> str:
-    import shlex
-
     return shlex.quote(str(path))
 
 
@@ -134,7 +133,6 @@ def _number(person: Person) -> str:
 
 def _person(person: Person, inputs: Sequence[Surveyed], several: bool, people: Sequence[Person]) -> dict[str, Any]:
     longest = people[0].screen_seconds or 1.0
-
     return {
         "name": person.name,
         "named": person.named,

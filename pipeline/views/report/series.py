@@ -45,7 +45,7 @@ def per_frame(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: 
 
 
 class Numbers:
-    """A number per face (age): mean and spread of each bin, and over all."""
+    """A number per face (age): mean and spread of each bin."""
 
     def __init__(self, n: int) -> None:
         self.sums = np.zeros((3, n))
@@ -57,25 +57,17 @@ class Numbers:
             row += np.bincount(at[known], weights=values[known] ** power, minlength=len(row))
 
     def drawn(self) -> dict[str, Any]:
-        mean, deviation = self._moments(self.sums)
+        mean = _ratio(self.sums[1], self.sums[0])
+        deviation = np.sqrt(np.maximum(_ratio(self.sums[2], self.sums[0]) - mean**2, 0))
         return {
             "mean": rounded(mean, 1),
             "low": rounded(mean - _DEVIATIONS * deviation, 1),
             "high": rounded(mean + _DEVIATIONS * deviation, 1),
         }
 
-    def over_all(self) -> float | None:
-        mean, _ = self._moments(self.sums.sum(axis=1, keepdims=True))
-        return rounded(mean, 1)[0]
-
-    @staticmethod
-    def _moments(sums: Floats) -> tuple[Floats, Floats]:
-        mean = _ratio(sums[1], sums[0])
-        return mean, np.sqrt(np.maximum(_ratio(sums[2], sums[0]) - mean**2, 0))
-
 
 class Shares:
-    """Probabilities of classes per face (emotion): their mean in each bin, and over all."""
+    """Probabilities of classes per face (emotion): their mean in each bin."""
 
     def __init__(self, n: int, classes: int) -> None:
         self.sums, self.counts = np.zeros((n, classes)), np.zeros(n)
@@ -90,10 +82,6 @@ class Shares:
         """Percent of each class in each bin: one list per class."""
         shares = 100 * _ratio(self.sums, self.counts[:, None])
         return {"shares": [rounded(column, 0) for column in shares.T]}
-
-    def over_all(self) -> list[float | None] | None:
-        total = self.counts.sum()
-        return rounded(100 * self.sums.sum(axis=0) / total, 0) if total else None
 
 
 class Histogram:
