@@ -214,7 +214,7 @@ def test_a_locked_store_is_searched_and_not_written(store: Path, gallery: Path, 
         (["--gallery", "{people}", "--metric", "cosin"], "unknown metric 'cosin'; did you mean 'cosine'"),
         (["--gallery", "{tmp}/nowhere"], "there is no gallery at"),
         (["--gallery", "{people}", "--table", "t.xls"], "--table t.xls: unknown suffix '.xls'"),
-        (["--gallery", "{people}", "--table", "{tmp}/no/t.csv"], "t.csv cannot be written: No such file"),
+        (["--gallery", "{people}", "--table", "{tmp}/file/t.csv"], "t.csv cannot be written: "),
         (["--gallery", "{people}", "--model", "ArcFace"], "are embedded with Dlib, not with ArcFace"),
         (["--gallery", "{people}", "--top-k", "2"], "--top-k is for the table"),
         ([], "whom to find? name one of --gallery DIR and --face FILE"),
@@ -224,6 +224,7 @@ def test_a_locked_store_is_searched_and_not_written(store: Path, gallery: Path, 
 def test_mistakes_take_one_line(
     words: list[str], message: str, store: Path, gallery: Path, tmp_path: Path, command: Command
 ) -> None:
+    (tmp_path / "file").touch()
     filled = [word.format(people=gallery, tmp=tmp_path) for word in words]
     code, found, err = command(store, *filled)
     assert (code, found) == (2, {})

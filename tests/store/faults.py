@@ -29,7 +29,6 @@ from pipeline.store.read import open as open_run
 from pipeline.store.remove import remove_faces
 from pipeline.store.run import ASIDE, REMOVING, RunStore
 
-lock.GUARD_STALE_SECONDS = 0.1  # its length is test_lock.py's business: kills that leave an empty guard need not wait
 KILLED = 97
 # A small input: two chunks, the second without faces. Each array and chunk more adds a dozen operations to die at.
 BOUNDARIES = made.BOUNDARIES[:2]
@@ -279,4 +278,5 @@ def main(case: str, folder: Path, step: int = 1) -> int:
 
 
 if __name__ == "__main__":
+    lock.GUARD_STALE_SECONDS = 0.1  # how long is for test_lock.py: kills that leave an empty guard need not wait
     sys.exit(main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])))
