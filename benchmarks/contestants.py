@@ -250,14 +250,16 @@ def _device(settings: Settings, part: int) -> Any:
     """A share of the GPU that is this process's turn, as a worker of the run has it; else the CPU."""
     from dataclasses import replace
 
-    from pipeline.cluster import gpu_device, gpu_share_bytes, visible_gpus
+    from pipeline.cluster import gpu_device
+    from pipeline.gpus import card_bytes, share_bytes, visible_gpus
     from pipeline.models.base import Device
 
     gpus = visible_gpus()
     if not gpus:
         return Device("cpu", threads=settings.threads)
     per_gpu = -(-settings.processes // len(gpus))
-    return replace(gpu_device("cuda", gpu_share_bytes(gpus, per_gpu)), index=part % len(gpus))
+    share = share_bytes(min(map(card_bytes, gpus)), per_gpu)
+    return replace(gpu_device("cuda", share), index=part % len(gpus))
 
 
 def _load(workflow: Any, device: Any) -> None:

@@ -300,7 +300,7 @@ def _raced(video: Path, options: argparse.Namespace, folder: Path, environment: 
 def _limit(video: Path, n_faces: int, rounds: int) -> dict[str, Any]:
     """Seconds of the stage `analyze` per face, and of its sessions alone on the same faces; in turn. On a CPU these are
     the process's own on one thread: others may be at work on the machine."""
-    from pipeline.cluster import visible_gpus
+    from pipeline.gpus import visible_gpus
     from pipeline.models import Device
     from pipeline.models.attributes.demography import _network_input
     from pipeline.models.base import Faces

@@ -73,7 +73,8 @@ class Race:
     """Runs contestants one after the other; never two at a time."""
 
     def __init__(self, clip: clips.ClipFacts, every: int, folder: Path, environment: dict[str, str]) -> None:
-        from pipeline.cluster import available_cores, visible_gpus
+        from pipeline.cores import available_cores
+        from pipeline.gpus import visible_gpus
 
         self.clip, self.every, self.folder, self.environment = clip, every, folder, environment
         self.cores, self.gpus = available_cores(), len(visible_gpus())
@@ -146,7 +147,8 @@ def say(text: str) -> None:
 
 def machine() -> dict[str, Any]:
     """What a table says of where it was measured."""
-    from pipeline.cluster import available_cores, visible_gpus
+    from pipeline.cores import available_cores
+    from pipeline.gpus import visible_gpus
 
     packages = ("deepface", "mtcnn", "tensorflow-cpu", "dlib-bin", "onnxruntime", "dask", "numpy")
     versions = {name: _version(name) for name in packages}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import json
 import logging
-import os
 import signal
 import socket
 import warnings
@@ -24,12 +22,10 @@ import psutil
 import pipeline
 from pipeline.cores import available_cores as available_cores
 from pipeline.errors import ClusterError
+from pipeline.gpus import card_bytes, share_bytes, visible_gpus
 from pipeline.models.base import PRECISIONS, Device
 from pipeline.names import unknown
 from pipeline.steps import WorkerSettings
-
-GPU_HEADROOM_BYTES = 2 << 30
-"""GPU memory left to the driver, the display and libraries' own workspaces."""
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 """What --device takes."""
@@ -177,6 +173,7 @@ def check(options: ClusterOptions) -> None:
     if options.precision not in PRECISIONS:
         raise ClusterError(unknown("precision", options.precision, PRECISIONS))
     if options.scheduler is not None:
+        _refuse_for_a_running_cluster(options)
         _scheduler_address(options.scheduler)
         return
     _chosen_gpus(options)
@@ -192,6 +189,22 @@ def check(options: ClusterOptions) -> None:
             f"cannot listen on --host {options.host}: {err.strerror}; give an address of this machine, for example "
             "127.0.0.1, or 0.0.0.0 for all of them"
         ) from err
+
+
+def _refuse_for_a_running_cluster(options: ClusterOptions) -> None:
+    """What would change nothing there."""
+    ours = ClusterOptions()
+    for name, flag in {
+        "workers": "--workers",
+        "workers_per_gpu": "--workers-per-gpu",
+        "threads": "--threads",
+        "gpus": "--gpus",
+        "worker_memory_bytes": "--worker-memory",
+    }.items():
+        if getattr(options, name) != getattr(ours, name):
+            raise ClusterError(
+                f"{flag} is for workers started here; those of --scheduler are there already: leave it out"
+            )
 
 
 def _chosen_gpus(options: ClusterOptions) -> list[str]:
@@ -356,7 +369,7 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
         silence_logs=SILENT,
         **({"memory_limit": options.worker_memory_bytes} if options.worker_memory_bytes else {}),
     )
-    share = gpu_share_bytes(gpus, per_gpu, options.gpu_memory_bytes)
+    share = share_bytes(min(map(card_bytes, gpus)), per_gpu, options.gpu_memory_bytes)
     settings = WorkerSettings(
         device=gpu_device(options.device, share),
         decode_threads=max(1, available_cores() // max(1, workers * (threads - 1))),
@@ -417,23 +430,32 @@ def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptio
                 f"worker {address} has {found}, this is {pipeline.__version__}; install the same version there, "
                 f"then: {command}"
             )
-    workers_of = Counter(one["host"] for one in described.values())
-    cores = min(max(1, one["cores"] // workers_of[one["host"]]) for one in described.values())
+    slots = min(facts["nthreads"] for facts in workers.values())
+    return _settings_there(list(described.values()), slots, options)
+
+
+def _settings_there(described: list[dict[str, Any]], slots: int, options: ClusterOptions) -> WorkerSettings:
+    """Settings that hold on all workers of a running cluster, which have this many slots at least."""
+    workers_of = Counter(one["host"] for one in described)
+    cores = min(max(1, one["cores"] // workers_of[one["host"]]) for one in described)
     kind = _kind_on(described, options.device)
-    gpus = visible_gpus()
-    share = options.gpu_memory_bytes
-    if kind != "cpu" and gpus:
-        share = gpu_share_bytes(gpus, options.workers_per_gpu, options.gpu_memory_bytes)
+    device = Device("cpu", threads=cores)
+    if kind != "cpu":
+        workers_on = Counter((one["host"], one["gpu"]) for one in described)
+        wanted = options.gpu_memory_bytes
+        device = gpu_device(
+            kind, min(share_bytes(one["gpu_bytes"], workers_on[one["host"], one["gpu"]], wanted) for one in described)
+        )
     return WorkerSettings(
-        device=Device(kind, threads=cores, memory_bytes=share),
-        decode_threads=cores,
+        device=device,
+        decode_threads=max(1, cores // max(1, slots - 1)),  # one slot runs models
         chunk_timeout_seconds=options.chunk_timeout_seconds,
     )
 
 
-def _kind_on(facts: dict[str, dict[str, Any]], wanted: str) -> str:
+def _kind_on(described: list[dict[str, Any]], wanted: str) -> str:
     """The device kind of workers that are there already. Raises ClusterError where one lacks the GPU that is wanted."""
-    without = [address for address, one in facts.items() if not one["cuda"]]
+    without = [one["address"] for one in described if one["gpu"] is None]
     if wanted in ("cuda", "tensorrt") and without:
         raise ClusterError(
             f"--device {wanted}: worker {without[0]} sees no GPU; start the workers with: dask cuda worker, "
@@ -444,56 +466,21 @@ def _kind_on(facts: dict[str, dict[str, Any]], wanted: str) -> str:
     return wanted
 
 
-def _describe_worker() -> dict[str, Any]:
-    """Runs on each worker."""
+def _describe_worker(dask_worker: Any) -> dict[str, Any]:
+    """Runs on each worker. Its GPU is the first that it sees, as dask-cuda has it."""
     import pipeline
-    from pipeline.cluster import available_cores, visible_gpus
+    from pipeline.cores import available_cores
+    from pipeline.gpus import card_bytes, visible_gpus
 
+    gpu = next(iter(visible_gpus()), None)
     return {
+        "address": dask_worker.address,
         "version": pipeline.__version__,
         "host": socket.gethostname(),
         "cores": available_cores(),
-        "cuda": bool(visible_gpus()),
+        "gpu": gpu,
+        "gpu_bytes": None if gpu is None else card_bytes(gpu),
     }
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that NVML shows and CUDA_VISIBLE_DEVICES leaves: ordinals, or UUIDs where it names those.
-
-    Empty without driver or bindings. dask-cuda does not even import without the CUDA bindings, so NVML is asked first.
-    """
-    try:
-        nvml = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-        count = nvml.nvmlDeviceGetCount()
-    except Exception:  # no module, no driver, no permission: each has a class of its own
-        return []
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        return [str(ordinal) for ordinal in range(count)]
-    parts = [part.strip() for part in allowed.split(",") if part.strip()]
-    return [part for part in parts if not part.lstrip("-").isdigit() or 0 <= int(part) < count]
-
-
-def gpu_share_bytes(gpus: list[str], workers_per_gpu: int, wanted: int | None = None) -> int:
-    """GPU memory of one worker: what is wanted, by default an equal share of the smallest card, less head-room.
-
-    Raises ClusterError where the card has not as much as is wanted.
-    """
-    nvml = importlib.import_module("pynvml")
-    handles = [
-        nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID(gpu)
-        for gpu in gpus
-    ]
-    smallest = min(nvml.nvmlDeviceGetMemoryInfo(handle).total for handle in handles)
-    share = int((smallest - GPU_HEADROOM_BYTES) // workers_per_gpu)
-    if wanted is not None and wanted > share:
-        raise ClusterError(
-            f"--gpu-memory {wanted / 1e9:.1f} GB for each of {workers_per_gpu} workers does not fit a card of "
-            f"{smallest / 1e9:.1f} GB with {GPU_HEADROOM_BYTES / 1e9:.1f} GB of head-room; "
-            f"{share / 1e9:.1f} GB would"
-        )
-    return wanted or share
 
 
 def in_process_settings(options: ClusterOptions | None = None) -> WorkerSettings:
@@ -505,7 +492,7 @@ def in_process_settings(options: ClusterOptions | None = None) -> WorkerSettings
     device = Device("cpu", threads=cores)
     if options is not None and options.device in ("cuda", "tensorrt"):
         gpus = _chosen_gpus(options)[:1]
-        device = gpu_device(options.device, gpu_share_bytes(gpus, 1, options.gpu_memory_bytes))
+        device = gpu_device(options.device, share_bytes(card_bytes(gpus[0]), 1, options.gpu_memory_bytes))
         device = replace(device, index=visible_gpus().index(gpus[0]))
     settings = replace(WorkerSettings(), device=device, decode_threads=cores)
     return settings.at(options.precision) if options is not None else settings

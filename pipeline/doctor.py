@@ -68,7 +68,7 @@ def _cores_and_memory() -> Iterator[Finding]:
 
 
 def _gpus() -> Iterator[Finding]:
-    from pipeline.cluster import visible_gpus
+    from pipeline.gpus import card_of, visible_gpus
 
     gpus = visible_gpus()
     if not gpus:
@@ -81,12 +81,9 @@ def _gpus() -> Iterator[Finding]:
             needed=False,
         )
         return
-    import pynvml
-
     for gpu in gpus:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(gpu)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        name = pynvml.nvmlDeviceGetName(handle)
+        nvml, handle = card_of(gpu)
+        memory, name = nvml.nvmlDeviceGetMemoryInfo(handle), nvml.nvmlDeviceGetName(handle)
         yield Finding(f"GPU {gpu}", True, f"{name}, {memory.free / 1e9:.0f} of {memory.total / 1e9:.0f} GB free")
     bindings = importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None
     yield Finding(
@@ -110,7 +107,7 @@ def _why_no_gpu() -> str:
 
 
 def _runtimes() -> Iterator[Finding]:
-    from pipeline.cluster import visible_gpus
+    from pipeline.gpus import visible_gpus
     from pipeline.models.session import detect_devices, runtime_name
 
     kinds = detect_devices()

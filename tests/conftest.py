@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import visible_gpus
+from pipeline.gpus import visible_gpus
 from pipeline.models import Device
 from tests.devices import DEVICES, device_of, gpu_is_required
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.cluster import visible_gpus
+from pipeline.gpus import visible_gpus
 from pipeline.models import Device, Faces
 
 GPU_TOLERANCE = 1e-3

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pipeline
 from pipeline import cluster
 from pipeline.cluster import ClusterOptions, check
 from pipeline.errors import ClusterError, ReelgraphError
+from pipeline.gpus import GPU_HEADROOM_BYTES
 from pipeline.models import Device, Faces
 from tests.clips import write_clip
 from tests.devices import GPU_TOLERANCE, assert_same_faces, device_parameters, matched, tolerance
@@ -25,7 +27,7 @@ GPU_BYTES = 80 << 30
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "visible_gpus", lambda: ["0", "1"])
-    monkeypatch.setattr(cluster, "gpu_share_bytes", lambda gpus, workers, wanted=None: wanted or GPU_BYTES // workers)
+    monkeypatch.setattr(cluster, "card_bytes", lambda gpu: GPU_BYTES + GPU_HEADROOM_BYTES)
 
 
 @pytest.fixture
@@ -68,14 +70,50 @@ def test_in_this_process(two_gpus: None, device: str, kind: str, memory: int | N
     assert (found.kind, found.memory_bytes, found.index) == (kind, memory, int(kind != "cpu"))
 
 
-def test_workers_that_are_there_already() -> None:
-    facts = {"tcp://a": {"cuda": True}, "tcp://b": {"cuda": False}}
-    assert cluster._kind_on(facts, "auto") == "cpu"
-    assert cluster._kind_on({"tcp://a": {"cuda": True}}, "auto") == "cuda"
-    assert cluster._kind_on({"tcp://a": {"cuda": True}}, "tensorrt") == "tensorrt"
-    assert cluster._kind_on(facts, "cpu") == "cpu"
+def worker(address: str, host: str, gpu: str | None, gigabytes: int = 0) -> dict[str, Any]:
+    """What a worker of a running cluster says of itself."""
+    return {"address": address, "host": host, "cores": 16, "gpu": gpu, "gpu_bytes": gigabytes << 30 or None}
+
+
+def test_the_kind_of_workers_that_are_there_already() -> None:
+    gpu, cpu = worker("tcp://a", "one", "0", 40), worker("tcp://b", "two", None)
+    assert cluster._kind_on([gpu, cpu], "auto") == "cpu"
+    assert cluster._kind_on([gpu], "auto") == "cuda"
+    assert cluster._kind_on([gpu], "tensorrt") == "tensorrt"
+    assert cluster._kind_on([gpu, cpu], "cpu") == "cpu"
     with pytest.raises(ClusterError, match="--device cuda: worker tcp://b sees no GPU"):
-        cluster._kind_on(facts, "cuda")
+        cluster._kind_on([gpu, cpu], "cuda")
+
+
+def test_shares_of_cards_that_are_elsewhere(no_gpu: None) -> None:
+    """Of the cards that the workers have, whatever this machine has; workers on one card share it."""
+    shared = [worker("tcp://a", "one", "0", 82), worker("tcp://b", "one", "0", 82), worker("tcp://c", "two", "0", 82)]
+    found = cluster._settings_there(shared, 3, ClusterOptions(scheduler="tcp://s:1"))
+    assert (found.device.kind, found.device.memory_bytes) == ("cuda", 40 << 30)
+    assert found.device == cluster.gpu_device("cuda", 40 << 30)
+    assert found.decode_threads == 16 // 2 // 2
+    smaller = [*shared, worker("tcp://d", "three", "GPU-1", 26)]
+    assert cluster._settings_there(smaller, 3, ClusterOptions()).device.memory_bytes == 24 << 30
+    wanted = ClusterOptions(gpu_memory_bytes=8 << 30)
+    assert cluster._settings_there(shared, 3, wanted).device.memory_bytes == 8 << 30
+    with pytest.raises(ClusterError, match=r"--gpu-memory 64\.4 GB for each of 2 workers does not fit a card of 88\.0"):
+        cluster._settings_there(shared, 3, ClusterOptions(gpu_memory_bytes=60 << 30))
+
+
+def test_cores_of_workers_without_a_gpu() -> None:
+    there = [worker("tcp://a", "one", None), worker("tcp://b", "one", None)]
+    found = cluster._settings_there(there, 1, ClusterOptions(gpu_memory_bytes=8 << 30))
+    assert (found.device, found.decode_threads) == (Device("cpu", threads=8), 8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"workers": 2}, {"workers_per_gpu": 2}, {"threads": 2}, {"gpus": ("0",)}, {"worker_memory_bytes": 8 << 30}],
+)
+def test_a_running_cluster_is_as_it_is(options: dict[str, Any]) -> None:
+    flag = next(iter(options)).removesuffix("_bytes").replace("_", "-")
+    with pytest.raises(ClusterError, match=f"^--{flag} is for workers started here; .*: leave it out$"):
+        check(ClusterOptions(scheduler="tcp://127.0.0.1:9", **options))
 
 
 @pytest.mark.parametrize("executor", ["inline", pytest.param("dask", marks=pytest.mark.slow)])

@@ -42,7 +42,7 @@ class NvdecError(Exception):
 @lru_cache(maxsize=1)
 def why_not_here() -> str | None:
     """Why this process cannot use NVDEC, None where it can, as far as can be told without a file."""
-    from pipeline.cluster import visible_gpus
+    from pipeline.gpus import visible_gpus
 
     if importlib.util.find_spec(PACKAGE) is None:
         return f"{PACKAGE} is not installed: pip install 'reelgraph[nvdec]'"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline import cluster
+from pipeline import gpus
 from pipeline.errors import InputError
 from pipeline.models import Device
 from pipeline.sources import VideoOptions, VideoSource, nvdec
@@ -44,7 +44,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         find = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == nvdec.PACKAGE or find(name))
         monkeypatch.setitem(sys.modules, nvdec.PACKAGE, stand_in_nvdec.package(**changed))  # type: ignore[arg-type]
-        monkeypatch.setattr(cluster, "visible_gpus", lambda: ["0"])
+        monkeypatch.setattr(gpus, "visible_gpus", lambda: ["0"])
         monkeypatch.setattr(Decoder, "made", 0)
         monkeypatch.setattr(Decoder, "ended", 0)
         nvdec.why_not_here.cache_clear()
@@ -83,7 +83,7 @@ def test_without_the_package_auto_takes_its_place(made: Callable[[str], Path]) -
 
 
 def test_without_a_gpu(stand_in: Callable[..., None], made: Callable[[str], Path], monkeypatch: Any) -> None:
-    monkeypatch.setattr(cluster, "visible_gpus", lambda: [])
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: [])
     source = source_of(made("short_gop.mp4"))
     assert source.decoder != "nvdec"
     assert source.note is not None
@@ -241,7 +241,7 @@ def test_a_store_goes_on_where_there_is_no_gpu(
     assert VideoSource(path, options, "nvdec").note is None
     expected = source_of(path, "pyav").job(0, 40).decode().frames_rgb
     close_readers()
-    monkeypatch.setattr(cluster, "visible_gpus", lambda: [])
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: [])
     nvdec.why_not_here.cache_clear()
     Decoder.made = 0
     resumed = VideoSource(path, options, "nvdec")
