@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import pipeline
+from pipeline.engine.workflow import load_workflow
 from pipeline.errors import WorkflowError
-from pipeline.workflow import load_workflow
 from tests.clips import write_clip
 
 MODULE = '''

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.models.base import ModelInfo
+from pipeline.engine.workflow import load_workflow
+from pipeline.models.card import ModelInfo
 from pipeline.store.compact import compact
 from pipeline.store.run import RunStore
-from pipeline.workflow import load_workflow
 from tests.store import storemaker
 
 KEYS: dict[str, dict[str, str]] = {

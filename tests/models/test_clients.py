@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Device, clients, create_attribute, create_embedder, describe, zoo
-from pipeline.stages.analyze import Analyze, AnalyzeOptions
+from pipeline.faces.models import clients, create_attribute, create_embedder, describe, zoo
+from pipeline.faces.stages.analyze import Analyze, AnalyzeOptions
+from pipeline.machine.device import Device
 
 REAL_TENSORFLOW = """
 import os, threading

@@ -18,9 +18,10 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import ModelError
-from pipeline.models import download, zoo
+from pipeline.faces.models import zoo
+from pipeline.models import download
+from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.onnx_graph import GraphWriter
-from pipeline.models.zoo import ModelCard, WeightsFile
 from tests.models.weights_server import Served, WeightsServer, weights_server
 from tests.processes import wait_until
 

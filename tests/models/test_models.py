@@ -14,7 +14,9 @@ import onnxruntime
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Device, create_detector, create_embedder, describe, session
+from pipeline.faces.models import create_detector, create_embedder, describe
+from pipeline.machine.device import Device
+from pipeline.models import session
 from pipeline.models.session import PROVIDERS, create_session, detect_devices
 from pipeline.models.weights import cached_graph, package_file
 

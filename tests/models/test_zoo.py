@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import zoo
+from pipeline.faces.models import zoo
 
 KINDS: dict[str, zoo.Kind] = {
     "face_detector": "detector",
