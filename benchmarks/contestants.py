@@ -169,12 +169,12 @@ def _in_processes(work: Callable[..., None], settings: Settings) -> Measured:
 def _chunks(settings: Settings) -> tuple[Any, Any, list[tuple[int, int]]]:
     """The workflow, the source, and the chunks that a run would cut it into, for each copy."""
     from pipeline.engine.finding import open_source
-    from pipeline.engine.plan import choose_chunk_frames, cut
+    from pipeline.engine.plan import choose_chunk_items, cut
     from pipeline.engine.workflow import load_workflow
 
     workflow = load_workflow(settings.workflow, settings.overrides)
     source = open_source(workflow.source_kind, Path(settings.clip), workflow.source_options)
-    chunks = cut(min(len(source.frame), settings.frames), choose_chunk_frames(source))
+    chunks = cut(min(len(source.frame), settings.frames), choose_chunk_items(source))
     return workflow, source, chunks * settings.copies
 
 
@@ -191,13 +191,13 @@ def _decode_share(settings: Settings, part: int, ready: Any, results: Any) -> No
 
 def _model_share(settings: Settings, part: int, ready: Any, results: Any) -> None:
     """The workflow's own stages on chunks that lie decoded in memory: as many as fit into 1 GB, again and again."""
-    from pipeline.media.video.memory import MEMORY
+    from pipeline.machine.memory import MEMORY
 
     device = _device(settings, part)
     MEMORY.lock_pages(device.kind != "cpu")  # as the run does
     workflow, source, chunks = _chunks(settings)
     mine = chunks[part :: settings.processes]
-    at_hand = max(1, int((1 << 30) // (source.frame_bytes * max(stop - start for start, stop in chunks))))
+    at_hand = max(1, int((1 << 30) // (source.item_bytes * max(stop - start for start, stop in chunks))))
     decoded = [_decoded_chunk(source, *bounds) for bounds in mine[:at_hand]]
     _load(workflow, device)
     if decoded:
@@ -223,7 +223,7 @@ def mtcnn_in_graphs(settings: Settings) -> Measured:
 def _mtcnn(settings: Settings, in_graphs: bool) -> Measured:
     """The detector alone on one chunk again and again, with what its networks see made in one way or the other."""
     from pipeline.faces.models.detectors.mtcnn import MtcnnDetector
-    from pipeline.media.video.memory import MEMORY
+    from pipeline.machine.memory import MEMORY
 
     device = _device(settings, 0)
     MEMORY.lock_pages(device.kind != "cpu")

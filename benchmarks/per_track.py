@@ -153,7 +153,7 @@ def _videos(folder: Path) -> list[Path]:
 def _embedded(video: Path, every: int) -> tuple[list[Labelled] | None, dict[str, tuple[np.ndarray, Saving]]]:
     """Labels of a clip's faces, where they are known; for each way all embeddings, and what they took."""
     from pipeline.engine.finding import open_source
-    from pipeline.engine.plan import choose_chunk_frames, cut
+    from pipeline.engine.plan import choose_chunk_items, cut
     from pipeline.engine.stage import Chunk
     from pipeline.engine.workflow import build_workflow
     from pipeline.faces.stages.detect import Detect, DetectOptions
@@ -167,7 +167,7 @@ def _embedded(video: Path, every: int) -> tuple[list[Labelled] | None, dict[str,
     stages = _stages(device)
     made: dict[str, list[tuple[np.ndarray, int, float]]] = {way: [] for way in WAYS}
     labels: list[Labelled] = []
-    for start, stop in cut(len(source.frame), choose_chunk_frames(source)):
+    for start, stop in cut(len(source.frame), choose_chunk_items(source)):
         decoded = source.job(start, stop).decode(device.threads)
         arrays: dict[str, np.ndarray] = {"frames_rgb": decoded.frames_rgb}
         chunk = Chunk("clip", 0, source.frame[start:stop], source.time_seconds[start:stop], decoded.decoded, arrays)

@@ -15,11 +15,12 @@ from pipeline.version import __version__
 _PUBLIC = {
     "run": "pipeline.api",
     "plan": "pipeline.api",
-    "open": "pipeline.store.read",
+    "open": "pipeline.faces.table",
     "make_demo_clip": "pipeline.faces.demo",
     "Stage": "pipeline.engine.stage",
     "StageOptions": "pipeline.engine.stage",
-    "Array": "pipeline.engine.stage",
+    "Array": "pipeline.store.schema",
+    "Axis": "pipeline.store.schema",
     "Chunk": "pipeline.engine.stage",
     "ReelgraphError": "pipeline.errors",
 }
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from pipeline.engine.stage import StageOptions as StageOptions
     from pipeline.errors import ReelgraphError as ReelgraphError
     from pipeline.faces.demo import make_demo_clip as make_demo_clip
-    from pipeline.store.read import open as open
+    from pipeline.faces.table import open as open
     from pipeline.store.schema import Array as Array
+    from pipeline.store.schema import Axis as Axis
 
 __all__ = ["__version__", *_PUBLIC, *_ROOMS]
 

@@ -1,4 +1,4 @@
-"""`pipeline.run` and `pipeline.engine.plan`: the engine that the command line calls too."""
+"""`pipeline.run` and `pipeline.plan`: the engine that the command line calls too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,10 +15,12 @@ from pipeline.text import unknown
 
 if TYPE_CHECKING:
     from pipeline.cluster.options import ClusterOptions
+    from pipeline.engine.events import Listener
     from pipeline.engine.executor import Executor
-    from pipeline.engine.run import Progress, RunOptions, Summary
+    from pipeline.engine.run import RunOptions
+    from pipeline.engine.summary import Summary
     from pipeline.engine.workflow import Workflow
-    from pipeline.store.read import Run
+    from pipeline.faces.table import FacesRun
     from pipeline.views.plan import PlanView
 
 
@@ -44,20 +46,24 @@ def run(
     fresh: bool = False,
     retry_failed: bool = False,
     accept_failed: bool = False,
-    progress: Progress | None = None,
+    keep_stale: Sequence[str] = (),
+    debug: bool = False,
+    listener: Listener | None = None,
     **cluster: Any,
-) -> Run:
-    """Run a workflow over inputs into the store `out`, or carry on where it stopped; returns the opened store.
+) -> FacesRun:
+    """Run a workflow over inputs into the store `out`, or carry on where it stopped; return the opened store.
 
     `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
     `cluster`: the fields of `pipeline.cluster.options.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
     precision, scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
-    The returned `Run` has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
+    `keep_stale`: stages whose stored arrays stay although their code or options changed. `debug`: raise what a stage
+    raises, with executor "inline". `listener`: told of every event (`pipeline.engine.events`) as it happens.
+    The returned store has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
     """
     from pipeline.cluster.options import ClusterOptions
+    from pipeline.engine.events import Silent
     from pipeline.engine.run import RunOptions
-    from pipeline.store.read import open as open_store
-    from pipeline.views.progress import Silent
+    from pipeline.faces.table import open as open_store
 
     texts = _as_overrides(set) if isinstance(set, Mapping) else list(set)
     summary = execute(
@@ -67,8 +73,9 @@ def run(
         overrides=texts,
         executor=executor,
         cluster=ClusterOptions(**cluster),
-        options=RunOptions(fresh, retry_failed, accept_failed),
-        progress=progress or Silent(),
+        options=RunOptions(fresh, retry_failed, accept_failed, tuple(keep_stale)),
+        listener=listener or Silent(),
+        debug=debug,
     )
     opened = open_store(out)
     opened.summary = summary
@@ -76,7 +83,7 @@ def run(
 
 
 def _as_overrides(values: Mapping[str, Any]) -> list[str]:
-    """What `--set` takes, of values of Python: as JSON, for a text such as "a # b" is something else in YAML."""
+    """Return values of Python as `--set` takes them: as JSON, for a text such as "a # b" is something else in YAML."""
     return [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in values.items()]
 
 
@@ -89,45 +96,46 @@ def execute(
     executor: str,
     cluster: ClusterOptions,
     options: RunOptions,
-    progress: Progress,
+    listener: Listener,
+    debug: bool = False,
 ) -> Summary:
-    """`run`, with everything said explicitly; what the command line calls. `overrides` are for workflow files."""
+    """Do what `run` does, with everything said explicitly. `overrides` are for workflow files."""
     from pipeline.engine import run as runner
     from pipeline.engine.workflow import load_workflow
-    from pipeline.media.inputs import expand
 
     _refuse_in_spawned_child()
     if executor not in EXECUTORS:
         raise UsageError(unknown("executor", executor, EXECUTORS))
     loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
-    paths = expand(inputs)
+    if debug and executor != "inline":
+        raise UsageError("--debug raises what a stage raises, which needs this process: add --executor inline")
+    refs = list(loaded.source.find(inputs, loaded.source_options))
     if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
         from pipeline.cluster.options import check
 
         check(cluster)
 
     def worksite() -> contextlib.AbstractContextManager[_Site]:
-        return _in_process(cluster) if executor == "inline" else _on_dask(cluster)
+        return _in_process(cluster, debug) if executor == "inline" else _on_dask(cluster)
 
-    return runner.run(loaded, paths, Path(out), worksite, progress, options)
+    return runner.run(loaded, refs, Path(out), worksite, listener, options)
 
 
 def plan(workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overrides: Sequence[str] = ()) -> PlanView:
-    """What `run` would do, without doing it: chunks, frames, memory, hours, disk, and what is done already."""
+    """Say what `run` would do, without doing it: chunks, items, memory, hours, disk, and what is done already."""
     from pipeline.engine.workflow import load_workflow
-    from pipeline.media.inputs import expand
     from pipeline.views.plan import survey
 
-    return survey(load_workflow(workflow, overrides), expand(inputs), Path(out).expanduser())
+    return survey(load_workflow(workflow, overrides), inputs, Path(out).expanduser())
 
 
 @contextlib.contextmanager
-def _in_process(options: ClusterOptions) -> Iterator[_Site]:
+def _in_process(options: ClusterOptions, debug: bool) -> Iterator[_Site]:
     from pipeline.cluster.starting import in_process_settings
     from pipeline.engine.executor import InProcessExecutor
     from pipeline.engine.steps import unload_stages
 
-    settings = in_process_settings(options)
+    settings = replace(in_process_settings(options), debug=debug)
     try:
         yield _Site(InProcessExecutor(settings), "in this process", "", 1, settings.device.name)
     finally:

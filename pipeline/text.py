@@ -58,3 +58,13 @@ def parse_seconds(text: str) -> float:
     if match is None or (match[2] is not None and float(match[3]) >= 60):
         raise ValueError(f"{text!r} is no time; write seconds (12.5) or HH:MM:SS.mmm (00:00:12.500)")
     return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
+
+
+def plural_of(noun: str) -> str:
+    """Return the plural of a noun: "faces", "matches"."""
+    return f"{noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
+
+
+def plural(count: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 face", "2 faces", "3 matches"."""
+    return f"{count} {singular if count == 1 else plural or plural_of(singular)}"

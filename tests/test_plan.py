@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.engine.plan import check_keys, choose_chunk_frames, plan_input
+from pipeline.engine.plan import check_keys, choose_chunk_items, plan_input
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, DecodeJob, Source
 from pipeline.engine.workflow import Workflow, load_workflow
 from pipeline.errors import StoreError
@@ -25,10 +25,10 @@ class RegularSource(Source):
         self.gop = gop
         self.frame = np.arange(0, n_source, every)
         self.time_seconds = self.frame / 25.0
-        self.frame_bytes = frame_bytes
+        self.item_bytes = frame_bytes
         self.facts = {"decoder": "pyav"}
 
-    def decode_cost(self, chunk_frames: int) -> int:
+    def cost(self, chunk_frames: int) -> int:
         first = self.frame[::chunk_frames]
         last = np.append(self.frame[chunk_frames - 1 :: chunk_frames], self.frame[-1])[: len(first)]
         return int(np.sum(last - first // self.gop * self.gop + 1))
@@ -47,23 +47,23 @@ def workflow(workflows: Path) -> Workflow:
     [(250, 5, 50), (30, 5, 60), (25, 5, 60), (1, 1, 64), (64, 1, 64), (48, 1, 48)],
 )
 def test_chunks_end_where_key_frames_are(gop: int, every: int, expected: int) -> None:
-    assert choose_chunk_frames(RegularSource(15_000, gop, every)) == expected
+    assert choose_chunk_items(RegularSource(15_000, gop, every)) == expected
 
 
 def test_a_chunk_never_exceeds_its_frames_or_bytes() -> None:
     full_hd = 1920 * 1080 * 3
     for gop in (1, 12, 48, 250, 1000):
-        chosen = choose_chunk_frames(RegularSource(15_000, gop, 1, full_hd))
+        chosen = choose_chunk_items(RegularSource(15_000, gop, 1, full_hd))
         assert chosen * full_hd <= MAX_CHUNK_BYTES
         assert chosen <= MAX_CHUNK_FRAMES
 
 
 def test_one_frame_beyond_the_budget_is_still_a_chunk() -> None:
-    assert choose_chunk_frames(RegularSource(100, 10, 1, MAX_CHUNK_BYTES * 2)) == 1
+    assert choose_chunk_items(RegularSource(100, 10, 1, MAX_CHUNK_BYTES * 2)) == 1
 
 
 def test_a_short_input_is_one_chunk() -> None:
-    assert choose_chunk_frames(RegularSource(50, 250, 5)) == 10
+    assert choose_chunk_items(RegularSource(50, 250, 5)) == 10
 
 
 def plan(workflow: Workflow, records: dict[int, dict[str, Any]], **more: Any) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.cluster.connected import Cluster, WornWorker
-from pipeline.engine.executor import ATTEMPTS, Orders, Outcome
+from pipeline.engine.executor import ATTEMPTS, Orders, Outcome, step_started
 from pipeline.engine.graph import to_delayed
 from pipeline.engine.plan import ChunkTask
 from pipeline.engine.steps import Committed, Failure
@@ -28,6 +28,8 @@ class _Flight:
     attempt: int
     future: Any
     alone: bool
+    steps: tuple[str, ...]
+    """Names of its steps, in order."""
 
 
 @dataclass
@@ -41,6 +43,8 @@ class DaskExecutor:
     cluster: Cluster
     _done: queue.SimpleQueue[_Flight] = field(default_factory=queue.SimpleQueue)
     _last_step: dict[tuple[str, int], tuple[str, float]] = field(default_factory=dict)
+    _steps: queue.SimpleQueue[tuple[str, int, str]] = field(default_factory=queue.SimpleQueue)
+    """Steps that workers announced and the run was not told of: input, chunk, step."""
     _window_size: int = 2
     _window_until: float = 0.0
     _order: int = 0
@@ -73,6 +77,7 @@ class DaskExecutor:
             if not in_flight:
                 return  # stopped: nothing is under way and nothing more is wanted
             flight = self._next_done()
+            self._tell_steps(in_flight, orders)
             if flight is None:
                 continue
             del in_flight[flight.task.input_name, flight.task.index]
@@ -90,13 +95,14 @@ class DaskExecutor:
 
     def _submit(self, task: ChunkTask, attempt: int, orders: Orders, *, alone: bool) -> _Flight:
         current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
-        delayed = to_delayed(orders.nodes_of(current, self.cluster.settings), current, attempt)
+        nodes = orders.nodes_of(current, self.cluster.settings)
+        delayed = to_delayed(nodes, current, attempt)
         self._order += 1
         self._submitted.add((task.input_name, task.index))
         # In order, so that a partial store is a usable prefix. Fusion would drop the GPU annotation.
         with _answered():
             future = self.cluster.client.compute(delayed, optimize_graph=False, priority=-self._order)
-        flight = _Flight(task, attempt, future, alone)
+        flight = _Flight(task, attempt, future, alone, tuple(node.name for node in nodes))
         future.add_done_callback(lambda _: self._done.put(flight))
         return flight
 
@@ -178,6 +184,15 @@ class DaskExecutor:
     def _note_step(self, event: tuple[float, dict[str, Any]]) -> None:
         _, message = event
         self._last_step[message["input"], message["chunk"]] = (message["step"], message["time"])
+        self._steps.put((message["input"], message["chunk"], message["step"]))
+
+    def _tell_steps(self, in_flight: Mapping[tuple[str, int], _Flight], orders: Orders) -> None:
+        """Pass on what workers announced, in the run's thread; announcements come in the client's."""
+        while not self._steps.empty():
+            name, chunk, step = self._steps.get()
+            flight = in_flight.get((name, chunk))
+            if flight is not None and step in flight.steps:
+                orders.emit(step_started(flight.task, step, flight.steps.index(step)))
 
 
 @contextlib.contextmanager

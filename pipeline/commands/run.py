@@ -95,6 +95,16 @@ def _add_run(commands: Any) -> None:
     resume.add_argument("--fresh", action="store_true", help="delete the store's content first")
     resume.add_argument("--retry-failed", action="store_true", help="take failed chunks again")
     resume.add_argument("--accept-failed", action="store_true", help="close inputs without their failed chunks")
+    resume.add_argument(
+        "--keep-stale",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="keep the stored arrays of a stage although its code or options changed; may be repeated",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="with --executor inline: raise what a stage raises, for a debugger"
+    )
 
 
 def _add_plan(commands: Any) -> None:
@@ -150,8 +160,11 @@ def _run(options: argparse.Namespace) -> int:
             overrides=_overrides(options),
             executor=options.executor,
             cluster=cluster,
-            options=RunOptions(options.fresh, options.retry_failed, options.accept_failed),
-            progress=progress,
+            options=RunOptions(
+                options.fresh, options.retry_failed, options.accept_failed, tuple(options.keep_stale)
+            ),
+            listener=progress,
+            debug=options.debug,
         )
     print_result(options, summary.as_dict(), summary_view.lines(summary))
     return summary.exit_code

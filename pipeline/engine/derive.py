@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.engine.bound import BoundWorkflow
 from pipeline.engine.stage import Described
-from pipeline.engine.workflow import StageNode, Workflow
+from pipeline.engine.workflow import StageNode
 from pipeline.store.compact import add_arrays
 from pipeline.store.read import RunInput
 from pipeline.store.run import RunStore
@@ -25,28 +26,29 @@ class DeriveError(Exception):
         self.stage = stage
 
 
-def stale(store: RunStore, name: str, workflow: Workflow, keys: Mapping[str, str]) -> list[StageNode]:
-    """Stages of whole inputs that this one lacks, or has by other options, weights or files; in order."""
-    if not workflow.input_stages:
+def stale(store: RunStore, name: str, bound: BoundWorkflow) -> list[StageNode]:
+    """Return the stages of whole inputs that this one lacks, or has by other options, weights or files; in order."""
+    if not bound.workflow.input_stages:
         return []
     group = store.input(name).group()
     stored = group.attributes.get("stages", {})
     return [
         node
-        for node in workflow.input_stages
-        if stored.get(node.name, {}).get("key") != keys[node.name]
+        for node in bound.workflow.input_stages
+        if stored.get(node.name, {}).get("key") != bound.keys[node.name]
         or any(array.name not in group.arrays for array in node.stage.outputs)
     ]
 
 
-def derive(store: RunStore, name: str, workflow: Workflow) -> dict[str, float]:
-    """Run what is stale on a compacted input and add its arrays; seconds by stage.
+def derive(store: RunStore, name: str, bound: BoundWorkflow) -> dict[str, float]:
+    """Run what is stale on a compacted input and add its arrays; return the seconds by stage.
 
-    Raises DeriveError where a stage fails; what came before it is kept. Raises StoreError where the store does.
+    Raises DeriveError if a stage fails; what came before it is kept. Raises StoreError if the store cannot be read or
+    written.
     """
-    keys = workflow.keys()
+    keys = bound.keys
     seconds = {}
-    for node in stale(store, name, workflow, keys):
+    for node in stale(store, name, bound):
         began = time.perf_counter()
         try:
             made = node.stage.run_input(RunInput(store.path, name))

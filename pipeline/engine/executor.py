@@ -1,4 +1,4 @@
-"""Two executors of one plan: on a Dask cluster, or in this process. Each takes chunk tasks and yields outcomes."""
+"""What runs chunk tasks, seen from the run; and the executor in this process. The one on Dask: cluster/executor.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from pipeline.engine.events import Event, Note, StepStarted
 from pipeline.engine.graph import Node, run_in_process
 from pipeline.engine.plan import ChunkTask
 from pipeline.engine.steps import Committed, Failure, WorkerSettings
@@ -23,8 +24,11 @@ class Orders:
     nodes_of: NodesOf
     stop: Callable[[], bool]
     """Asked between chunks; ends the run once those under way are done."""
-    note: Callable[[str], None]
-    """Told what the user should know meanwhile."""
+    emit: Callable[[Event], None]
+    """Told what happens meanwhile; called in the run's thread."""
+
+    def note(self, text: str) -> None:
+        self.emit(Note(text))
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Executor(Protocol):
     def run(self, tasks: Iterator[ChunkTask], orders: Orders) -> Iterator[Outcome]: ...
 
 
+def step_started(task: ChunkTask, step: str, number: int) -> StepStarted:
+    """Return the event of a step that begins; `number` counts the chunk's steps from 0."""
+    return StepStarted(task.input_name, task.index, step, number, task.recipe.n_steps, task.n_items)
+
+
 class InProcessExecutor:
     """One chunk after the other, in this process: for tests and for a debugger."""
 
@@ -52,11 +61,13 @@ class InProcessExecutor:
         for task in tasks:
             for attempt in range(1, ATTEMPTS + 1):
                 current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
-                result = run_in_process(orders.nodes_of(current, self.settings))
+
+                def starting(number: int, node: Node, task: ChunkTask = task) -> None:
+                    orders.emit(step_started(task, node.name, number))
+
+                result = run_in_process(orders.nodes_of(current, self.settings), starting)
                 if isinstance(result, Committed) or attempt == ATTEMPTS:
                     yield Outcome(task, result, task.earlier_attempts + attempt)
                     break
             if orders.stop():
                 return
-
-

@@ -1,78 +1,127 @@
-"""The stages' one door: built-in and the user's own are found by the same two ways."""
+"""Stages and sources are found by the same two ways: an entry point's name, or `package.module:Class`.
+
+Built-in ones use the entry points too: groups `reelgraph.stages` and `reelgraph.sources`.
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
 import traceback
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from pipeline.engine.source import Source, SourceOptions
+from pipeline.engine.source import Source
 from pipeline.engine.stage import Stage
 from pipeline.errors import WorkflowError
-from pipeline.media.video.source import VideoSource
 from pipeline.text import unknown
 
-ENTRY_POINT_GROUP = "reelgraph.stages"
+STAGES = "reelgraph.stages"
+SOURCES = "reelgraph.sources"
+DEFAULT_SOURCE = "video"
+
+_MOVED = {"pipeline.stages.": "pipeline.faces.stages."}
+"""Places of built-in stages in earlier versions, for workflows that name them as `package.module:Class`."""
+
+T = TypeVar("T")
+
+
+@cache
+def names(group: str) -> dict[str, str]:
+    """Return the names of an entry point group, with the `package.module:Class` behind each."""
+    return {point.name: point.value for point in entry_points(group=group)}
 
 
 def stage_names() -> dict[str, str]:
-    """Names that `use:` takes, with the `package.module:Class` behind each."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    """Return the names that `use:` takes, with the `package.module:Class` behind each."""
+    return names(STAGES)
 
 
 def find_stage(use: str) -> type[Stage]:
-    """The stage class behind `use`: an entry point's name, or `package.module:Class`.
+    """Return the stage class behind `use`. Raises WorkflowError if there is none, or if it is not a Stage."""
+    return _find("stage", use, STAGES, Stage)
 
-    Raises WorkflowError where there is none, or where it is not a Stage.
-    """
-    target = use if ":" in use else stage_names().get(use)
+
+def find_source(kind: str) -> type[Source]:
+    """Return the source class behind `source.kind`. Raises WorkflowError if there is none, or if it is not a Source."""
+    return _find("source", kind, SOURCES, Source)  # type: ignore[type-abstract]
+
+
+def _find(what: str, use: str, group: str, base: type[T]) -> type[T]:
+    target = use if ":" in use else names(group).get(use)
     if target is None:
-        raise WorkflowError(unknown("stage", use, stage_names()) + ", or your own as 'package.module:Class'")
+        raise WorkflowError(unknown(what, use, names(group)) + ", or your own as 'package.module:Class'")
+    for old, new in _MOVED.items():
+        target = new + target.removeprefix(old) if target.startswith(old) else target
     module_name, _, class_name = target.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
-        raise WorkflowError(f"stage {use!r}: write a stage of your own as 'package.module:Class'")
+        raise WorkflowError(f"{what} {use!r}: write a {what} of your own as 'package.module:Class'")
     try:
         module = import_module(module_name)
     except ImportError as err:
         raise WorkflowError(
-            f"stage {use!r}: cannot import {module_name!r} ({err}); install it, or put it beside the workflow file"
+            f"{what} {use!r}: cannot import {module_name!r} ({err}); install it, or put it beside the workflow file"
         ) from err
     except Exception as err:  # a mistake in the user's own module, or in its name
         where = traceback.extract_tb(err.__traceback__)[-1]
         raise WorkflowError(
-            f"stage {use!r}: importing {module_name!r} ends in {type(err).__name__}: {err} "
-            f"({where.filename}, line {where.lineno}); mend it"
+            f"{what} {use!r}: importing {module_name!r} ends in {type(err).__name__}: {err} "
+            f"({where.filename}, line {where.lineno}); fix it"
         ) from err
-    stage = getattr(module, class_name, None)
-    if stage is None:
-        classes = [name for name, value in vars(module).items() if _is_stage(value)]
-        raise WorkflowError(f"stage {use!r}: {unknown('class', class_name, classes)}")
-    if not _is_stage(stage):
-        raise WorkflowError(f"stage {use!r}: {class_name} is not a subclass of pipeline.Stage")
-    return stage  # type: ignore[no-any-return]  # checked above
+    found = getattr(module, class_name, None)
+    if found is None:
+        classes = [name for name, value in vars(module).items() if _is(value, base)]
+        raise WorkflowError(f"{what} {use!r}: {unknown('class', class_name, classes)}")
+    if not _is(found, base):
+        raise WorkflowError(f"{what} {use!r}: {class_name} is not a subclass of pipeline.{base.__name__}")
+    return found  # type: ignore[no-any-return]  # checked above
 
 
-def _is_stage(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Stage) and value is not Stage
+def _is(value: object, base: type) -> bool:
+    return isinstance(value, type) and issubclass(value, base) and value is not base
 
 
-SOURCES: dict[str, type[Any]] = {"video": VideoSource}
-"""Source classes by the `kind` of a workflow's `source:` section; called with (path, options, decoder)."""
+def source_text(stage: type[Stage]) -> str:
+    """Return the source text that a stage's results depend on; "" for a stage of this package.
 
-
-def open_source(kind: str, path: Path | str, options: SourceOptions, decoder: str | None = None) -> Source:
-    """Probe one input. `decoder` is the one stored at set-up, None to choose.
-
-    Raises WorkflowError for an unknown kind, InputError where the input cannot be used.
+    It holds the class, its base classes outside this package, and what these use of their own modules: functions,
+    classes and constants, directly or not. What they import from elsewhere is left out.
     """
-    source: Source = source_class(kind)(path, options, decoder)
-    return source
+    texts = [_used_text(one) for one in stage.__mro__ if _is(one, Stage) and one.__module__.split(".")[0] != "pipeline"]
+    return "\n".join(texts)
 
 
-def source_class(kind: str) -> type[Any]:
-    """The class behind a workflow's `source.kind`. Raises WorkflowError for an unknown one."""
-    if kind not in SOURCES:
-        raise WorkflowError(unknown("source", kind, SOURCES))
-    return SOURCES[kind]
+def _used_text(one: type) -> str:
+    """Return the text of a class and of all it uses of its module; "" if there is no source file."""
+    try:
+        module = ast.parse(inspect.getsource(sys.modules[one.__module__]))
+        text = inspect.getsource(sys.modules[one.__module__])
+    except (OSError, KeyError, TypeError, SyntaxError):
+        return ""
+    defined: dict[str, list[ast.stmt]] = {}
+    for node in module.body:
+        for name in _names_of(node):
+            defined.setdefault(name, []).append(node)
+    wanted, waiting = set(), [one.__name__]
+    while waiting:
+        name = waiting.pop()
+        if name in wanted or name not in defined:
+            continue
+        wanted.add(name)
+        for node in defined[name]:
+            waiting += [used.id for used in ast.walk(node) if isinstance(used, ast.Name)]
+    kept = [node for node in module.body if wanted & set(_names_of(node))]
+    segments = (ast.get_source_segment(text, node) or "" for node in kept)
+    return "\n".join(line.rstrip() for segment in segments for line in segment.splitlines() if line.strip())
+
+
+def _names_of(node: ast.stmt) -> list[str]:
+    """Return the names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return []
+    return [one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any, Literal
 
 from pipeline.engine import steps
 from pipeline.engine.plan import ChunkTask
-from pipeline.engine.workflow import Workflow
 
 
 @dataclass(frozen=True)
 class Need:
-    """Stands for the result of an earlier node among a node's arguments."""
+    """Placeholder of an earlier node's result among a node's arguments."""
 
     name: str
 
@@ -31,63 +29,36 @@ class Node:
     slot: Literal["cpu", "gpu"] = "cpu"
 
 
-def stage_refs(workflow: Workflow) -> dict[str, steps.StageRef]:
-    """Each stage as workers know it."""
-    keys = workflow.keys()
-    return {
-        node.name: steps.StageRef(
-            node.name, node.use, json.dumps(node.options, sort_keys=True), str(workflow.folder), keys[node.name]
-        )
-        for node in workflow.chunk_stages
-    }
-
-
-def chunk_nodes(task: ChunkTask, workflow: Workflow, store_path: Path, settings: steps.WorkerSettings) -> list[Node]:
-    """The nodes of one chunk, each after those it needs; the last one writes and commits."""
-    refs = stage_refs(workflow)
-    head = (task,)
+def chunk_nodes(task: ChunkTask, store_path: Path | str, settings: steps.WorkerSettings) -> list[Node]:
+    """Return the nodes of one chunk, each after those it needs; the last one writes and commits."""
+    recipe, path = task.recipe, str(store_path)
     nodes: list[Node] = []
-    if task.job is not None:
-        nodes.append(Node("decode", steps.decode, (*head, "decode", settings)))
-    if task.stored:
-        nodes.append(Node("read", steps.read, (*head, "read", settings, str(store_path))))
-    for name in task.stages:
-        stage = workflow.node(name).stage
-        frames = Need("decode") if "frames_rgb" in stage.needs else None
-        made = [Need("read")] if task.stored else []
-        made += [Need(other) for other in task.stages if other in _upstream(workflow, name)]
-        arguments = (*head, name, settings, refs[name], frames, *made)
-        nodes.append(Node(name, steps.stage, arguments, stage.slot))
-    specs = tuple(array for name in task.stages for array in workflow.node(name).stage.outputs)
-    keys = {name: refs[name].key for name in task.stages}
-    made = [Need(name) for name in task.stages]
-    nodes.append(Node("write", steps.write, (*head, "write", settings, str(store_path), specs, keys, *made)))
+    if recipe.needs_items:
+        nodes.append(Node("decode", steps.decode, (task, "decode", settings)))
+    if recipe.stored:
+        nodes.append(Node("read", steps.read, (task, "read", settings, path)))
+    read = [Need("read")] if recipe.stored else []
+    for step in recipe.stages:
+        items = Need("decode") if step.needs_items else None
+        made = [*read, *(Need(other) for other in step.after)]
+        nodes.append(Node(step.ref.name, steps.stage, (task, step.ref.name, settings, items, *made), step.slot))
+    made = [*read, *(Need(name) for name in recipe.names)]
+    nodes.append(Node("write", steps.write, (task, "write", settings, path, *made)))
     return nodes
 
 
-def _upstream(workflow: Workflow, name: str) -> set[str]:
-    """Every stage before this one, directly or not."""
-    found: set[str] = set()
-    waiting = list(workflow.node(name).after)
-    while waiting:
-        other = waiting.pop()
-        if other not in found:
-            found.add(other)
-            waiting += workflow.node(other).after
-    return found
-
-
-def run_in_process(nodes: Sequence[Node]) -> Any:
-    """Run the nodes one after the other, here; the last one's result."""
+def run_in_process(nodes: Sequence[Node], starting: Callable[[int, Node], None] = lambda *_: None) -> Any:
+    """Run the nodes one after the other, here; return the last one's result. `starting` is told number and node."""
     results: dict[str, Any] = {}
-    for node in nodes:
+    for number, node in enumerate(nodes):
+        starting(number, node)
         arguments = [results[a.name] if isinstance(a, Need) else a for a in node.arguments]
         results[node.name] = node.function(*arguments)
     return results[nodes[-1].name]
 
 
 def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int) -> Any:
-    """The nodes as `dask.delayed`; the last one's Delayed.
+    """Return the last node as a `dask.delayed`.
 
     Decode tasks of all inputs share one key prefix and carry no restriction: only so does the scheduler see
     them as root tasks and hold them back until a worker has room. GPU steps take the `GPU` resource.

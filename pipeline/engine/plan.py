@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic_core import to_jsonable_python
 
-from pipeline.engine.source import DecodeJob, Source, most_chunk_frames
+from pipeline.engine.bound import BoundWorkflow, Recipe
+from pipeline.engine.source import Job, Source, most_chunk_items
 from pipeline.engine.stage import Stage
-from pipeline.engine.workflow import IMPLICIT, Workflow, differences
+from pipeline.engine.workflow import code_digest, differences
 from pipeline.errors import StoreError
-from pipeline.text import span
+from pipeline.store.chunks import Chunks
 
-CHUNK_OVERHEAD_FRAMES = 10
-"""What one more chunk costs (tasks, a commit of ten small arrays: about 15 ms), in source frames decoded."""
+CHUNK_OVERHEAD_ITEMS = 10
+"""Cost of one more chunk (tasks, a commit: about 15 ms), in items of a video decoded."""
 
 
-def choose_chunk_frames(source: Source) -> int:
-    """Sampled frames per chunk: within the limits, the length that wastes the least decoding.
+def choose_chunk_items(source: Source) -> int:
+    """Return the items per chunk: within the limits, the length that wastes the least loading.
 
-    A chunk that starts between two key frames is decoded from the key frame before it, so lengths that
+    A chunk of a video that starts between two key frames is decoded from the key frame before it, so lengths that
     divide the distance of the key frames win. Depends on input and workflow only, never on the machine.
     """
-    limit = most_chunk_frames(source.frame_bytes)
-    total = len(source.frame)
+    limit = most_chunk_items(source.item_bytes, source.most_items)
+    total = len(source)
     if total <= limit:
         return max(total, 1)
 
     def cost(length: int) -> tuple[int, int]:
-        return source.decode_cost(length) + CHUNK_OVERHEAD_FRAMES * -(-total // length), -length
+        return source.cost(length) + CHUNK_OVERHEAD_ITEMS * -(-total // length), -length
 
     return min(range(max(1, limit // 4), limit + 1), key=cost)
 
@@ -43,132 +44,159 @@ class ChunkTask:
     input_name: str
     index: int
     start: int
-    """First sampled frame, inclusive, counted along the input's frame axis."""
+    """First item, inclusive, counted along the input's items."""
     stop: int
-    """Last sampled frame, exclusive."""
-    frame: np.ndarray
-    time_seconds: np.ndarray
-    job: DecodeJob | None
-    """None where no missing stage needs pixels."""
-    stages: tuple[str, ...]
-    """Missing stages, in workflow order."""
-    stored: tuple[str, ...]
-    """Arrays of finished stages that the missing ones need: read from the store."""
+    """Last item, exclusive."""
+    values: Mapping[str, np.ndarray]
+    """Item arrays of the source."""
+    job: Job | None
+    """None if no missing stage needs what the source loads."""
+    recipe: Recipe
+    """What is missing."""
+    where: str
+    """Place of the items in words: a range of times, of names."""
+    files: tuple[str, ...] = ()
+    """Files of this chunk that earlier passes committed."""
+    replaces: tuple[str, ...] = ()
+    """Files that hold earlier failures of this chunk."""
     earlier_attempts: int = 0
     origin: tuple[int, int] = (0, 0)
-    """x, y in the upright frame of the first pixel that stages see."""
+    """x, y in the whole picture of the first pixel that stages see."""
 
     @property
-    def time_range(self) -> str:
-        return span(self.time_seconds)
+    def n_items(self) -> int:
+        return self.stop - self.start
 
 
-@dataclass
 class InputPlan:
-    """One input, cut into chunks, with what is missing of each."""
+    """One input, cut into chunks, with what is missing of each. Holds a few bytes per chunk."""
 
-    name: str
-    source: Source
-    chunk_frames: int
-    missing: dict[int, tuple[str, ...]]
-    """Stages still missing, per chunk that has any and is to be tried."""
-    failed: set[int]
-    """Chunks recorded as failed by an earlier run and not taken again."""
-    done: set[int]
-    """Chunks of which nothing is missing."""
-    attempts: dict[int, int] = field(default_factory=dict)
-    complete: bool = False
-    """Nothing is missing and the arrays are compacted."""
+    def __init__(
+        self, bound: BoundWorkflow, name: str, source: Source, chunk_items: int, chunks: Chunks | None,
+        finished: Collection[str] = (), retry_failed: bool = False,
+    ) -> None:  # fmt: skip
+        self.bound, self.name, self.source, self.chunk_items, self.chunks = bound, name, source, chunk_items, chunks
+        self.complete = False
+        """Nothing is missing and the arrays are compacted."""
+        wanted = bound.wanted
+        full = np.uint64((1 << len(wanted)) - 1)
+        have = chunks.has(wanted, self.total) if chunks is not None else np.zeros(self.total, np.uint64)
+        have |= np.uint64(sum(1 << k for k, stage in enumerate(wanted) if stage in finished))
+        failed = np.zeros(self.total, bool)
+        failed[[index for index in (chunks.failed if chunks else ()) if index < self.total]] = True
+        self._missing = np.where(failed & (have == full), full, full & ~have)
+        """uint64 (total,): a bit for each wanted stage that a chunk misses."""
+        if not retry_failed:
+            self._missing[failed] = 0
+        self._given_up = failed & (not retry_failed)
 
     @property
-    def n_frames(self) -> int:
-        return len(self.source.frame)
+    def n_items(self) -> int:
+        return len(self.source)
 
     @property
-    def boundaries(self) -> list[tuple[int, int]]:
-        return cut(self.n_frames, self.chunk_frames)
+    def total(self) -> int:
+        """Number of chunks."""
+        return -(-self.n_items // self.chunk_items)
 
-    def task(self, index: int, workflow: Workflow) -> ChunkTask:
+    @property
+    def todo(self) -> np.ndarray:
+        """int64: chunks with something missing that are to be tried, ascending."""
+        return np.flatnonzero(self._missing)
+
+    @property
+    def failed(self) -> np.ndarray:
+        """int64: chunks recorded as failed by an earlier run and not taken again, ascending."""
+        return np.flatnonzero(self._given_up)
+
+    @property
+    def done(self) -> np.ndarray:
+        """int64: chunks of which nothing is missing, ascending."""
+        return np.flatnonzero((self._missing == 0) & ~self._given_up)
+
+    def missing(self, index: int) -> tuple[str, ...]:
+        """Return the missing stages of a chunk, in workflow order."""
+        bits = int(self._missing[index])
+        return tuple(stage for k, stage in enumerate(self.bound.wanted) if bits >> k & 1)
+
+    def items_of(self, chunks: np.ndarray) -> int:
+        """Return the number of items in some chunks."""
+        if not len(chunks):
+            return 0
+        last = self.total - 1
+        short = self.total * self.chunk_items - self.n_items
+        return len(chunks) * self.chunk_items - (short if last in chunks[-1:] else 0)
+
+    def boundaries_of(self, index: int) -> tuple[int, int]:
+        """Return the first item (inclusive) and the last (exclusive) of a chunk."""
+        start = index * self.chunk_items
+        return start, min(start + self.chunk_items, self.n_items)
+
+    def where(self, index: int) -> str:
+        """Return the place of a chunk in words."""
+        return self.source.where(*self.boundaries_of(index))
+
+    def tasks(self) -> Iterator[ChunkTask]:
+        """Yield what is to be done, in order."""
+        return (self.task(index) for index in self.todo.tolist())
+
+    def task(self, index: int) -> ChunkTask:
         start, stop = self.boundaries_of(index)
-        stages = self.missing[index]
-        needs = {need for name in stages for need in workflow.node(name).stage.needs}
-        made = {array.name for name in stages for array in workflow.node(name).stage.outputs}
-        stored = [need for need in needs if need not in made and need not in IMPLICIT]
-        if needs_faces(workflow, stages) and "n_faces" in workflow.specs() and "n_faces" not in made:
-            stored.append("n_faces")
+        recipe = self.bound.recipe(self.missing(index))
+        parts = self.chunks.parts(index) if self.chunks is not None else []
+        known = self.chunks is not None and index in self.chunks.failed
         return ChunkTask(
             input_name=self.name,
             index=index,
             start=start,
             stop=stop,
-            frame=self.source.frame[start:stop],
-            time_seconds=self.source.time_seconds[start:stop],
-            job=self.source.job(start, stop) if "frames_rgb" in needs else None,
-            stages=stages,
-            stored=tuple(sorted(set(stored))),
-            earlier_attempts=self.attempts.get(index, 0),
+            values=self.source.values(start, stop),
+            job=self.source.job(start, stop) if recipe.needs_items else None,
+            recipe=recipe,
+            where=self.source.where(start, stop),
+            files=tuple(part.name for part in parts if not part.is_failure),
+            replaces=self.chunks.failures(index) if self.chunks is not None and parts else (),
+            earlier_attempts=self.chunks.failed[index].attempts if self.chunks is not None and known else 0,
             origin=self.source.origin,
         )
 
-    def boundaries_of(self, index: int) -> tuple[int, int]:
-        start = index * self.chunk_frames
-        return start, min(start + self.chunk_frames, self.n_frames)
 
-
-def needs_faces(workflow: Workflow, stages: tuple[str, ...]) -> bool:
-    """Whether one of the stages writes an array with one row per face."""
-    return any(array.dims[0] == "face" for name in stages for array in workflow.node(name).stage.outputs)
-
-
-def cut(n_frames: int, chunk_frames: int) -> list[tuple[int, int]]:
-    """(start, stop) of every chunk; stop is exclusive."""
-    return [(start, min(start + chunk_frames, n_frames)) for start in range(0, n_frames, chunk_frames)]
+def cut(n_items: int, chunk_items: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of every chunk; stop is exclusive."""
+    return [(start, min(start + chunk_items, n_items)) for start in range(0, n_items, chunk_items)]
 
 
 def plan_input(
-    workflow: Workflow,
+    bound: BoundWorkflow,
     name: str,
     source: Source,
     attributes: Mapping[str, Any] | None,
-    records: Mapping[int, Mapping[str, Any]],
+    chunks: Chunks | None,
     retry_failed: bool = False,
 ) -> InputPlan:
-    """Which chunks of an input miss which stages.
+    """Find which chunks of an input miss which stages.
 
-    `attributes` are the stored attributes of the input (None where it is new), `records` the commit records
-    of its chunk groups. Raises StoreError where a stored chunk length does not fit.
+    `attributes` are the stored attributes of the input (None for a new one), `chunks` its committed chunks. Raises
+    StoreError if a stored record is damaged.
     """
     stored = attributes or {}
-    chunk_frames = int(stored.get("chunk_frames") or choose_chunk_frames(source))
+    chunk_items = int(stored.get("chunk_frames") or choose_chunk_items(source))
     finished = {stage for stage, facts in stored.get("stages", {}).items() if facts.get("state") == "complete"}
-    wanted = tuple(node.name for node in workflow.chunk_stages)
-    plan = InputPlan(name, source, chunk_frames, {}, set(), set())
-    for index, _ in enumerate(plan.boundaries):
-        record = records.get(index, {})
-        plan.attempts[index] = int(record.get("attempts", 0))
-        have = finished | set(record.get("stages", {}))
-        missing = tuple(stage for stage in wanted if stage not in have)
-        if not missing and record.get("state", "ok") == "ok":
-            plan.done.add(index)
-        elif record.get("state") == "failed" and not retry_failed:
-            plan.failed.add(index)
-        else:
-            plan.missing[index] = missing or wanted
-    plan.complete = bool(stored.get("complete")) and not plan.missing and not plan.failed
+    plan = InputPlan(bound, name, source, chunk_items, chunks, finished, retry_failed)
+    plan.complete = bool(stored.get("complete")) and not len(plan.todo) and not len(plan.failed)
     return plan
 
 
 def check_keys(
-    workflow: Workflow, stored_workflow: Mapping[str, Any], stored_stages: Mapping[str, Any], name: str
+    bound: BoundWorkflow, stored_workflow: Mapping[str, Any], stored_stages: Mapping[str, Any], name: str
 ) -> None:
-    """Refuse to go on where a stage of chunks was stored under other options, weights or upstream stages. (One of the
-    whole input is simply done again.)
+    """Refuse to go on if a chunk stage was stored under other options, weights, code or upstream stages. (A stage of
+    the whole input is simply done again.)
 
     Raises StoreError with the difference shown.
     """
-    keys = workflow.keys()
-    of_chunks = {node.name for node in workflow.chunk_stages}
-    changed = [s for s, facts in stored_stages.items() if s in of_chunks and facts.get("key") != keys[s]]
+    workflow, keys = bound.workflow, bound.keys
+    changed = [s for s, facts in stored_stages.items() if s in bound.wanted and facts.get("key") != keys[s]]
     if not changed:
         return
     now = workflow.resolved()
@@ -181,16 +209,18 @@ def check_keys(
         },
     }
     now["stages"] = {s: v for s, v in now["stages"].items() if s in old["stages"]}
-    changes = [line.removeprefix("stages.") for line in differences(old, now) if not line.startswith("source.decoder")]
+    unkeyed = tuple(f"source.{option}:" for option in workflow.source_options.UNKEYED)
+    changes = [line.removeprefix("stages.") for line in differences(old, now) if not line.startswith(unkeyed or "\0")]
+    codes = {stage: code_digest(workflow.node(stage).code) for stage in changed}
+    own = [stage for stage, code in codes.items() if code and stored_stages[stage].get("code") != code]
+    advice = "choose another --out, or start over with --fresh"
+    if not changes and own:
+        changes = [f"the source text of stage {stage!r} ({workflow.node(stage).use})" for stage in own]
+        advice = f"start over with --fresh, or keep the stored values with --keep-stale {own[0]}"
     shown = "; ".join(changes) or "the weights or the version of the stage"
-    raise StoreError(
-        f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); "
-        "choose another --out, or start over with --fresh"
-    )
+    raise StoreError(f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); {advice}")
 
 
 def _defaults(stage: Stage) -> dict[str, Any]:
     fields = type(stage.options).model_fields
     return {name: to_jsonable_python(field.default) for name, field in fields.items() if not field.is_required()}
-
-

@@ -1,23 +1,29 @@
-"""The source interface: how many items an input has, when they are, and how a chunk of them is decoded."""
+"""The source interface: which inputs there are, how many items each has, and how a chunk of items is loaded.
+
+A source is found by the `kind` of a workflow's `source:` section, in the entry point group `reelgraph.sources`. To
+write one, subclass `Source`, `Job` and `SourceOptions`; see docs/writing-a-source.md.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.store.schema import Array
+
 MAX_CHUNK_FRAMES = 64
 MAX_CHUNK_BYTES = 256 << 20
-"""Most decoded frames in one chunk, in number and in bytes: the unit of memory, of retry and of commit."""
+"""Most loaded items in one chunk, in number and in bytes: the unit of memory, of retry and of commit."""
 
 
-def most_chunk_frames(frame_bytes: int) -> int:
-    """Frames of this size that a chunk may hold, 1 at least."""
-    return max(1, min(MAX_CHUNK_FRAMES, MAX_CHUNK_BYTES // max(frame_bytes, 1)))
+def most_chunk_items(item_bytes: int, most: int | None = None) -> int:
+    """Return how many items of this size a chunk may hold, at least 1. `most` replaces MAX_CHUNK_FRAMES."""
+    return max(1, min(most or MAX_CHUNK_FRAMES, MAX_CHUNK_BYTES // max(item_bytes, 1)))
 
 
 class SourceOptions(BaseModel):
@@ -25,54 +31,111 @@ class SourceOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    UNKEYED: ClassVar[tuple[str, ...]] = ()
+    """Options that change nothing in the results (which decoder): they stay out of the resume keys."""
+
+    def keyed(self) -> dict[str, Any]:
+        """Return what enters the resume keys, as JSON values."""
+        dumped: dict[str, Any] = self.model_dump(mode="json", exclude={"kind", *self.UNKEYED})
+        return dumped
+
 
 @dataclass(frozen=True)
-class Decoded:
-    """Pixels of one chunk."""
+class InputRef:
+    """One input as the user named it, before it is opened."""
 
-    frames_rgb: np.ndarray
-    """uint8 (n, height, width, 3): upright, RGB; zero where not decoded."""
+    path: str
+    """Identifies the input: an absolute path, or what the source can open again."""
+    name: str
+    """The name to give it in the store, before it is made safe and unique."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The items of one chunk, loaded."""
+
+    arrays: dict[str, Any]
+    """Arrays by the names of `Source.loads`, one row per item; zero for an item that could not be read."""
     decoded: np.ndarray
-    """bool (n,)."""
-    source_frames_decoded: int = 0
-    """Frames that the decoder had to decode to get these."""
+    """bool (n,): false for an item that could not be read."""
     error: str | None = None
-    """Why frames are missing, in one line; None where none is."""
+    """Why items are missing, in one line; None if none is."""
 
 
-class DecodeJob(ABC):
-    """All that a worker needs to decode one chunk: small, picklable, made from facts found by probing."""
+class Job(ABC):
+    """All that a worker needs to load one chunk: small, picklable, made from facts found by probing."""
 
     @abstractmethod
-    def decode(self, threads: int = 1) -> Decoded:
-        """Decode the chunk. Unreadable frames are reported, not raised."""
+    def load(self, threads: int = 1) -> Loaded:
+        """Load the chunk. An item that cannot be read is reported, not raised."""
 
 
 class Source(ABC):
-    """One probed input. Probing reads packets, never pixels (but for one compared chunk)."""
+    """One probed input. Probing reads what describes the items, not the items."""
 
     kind: ClassVar[str]
+    """Name in the workflow's `source.kind`."""
     Options: ClassVar[type[SourceOptions]]
+    item: ClassVar[str] = "frame"
+    """Item axis: "frame" (any picture) or "pair"."""
+    arrays: ClassVar[tuple[Array, ...]]
+    """Item arrays that `values` gives: every store of this kind holds them."""
+    loads: ClassVar[tuple[str, ...]] = ("frames_rgb",)
+    """Arrays that a `Job` loads for stages that need them; never stored."""
+    most_items: ClassVar[int | None] = None
+    """Most items in a chunk; None: MAX_CHUNK_FRAMES."""
 
-    path: Path
     facts: dict[str, Any]
-    """What the run store keeps of the input: JSON values only (path, bytes, fingerprint, width, ...)."""
-    frame: np.ndarray
-    """int64 (n,): ranks of the sampled items among all items of the input."""
-    time_seconds: np.ndarray
-    """float64 (n,)."""
-    frame_bytes: int
-    """Bytes of one decoded item (width × height × 3)."""
+    """What the store keeps of the input as attributes: JSON values, with `path` and `fingerprint`."""
+    item_bytes: int
+    """Bytes of one loaded item, at most."""
     origin: tuple[int, int] = (0, 0)
-    """x, y in the upright frame of the first pixel that is decoded: not 0, 0 where only a part is looked at."""
+    """x, y in the whole picture of the first pixel that stages see; not 0, 0 if only a part is looked at."""
     note: str | None = None
-    """One line for the user on how the input is read, None where nothing is unusual."""
+    """One line for the user on how the input is read; None if nothing is unusual."""
+
+    @classmethod
+    @abstractmethod
+    def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
+        """Yield the inputs that the user's words name: files, folders, globs, list files, each once, in order.
+
+        Raises InputError if a word names nothing.
+        """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> Source:
+        """Probe one input. `stored` holds the attributes of the input in the store, None for a new one.
+
+        Raises InputError if it cannot be used.
+        """
+
+    @classmethod
+    @abstractmethod
+    def fingerprint(cls, ref: InputRef) -> str:
+        """Return a digest that changes with the input's content; cheap. Raises InputError or OSError."""
 
     @abstractmethod
-    def decode_cost(self, chunk_frames: int) -> int:
-        """Source frames that are decoded if the sampled frames are cut into chunks of this length and
-        each chunk is decoded alone from the key frame before it."""
+    def __len__(self) -> int:
+        """Return the number of items to work on."""
 
     @abstractmethod
-    def job(self, start: int, stop: int) -> DecodeJob:
-        """The decode job of sampled items start (inclusive) to stop (exclusive)."""
+    def values(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Return the arrays that `arrays` declares, for items start (inclusive) to stop (exclusive)."""
+
+    @abstractmethod
+    def job(self, start: int, stop: int) -> Job:
+        """Return the job that loads items start (inclusive) to stop (exclusive)."""
+
+    def cost(self, chunk_items: int) -> int:
+        """Return what loading all chunks of this length costs, in items read. A video reads more than it samples."""
+        return len(self)
+
+    def where(self, start: int, stop: int) -> str:
+        """Return the place of items start to stop in words, for messages: a range of times, of names, of numbers."""
+        return f"{self.item}s {start} to {stop - 1}"
+
+    @property
+    def description(self) -> str:
+        """How the input looks, in a few words for `plan`: "1920×1080, pyav"."""
+        return ""

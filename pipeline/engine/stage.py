@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
-from pipeline.store.schema import Array
+from pipeline.store.schema import Array, Axis, default_count
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -22,39 +23,63 @@ class StageOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def keyed(self) -> dict[str, Any]:
-        """What of them enters the resume key, as JSON values: all. An option that comes to a stage later is left out
-        where it changes nothing, so that older stores go on."""
+        """Return the options that enter the resume key, as JSON values: all of them by default.
+
+        If a stage gets an option later, leave it out while it changes nothing, so that older stores go on.
+        """
         dumped: dict[str, Any] = self.model_dump(mode="json")
         return dumped
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a stage sees: the sampled frames of one chunk and the arrays made of them so far."""
+    """Input of a stage: the items of one chunk and the arrays made of them so far. Arrays are read-only."""
 
     input_name: str
     index: int
     frame: np.ndarray
-    """int64 (n,): rank of each sampled frame in presentation order, from 0."""
-    time_seconds: np.ndarray
-    """float64 (n,): presentation time of each sampled frame."""
+    """int64 (n,): number of each item within its input, from 0; of a video, its rank in presentation order."""
+    time_seconds: np.ndarray | None
+    """float64 (n,): presentation time of each frame; None if the source has no times."""
     decoded: np.ndarray
-    """bool (n,): false where the frame could not be read; its pixels are then zero."""
-    arrays: dict[str, np.ndarray]
-    """What the stage named in `needs`, and what else is at hand, by array name."""
+    """bool (n,): false for an item that could not be read; its pixels are then zero."""
+    arrays: Mapping[str, np.ndarray]
+    """The arrays that the stage named in `needs`, and others at hand, by name."""
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    """Ragged axes of the workflow, by name."""
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.decoded)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
-    @property
-    def frames_rgb(self) -> np.ndarray:
-        """uint8 (n, height, width, 3): upright frames. Only for stages that list it in `needs`."""
-        return self.arrays["frames_rgb"]
+    def rows(self, axis: str) -> np.ndarray:
+        """Return int64 (rows,): for each row along a ragged axis, the index of its item within this chunk.
+
+        The stage must name the axis's count array in `needs` ("n_faces" for "face").
+        """
+        count = self.axes[axis].count if axis in self.axes else default_count(axis)
+        return np.repeat(np.arange(len(self)), self.arrays[count])
 
     @property
-    def face_frame(self) -> np.ndarray:
-        """int64 (n_faces,): index of each face's frame within this chunk."""
-        return np.repeat(np.arange(len(self.frame)), self.arrays["n_faces"])
+    def frames_rgb(self) -> np.ndarray:
+        """uint8 (n, height, width, 3): upright pictures. Only for stages that list it in `needs`.
+
+        A source whose pictures differ in size gives a sequence of (height, width, 3) arrays instead.
+        """
+        return self.arrays["frames_rgb"]
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        """Return `rows("thing")` for `thing_frame`."""
+        axis, found, rest = name.rpartition("_frame")
+        if found and not rest and axis and not axis.startswith("_") and (axis in self.axes or self._counts(axis)):
+            return self.rows(axis)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _counts(self, axis: str) -> bool:
+        return default_count(axis) in self.__dict__.get("arrays", {})
 
 
 @dataclass(frozen=True)
@@ -68,15 +93,25 @@ class Described:
 class Stage:
     """One operation. Subclass it in your own module and name it in YAML as `package.module:Class`.
 
-    `needs` names arrays that other stages make, or "frames_rgb". `needs` and `outputs` may be set in `__init__` where
-    they depend on options. `version` enters the resume key: raise it when results change.
+    `needs` names arrays that other stages make, or arrays that the source loads ("frames_rgb"). `needs`, `outputs` and
+    `axes` may be set in `__init__` if they depend on options. `version` enters the resume key: raise it if results
+    change. The source text of a stage that is not part of this package enters the key as well.
     """
 
     needs: tuple[str, ...] = ()
     slot: ClassVar[Literal["cpu", "gpu"]] = "cpu"
     scope: ClassVar[Literal["chunk", "input"]] = "chunk"
     """input: `run_input` is called once, when the arrays of the whole input are there; a change redoes only it."""
+    item: ClassVar[str] = "frame"
+    """Item axis that the stage runs on."""
+    axes: tuple[Axis, ...] = ()
+    """Ragged axes whose rows this stage makes; it must make each count array too."""
     version: ClassVar[int] = 1
+    seconds_per_megapixel: ClassVar[float] = 0.0
+    """Rough seconds per megapixel of each item, on all cores of a 2-core machine: an estimate for `plan` alone, until a
+    store has measured times."""
+    seconds_per_row: ClassVar[float] = 0.0
+    """The same for each row along the stage's axis."""
     Options: ClassVar[type[StageOptions]] = StageOptions
     outputs: tuple[Array, ...] = ()
 
@@ -84,21 +119,23 @@ class Stage:
         self.options: Any = options
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """The models this stage uses; their weights' hashes enter the resume key. Makes no session."""
+        """Return the models this stage uses; their weights' hashes enter the resume key. Makes no session."""
         return ()
 
     def content(self) -> str:
-        """A hash of what else results depend on (files that an option names); enters the resume key. Empty: nothing."""
+        """Return a hash of other files that results depend on, "" for none; it enters the resume key."""
         return ""
 
     def load(self, device: Device) -> None:
-        """Make models ready; called once per worker, under a lock, before the first `run`."""
+        """Load the models; called once per worker, under a lock, before the first `run`."""
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        """Return every declared output array, one row per frame or face of the chunk, in order."""
+        """Return every declared output array, one row per item or per row of its axis, in order."""
         raise NotImplementedError
 
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
-        """For scope `input`, in place of `run`: every declared array, one row per frame or face of the whole input.
-        `item` reads its arrays (`item.read(["box", "embedding"])`, `item.read_frames(...)` for a part)."""
+        """Return every declared array of a whole input; called in place of `run` for scope `input`.
+
+        `item` reads the input's arrays: `item.read(["box", "embedding"])`, `item.read_frames(...)` for a part.
+        """
         raise NotImplementedError

@@ -1,6 +1,6 @@
 """What runs on a worker: decode, read, stage and write steps of one chunk, and the stages it keeps loaded.
 
-Each step takes and returns small objects, except `Frames`, which never leaves the worker that decoded it.
+Each step takes and returns small objects, except `Items`, which never leave the worker that loaded them.
 An exception is caught once, here, and travels on as a `Failure`, so that one bad chunk never ends a run.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.engine.bound import StageRef
 from pipeline.engine.finding import find_stage
 from pipeline.engine.plan import ChunkTask
 from pipeline.engine.stage import Chunk, Stage
@@ -26,21 +29,11 @@ from pipeline.engine.watchdog import this_worker, watched
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import ReelgraphError, StoreError
 from pipeline.machine.device import Device
-from pipeline.store.schema import Array
-
-
-@dataclass(frozen=True)
-class StageRef:
-    """Names a configured stage; equal on every worker, so that it keys the cache of loaded stages."""
-
-    name: str
-    use: str
-    options: str
-    """JSON."""
-    folder: str
-    """Modules beside the workflow file may be named in `use`."""
-    key: str
-    """Resume key."""
+from pipeline.machine.memory import MEMORY
+from pipeline.store.chunks import write_chunk
+from pipeline.store.record import Record
+from pipeline.store.run import InputStore
+from pipeline.store.schema import DECODED, Schema
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,10 @@ class WorkerSettings:
     decode_threads: int = 1
     chunk_timeout_seconds: float | None = None
     """A step that takes longer ends its worker process; None for in-process runs, which nothing can end."""
+    flush: bool = True
+    """Whether committed chunks are flushed to the disk, so that they survive a power cut."""
+    debug: bool = False
+    """Whether an exception of a step is raised instead of recorded."""
 
     def at(self, precision: str) -> WorkerSettings:
         """The same, with models that compute in this precision."""
@@ -58,27 +55,30 @@ class WorkerSettings:
 
 
 @dataclass
-class Frames:
-    """Decoded pixels of one chunk."""
+class Items:
+    """The loaded items of one chunk."""
 
-    frames_rgb: np.ndarray
+    arrays: dict[str, Any]
     decoded: np.ndarray
     error: str | None
     seconds: dict[str, float]
 
     def __sizeof__(self) -> int:
-        return int(self.frames_rgb.nbytes)  # Dask moves work to large data, not large data to work
+        # Dask moves work to large data, not large data to work.
+        return sum(int(getattr(array, "nbytes", 0)) for array in self.arrays.values())
 
 
 @dataclass
 class Made:
-    """Arrays made by one stage (or read from the store), with what the write step must know of the frames."""
+    """Arrays made by one stage (or read from the store), with what the write step must know of the items."""
 
     arrays: dict[str, np.ndarray]
     decoded: np.ndarray | None
-    """bool (n,); None where nothing that these were made of tells."""
+    """bool (n,); None if nothing that these were made of tells."""
     error: str | None
     seconds: dict[str, float]
+    stored: bool = False
+    """Whether these come from the store."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,19 @@ class Failure:
     error: str
     ends_run: bool = False
     """The disk refused: no fault of the chunk's, and the next chunks would fare no better."""
+    trace: str = ""
+    """The traceback; "" if there is none."""
 
 
 @dataclass(frozen=True)
 class Committed:
     """What a written chunk tells the client."""
 
-    n_frames: int
-    n_faces: int
+    n_items: int
+    rows: dict[str, int]
+    """Rows by axis, of the axes whose counts are known."""
     missing: tuple[int, ...]
-    """Ranks of the frames that could not be read."""
+    """Numbers of the items that could not be read."""
     error: str | None
     seconds: dict[str, float]
 
@@ -132,8 +135,6 @@ def _share_cores(device: Device) -> None:
 
 def unload_stages() -> None:
     """Drop every loaded stage with its models, and the memory that is kept for frames."""
-    from pipeline.media.video.memory import MEMORY
-
     with _loading:
         _loaded.clear()
     MEMORY.clear()
@@ -154,131 +155,178 @@ def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:
             with watched(name, task.input_name, task.index, settings.chunk_timeout_seconds):
                 return step(task, name, settings, *inputs)
         except Exception as err:  # the one broad catch: whatever a codec, a model or a disk raises is recorded
+            if settings.debug:
+                raise
             disk_refused = isinstance(err, StoreError) and isinstance(err.__cause__, OSError)
-            return Failure(name, one_line(err), ends_run=disk_refused)
+            return Failure(name, one_line(err), ends_run=disk_refused, trace="".join(traceback.format_exception(err)))
 
     return guarded
 
 
 def one_line(err: BaseException) -> str:
+    """Return an exception in one line, with the file and line of the user's own code that raised it."""
     text = " ".join(str(err).split())
-    return text if isinstance(err, ReelgraphError) else f"{type(err).__name__}: {text}"[:500]
+    place = _own_place(err)
+    if isinstance(err, ReelgraphError):
+        return text + place
+    return f"{type(err).__name__}: {text}"[:500].removesuffix(": ") + place
+
+
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+
+
+def _own_place(err: BaseException) -> str:
+    """Return " (file, line N)" of the innermost frame that is neither of this package nor of an installed one."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(err.__traceback__)
+        if not frame.filename.startswith((_PACKAGE, sys.prefix, sys.base_prefix, "<"))
+        and "site-packages" not in frame.filename
+    ]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 @_failing_softly
-def decode(task: ChunkTask, name: str, settings: WorkerSettings) -> Frames:
-    from pipeline.media.video.memory import MEMORY
-
+def decode(task: ChunkTask, name: str, settings: WorkerSettings) -> Items:
+    """Load the items of a chunk. Raises DecodeError if none of them can be read."""
     began = time.perf_counter()
     assert task.job is not None
     MEMORY.lock_pages(settings.device.kind != "cpu")
-    result = task.job.decode(settings.decode_threads)
-    if not result.decoded.any():
-        raise DecodeError(result.error or "no frame of this chunk could be decoded")
-    return Frames(result.frames_rgb, result.decoded, result.error, {name: time.perf_counter() - began})
+    loaded = task.job.load(settings.decode_threads)
+    if not loaded.decoded.any():
+        raise DecodeError(loaded.error or "no item of this chunk could be read")
+    return Items(loaded.arrays, loaded.decoded, loaded.error, {name: time.perf_counter() - began})
 
 
 class DecodeError(ReelgraphError):
-    """Nothing of a chunk could be decoded."""
+    """Nothing of a chunk could be read."""
 
 
 @_failing_softly
 def read(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str) -> Made:
-    """Arrays that finished stages stored for this chunk."""
-    from pipeline.store.run import RunStore
-
+    """Read the arrays that finished stages stored for this chunk."""
     began = time.perf_counter()
-    stored = RunStore.open(store_path, mode="r").input(task.input_name)
-    arrays = stored.read_arrays([*task.stored, "decoded"], task.start, task.stop)
-    decoded = arrays.pop("decoded").astype(bool)
+    stored = InputStore(store_path, task.input_name)
+    names = [*task.recipe.stored, DECODED.name]
+    arrays = stored.read_chunk(names, task.index, task.start, task.stop, task.files)
+    decoded = arrays.pop(DECODED.name).astype(bool)
     x, y = task.origin
-    return Made(_moved(arrays, -x, -y), decoded, None, {name: time.perf_counter() - began})
+    moved = _moved(arrays, task.recipe.places, -x, -y)
+    return Made(moved, decoded, None, {name: time.perf_counter() - began}, stored=True)
 
 
 @_failing_softly
-def stage(
-    task: ChunkTask, name: str, settings: WorkerSettings, ref: StageRef, frames: Frames | None, *made: Made
-) -> Made:
-    """Run one stage on what was decoded, stored and made so far."""
-    arrays = {key: value for one in made for key, value in one.arrays.items()}
+def stage(task: ChunkTask, name: str, settings: WorkerSettings, items: Items | None, *made: Made) -> Made:
+    """Run one stage on what was loaded, stored and made so far."""
+    step = next(step for step in task.recipe.stages if step.ref.name == name)
+    arrays: dict[str, Any] = {key: value for one in made for key, value in one.arrays.items()}
     decoded = next((m.decoded for m in made if m.decoded is not None), None)
     error = next((m.error for m in made if m.error), None)
-    if frames is not None:
-        arrays["frames_rgb"], decoded, error = frames.frames_rgb, frames.decoded, frames.error
-    worker_stage = loaded_stage(ref, settings.device)
+    if items is not None:
+        arrays |= items.arrays
+        decoded, error = items.decoded, items.error
+    worker_stage = loaded_stage(step.ref, settings.device)
     began = time.perf_counter()
-    seen = np.ones(len(task.frame), bool) if decoded is None else decoded
-    chunk = Chunk(task.input_name, task.index, task.frame, task.time_seconds, seen, arrays)
-    result = _checked(name, worker_stage.outputs, worker_stage.run(chunk), chunk)
+    seen = np.ones(task.n_items, bool) if decoded is None else decoded
+    axes = {axis.name: axis for axis in task.recipe.schema.axes}
+    chunk = Chunk(
+        task.input_name,
+        task.index,
+        task.values.get("frame", np.arange(task.start, task.stop)),
+        task.values.get("time_seconds"),
+        read_only(seen),
+        {key: read_only(value) for key, value in {**task.values, **arrays}.items()},
+        axes,
+    )
+    result = _checked(name, worker_stage, worker_stage.run(chunk), chunk, task.recipe.schema)
     seconds = {key: value for one in made for key, value in one.seconds.items()}
-    seconds |= frames.seconds if frames is not None else {}
+    seconds |= items.seconds if items is not None else {}
     return Made(result, decoded, error, {**seconds, name: time.perf_counter() - began})
 
 
-def _checked(name: str, specs: Sequence[Array], result: dict[str, np.ndarray], chunk: Chunk) -> dict[str, np.ndarray]:
-    """The declared arrays, in their declared dtype, each with the right number of rows."""
-    missing = [spec.name for spec in specs if spec.name not in result]
-    surplus = [key for key in result if key not in {spec.name for spec in specs}]
-    if missing or surplus:
-        raise ReelgraphError(f"stage {name!r} declares {[s.name for s in specs]} but returned {sorted(result)}")
-    n_faces = result["n_faces"] if "n_faces" in result else chunk.arrays.get("n_faces")
-    checked = {}
-    for spec in specs:
-        rows = len(chunk.frame) if spec.dims[0] == "frame" else int(np.sum(n_faces)) if n_faces is not None else 0
-        array = np.asarray(result[spec.name])
-        if array.shape != (rows, *spec.shape):
-            raise ReelgraphError(
-                f"stage {name!r}: {spec.name} has shape {array.shape}, but this chunk has {rows} {spec.dims[0]}s: "
-                f"expected {(rows, *spec.shape)}"
-            )
-        checked[spec.name] = array.astype(spec.dtype, copy=False)
-    return checked
+def read_only(array: Any) -> Any:
+    """Return a view that cannot be written to: other stages, and the store, use the same array."""
+    if not isinstance(array, np.ndarray):
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _checked(name: str, worker_stage: Stage, result: Any, chunk: Chunk, schema: Schema) -> dict[str, np.ndarray]:
+    """Return the declared arrays, in their declared dtype, each with the right number of rows."""
+    specs = worker_stage.outputs
+    declared = {spec.name for spec in specs}
+    if not isinstance(result, Mapping) or set(result) != declared:
+        returned = sorted(result) if isinstance(result, Mapping) else type(result).__name__
+        raise StageError(f"stage {name!r} declares {sorted(declared)} but returned {returned}")
+    counts = {axis.name: chunk.arrays[axis.count] for axis in schema.axes if axis.count in chunk.arrays}
+    try:
+        return schema.fit(specs, result, len(chunk), f"stage {name!r}", counts)
+    except StoreError as err:  # which a disk's refusal is too
+        raise StageError(str(err)) from None
+
+
+class StageError(ReelgraphError):
+    """A stage returned something other than it declares."""
 
 
 @_failing_softly
-def write(
-    task: ChunkTask,
-    name: str,
-    settings: WorkerSettings,
-    store_path: str,
-    specs: tuple[Array, ...],
-    keys: dict[str, str],
-    *made: Made,
-) -> Committed:
-    """Write the arrays that the missing stages made, then the commit record."""
-    from pipeline.store.chunks import write_chunk
-
+def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str, *made: Made) -> Committed:
+    """Write the arrays that the missing stages made, and with them the commit record."""
     began = time.perf_counter()
-    arrays = {key: value for one in made for key, value in one.arrays.items()}
-    decoded = next((m.decoded for m in made if m.decoded is not None), np.ones(len(task.frame), bool))
+    recipe, schema = task.recipe, task.recipe.schema
+    arrays = {key: value for one in made if not one.stored for key, value in one.arrays.items()}
+    before = {key: value for one in made if one.stored for key, value in one.arrays.items()}
+    decoded = next((m.decoded for m in made if m.decoded is not None), np.ones(task.n_items, bool))
     error = next((m.error for m in made if m.error), None)
     seconds = {key: value for one in made for key, value in one.seconds.items()}
-    missing = tuple(int(rank) for rank in task.frame[~decoded])
-    record = {
-        "state": "ok",
-        "attempts": task.earlier_attempts + 1,
-        "seconds": {key: round(value, 4) for key, value in seconds.items()},
-        "worker": worker_name(),
-        "error": error,
-        "missing": list(missing),
-        "stages": keys,
-    }
-    own = {"frame": task.frame, "time_seconds": task.time_seconds, "decoded": decoded}
-    write_chunk(store_path, task.input_name, task.index, {**own, **_moved(arrays, *task.origin)}, specs, record)
+    numbers = task.values.get("frame", np.arange(task.start, task.stop))
+    missing = tuple(int(number) for number in numbers[~decoded])
+    record = Record(
+        "ok",
+        stages=recipe.keys,
+        attempts=task.earlier_attempts + 1,
+        seconds={key: round(value, 4) for key, value in seconds.items()},
+        worker=worker_name(),
+        error=error,
+        missing=missing,
+    )
+    items = () if task.files else schema.item_arrays  # the first file of a chunk has them
+    given = {**task.values, DECODED.name: decoded}
+    counts = {axis.name: before[axis.count] for axis in schema.axes if axis.count in before}
+    write_chunk(
+        store_path,
+        task.input_name,
+        task.index,
+        {**given, **_moved(arrays, recipe.places, *task.origin)},
+        (*items, *schema.arrays),
+        record,
+        schema,
+        items=task.n_items,
+        counts=counts,
+        replaces=task.replaces,
+        flush=settings.flush,
+    )
     seconds[name] = time.perf_counter() - began
-    n_faces = int(arrays["n_faces"].sum()) if "n_faces" in arrays else 0
-    return Committed(len(task.frame), n_faces, missing, error, seconds)
+    known = {**before, **arrays}
+    rows = {axis.name: int(known[axis.count].sum()) for axis in schema.axes if axis.count in known}
+    return Committed(task.n_items, rows, missing, error, seconds)
 
 
-def _moved(arrays: dict[str, np.ndarray], x: int, y: int) -> dict[str, np.ndarray]:
-    """Places of faces, moved: stages count pixels from the corner of what they see, a store from that of the frame."""
+def _moved(arrays: dict[str, np.ndarray], places: Mapping[str, str], x: int, y: int) -> dict[str, np.ndarray]:
+    """Return arrays with their pixel coordinates moved: stages count pixels from the corner of what they see, a store
+    from that of the whole picture. `places` holds each array's declared `place`."""
     if (x, y) == (0, 0):
         return arrays
-    steps = {"box": np.array([x, y, 0, 0], np.float32), "landmarks": np.array([x, y], np.float32)}
-    return {name: array + steps[name] if name in steps else array for name, array in arrays.items()}
+    steps = {"xywh": np.array([x, y, 0, 0], np.float32), "xy": np.array([x, y], np.float32)}
+    return {
+        name: (array + steps[places[name]]).astype(array.dtype) if places.get(name) else array
+        for name, array in arrays.items()
+    }
 
 
 def worker_name() -> str:
-    """Address of this Dask worker, or host and process for in-process runs."""
+    """Return the address of this Dask worker, or host and process for in-process runs."""
     worker = this_worker()
     return str(worker.address) if worker is not None else f"{socket.gethostname()}:{os.getpid()}"

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import reprlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.engine.finding import find_stage, source_class
-from pipeline.engine.source import SourceOptions
+from pipeline.engine.finding import DEFAULT_SOURCE, find_source, find_stage, source_text
+from pipeline.engine.source import Source, SourceOptions
 from pipeline.engine.stage import Stage, StageOptions
 from pipeline.errors import ModelError, WorkflowError
-from pipeline.store.schema import Array
+from pipeline.store.schema import DECODED, Array, Axis, Schema, default_count, implied_axes
 from pipeline.text import unknown
 
 Model = TypeVar("Model", bound=BaseModel)
-
-IMPLICIT = ("frames_rgb", "frame", "time_seconds", "decoded")
-"""Arrays that the source gives to every stage."""
 
 _SHORT = reprlib.Repr()
 """Shows a value in a message, however large it is."""
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlevel = 2
 
-_RESERVED = {*IMPLICIT, "face_frame", "name", "chunks", "aside"}
+_RESERVED = {"name", "chunks", "aside", "zarr.json"}
+"""Names below an input's group that no array may take, beside those of the source."""
 _STAGE_KEYS = {"use", "after", "options"}
 
 
@@ -67,6 +68,11 @@ class StageNode:
     """Names of the stages whose arrays it may read, direct ones only."""
     stage: Stage
 
+    @cached_property
+    def code(self) -> str:
+        """Source text of a stage that is not part of this package; "" for one that is."""
+        return source_text(type(self.stage))
+
     @property
     def options(self) -> dict[str, Any]:
         dumped: dict[str, Any] = self.stage.options.model_dump(mode="json")
@@ -78,11 +84,28 @@ class Workflow:
     """A validated workflow; stages stand in an order in which each comes after those it needs."""
 
     name: str
-    source_kind: str
+    source: type[Source]
     source_options: SourceOptions
     stages: tuple[StageNode, ...]
     folder: Path
     """Where the file lies; modules beside it can be named in `use:`."""
+
+    @property
+    def source_kind(self) -> str:
+        return self.source.kind
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Arrays that the source gives to every stage: loaded ones, item arrays, and which items could be read."""
+        return (*self.source.loads, *(array.name for array in self.source.arrays), DECODED.name)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Items, axes and arrays of an input that this workflow made."""
+        arrays = tuple(array for node in self.chunk_stages for array in node.stage.outputs)
+        declared = [axis for node in self.stages for axis in node.stage.axes]
+        item = self.source.item
+        return Schema(item, (*self.source.arrays, DECODED), implied_axes(arrays, item, declared), arrays)
 
     def node(self, name: str) -> StageNode:
         return next(node for node in self.stages if node.name == name)
@@ -109,25 +132,8 @@ class Workflow:
         return [info.as_dict() for info in infos.values()]
 
     def keys(self) -> dict[str, str]:
-        """The resume key of each stage: a hash of its options, weights, version and its upstream keys."""
-        keys: dict[str, str] = {}
-        source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json", exclude={"decoder"})}
-        if source.get("roi"):  # stores from before counted its pixels from the corner of the part
-            source["pixels"] = "of the upright frame"
-        for node in self.stages:
-            content = node.stage.content()
-            keys[node.name] = _digest(
-                {
-                    "use": node.use,
-                    "options": node.stage.options.keyed(),
-                    "version": node.stage.version,
-                    "weights": [info.weights_sha256 for info in node.stage.models()],
-                    "upstream": [keys[name] for name in node.after],
-                    "source": source,
-                    **({"content": content} if content else {}),
-                }
-            )
-        return keys
+        """Return the resume key of each stage: a hash of its options, weights, version, code and upstream keys."""
+        return stage_keys(self)
 
     def specs(self) -> dict[str, Array]:
         """Every declared output array, by name."""
@@ -160,10 +166,11 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
     for override in overrides:
         _apply_override(file, override)
     make_importable(folder)
-    kind = str(file.source.get("kind", "video"))
-    options = _validate(source_class(kind).Options, {"kind": kind, **file.source}, "source")
-    nodes = _wire({name: _node(name, section) for name, section in file.stages.items()})
-    return Workflow(name, kind, options, _ordered(nodes), folder)
+    kind = str(file.source.get("kind", DEFAULT_SOURCE))
+    source = find_source(kind)
+    options = _validate(source.Options, {"kind": kind, **file.source}, "source")
+    nodes = _wire({name: _node(name, section) for name, section in file.stages.items()}, source)
+    return Workflow(name, source, options, _ordered(nodes), folder)
 
 
 def _read(path: Path) -> Any:
@@ -264,12 +271,13 @@ def _node(name: str, section: dict[str, Any]) -> StageNode:
     return StageNode(name, head.use, head.after or (), stage)
 
 
-def _wire(nodes: dict[str, StageNode]) -> dict[str, StageNode]:
-    """Check `after`, fill it in where it is left out, and see that every needed array is made upstream."""
+def _wire(nodes: dict[str, StageNode], source: type[Source]) -> dict[str, StageNode]:
+    """Check `after`, fill it in if it is left out, and check that every needed array is made upstream."""
+    given = {*source.loads, *(array.name for array in source.arrays), DECODED.name}
     makers: dict[str, str] = {}
     for node in nodes.values():
         for array in node.stage.outputs:
-            if array.name in _RESERVED:
+            if array.name in _RESERVED or array.name in given or not _is_plain(array.name):
                 raise WorkflowError(f"stages.{node.name}: output array {array.name!r} is a name of the store's own")
             if array.name in makers:
                 raise WorkflowError(f"stages {makers[array.name]!r} and {node.name!r} both make array {array.name!r}")
@@ -282,12 +290,13 @@ def _wire(nodes: dict[str, StageNode]) -> dict[str, StageNode]:
         implied = [makers[need] for need in node.stage.needs if need in makers]
         after = tuple(dict.fromkeys([*node.after, *implied]))
         for need in node.stage.needs:
-            if need not in IMPLICIT and need not in makers:
+            if need not in given and need not in makers:
                 raise WorkflowError(
                     f"stages.{node.name}: it needs the array {need!r}, which no stage of this workflow makes; "
                     f"made here: {', '.join(sorted(makers)) or 'none'}"
                 )
         wired[node.name] = StageNode(node.name, node.use, after, node.stage)
+    _check_axes(wired, source)
     for node in wired.values():
         for name in node.after if node.stage.scope == "chunk" else ():
             if wired[name].stage.scope == "input":
@@ -295,6 +304,50 @@ def _wire(nodes: dict[str, StageNode]) -> dict[str, StageNode]:
                     f"stages.{node.name}: it runs on chunks and cannot come after {name!r}, which needs the whole input"
                 )
     return wired
+
+
+def _is_plain(name: str) -> bool:
+    """Tell if a name can be that of a folder below an input."""
+    return re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name) is not None
+
+
+def _check_axes(nodes: Mapping[str, StageNode], source: type[Source]) -> None:
+    """Check that each array of a chunk stage lies along the items or along an axis that a stage makes."""
+    chunk_stages = [node for node in nodes.values() if node.stage.scope == "chunk"]
+    arrays = [array for node in chunk_stages for array in node.stage.outputs]
+    axes = {axis.name: axis for axis in implied_axes(arrays, source.item, _declared_axes(nodes.values()))}
+    made = {array.name: array for array in arrays}
+    for node in nodes.values():
+        if node.stage.item != source.item:
+            raise WorkflowError(
+                f"stages.{node.name}: it runs on {node.stage.item}s and source {source.kind!r} gives {source.item}s"
+            )
+        for axis in node.stage.axes:
+            count = made.get(axis.count)
+            if count is None or count.dims != (axis.of,) or np.dtype(count.dtype).kind not in "iu":
+                raise WorkflowError(
+                    f"stages.{node.name}: axis {axis.name!r} needs its count array {axis.count!r}, "
+                    f"whole numbers along {axis.of!r}, among the stage's outputs"
+                )
+    for node in chunk_stages:
+        for array in node.stage.outputs:
+            if array.dims[0] != source.item and array.dims[0] not in axes:
+                raise WorkflowError(
+                    f"stages.{node.name}: array {array.name!r} has one row per {array.dims[0]!r}, and no stage makes "
+                    f'such rows; declare axes = (Axis("{array.dims[0]}"),) and return {default_count(array.dims[0])!r}'
+                )
+
+
+def _declared_axes(nodes: Iterable[StageNode]) -> Iterator[Axis]:
+    """Yield the axes that stages declare. Raises WorkflowError if two differ."""
+    seen: dict[str, Axis] = {}
+    for node in nodes:
+        for axis in node.stage.axes:
+            if seen.setdefault(axis.name, axis) != axis:
+                raise WorkflowError(
+                    f"stages.{node.name}: axis {axis.name!r} is declared in two ways: {axis}, {seen[axis.name]}"
+                )
+            yield axis
 
 
 def _ordered(nodes: Mapping[str, StageNode]) -> tuple[StageNode, ...]:
@@ -331,6 +384,42 @@ def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> st
     # A rule over several options gets them all as its input, and names in its message those that matter.
     shown = "" if isinstance(problem["input"], dict) or given in message else f" (got {given})"
     return f"{path}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def stage_keys(
+    workflow: Workflow, stored: Mapping[str, Mapping[str, Any]] | None = None, keep: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the resume key of each stage.
+
+    `stored` holds each stage's facts (`key`, `code`) as a store has them. A key that an earlier version made, without
+    the stage's code, counts as equal and stays, unless the code has changed since it was first noted. So does that of a
+    stage in `keep`, whatever changed: the stages after it then go on too.
+    """
+    keys: dict[str, str] = {}
+    source = {"kind": workflow.source_kind, **workflow.source_options.keyed()}
+    for node in workflow.stages:
+        content, code = node.stage.content(), node.code
+        parts = {
+            "use": node.use,
+            "options": node.stage.options.keyed(),
+            "version": node.stage.version,
+            "weights": [info.weights_sha256 for info in node.stage.models()],
+            "upstream": [keys[name] for name in node.after],
+            "source": source,
+            **({"content": content} if content else {}),
+        }
+        without_code = _digest(parts)
+        keys[node.name] = _digest({**parts, "code": code}) if code else without_code
+        facts = (stored or {}).get(node.name, {})
+        old, as_noted = facts.get("key"), facts.get("code") in (None, code_digest(code))
+        if old and (node.name in keep or (old == without_code and as_noted)):
+            keys[node.name] = old
+    return keys
+
+
+def code_digest(code: str) -> str:
+    """Return a short digest of a stage's source text, as stores note it; "" for a stage of this package."""
+    return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
 
 
 def _digest(value: Any) -> str:

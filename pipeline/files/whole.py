@@ -16,17 +16,36 @@ PARTIAL = ".partial"
 """Ending of files that are being written; the same as zarr's own, so that one sweep finds both."""
 
 
-def atomic_write(path: str | Path, *pieces: bytes) -> None:
-    """Write a file aside, then replace: readers see the old content or the new, never a part. Raises OSError."""
+def atomic_write(path: str | Path, *pieces: bytes | memoryview, flush: bool = False) -> None:
+    """Write a file aside, then replace: readers see the old content or the new, never a part. Raises OSError.
+
+    With `flush` the content is on the disk before the file has its name, and the name before this returns, so that
+    both survive a power cut.
+    """
     aside = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
     try:
         with open(aside, "wb") as file:
             file.writelines(pieces)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(aside, path)
+        if flush:
+            _flush_folder(os.path.dirname(path))
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(aside)
         raise
+
+
+def _flush_folder(folder: str) -> None:
+    """Flush a folder's list of names. Some network file systems refuse to; their rename is as safe as they make it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder or ".", os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

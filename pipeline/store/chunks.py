@@ -1,9 +1,21 @@
-"""Chunk groups: what one worker writes of one chunk, without a lock and without sharing any array with another.
+"""Chunk files: what one worker writes of one chunk, without a lock and without sharing any file with another.
 
-`NAME/chunks/000123` gets its arrays first and then, last, one atomic write of the group's `zarr.json`, whose
-attributes are the commit record. What has no record is not done, whatever lies in the folder. Every array is one Zarr
-v3 chunk with always the same file name, so that a retry replaces file by file and two workers that (after a lost lock)
-write the same chunk cannot tear each other's.
+`NAME/chunks/000123.ok.3f9a0c27b1d4.zip` is a small Zarr group, zipped without compression of its own, with the commit
+record as the group's attributes. It is written aside, flushed to the disk and put in place by one rename: that rename
+is the commit. What has no file is not done. The name says what the file holds: the index of the chunk, its state, and
+a digest of the stages' resume keys. So one listing of the folder plans a resume, and no record is opened for it.
+
+A stage that is added later writes a second file for the chunk; no file is ever changed. A retry writes the same file
+again, so two workers that (after a lost lock) write the same chunk cannot tear each other's.
+
+| state  | meaning                                           |
+|--------|---------------------------------------------------|
+| ok     | every item was read and every stage made its rows |
+| part   | the same, but some items could not be read        |
+| failed | nothing came of the chunk                         |
+
+Stores of earlier versions hold a folder for each chunk (`NAME/chunks/000123`), with a file or two for each array and
+the record in its `zarr.json`. They are read here too.
 
 zarr-python takes 20 to 30 ms to write the 8 arrays of a chunk, and 13 ms to read them (its cost is per array, not per
 byte). These functions write and read the same format in a fraction of that; the tests read it back with zarr.
@@ -11,9 +23,19 @@ byte). These functions write and read the same format in a fraction of that; the
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
+import itertools
+import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,23 +44,42 @@ from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
 from pipeline.files.whole import atomic_write, to_json
-from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, chunk_folder, disk_errors, read_group, write_group
-from pipeline.store.schema import Array
-
-COUNT_OF = {"face": "n_faces", "match": "n_matches"}
-"""Ragged dimensions and the array, along `frame`, that says how many of them each frame has."""
-
-FRAME_ARRAYS = (
-    Array("frame", ("frame",), "int64", attributes={"description": "rank among the input's frames, from 0"}),
-    Array("time_seconds", ("frame",), "float64", attributes={"units": "s", "description": "presentation time"}),
-    Array("decoded", ("frame",), "bool", attributes={"description": "false where the frame could not be read"}),
+from pipeline.store.nodes import (
+    CHUNKS,
+    NODE_FILE,
+    Group,
+    disk_errors,
+    read_group,
+    remove_tree,
+    sweep_partial,
+    write_group,
 )
-"""What every chunk has, whatever its stages."""
+from pipeline.store.record import Record
+from pipeline.store.schema import SAMPLE_DIMENSION, STRING, Array, Axis, Schema, axes_of, default_count
 
-STRING = "string"
 _CODEC = Zstd(level=0, checksum=True)
-_LARGEST_BYTES = 2**31 - 1
-"""The most that one zstd buffer takes."""
+_FILE = re.compile(r"(\d{6,})\.(ok|part|failed)\.([0-9a-f]{12})\.zip")
+_FOLDER = re.compile(r"\d{6,}")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""Time of every entry of a zip: equal chunks are equal files."""
+
+
+def chunks_folder(store_path: str | os.PathLike[str], input_name: str) -> str:
+    return f"{store_path}/{input_name}/{CHUNKS}"
+
+
+def stage_digest(stages: Mapping[str, str]) -> str:
+    """Return 12 hex digits that stand for stages and their resume keys, in the name of a chunk file."""
+    text = "\n".join(f"{name}={key}" for name, key in sorted(stages.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def chunk_file(index: int, record: Record) -> str:
+    """Return the name of the file that a chunk is committed to."""
+    return f"{index:06d}.{record.name}.{stage_digest(record.tried if record.state == 'failed' else record.stages)}.zip"
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
 
 
 def write_chunk(
@@ -47,212 +88,450 @@ def write_chunk(
     index: int,
     arrays: Mapping[str, np.ndarray],
     specs: Sequence[Array],
-    record: Mapping[str, Any],
-) -> None:
-    """Write the arrays of a chunk, then commit it.
+    record: Record,
+    schema: Schema,
+    *,
+    items: int,
+    counts: Mapping[str, np.ndarray] | None = None,
+    replaces: Iterable[str] = (),
+    flush: bool = True,
+) -> str:
+    """Write the arrays of a chunk and commit it; return the file's name.
 
-    `arrays` holds `frame`, `time_seconds`, `decoded` and every array of `specs`, one row per frame or face of the
-    chunk. An earlier record is kept and merged: its arrays stay, `stages` (stage name -> resume key) grows. Stages that
-    are written a second time replace their arrays. Raises StoreError where an array does not fit its declaration or the
-    disk refuses; the chunk then has the record it had before, less what was being replaced, or none.
+    `arrays` holds every array of `specs`: one row for each of `items` items, or for each row of its axis. `counts`
+    holds the counts of axes whose rows were made by an earlier pass. `replaces` names files of this chunk (earlier
+    failures) to remove once it is committed. With `flush` the chunk survives a power cut. Raises StoreError if an array
+    does not fit its declaration or the disk refuses; the chunk is then as it was before.
     """
     where = f"chunk {index} of {input_name!r}"
-    folder = chunk_folder(store_path, input_name, index)
-    with disk_errors(f"write {where} in {store_path}"):
-        kept = _uncommit(folder, record, arrays)
-        wanted = [spec for spec in (*FRAME_ARRAYS, *specs) if spec.name not in kept.get("arrays", {})]
-        checked = _check(where, arrays, wanted, kept)
-        _make_parent(store_path, input_name)
-        for spec in wanted:
-            _write_array(f"{folder}/{spec.name}", checked[spec.name], spec)
-        described = {spec.name: _describe(spec, checked[spec.name]) for spec in wanted}
-        write_group(folder, Group(_merge(kept, record, described)))
-
-
-def fail_chunk(store_path: str, input_name: str, index: int, record: Mapping[str, Any]) -> None:
-    """Record that nothing came of a chunk. Arrays and stages that an earlier pass committed stay. Raises StoreError."""
-    folder = chunk_folder(store_path, input_name, index)
-    with disk_errors(f"record the failure of chunk {index} of {input_name!r} in {store_path}"):
-        kept = read_record(folder) or {}
-        _make_parent(store_path, input_name)
-        write_group(folder, Group(_merge(kept, {**record, "stages": {}}, {})))
-
-
-def read_record(folder: str) -> dict[str, Any] | None:
-    """Commit record of the chunk group in this folder; None where it has none. StoreError where it is damaged."""
-    group = read_group(folder, advice=f"delete {folder} and run again")
-    return None if group is None else group.attributes
-
-
-def unreadable_chunks(records: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Chunks that were stored without some of their frames: `chunk`, `frames` (ranks), `error`."""
-    return [
-        {"chunk": index, "frames": record["missing"], "error": record.get("error")}
-        for index, record in records.items()
-        if record.get("state") == "ok" and record.get("missing")
-    ]
-
-
-def read_chunk(
-    store_path: str, input_name: str, index: int, names: Iterable[str], record: Mapping[str, Any] | None = None
-) -> dict[str, np.ndarray]:
-    """Read arrays of a committed chunk. Raises StoreError where one is not committed, missing or damaged."""
-    folder = chunk_folder(store_path, input_name, index)
-    described = (read_record(folder) or {} if record is None else record).get("arrays", {})
-    found = {}
-    for name in names:
-        if name not in described:
-            raise StoreError(f"chunk {index} of {input_name!r} in {store_path} has no array {name!r}")
-        found[name] = _read_array(folder, name, described[name], f"chunk {index} of {input_name!r} in {store_path}")
-    return found
-
-
-def _uncommit(folder: str, record: Mapping[str, Any], arrays: Iterable[str]) -> dict[str, Any]:
-    """The earlier record less what this write replaces, put on disk first: no record may cover half-replaced arrays."""
-    earlier = read_record(folder)
-    if earlier is None:
-        return {}
-    stages = {name: key for name, key in earlier.get("stages", {}).items() if name not in record.get("stages", {})}
-    shared = {spec.name for spec in FRAME_ARRAYS}
-    names = set(earlier.get("arrays", {})) - (set(arrays) - shared) if stages else set()
-    kept = {**earlier, "stages": stages, "arrays": {name: earlier["arrays"][name] for name in names}}
-    if len(names) == len(earlier.get("arrays", {})):
-        return kept if stages else {}
-    if stages:
-        write_group(folder, Group(kept))
-        return kept
-    os.unlink(f"{folder}/{NODE_FILE}")
-    return {}
-
-
-def _merge(kept: Mapping[str, Any], record: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {
-        **record,
-        "stages": {**kept.get("stages", {}), **record.get("stages", {})},
-        "arrays": {**kept.get("arrays", {}), **described},
+    folder = chunks_folder(store_path, input_name)
+    fitted = schema.fit(specs, arrays, items, where, counts)
+    described = {
+        spec.name: {"dims": list(spec.dims), "shape": list(fitted[spec.name].shape), "dtype": spec.dtype_name}
+        for spec in specs
     }
-    if kept.get("stages"):
-        # The earlier pass's `decoded` stays, so what it missed stays missing, and why.
-        merged["missing"] = sorted({*(kept.get("missing") or ()), *(record.get("missing") or ())})
-        merged["error"] = record.get("error") or (kept.get("error") if kept.get("state") == "ok" else None)
-        merged["seconds"] = {**(kept.get("seconds") or {}), **(record.get("seconds") or {})}
-    return merged
+    record = replace(record, arrays=described)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as target:
+        _put(target, NODE_FILE, _group_node(record))
+        for spec in specs:
+            array = fitted[spec.name]
+            _put(target, f"{spec.name}/{NODE_FILE}", to_json(_metadata(array, spec, schema)))
+            if array.size:
+                _put(target, f"{spec.name}/{_chunk_key(array.ndim)}", _encode(array))
+    return _commit(folder, where, store_path, chunk_file(index, record), content.getbuffer(), replaces, flush)
 
 
-def _check(
-    where: str, arrays: Mapping[str, np.ndarray], wanted: Sequence[Array], kept: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Each wanted array in its declared dtype, rows counted. Raises StoreError."""
-    checked = {spec.name: _fit(where, arrays, spec) for spec in wanted}
-    frame = kept.get("arrays", {}).get("frame")
-    rows = {"frame": len(checked["frame"]) if frame is None else frame["shape"][0]}
-    for dim, count in COUNT_OF.items():
-        if count in checked:
-            rows[dim] = int(checked[count].sum())
-    for name, described in kept.get("arrays", {}).items():
-        if described["dims"][0] in COUNT_OF and name not in checked:
-            rows.setdefault(described["dims"][0], described["shape"][0])
-    for spec in wanted:
-        # Without a count at hand (stages added to a finished input) the first array sets it; compaction checks again.
-        expected = rows.setdefault(spec.dims[0], len(checked[spec.name]))
-        if len(checked[spec.name]) != expected:
-            raise StoreError(
-                f"array {spec.name!r} of {where} has {len(checked[spec.name])} rows where the chunk has {expected} "
-                f"{spec.dims[0]}s; its stage must return one row per {spec.dims[0]}"
-            )
-    return checked
+def fail_chunk(
+    store_path: str,
+    input_name: str,
+    index: int,
+    record: Record,
+    *,
+    replaces: Iterable[str] = (),
+    flush: bool = True,
+) -> str:
+    """Record that nothing came of a chunk; return the file's name. What earlier passes committed stays.
+
+    Raises StoreError if the disk refuses.
+    """
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as target:
+        _put(target, NODE_FILE, _group_node(record))
+    folder, name = chunks_folder(store_path, input_name), chunk_file(index, record)
+    action = f"the failure of chunk {index} of {input_name!r}"
+    return _commit(folder, action, store_path, name, content.getbuffer(), replaces, flush)
 
 
-def _fit(where: str, arrays: Mapping[str, np.ndarray], spec: Array) -> np.ndarray:
-    if spec.name not in arrays:
-        raise StoreError(f"array {spec.name!r} of {where} is missing; the stage that declares it must return it")
-    given = np.asarray(arrays[spec.name])
-    if given.shape[1:] != spec.shape or given.ndim != len(spec.dims):
-        raise StoreError(f"array {spec.name!r} of {where} has shape {given.shape}; declared is (n, *{spec.shape})")
-    if spec.dtype in ("str", STRING):
-        return given.astype(object)
-    fitted = given
-    if given.dtype != np.dtype(spec.dtype):
-        whole = given.dtype.kind in "biu" and np.dtype(spec.dtype).kind in "biu"  # checked by value instead
-        if given.size and not whole and not np.can_cast(given.dtype, spec.dtype, "same_kind"):
-            raise StoreError(f"array {spec.name!r} of {where} is {given.dtype}; declared is {spec.dtype}")
-        fitted = given.astype(spec.dtype)
-        if whole and not np.array_equal(fitted, given):
-            raise StoreError(f"array {spec.name!r} of {where} has values that do not fit the declared {spec.dtype}")
-    if fitted.nbytes > _LARGEST_BYTES:
-        raise StoreError(f"array {spec.name!r} of {where} has {fitted.nbytes} bytes; set a smaller chunk_frames")
-    return fitted
+def _commit(
+    folder: str, what: str, store_path: str, name: str, content: memoryview, replaces: Iterable[str], flush: bool
+) -> str:
+    with disk_errors(f"write {what} in {store_path}"):
+        if not os.path.exists(f"{folder}/{NODE_FILE}"):  # a group of its own; workers write the same bytes
+            write_group(folder, Group({}))
+        atomic_write(f"{folder}/{name}", content, flush=flush)
+        for other in replaces:
+            if other != name:
+                _discard(folder, other)
+    return name
 
 
-def _make_parent(store_path: str, input_name: str) -> None:
-    """`NAME/chunks` is a group of its own; workers that make it at once write the same bytes."""
-    if not os.path.exists(f"{store_path}/{input_name}/{CHUNKS}/{NODE_FILE}"):
-        write_group(f"{store_path}/{input_name}/{CHUNKS}", Group({}))
+def _discard(folder: str, name: str) -> None:
+    """Remove an earlier failure of a chunk: a file, or an older store's folder, whose committed arrays stay."""
+    if not _FOLDER.fullmatch(name):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{folder}/{name}")
+        return
+    group = read_group(f"{folder}/{name}")
+    if group is not None and group.attributes.get("stages"):
+        write_group(f"{folder}/{name}", Group({**group.attributes, "state": "ok"}))
+    else:
+        remove_tree(f"{folder}/{name}")
 
 
-def _dtype_name(spec: Array) -> str:
-    return STRING if spec.dtype in ("str", STRING) else np.dtype(spec.dtype).name
+def _put(target: zipfile.ZipFile, name: str, content: bytes) -> None:
+    target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
 
 
-def _describe(spec: Array, array: np.ndarray) -> dict[str, Any]:
-    return {"dims": list(spec.dims), "shape": list(array.shape), "dtype": _dtype_name(spec)}
+def _group_node(record: Record) -> bytes:
+    return to_json({"zarr_format": 3, "node_type": "group", "attributes": record.as_json()})
 
 
-def _metadata(array: np.ndarray, spec: Array) -> dict[str, Any]:
+def _metadata(array: np.ndarray, spec: Array, schema: Schema) -> dict[str, Any]:
     """`zarr.json` of an array of one chunk, as the Zarr v3 specification has it."""
-    dtype = _dtype_name(spec)
-    if dtype == STRING:
+    if spec.is_string:
         fill: Any = ""
         serializer: dict[str, Any] = {"name": "vlen-utf8", "configuration": {}}
     else:
-        fill = np.zeros((), dtype).item()
+        fill = np.zeros((), spec.dtype_name).item()
         serializer = {"name": "bytes", "configuration": {"endian": "little"}}
+    axis = schema.axis_of_count(spec.name)
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": array.shape,
-        "data_type": dtype,
+        "data_type": spec.dtype_name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(1, n) for n in array.shape]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": fill,
         "codecs": [serializer, {"name": "zstd", "configuration": {"level": 0, "checksum": True}}],
-        "attributes": spec.attributes,
+        "attributes": {**spec.attributes, **({SAMPLE_DIMENSION: axis.name} if axis else {})},
         "dimension_names": spec.dims,
         "storage_transformers": [],
     }
 
 
-def _chunk_file(n_dims: int) -> str:
+def _chunk_key(n_dims: int) -> str:
     return ".".join(["c", *["0"] * n_dims])
 
 
-def _write_array(folder: str, array: np.ndarray, spec: Array) -> None:
-    os.makedirs(folder, exist_ok=True)
-    atomic_write(f"{folder}/{NODE_FILE}", to_json(_metadata(array, spec)))
-    if array.size == 0:
-        return
+def _encode(array: np.ndarray) -> bytes:
     if array.dtype == object:
-        encoded = _CODEC.encode(VLenUTF8().encode(array))
-    else:
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        encoded = _CODEC.encode(np.ascontiguousarray(little))
-    atomic_write(f"{folder}/{_chunk_file(array.ndim)}", encoded)
+        return bytes(_CODEC.encode(VLenUTF8().encode(array)))
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return bytes(_CODEC.encode(np.ascontiguousarray(little)))
 
 
-def _read_array(folder: str, name: str, described: Mapping[str, Any], where: str) -> np.ndarray:
-    shape, dtype = tuple(described["shape"]), described["dtype"]
-    if math.prod(shape) == 0:
-        return np.empty(shape, object if dtype == STRING else dtype)
-    path = f"{folder}/{name}/{_chunk_file(len(shape))}"
-    try:
-        with open(path, "rb") as file:
-            raw = _CODEC.decode(file.read())
-        if dtype == STRING:
-            return np.asarray(VLenUTF8().decode(raw)).reshape(shape)
-        return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
-    except FileNotFoundError as err:
-        raise StoreError(f"array {name!r} of {where} is gone ({path}); delete {folder} and run again") from err
-    except (RuntimeError, ValueError) as err:
-        raise StoreError(f"array {name!r} of {where} is damaged ({err}); delete {folder} and run again") from err
-    except OSError as err:
-        raise StoreError(f"array {name!r} of {where} cannot be read: {err.strerror or err} ({path})") from err
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file (or folder of an older store) that holds something of a chunk."""
+
+    folder: str
+    """Path of `NAME/chunks`."""
+    name: str
+    """File or folder below it."""
+    where: str
+    """The chunk in words, for messages: "chunk 3 of 'clip' in /runs/clip.zarr"."""
+    kind: tuple[str, str] | None = None
+    """State and digest in the name of a file; None for a folder."""
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the name says that nothing came of the chunk; of an older store's folder only the record says so."""
+        return self.kind is not None and self.kind[0] == "failed"
+
+    @cached_property
+    def record(self) -> Record:
+        """The commit record. Raises StoreError if it is damaged or gone."""
+        with self._opened() as read:
+            return self._record(read(NODE_FILE))
+
+    def _record(self, content: bytes | None) -> Record:
+        if content is None:
+            raise self.damaged("it has no record")
+        try:
+            node = json.loads(content)
+            attributes = node["attributes"] if isinstance(node, dict) else node
+        except (ValueError, KeyError) as err:
+            raise self.damaged(str(err)) from err
+        return Record.from_json(attributes, f"{self.where}: {self.path}")
+
+    def array(self, name: str) -> np.ndarray:
+        """Read one array. Raises StoreError if it is not there, gone or damaged."""
+        return self.arrays([name])[name]
+
+    def arrays(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read arrays. Raises StoreError if one is not there, gone or damaged."""
+        with self._opened() as read:
+            described = self.__dict__["record"] = self.__dict__.get("record") or self._record(read(NODE_FILE))
+            found = {}
+            for name in names:
+                if name not in described.arrays:
+                    raise StoreError(f"{self.where} has no array {name!r}")
+                shape = described.arrays[name]["shape"]
+                content = read(f"{name}/{_chunk_key(len(shape))}") if math.prod(shape) else None
+                found[name] = self._decoded(name, described.arrays[name], content)
+        return found
+
+    def node(self, array: str) -> dict[str, Any]:
+        """Return the `zarr.json` of an array. Raises StoreError if it is gone or damaged."""
+        with self._opened() as read:
+            content = read(f"{array}/{NODE_FILE}")
+        try:
+            node: dict[str, Any] = json.loads(content or b"")
+        except ValueError as err:
+            raise self.damaged(f"the metadata of {array!r} cannot be read") from err
+        return node
+
+    def _decoded(self, name: str, described: Mapping[str, Any], content: bytes | None) -> np.ndarray:
+        shape, dtype = tuple(described["shape"]), described["dtype"]
+        if math.prod(shape) == 0:
+            return np.empty(shape, object if dtype == STRING else dtype)
+        if content is None:
+            raise self.damaged(f"array {name!r} is gone")
+        try:
+            raw = _CODEC.decode(content)
+            if dtype == STRING:
+                return np.asarray(VLenUTF8().decode(raw)).reshape(shape)
+            return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+        except (RuntimeError, ValueError, TypeError) as err:
+            raise self.damaged(f"array {name!r}: {err}") from err
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Callable[[str], bytes | None]]:
+        """Give a function that reads a file below the group; None for one that is not there. Raises StoreError."""
+        try:
+            if _FOLDER.fullmatch(self.name):
+                yield self._file
+                return
+            with zipfile.ZipFile(self.path) as source:
+                held = source.NameToInfo
+                yield lambda key: source.read(key) if key in held else None
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError) as err:
+            raise self.damaged(str(err)) from err
+        except OSError as err:
+            raise StoreError(f"{self.where} cannot be read: {err.strerror or err} ({self.path})") from err
+
+    def _file(self, key: str) -> bytes | None:
+        try:
+            with open(f"{self.path}/{key}", "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def damaged(self, why: str) -> StoreError:
+        return StoreError(f"{self.where} is damaged ({why}); delete {self.path} and run again")
+
+
+class Chunks:
+    """The committed chunks of one input, from one listing of its folder. `Chunks(...)` again looks again."""
+
+    def __init__(self, store_path: str | os.PathLike[str], input_name: str) -> None:
+        self.folder = chunks_folder(store_path, input_name)
+        self._of = f"of {input_name!r} in {store_path}"
+        found: dict[tuple[str, str], list[int]] = defaultdict(list)
+        folders = []
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        for name in names:
+            match = _FILE.fullmatch(name)
+            if match is not None:
+                found[match[2], match[3]].append(int(match[1]))
+            elif _FOLDER.fullmatch(name):
+                folders.append(int(name))
+        self.groups = {kind: np.sort(np.array(indices, np.int64)) for kind, indices in found.items()}
+        """Indices of chunks, ascending, by state and digest."""
+        self._folders = self._with_record(np.sort(np.array(folders, np.int64)))
+        self._merged: dict[int, Record] = {}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def none(self) -> Chunks:
+        """Return the same input without any chunk: they are void."""
+        self.groups, self._folders = {}, {}
+        return self
+
+    @cached_property
+    def axes(self) -> dict[str, Axis]:
+        """Ragged axes of the stored arrays, by name.
+
+        Count arrays name their axis; of an older store's folders, whose do not, only the usual name "n_things" tells.
+        """
+        found: dict[str, Axis] = {}
+        samples = [self._file(int(indices[0]), kind) for kind, indices in self.groups.items() if kind[0] != "failed"]
+        for part in samples:
+            counts = {name for name in part.record.arrays if len(part.record.arrays[name]["shape"]) == 1}
+            found |= {axis.name: axis for axis in axes_of({name: part.node(name) for name in counts})}
+        for part in itertools.islice(self._folders.values(), 1):
+            dims = {described["dims"][0] for described in part.record.arrays.values()}
+            found |= {dim: Axis(dim) for dim in dims if default_count(dim) in part.record.arrays}
+        return found
+
+    @cached_property
+    def indices(self) -> np.ndarray:
+        """int64: indices of all chunks with a record, ascending."""
+        held = [*self.groups.values(), np.array(sorted(self._folders), np.int64)]
+        return np.unique(np.concatenate(held)) if held else np.empty(0, np.int64)
+
+    def _with_record(self, indices: np.ndarray) -> dict[int, Part]:
+        """Folders of an older store that have a record: the others were never committed."""
+        parts = {index: self._part(index, f"{index:06d}") for index in indices.tolist()}
+        return {index: part for index, part in parts.items() if os.path.exists(f"{part.path}/{NODE_FILE}")}
+
+    def _part(self, index: int, name: str, kind: tuple[str, str] | None = None) -> Part:
+        return Part(self.folder, name, f"chunk {index} {self._of}", kind)
+
+    def _file(self, index: int, kind: tuple[str, str]) -> Part:
+        return self._part(index, f"{index:06d}.{kind[0]}.{kind[1]}.zip", kind)
+
+    def parts(self, index: int) -> list[Part]:
+        """Return what there is of a chunk: first what was committed first; failures last."""
+        found = [self._folders[index]] if index in self._folders else []
+        for kind, indices in self._ordered:
+            at = np.searchsorted(indices, index)
+            if at < len(indices) and indices[at] == index:
+                found.append(self._file(index, kind))
+        return found
+
+    @cached_property
+    def _ordered(self) -> list[tuple[tuple[str, str], np.ndarray]]:
+        """Kinds of file: those with the item arrays, which a later pass does not write again, first; failures last."""
+        return sorted(self.groups.items(), key=lambda one: (one[0][0] == "failed", -len(self._first[one[0]].arrays)))
+
+    @cached_property
+    def _first(self) -> dict[tuple[str, str], Record]:
+        """The record of one file of each kind: all of a kind hold the same stages and arrays."""
+        return {kind: self._file(int(indices[0]), kind).record for kind, indices in self.groups.items()}
+
+    def has(self, stages: Sequence[str], total: int) -> np.ndarray:
+        """Return uint64 (total,): for each chunk a bit mask of those of `stages` that are committed."""
+        have = np.zeros(total, np.uint64)
+
+        def mark(indices: np.ndarray, made: Iterable[str]) -> None:
+            bits = np.uint64(sum(1 << k for k, stage in enumerate(stages) if stage in made))
+            have[indices[indices < total]] |= bits
+
+        for kind, indices in self.groups.items():
+            if kind[0] != "failed":
+                mark(indices, self._first[kind].stages)
+        for index, part in self._folders.items():
+            mark(np.array([index]), part.record.stages)
+        return have
+
+    @cached_property
+    def stage_keys(self) -> dict[str, set[str]]:
+        """Resume keys that each stage has among the committed chunks, by stage: one, unless a store is broken."""
+        found: dict[str, set[str]] = defaultdict(set)
+        held = [record for kind, record in self._first.items() if kind[0] != "failed"]
+        for record in [*held, *(part.record for part in self._folders.values())]:
+            for stage, key in record.stages.items():
+                found[stage].add(key)
+        return found
+
+    @cached_property
+    def failed(self) -> dict[int, Record]:
+        """Records of the chunks that failed, by index: those that no later success replaced."""
+        suspects = {int(index) for (state, _), indices in self.groups.items() if state == "failed" for index in indices}
+        suspects |= {index for index, part in self._folders.items() if part.record.state == "failed"}
+        return {index: record for index in sorted(suspects) if (record := self.record(index)).state == "failed"}
+
+    @cached_property
+    def incomplete(self) -> dict[int, Record]:
+        """Records of the chunks that are committed without some of their items, by index."""
+        suspects = {int(index) for (state, _), indices in self.groups.items() if state == "part" for index in indices}
+        suspects |= {index for index, part in self._folders.items() if part.record.missing}
+        suspects -= set(self.failed)
+        return {index: record for index in sorted(suspects) if (record := self.record(index)).missing}
+
+    def failures(self, index: int) -> tuple[str, ...]:
+        """Return the names of what holds the failure of a chunk; `write_chunk` removes them once it is done."""
+        found = [part.name for part in self.parts(index) if part.is_failure]
+        folder = self._folders.get(index)
+        return (*found, folder.name) if folder is not None and folder.record.state == "failed" else tuple(found)
+
+    def record(self, index: int) -> Record:
+        """Return the record of a chunk, merged over its files. Raises StoreError if it is damaged, KeyError if none."""
+        if index not in self._merged:
+            parts = self.parts(index)
+            if not parts:
+                raise KeyError(index)
+            made = [part.record for part in parts if not part.is_failure]
+            merged = made[0] if made else None
+            for later in made[1:]:
+                assert merged is not None
+                merged = merged.merged(later)
+            for failure in (part.record for part in parts if part.is_failure):
+                if merged is None or not failure.tried.keys() <= merged.stages.keys():
+                    kept = merged or failure
+                    merged = replace(failure, stages=merged.stages if merged else {}, arrays=kept.arrays)
+            assert merged is not None
+            self._merged[index] = merged
+        return self._merged[index]
+
+    def array_names(self, part: Part) -> Iterable[str]:
+        """Return the names of the arrays that a file holds; opens one file of its kind."""
+        return (part.record if part.kind is None else self._first[part.kind]).arrays
+
+    def arrays(self, index: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read arrays of a chunk. Raises StoreError if one is not committed, gone or damaged."""
+        found: dict[str, np.ndarray] = {}
+        for part in self.parts(index):
+            here = [name for name in names if name not in found and name in self.array_names(part)]
+            found.update(part.arrays(here) if here else {})
+        absent = next((name for name in names if name not in found), None)
+        if absent is not None:
+            raise StoreError(f"chunk {index} {self._of} has no array {absent!r}")
+        return {name: found[name] for name in names}
+
+    def common_arrays(self, indices: Sequence[int]) -> set[str]:
+        """Return the names of the arrays that each of these chunks holds."""
+        kinds = {tuple(part.kind or part.name for part in self.parts(index)): index for index in indices}
+        held = [{name for part in self.parts(index) for name in self.array_names(part)} for index in kinds.values()]
+        return set.intersection(*held) if held else set()
+
+    def holds(self, index: int, array: str) -> bool:
+        """Tell if a chunk holds an array."""
+        return any(array in self.array_names(part) for part in self.parts(index))
+
+    def nodes(self, index: int) -> dict[str, dict[str, Any]]:
+        """Return the `zarr.json` of every array of a chunk, by name."""
+        return {name: part.node(name) for part in self.parts(index) for name in part.record.arrays}
+
+    def records(self) -> Iterator[tuple[int, Record]]:
+        """Yield index and record of every chunk, in order. Opens every file."""
+        for index in self.indices.tolist():
+            yield index, self.record(index)
+
+
+def read_files(
+    store_path: str | os.PathLike[str], input_name: str, index: int, files: Sequence[str], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Read arrays of a chunk from the named files of it. Raises StoreError if one is in none of them, or damaged."""
+    where = f"chunk {index} of {input_name!r} in {store_path}"
+    found: dict[str, np.ndarray] = {}
+    for file in files:
+        part = Part(chunks_folder(store_path, input_name), file, where)
+        here = [name for name in names if name not in found and name in part.record.arrays]
+        found.update(part.arrays(here) if here else {})
+    absent = next((name for name in names if name not in found), None)
+    if absent is not None:
+        raise StoreError(f"{where} has no array {absent!r}")
+    return found
+
+
+def unreadable_chunks(records: Mapping[int, Record]) -> list[dict[str, Any]]:
+    """Describe chunks that were stored without some of their items: `chunk`, `frames` (numbers of items), `error`."""
+    return [
+        {"chunk": index, "frames": list(record.missing), "error": record.error}
+        for index, record in records.items()
+        if record.state == "ok" and record.missing
+    ]
+
+
+def sweep_chunks(folder: str | os.PathLike[str]) -> None:
+    """Remove what a killed process was writing below `NAME/chunks`. Raises OSError."""
+    sweep_partial(folder)
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            if _FOLDER.fullmatch(name):
+                sweep_partial(f"{folder}/{name}")

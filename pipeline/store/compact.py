@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, STRING, read_chunk, unreadable_chunks
+from pipeline.store.chunks import Chunks, unreadable_chunks
 from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
 from pipeline.store.run import ASIDE, VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
-from pipeline.store.schema import Array
+from pipeline.store.schema import DECODED, SAMPLE_DIMENSION, Array, Axis, Schema, axes_of
+from pipeline.text import plural
 
 CHUNK_ROWS = 16_384
 """Most rows of one Zarr chunk: 64 kB of a float32 per face, 8 MB of a 128-d embedding."""
@@ -33,43 +33,43 @@ WIDE_ROW_BYTES = 16 << 10
 DENSE_ROW_BYTES = 256
 EVEN_ROWS = 16
 
-Boundaries = Sequence[tuple[int, int]]
+Values = Callable[[int, int], Mapping[str, np.ndarray]]
+"""Item arrays of items start (inclusive) to stop (exclusive), as the source has them."""
 
 
 def compact(
     store: RunStore,
     name: str,
-    specs: Sequence[Array],
-    boundaries: Boundaries,
-    n_frames: int,
+    schema: Schema,
+    items: int,
+    chunk_items: int,
+    values: Values,
     accept_failed: bool = False,
-    *,
-    frame: npt.NDArray[np.int64] | None = None,
-    time_seconds: npt.NDArray[np.float64] | None = None,
 ) -> None:
     """Compact one input. Arrays that it has already stay untouched, so that stages can be added later.
 
-    `boundaries` are the sampled-frame positions (start inclusive, stop exclusive) of every chunk, tiling 0 to
-    `n_frames`. With `accept_failed` failed chunks become frames that are not decoded and have no faces; `frame` and
-    `time_seconds` (the plan's, one per sampled frame) are then needed. Raises StoreError where a chunk is not done,
-    failed (and not accepted), damaged, or does not fit; nothing is lost.
+    Chunks of `chunk_items` items tile 0 to `items`. `values` gives the item arrays of a range of items, as the source
+    has them. With `accept_failed` failed chunks become items that are not decoded and have no rows. Raises StoreError
+    if a chunk is not done, failed (and not accepted), damaged, or does not fit; nothing is lost.
     """
     source = store.input(name)
     with disk_errors(f"compact {name!r} in {store.path}"):
         if source.attributes.get(VOID_CHUNKS):
             remove_void_chunks(source)
         committed = source.group().arrays
-        if source.is_complete and all(spec.name in committed for spec in specs):
+        if source.is_complete and all(spec.name in committed for spec in schema.arrays):
             return
-        job = _Job.prepare(source, boundaries, n_frames, accept_failed, {"frame": frame, "time_seconds": time_seconds})
-        new = [spec for spec in _with_derived([*FRAME_ARRAYS, *specs]) if spec.name not in committed]
+        job = _Job(source, schema, items, chunk_items, values, source.chunks())
+        job.require_done(accept_failed)
+        new = [spec for spec in _with_derived(schema) if spec.name not in committed]
         job.load_counts(new)
         _remove_debris(source, committed)
         with store.changing():  # from here on the root's consolidated metadata would be out of date
             pass
         for spec in new:
             store.check_lock()
-            write_array(source.folder, spec, job.rows(spec), job.pieces(spec), _chunk_rows(spec, new, committed))
+            chunk_rows = _chunk_rows(spec, new, committed, schema.axes)
+            write_array(source.folder, spec, job.rows(spec), job.pieces(spec), chunk_rows)
         with store.changing():
             source.write_group(_committed(source, new, job.attributes()))
         remove_void_chunks(source)
@@ -86,9 +86,9 @@ def add_arrays(
 ) -> None:
     """Add whole arrays (tracks, people: what a stage of scope `input` makes) to a compacted input, and commit them.
 
-    An array whose first dim is neither `frame` nor `face` (shots) may have any number of rows. `stages` (name -> resume
-    key) are recorded as complete. Raises StoreError where the input is not compacted, an array exists already (unless
-    `replace_existing`) or has a wrong number of rows.
+    An array whose first dim is neither the items nor an axis of the input (shots) may have any number of rows. `stages`
+    (name -> resume key) are recorded as complete. Raises StoreError if the input is not compacted, an array exists
+    already (unless `replace_existing`) or has a wrong number of rows.
     """
     source = store.input(name)
     with store.changing(), disk_errors(f"add arrays to {name!r} in {store.path}"):
@@ -99,7 +99,8 @@ def add_arrays(
         if existing and not replace_existing:
             raise StoreError(f"input {name!r} of {store.path} has {', '.join(existing)} already")
         kept = {key: content for key, content in group.arrays.items() if key not in existing}
-        rows = [_rows_of(source, spec, kept, arrays) for spec in specs]
+        axes = axes_of(group.arrays)
+        rows = [_rows_of(source, spec, group.arrays, axes, arrays) for spec in specs]
         for spec, expected in zip(specs, rows, strict=True):
             _require_rows(f"{name!r} in {store.path}", spec, len(arrays[spec.name]), expected)
         if existing:  # uncommit first: a reader must not see an array half replaced
@@ -107,7 +108,7 @@ def add_arrays(
         _remove_debris(source, kept)
         for spec, expected in zip(specs, rows, strict=True):
             data = np.asarray(arrays[spec.name])
-            write_array(source.folder, spec, expected, iter([data]), _chunk_rows(spec, specs, kept))
+            write_array(source.folder, spec, expected, iter([data]), _chunk_rows(spec, specs, kept, axes))
         done = {stage: {"key": key, "state": "complete"} for stage, key in (stages or {}).items()}
         states = {**group.attributes.get("stages", {}), **done}
         source.write_group(_committed(source, specs, {**group.attributes, "stages": states}))
@@ -115,176 +116,177 @@ def add_arrays(
 
 @dataclass
 class _Job:
-    """One input being compacted: its chunks' records, and how many faces each of its frames has."""
+    """One input being compacted."""
 
     source: InputStore
-    boundaries: Boundaries
-    records: dict[int, dict[str, Any]]
-    plan: dict[str, np.ndarray]
-    counts: dict[str, np.ndarray]
-    """Per ragged dimension, items per sampled frame."""
+    schema: Schema
+    items: int
+    chunk_items: int
+    values: Values
+    chunks: Chunks
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    """Per ragged axis, rows of each item."""
 
-    @classmethod
-    def prepare(
-        cls, source: InputStore, boundaries: Boundaries, n_frames: int, accept_failed: bool,
-        plan: Mapping[str, np.ndarray | None],
-    ) -> _Job:  # fmt: skip
-        edges = [0, *(stop for _, stop in boundaries)]
-        if [start for start, _ in boundaries] != edges[:-1] or edges[-1] != n_frames:
-            raise ValueError(f"boundaries of {source.name!r} do not tile 0 to {n_frames}")
-        given = {name: np.asarray(array) for name, array in plan.items() if array is not None}
-        if any(len(array) != n_frames for array in given.values()):
-            raise ValueError(f"the plan's arrays of {source.name!r} must have {n_frames} rows")
-        job = cls(source, boundaries, source.records(), given, {})
-        job._require_done(accept_failed)
-        return job
+    @property
+    def total(self) -> int:
+        """Number of chunks."""
+        return -(-self.items // self.chunk_items)
 
-    def _require_done(self, accept_failed: bool) -> None:
+    def boundaries(self) -> Iterator[tuple[int, int, int]]:
+        """Yield index, first item and last item (exclusive) of every chunk."""
+        for index in range(self.total):
+            yield index, index * self.chunk_items, min((index + 1) * self.chunk_items, self.items)
+
+    def require_done(self, accept_failed: bool) -> None:
         where = f"{self.source.name!r} in {self.source.path}"
-        for index in range(len(self.boundaries)):
-            if index not in self.records:
-                raise StoreError(f"chunk {index} of {where} is not done; run again to continue")
-            if self.records[index]["state"] != "ok" and not accept_failed:
-                raise StoreError(
-                    f"chunk {index} of {where} failed ({self.records[index].get('error')}); "
-                    "take it again with --retry-failed or close the input with --accept-failed"
-                )
+        absent = np.setdiff1d(np.arange(self.total), self.chunks.indices)
+        if len(absent):
+            raise StoreError(f"chunk {absent[0]} of {where} is not done; run again to continue")
+        for index, record in self.chunks.failed.items() if not accept_failed else ():
+            raise StoreError(
+                f"chunk {index} of {where} failed ({record.error}); "
+                "take it again with --retry-failed or close the input with --accept-failed"
+            )
 
     def load_counts(self, new: Sequence[Array]) -> None:
         committed = self.source.group().arrays
         names = {spec.name: spec for spec in new}
-        for dim, count in COUNT_OF.items():
-            if count in committed:
-                self.counts[dim] = self.source.read_rows(count, 0, None)
-            elif count in names:
-                pieces = list(self.pieces(names[count]))
-                self.counts[dim] = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
+        for axis in self.schema.axes:
+            if axis.count in committed:
+                self.counts[axis.name] = self.source.read_rows(axis.count, 0, None)
+            elif axis.count in names:
+                pieces = list(self.pieces(names[axis.count]))
+                self.counts[axis.name] = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
 
     def rows(self, spec: Array) -> int:
-        if spec.dims[0] not in COUNT_OF:
-            return self.boundaries[-1][1] if self.boundaries else 0
-        if spec.dims[0] not in self.counts:
-            raise StoreError(
-                f"array {spec.name!r} has one row per {spec.dims[0]}, but no stage makes {COUNT_OF[spec.dims[0]]!r}"
-            )
-        return int(self.counts[spec.dims[0]].sum(dtype=np.int64))
+        axis = self.schema.axis(spec.dims[0])
+        if axis is None:
+            return self.items
+        if axis.name not in self.counts:
+            raise StoreError(f"array {spec.name!r} has one row per {axis.name}, but no stage makes {axis.count!r}")
+        return int(self.counts[axis.name].sum(dtype=np.int64))
 
     def pieces(self, spec: Array) -> Iterator[np.ndarray]:
-        """The array chunk by chunk, rows checked."""
-        for index, (start, stop) in enumerate(self.boundaries):
+        """Yield the array chunk by chunk, rows checked."""
+        for index, start, stop in self.boundaries():
             piece = self._piece(spec, index, start, stop)
-            expected = stop - start
-            if spec.dims[0] in COUNT_OF:
-                expected = int(self.counts[spec.dims[0]][start:stop].sum(dtype=np.int64))
-            _require_rows(f"chunk {index} of {self.source.name!r} in {self.source.path}", spec, len(piece), expected)
+            where = f"chunk {index} of {self.source.name!r} in {self.source.path}"
+            _require_rows(where, spec, len(piece), self._rows(spec, start, stop))
             yield piece
 
+    def _rows(self, spec: Array, start: int, stop: int) -> int:
+        axis = self.schema.axis(spec.dims[0])
+        return stop - start if axis is None else int(self.counts[axis.name][start:stop].sum(dtype=np.int64))
+
     def _piece(self, spec: Array, index: int, start: int, stop: int) -> np.ndarray:
-        if spec.name.endswith("_frame") and COUNT_OF.get(spec.name.removesuffix("_frame")):
-            return np.repeat(np.arange(start, stop, dtype=np.int64), self.counts[spec.dims[0]][start:stop])
-        record = self.records[index]
-        stored = spec.name in record.get("arrays", {})
-        if spec.name in self.plan and not (stored and spec.name == "frame"):
-            return self.plan[spec.name][start:stop]
-        if stored:
-            piece = read_chunk(self.source.path, self.source.name, index, [spec.name], record)[spec.name]
-            self._require_planned(spec, index, piece, start, stop)
-            return piece
-        if spec.name in ("frame", "time_seconds") or record["state"] == "ok":
+        axis = self.schema.axis_of_index(spec.name)
+        if axis is not None:
+            return np.repeat(np.arange(start, stop, dtype=np.int64), self.counts[axis.name][start:stop])
+        if spec in self.schema.item_arrays and spec.name != DECODED.name:
+            return self._item_values(spec, index, start, stop)
+        if self.chunks.holds(index, spec.name):
+            return self.chunks.arrays(index, [spec.name])[spec.name]
+        if index not in self.chunks.failed:
             raise StoreError(
                 f"array {spec.name!r} of chunk {index} of {self.source.name!r} in {self.source.path} is missing; "
                 "run again to make it"
             )
-        rows = stop - start if spec.dims[0] not in COUNT_OF else int(self.counts[spec.dims[0]][start:stop].sum())
-        return _nothing(spec, rows)
+        is_count = self.schema.is_count(spec.name)
+        return spec.nothing(self._rows(spec, start, stop), is_count=is_count)
 
-    def _require_planned(self, spec: Array, index: int, piece: np.ndarray, start: int, stop: int) -> None:
-        if spec.name in self.plan and not np.array_equal(piece, self.plan[spec.name][start:stop]):
-            raise StoreError(
-                f"chunk {index} of {self.source.name!r} in {self.source.path} holds other frames than are planned "
-                "for it; start over with --fresh"
-            )
+    def _item_values(self, spec: Array, index: int, start: int, stop: int) -> np.ndarray:
+        """Return the source's values; the first array also tells if a chunk was made of other items."""
+        planned = self.values(start, stop)[spec.name]
+        if spec == self.schema.item_arrays[0] and self.chunks.holds(index, spec.name):
+            stored = self.chunks.arrays(index, [spec.name])[spec.name]
+            if not np.array_equal(stored, planned):
+                raise StoreError(
+                    f"chunk {index} of {self.source.name!r} in {self.source.path} holds other {self.schema.item}s than "
+                    "are planned for it; start over with --fresh"
+                )
+        return np.asarray(planned)
 
     def attributes(self) -> dict[str, Any]:
         """Attributes of the input at the commit."""
         attributes = self.source.attributes
-        failed = [index for index, record in self.records.items() if record["state"] != "ok"]
+        failed = self.chunks.failed
         return {
             **attributes,
             "complete": True,
             "stages": self._stages(attributes.get("stages", {})),
-            "frames": self.boundaries[-1][1] if self.boundaries else 0,
-            "chunks": {
-                "total": len(self.boundaries),
-                "done": len(self.boundaries) - len(failed),
-                "failed": len(failed),
-            },
-            "unreadable": attributes.get("unreadable") or unreadable_chunks(self.records),
+            "frames": self.items,
+            "chunks": {"total": self.total, "done": self.total - len(failed), "failed": len(failed)},
+            "unreadable": attributes.get("unreadable") or unreadable_chunks(self.chunks.incomplete),
             "failures": [*attributes.get("failures", []), *(self._failure(index) for index in failed)],
             VOID_CHUNKS: True,
         }
 
     def _stages(self, known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """All stages that every chunk has are complete now; where failures were accepted, those of the other chunks."""
-        done = [record.get("stages", {}) for record in self.records.values() if record["state"] == "ok"]
-        common = set.intersection(*map(set, done)) if done else set(known)
-        keys = {**(done[0] if done else {}), **{name: stage.get("key") for name, stage in known.items()}}
-        for name in sorted(common):
-            if any(stages[name] != keys[name] for stages in done):
+        """Return all stages; those that every chunk has are complete (every other chunk, if failures were accepted)."""
+        keys = {name: set(found) for name, found in self.chunks.stage_keys.items()}
+        for name, found in keys.items():
+            if known.get(name, {}).get("key"):
+                found.add(known[name]["key"])
+            if len(found) > 1:
                 raise StoreError(
                     f"chunks of {self.source.name!r} in {self.source.path} were made with different options of "
                     f"stage {name!r}; start over with --fresh"
                 )
-        complete = {name: {**known.get(name, {}), "key": keys[name], "state": "complete"} for name in sorted(common)}
-        return {**{name: dict(stage) for name, stage in known.items()}, **complete}
+        names = sorted(keys)
+        ok = np.ones(self.total, bool)
+        ok[list(self.chunks.failed)] = False
+        have = self.chunks.has(names, self.total)[ok]
+        everywhere = [name for k, name in enumerate(names) if (have >> np.uint64(k) & np.uint64(1)).all()]
+        complete = everywhere if ok.any() else sorted(known)
+        return {
+            **{name: dict(stage) for name, stage in known.items()},
+            **{
+                name: {**known.get(name, {}), "key": next(iter(keys.get(name, ())), known.get(name, {}).get("key")),
+                       "state": "complete"}
+                for name in complete
+            },
+        }  # fmt: skip
 
     def _failure(self, index: int) -> dict[str, Any]:
-        start, stop = self.boundaries[index]
-        times = self.plan.get("time_seconds")
+        record = self.chunks.failed[index]
+        start, stop = index * self.chunk_items, min((index + 1) * self.chunk_items, self.items)
+        times = self.values(start, stop).get("time_seconds")
         return {
             "chunk": index,
             "frames": [start, stop],
-            "time_seconds": None if times is None else [float(times[start]), float(times[stop - 1])],
-            "error": self.records[index].get("error"),
+            "time_seconds": None if times is None else [float(times[0]), float(times[-1])],
+            "error": record.error,
         }
 
 
-def _with_derived(specs: Sequence[Array]) -> list[Array]:
-    """CF's contiguous ragged array: counts name their sample dimension, and each item's frame is spelled out."""
+def _with_derived(schema: Schema) -> list[Array]:
+    """CF's contiguous ragged array: counts name their sample dimension, and the item of each row is spelled out."""
     found: list[Array] = []
-    dim_of = {count: dim for dim, count in COUNT_OF.items()}
-    for spec in specs:
-        dim = dim_of.get(spec.name)
-        if dim is None:
+    for spec in (*schema.item_arrays, *schema.arrays):
+        axis = schema.axis_of_count(spec.name)
+        if axis is None:
             found.append(spec)
             continue
-        found.append(replace(spec, attributes={**spec.attributes, "sample_dimension": dim}))
-        found.append(Array(f"{dim}_frame", (dim,), "int64", attributes={"description": "index into the frame axis"}))
+        found.append(replace(spec, attributes={**spec.attributes, SAMPLE_DIMENSION: axis.name}))
+        description = f"index into the {axis.of} axis"
+        found.append(Array(axis.index, (axis.name,), "int64", attributes={"description": description}))
     return found
 
 
-def _nothing(spec: Array, rows: int) -> np.ndarray:
-    """Rows of a chunk of which nothing came: NaN, -1 (as `track` and `identity` have it), 0 faces, false, ""."""
-    if spec.dtype in ("str", STRING):
-        return np.full((rows, *spec.shape), "", object)
-    dtype = np.dtype(spec.dtype)
-    value: float = {"f": np.nan, "i": -1}.get(dtype.kind, 0)
-    return np.full((rows, *spec.shape), 0 if spec.name in COUNT_OF.values() else value, dtype)
-
-
-def _rows_of(source: InputStore, spec: Array, committed: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int:
-    """Rows of frames or faces that there are; any number along a dimension of the stage's own (shots)."""
-    if spec.dims[0] != "frame" and spec.dims[0] not in COUNT_OF:
-        return len(arrays[spec.name])
-    along = "frame" if spec.dims[0] not in COUNT_OF else f"{spec.dims[0]}_frame"
-    if along not in committed:
-        raise StoreError(f"array {spec.name!r} has one row per {spec.dims[0]}, of which {source.name!r} has none")
-    return int(committed[along]["shape"][0])
+def _rows_of(
+    source: InputStore, spec: Array, committed: Mapping[str, Any], axes: Sequence[Axis], arrays: Mapping[str, Any]
+) -> int:
+    """Rows of items or of an axis that there are; any number along a dimension of the stage's own (shots)."""
+    axis = next((axis for axis in axes if axis.name == spec.dims[0]), None)
+    if axis is not None:
+        return int(committed[axis.index]["shape"][0])
+    items = committed[DECODED.name]
+    return int(items["shape"][0]) if spec.dims[0] == items["dimension_names"][0] else len(arrays[spec.name])
 
 
 def _require_rows(where: str, spec: Array, rows: int, expected: int) -> None:
     if rows != expected:
-        raise StoreError(f"array {spec.name!r} of {where} has {rows} rows; there are {expected} {spec.dims[0]}s")
+        raise StoreError(f"array {spec.name!r} of {where} has {rows} rows; there are {plural(expected, spec.dims[0])}")
 
 
 def _remove_debris(source: InputStore, committed: Mapping[str, Any]) -> None:
@@ -294,22 +296,17 @@ def _remove_debris(source: InputStore, committed: Mapping[str, Any]) -> None:
             remove_tree(entry.path)
 
 
-def _row_bytes(spec: Array) -> int:
-    # A string's length is not known before: 64 bytes are a usual file name.
-    item = 64 if spec.dtype in ("str", STRING) else np.dtype(spec.dtype).itemsize
-    return max(1, item * int(np.prod(spec.shape, dtype=np.int64)))
-
-
-def _chunk_rows(spec: Array, specs: Sequence[Array], committed: Mapping[str, Any]) -> int:
+def _chunk_rows(spec: Array, specs: Sequence[Array], committed: Mapping[str, Any], axes: Sequence[Axis]) -> int:
     """Rows of one Zarr chunk; the same for all arrays of a dimension (but very wide ones), as xarray likes it."""
-    if _row_bytes(spec) > WIDE_ROW_BYTES:
-        return _power_of_two(CHUNK_BYTES // _row_bytes(spec))
-    along = committed.get("frame" if spec.dims[0] not in COUNT_OF else f"{spec.dims[0]}_frame")
+    if spec.row_bytes > WIDE_ROW_BYTES:
+        return _power_of_two(CHUNK_BYTES // spec.row_bytes)
+    axis = next((axis for axis in axes if axis.name == spec.dims[0]), None)
+    along = committed.get(DECODED.name if axis is None else axis.index)
     if along is not None:
         shared = int(along["codecs"][0]["configuration"]["chunk_shape"][0])
-        if shared * _row_bytes(spec) <= 4 * CHUNK_BYTES:
+        if shared * spec.row_bytes <= 4 * CHUNK_BYTES:
             return shared
-    widths = [_row_bytes(other) for other in (spec, *specs) if other.dims[0] == spec.dims[0]]
+    widths = [other.row_bytes for other in (spec, *specs) if other.dims[0] == spec.dims[0]]
     widest = max(width for width in widths if width <= WIDE_ROW_BYTES)
     return min(CHUNK_ROWS, _power_of_two(CHUNK_BYTES // widest))
 
@@ -331,8 +328,7 @@ def _power_of_two(number: int) -> int:
 def is_dense(spec: Array) -> bool:
     """Whether an array is stored as it is, with a checksum alone: embeddings lose a tenth of their size by compression,
     and unpacking them is what a search through millions would wait for."""
-    is_number = spec.dtype not in ("str", STRING)
-    return is_number and np.dtype(spec.dtype).kind == "f" and _row_bytes(spec) >= DENSE_ROW_BYTES
+    return not spec.is_string and np.dtype(spec.dtype).kind == "f" and spec.row_bytes >= DENSE_ROW_BYTES
 
 
 def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray], chunk_rows: int) -> None:
@@ -350,7 +346,7 @@ def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray
         shape=(rows, *spec.shape),
         chunks=(chunk_rows, *trailing),
         shards=(shard_rows, *trailing),
-        dtype=str if spec.dtype in ("str", STRING) else spec.dtype,
+        dtype=str if spec.is_string else spec.dtype,
         compressors=[Crc32cCodec() if is_dense(spec) else ZstdCodec(level=0, checksum=True)],
         dimension_names=list(spec.dims),
         attributes=dict(spec.attributes),

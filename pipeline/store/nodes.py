@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -84,26 +83,13 @@ def write_group(folder: str | Path, group: Group) -> None:
     atomic_write(f"{folder}/{NODE_FILE}", to_json(node))
 
 
-def chunk_folder(store_path: str | Path, input_name: str, index: int) -> str:
-    return f"{store_path}/{input_name}/{CHUNKS}/{index:06d}"
-
-
-def chunk_indices(input_folder: str | Path) -> list[int]:
-    """Indices of all chunk groups below an input, ascending, whether they have a record or not."""
-    try:
-        names = os.listdir(f"{input_folder}/{CHUNKS}")
-    except FileNotFoundError:
-        return []
-    return sorted(int(name) for name in names if re.fullmatch(r"\d{6,}", name))
-
-
 def remove_tree(folder: str | Path) -> None:
     """Remove a folder and all below it; no error where it is gone already. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
 
-def sweep_partial(folder: str | Path) -> None:
+def sweep_partial(folder: str | os.PathLike[str]) -> None:
     """Remove files that a killed process was writing directly in this folder. Raises OSError."""
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:

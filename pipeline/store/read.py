@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, read_chunk, unreadable_chunks
-from pipeline.store.nodes import NODE_FILE, chunk_folder
+from pipeline.store.chunks import Chunks, unreadable_chunks
+from pipeline.store.nodes import NODE_FILE
 from pipeline.store.pieces import Piece, shard_pieces
+from pipeline.store.record import Record
 from pipeline.store.run import InputStore, list_inputs, require_store
-from pipeline.store.schema import Array
+from pipeline.store.schema import DECODED, Array, Axis
 
 if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-LANDMARKS = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
 
 
 def open(path: str | os.PathLike[str]) -> Run:
@@ -56,7 +56,7 @@ class RunInput:
 
     def refresh(self) -> None:
         """Forget what was read, so that the next question looks at the disk again."""
-        for name in ("_group", "_records"):
+        for name in ("_group", "_chunks", "_axes"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -64,8 +64,8 @@ class RunInput:
         return self._store.group()
 
     @cached_property
-    def _records(self) -> dict[int, dict[str, Any]]:
-        return self._store.records()
+    def _chunks(self) -> Chunks:
+        return self._store.chunks()
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -88,16 +88,25 @@ class RunInput:
         return self.complete and not self._pending
 
     @property
-    def _done(self) -> list[tuple[int, dict[str, Any]]]:
-        """Chunks that are done with every stage, in order."""
-        pending = self._pending
-        records = self._records.items()
-        return [(k, rec) for k, rec in records if rec.get("state") == "ok" and pending <= rec.get("stages", {}).keys()]
+    def _length(self) -> int:
+        """Items of a chunk; 0 if it is not known."""
+        return int(self.attributes.get("chunk_frames") or 0)
 
     @property
-    def _readable(self) -> list[tuple[int, dict[str, Any]]]:
+    def _done(self) -> np.ndarray:
+        """int64: chunks that are done with every stage, ascending."""
+        pending = sorted(self._pending)
+        total = int(self._chunks.indices[-1]) + 1 if len(self._chunks) else 0
+        done = self._chunks.has(pending, total) == np.uint64((1 << len(pending)) - 1)
+        done &= np.isin(np.arange(total), self._chunks.indices)
+        done[list(self._chunks.failed)] = False
+        return np.flatnonzero(done)
+
+    @property
+    def _readable(self) -> list[int]:
         """Chunks that have arrays, in order: while a stage is being added, those of the stages before it too."""
-        return [(index, record) for index, record in self._records.items() if record.get("arrays")]
+        chunks = self._chunks
+        return [index for index in chunks.indices.tolist() if index not in chunks.failed or chunks.failed[index].arrays]
 
     @property
     def chunks(self) -> dict[str, int]:
@@ -105,10 +114,9 @@ class RunInput:
         if self._is_finished:
             stored: dict[str, int] = self.attributes["chunks"]
             return dict(stored)
-        states = [record.get("state") for record in self._records.values()]
-        length = int(self.attributes.get("chunk_frames") or 0)
-        total = -(-self.frames_total // length) if length else len(states)
-        return {"total": max(total, len(states)), "done": len(self._done), "failed": states.count("failed")}
+        known = len(self._chunks)
+        total = -(-self.frames_total // self._length) if self._length else known
+        return {"total": max(total, known), "done": len(self._done), "failed": len(self._chunks.failed)}
 
     @property
     def frames_total(self) -> int:
@@ -123,14 +131,12 @@ class RunInput:
         """Sampled frames whose chunks are done with every stage."""
         if self._is_finished:
             return self.frames_total
-        return sum(self._chunk_frames(index, record) for index, record in self._done)
+        return sum(self._chunk_items(index) for index in self._done.tolist())
 
-    def _chunk_frames(self, index: int, record: dict[str, Any]) -> int:
-        described = record.get("arrays", {}).get("frame")
-        if described is not None:
-            return int(described["shape"][0])
-        length = int(self.attributes.get("chunk_frames") or 0)
-        return max(0, min(length, self.frames_total - index * length))
+    def _chunk_items(self, index: int) -> int:
+        if not self._length:
+            return int(self._chunks.record(index).arrays["decoded"]["shape"][0])
+        return max(0, min(self._length, self.frames_total - index * self._length))
 
     @property
     def done_share(self) -> float:
@@ -142,51 +148,68 @@ class RunInput:
     @property
     def failures(self) -> list[dict[str, Any]]:
         """Failed chunks: `chunk`, `frames` and `time_seconds` (first and last, or None where not known), `error`."""
-        failed = [(index, record) for index, record in self._records.items() if record.get("state") == "failed"]
+        failed = self._chunks.failed.items()
         return [*self.attributes.get("failures", []), *(self._failure(index, record) for index, record in failed)]
 
     @property
     def unreadable(self) -> list[dict[str, Any]]:
         """Chunks that are done but for some frames: `chunk`, `frames` (ranks), `error`."""
         stored: list[dict[str, Any]] = self.attributes.get("unreadable", [])
-        return stored or unreadable_chunks(self._records)
+        return stored or unreadable_chunks(self._chunks.incomplete)
 
     @property
     def step_seconds(self) -> dict[str, float]:
         """Seconds spent on each step, over the chunks whose records are still there: those of an incomplete input."""
         spent: dict[str, float] = {}
-        for record in self._records.values():
-            for step, seconds in (record.get("seconds") or {}).items():
-                spent[step] = spent.get(step, 0.0) + float(seconds)
+        for _, record in self._chunks.records():
+            for step, seconds in record.seconds.items():
+                spent[step] = spent.get(step, 0.0) + seconds
         return spent
 
-    def _failure(self, index: int, record: dict[str, Any]) -> dict[str, Any]:
-        length = int(self.attributes.get("chunk_frames") or 0)
+    def _failure(self, index: int, record: Record) -> dict[str, Any]:
+        length = self._length
         frames = [index * length, min((index + 1) * length, self.frames_total)] if length else None
         return {
             "chunk": index,
-            "frames": record.get("frames", frames),
-            "time_seconds": record.get("time_seconds"),
-            "error": record.get("error"),
+            "frames": list(record.items) if record.items else frames,
+            "time_seconds": list(record.time_seconds) if record.time_seconds else None,
+            "error": record.error,
         }
+
+    @cached_property
+    def _axes(self) -> dict[str, Axis]:
+        return self._store.axes(None if self.complete else self._chunks)
+
+    @property
+    def item(self) -> str:
+        """Name of the item axis: "frame", "pair"."""
+        decoded = self.arrays.get(DECODED.name)
+        return decoded.dims[0] if decoded else DECODED.dims[0]
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Ragged axes of which rows are stored, in order of their count arrays."""
+        arrays = self.arrays
+        return tuple(axis for axis in self._axes.values() if axis.count in arrays)
 
     @property
     def arrays(self) -> dict[str, Array]:
         """What can be read, by name: dims, dtype, sizes of trailing dimensions, attributes (units, class names)."""
         if self.complete:
             return {name: _declared(name, content) for name, content in self._group.arrays.items()}
-        if not self._readable:
+        readable = self._readable
+        if not readable:
             return {}
         # Only what every readable chunk has: so rows of all arrays belong together at any moment.
-        common = set.intersection(*(set(record["arrays"]) for _, record in self._readable))
-        index, record = self._readable[0]
-        folder = chunk_folder(self._store.path, self.name, index)
+        common = self._chunks.common_arrays(readable)
         found = {}
-        for name in (name for name in record["arrays"] if name in common):
-            found[name] = _declared(name, _node(f"{folder}/{name}"))
-            dim = next((dim for dim, count in COUNT_OF.items() if count == name), None)
-            if dim is not None:
-                found[f"{dim}_frame"] = Array(f"{dim}_frame", (dim,), "int64")
+        for name, node in self._chunks.nodes(readable[0]).items():
+            if name not in common:
+                continue
+            found[name] = _declared(name, node)
+            axis = next((axis for axis in self._axes.values() if axis.count == name), None)
+            if axis is not None:
+                found[axis.index] = Array(axis.index, (axis.name,), "int64")
         return found
 
     def array(self, name: str) -> np.ndarray:
@@ -207,8 +230,7 @@ class RunInput:
         if self.complete:
             whole = [(0, self.frames_total)]
         else:
-            length = int(self.attributes.get("chunk_frames") or 0)
-            whole = [(k * length, k * length + self._chunk_frames(k, record)) for k, record in self._readable]
+            whole = [(k * self._length, k * self._length + self._chunk_items(k)) for k in self._readable]
         for first, last in whole:
             yield from ((start, min(start + most_frames, last)) for start in range(first, last, most_frames))
 
@@ -222,14 +244,14 @@ class RunInput:
                 self._store.folder, name, self._group.arrays[name], lambda a, b: self._store.read_rows(name, a, b)
             )
         pieces, start = [], 0
-        for index, record in self._readable:
-            stop = start + int(record["arrays"][name]["shape"][0])
-            pieces.append(Piece(start, stop, partial(self._read_piece, name, index, record)))
+        for index in self._readable:
+            stop = start + int(self._chunks.record(index).arrays[name]["shape"][0])
+            pieces.append(Piece(start, stop, partial(self._read_piece, name, index)))
             start = stop
         return pieces
 
-    def _read_piece(self, name: str, index: int, record: dict[str, Any]) -> np.ndarray:
-        return read_chunk(self._store.path, self.name, index, [name], record)[name]
+    def _read_piece(self, name: str, index: int) -> np.ndarray:
+        return self._chunks.arrays(index, [name])[name]
 
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Several arrays of one state of the input: a compaction that ends meanwhile is noticed and read instead."""
@@ -258,11 +280,11 @@ class RunInput:
         return {name: self._concatenated(name) for name in names}
 
     def _concatenated(self, name: str) -> np.ndarray:
-        for dim, count in COUNT_OF.items():
-            if name == f"{dim}_frame":
-                counts = self._concatenated(count)
-                return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        return np.concatenate([self._read_piece(name, index, record) for index, record in self._readable])
+        axis = next((axis for axis in self._axes.values() if axis.index == name), None)
+        if axis is not None:
+            counts = self._concatenated(axis.count)
+            return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        return np.concatenate([self._read_piece(name, index) for index in self._readable])
 
 
 class Run:
@@ -306,36 +328,23 @@ class Run:
         """One array of one input; see `RunInput.array`."""
         return self.input(input).array(name)
 
-    def faces(self, input: str | None = None, *, landmarks: bool = True) -> pd.DataFrame:
-        """One row per face: input, frame, time_seconds, x, y, w, h, confidence, the landmarks as `nose_x` and so on,
-        every other array with one value per face, and names (`person_name`, `identity_name`). Embeddings: `embeddings`,
-        whose rows are these rows."""
-        return self._table(input, lambda item: _faces_of(item, landmarks))
-
     def frames(self, input: str | None = None) -> pd.DataFrame:
-        """One row per sampled frame: input, frame, time_seconds, decoded, n_faces and other one-value arrays."""
-        return self._table(input, _frames_of)
+        """Return one row per item: input, the source's arrays, decoded, counts and other arrays of one value."""
+        return self.table(input, _items_of)
 
-    def embeddings(self, input: str | None = None, name: str = "embedding") -> np.ndarray:
-        """float32 (faces, d): row k belongs to row k of `faces` of the same input (or of all). Raises StoreError where
-        there is no input."""
-        found = [item.array(name) for item in self._chosen(input)]
-        if not found:
-            raise StoreError(f"{self.path} has no inputs yet")
-        return np.concatenate(found)
-
-    def _chosen(self, name: str | None) -> list[RunInput]:
+    def chosen(self, name: str | None) -> list[RunInput]:
         return list(self.inputs.values()) if name is None else [self.input(name)]
 
-    def _table(self, name: str | None, columns: Callable[[RunInput], dict[str, np.ndarray]]) -> pd.DataFrame:
+    def table(self, name: str | None, columns: Callable[[RunInput], dict[str, np.ndarray]]) -> pd.DataFrame:
+        """Return a table of one input or of all, with the column `input`; `columns` gives the others of each input."""
         import pandas as pd
 
-        chosen = self._chosen(name)
+        chosen = self.chosen(name)
         names = [item.name for item in chosen]
         tables = []
         for code, item in enumerate(chosen):
             found = columns(item)
-            codes = np.full(len(found["frame"]), code)
+            codes = np.full(len(next(iter(found.values()))), code)
             label = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
             tables.append(pd.DataFrame({"input": label, **found}))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"input": []})
@@ -355,44 +364,8 @@ def _declared(name: str, node: dict[str, Any]) -> Array:
     return Array(name, dims, node["data_type"], tuple(node["shape"][1:]), node.get("attributes", {}))
 
 
-def _frames_of(item: RunInput) -> dict[str, np.ndarray]:
+def _items_of(item: RunInput) -> dict[str, np.ndarray]:
     arrays = item.arrays
     if not arrays:
-        return {spec.name: np.empty(0, spec.dtype) for spec in FRAME_ARRAYS}
-    return item.read([name for name, array in arrays.items() if array.dims == ("frame",)])
-
-
-def _faces_of(item: RunInput, landmarks: bool) -> dict[str, np.ndarray]:
-    arrays = item.arrays
-    if "face_frame" not in arrays:
-        return {"frame": np.empty(0, np.int64), "time_seconds": np.empty(0)}
-    wanted = [name for name, array in arrays.items() if array.dims == ("face",) and name != "face_frame"]
-    wanted += [name for name in ("box", "landmarks") if name in arrays and (landmarks or name == "box")]
-    found = item.read(["frame", "time_seconds", "face_frame", *wanted])
-    rows = found.pop("face_frame")
-    columns = {"frame": found.pop("frame")[rows], "time_seconds": found.pop("time_seconds")[rows]}
-    if "box" in found:
-        box = found.pop("box")
-        columns.update({side: box[:, k] for k, side in enumerate("xywh")})
-    points = found.pop("landmarks", None)
-    first = {"confidence": found.pop("confidence")} if "confidence" in found else {}
-    columns.update({**first, **found})
-    columns.update(_names_of(item, found))
-    if points is not None:
-        columns.update(
-            {f"{part}_{axis}": points[:, k, j] for k, part in enumerate(LANDMARKS) for j, axis in enumerate("xy")}
-        )
-    return columns
-
-
-def _names_of(item: RunInput, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`person_name`: as the registry has it now; `identity_name`: of the gallery. None where a face has none."""
-    from pipeline.faces.people.labels import labels  # reads what this module gives it
-
-    columns = {}
-    for name in (name for name in ("person", "identity") if name in found):
-        who = labels(item, name)
-        codes, rows = np.unique(who.code, return_inverse=True)
-        names = [who.names[code] if code in who.named else None for code in codes.tolist()]
-        columns[f"{name}_name"] = np.array(names, object)[rows] if names else np.empty(0, object)
-    return columns
+        return {DECODED.name: np.empty(0, bool)}
+    return item.read([name for name, array in arrays.items() if array.dims == (item.item,)])

@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.store.chunks import COUNT_OF, STRING
 from pipeline.store.compact import SHARD_CHUNKS, write_array
 from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
 from pipeline.store.run import ASIDE, REMOVING, VOID_CHUNKS, InputStore, RunStore, finish_removal, remove_void_chunks
-from pipeline.store.schema import Array
+from pipeline.store.schema import STRING, Array, default_count
 
 FACE_OF = {"shot": "thumbnail_face"}
 """Dimensions whose rows belong to a face each, and the array that says to which row of the faces."""
@@ -110,7 +109,7 @@ class _Job:
         keep = {"face": ~gone}
         for dim in {content["dimension_names"][0] for content in group.arrays.values()} & FACE_OF.keys():
             keep[dim] = _rows_of_kept(source, group, dim, ~gone)
-        count = COUNT_OF["face"]
+        count = default_count("face")
         n_frames = int(group.arrays[count]["shape"][0])
         specs = []
         for name, content in group.arrays.items():
@@ -134,7 +133,7 @@ class _Job:
         return int(self.group.arrays[spec.name]["codecs"][0]["configuration"]["chunk_shape"][0])
 
     def pieces(self, spec: Array) -> Iterator[np.ndarray]:
-        if spec.name == COUNT_OF["face"]:
+        if spec.name == default_count("face"):
             yield self.n_faces
             return
         total = int(self.group.arrays[spec.name]["shape"][0])

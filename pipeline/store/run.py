@@ -8,7 +8,6 @@ import re
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,19 +18,18 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.files.lock import LOCK_FILE, StoreLock
 from pipeline.files.whole import PARTIAL
-from pipeline.store.chunks import COUNT_OF, read_chunk, read_record
+from pipeline.store.chunks import Chunks, read_files, sweep_chunks
 from pipeline.store.nodes import (
     CHUNKS,
     NODE_FILE,
     Group,
-    chunk_folder,
-    chunk_indices,
     disk_errors,
     read_group,
     remove_tree,
     sweep_partial,
     write_group,
 )
+from pipeline.store.schema import Axis, axes_of
 from pipeline.version import __version__
 
 Named = TypeVar("Named", bound="str | os.PathLike[str]")
@@ -97,22 +95,35 @@ class InputStore:
         with writer.changing(), disk_errors(f"write the attributes of {self.name!r} in {self.path}"):
             write_group(self.folder, group)
 
-    def records(self) -> dict[int, dict[str, Any]]:
-        """Commit record of every chunk that has one, by index, ascending."""
-        if self.attributes.get(VOID_CHUNKS):
-            return {}
-        indices = chunk_indices(self.folder)
-        folders = [chunk_folder(self.path, self.name, index) for index in indices]
-        blocks = [folders[k : k + 256] for k in range(0, len(folders), 256)]
-        with ThreadPoolExecutor(8) as pool:  # a few threads hide the latency of network file systems
-            found = [record for block in pool.map(_read_records, blocks) for record in block]
-        return {index: record for index, record in zip(indices, found, strict=True) if record is not None}
+    def chunks(self) -> Chunks:
+        """List the committed chunks that are not compacted."""
+        chunks = Chunks(self.path, self.name)
+        return chunks if not self.attributes.get(VOID_CHUNKS) else chunks.none()
+
+    def axes(self, chunks: Chunks | None = None) -> dict[str, Axis]:
+        """Return the ragged axes of what is stored, by name: of the compacted arrays, or of a chunk."""
+        axes = {axis.name: axis for axis in axes_of(self.group().arrays)}
+        if chunks is not None and len(chunks):
+            axes |= chunks.axes
+        return axes
+
+    def read_chunk(
+        self, names: Sequence[str], index: int, start: int, stop: int, files: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Read arrays of one chunk: compacted ones, and those of the chunk's own `files`. Lists no folder.
+
+        Raises StoreError if one is not there or is damaged.
+        """
+        committed = self.group().arrays
+        found = self._read_compacted([name for name in names if name in committed], start, stop)
+        rest = [name for name in names if name not in committed]
+        return {**found, **(read_files(self.path, self.name, index, files, rest) if rest else {})}
 
     def read_arrays(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        """Arrays of the sampled frames at positions start (inclusive) to stop (exclusive), and of their faces.
+        """Read arrays of items start (inclusive) to stop (exclusive), and of the rows that belong to them.
 
-        Reads compacted arrays where the input is complete and chunk groups otherwise. Raises StoreError where an array,
-        or the chunk that would hold it, is not there or is damaged.
+        Reads compacted arrays of a complete input, else chunk files. Raises StoreError if an array, or the chunk that
+        would hold it, is not there or is damaged.
         """
         committed = self.group().arrays
         compacted = [name for name in names if name in committed]
@@ -164,40 +175,45 @@ class InputStore:
 
     def _read_compacted(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         committed = self.group().arrays
+        axes = self.axes()
         found = {}
         for name in names:
-            dim = committed[name]["dimension_names"][0]
-            first, last = (start, stop) if dim not in COUNT_OF else self._item_range(dim, start, stop)
+            axis = axes.get(committed[name]["dimension_names"][0])
+            first, last = (start, stop) if axis is None else self._row_range(axis, start, stop)
             found[name] = self.read_rows(name, first, last)
         return found
 
-    def _item_range(self, dim: str, start: int, stop: int) -> tuple[int, int]:
-        if dim not in self._starts:
-            counts = self.read_rows(COUNT_OF[dim], 0, None)
-            self._starts[dim] = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        return int(self._starts[dim][start]), int(self._starts[dim][stop])
+    def _row_range(self, axis: Axis, start: int, stop: int) -> tuple[int, int]:
+        """Return the first row (inclusive) and the last (exclusive) of items start to stop."""
+        if axis.name not in self._starts:
+            counts = self.read_rows(axis.count, 0, None)
+            self._starts[axis.name] = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        return int(self._starts[axis.name][start]), int(self._starts[axis.name][stop])
 
     def _read_chunks(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         length = int(self.attributes["chunk_frames"])
-        indices = range(start // length, -(-stop // length))
-        pieces = [self._read_piece(names, index, length, start, stop) for index in indices]
+        chunks = self.chunks()
+        pieces = [
+            self._read_piece(chunks, names, index, length, start, stop)
+            for index in range(start // length, -(-stop // length))
+        ]
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
 
     def _read_piece(
-        self, names: Sequence[str], index: int, length: int, start: int, stop: int
+        self, chunks: Chunks, names: Sequence[str], index: int, length: int, start: int, stop: int
     ) -> dict[str, np.ndarray]:
-        """The part of a chunk that lies within start to stop."""
-        record = read_record(chunk_folder(self.path, self.name, index))
-        if record is None:
+        """Read the part of a chunk that lies within start to stop."""
+        if not chunks.parts(index):
             raise StoreError(f"chunk {index} of {self.name!r} in {self.path} is not done")
         first, last = max(start - index * length, 0), min(stop - index * length, length)
-        ranges = {"frame": slice(first, last)}
-        for dim, count in COUNT_OF.items():
-            if any(record["arrays"].get(name, {}).get("dims", [""])[0] == dim for name in names):
-                counts = read_chunk(self.path, self.name, index, [count], record)[count]
-                ranges[dim] = slice(int(counts[:first].sum()), int(counts[:last].sum()))
-        arrays = read_chunk(self.path, self.name, index, names, record)
-        return {name: array[ranges[record["arrays"][name]["dims"][0]]] for name, array in arrays.items()}
+        arrays = chunks.arrays(index, names)
+        axes = self.axes(chunks)
+        ranges: dict[str, slice] = {}
+        dims = {name: chunks.record(index).arrays[name]["dims"][0] for name in names}
+        for dim in set(dims.values()) & axes.keys():
+            counts = chunks.arrays(index, [axes[dim].count])[axes[dim].count]
+            ranges[dim] = slice(int(counts[:first].sum()), int(counts[:last].sum()))
+        return {name: array[ranges.get(dims[name], slice(first, last))] for name, array in arrays.items()}
 
     def _require_writer(self) -> RunStore:
         if self._writer is None:
@@ -357,8 +373,7 @@ class RunStore:
             finish_removal(store)
             if store.attributes.get(VOID_CHUNKS):
                 remove_void_chunks(store)
-            for index in chunk_indices(folder):
-                sweep_partial(chunk_folder(self.path, name, index))
+            sweep_chunks(folder / CHUNKS)
 
     def _unique_name(self, stem: str) -> str:
         safe = safe_name(stem)
@@ -381,10 +396,6 @@ class RunStore:
             nodes[name] = {"zarr_format": 3, "node_type": "group", "attributes": group.attributes}
             nodes.update({f"{name}/{array}": content for array, content in group.arrays.items()})
         write_group(self.path, Group(self.attributes, nodes, consolidated=True))
-
-
-def _read_records(folders: Sequence[str]) -> list[dict[str, Any] | None]:
-    return [read_record(folder) for folder in folders]
 
 
 def remove_void_chunks(store: InputStore) -> None:

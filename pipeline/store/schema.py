@@ -1,9 +1,56 @@
-"""Declarations of stored arrays."""
+"""Declarations of what a store holds of an input: its items, the rows that belong to items, and one array of each.
+
+Items are what a source has (`frame`: any picture; `pair`). Rows belong to items along a ragged *axis*: `face`,
+`object`, `keypoint`. The count array of an axis says how many rows each item has, and rows lie in the order of their
+items, as in a CF contiguous ragged array. This module is the only one that decides whether an array fits.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.errors import StoreError
+from pipeline.text import plural_of
+
+STRING = "string"
+LARGEST_BYTES = 2**31 - 1
+"""Most bytes of one array of one chunk: the most that one zstd buffer takes."""
+
+SAMPLE_DIMENSION = "sample_dimension"
+"""Attribute of a count array that names its axis (CF conventions, 9.3.3)."""
+
+_LIKE = {"f": np.nan, "i": -1}
+"""Value of an array of which nothing was made, by kind of dtype: NaN, -1 (as `track` has it), else 0, false or ""."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A ragged axis: rows that belong to the items of another axis."""
+
+    name: str
+    """Name of one row, in the singular: "object", "keypoint"."""
+    of: str = "frame"
+    """Item axis that the rows belong to."""
+    count: str = ""
+    """int32 array along `of`: rows of each item. By default "n_" and the plural: "n_objects"."""
+
+    def __post_init__(self) -> None:
+        if not self.count:
+            object.__setattr__(self, "count", default_count(self.name))
+
+    @property
+    def index(self) -> str:
+        """Name of the derived int64 array that gives the item of each row: "object_frame"."""
+        return f"{self.name}_{self.of}"
+
+
+def default_count(axis: str) -> str:
+    """Return the usual name of an axis's count array: "n_" and the plural."""
+    return f"n_{plural_of(axis)}"
 
 
 @dataclass(frozen=True)
@@ -12,13 +59,163 @@ class Array:
 
     name: str
     dims: tuple[str, ...]
-    """First "frame" or "face" (one row per item of the chunk), then names for the trailing dimensions."""
+    """First the item axis ("frame") or the name of a ragged axis ("face"), then names for the trailing dimensions."""
     dtype: str
     shape: tuple[int, ...] = ()
     """Sizes of the trailing dimensions; len(shape) == len(dims) - 1."""
     attributes: dict[str, Any] = field(default_factory=dict)
     """Units, class names, description: stored as attributes of the array."""
+    place: Literal["", "xywh", "xy"] = ""
+    """Pixel coordinates in the last dimension: "xywh" (a box: x, y, width, height) or "xy" (a point). They are moved
+    if only a part of each picture is looked at. "" if the array holds none."""
 
     def __post_init__(self) -> None:
         if not self.dims or len(self.shape) != len(self.dims) - 1:
             raise ValueError(f"array {self.name!r}: dims {self.dims} need {len(self.dims) - 1} sizes, not {self.shape}")
+        if self.place and (not self.shape or self.shape[-1] != len(self.place)):
+            raise ValueError(f"array {self.name!r}: place {self.place!r} needs a last dimension of {len(self.place)}")
+
+    @property
+    def is_string(self) -> bool:
+        return self.dtype in ("str", STRING)
+
+    @property
+    def dtype_name(self) -> str:
+        """Zarr v3's name of the data type."""
+        return STRING if self.is_string else np.dtype(self.dtype).name
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row; 64 for each string, the length of a usual file name."""
+        item = 64 if self.is_string else np.dtype(self.dtype).itemsize
+        return max(1, item * int(np.prod(self.shape, dtype=np.int64)))
+
+    def nothing(self, rows: int, *, is_count: bool = False) -> np.ndarray:
+        """Return `rows` rows of the value that stands for nothing: NaN, -1, false, "" (0 for a count)."""
+        if self.is_string:
+            return np.full((rows, *self.shape), "", object)
+        dtype = np.dtype(self.dtype)
+        value: float = 0 if is_count else _LIKE.get(dtype.kind, 0)
+        return np.full((rows, *self.shape), value, dtype)
+
+    def fit(self, given: Any, where: str) -> np.ndarray:
+        """Return an array in the declared dtype and trailing shape, copied only if it must be.
+
+        `where` begins the message: "stage 'detect': array 'box'". Raises StoreError if the array does not fit.
+        """
+        array = np.asarray(given)
+        if array.ndim != len(self.dims) or array.shape[1:] != self.shape:
+            declared = ", ".join(["n", *map(str, self.shape)])
+            raise StoreError(f"{where} has shape {array.shape}; declared is ({declared})")
+        if self.is_string:
+            return array.astype(object)
+        dtype = np.dtype(self.dtype)
+        fitted = array
+        if array.dtype != dtype:
+            whole = array.dtype.kind in "biu" and dtype.kind in "biu"  # compared by value instead
+            if array.size and not whole and not np.can_cast(array.dtype, dtype, "same_kind"):
+                raise StoreError(f"{where} is {array.dtype}; declared is {self.dtype}")
+            fitted = array.astype(dtype)
+            if whole and not np.array_equal(fitted, array):
+                raise StoreError(f"{where} has values that do not fit the declared {self.dtype}")
+        if fitted.nbytes > LARGEST_BYTES:
+            raise StoreError(f"{where} has {fitted.nbytes} bytes; set a smaller chunk_frames")
+        return fitted
+
+
+DECODED = Array("decoded", ("frame",), "bool", attributes={"description": "false where the frame could not be read"})
+"""Made by the engine for every item, whatever the source and the stages are."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Item axis, ragged axes and arrays of one input."""
+
+    item: str
+    """Item axis: "frame" or "pair"."""
+    item_arrays: tuple[Array, ...]
+    """Arrays of the source, and `decoded`: one row per item, in every chunk."""
+    axes: tuple[Axis, ...] = ()
+    arrays: tuple[Array, ...] = ()
+    """Arrays of the stages, in order."""
+
+    def axis(self, name: str) -> Axis | None:
+        """Return the ragged axis of this name; None if it is the item axis or unknown."""
+        return next((axis for axis in self.axes if axis.name == name), None)
+
+    def axis_of_count(self, array: str) -> Axis | None:
+        """Return the axis whose rows this array counts; None if it counts none."""
+        return next((axis for axis in self.axes if axis.count == array), None)
+
+    def axis_of_index(self, array: str) -> Axis | None:
+        """Return the axis whose derived index array has this name; None if there is none."""
+        return next((axis for axis in self.axes if axis.index == array), None)
+
+    def is_count(self, array: str) -> bool:
+        return self.axis_of_count(array) is not None
+
+    def of(self, names: Iterable[str]) -> Schema:
+        """Return the same schema with only the named stage arrays."""
+        wanted = set(names)
+        return replace(self, arrays=tuple(array for array in self.arrays if array.name in wanted))
+
+    def fit(
+        self,
+        specs: Sequence[Array],
+        arrays: Mapping[str, Any],
+        items: int,
+        where: str,
+        counts: Mapping[str, np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Return the arrays that `specs` declare, each in its dtype and with the right number of rows.
+
+        `items` is the number of items. `counts` holds count arrays that were made before, by axis name. If the count of
+        an axis is neither given nor among `specs`, the first array along it sets the number of rows. `where` begins
+        each message: "stage 'detect'". Raises StoreError that names the array.
+        """
+        known = dict(counts or {})
+        fitted = {}
+        for spec in specs:
+            if spec.name not in arrays:
+                raise StoreError(f"{where} returned no array {spec.name!r}, which it declares")
+            fitted[spec.name] = spec.fit(arrays[spec.name], f"{where}: array {spec.name!r}")
+            axis = self.axis_of_count(spec.name)
+            if axis is not None:
+                known[axis.name] = fitted[spec.name]
+                if fitted[spec.name].size and fitted[spec.name].min() < 0:
+                    raise StoreError(f"{where}: array {spec.name!r} counts rows and has a value below 0")
+        rows = {self.item: items, **{name: int(count.sum(dtype=np.int64)) for name, count in known.items()}}
+        for spec in specs:
+            along = spec.dims[0]
+            expected = rows.setdefault(along, len(fitted[spec.name]))
+            if len(fitted[spec.name]) != expected:
+                raise StoreError(
+                    f"{where}: array {spec.name!r} has {len(fitted[spec.name])} rows along {along!r} and "
+                    f"this chunk has {expected}; return one row per {along}"
+                )
+        return fitted
+
+
+def axes_of(nodes: Mapping[str, Mapping[str, Any]]) -> tuple[Axis, ...]:
+    """Return the axes of stored arrays; `nodes` holds the `zarr.json` of each array by name."""
+    found = []
+    for name, node in nodes.items():
+        axis = node.get("attributes", {}).get(SAMPLE_DIMENSION)
+        if isinstance(axis, str):
+            found.append(Axis(axis, node["dimension_names"][0], name))
+    return tuple(found)
+
+
+def implied_axes(arrays: Iterable[Array], item: str, declared: Iterable[Axis] = ()) -> tuple[Axis, ...]:
+    """Return the declared axes, and those that nobody declared but whose count array has the usual name.
+
+    "n_things" along the item axis beside an array along "thing" makes an axis "thing".
+    """
+    axes = {axis.name: axis for axis in declared}
+    arrays = tuple(arrays)
+    names = {array.name for array in arrays if array.dims == (item,)}
+    for array in arrays:
+        along = array.dims[0]
+        if along != item and along not in axes and default_count(along) in names:
+            axes[along] = Axis(along, item)
+    return tuple(axes.values())

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
 
+from pipeline.engine.events import Silent
 from pipeline.errors import UsageError
 from pipeline.faces.views import face_rows
 from pipeline.faces.views.coco import CocoWriter
@@ -19,12 +20,12 @@ from pipeline.files.whole import written_whole
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
 from pipeline.text import unknown
-from pipeline.views.progress import Silent
+from pipeline.views.progress import Work
 from pipeline.views.tables import FORMATS as TABLE_FORMATS
 from pipeline.views.tables import ROWS, Rows
 
 if TYPE_CHECKING:
-    from pipeline.engine.run import Progress
+    from pipeline.engine.events import Listener
     from pipeline.faces.views.face_rows import Block, Column
     from pipeline.store.read import Run, RunInput
 
@@ -82,7 +83,7 @@ def export(
     embeddings: bool = False,
     all_frames: bool = False,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
 ) -> Exported:
     """Write the faces of one or several stores, done or half done, to a file, in bounded memory.
 
@@ -100,10 +101,11 @@ def export(
         contextlib.closing(_writer(chosen, file, runs, embeddings, all_frames)) as writer,
     ):
         exported.columns = writer.columns
+        work = Work(progress or Silent())
         for run in runs:
             for item in run.inputs.values():
                 shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
-                _export_input(run, item, shown, writer, exported, progress or Silent())
+                _export_input(run, item, shown, writer, exported, work)
         writer.finish()
     total = sum(item.frames_total for run in runs for item in run.inputs.values())
     done = sum(item.frames_done for run in runs for item in run.inputs.values())
@@ -119,15 +121,15 @@ def lines(exported: Exported) -> list[str]:
     return shown
 
 
-def _export_input(run: Run, item: RunInput, shown: str, writer: Writer, exported: Exported, progress: Progress) -> None:
-    progress.input_started(shown, item.frames_done, 0)
+def _export_input(run: Run, item: RunInput, shown: str, writer: Writer, exported: Exported, work: Work) -> None:
+    work.started(shown, item.frames_done)
     exported.inputs += 1
     for block in face_rows.blocks(item, writer.start_input(run, item)):
         writer.write(block)
         exported.faces += block.n_faces
         exported.frames += block.n_frames
-        progress.chunk_done(shown, block.n_frames, block.n_faces)
-    progress.input_finished(shown, 0)
+        work.done(shown, block.n_frames, {"face": block.n_faces})
+    work.finished(shown)
 
 
 def _format(to: str, named: str | None) -> str:

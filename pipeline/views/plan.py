@@ -7,21 +7,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.finding import open_source
-from pipeline.engine.plan import InputPlan, check_keys, plan_input
+import numpy as np
+
+from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.plan import check_keys, plan_input
+from pipeline.engine.source import InputRef
 from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
 from pipeline.store.run import RunStore
-from pipeline.text import duration, size
+from pipeline.text import duration, plural, plural_of, size
 
-FACES_PER_FRAME = 2.0
-"""Assumed for the disk estimate where the store holds no frames to tell."""
+ROWS_PER_ITEM = 2.0
+"""Rows of each axis per item, assumed until the store holds some to tell."""
 
-SECONDS_PER_MEGAPIXEL = 0.055
-SECONDS_PER_FACE = 0.006
-SECONDS_PER_DECODED_MEGAPIXEL = 0.0012
-"""Of detection (mtcnn, min_face 20) and of embedding, all cores of a 2-core machine, and of decoding: measured by
-`make bench`. They only serve until the store holds records of this workflow, whose own times are better."""
+SECONDS_PER_LOADED_MEGAPIXEL = 0.0012
+"""Seconds to decode a megapixel on all cores of a 2-core machine (`make bench`); assumed until the store has times."""
+
+FACTS = ("source_frames", "decoder", "width", "height")
+"""Facts of a source that `--json` shows, as far as it has them."""
 
 
 @dataclass
@@ -31,17 +34,23 @@ class InputView:
     name: str
     path: str
     frames: int
-    """Sampled frames."""
-    source_frames: int
+    """Items to work on."""
     chunk_frames: int
     chunks: int
     chunks_done: int
     chunks_failed: int
     frames_to_do: int
     source_frames_to_decode: int
-    decoder: str
-    width: int
-    height: int
+    facts: dict[str, Any]
+    """How the source is read: source_frames, width, height, decoder, as far as it has them."""
+    description: str
+    """The same in words."""
+    item_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        left_out = ("facts", "description", "item_bytes")
+        return {**{key: value for key, value in values.items() if key not in left_out}, **self.facts}
 
 
 @dataclass
@@ -50,121 +59,123 @@ class PlanView:
 
     workflow: str
     out: str
+    item: str = "frame"
+    """Noun of one item."""
     inputs: list[InputView] = field(default_factory=list)
     unusable: list[dict[str, str]] = field(default_factory=list)
     estimated_seconds: float = 0.0
     estimated_disk_bytes: float = 0.0
     chunk_bytes: int = 0
-    """Decoded frames of the largest chunk."""
+    """Loaded items of the largest chunk."""
     estimate_source: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = {key: value for key, value in vars(self).items() if key != "item"}
+        return {**values, "inputs": [line.as_dict() for line in self.inputs]}
 
 
-def survey(workflow: Workflow, paths: Sequence[Path], out: Path) -> PlanView:
+def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
     """Probe every input and ask the store what is missing. Writes nothing.
 
-    Raises StoreError where the store does not fit the workflow; unusable inputs are listed, not raised.
+    Raises StoreError if the store does not fit the workflow; unusable inputs are listed, not raised.
     """
+    refs = list(workflow.source.find(inputs, workflow.source_options))
     store = RunStore.open(out, mode="r") if out.exists() else None
-    view = PlanView(workflow.name, str(out))
-    for path in paths:
+    stages: dict[str, Any] = {}
+    for name in store.input_names() if store is not None else ():
+        assert store is not None
+        stages = {**store.input(name).attributes.get("stages", {}), **stages}
+    bound = BoundWorkflow(workflow, stages)
+    view = PlanView(workflow.name, str(out), workflow.source.item)
+    for ref in refs:
         try:
-            _add(view, workflow, path, store)
+            _add(view, bound, ref, store)
         except InputError as err:
-            view.unusable.append({"path": str(path), "error": str(err)})
-    _estimate(view, workflow, store)
+            view.unusable.append({"path": ref.path, "error": str(err)})
+    _estimate(view, bound, store)
     return view
 
 
-def _add(view: PlanView, workflow: Workflow, path: Path, store: RunStore | None) -> None:
-    name = store.find_input(str(path)) if store is not None else None
-    stored = store.input(name).attributes if store is not None and name is not None else None
+def _add(view: PlanView, bound: BoundWorkflow, ref: InputRef, store: RunStore | None) -> None:
+    name = store.find_input(ref.path) if store is not None else None
+    known = store.input(name) if store is not None and name is not None else None
+    stored = known.attributes if known is not None else None
     if stored is not None and store is not None:
-        check_keys(workflow, store.attributes.get("workflow", {}), stored.get("stages", {}), str(name))
-    decoder = stored["decoder"] if stored else None
-    source = open_source(workflow.source_kind, path, workflow.source_options, decoder)
-    records = store.input(name).records() if store is not None and name is not None else {}
-    plan = plan_input(workflow, name or path.stem, source, stored, records)
-    to_do = _frames_to_do(plan)
-    cost = source.decode_cost(plan.chunk_frames)
+        check_keys(bound, store.attributes.get("workflow", {}), stored.get("stages", {}), str(name))
+    workflow = bound.workflow
+    source = workflow.source.open(ref, workflow.source_options, stored)
+    plan = plan_input(bound, name or ref.name, source, stored, known.chunks() if known is not None else None)
+    to_do = plan.items_of(plan.todo)
+    cost = source.cost(plan.chunk_items)
     view.inputs.append(
         InputView(
             name=plan.name,
-            path=str(path),
-            frames=plan.n_frames,
-            source_frames=int(source.facts["source_frames"]),
-            chunk_frames=plan.chunk_frames,
-            chunks=len(plan.boundaries),
+            path=ref.path,
+            frames=plan.n_items,
+            chunk_frames=plan.chunk_items,
+            chunks=plan.total,
             chunks_done=len(plan.done),
             chunks_failed=len(plan.failed),
             frames_to_do=to_do,
-            source_frames_to_decode=round(cost * to_do / max(plan.n_frames, 1)),
-            decoder=str(source.facts["decoder"]),
-            width=int(source.facts["width"]),
-            height=int(source.facts["height"]),
+            source_frames_to_decode=round(cost * to_do / max(plan.n_items, 1)),
+            facts={key: source.facts[key] for key in FACTS if key in source.facts},
+            description=source.description,
+            item_bytes=source.item_bytes,
         )
     )
-    view.chunk_bytes = max(view.chunk_bytes, source.frame_bytes * min(plan.chunk_frames, max(plan.n_frames, 1)))
+    view.chunk_bytes = max(view.chunk_bytes, source.item_bytes * min(plan.chunk_items, max(plan.n_items, 1)))
 
 
-def _frames_to_do(plan: InputPlan) -> int:
-    return sum(stop - start for start, stop in map(plan.boundaries_of, plan.missing))
-
-
-def _estimate(view: PlanView, workflow: Workflow, store: RunStore | None) -> None:
-    per_frame, faces_per_frame = _measured(store)
+def _estimate(view: PlanView, bound: BoundWorkflow, store: RunStore | None) -> None:
+    speed = (store.attributes.get("speed") if store is not None else None) or {}
+    per_item = speed.get("seconds_per_frame")
+    axes = [axis.name for axis in bound.schema.axes]
+    rows = {axis: float((speed.get("rows_per_frame") or {}).get(axis, ROWS_PER_ITEM)) for axis in axes}
+    stages = [node.stage for node in bound.chunk_stages]
     for line in view.inputs:
-        megapixels = line.width * line.height / 1e6
-        if per_frame is None:
-            seconds = line.frames_to_do * (megapixels * SECONDS_PER_MEGAPIXEL + FACES_PER_FRAME * SECONDS_PER_FACE)
-            seconds += line.source_frames_to_decode * megapixels * SECONDS_PER_DECODED_MEGAPIXEL
-        else:
+        megapixels = line.item_bytes / 3e6
+        if per_item is None:
+            per_frame = sum(stage.seconds_per_megapixel * megapixels for stage in stages)
+            per_frame += sum(stage.seconds_per_row * max(rows.values(), default=1.0) for stage in stages)
             seconds = line.frames_to_do * per_frame
-        view.estimated_seconds += seconds
-        view.estimated_disk_bytes += line.frames_to_do * _bytes_per_frame(workflow, faces_per_frame)
-    view.estimate_source = "figures of a 2-core machine" if per_frame is None else "times of the chunks done so far"
-
-
-def _measured(store: RunStore | None) -> tuple[float | None, float]:
-    """Wall seconds per sampled frame and faces per frame of what the store holds; (None, default) where nothing."""
-    speed = store.attributes.get("speed") if store is not None else None
-    if not speed:
-        return None, FACES_PER_FRAME
-    return float(speed["seconds_per_frame"]), float(speed["faces_per_frame"])
-
-
-def _bytes_per_frame(workflow: Workflow, faces_per_frame: float) -> float:
-    """Uncompressed; embeddings hardly compress, the rest is small beside them."""
-    import numpy as np
-
-    per_frame, per_face = 8.0 + 8 + 1, 8.0
-    for array in workflow.specs().values():
-        size = float(np.dtype(array.dtype).itemsize * np.prod(array.shape, dtype=int))
-        if array.dims[0] == "face":
-            per_face += size
+            seconds += line.source_frames_to_decode * megapixels * SECONDS_PER_LOADED_MEGAPIXEL
         else:
-            per_frame += size
-    return per_frame + faces_per_frame * per_face
+            seconds = line.frames_to_do * float(per_item)
+        view.estimated_seconds += seconds
+        view.estimated_disk_bytes += line.frames_to_do * _bytes_per_item(bound, rows)
+    view.estimate_source = "figures of a 2-core machine" if per_item is None else "times of the chunks done so far"
+
+
+def _bytes_per_item(bound: BoundWorkflow, rows: dict[str, float]) -> float:
+    """Return the uncompressed size; vectors hardly compress, the rest is small beside them."""
+    schema = bound.schema
+    index = float(np.dtype(np.int64).itemsize)
+    each = {schema.item: 1.0, **rows}
+    arrays = (*schema.item_arrays, *schema.arrays)
+    size_of_rows = sum(array.row_bytes * each.get(array.dims[0], 1.0) for array in arrays)
+    return size_of_rows + index * sum(rows.values())
 
 
 def lines(view: PlanView) -> list[str]:
-    """The plan for a person."""
-    shown = [
-        f"{line.name}: {line.frames} of {line.source_frames} frames ({line.width}×{line.height}, {line.decoder}), "
-        f"{line.chunks} chunks of {line.chunk_frames}: {line.chunks_done} done, {line.chunks_failed} failed, "
-        f"{line.chunks - line.chunks_done - line.chunks_failed} to do"
-        for line in view.inputs
-    ]
+    """Return the plan for a person."""
+    nouns = plural_of(view.item)
+    shown = []
+    for line in view.inputs:
+        of = f" of {line.facts['source_frames']}" if "source_frames" in line.facts else ""
+        how = f" ({line.description})" if line.description else ""
+        shown.append(
+            f"{line.name}: {line.frames}{of} {nouns}{how}, "
+            f"{plural(line.chunks, 'chunk')} of {line.chunk_frames}: "
+            f"{line.chunks_done} done, {line.chunks_failed} failed, "
+            f"{line.chunks - line.chunks_done - line.chunks_failed} to do"
+        )
     shown += [f"not usable: {entry['error']}" for entry in view.unusable]
     to_do = sum(line.frames_to_do for line in view.inputs)
     decode = sum(line.source_frames_to_decode for line in view.inputs)
+    decoding = f" (decoding {decode})" if decode != to_do else ""
     shown.append(
-        f"to do: {to_do} frames (decoding {decode}), about {duration(view.estimated_seconds)} here "
+        f"to do: {plural(to_do, view.item)}{decoding}, about {duration(view.estimated_seconds)} here "
         f"(from {view.estimate_source}), {size(view.estimated_disk_bytes)} on disk, "
-        f"{size(view.chunk_bytes)} of frames per chunk"
+        f"{size(view.chunk_bytes)} of {nouns} per chunk"
     )
     return shown
-
-

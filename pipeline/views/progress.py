@@ -1,62 +1,137 @@
-"""What a person sees of a run: one bar per input on a terminal, plain lines elsewhere, nothing when asked."""
+"""What a person sees of a run: a total and one bar per input on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from pipeline.text import duration
-
-
-class Silent:
-    """No progress at all; notes are kept for whoever wants them."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-    def cluster(self, description: str, dashboard: str) -> None: ...
-    def input_started(self, name: str, n_frames: int, n_frames_done: int) -> None: ...
-    def chunk_done(self, name: str, n_frames: int, n_faces: int | None) -> None: ...
-    def input_finished(self, name: str, failed_chunks: int) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+from pipeline.engine.events import (
+    ChunkDone,
+    ClusterReady,
+    Event,
+    InputDone,
+    InputStarted,
+    Listener,
+    Note,
+    RunDone,
+    RunStarted,
+    StepStarted,
+)
+from pipeline.text import duration, plural, plural_of
 
 
 @dataclass
-class _Count:
+class Count:
     """How far one input is."""
 
-    n_frames: int
+    items: int
     done_before: int
     done: int
-    faces: int | None
-    """None where nobody counts them."""
-    began: float
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows of this run by axis."""
+    under_way: dict[int, float] = field(default_factory=dict)
+    """Items' worth of steps that are done, by chunk under way."""
+    finished: bool = False
+    failed_chunks: int = 0
 
+    @property
+    def reached(self) -> float:
+        """Items done, those of chunks under way by the share of their steps."""
+        return min(self.done + sum(self.under_way.values()), self.items)
+
+
+class Tally:
+    """Counts a run from its events: the one place where items, rows, rate and time left are computed."""
+
+    def __init__(self) -> None:
+        self.item = "frame"
+        self.axes: tuple[str, ...] = ()
+        self.inputs_total = 0
+        self.counts: dict[str, Count] = {}
+        self.elapsed_seconds = 0.0
+        """From the start of the work to the last chunk that was done."""
+
+    def on(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self.item, self.axes, self.inputs_total = event.item, event.axes, event.inputs
+        elif isinstance(event, InputStarted):
+            rows = dict.fromkeys(self.axes, 0)
+            self.counts[event.name] = Count(event.items, event.items_done, event.items_done, rows)
+        elif isinstance(event, StepStarted):
+            self.counts[event.name].under_way[event.chunk] = event.items * event.steps_done / event.steps
+        elif isinstance(event, ChunkDone):
+            count = self.counts[event.name]
+            count.under_way.pop(event.chunk, None)
+            count.done += event.items
+            for axis, number in event.rows.items():
+                count.rows[axis] = count.rows.get(axis, 0) + number
+            self.elapsed_seconds = event.elapsed_seconds
+        elif isinstance(event, InputDone):
+            count = self.counts[event.name]
+            count.finished, count.failed_chunks = True, event.failed_chunks
+            count.under_way.clear()
+
+    @property
     def rate(self) -> float:
-        """Sampled frames per second since this run took the input up."""
-        elapsed = time.monotonic() - self.began
-        return (self.done - self.done_before) / elapsed if elapsed > 0 else 0.0
+        """Items per second of this run, as the summary has it at the end."""
+        done = sum(count.done - count.done_before for count in self.counts.values())
+        return done / self.elapsed_seconds if self.elapsed_seconds > 0 else 0.0
 
+    @property
     def left_seconds(self) -> float | None:
-        rate = self.rate()
-        return (self.n_frames - self.done) / rate if rate > 0 else None
+        """Time that is left, inputs that wait counted as long as the mean of those that were opened; None: unknown."""
+        if not self.rate or not self.counts:
+            return None
+        known = list(self.counts.values())
+        mean = sum(count.items for count in known) / len(known)
+        waiting = max(0, self.inputs_total - len(known))
+        return (sum(count.items - count.done for count in known if not count.finished) + waiting * mean) / self.rate
+
+    def speed(self) -> str:
+        """Return rate and time left: "8.1 frames/s, 42 s left"; "" before the first chunk is done."""
+        if not self.rate:
+            return ""
+        left = self.left_seconds
+        more = f", {duration(left)} left" if left else ""
+        return f"{self.rate:.1f} {plural_of(self.item)}/s{more}"
+
+    def line(self, name: str) -> str:
+        """Return how far an input is: "120/400 frames, 340 objects"."""
+        count = self.counts[name]
+        rows = [plural(number, axis) for axis, number in count.rows.items()]
+        failed = [f"{plural(count.failed_chunks, 'chunk')} failed"] if count.failed_chunks else []
+        return ", ".join([f"{count.done}/{count.items} {plural_of(self.item)}", *rows, *failed])
+
+    def total(self) -> str:
+        """Return how far the run is: "3 of 12 inputs, 2 under way, 7 waiting; 520 frames, 40 objects; 8.1 frames/s"."""
+        known = self.counts.values()
+        done, opened = sum(count.finished for count in known), len(self.counts)
+        states = [f"{done} of {plural(self.inputs_total, 'input')}"]
+        states += [f"{opened - done} under way"] if opened > done else []
+        states += [f"{self.inputs_total - opened} waiting"] if self.inputs_total > opened else []
+        rows: dict[str, int] = {}
+        for count in known:
+            for axis, number in count.rows.items():
+                rows[axis] = rows.get(axis, 0) + number
+        items = sum(count.done - count.done_before for count in known)
+        made = ", ".join([plural(items, self.item), *(plural(number, axis) for axis, number in rows.items())])
+        return "; ".join(part for part in (", ".join(states), made, self.speed()) if part)
 
 
 def _say(text: str) -> None:
-    """A line on standard error. Whoever no longer listens (a closed pipe, a log on a full disk) must not end a run."""
+    """Print a line on standard error. A closed pipe, or a log on a full disk, must not end a run."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(text, file=sys.stderr, flush=True)
+
+
+def _cluster(event: ClusterReady) -> str:
+    return event.description + (f", dashboard {event.dashboard}" if event.dashboard else "")
 
 
 class PlainLines:
@@ -64,7 +139,7 @@ class PlainLines:
 
     def __init__(self, interval_seconds: float = 10.0) -> None:
         self.interval = interval_seconds
-        self.counts: dict[str, _Count] = {}
+        self.tally = Tally()
         self.last = 0.0
 
     def __enter__(self) -> PlainLines:
@@ -72,44 +147,40 @@ class PlainLines:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def cluster(self, description: str, dashboard: str) -> None:
-        self.note(description + (f", dashboard {dashboard}" if dashboard else ""))
+    def on(self, event: Event) -> None:
+        self.tally.on(event)
+        if isinstance(event, Note):
+            self._line(event.text)
+        elif isinstance(event, ClusterReady):
+            self._line(_cluster(event))
+        elif isinstance(event, InputStarted):
+            before = f", {event.items_done} done before" if event.items_done else ""
+            self._line(f"{event.name}: {plural(event.items, self.tally.item)}{before}")
+        elif isinstance(event, ChunkDone):
+            if not self._is_done(event.name) and time.monotonic() - self.last >= self.interval:
+                self._line(self._state(event.name))
+        elif isinstance(event, InputDone):
+            count = self.tally.counts[event.name]
+            if count.done > count.done_before or event.failed_chunks:
+                self._line(self._state(event.name))
 
-    def input_started(self, name: str, n_frames: int, n_frames_done: int) -> None:
-        self.counts[name] = _Count(n_frames, n_frames_done, n_frames_done, 0, time.monotonic())
-        resumed = f", {n_frames_done} done before" if n_frames_done else ""
-        self.note(f"{name}: {n_frames} frames{resumed}")
+    def _is_done(self, name: str) -> bool:
+        count = self.tally.counts[name]
+        return count.done >= count.items
 
-    def chunk_done(self, name: str, n_frames: int, n_faces: int | None) -> None:
-        count = self.counts[name]
-        count.done += n_frames
-        count.faces = None if n_faces is None else (count.faces or 0) + n_faces
-        if count.done < count.n_frames and time.monotonic() - self.last >= self.interval:
-            self.note(f"{name}: {describe(count)}")
+    def _state(self, name: str) -> str:
+        one = f"{name}: {self.tally.line(name)}"
+        if self.tally.inputs_total > 1:
+            return f"{one}; {self.tally.total()}"
+        return ", ".join(part for part in (one, self.tally.speed()) if part)
 
-    def input_finished(self, name: str, failed_chunks: int) -> None:
-        count = self.counts[name]
-        if count.done == count.done_before and not failed_chunks:
-            return
-        self.note(f"{name}: {describe(count)}" + (f", {failed_chunks} chunks failed" if failed_chunks else ""))
-
-    def note(self, text: str) -> None:
+    def _line(self, text: str) -> None:
         self.last = time.monotonic()
         _say(text)
 
 
-def describe(count: _Count) -> str:
-    left = count.left_seconds()
-    parts = [f"{count.done}/{count.n_frames} frames", f"{count.rate():.1f} frames/s"]
-    if count.faces is not None:
-        parts.insert(1, f"{count.faces} faces")
-    if left is not None and count.done < count.n_frames:
-        parts.append(f"{duration(left)} left")
-    return ", ".join(parts)
-
-
 class Bars:
-    """One bar per input: frames, faces, frames per second, time left. Finished bars of many inputs scroll up."""
+    """A total, and one bar for each input under way; finished bars of many inputs scroll up."""
 
     SHOWN_AT_ONCE = 12
 
@@ -118,13 +189,14 @@ class Bars:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self.console = Console(stderr=True)
-        self.counts: dict[str, _Count] = {}
+        self.tally = Tally()
         self.rows: dict[str, Any] = {}
+        self.total: Any = None
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[line]}"),
+            TextColumn("{task.fields[line]}", markup=False),
             console=self.console,
         )
 
@@ -137,41 +209,81 @@ class Bars:
     ) -> None:
         self.bars.stop()
 
-    def cluster(self, description: str, dashboard: str) -> None:
-        self.note(description + (f", dashboard {dashboard}" if dashboard else ""))
+    def on(self, event: Event) -> None:
+        self.tally.on(event)
+        if isinstance(event, Note):
+            self._print(event.text)
+        elif isinstance(event, ClusterReady):
+            self._print(_cluster(event))
+        elif isinstance(event, RunStarted):
+            if event.inputs > 1:
+                self.total = self.bars.add_task("total", total=event.inputs, line="")
+        elif isinstance(event, InputStarted):
+            self._add(event)
+        elif isinstance(event, StepStarted | ChunkDone | InputDone):
+            self._show(event.name)
+        elif isinstance(event, RunDone):
+            self._show_total()
 
-    def input_started(self, name: str, n_frames: int, n_frames_done: int) -> None:
-        self.counts[name] = _Count(n_frames, n_frames_done, n_frames_done, 0, time.monotonic())
+    def _add(self, event: InputStarted) -> None:
         if len(self.rows) >= self.SHOWN_AT_ONCE:
-            finished = next((n for n, row in self.rows.items() if self.bars.tasks[self._position(row)].finished), None)
+            finished = next((name for name in self.rows if self.tally.counts[name].finished), None)
             if finished is not None:
+                self._print(f"{finished}: {self._line(finished)}")
                 self.bars.remove_task(self.rows.pop(finished))
-        shown = name if len(name) <= 28 else name[:27] + "…"
-        self.rows[name] = self.bars.add_task(shown, total=max(n_frames, 1), completed=n_frames_done, line="")
+        shown = event.name if len(event.name) <= 28 else event.name[:27] + "…"
+        self.rows[event.name] = self.bars.add_task(
+            shown, total=max(event.items, 1), completed=event.items_done, line=""
+        )
+        self._show_total()
 
-    def _position(self, row: Any) -> int:
-        return next(i for i, task in enumerate(self.bars.tasks) if task.id == row)
+    def _show(self, name: str) -> None:
+        if name in self.rows:
+            count = self.tally.counts[name]
+            completed = count.reached if count.items else 1.0
+            self.bars.update(self.rows[name], completed=completed, line=self._line(name))
+        self._show_total()
 
-    def chunk_done(self, name: str, n_frames: int, n_faces: int | None) -> None:
-        count = self.counts[name]
-        count.done += n_frames
-        count.faces = None if n_faces is None else (count.faces or 0) + n_faces
-        self.bars.update(self.rows[name], completed=count.done, line=describe(count))
+    def _line(self, name: str) -> str:
+        count = self.tally.counts[name]
+        if count.finished and count.done == count.done_before and not count.failed_chunks:
+            return "complete before"
+        speed = "" if self.total is not None else self.tally.speed()
+        return ", ".join(part for part in (self.tally.line(name), speed) if part)
 
-    def input_finished(self, name: str, failed_chunks: int) -> None:
-        count = self.counts[name]
-        if count.done == count.done_before and not failed_chunks:
-            line = "complete before"
-        else:
-            line = describe(count) + (f", [red]{failed_chunks} chunks failed[/red]" if failed_chunks else "")
-        self.bars.update(self.rows[name], line=line)
+    def _show_total(self) -> None:
+        if self.total is not None:
+            counts = self.tally.counts.values()
+            completed = sum(count.reached / count.items if count.items else 1.0 for count in counts)
+            self.bars.update(self.total, completed=completed, line=self.tally.total())
 
-    def note(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
 
+class Work:
+    """Tells a listener how far other work than a run is: an export, a film."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._began = time.perf_counter()
+
+    def started(self, name: str, items: int) -> None:
+        self._listener.on(InputStarted(name, items))
+
+    def done(self, name: str, items: int, rows: Mapping[str, int] | None = None) -> None:
+        elapsed = time.perf_counter() - self._began
+        self._listener.on(ChunkDone(name, 0, items, rows or {}, elapsed_seconds=elapsed))
+
+    def finished(self, name: str) -> None:
+        self._listener.on(InputDone(name))
+
+    def note(self, text: str) -> None:
+        self._listener.on(Note(text))
+
+
 class NowAndThen:
-    """For work without inputs and frames of its own: a line on stderr every few seconds, of what is done so far."""
+    """For work without inputs and items of its own: a line on stderr every few seconds, of what is done so far."""
 
     def __init__(self, what: str, interval_seconds: float = 5.0) -> None:
         """`what` is counted: "faces looked at"."""
@@ -185,5 +297,5 @@ class NowAndThen:
 
 
 def for_stderr() -> Bars | PlainLines:
-    """Bars on a terminal, lines elsewhere."""
+    """Return bars on a terminal, lines elsewhere."""
     return Bars() if sys.stderr is not None and sys.stderr.isatty() else PlainLines()

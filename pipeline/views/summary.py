@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.engine.run import EXIT_MISTAKE, Summary
-from pipeline.text import duration
+from pipeline.engine.summary import EXIT_MISTAKE, Summary
+from pipeline.text import duration, plural, plural_of
 
 SHOWN_FAILURES = 10
 
@@ -15,20 +15,22 @@ def lines(summary: Summary) -> list[str]:
     if summary.chunks == 0 and summary.derived and not (summary.failures or summary.unusable or summary.drained):
         return [_derived(summary), *_failures(summary), _ending(summary), *_unread_advice(summary)]
     if summary.chunks == 0 and not (summary.failures or summary.unusable or summary.drained or summary.underived):
-        closed = f", {summary.chunks_accepted} failed chunks accepted" if summary.chunks_accepted else ""
-        state = f"complete: {summary.inputs_complete} input(s) in {summary.out}{closed}, nothing to do"
+        closed = f", {plural(summary.chunks_accepted, 'failed chunk')} accepted" if summary.chunks_accepted else ""
+        inputs = plural(summary.inputs_complete, "input")
+        state = f"complete: {inputs} in {summary.out}{closed}, nothing to do"
         return [state, *_failures(summary), *_unread_advice(summary)]
     run_seconds = summary.seconds.get("run", 0.0)
-    done = f"{summary.frames} frames, {summary.faces} faces in {duration(summary.seconds['total'])}"
+    counted = ", ".join(plural(count, noun) for noun, count in summary.counts.items())
+    done = f"{counted} in {duration(summary.seconds['total'])}"
     if run_seconds:
-        done += f" ({summary.frames / run_seconds:.1f} frames/s)"
+        done += f" ({summary.items / run_seconds:.1f} {plural_of(summary.item)}/s)"
     if summary.chunks_skipped:
-        done += f"; {summary.chunks_skipped} chunks were done before"
+        done += f"; {plural(summary.chunks_skipped, 'chunk')} done before"
     shown = [done]
     if summary.bottleneck and summary.model_steps:
         shown.append(
-            f"bottleneck: {summary.bottleneck}; the model slots were busy {summary.model_share:.0%} of the run, "
-            f"which is the share of the models' own speed"
+            f"bottleneck: {summary.bottleneck}. The models ran {summary.model_share:.0%} of the time"
+            + ("" if summary.bottleneck in summary.model_steps else f"; the rest was waiting for {summary.bottleneck}")
         )
     if summary.derived:
         shown.append(_derived(summary))
@@ -39,7 +41,8 @@ def lines(summary: Summary) -> list[str]:
 def _unread_advice(summary: Summary) -> list[str]:
     if not summary.unreadable or summary.failures:
         return []
-    return [f"{summary.unreadable_frames} frames are stored as not decoded; --accept-failed takes that as success"]
+    unread = plural(summary.unreadable_items, summary.item)
+    return [f"{unread} stored as not decoded; --accept-failed takes that as success"]
 
 
 def _derived(summary: Summary) -> str:
@@ -50,21 +53,23 @@ def _failures(summary: Summary) -> list[str]:
     shown = [f"not usable: {entry['error']}" for entry in summary.unusable]
     for entry in summary.unreadable[:SHOWN_FAILURES]:
         where = f" in {entry['time_range']}" if entry["time_range"] else ""
-        shown.append(f"{entry['input']}: {len(entry['frames'])} frames not read{where}: {entry['error']}")
+        unread = plural(len(entry["frames"]), summary.item)
+        shown.append(f"{entry['input']}: {unread} not read{where}: {entry['error']}")
     for entry in summary.failures[:SHOWN_FAILURES]:
         shown.append(f"{entry['input']}: chunk {entry['chunk']} ({entry['time_range']}) failed: {entry['error']}")
     shown += [f"{entry['input']}: {entry['error']}; run again to repeat it" for entry in summary.underived]
     hidden = max(0, len(summary.failures) - SHOWN_FAILURES) + max(0, len(summary.unreadable) - SHOWN_FAILURES)
-    return [*shown, f"... and {hidden} more: reelgraph status {summary.out}"] if hidden else shown
+    shown += [f"... and {hidden} more: reelgraph status {summary.out}"] if hidden else []
+    return [*shown, f"tracebacks: {summary.traceback_log}"] if summary.traceback_log else shown
 
 
 def _ending(summary: Summary) -> str:
-    state = f"{summary.inputs_complete} of {summary.inputs_total} inputs complete in {summary.out}"
+    state = f"{summary.inputs_complete} of {plural(summary.inputs_total, 'input')} complete in {summary.out}"
     if summary.drained:
         return f"{state}; drained: the same command continues"
     if summary.failures:
         return (
-            f"{state}; {len(summary.failures)} chunks failed: "
+            f"{state}; {plural(len(summary.failures), 'chunk')} failed: "
             "--retry-failed tries them again, --accept-failed closes the store without them"
         )
     return state

@@ -59,7 +59,7 @@ def check_all(path: Path) -> None:
         assert source.index.pts[:known].tolist() == truth.pts[:known]
         expected = [pts * source.index.time_base for pts in truth.pts[:known]]
         np.testing.assert_allclose(source.time_seconds[:known], [float(t) for t in expected], rtol=0, atol=1e-9)
-    large = known * source.frame_bytes // 3 > LARGE
+    large = known * source.item_bytes // 3 > LARGE
     for every, length, order in PLANS[1:2] if large else PLANS:
         compare(VideoSource(path, VideoOptions(every=every, decoder="pyav")), truth, length, order)
     if why_not_decord(source) is None:
@@ -116,7 +116,7 @@ def test_roi_is_cut_from_the_upright_frame(data_dir: Path) -> None:
     path = data_dir / "videos" / "dec_rot90.mov"
     whole = VideoSource(path, VideoOptions(every=1)).job(0, 3).decode().frames_rgb
     part = VideoSource(path, VideoOptions(every=1, roi=(10, 200, 50, 30)))
-    assert part.frame_bytes == 50 * 30 * 3
+    assert part.item_bytes == 50 * 30 * 3
     assert np.array_equal(part.job(0, 3).decode().frames_rgb, whole[:, 200:230, 10:60])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.media.video.memory import FrameMemory
+from pipeline.machine.memory import FrameMemory
 
 
 def address(array: np.ndarray) -> int:

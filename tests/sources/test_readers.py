@@ -23,7 +23,7 @@ def test_chunks_in_order_decode_a_group_once(made: Callable[[str], Path]) -> Non
     assert source.facts["key_frames"] == 1
     sent = [source.job(start, start + 20).decode().source_frames_decoded for start in range(0, 200, 20)]
     assert sum(sent) == 200
-    assert source.decode_cost(20) == sum(range(20, 201, 20))
+    assert source.cost(20) == sum(range(20, 201, 20))
 
 
 def test_threads_wait_for_the_reader_before_them(made: Callable[[str], Path]) -> None:
@@ -54,7 +54,7 @@ def test_sampled_sparsely_a_chunk_seeks_over_what_it_does_not_need(made: Callabl
     assert source.frame.tolist() == [0, 60, 120, 180]
     result = source.job(0, 4).decode()
     assert [read_number(image) for image in result.frames_rgb] == [0, 60, 120, 180]
-    assert source.decode_cost(64) == 4
+    assert source.cost(64) == 4
     assert result.source_frames_decoded < 40
 
 

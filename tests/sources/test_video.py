@@ -87,7 +87,7 @@ def test_facts(data_dir: Path) -> None:
     assert expected.items() <= facts.items()
     assert facts["path"] == str(path)
     assert facts["bytes"] == path.stat().st_size
-    assert source.frame_bytes == 640 * 480 * 3
+    assert source.item_bytes == 640 * 480 * 3
     assert facts["duration_seconds"] == pytest.approx(77 / 30, abs=0.001)
 
 
@@ -112,7 +112,7 @@ def test_decode_cost_is_what_jobs_promise(length: int, options: dict[str, Any], 
     for start in range(0, len(source.frame), length):
         job = source.job(start, min(len(source.frame), start + length))
         expected += sum(int(job.rank[s.last - 1]) - s.key_rank + 1 for s in job.segments)
-    assert source.decode_cost(length) == expected
+    assert source.cost(length) == expected
 
 
 @pytest.mark.parametrize(

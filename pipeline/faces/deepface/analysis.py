@@ -151,10 +151,10 @@ class Analysis:
         """Run the workflow into a store, or what is missing of it, and read it."""
         from pipeline.api import execute
         from pipeline.cluster.options import ClusterOptions
+        from pipeline.engine.events import Silent
         from pipeline.engine.run import RunOptions
         from pipeline.media.inputs import expand
         from pipeline.store.read import open as open_store
-        from pipeline.views.progress import Silent
 
         (video,) = expand([str(path.absolute())])  # as the store spells it
         options = dict(cluster)
@@ -167,7 +167,7 @@ class Analysis:
             executor=executor,
             cluster=ClusterOptions(**options),
             options=RunOptions(fresh=fresh, retry_failed=True),
-            progress=Silent(),
+            listener=Silent(),
         )
         if summary.drained:
             raise StoreError(f"the run into {out} was asked to stop before its end; the same call continues")

@@ -11,11 +11,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from pipeline.engine.finding import open_source
-from pipeline.engine.plan import choose_chunk_frames, cut
-from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, Decoded
+from pipeline.engine.plan import choose_chunk_items, cut
+from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, InputRef
 from pipeline.engine.workflow import Workflow
 from pipeline.media.inputs import VIDEO_SUFFIXES
+from pipeline.media.video.decode import Decoded
+from pipeline.media.video.source import VideoSource
 
 Picture = str | Path | IO[bytes] | np.ndarray
 Source = Picture | Iterable[Picture]
@@ -60,8 +61,9 @@ def is_video(frames: Source) -> bool:
 
 def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Batch]:
     """Chunks of a video, as a run would cut them; the next one is decoded while one is worked on."""
-    source = open_source(workflow.source_kind, path, workflow.source_options)
-    pieces = cut(len(source.frame), choose_chunk_frames(source))
+    source = workflow.source.open(InputRef(str(path), path.stem), workflow.source_options, None)
+    assert isinstance(source, VideoSource)
+    pieces = cut(len(source), choose_chunk_items(source))
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
         ahead = decoder.submit(source.job(*pieces[0]).decode, decode_threads) if pieces else None
         for position, (start, stop) in enumerate(pieces):

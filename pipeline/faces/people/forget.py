@@ -8,7 +8,6 @@ alike are counted, never taken: who they are is for a person to say. `receipt.py
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,8 +20,6 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.registry import FILE_NAME, Registry, edit
 from pipeline.faces.people.sameness import Sameness
-from pipeline.store.chunks import read_chunk
-from pipeline.store.nodes import NODE_FILE, chunk_folder
 from pipeline.store.remove import Removal, blocks, remove_faces
 from pipeline.store.run import InputStore, RunStore
 from pipeline.text import unknown
@@ -437,12 +434,12 @@ def chunk_embeddings(
     source: InputStore, matcher: Mapping[Space, Sameness]
 ) -> Iterator[tuple[Sameness, npt.NDArray[np.float32]]]:
     """Embeddings of an incomplete input, chunk by chunk, with what compares them; other models' are left out."""
-    for index, record in source.records().items():
-        if "embedding" not in record.get("arrays", {}):
+    chunks = source.chunks()
+    for index in chunks.indices.tolist():
+        if not chunks.holds(index, "embedding"):
             continue
-        folder = chunk_folder(source.path, source.name, index)
-        node = json.loads(Path(folder, "embedding", NODE_FILE).read_text(encoding="utf-8"))
+        node = chunks.nodes(index)["embedding"]
         attributes = node.get("attributes", {})
         space = (str(attributes.get("model")), str(attributes.get("align")), int(node["shape"][1]))
         if space in matcher:
-            yield matcher[space], read_chunk(source.path, source.name, index, ["embedding"], record)["embedding"]
+            yield matcher[space], chunks.arrays(index, ["embedding"])["embedding"]

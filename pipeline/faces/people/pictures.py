@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 import pipeline
-from pipeline.engine import graph, steps
+from pipeline.engine import steps
+from pipeline.engine.bound import BoundWorkflow
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
@@ -143,10 +144,11 @@ class Recipe:
 
 
 def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
-    """A function that runs all stages of a workflow on one chunk, in this process: its arrays and those they make."""
-    refs = graph.stage_refs(workflow)
+    """Return a function that runs all stages of a workflow on one chunk, in this process. It returns the chunk's arrays
+    and those that the stages make."""
+    recipe = BoundWorkflow(workflow).recipe(tuple(node.name for node in workflow.stages))
     device = Device("cpu", threads=available_cores())
-    stages = [steps.loaded_stage(refs[node.name], device) for node in workflow.stages]
+    stages = [steps.loaded_stage(step.ref, device) for step in recipe.stages]
 
     def run(chunk: Chunk) -> dict[str, Any]:
         arrays: dict[str, Any] = dict(chunk.arrays)

@@ -116,7 +116,7 @@ def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tupl
     """Those of the frames (ranks, ascending) that decode, some at a time: uint8 (n, height, width, 3)."""
     from pipeline.media.video.readers import close_readers
 
-    size = max(1, BATCH_BYTES // max(1, source.frame_bytes))
+    size = max(1, BATCH_BYTES // max(1, source.item_bytes))
     try:
         for start in range(0, len(ranks), size):
             some = ranks[start : start + size]

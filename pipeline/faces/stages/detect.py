@@ -66,6 +66,7 @@ class Detect(Stage):
     needs = ("frames_rgb",)
     slot = "gpu"
     version = 1
+    seconds_per_megapixel = 0.055  # mtcnn, min_face 20 (`make bench`)
     Options = DetectOptions
     outputs: tuple[Array, ...] = (
         Array("n_faces", ("frame",), "int32", (), {"description": "faces found, 0 where the frame was not decoded"}),

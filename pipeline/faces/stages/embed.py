@@ -97,6 +97,7 @@ class Embed(Stage):
     needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box", "landmarks")
     slot = "gpu"
     version = 1
+    seconds_per_row = 0.006  # Dlib (`make bench`)
     Options = EmbedOptions
 
     def __init__(self, options: StageOptions) -> None:

@@ -90,6 +90,7 @@ def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mea
         landmarks = np.full((len(frame), 5, 2), np.nan, np.float32)
     frames = chunk.frames_rgb
     look = tracklets.looks(frames, frame, box)
+    assert chunk.time_seconds is not None  # tracks need times, and videos have them
     tracklet = tracklets.link(frame, box, look, chunk.time_seconds, tracklets.cuts(frames))
     quality = tracklets.quality(frames, frame, box, landmarks, chunk["confidence"])
     own = np.zeros(len(frame), bool)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
 from pipeline.faces.people.choice import choose
 from pipeline.faces.people.labels import UNKNOWN, Labels, labels
@@ -24,7 +24,7 @@ from pipeline.media.film.movie import CONTAINERS, container_of
 from pipeline.media.film.rewriting import write_film
 from pipeline.media.film.targets import chosen_inputs, refuse_existing
 from pipeline.text import clock
-from pipeline.views.progress import Bars, PlainLines, Silent
+from pipeline.views.progress import Work
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -81,7 +81,7 @@ def annotate(
     wanted: Wanted | None = None,
     *,
     force: bool = False,
-    progress: Bars | PlainLines | Silent | None = None,
+    progress: Listener | None = None,
 ) -> list[Annotated]:
     """Write a film for each input (or those named) of some stores: to `target`, a file or a folder, or else beside the
     store.
@@ -94,13 +94,13 @@ def annotate(
     targets = [_target(item, target, len(items), bool(wanted.blur)) for item in items]
     refuse_existing(items, targets, force)
     chosen = _chosen_rows(items, wanted.blur)
-    progress = progress or Silent()
+    work = Work(progress or Silent())
     made = [
-        _annotate_one(item, path, rows, wanted, progress)
+        _annotate_one(item, path, rows, wanted, work)
         for item, path, rows in zip(items, targets, chosen, strict=True)
     ]
     for limit in {_limit_of(item, wanted) for item in items if wanted.blur}:
-        progress.note(limit)
+        work.note(limit)
     return made
 
 
@@ -132,7 +132,7 @@ def _annotate_one(
     target: Path,
     chosen: npt.NDArray[np.bool_],
     wanted: Wanted,
-    progress: Bars | PlainLines | Silent,
+    work: Work,
 ) -> Annotated:
     film = film_of(item)
     picture = _Picture(item, film, chosen, wanted)
@@ -145,9 +145,12 @@ def _annotate_one(
             f"{clock(film.stop_seconds)}"
         )
     origin = first if wanted.start is not None or _is_far(times[0]) else None
-    progress.input_started(item.name, last - first, 0)
-    written = write_film(film, target, first, last, origin, picture.edit, partial(progress.chunk_done, item.name))
-    progress.input_finished(item.name, 0)
+    work.started(item.name, last - first)
+    written = write_film(
+        film, target, first, last, origin, picture.edit,
+        lambda frames, faces: work.done(item.name, frames, {"face": faces}),
+    )  # fmt: skip
+    work.finished(item.name)
     rank = picture.faces.rank
     inside = (rank >= first) & (rank < last)
     result = Annotated(
@@ -166,7 +169,7 @@ def _annotate_one(
     )
     result.notes.extend(_notes(result, item, wanted))
     for note in result.notes:
-        progress.note(f"{item.name}: {note}")
+        work.note(f"{item.name}: {note}")
     if wanted.blur:
         result.notes.append(_limit_of(item, wanted))
     return result

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
 from pipeline.faces.people.choice import choose
@@ -23,7 +24,7 @@ from pipeline.media.film.packets import copy_packets, suffix_for_copy
 from pipeline.media.film.rewriting import write_film
 from pipeline.media.film.targets import chosen_inputs, refuse_existing
 from pipeline.text import clock
-from pipeline.views.progress import Bars, PlainLines, Silent
+from pipeline.views.progress import Work
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -97,7 +98,7 @@ def cut_clips(
     options: ClipOptions | None = None,
     *,
     force: bool = False,
-    progress: Bars | PlainLines | Silent | None = None,
+    progress: Listener | None = None,
 ) -> ClipsMade:
     """Cut the appearances of a person (id or name) out of all inputs, into `target`, a folder (default: `clips` beside
     the first store). Writes a list of them there too, as CSV and as JSON.
@@ -106,7 +107,7 @@ def cut_clips(
     is gone or has changed.
     """
     options = options or ClipOptions()
-    progress = progress or Silent()
+    shown = Work(progress or Silent())
     if options.join and options.copy:
         raise UsageError("--join encodes anew, --copy does not: choose one")
     items = chosen_inputs(outs)
@@ -123,12 +124,12 @@ def cut_clips(
     targets = [joined] if options.join else [_file(folder, name, options.copy, *one) for one in work]
     refuse_existing(list(found), targets, force)
     if options.join:
-        clips = _write_joined(joined, name, work, progress)
+        clips = _write_joined(joined, name, work, shown)
     else:
-        clips = [_write(path, name, options.copy, *one, progress) for path, one in zip(targets, work, strict=True)]
+        clips = [_write(path, name, options.copy, *one, shown) for path, one in zip(targets, work, strict=True)]
     made = ClipsMade(name, clips, str(list_file), _notes(items, films, options))
     for note in made.notes:
-        progress.note(note)
+        shown.note(note)
     _write_list(list_file, clips)
     return made
 
@@ -156,21 +157,19 @@ def stretches(film: Film, found: list[Appearance], options: ClipOptions) -> list
     return merged
 
 
-def _write(
-    path: Path, name: str, copy: bool, item: RunInput, film: Film, cut: Stretch, progress: Bars | PlainLines | Silent
-) -> Clip:
+def _write(path: Path, name: str, copy: bool, item: RunInput, film: Film, cut: Stretch, progress: Work) -> Clip:
     start, stop = float(film.times[cut.first]), film.end_of(cut.last - 1)
     if copy:
         start, stop = copy_packets(film, path, start, stop)
         progress.note(f"{path.name}: {clock(stop - start)} copied")
         n_frames = 0
     else:
-        progress.input_started(path.name, cut.last - cut.first, 0)
+        progress.started(path.name, cut.last - cut.first)
         written = write_film(
             film, path, cut.first, cut.last, cut.first, _untouched,
-            lambda frames, _: progress.chunk_done(path.name, frames, None), exact_sound=True,
+            lambda frames, _: progress.done(path.name, frames), exact_sound=True,
         )  # fmt: skip
-        progress.input_finished(path.name, 0)
+        progress.finished(path.name)
         n_frames = written.frames
     return Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, 0.0, n_frames)
 
@@ -180,20 +179,20 @@ def _untouched(rank: int, frame_rgb: npt.NDArray[np.uint8]) -> int:
 
 
 def _write_joined(
-    path: Path, name: str, work: list[tuple[RunInput, Film, Stretch]], progress: Bars | PlainLines | Silent
+    path: Path, name: str, work: list[tuple[RunInput, Film, Stretch]], progress: Work
 ) -> list[Clip]:
     clips = []
-    progress.input_started(path.name, sum(cut.last - cut.first for _, _, cut in work), 0)
+    progress.started(path.name, sum(cut.last - cut.first for _, _, cut in work))
     with Joined(path, [film for _, film, _ in work]) as joined:
         for item, film, cut in work:
             at, n_frames = joined.append(
-                film, cut.first, cut.last, lambda frames: progress.chunk_done(path.name, frames, None)
+                film, cut.first, cut.last, lambda frames: progress.done(path.name, frames)
             )
             start, stop = float(film.times[cut.first]), film.end_of(cut.last - 1)
             clips.append(
                 Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, at, n_frames)
             )
-    progress.input_finished(path.name, 0)
+    progress.finished(path.name)
     return clips
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.faces.table import LANDMARKS
 from pipeline.faces.views import face_rows
-from pipeline.store.read import LANDMARKS
 from pipeline.version import __version__
 from pipeline.views.tables import JSON_ROWS
 from pipeline.views.tables.json_text import joined, lists, objects, texts

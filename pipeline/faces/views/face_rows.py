@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.faces.people.labels import UNKNOWN, labels
-from pipeline.store.read import LANDMARKS
+from pipeline.faces.table import LANDMARKS
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput

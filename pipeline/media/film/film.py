@@ -96,7 +96,7 @@ class Film:
     def frames(self, first: int, last: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         """Rank and pixels, uint8 (height, width, 3) RGB, upright, writable, of frames first to last (exclusive); those
         that cannot be decoded are left out and told in `losses`. Few are alive at once: decoding is a block ahead."""
-        length = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // self.source.frame_bytes))
+        length = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // self.source.item_bytes))
         blocks = [np.arange(at, min(at + length, last)) for at in range(first, last, length)]
         with _Ahead(self._decode(blocks, min(_THREADS, os.cpu_count() or 1))) as decoded:
             for ranks, frames_rgb, good in decoded:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.engine.source import most_chunk_frames
+from pipeline.engine.source import most_chunk_items
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _leaves_frames_out(source: VideoSource) -> bool:
 
 
 def _groups_outgrow_chunks(source: VideoSource) -> bool:
-    chunk = most_chunk_frames(source.frame_bytes)
+    chunk = most_chunk_items(source.item_bytes)
     per_sample = len(source.index) / len(source.frame)
     edges = np.append(source.index.seek_rank, len(source.index))
     longest = int(np.diff(edges).max(initial=0))

@@ -9,9 +9,9 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from pipeline.engine.source import Decoded, DecodeJob
+from pipeline.engine.source import Job, Loaded
 from pipeline.errors import InputError
-from pipeline.media.video.memory import MEMORY
+from pipeline.machine.memory import MEMORY
 from pipeline.media.video.readers import POOL, DecordReader, FileKey, PacketReader, Segment, Sent, sent_of
 
 # After damage, frames are watched this far beyond the last one wanted: the longest reordering of H.264 and H.265 is 16.
@@ -23,8 +23,22 @@ class _TroubleError(Exception):
     """Not every frame came out clean: read again, packet by packet."""
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels of one chunk."""
+
+    frames_rgb: np.ndarray
+    """uint8 (n, height, width, 3): upright, RGB; zero for a frame that is not decoded."""
+    decoded: np.ndarray
+    """bool (n,)."""
+    source_frames_decoded: int = 0
+    """Frames that the decoder had to decode to get these."""
+    error: str | None = None
+    """Why frames are missing, in one line; None if none is."""
+
+
 @dataclass(frozen=True, eq=False)
-class VideoDecodeJob(DecodeJob):
+class VideoDecodeJob(Job):
     """Sampled frames of one chunk; n of them."""
 
     path: str
@@ -57,6 +71,11 @@ class VideoDecodeJob(DecodeJob):
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of a decoded frame."""
         return output_shape(self.width, self.height, self.rotation, self.roi)
+
+    def load(self, threads: int = 1) -> Loaded:
+        """Decode the chunk; `frames_rgb` is uint8 (n, height, width, 3)."""
+        result = self.decode(threads)
+        return Loaded({"frames_rgb": result.frames_rgb}, result.decoded, result.error)
 
     def decode(self, threads: int = 1) -> Decoded:
         """Decode the chunk on `threads` codec threads.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.engine.source import Source, SourceOptions
+from pipeline.engine.source import InputRef, Source, SourceOptions
 from pipeline.errors import InputError
 from pipeline.files.fingerprint import fingerprint
-from pipeline.text import parse_seconds
+from pipeline.media.inputs import expand
+from pipeline.store.schema import Array
+from pipeline.text import parse_seconds, span
 
 if TYPE_CHECKING:
     from pipeline.media.video.decode import VideoDecodeJob
@@ -32,6 +34,8 @@ _KEYS_BACK = (0, 1, 4)
 _START_IS_NEAR = 2000
 class VideoOptions(SourceOptions):
     """Which frames of a video are sampled and how they are decoded."""
+
+    UNKEYED: ClassVar[tuple[str, ...]] = ("decoder",)
 
     kind: Literal["video"] = "video"
     every: int | None = Field(
@@ -55,6 +59,10 @@ class VideoOptions(SourceOptions):
         "pyav or decord force one; nvdec decodes on the GPU where that gives PyAV's pixels, else auto takes its place "
         "(needs PyNvVideoCodec; of damage it tells nothing)",
     )
+
+    def keyed(self) -> dict[str, Any]:
+        """Return what enters the resume keys. "pixels" keeps stores apart that counted pixels from a roi's corner."""
+        return {**super().keyed(), **({"pixels": "of the upright frame"} if self.roi else {})}
 
     @field_validator("start", "stop", mode="before")
     @classmethod
@@ -89,7 +97,30 @@ class VideoSource(Source):
 
     kind: ClassVar[str] = "video"
     Options: ClassVar[type[SourceOptions]] = VideoOptions
+    arrays: ClassVar[tuple[Array, ...]] = (
+        Array("frame", ("frame",), "int64", attributes={"description": "rank among the input's frames, from 0"}),
+        Array("time_seconds", ("frame",), "float64", attributes={"units": "s", "description": "presentation time"}),
+    )
     options: VideoOptions
+    frame: np.ndarray
+    """int64 (n,): ranks of the sampled frames in presentation order among all frames of the file."""
+    time_seconds: np.ndarray
+    """float64 (n,): presentation times of the sampled frames."""
+
+    @classmethod
+    def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
+        """Yield the video files that files, folders, globs and list files name; see `media.inputs.expand`."""
+        return (InputRef(str(path), path.stem) for path in expand(inputs))
+
+    @classmethod
+    def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> VideoSource:
+        """Probe one file with the decoder that was stored at set-up. Raises InputError if it cannot be used."""
+        assert isinstance(options, VideoOptions)
+        return cls(ref.path, options, stored["decoder"] if stored else None)
+
+    @classmethod
+    def fingerprint(cls, ref: InputRef) -> str:
+        return fingerprint(Path(ref.path))
 
     def __init__(self, path: Path | str, options: VideoOptions, decoder: str | None = None) -> None:
         """Probe `path`. `decoder` is the one that was stored when the run was set up, None to choose now.
@@ -114,7 +145,7 @@ class VideoSource(Source):
             raise InputError(f"{self.path}: no frame between start and stop; {_describe_times(self.index)}")
         self.time_seconds = self.index.time_seconds[self.frame]
         shape = output_shape(self.index.width, self.index.height, self.index.rotation, options.roi)
-        self.frame_bytes = math.prod(shape)
+        self.item_bytes = math.prod(shape)
         self._start_rank = self._nearest_start(self.frame)
         if decoder is None:
             self.decoder, self.note = choose_decoder(self, options.decoder)
@@ -155,7 +186,7 @@ class VideoSource(Source):
         starts: np.ndarray = np.where(at >= 0, seeks[at], 0)
         return starts
 
-    def decode_cost(self, chunk_frames: int) -> int:
+    def cost(self, chunk_frames: int) -> int:
         """Source frames that are decoded if the sampled frames are cut into chunks of this length and
         each chunk is decoded alone from the key frame before it."""
         first = np.arange(0, len(self.frame), chunk_frames)
@@ -163,6 +194,20 @@ class VideoSource(Source):
         saved = np.concatenate([[0], np.cumsum(_saved_by_seeking(self.frame, self._start_rank))])
         read = self.frame[last] - self._start_rank[first] + 1
         return int(read.sum() - (saved[last + 1] - saved[first + 1]).sum())
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def values(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        return {"frame": self.frame[start:stop], "time_seconds": self.time_seconds[start:stop]}
+
+    def where(self, start: int, stop: int) -> str:
+        """Return the times of sampled frames start to stop: "0:00:01.000-0:00:03.500"."""
+        return span(self.time_seconds[start:stop])
+
+    @property
+    def description(self) -> str:
+        return f"{self.facts['width']}×{self.facts['height']}, {self.decoder}"
 
     def job(self, start: int, stop: int) -> VideoDecodeJob:
         """The decode job of sampled frames start (inclusive) to stop (exclusive)."""

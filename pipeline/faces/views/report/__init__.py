@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.engine.events import Silent
 from pipeline.errors import UsageError
 from pipeline.faces.views.report.content import content
 from pipeline.faces.views.report.people import gather
@@ -21,10 +22,10 @@ from pipeline.faces.views.report.survey import CONFIDENCE_EDGES, SIZE_EDGES, sur
 from pipeline.files.whole import written_whole
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
-from pipeline.views.progress import Silent
+from pipeline.views.progress import Work
 
 if TYPE_CHECKING:
-    from pipeline.engine.run import Progress
+    from pipeline.engine.events import Listener
 
 TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 """Files of this package."""
@@ -54,7 +55,7 @@ def report(
     to: str | os.PathLike[str] | None = None,
     *,
     pictures: bool = True,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
 ) -> Reported:
     """Write the report of one or several stores, done or half done. `to` None: beside the first store, OUT.html.
 
@@ -68,11 +69,10 @@ def report(
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
     confidence, size = Histogram(CONFIDENCE_EDGES, grows=True), Histogram(SIZE_EDGES)
     inputs = []
+    work = Work(progress or Silent())
     for run, item in pairs:
         shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
-        inputs.append(
-            survey(run, item, shown, progress or Silent(), n_inputs=len(pairs), confidence=confidence, size=size)
-        )
+        inputs.append(survey(run, item, shown, work, n_inputs=len(pairs), confidence=confidence, size=size))
     people = gather(inputs)
     nobody: list[str] = []
     if pictures:

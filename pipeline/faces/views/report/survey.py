@@ -16,8 +16,8 @@ from pipeline.faces.views.report.series import Bins, Histogram, Numbers, Shares,
 from pipeline.text import parse_seconds
 
 if TYPE_CHECKING:
-    from pipeline.engine.run import Progress
     from pipeline.store.read import Run, RunInput
+    from pipeline.views.progress import Work
 
 MOST_PEOPLE = 1000
 """People of one input that are followed one by one; the least seen of more are only counted."""
@@ -100,19 +100,19 @@ class Surveyed:
 
 
 def survey(
-    run: Run, item: RunInput, shown: str, progress: Progress, *, n_inputs: int, confidence: Histogram, size: Histogram
+    run: Run, item: RunInput, shown: str, work: Work, *, n_inputs: int, confidence: Histogram, size: Histogram
 ) -> Surveyed:
     """Read one input of a report with `n_inputs`, in blocks; faces' scores and sizes are added to the two histograms.
 
     Raises StoreError where an array is damaged."""
-    progress.input_started(shown, item.frames_done, 0)
+    work.started(shown, item.frames_done)
     found = Surveyed(run, item, item.attributes)
     if "time_seconds" in item.arrays:
-        _Survey(found, n_inputs, confidence, size).read(progress, shown)
+        _Survey(found, n_inputs, confidence, size).read(work, shown)
     else:
         found.start_seconds, found.stop_seconds = _planned(run, found.facts)
     _find_gaps(found)
-    progress.input_finished(shown, 0)
+    work.finished(shown)
     return found
 
 
@@ -142,7 +142,7 @@ class _Survey:
         n = max(1, min(n, round(self.found.frames / max(share, 1e-3)) // frames_each))
         return Bins(self.found.start_seconds, self.found.stop_seconds, n)
 
-    def read(self, progress: Progress, shown: str) -> None:
+    def read(self, work: Work, shown: str) -> None:
         if "n_faces" not in self.arrays:
             return
         who = labels(self.item)
@@ -153,7 +153,7 @@ class _Survey:
             self.item, [n for n in ("box", "landmarks", "confidence") if n in self.arrays] + self.names
         ):
             self._add_faces(block, who.code[block.rows], block.arrays["time_seconds"][block.frame_of_face])
-            progress.chunk_done(shown, block.n_frames, block.n_faces)
+            work.done(shown, block.n_frames, {"face": block.n_faces})
         self._finish_attributes()
 
     def _count(self, who: Labels) -> None:

@@ -1,0 +1,131 @@
+"""What a run did: it listens to the run's events, as progress does, so that both say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.engine.events import ChunkDone, ClusterReady, Event, RunStarted
+from pipeline.text import plural_of
+
+EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_DRAINED = 0, 1, 2, 75
+
+
+@dataclass
+class Summary:
+    """What a run did. Seconds are wall time, except `step_seconds`: summed over all workers."""
+
+    out: str
+    item: str = "frame"
+    """Noun of one item."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Items, and rows of each axis that the workflow makes, by noun: {"frame": 120, "object": 340}."""
+    chunks: int = 0
+    chunks_skipped: int = 0
+    """Committed by an earlier run."""
+    chunks_accepted: int = 0
+    """Failed chunks that inputs were closed without, as asked."""
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """Failed chunks: input, chunk, time_range, step, error."""
+    unreadable_items: int = 0
+    unreadable: list[dict[str, Any]] = field(default_factory=list)
+    """Chunks stored with items missing: input, chunk, time_range, frames (numbers of items), error."""
+    unusable: list[dict[str, Any]] = field(default_factory=list)
+    """Inputs that could not be used at all: path, error."""
+    derived: dict[str, float] = field(default_factory=dict)
+    """Stages of whole inputs that were run (tracks, identities), with their seconds over all inputs."""
+    underived: list[dict[str, Any]] = field(default_factory=list)
+    """Inputs for which such a stage failed: input, step, error."""
+    inputs_complete: int = 0
+    inputs_total: int = 0
+    drained: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    """total; start: the cluster's start; run: from the first task submitted to the last one done."""
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    device: str | None = None
+    """What models ran on: cpu, cuda or tensorrt, "cuda fp16"; None if nothing was left to run."""
+    gpu_slots: int = 1
+    model_steps: tuple[str, ...] = ()
+    traceback_log: str | None = None
+    """File with the tracebacks of failed chunks; None if there is none."""
+
+    def on(self, event: Event) -> None:
+        """Count what happens."""
+        if isinstance(event, RunStarted):
+            self.inputs_total, self.item = event.inputs, event.item
+            self.counts = {event.item: 0, **dict.fromkeys(event.axes, 0)}
+        elif isinstance(event, ClusterReady):
+            self.gpu_slots, self.device = event.gpu_slots, event.device
+            self.seconds["start"] = event.start_seconds
+        elif isinstance(event, ChunkDone):
+            self.seconds["run"] = event.elapsed_seconds
+            if event.failed:
+                return
+            self.chunks += 1
+            self._add(self.counts, {self.item: event.items, **event.rows})
+            self._add(self.step_seconds, event.seconds)
+
+    @staticmethod
+    def _add(to: dict[str, Any], more: Mapping[str, Any]) -> None:
+        for name, value in more.items():
+            to[name] = to.get(name, 0) + value
+
+    def __getattr__(self, name: str) -> int:
+        """Return a count by its plural noun: `summary.frames`, `summary.objects`."""
+        for noun, count in self.__dict__.get("counts", {}).items():
+            if plural_of(noun) == name:
+                return int(count)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def items(self) -> int:
+        """Items committed by this run."""
+        return self.counts.get(self.item, 0)
+
+    @property
+    def items_per_second(self) -> float | None:
+        """Items committed per second of `seconds["run"]`; None if nothing was run."""
+        run = self.seconds.get("run")
+        return self.items / run if run else None
+
+    @property
+    def model_share(self) -> float:
+        """Share of the run in which the model slots were busy: 1 is the models' own speed."""
+        busy = sum(self.step_seconds.get(step, 0.0) for step in self.model_steps)
+        wall = self.seconds.get("run", 0.0) * self.gpu_slots
+        return min(1.0, busy / wall) if wall else 0.0
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The step that the run waited for: the longest model step if the model slots were mostly busy."""
+        if not self.step_seconds:
+            return None
+        steps = self.model_steps if self.model_share >= 0.5 else tuple(self.step_seconds)
+        return max(steps, key=lambda step: self.step_seconds.get(step, 0.0))
+
+    @property
+    def exit_code(self) -> int:
+        if self.drained:
+            return EXIT_DRAINED
+        if self.unusable and self.inputs_total == len(self.unusable):
+            return EXIT_MISTAKE
+        failed = self.failures or self.unreadable or self.unusable or self.underived
+        return EXIT_FAILED if failed else EXIT_DONE
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values, for `--json`."""
+        left_out = ("model_steps", "gpu_slots", "item", "counts", "unreadable_items")
+        values = {key: value for key, value in vars(self).items() if key not in left_out}
+        noun = plural_of(self.item)
+        return {
+            "out": self.out,
+            **{plural_of(name): count for name, count in self.counts.items()},
+            **values,
+            f"unreadable_{noun}": self.unreadable_items,
+            "bottleneck": self.bottleneck,
+            "model_share": round(self.model_share, 4),
+            f"{noun}_per_second": self.items_per_second,
+            "failed_chunks": len(self.failures),
+            "exit_code": self.exit_code,
+        }

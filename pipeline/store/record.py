@@ -1,0 +1,100 @@
+"""The commit record: what became of one chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from pipeline.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one chunk, as its file (or the folder of an older store) says."""
+
+    state: Literal["ok", "failed"]
+    """ok: committed, perhaps without some items; failed: nothing came of it."""
+    stages: Mapping[str, str] = field(default_factory=dict)
+    """Resume key of each stage whose arrays are committed."""
+    arrays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`dims`, `shape` and `dtype` of each committed array."""
+    attempts: int = 1
+    """Times that the chunk was tried, in all runs."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by step."""
+    worker: str | None = None
+    missing: tuple[int, ...] = ()
+    """Numbers of the items that could not be read."""
+    error: str | None = None
+    step: str | None = None
+    """The step that failed."""
+    items: tuple[int, int] | None = None
+    """Of a failed chunk: first and last item (exclusive)."""
+    time_seconds: tuple[float, float] | None = None
+    """Of a failed chunk: first and last time, if the source has times."""
+    tried: Mapping[str, str] = field(default_factory=dict)
+    """Of a failed chunk: resume keys of the stages that were to be made."""
+
+    @property
+    def name(self) -> str:
+        """The state as a file's name has it: "ok", "part" (ok, with items missing) or "failed"."""
+        return "part" if self.state == "ok" and self.missing else self.state
+
+    def as_json(self) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "state": self.state, "attempts": self.attempts, "seconds": dict(self.seconds), "worker": self.worker,
+            "error": self.error, "missing": list(self.missing), "stages": dict(self.stages),
+            "arrays": dict(self.arrays),
+        }  # fmt: skip
+        if self.state == "failed":
+            values |= {"step": self.step, "frames": self.items, "time_seconds": self.time_seconds}
+            values |= {"tried": dict(self.tried)}
+        return values
+
+    @classmethod
+    def from_json(cls, values: Any, where: str) -> Record:
+        """Read a record; unknown keys are ignored. Raises StoreError, which begins with `where`, if it is malformed."""
+        try:
+            items, times = values.get("frames"), values.get("time_seconds")
+            record = cls(
+                state=values["state"],
+                stages={str(stage): str(key) for stage, key in values.get("stages", {}).items()},
+                arrays={str(name): _described(one) for name, one in values.get("arrays", {}).items()},
+                attempts=int(values.get("attempts") or 0),
+                seconds={str(step): float(spent) for step, spent in (values.get("seconds") or {}).items()},
+                worker=values.get("worker"),
+                missing=tuple(int(number) for number in values.get("missing") or ()),
+                error=values.get("error"),
+                step=values.get("step"),
+                items=(int(items[0]), int(items[1])) if items else None,
+                time_seconds=(float(times[0]), float(times[1])) if times else None,
+                tried=dict(values.get("tried") or {}),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as err:
+            raise StoreError(f"{where} is damaged (its record is malformed: {err!r})") from err
+        if record.state not in ("ok", "failed"):
+            raise StoreError(f"{where} is damaged (its record has the state {record.state!r})")
+        return record
+
+    def merged(self, later: Record) -> Record:
+        """Return this record with that of a later pass over the same chunk: its arrays and stages are added."""
+        if not self.stages:
+            return replace(later, attempts=max(self.attempts, later.attempts))
+        return replace(
+            later,
+            stages={**self.stages, **later.stages},
+            arrays={**self.arrays, **later.arrays},
+            attempts=max(self.attempts, later.attempts),
+            # The earlier pass's `decoded` stays, so what it missed stays missing, and why.
+            missing=tuple(sorted({*self.missing, *later.missing})),
+            error=later.error or (self.error if self.state == "ok" else None),
+            seconds={**self.seconds, **later.seconds},
+        )
+
+
+def _described(values: Mapping[str, Any]) -> dict[str, Any]:
+    shape = [int(size) for size in values["shape"]]
+    if min(shape, default=0) < 0:
+        raise ValueError(f"shape {shape}")
+    return {"dims": [str(dim) for dim in values["dims"]], "shape": shape, "dtype": str(values["dtype"])}
