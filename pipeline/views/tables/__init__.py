@@ -18,6 +18,12 @@ from pipeline.views.tables.json_text import joined, objects, texts
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """What a file's suffix stands for."""
+
+
+def suffixes_of(format: str) -> tuple[str, ...]:
+    return tuple(suffix for suffix, one in FORMATS.items() if one == format)
+
+
 JSON_ROWS = 16_384
 """Rows whose text is held at a time."""
 
@@ -47,7 +53,7 @@ class Table:
         self._rows.write(table)
 
     def close(self) -> None:
-        if self._schema is None:  # nobody has a face
+        if self._schema is None:  # there was no row
             self._rows.start(pa.schema([]))
         self._rows.close()
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.faces.people.appearances import Appearance, appearances, frame_seconds
 from pipeline.faces.people.labels import UNKNOWN, Labels, labels
-from pipeline.faces.views.face_rows import Block, blocks
+from pipeline.views.tables.rows import Block, blocks
 from pipeline.faces.views.report.series import Bins, Histogram, Numbers, Shares, per_frame
 from pipeline.text import parse_seconds
 
@@ -149,11 +149,10 @@ class _Survey:
         self._count(who)
         self._find_people(who)
         self._start_attributes()
-        for block in blocks(
-            self.item, [n for n in ("box", "landmarks", "confidence") if n in self.arrays] + self.names
-        ):
-            self._add_faces(block, who.code[block.rows], block.arrays["time_seconds"][block.frame_of_face])
-            work.done(shown, block.n_frames, {"face": block.n_faces})
+        wanted = [n for n in ("frame", "time_seconds", "box", "landmarks", "confidence") if n in self.arrays]
+        for block in blocks(self.item, "face", wanted + self.names):
+            self._add_faces(block, who.code[block.rows], block.of_rows("time_seconds"))
+            work.done(shown, block.n_items, {"face": block.n_rows})
         self._finish_attributes()
 
     def _count(self, who: Labels) -> None:
@@ -240,7 +239,7 @@ class _Survey:
         score = _picture_score(self.found.facts, box, block.arrays.get("confidence"), block.arrays.get("landmarks"))
         order = np.lexsort((-score, place))
         first = order[np.flatnonzero(np.diff(place[order], prepend=-1))]
-        ranks = block.arrays["frame"][block.frame_of_face]
+        ranks = block.of_rows("frame")
 
         def candidate(row: int) -> Candidate:
             x, y, w, h = box[row].tolist()
