@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.media.video.source import VideoSource
 from pipeline.store import compact as compaction
-from pipeline.store.chunks import Chunks, chunk_file, fail_chunk, write_chunk
+from pipeline.store.chunks import Chunks, fail_chunk, stage_digest, write_chunk
 from pipeline.store.record import Record
 from pipeline.store.run import RunStore
 from pipeline.store.schema import DECODED, Array, Axis, Schema
@@ -84,8 +84,8 @@ def write_arrays(
 ) -> str:
     """Write a chunk as a worker does: the item arrays are in its first file only; earlier failures go."""
     chunks = Chunks(out, name)
-    file = chunk_file(index, record)
-    is_first = all(part.is_failure or part.name == file for part in chunks.parts(index))
+    digest = stage_digest(record.stages)
+    is_first = all(part.is_failure or (part.kind or ('', ''))[1] == digest for part in chunks.parts(index))
     return write_chunk(
         str(out), name, index, arrays, (*(ITEM_ARRAYS if is_first else ()), *specs), record, schema_of(specs),
         items=len(arrays["decoded"]), replaces=chunks.failures(index), flush=False,
@@ -134,6 +134,14 @@ def compacted(out: Path | str, name: str) -> dict[str, np.ndarray]:
 
     group = zarr.open_group(str(out), path=name, mode="r", use_consolidated=False)
     return {key: array[...] for key, array in group.arrays()}
+
+
+def by_zarr(file: Path) -> Any:
+    """A chunk file as zarr itself opens it."""
+    import zarr
+    from zarr.storage import ZipStore
+
+    return zarr.open_group(ZipStore(file, mode="r"), mode="r", use_consolidated=False)
 
 
 def assert_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
