@@ -193,6 +193,13 @@ class RunInput:
         return tuple(axis for axis in self._axes.values() if axis.count in arrays)
 
     @property
+    def rows(self) -> dict[str, int]:
+        """Rows along each ragged axis, as the metadata of a complete input says; empty if the input is incomplete."""
+        if not self.complete:
+            return {}
+        return {axis.name: int(self._group.arrays[axis.index]["shape"][0]) for axis in self.axes}
+
+    @property
     def arrays(self) -> dict[str, Array]:
         """What can be read, by name: dims, dtype, sizes of trailing dimensions, attributes (units, class names)."""
         if self.complete:

@@ -36,18 +36,9 @@ from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
 from pipeline.text import plural, plural_of
+from pipeline.views.axes import axes_of, chosen_axis, item_of
 from pipeline.views.progress import Work
-from pipeline.views.tables.rows import (
-    Block,
-    Column,
-    axes_of,
-    blocks,
-    chosen_axis,
-    columns,
-    item_of,
-    record_batch,
-    schema_of,
-)
+from pipeline.views.tables.rows import Block, Column, blocks, columns, record_batch, schema_of
 
 if TYPE_CHECKING:
     from pipeline.engine.events import Listener
