@@ -229,7 +229,7 @@ class RunInput:
 
         Raises StoreError where one is not done, or damaged.
         """
-        return self._store.read_arrays(names, start, stop)
+        return self._store.read_arrays(names, start, stop, None if self.complete else self._chunks)
 
     def spans(self, most_frames: int) -> Iterator[tuple[int, int]]:
         """Stretches of sampled frames, start and stop (exclusive), whose arrays are there, in order: what

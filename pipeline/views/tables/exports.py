@@ -56,10 +56,12 @@ class JsonLines(_TableExport):
 def _groups(stored: StoredRows) -> Iterator[pa.Table]:
     """Yield all rows in tables of about a row group."""
     waiting: list[pa.RecordBatch] = []
+    rows = size = 0
     for batch in stored.batches():
         waiting += [batch] if len(batch) else []
-        if sum(map(len, waiting)) >= ROW_GROUP or sum(one.nbytes for one in waiting) >= ROW_GROUP_BYTES:
+        rows, size = rows + len(batch), size + batch.nbytes
+        if rows >= ROW_GROUP or size >= ROW_GROUP_BYTES:
             yield pa.Table.from_batches(waiting, stored.schema).unify_dictionaries()
-            waiting = []
+            waiting, rows, size = [], 0, 0
     if waiting:
         yield pa.Table.from_batches(waiting, stored.schema).unify_dictionaries()
