@@ -16,11 +16,11 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import ReelgraphError, StoreError, UsageError
-from pipeline.faces.views.report import report
 from pipeline.media.film.targets import chosen_inputs
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from pipeline.views.export import export
+from pipeline.views.report import report
 from pipeline.views.tables import rows
 from tests.made_stores import CLASSES, Film, faces_of, film, make_store
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.media.spans import item_seconds as frame_seconds
+
 LONGEST_GAP_SECONDS = 2.0
 """Somebody who is not found for longer has left: a turned head or a blink of the detector is shorter."""
-_GAPS = 3.0
-"""A frame stands for at most this many usual distances between frames: beyond lies what is not done or not decoded."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,6 @@ class Appearance:
     """Sampled frames in which the person was found; at most last_frame - first_frame + 1."""
     screen_seconds: float
     """What these frames stand for together; at most stop_seconds - start_seconds."""
-
-
-def frame_seconds(time_seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """float64 (n,): how long each sampled frame stands for, up to the next one; the last as long as is usual."""
-    if len(time_seconds) == 0:
-        return np.empty(0)
-    gaps = np.diff(time_seconds)
-    usual = float(np.median(gaps)) if len(gaps) else 0.0
-    return np.append(np.minimum(gaps, _GAPS * usual), usual)
 
 
 def appearances(

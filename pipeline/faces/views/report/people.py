@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.faces.views.report.series import rounded
-from pipeline.faces.views.report.survey import Candidate, Key, Presence, Surveyed
+from pipeline.views.report.series import rounded
+from pipeline.faces.views.report.survey import Candidate, Key, Presence, Seen
 
 
 @dataclass
@@ -33,11 +33,11 @@ class Person:
     """As `data:` addresses."""
 
 
-def gather(inputs: Sequence[Surveyed]) -> list[Person]:
+def gather(inputs: Sequence[Seen]) -> list[Person]:
     """Everybody, by screen time, longest first."""
     found: dict[Key, Person] = {}
-    for place, surveyed in enumerate(inputs):
-        for presence in surveyed.people:
+    for place, seen in enumerate(inputs):
+        for presence in seen.people:
             person = found.setdefault(presence.key, Person(presence.key, presence.name, presence.named))
             _add(person, place, presence)
     return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.name))

@@ -14,7 +14,7 @@ from pipeline.errors import ReelgraphError
 from pipeline.faces.people.labels import labels
 from pipeline.faces.people.thumbnails import crop
 from pipeline.faces.views.report.people import Person
-from pipeline.faces.views.report.survey import SHOWN_FACES, Candidate, Surveyed
+from pipeline.faces.views.report.survey import SHOWN_FACES, Candidate, Seen
 
 if TYPE_CHECKING:
     from pipeline.media.video.source import VideoSource
@@ -29,7 +29,7 @@ MOST_FRAMES_CUT = 60
 _QUALITY = 82
 
 
-def add_pictures(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
+def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     """Give people their pictures, in place."""
     _take_stored(people, inputs)
     missing = [person for person in people[:MOST_PICTURED] if not person.pictures and person.candidates]
@@ -42,7 +42,7 @@ def add_pictures(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
             person.pictures += [picture] if picture else []
 
 
-def pictures_of_nobody(inputs: Sequence[Surveyed]) -> list[str]:
+def pictures_of_nobody(inputs: Sequence[Seen]) -> list[str]:
     """Some faces of nobody known, of the inputs that have any."""
     candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
     step = max(1, len(candidates) // SHOWN_FACES)
@@ -53,15 +53,15 @@ def pictures_of_nobody(inputs: Sequence[Surveyed]) -> list[str]:
     return [picture for picture in cut if picture]
 
 
-def _take_stored(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
+def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     person_of = {person.key: (k, person) for k, person in enumerate(people[:MOST_PICTURED])}
-    for surveyed in inputs:
-        arrays = surveyed.item.arrays
+    for seen in inputs:
+        arrays = seen.one.item.arrays
         if not {"thumbnail", "thumbnail_face"} <= arrays.keys():
             continue
-        read = surveyed.item.read(["thumbnail", "thumbnail_face"])
-        code = labels(surveyed.item).code
-        key_of = {presence.code: presence.key for presence in surveyed.people}
+        read = seen.one.item.read(["thumbnail", "thumbnail_face"])
+        code = labels(seen.one.item).code
+        key_of = {presence.code: presence.key for presence in seen.people}
         for pixels, face in zip(read["thumbnail"], read["thumbnail_face"], strict=True):
             key = key_of.get(int(code[face])) if 0 <= face < len(code) else None
             place, person = person_of.get(key, (0, None))
@@ -69,9 +69,9 @@ def _take_stored(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
                 person.pictures.append(_encoded(pixels))
 
 
-def _cut(surveyed: Surveyed, candidates: Sequence[Candidate]) -> list[str | None]:
+def _cut(seen: Seen, candidates: Sequence[Candidate]) -> list[str | None]:
     """A picture of each face, from the video; None where it is gone, another one by now, or not readable there."""
-    source = _source(surveyed.facts)
+    source = _source(seen.one.facts)
     if source is None:
         return [None] * len(candidates)
     found: dict[Candidate, str] = {}
