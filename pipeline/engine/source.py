@@ -31,6 +31,9 @@ class SourceOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: str
+    """What the workflow calls the source: the name of an entry point, or `package.module:Class`."""
+
     UNKEYED: ClassVar[tuple[str, ...]] = ()
     """Options that change nothing in the results (which decoder): they stay out of the resume keys."""
 
@@ -86,7 +89,7 @@ class Source(ABC):
     """Most items in a chunk; None: MAX_CHUNK_FRAMES."""
 
     facts: dict[str, Any]
-    """What the store keeps of the input as attributes: JSON values, with `path` and `fingerprint`."""
+    """What the store keeps of the input as attributes: JSON values. `path` and `fingerprint` are added."""
     item_bytes: int
     """Bytes of one loaded item, at most."""
     origin: tuple[int, int] = (0, 0)
