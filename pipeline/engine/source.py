@@ -36,7 +36,7 @@ class SourceOptions(BaseModel):
 
     def keyed(self) -> dict[str, Any]:
         """Return what enters the resume keys, as JSON values."""
-        dumped: dict[str, Any] = self.model_dump(mode="json", exclude={"kind", *self.UNKEYED})
+        dumped: dict[str, Any] = self.model_dump(mode="json", exclude=set(self.UNKEYED))
         return dumped
 
 

@@ -84,15 +84,13 @@ class Workflow:
     """A validated workflow; stages stand in an order in which each comes after those it needs."""
 
     name: str
+    source_kind: str
+    """As `source.kind` names it."""
     source: type[Source]
     source_options: SourceOptions
     stages: tuple[StageNode, ...]
     folder: Path
     """Where the file lies; modules beside it can be named in `use:`."""
-
-    @property
-    def source_kind(self) -> str:
-        return self.source.kind
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -122,7 +120,7 @@ class Workflow:
 
     def resolved(self) -> dict[str, Any]:
         """The whole workflow with every default filled in; JSON values only."""
-        source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json", exclude={"kind"})}
+        source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json")}
         stages = {n.name: {"use": n.use, "after": list(n.after), **n.options} for n in self.stages}
         return {"source": source, "stages": stages}
 
@@ -168,9 +166,11 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
     make_importable(folder)
     kind = str(file.source.get("kind", DEFAULT_SOURCE))
     source = find_source(kind)
-    options = _validate(source.Options, {"kind": kind, **file.source}, "source")
+    given = {option: value for option, value in file.source.items() if option != "kind"}
+    options = _validate(source.Options, given, "source")
     nodes = _wire({name: _node(name, section) for name, section in file.stages.items()}, source)
-    return Workflow(name, source, options, _ordered(nodes), folder)
+    shown = source.kind if kind == DEFAULT_SOURCE else kind
+    return Workflow(name, shown, source, options, _ordered(nodes), folder)
 
 
 def _read(path: Path) -> Any:
@@ -229,7 +229,7 @@ def _apply_override(file: _WorkflowFile, text: str) -> None:
     target, equals, value = text.partition("=")
     section, dot, option = target.strip().partition(".")
     if not (equals and dot and option):
-        raise WorkflowError(f"--set {text!r}: write it as stage.option=value, for example detect.min_face=40")
+        raise WorkflowError(f"--set {text!r}: write it as stage.option=value, for example embed.flip=true")
     try:
         parsed = _parse(value)
     except yaml.YAMLError as err:
@@ -371,8 +371,8 @@ def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> st
     path = ".".join(part for part in [where, *(str(p) for p in problem["loc"])] if part)
     if problem["type"] == "extra_forbidden":
         valid = list(model.model_fields)
-        if issubclass(model, StageOptions):
-            valid += ["after", "use"]
+        valid += ["after", "use"] if issubclass(model, StageOptions) else []
+        valid += ["kind"] if issubclass(model, SourceOptions) else []
         message = f"{where + ': ' if where else ''}" + unknown(
             "option" if where else "section", str(problem["loc"][-1]), valid
         )

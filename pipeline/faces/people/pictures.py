@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import pipeline
 from pipeline.engine import steps
 from pipeline.engine.bound import BoundWorkflow
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
@@ -284,7 +283,7 @@ def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
                 waiting.append(other)
     sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}
     # Only what is installed, or on PYTHONPATH: a store that came from elsewhere must not pick files of this folder.
-    return build_workflow("pictures", {"stages": sections}, Path(pipeline.__file__).parent.parent)
+    return build_workflow("pictures", {"stages": sections}, Path(__file__).parents[3])
 
 
 def _of_pictures(section: Mapping[str, Any]) -> dict[str, Any]:
