@@ -49,7 +49,8 @@ def run(
 ) -> Run:
     """Run a workflow over inputs into the store `out`, or carry on where it stopped; returns the opened store.
 
-    `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
+    `workflow`: a YAML file, or the name of a shipped one, "faces". `inputs`: files, folders, globs, list files.
+    `set`: options to change, `{"detect.min_face": 40}`.
     `cluster`: the fields of `pipeline.cluster.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
     precision, scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
     The returned `Run` has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.

@@ -26,6 +26,7 @@ from pipeline.gpus import card_bytes, share_bytes, visible_gpus
 from pipeline.models.base import PRECISIONS, Device
 from pipeline.names import unknown
 from pipeline.steps import WorkerSettings
+from pipeline.worker import preloads
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 """What --device takes."""
@@ -317,7 +318,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         n_workers=workers,
         threads_per_worker=threads,
         resources={"GPU": 1},
-        preload=["pipeline.worker"],
+        preload=preloads(),
         host=options.host,
         dashboard_address=f"{options.host}:{options.dashboard_port}",
         memory_limit=options.worker_memory_bytes or psutil.virtual_memory().total // workers,
