@@ -130,7 +130,8 @@ def per_chunk(name: str, chunks: int, pictures: int) -> dict[str, Any]:
                 for outcome in executor.run(plan.tasks(), Orders(light, lambda: False, listeners.on)):
                     result = outcome.result
                     assert isinstance(result, Committed), result
-                    listeners.on(ChunkDone("clip", outcome.task.index, result.n_items, result.rows, result.seconds, 1.0))
+                    done = result.n_items, result.rows, result.seconds
+                    listeners.on(ChunkDone("clip", outcome.task.index, *done, elapsed_seconds=1.0))
                 assert summary.chunks == chunks
                 return (
                     time.thread_time() - began[0], time.process_time() - began[1], time.perf_counter() - began[2]

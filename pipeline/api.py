@@ -1,4 +1,4 @@
-"""`pipeline.run` and `pipeline.plan`: the engine that the command line calls too."""
+"""`pipeline.run` and `pipeline.engine.plan`: the engine that the command line calls too."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def run(
 ) -> FacesRun:
     """Run a workflow over inputs into the store `out`, or carry on where it stopped; return the opened store.
 
-    `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
+    `workflow`: a YAML file, or the name of a shipped one, "faces". `inputs`: files, folders, globs, list files.
+    `set`: options to change, `{"detect.min_face": 40}`.
     `cluster`: the fields of `pipeline.cluster.options.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
     precision, scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
     `keep_stale`: stages whose stored arrays stay although their code or options changed. `debug`: raise what a stage

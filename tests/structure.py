@@ -19,7 +19,7 @@ FLOORS = (
     ("views",),
     ("fleet", "commands"),
     ("faces", "images", "pairs", "objects", "loader"),
-    ("api", "cli", "deepface", "__init__", "__main__"),
+    ("api", "cli", "deepface", "distribution", "__init__", "__main__"),
 )
 """Folders and loose files from the ground up. A module imports its own folder and those of lower floors only; what
 stands on one floor does not know the others of that floor."""

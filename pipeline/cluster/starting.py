@@ -17,6 +17,7 @@ import psutil
 from pipeline.cluster.connected import DASK_CONFIG, SILENT, Cluster
 from pipeline.cluster.existing import existing
 from pipeline.cluster.options import ClusterOptions, chosen_gpus
+from pipeline.cluster.worker import preloads
 from pipeline.engine.steps import WorkerSettings
 from pipeline.errors import ClusterError
 from pipeline.machine.cores import available_cores
@@ -97,7 +98,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         n_workers=workers,
         threads_per_worker=threads,
         resources={"GPU": 1},
-        preload=["pipeline.cluster.worker"],
+        preload=preloads(),
         host=options.host,
         dashboard_address=f"{options.host}:{options.dashboard_port}",
         memory_limit=options.worker_memory_bytes or psutil.virtual_memory().total // workers,

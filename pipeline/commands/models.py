@@ -18,14 +18,14 @@ def add(commands: Any) -> None:
     )
     parser.usage = (
         "reelgraph models [NAME|KIND ...] [--json]\n"
-        "       reelgraph models fetch (--all | NAME|KIND|WORKFLOW.yaml ...) [--force] [--json]\n"
-        "       reelgraph models verify [NAME|KIND|WORKFLOW.yaml ...] [--json]"
+        "       reelgraph models fetch (--all | NAME|KIND|WORKFLOW ...) [--force] [--json]\n"
+        "       reelgraph models verify [NAME|KIND|WORKFLOW ...] [--json]"
     )
     parser.add_argument(
         "words",
         metavar="NAME",
         nargs="*",
-        help="models, kinds of them (detectors, recognisers, attributes, spoofing), or workflow files; "
+        help="models, kinds of them (detectors, recognisers, attributes, spoofing), or workflows by name or file; "
         "`fetch` or `verify` before them says what to do",
     )
     parser.add_argument("--all", action="store_true", help="fetch: every model")

@@ -46,7 +46,7 @@ def _add_plan(commands: Any) -> None:
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
     """What `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
-    parser.add_argument("workflow", metavar="WORKFLOW", help="a YAML file, for example workflows/faces.yaml")
+    parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="video files, folders, globs, or @list.txt")
     parser.add_argument("--out", required=True, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
     sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.engine.finding import DEFAULT_SOURCE, find_source, find_stage, source_text
+from pipeline.engine.shipped import find_workflow, shipped_names
 from pipeline.engine.source import Source, SourceOptions
 from pipeline.engine.stage import Stage, StageOptions
 from pipeline.errors import ModelError, WorkflowError
@@ -139,12 +140,12 @@ class Workflow:
 
 
 def load_workflow(path: str | Path, overrides: Sequence[str] = ()) -> Workflow:
-    """Read and validate a workflow file.
+    """Read and validate a workflow: a file, or a shipped one by its name.
 
     `overrides` are `section.option=value` texts (`source.every=3`, `detect.min_face=40`); the value is YAML.
     Raises WorkflowError, one line, naming the nearest valid name where one is unknown.
     """
-    path = Path(path)
+    path = find_workflow(path)
     document = _read(path)
     try:
         return build_workflow(path.stem, document, path.resolve().parent, overrides)
@@ -178,7 +179,8 @@ def _read(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
         beside = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise WorkflowError(unknown("workflow file", str(path), beside)) from err
+        shipped = f"; the shipped one goes by its name: {path.stem}" if path.stem in shipped_names() else ""
+        raise WorkflowError(unknown("workflow file", str(path), beside) + shipped) from err
     except (OSError, UnicodeDecodeError) as err:
         raise WorkflowError(f"cannot read workflow {path}: {getattr(err, 'strerror', None) or err}") from err
     try:

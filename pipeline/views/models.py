@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pipeline.engine.shipped import is_path, shipped_names
 from pipeline.errors import ModelError
 from pipeline.faces.models import zoo
 from pipeline.models.card import ModelCard
@@ -47,7 +48,7 @@ WIDTH = 118
 
 
 def select(words: Sequence[str]) -> list[ModelCard]:
-    """Cards by name, by kind ("detector", "detectors"), or of a workflow file; each once. No words: every card.
+    """Cards by name, by kind ("detector", "detectors"), or of a workflow; each once. No words: every card.
 
     Raises ModelError, with the nearest valid name, for a word that is none of these; WorkflowError for a bad file.
     """
@@ -63,13 +64,13 @@ def _cards(word: str) -> list[ModelCard]:
     kind = _KIND_WORDS.get(word.lower().removesuffix("s"))
     if kind is not None:
         return [zoo.CARDS[name] for name in zoo.names(kind)]
-    if word.endswith((".yaml", ".yml")):
+    if is_path(word) or word in shipped_names():
         return [zoo.CARDS[name] for name in workflow_models(word)]
     raise ModelError(unknown("model", word, [*zoo.CARDS, *HEADINGS]))
 
 
 def workflow_models(path: str) -> list[str]:
-    """Names of the models that a workflow file uses, whether or not their weights are here. Raises WorkflowError."""
+    """Names of the models that a workflow uses, whether or not their weights are here. Raises WorkflowError."""
     from pipeline.engine.workflow import load_workflow
 
     infos = [info for node in load_workflow(path).stages for info in node.stage.models()]

@@ -126,7 +126,7 @@ class Recipe:
                 return cls(workflow)
         raise StoreError(
             f"{where} was made without a stage that embeds faces (its stages: {', '.join(stages) or 'none'}); "
-            f"run workflows/faces.yaml into it first{''.join(reasons[:1])}"
+            f"run the workflow faces into it first{''.join(reasons[:1])}"
         )
 
     def faces(self, pictures: Sequence[Pixels]) -> Iterator[PictureFaces]:
