@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 import pipeline
 from pipeline.cli import main
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.people.choice import choose
 from pipeline.sources.index import build_index
 from pipeline.stages.base import Array
@@ -161,6 +162,18 @@ def test_copied_packets_begin_at_a_key_frame(tmp_path: Path, name: str) -> None:
     ours, theirs = sound_packets(out), [(at, data) for at, data in sound_packets(film) if 2.0 <= at < 3.2]
     assert [data for _, data in ours] == [data for _, data in theirs]
     assert [at + 2.0 for at, _ in ours] == pytest.approx([at for at, _ in theirs], abs=0.0011)
+
+
+def test_copying_to_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_with(tmp_path, write_film(tmp_path / "a.mp4", 50, (64, 48)), 2, 3)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.views.video.packets.Copied.take", full)
+    with pytest.raises(StoreError, match=r"cannot write .*No space left on device; free some space"):
+        cut_clips([store], "Ann", tmp_path / "cut", ClipOptions(copy=True))
+    assert list((tmp_path / "cut").iterdir()) == []
 
 
 def test_a_turned_video_stays_upright_when_copied(tmp_path: Path, data_dir: Path) -> None:

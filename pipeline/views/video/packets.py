@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.sources.index import open_container
+from pipeline.store.nodes import disk_errors
 from pipeline.views.video.film import Film
 from pipeline.views.video.movie import part_of
 from pipeline.views.video.sound import Copied, audio_streams, packets_before
@@ -29,17 +30,18 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
     key = _key_before(film, start)
     begin = float(key * film.index.time_base)
     aside = part_of(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     kind, options = ("mp4", {"movflags": "+faststart"}) if target.suffix == ".mp4" else ("matroska", {})
     try:
-        with open_container(film.path) as source, av.open(str(aside), "w", format=kind, options=options) as container:
-            video = source.streams[film.index.stream]
-            chosen = [video, *(source.streams[index] for index in audio_streams(film.path))]
-            copies = {stream.index: Copied(container, stream, begin) for stream in chosen}
-            source.seek(key, stream=video, backward=True)
-            for packet in packets_before(source, chosen, stop):
-                copies[packet.stream_index].take(packet)
-        aside.replace(target)
+        with disk_errors(f"write {target}"), open_container(film.path) as source:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with av.open(str(aside), "w", format=kind, options=options) as container:
+                video = source.streams[film.index.stream]
+                chosen = [video, *(source.streams[index] for index in audio_streams(film.path))]
+                copies = {stream.index: Copied(container, stream, begin) for stream in chosen}
+                source.seek(key, stream=video, backward=True)
+                for packet in packets_before(source, chosen, stop):
+                    copies[packet.stream_index].take(packet)
+            aside.replace(target)
     except av.FFmpegError as err:
         raise InputError(f"{film.path}: its packets cannot be copied ({err.strerror}); cut it without --copy") from err
     finally:
