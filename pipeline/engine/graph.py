@@ -59,8 +59,11 @@ def run_in_process(nodes: Sequence[Node], starting: Callable[[int, Node], None] 
 
 
 class _Call:
-    """A node without its results. Not a dataclass: Dask would look into it, and into all that it holds, for collections,
-    which took ten times as long as everything else that is done for a chunk."""
+    """A node without its results.
+
+    Not a dataclass: Dask would look into it, and into all that it holds, for collections. That took ten times as long
+    as everything else that is done for a chunk.
+    """
 
     def __init__(self, node: Node) -> None:
         self.function, self.arguments = node.function, node.arguments
