@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
+from pipeline.media.video.source import VideoSource
 from pipeline.store.chunks import fail_chunk, write_chunk
 from pipeline.store.compact import add_arrays, compact
+from pipeline.store.record import Record
 from pipeline.store.run import RunStore
-from pipeline.store.schema import Array
+from pipeline.store.schema import DECODED, Array, Axis, Schema
 
 FPS, EVERY = 25.0, 5
+ITEM_ARRAYS = (*VideoSource.arrays, DECODED)
+KEYS = {"detect": "key-d", "embed": "key-e"}
 CHUNK_FRAMES = 64
 
 
@@ -89,8 +94,8 @@ def make_store(
                     "chunk_frames": chunk_frames, "decoder": "pyav", **(facts or {}),
                 },
             )  # fmt: skip
-            keys = {"detect": "key-d", "embed": "key-e"}
-            store.input(name).update(stages={stage: {"key": key, "state": "partial"} for stage, key in keys.items()})
+            store.input(name).update(stages={stage: {"key": key, "state": "partial"} for stage, key in KEYS.items()})
+            schema = Schema("frame", ITEM_ARRAYS, (Axis("face"),), tuple(declared))
             boundaries = [(k, min(k + chunk_frames, n)) for k in range(0, n, chunk_frames)]
             starts = np.concatenate([[0], np.cumsum(arrays["n_faces"])])
             for index, (first, last) in enumerate(boundaries[:done_chunks]):
@@ -101,14 +106,18 @@ def make_store(
                 }
                 piece |= {"frame": frame[first:last], "time_seconds": times[first:last]}
                 piece["decoded"] = np.ones(last - first, bool)
-                record = {
-                    "state": "ok", "attempts": 1, "seconds": {}, "worker": "w", "error": None, "missing": [],
-                    "stages": keys,
-                }  # fmt: skip
-                write_chunk(str(out), name, index, piece, declared, record)
+                write_chunk(
+                    str(out), name, index, piece, (*ITEM_ARRAYS, *declared), Record("ok", KEYS, worker="w"), schema,
+                    items=last - first, flush=False,
+                )  # fmt: skip
             if done_chunks is None:
-                compact(store, name, declared, boundaries, n)
+                values = partial(_values, {"frame": frame, "time_seconds": times})
+                compact(store, name, schema, n, chunk_frames, values)
     return out
+
+
+def _values(arrays: Mapping[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndarray]:
+    return {name: array[start:stop] for name, array in arrays.items()}
 
 
 @dataclass(frozen=True)
@@ -220,9 +229,8 @@ def add_shots(out: Path, name: str, pictures: Mapping[int, np.ndarray]) -> None:
 def fail(out: Path, name: str, index: int, error: str, chunk_frames: int = CHUNK_FRAMES) -> None:
     """Record a chunk of a half-done input as failed."""
     start = index * chunk_frames
-    seconds = [start * EVERY / FPS, (start + chunk_frames - 1) * EVERY / FPS]
-    record = {
-        "state": "failed", "attempts": 3, "seconds": {}, "worker": None, "step": "decode", "error": error,
-        "missing": [], "frames": [start, start + chunk_frames], "time_seconds": seconds,
-    }  # fmt: skip
-    fail_chunk(str(out), name, index, record)
+    record = Record(
+        "failed", attempts=3, step="decode", error=error, items=(start, start + chunk_frames), tried=KEYS,
+        time_seconds=(start * EVERY / FPS, (start + chunk_frames - 1) * EVERY / FPS),
+    )  # fmt: skip
+    fail_chunk(str(out), name, index, record, flush=False)

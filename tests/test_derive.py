@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.stages.base import Array, Chunk, Described, Stage, StageOptions
+from pipeline import Array, Stage, StageOptions
+from pipeline.engine.stage import Described
 
 
 class Grey(Stage):

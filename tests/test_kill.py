@@ -65,4 +65,4 @@ def _committed(out: Path) -> set[int]:
     if not out.exists():
         return set()
     store = RunStore.open(out, mode="r")
-    return {index for name in store.input_names() for index in store.input(name).records()}
+    return {index for name in store.input_names() for index in store.input(name).chunks().indices.tolist()}

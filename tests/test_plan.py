@@ -8,20 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.engine.plan import check_keys, choose_chunk_items, plan_input
-from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, DecodeJob, Source
+from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.plan import InputPlan, check_keys, choose_chunk_items, plan_input
+from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, Job, Loaded
 from pipeline.engine.workflow import Workflow, load_workflow
 from pipeline.errors import StoreError
-from pipeline.text import clock
+from pipeline.media.video.source import VideoOptions, VideoSource
+from pipeline.store.chunks import Chunks, fail_chunk, write_chunk
+from pipeline.store.record import Record
+from pipeline.text import clock, span
 
 
-class RegularSource(Source):
-    """A source with a key frame every `gop` source frames, sampled every `every`."""
+class RegularSource(VideoSource):
+    """A video with a key frame every `gop` source frames, sampled every `every`; planned, never decoded."""
 
     kind = "regular"
 
     def __init__(self, n_source: int, gop: int, every: int, frame_bytes: int = 1000) -> None:
         self.path = Path("regular.mp4")
+        self.options = VideoOptions(every=every)
         self.gop = gop
         self.frame = np.arange(0, n_source, every)
         self.time_seconds = self.frame / 25.0
@@ -33,7 +38,14 @@ class RegularSource(Source):
         last = np.append(self.frame[chunk_frames - 1 :: chunk_frames], self.frame[-1])[: len(first)]
         return int(np.sum(last - first // self.gop * self.gop + 1))
 
-    def job(self, start: int, stop: int) -> DecodeJob:
+    def job(self, start: int, stop: int) -> Job:
+        return PlannedJob()
+
+
+class PlannedJob(Job):
+    """Stands for what a worker would decode."""
+
+    def load(self, threads: int = 1) -> Loaded:
         raise NotImplementedError("this source is planned, never decoded")
 
 
@@ -66,38 +78,104 @@ def test_a_short_input_is_one_chunk() -> None:
     assert choose_chunk_items(RegularSource(50, 250, 5)) == 10
 
 
-def plan(workflow: Workflow, records: dict[int, dict[str, Any]], **more: Any) -> Any:
-    source = RegularSource(200, 10, 1)
-    return plan_input(workflow, "clip", source, {"chunk_frames": 50, **more.pop("attributes", {})}, records, **more)
+BOTH = ("detect", "embed")
+LENGTH = 50
 
 
-def test_what_has_no_record_is_missing(workflow: Workflow) -> None:
-    both = {"detect": "k", "embed": "k"}
-    planned = plan(workflow, {0: {"state": "ok", "stages": both}, 2: {"state": "failed", "attempts": 2}})
-    assert planned.done == {0}
-    assert planned.failed == {2}
-    assert planned.missing == {1: ("detect", "embed"), 3: ("detect", "embed")}
+def commit(folder: Path, workflow: Workflow, index: int, *stages: str, **facts: Any) -> None:
+    """Commit empty arrays of some stages of a chunk: no frame has a face."""
+    keys = {stage: workflow.keys()[stage] for stage in stages}
+    schema = workflow.schema.of(array.name for stage in stages for array in workflow.node(stage).stage.outputs)
+    arrays = {spec.name: spec.nothing(0) for spec in schema.arrays} | {"n_faces": np.zeros(LENGTH, np.int32)}
+    items = {"frame": np.arange(LENGTH), "time_seconds": np.arange(LENGTH) / 25, "decoded": np.ones(LENGTH, bool)}
+    specs = (*(schema.item_arrays if "detect" in stages else ()), *schema.arrays)
+    counts = {} if "detect" in stages else {"face": arrays["n_faces"]}
+    record = Record("ok", stages=keys, **facts)
+    write_chunk(str(folder), "clip", index, {**items, **arrays}, specs, record, schema, items=LENGTH, counts=counts)
 
 
-def test_failed_chunks_are_taken_again_when_asked(workflow: Workflow) -> None:
-    planned = plan(workflow, {2: {"state": "failed", "attempts": 2}}, retry_failed=True)
-    assert 2 in planned.missing
-    assert planned.attempts[2] == 2
+def fail(folder: Path, workflow: Workflow, index: int, *stages: str) -> None:
+    tried = {stage: workflow.keys()[stage] for stage in stages or BOTH}
+    fail_chunk(str(folder), "clip", index, Record("failed", attempts=2, error="poison", tried=tried))
 
 
-def test_an_added_stage_is_all_that_is_missing(workflow: Workflow) -> None:
-    planned = plan(workflow, {0: {"state": "ok", "stages": {"detect": "k"}}})
-    assert planned.missing[0] == ("embed",)
-    compacted = plan(workflow, {}, attributes={"stages": {"detect": {"state": "complete"}}, "complete": True})
-    assert set(compacted.missing.values()) == {("embed",)}
+def plan(workflow: Workflow, folder: Path, *, attributes: dict[str, Any] | None = None, **more: Any) -> InputPlan:
+    """Four chunks, as the store in the folder has them."""
+    stored = {"chunk_frames": LENGTH, **(attributes or {})}
+    return plan_input(BoundWorkflow(workflow), "clip", RegularSource(200, 10, 1), stored, Chunks(folder, "clip"), **more)
+
+
+def missing(planned: InputPlan) -> dict[int, tuple[str, ...]]:
+    return {index: planned.missing(index) for index in planned.todo.tolist()}
+
+
+def test_what_has_no_record_is_missing(workflow: Workflow, tmp_path: Path) -> None:
+    commit(tmp_path, workflow, 0, *BOTH)
+    fail(tmp_path, workflow, 2)
+    planned = plan(workflow, tmp_path)
+    assert planned.done.tolist() == [0]
+    assert planned.failed.tolist() == [2]
+    assert missing(planned) == {1: BOTH, 3: BOTH}
+    assert [task.index for task in planned.tasks()] == [1, 3]
+
+
+def test_failed_chunks_are_taken_again_when_asked(workflow: Workflow, tmp_path: Path) -> None:
+    fail(tmp_path, workflow, 2)
+    planned = plan(workflow, tmp_path, retry_failed=True)
+    assert missing(planned)[2] == BOTH
+    task = planned.task(2)
+    assert task.earlier_attempts == 2
+    assert [name.split(".")[:2] for name in task.replaces] == [["000002", "failed"]]
+
+
+def test_a_failure_of_a_later_stage_is_taken_again_alone(workflow: Workflow, tmp_path: Path) -> None:
+    commit(tmp_path, workflow, 2, "detect")
+    fail(tmp_path, workflow, 2, "embed")
+    assert plan(workflow, tmp_path).failed.tolist() == [2]
+    task = plan(workflow, tmp_path, retry_failed=True).task(2)
+    assert task.recipe.names == ("embed",)
+    assert (len(task.files), len(task.replaces)) == (1, 1)
+
+
+def test_an_added_stage_is_all_that_is_missing(workflow: Workflow, tmp_path: Path) -> None:
+    commit(tmp_path, workflow, 0, "detect")
+    planned = plan(workflow, tmp_path)
+    assert planned.missing(0) == ("embed",)
+    assert planned.task(0).recipe.stored == ("box", "landmarks", "n_faces")
+    assert len(planned.task(0).files) == 1
+    compacted = plan(
+        workflow, tmp_path / "other", attributes={"stages": {"detect": {"state": "complete"}}, "complete": True}
+    )
+    assert set(missing(compacted).values()) == {("embed",)}
+    assert not compacted.complete
+
+
+def test_frames_are_counted_with_a_short_last_chunk(workflow: Workflow, tmp_path: Path) -> None:
+    planned = plan(workflow, tmp_path, attributes={"chunk_frames": 60})
+    assert (planned.total, planned.boundaries_of(3)) == (4, (180, 200))
+    assert planned.items_of(planned.todo) == 200
+    assert planned.items_of(planned.todo[:2]) == 120
+    assert planned.items_of(planned.todo[2:]) == 80
+    assert planned.where(1) == span(planned.source.time_seconds[60:120])  # type: ignore[attr-defined]
+
+
+def test_the_steps_of_many_chunks_are_sent_once(workflow: Workflow, tmp_path: Path) -> None:
+    """Chunks with the same missing stages share one recipe, also after a pickle; none is made per chunk."""
+    import pickle
+
+    tasks = list(plan(workflow, tmp_path).tasks())
+    assert len({id(task.recipe) for task in tasks}) == 1
+    sent = [pickle.loads(pickle.dumps(task)) for task in tasks]
+    assert len({id(task.recipe) for task in sent}) == 1
+    assert sent[0].recipe == tasks[0].recipe
 
 
 def test_other_options_are_refused_with_the_difference(workflow: Workflow, workflows: Path) -> None:
     stored = {stage: {"key": key} for stage, key in workflow.keys().items()}
-    check_keys(workflow, workflow.resolved(), stored, "clip")
+    check_keys(BoundWorkflow(workflow), workflow.resolved(), stored, "clip")
     other = load_workflow(workflows / "faces.yaml", ["detect.min_face=40"])
     with pytest.raises(StoreError, match=r"detect\.min_face: 20 -> 40.*--fresh"):
-        check_keys(other, workflow.resolved(), stored, "clip")
+        check_keys(BoundWorkflow(other), workflow.resolved(), stored, "clip")
 
 
 @pytest.mark.parametrize(

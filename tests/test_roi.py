@@ -14,13 +14,13 @@ from tests.clips import write_clip
 MODULE = """
 import numpy as np
 
-from pipeline.stages.base import Array, Stage
+from pipeline import Array, Stage
 
 
 class Corner(Stage):
     needs = ("frames_rgb",)
-    outputs = (Array("n_faces", ("frame",), "int32"), Array("box", ("face", "xywh"), "float32", (4,)),
-               Array("landmarks", ("face", "landmark", "xy"), "float32", (5, 2)))
+    outputs = (Array("n_faces", ("frame",), "int32"), Array("box", ("face", "side"), "float32", (4,), place="xywh"),
+               Array("landmarks", ("face", "landmark", "axis"), "float32", (5, 2), place="xy"))
 
     def run(self, chunk):
         n = len(chunk.frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,9 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.engine.source import Decoded
+from pipeline.engine.events import Silent
 from pipeline.errors import ReelgraphError, StoreError, WorkflowError
-from pipeline.media.video.decode import VideoDecodeJob
-from pipeline.views.progress import Silent
+from pipeline.media.video.decode import Decoded, VideoDecodeJob
 from tests.clips import write_clip
 from tests.faults import one_stage
 
@@ -75,14 +75,14 @@ def test_a_worker_killed_once_costs_nothing(tmp_path: Path, clip: Path) -> None:
 @pytest.mark.slow
 def test_a_worker_that_leaks_is_restarted_between_chunks(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "long.mp4", n_frames=768)
-    progress = Silent()
+    listener = Silent()
     path = one_stage(tmp_path, "Leaking", megabytes_per_chunk=100)
     done = pipeline.run(
-        path, clip, tmp_path / "out.zarr", workers=1, worker_memory_bytes=1_200_000_000, progress=progress
+        path, clip, tmp_path / "out.zarr", workers=1, worker_memory_bytes=1_200_000_000, listener=listener
     )
     assert done.summary.exit_code == 0, done.summary.failures
     assert done.array("long", "grey").shape == (768,)
-    assert any("it is restarted before the next chunk" in text for text in progress.notes)
+    assert any("it is restarted before the next chunk" in text for text in listener.notes)
 
 
 def test_a_failed_chunk_waits_for_a_word_of_the_user(tmp_path: Path, clip: Path) -> None:
@@ -118,7 +118,9 @@ def test_failed_chunks_are_retried_when_asked(tmp_path: Path, clip: Path) -> Non
 
 def test_wrong_shapes_are_named(tmp_path: Path, clip: Path) -> None:
     done = run(one_stage(tmp_path, "WrongRows"), clip, tmp_path / "out.zarr")
-    assert "grey has shape" in done.summary.failures[0]["error"]
+    error = done.summary.failures[0]["error"]
+    assert re.search(r"stage 'grey': array 'grey' has \d+ rows along 'frame' and this chunk has \d+", error), error
+    assert error.endswith("return one row per frame")
 
 
 def test_a_rerun_does_nothing(tmp_path: Path, clip: Path) -> None:
@@ -156,7 +158,7 @@ def test_a_changed_file_is_refused(tmp_path: Path, clip: Path) -> None:
     write_clip(mine, n_frames=30)
     done = run(path, mine, out)
     assert done.summary.exit_code == 2
-    assert "is not the file that was stored as 'mine'" in done.summary.unusable[0]["error"]
+    assert "is not the input that was stored as 'mine' (its content changed)" in done.summary.unusable[0]["error"]
 
 
 def test_new_inputs_and_stages_are_added(tmp_path: Path, clip: Path) -> None:

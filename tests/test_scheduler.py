@@ -19,7 +19,7 @@ from distributed import Client
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import ClusterError
-from pipeline.views.progress import Silent
+from pipeline.engine.events import Silent
 from tests.clips import write_clip
 from tests.faults import one_stage
 from tests.processes import reelgraph, start, wait_until
@@ -195,7 +195,7 @@ def test_a_worker_that_holds_work_of_others_is_not_restarted(
     with Client(scheduler_file=str(file), set_as_default=False) as client:
         held = client.submit(lambda: "precious", key="precious")
         assert held.result(30) == "precious"
-        done = pipeline.run(grey, clip, tmp_path / "out.zarr", scheduler=str(file), progress=progress)
+        done = pipeline.run(grey, clip, tmp_path / "out.zarr", scheduler=str(file), listener=progress)
         assert done.summary.exit_code == 0
         assert any("holds work of others; it is not restarted" in text for text in progress.notes)
         assert client.who_has([held])[held.key]

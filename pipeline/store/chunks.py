@@ -338,7 +338,10 @@ class Chunks:
                 found[match[2], match[3]].append(int(match[1]))
             elif _FOLDER.fullmatch(name):
                 folders.append(int(name))
-        self.groups = {kind: np.sort(np.array(indices, np.int64)) for kind, indices in found.items()}
+        for digest in {digest for state, digest in found if state == "part"}:
+            # After a lost lock two workers may have written a chunk: what one of them could read counts.
+            found["part", digest] = sorted(set(found["part", digest]) - set(found.get(("ok", digest), ())))
+        self.groups = {kind: np.sort(np.array(indices, np.int64)) for kind, indices in found.items() if indices}
         """Indices of chunks, ascending, by state and digest."""
         self._folders = self._with_record(np.sort(np.array(folders, np.int64)))
         self._merged: dict[int, Record] = {}

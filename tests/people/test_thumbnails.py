@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.engine.source import Decoded
+from pipeline.media.video.decode import Decoded, VideoDecodeJob
 from pipeline.faces.people.gather import GatherOptions, gather
 from pipeline.faces.people.thumbnails import SIDE, best_shots, crop
 from pipeline.media.video.source import VideoOptions, VideoSource
@@ -115,8 +115,6 @@ def test_a_frame_that_cannot_be_read_again_has_no_picture(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
-
-    from pipeline.media.video.decode import VideoDecodeJob
 
     sound = VideoDecodeJob.decode
 

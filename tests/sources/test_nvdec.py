@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import pipeline
+from pipeline.engine.events import Silent
 from pipeline.errors import InputError
 from pipeline.machine import gpus
 from pipeline.machine.device import Device
 from pipeline.media.video import nvdec
 from pipeline.media.video.readers import POOL, close_readers
 from pipeline.media.video.source import VideoOptions, VideoSource
-from pipeline.views.progress import Silent
 from tests.faults import one_stage
 from tests.sources import stand_in_nvdec
 from tests.sources.stand_in_nvdec import Decoder
@@ -156,7 +156,7 @@ def test_other_pixels_than_pyav_s_are_refused(
 def test_a_run_says_it_once_for_many_files(made: Callable[[str], Path], tmp_path: Path) -> None:
     if nvdec.why_not_here() is None:
         pytest.skip("NVDEC can be used here")
-    progress = Silent()
+    listener = Silent()
     workflow = one_stage(tmp_path, "Faulty", fault="none")
     done = pipeline.run(
         workflow,
@@ -164,10 +164,10 @@ def test_a_run_says_it_once_for_many_files(made: Callable[[str], Path], tmp_path
         tmp_path / "out.zarr",
         set={"source.decoder": "nvdec"},
         executor="inline",
-        progress=progress,
+        listener=listener,
     )
     assert done.summary.exit_code == 0
-    assert [note for note in progress.notes if "nvdec" in note] == [str(source_of(made("short_gop.mp4")).note)]
+    assert [note for note in listener.notes if "nvdec" in note] == [str(source_of(made("short_gop.mp4")).note)]
 
 
 # -- the reader, on a stand-in ----------------------------------------------------------------------------------------

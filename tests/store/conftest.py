@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import storemaker as made
 
-from pipeline.store.compact import compact
 from pipeline.store.run import RunStore
 
 
@@ -27,5 +26,5 @@ def store(out: Path) -> Iterator[RunStore]:
 def complete(store: RunStore) -> RunStore:
     """The same, complete."""
     made.write_all(store.path, "clip")
-    compact(store, "clip", made.OLD, made.BOUNDARIES, made.N_FRAMES)
+    made.compact(store)
     return store

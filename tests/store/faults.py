@@ -23,8 +23,8 @@ import storemaker as made
 import zarr.storage  # noqa: F401
 
 from pipeline.files import lock
-from pipeline.store.chunks import read_record, write_chunk
-from pipeline.store.compact import add_arrays, compact
+from pipeline.store.chunks import chunk_file
+from pipeline.store.compact import add_arrays
 from pipeline.store.read import open as open_run
 from pipeline.store.remove import remove_faces
 from pipeline.store.run import ASIDE, REMOVING, RunStore
@@ -81,12 +81,12 @@ def forked(work: Callable[[], None]) -> int:
 
 def do_compact(out: Path) -> None:
     with RunStore.open(out) as store:
-        compact(store, "clip", OLD, BOUNDARIES, N_FRAMES)
+        made.compact(store, *OLD, n_frames=N_FRAMES)
 
 
 def do_add_stage(out: Path) -> None:
     with RunStore.open(out) as store:
-        compact(store, "clip", (*OLD, *made.SHARP), BOUNDARIES, N_FRAMES)
+        made.compact(store, *OLD, *made.SHARP, n_frames=N_FRAMES)
 
 
 def do_add_arrays(out: Path) -> None:
@@ -155,17 +155,20 @@ def made_first(spec) -> dict:
 
 
 def do_chunk(out: Path) -> None:
-    arrays = made.arrays_of(0, OLD)
-    write_chunk(str(out), "clip", 0, arrays, OLD, made.record(attempts=2))
+    made.write(out, "clip", 0, OLD, attempts=2)
 
 
-def make(out: Path, *, complete: bool = False, sharp: bool = False, chunks: bool = True) -> None:
+def make(
+    out: Path, *, complete: bool = False, sharp: bool = False, chunks: bool = True, failed: bool = False
+) -> None:
     with RunStore.open(out) as store:
         made.set_up(store)
+        if failed:
+            made.fail(out, "clip", 0)
         if chunks:
             made.write_all(out, "clip", OLD, len(BOUNDARIES))
         if complete:
-            compact(store, "clip", OLD, BOUNDARIES, N_FRAMES)
+            made.compact(store, *OLD, n_frames=N_FRAMES)
         if sharp:
             stages = store.input("clip").attributes["stages"]
             store.input("clip").update(stages={**stages, "sharp": {"key": "key-s", "state": "running"}})
@@ -215,20 +218,21 @@ def check_fresh(out: Path) -> None:
             if not names:
                 made.set_up(store)
             made.write_all(out, "clip", OLD, len(BOUNDARIES))
-            compact(store, "clip", OLD, BOUNDARIES, N_FRAMES)
+            made.compact(store, *OLD, n_frames=N_FRAMES)
     made.assert_equal(made.compacted(out, "clip"), made.expected(*OLD, n_frames=N_FRAMES))
 
 
 def check_chunk(out: Path) -> None:
-    """With a record all arrays are whole; without one a second write makes them so."""
-    folder = str(out / "clip" / "chunks" / "000000")
-    if read_record(folder) is not None:
+    """With a file all arrays are whole; without one a second write makes them so, and no failure is left."""
+    chunks = out / "clip" / "chunks"
+    if list(chunks.glob("000000.ok.*.zip")):
         reader_sees_chunk(out)
     do_chunk(out)
     reader_sees_chunk(out)
+    assert [path.name for path in chunks.glob("000000.*.zip")] == [chunk_file(0, made.record())]
     with RunStore.open(out):
         pass
-    assert not list((out / "clip" / "chunks" / "000000").glob("*.partial"))
+    assert not list(chunks.glob("*.partial"))
 
 
 def reader_sees_chunk(out: Path) -> None:
@@ -246,6 +250,7 @@ CASES: dict[str, Case] = {
     "fresh": ({"complete": True}, do_fresh, check_fresh),
     "new chunk": ({"chunks": False}, do_chunk, check_chunk),
     "chunk again": ({}, do_chunk, check_chunk),
+    "failed chunk again": ({"chunks": False, "failed": True}, do_chunk, check_chunk),
 }
 
 REMOVALS: dict[str, Case] = {

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.store.chunks import FRAME_ARRAYS, write_chunk
+from pipeline.media.video.source import VideoSource
+from pipeline.store import compact as compaction
+from pipeline.store.chunks import Chunks, fail_chunk, stage_digest, write_chunk
+from pipeline.store.record import Record
 from pipeline.store.run import RunStore
-from pipeline.store.schema import Array
+from pipeline.store.schema import DECODED, Array, Axis, Schema
 
 LENGTH = 8
 N_FRAMES = 29
@@ -27,6 +31,7 @@ SHARP = (Array("sharpness", ("face",), "float32"), Array("scene", ("frame",), "i
 OLD = (*DETECT, *EMBED)
 FRAME = np.arange(N_FRAMES, dtype=np.int64) * 5
 TIME = FRAME / 25.0
+ITEM_ARRAYS = (*VideoSource.arrays, DECODED)
 FACTS = {"path": "/films/clip.mp4", "chunk_frames": LENGTH, "source_frames": N_FRAMES * 5, "every": 5, "fps": 25.0}
 
 
@@ -64,15 +69,48 @@ def arrays_of(index: int, specs: tuple[Array, ...] = OLD) -> dict[str, np.ndarra
     return found
 
 
-def record(**changes: Any) -> dict[str, Any]:
-    return {
-        "state": "ok", "attempts": 1, "seconds": {"decode": 0.5}, "worker": "w0", "error": None, "missing": [],
-        "stages": {"detect": "key-d", "embed": "key-e"}, **changes,
-    }  # fmt: skip
+def schema_of(specs: Iterable[Array]) -> Schema:
+    """Frames and faces, as the workflows of faces have them."""
+    return Schema("frame", ITEM_ARRAYS, (Axis("face"),), tuple(specs))
 
 
-def write(out: Path | str, name: str, index: int, specs: tuple[Array, ...] = OLD, **changes: Any) -> None:
-    write_chunk(str(out), name, index, arrays_of(index, specs), specs, record(**changes))
+def record(**changes: Any) -> Record:
+    facts = {"seconds": {"decode": 0.5}, "worker": "w0", "stages": {"detect": "key-d", "embed": "key-e"}}
+    return Record(**{"state": "ok", **facts, **changes})
+
+
+def write_arrays(
+    out: Path | str, name: str, index: int, arrays: dict[str, np.ndarray], specs: Sequence[Array], record: Record
+) -> str:
+    """Write a chunk as a worker does: the item arrays are in its first file only; earlier failures go."""
+    chunks = Chunks(out, name)
+    digest = stage_digest(record.stages)
+    is_first = all(part.is_failure or (part.kind or ('', ''))[1] == digest for part in chunks.parts(index))
+    return write_chunk(
+        str(out), name, index, arrays, (*(ITEM_ARRAYS if is_first else ()), *specs), record, schema_of(specs),
+        items=len(arrays["decoded"]), replaces=chunks.failures(index), flush=False,
+    )  # fmt: skip
+
+
+def write(out: Path | str, name: str, index: int, specs: tuple[Array, ...] = OLD, **changes: Any) -> str:
+    return write_arrays(out, name, index, arrays_of(index, specs), specs, record(**changes))
+
+
+def fail(out: Path | str, name: str, index: int, **changes: Any) -> str:
+    """Record a chunk as failed."""
+    facts = {"error": "poison", "tried": {"detect": "key-d", "embed": "key-e"}, **changes}
+    return fail_chunk(str(out), name, index, Record("failed", **facts), flush=False)
+
+
+def values(start: int, stop: int) -> dict[str, np.ndarray]:
+    """What the source says of frames start to stop."""
+    return {"frame": FRAME[start:stop], "time_seconds": TIME[start:stop]}
+
+
+def compact(store: RunStore, *specs: Array, n_frames: int = N_FRAMES, **options: Any) -> None:
+    """Compact the input `clip`, as a run does at its end."""
+    given = {"values": values, **options}
+    compaction.compact(store, "clip", schema_of(specs or OLD), n_frames, LENGTH, **given)
 
 
 def write_all(
@@ -98,6 +136,14 @@ def compacted(out: Path | str, name: str) -> dict[str, np.ndarray]:
     return {key: array[...] for key, array in group.arrays()}
 
 
+def by_zarr(file: Path) -> Any:
+    """A chunk file as zarr itself opens it."""
+    import zarr
+    from zarr.storage import ZipStore
+
+    return zarr.open_group(ZipStore(file, mode="r"), mode="r", use_consolidated=False)
+
+
 def assert_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
     assert sorted(found) == sorted(wanted)
     for key, array in wanted.items():
@@ -108,7 +154,7 @@ def assert_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) ->
 def expected(*specs: Array, n_frames: int = N_FRAMES) -> dict[str, np.ndarray]:
     """What a compacted input of the first frames must hold."""
     n_items = {"frame": n_frames, "face": int(TRUTH["n_faces"][:n_frames].sum())}
-    wanted = (*FRAME_ARRAYS, Array("face_frame", ("face",), "int64"), *specs)
+    wanted = (*ITEM_ARRAYS, Array("face_frame", ("face",), "int64"), *specs)
     return {spec.name: TRUTH[spec.name][: n_items[spec.dims[0]]] for spec in wanted}
 
 

@@ -13,14 +13,13 @@ import zarr
 
 from pipeline.errors import StoreError
 from pipeline.store import compact as compact_module
-from pipeline.store.chunks import fail_chunk, write_chunk
-from pipeline.store.compact import add_arrays, compact
+from pipeline.store.compact import add_arrays
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 
 
 def do_compact(store: RunStore, *specs: Array, **options: object) -> None:
-    compact(store, "clip", specs or made.OLD, made.BOUNDARIES, made.N_FRAMES, **options)
+    made.compact(store, *specs, **options)
 
 
 def test_arrays_and_attributes(store: RunStore) -> None:
@@ -105,21 +104,20 @@ def test_not_done(store: RunStore) -> None:
 
 
 def test_failed(store: RunStore) -> None:
-    made.write_all(store.path, "clip")
-    fail_chunk(str(store.path), "clip", 2, {"state": "failed", "error": "poison"})
+    for index in (0, 1, 3):
+        made.write(store.path, "clip", index)
+    made.fail(store.path, "clip", 2)
     with pytest.raises(StoreError, match=r"chunk 2 of 'clip' in .* failed \(poison\).*--accept-failed"):
         do_compact(store)
-    assert len(store.input("clip").records()) == 4
+    assert len(store.input("clip").chunks()) == 4
 
 
 def test_accepted_failure(store: RunStore) -> None:
     for index in (0, 1, 3):
         made.write(store.path, "clip", index, (*made.OLD, *made.SHARP))
-    fail_chunk(str(store.path), "clip", 2, {"state": "failed", "error": "poison"})
+    made.fail(store.path, "clip", 2)
     specs = (*made.OLD, *made.SHARP)
-    with pytest.raises(StoreError, match=r"'frame' of chunk 2 of 'clip' .* is missing"):
-        do_compact(store, *specs, accept_failed=True)
-    do_compact(store, *specs, accept_failed=True, frame=made.FRAME, time_seconds=made.TIME)
+    do_compact(store, *specs, accept_failed=True)
     lost = np.zeros(made.N_FRAMES, bool)
     lost[slice(*made.BOUNDARIES[2])] = True
     kept = ~lost[made.TRUTH["face_frame"]]
@@ -140,8 +138,8 @@ def test_accepted_failure_of_a_later_stage(complete: RunStore) -> None:
     source.update(stages={**source.attributes["stages"], "sharp": {"key": "key-s", "state": "running"}})
     for index in (1, 2, 3):
         made.write(complete.path, "clip", index, made.SHARP, stages={"sharp": "key-s"})
-    fail_chunk(str(complete.path), "clip", 0, {"state": "failed", "error": "boom"})
-    do_compact(complete, *made.OLD, *made.SHARP, accept_failed=True, frame=made.FRAME, time_seconds=made.TIME)
+    made.fail(complete.path, "clip", 0, error="boom", tried={"sharp": "key-s"})
+    do_compact(complete, *made.OLD, *made.SHARP, accept_failed=True)
     found = made.compacted(complete.path, "clip")
     first = int(made.TRUTH["n_faces"][:8].sum())
     assert np.isnan(found["sharpness"][:first]).all()
@@ -154,13 +152,17 @@ def test_accepted_failure_of_a_later_stage(complete: RunStore) -> None:
     ("change", "message"),
     [
         ({"stages": {"detect": "other", "embed": "key-e"}}, "different options of stage 'detect'"),
-        ({"specs": made.DETECT}, "array 'embedding' of chunk 1 of 'clip' in .* is missing"),
+        (
+            {"specs": made.DETECT, "stages": {"detect": "key-d"}},
+            "array 'embedding' of chunk 1 of 'clip' in .* is missing; run again to make it",
+        ),
+        ({"specs": made.DETECT}, "chunk 1 of 'clip' in .* has no array 'embedding'"),
     ],
-    ids=["other options", "other stages"],
+    ids=["other options", "other stages", "other arrays"],
 )
 def test_chunks_that_do_not_belong_together(store: RunStore, change: dict, message: str) -> None:
     made.write_all(store.path, "clip")
-    (store.path / "clip/chunks/000001/zarr.json").unlink()
+    next((store.path / "clip/chunks").glob("000001.*")).unlink()
     made.write(store.path, "clip", 1, **change)
     with pytest.raises(StoreError, match=message):
         do_compact(store)
@@ -170,7 +172,7 @@ def test_chunks_that_do_not_belong_together(store: RunStore, change: dict, messa
 def test_other_frames_than_planned(store: RunStore) -> None:
     made.write_all(store.path, "clip")
     with pytest.raises(StoreError, match=r"chunk 0 of 'clip' in .* holds other frames than are planned"):
-        do_compact(store, frame=made.FRAME + 1, time_seconds=made.TIME)
+        do_compact(store, values=lambda start, stop: {**made.values(start, stop), "frame": made.FRAME[start:stop] + 1})
 
 
 def test_without_faces_at_all(store: RunStore) -> None:
@@ -193,10 +195,10 @@ def test_face_array_without_counts(store: RunStore) -> None:
 def test_empty(out: Path, n_chunks: int) -> None:
     with RunStore.open(out) as store:
         made.set_up(store)
-        boundaries = [(0, 8)][:n_chunks]
         if n_chunks:
-            write_chunk(str(out), "clip", 0, made.arrays_of(1), made.OLD, made.record())
-        compact(store, "clip", made.OLD, boundaries, 8 * n_chunks)
+            arrays = {**made.arrays_of(1), **made.values(0, 8)}
+            made.write_arrays(out, "clip", 0, arrays, made.OLD, made.record())
+        made.compact(store, n_frames=8 * n_chunks)
         assert store.input("clip").is_complete
     data = xarray.open_zarr(str(out), group="clip", chunks={}).load()
     assert data["embedding"].shape == (0, 6)
@@ -208,7 +210,7 @@ def test_wide_rows_get_short_chunks(store: RunStore) -> None:
     values = np.arange(8, dtype=np.uint8)[:, None, None] * np.ones((300, 400), np.uint8)
     for index, (start, stop) in enumerate(made.BOUNDARIES):
         arrays = {**made.arrays_of(index, made.DETECT), "mask": values[: stop - start]}
-        write_chunk(str(store.path), "clip", index, arrays, [*made.DETECT, mask], made.record())
+        made.write_arrays(store.path, "clip", index, arrays, [*made.DETECT, mask], made.record())
     do_compact(store, *made.DETECT, mask)
     array = zarr.open_array(str(store.path / "clip/mask"), mode="r")
     assert array.chunks == (29, 300, 400)

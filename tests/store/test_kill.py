@@ -19,7 +19,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1])
 RUN = """
 import sys
 import storemaker as made
-from pipeline.store.compact import compact
 from pipeline.store.run import RunStore
 import zarr
 
@@ -27,11 +26,11 @@ print("ready", flush=True)
 with RunStore.open(sys.argv[1]) as store:
     name = store.find_input("/films/clip.mp4") or made.set_up(store)
     if not store.input(name).is_complete:
-        done = store.input(name).records()
+        done = store.input(name).chunks().indices
         for index in range(len(made.BOUNDARIES)):
             if index not in done:
                 made.write(sys.argv[1], name, index)
-        compact(store, name, made.OLD, made.BOUNDARIES, made.N_FRAMES)
+        made.compact(store)
 """
 
 

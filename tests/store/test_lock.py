@@ -17,7 +17,7 @@ CONTEND = """
 import sys, time
 from pathlib import Path
 from pipeline.errors import StoreLockedError
-from pipeline.store.lock import StoreLock
+from pipeline.files.lock import StoreLock
 
 print("ready", flush=True)
 sys.stdin.readline()

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
+from pipeline.engine.events import ChunkDone, Event, Silent
 from pipeline.errors import InputError, ReelgraphError, UsageError
 from pipeline.faces.views.annotate import Wanted, annotate
 from pipeline.media.film.film import film_of
 from pipeline.media.film.movie import part_of
 from pipeline.media.video.index import build_index
-from pipeline.views.progress import Silent
 from tests.views.films import SIZE, beeps, read_film, sound_packets, still, store_of, texture, write_film
 
 NO_BOXES = Wanted(boxes=False)
@@ -217,8 +217,9 @@ def test_a_damaged_video_loses_only_what_cannot_be_read(tmp_path: Path, data_dir
 class _Stops(Silent):
     """Somebody who interrupts after some frames."""
 
-    def chunk_done(self, name: str, n_frames: int, n_faces: int | None) -> None:
-        raise KeyboardInterrupt
+    def on(self, event: Event) -> None:
+        if isinstance(event, ChunkDone):
+            raise KeyboardInterrupt
 
 
 def test_an_interrupted_film_leaves_nothing_and_spares_what_was_there(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_an_interrupted_cut_leaves_no_half_clip(tmp_path: Path, monkeypatch: pyt
     def stops(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.views.progress.Silent.chunk_done", stops)
+    monkeypatch.setattr("pipeline.views.progress.Work.done", stops)
     for options in (TIGHT, ClipOptions(join=True)):
         with pytest.raises(KeyboardInterrupt):
             cut_clips([store], "Ann", tmp_path / "cut", options)
