@@ -41,14 +41,14 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _models_list(options: argparse.Namespace, words: list[str]) -> int:
-    from pipeline.faces.models.zoo import CARDS
+    from pipeline.models.catalogue import cards
     from pipeline.views import models as view
 
     described = view.describe(view.select(words))
     if options.json:
         print_result(options, described, [])
     else:
-        view.show(described, in_full=bool(words) and all(word in CARDS for word in words))
+        view.show(described, in_full=bool(words) and all(word in cards() for word in words))
     return 0
 
 
