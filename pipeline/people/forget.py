@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.names import unknown
-from pipeline.people.registry import FILE_NAME, Registry, edit
+from pipeline.people.registry import FILE_NAME, Registry, changeable, edit
 from pipeline.people.sameness import Sameness
 from pipeline.store.chunks import read_chunk
 from pipeline.store.nodes import NODE_FILE, chunk_folder
@@ -261,13 +261,10 @@ def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: P
         if not given.is_file():
             raise UsageError(f"there is no registry {given}; leave --registry out to take that of the stores")
         return given
-    named = (
-        Path(source.path) / str(_attributes_of(source, "person")["registry"])
-        for source in sources
-        if "registry" in _attributes_of(source, "person")
-    )
-    candidates = [*named, *(out.parent / FILE_NAME for out in _places(outs))]
-    return next((path.resolve() for path in candidates if path.is_file()), None)
+    named = (changeable(_attributes_of(source, "person"), Path(source.path)) for source in sources)
+    beside = (out.parent / FILE_NAME for out in _places(outs))
+    candidates = [*filter(None, named), *(path for path in beside if path.is_file())]
+    return next((path.resolve() for path in candidates), None)
 
 
 def _require_one_registry(sources: Sequence[InputStore], known: Registry | None) -> None:

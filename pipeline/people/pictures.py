@@ -29,6 +29,7 @@ from pipeline.errors import ReelgraphError, StoreError, UsageError
 from pipeline.models.base import Device
 from pipeline.models.weights import cache_folder, sha256
 from pipeline.sources.base import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
+from pipeline.stages import ENTRY_POINT_GROUP, is_known
 from pipeline.stages.base import Chunk
 from pipeline.whole_files import atomic_write
 from pipeline.workflow import Workflow, build_workflow
@@ -114,7 +115,7 @@ class Recipe:
     @classmethod
     def of_store(cls, attributes: Mapping[str, Any], where: str) -> Recipe:
         """That of a store, from its root attributes. Raises StoreError where it has no stage that embeds faces."""
-        stages = dict(attributes.get("workflow", {}).get("stages", {}))
+        stages = _stages_of(attributes)
         reasons = []
         for name in stages:
             try:
@@ -272,12 +273,26 @@ def _or_error(read: Callable[[str | Path], Any], path: str | Path) -> Any:
         return err
 
 
+def _stages_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections of a store's workflow; none where they are damaged."""
+    workflow = attributes.get("workflow")
+    stages = workflow.get("stages") if isinstance(workflow, dict) else None
+    return {name: one for name, one in stages.items() if isinstance(one, dict)} if isinstance(stages, dict) else {}
+
+
 def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
     """A workflow of one stage and those before it."""
     wanted, waiting = {name}, [name]
     while waiting:
-        for other in stages[waiting.pop()].get("after", ()):
-            if other not in wanted:
+        section = stages[waiting.pop()]
+        if not is_known(str(section.get("use", ""))):
+            raise StoreError(
+                f"its stage {section['use']!r} is not loaded on a store's word alone; have its package declare it as "
+                f"an entry point in the group {ENTRY_POINT_GROUP}, or import its module first"
+            )
+        after = section.get("after") or ()
+        for other in map(str, after if isinstance(after, list | tuple) else [after]):
+            if other in stages and other not in wanted:
                 wanted.add(other)
                 waiting.append(other)
     sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -16,6 +17,12 @@ ENTRY_POINT_GROUP = "reelgraph.stages"
 def stage_names() -> dict[str, str]:
     """Names that `use:` takes, with the `package.module:Class` behind each."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def is_known(use: str) -> bool:
+    """Return whether `use` can be looked up without importing anything but what was installed to be a stage, or is
+    imported already. A store's word for a module is a stranger's: it must not get that module to run."""
+    return ":" not in use or use in stage_names().values() or use.partition(":")[0] in sys.modules
 
 
 def find_stage(use: str) -> type[Stage]:

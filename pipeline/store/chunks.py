@@ -22,7 +22,17 @@ from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
-from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, chunk_folder, disk_errors, read_group, to_json, write_group
+from pipeline.store.nodes import (
+    CHUNKS,
+    NODE_FILE,
+    Group,
+    below,
+    chunk_folder,
+    disk_errors,
+    read_group,
+    to_json,
+    write_group,
+)
 from pipeline.whole_files import atomic_write
 
 COUNT_OF = {"face": "n_faces", "match": "n_matches"}
@@ -64,7 +74,7 @@ def write_chunk(
         checked = _check(where, arrays, wanted, kept)
         _make_parent(store_path, input_name)
         for spec in wanted:
-            _write_array(f"{folder}/{spec.name}", checked[spec.name], spec)
+            _write_array(below(folder, spec.name), checked[spec.name], spec)
         described = {spec.name: _describe(spec, checked[spec.name]) for spec in wanted}
         write_group(folder, Group(_merge(kept, record, described)))
 
@@ -186,8 +196,9 @@ def _fit(where: str, arrays: Mapping[str, np.ndarray], spec: Array) -> np.ndarra
 
 def _make_parent(store_path: str, input_name: str) -> None:
     """`NAME/chunks` is a group of its own; workers that make it at once write the same bytes."""
-    if not os.path.exists(f"{store_path}/{input_name}/{CHUNKS}/{NODE_FILE}"):
-        write_group(f"{store_path}/{input_name}/{CHUNKS}", Group({}))
+    chunks = below(store_path, input_name, CHUNKS)
+    if not os.path.exists(f"{chunks}/{NODE_FILE}"):
+        write_group(chunks, Group({}))
 
 
 def _dtype_name(spec: Array) -> str:
@@ -243,7 +254,7 @@ def _read_array(folder: str, name: str, described: Mapping[str, Any], where: str
     shape, dtype = tuple(described["shape"]), described["dtype"]
     if math.prod(shape) == 0:
         return np.empty(shape, object if dtype == STRING else dtype)
-    path = f"{folder}/{name}/{_chunk_file(len(shape))}"
+    path = f"{below(folder, name)}/{_chunk_file(len(shape))}"
     try:
         with open(path, "rb") as file:
             raw = _CODEC.decode(file.read())

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, STRING, read_chunk, unreadable_chunks
-from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
-from pipeline.store.run import ASIDE, VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
+from pipeline.store.nodes import ASIDE, CHUNKS, NODE_FILE, Group, below, disk_errors, remove_tree
+from pipeline.store.run import VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
 
 CHUNK_ROWS = 16_384
 """Most rows of one Zarr chunk: 64 kB of a float32 per face, 8 MB of a 128-d embedding."""
@@ -291,7 +291,7 @@ def _remove_debris(source: InputStore, committed: Mapping[str, Any]) -> None:
     """Remove arrays that a killed compaction did not commit. Raises OSError."""
     for entry in list(os.scandir(source.folder)):
         if entry.is_dir() and entry.name not in (CHUNKS, ASIDE) and entry.name not in committed:
-            remove_tree(entry.path)
+            remove_tree(below(source.folder, entry.name))
 
 
 def _row_bytes(spec: Array) -> int:
@@ -341,6 +341,7 @@ def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray
     from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.storage import LocalStore
 
+    below(folder, spec.name)  # raises if a link lies there
     chunk_rows = _even(rows, chunk_rows)
     shard_rows = chunk_rows * max(1, min(SHARD_CHUNKS, -(-rows // chunk_rows)))
     trailing = tuple(max(1, size) for size in spec.shape)

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, read_chunk, unreadable_chunks
-from pipeline.store.nodes import NODE_FILE, chunk_folder
+from pipeline.store.nodes import NODE_FILE, below, check_array, chunk_folder
 from pipeline.store.pieces import Piece, shard_pieces
 from pipeline.store.run import InputStore, list_inputs, require_store
 
@@ -183,7 +183,9 @@ class RunInput:
         folder = chunk_folder(self._store.path, self.name, index)
         found = {}
         for name in (name for name in record["arrays"] if name in common):
-            found[name] = _declared(name, _node(f"{folder}/{name}"))
+            node = _node(below(folder, name))
+            check_array(folder, name, node)
+            found[name] = _declared(name, node)
             dim = next((dim for dim, count in COUNT_OF.items() if count == name), None)
             if dim is not None:
                 found[f"{dim}_frame"] = Array(f"{dim}_frame", (dim,), "int64")
@@ -219,7 +221,9 @@ class RunInput:
             raise StoreError(f"{self.name!r} in {self._store.path} has no array {name!r}")
         if self.complete:
             return shard_pieces(
-                self._store.folder, name, self._group.arrays[name], lambda a, b: self._store.read_rows(name, a, b)
+                self._store.array_folder(name),
+                self._group.arrays[name],
+                lambda a, b: self._store.read_rows(name, a, b),
             )
         pieces, start = [], 0
         for index, record in self._readable:
@@ -345,7 +349,7 @@ def _node(folder: str) -> dict[str, Any]:
     try:
         with builtins.open(f"{folder}/{NODE_FILE}", "rb") as file:
             node: dict[str, Any] = json.loads(file.read())
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise StoreError(f"{folder}/{NODE_FILE} cannot be read: {err}") from err
     return node
 

@@ -22,8 +22,8 @@ from pipeline.errors import StoreError
 from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, STRING
 from pipeline.store.compact import SHARD_CHUNKS, write_array
-from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
-from pipeline.store.run import ASIDE, REMOVING, VOID_CHUNKS, InputStore, RunStore, finish_removal, remove_void_chunks
+from pipeline.store.nodes import ASIDE, CHUNKS, NODE_FILE, Group, below, disk_errors, remove_tree
+from pipeline.store.run import REMOVING, VOID_CHUNKS, InputStore, RunStore, finish_removal, remove_void_chunks
 
 FACE_OF = {"shot": "thumbnail_face"}
 """Dimensions whose rows belong to a face each, and the array that says to which row of the faces."""
@@ -68,7 +68,7 @@ def remove_faces(
         if not group.attributes.get("complete") or "face_frame" not in group.arrays:
             raise StoreError(f"input {name!r} of {store.path} is not complete; run it to its end first")
         job = _Job.prepare(source, group, gone, attributes or {})
-        remove_tree(f"{source.folder}/{ASIDE}")
+        remove_tree(below(source.folder, ASIDE))
         with store.changing():  # from here on the root's consolidated metadata would be out of date
             pass
         for spec in job.specs:

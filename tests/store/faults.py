@@ -25,9 +25,10 @@ import zarr.storage  # noqa: F401
 from pipeline.store import lock
 from pipeline.store.chunks import read_record, write_chunk
 from pipeline.store.compact import add_arrays, compact
+from pipeline.store.nodes import ASIDE
 from pipeline.store.read import open as open_run
 from pipeline.store.remove import remove_faces
-from pipeline.store.run import ASIDE, REMOVING, RunStore
+from pipeline.store.run import REMOVING, RunStore
 
 KILLED = 97
 # A small input: two chunks, the second without faces. Each array and chunk more adds a dozen operations to die at.
