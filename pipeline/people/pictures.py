@@ -285,10 +285,11 @@ def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
     wanted, waiting = {name}, [name]
     while waiting:
         section = stages[waiting.pop()]
-        if not is_known(str(section.get("use", ""))):
+        use = str(section.get("use", ""))
+        if not is_known(use):
             raise StoreError(
-                f"its stage {section['use']!r} is not loaded on a store's word alone; have its package declare it as "
-                f"an entry point in the group {ENTRY_POINT_GROUP}, or import its module first"
+                f"stage {use!r}: a store's word alone cannot import {use.partition(':')[0]!r}; install it with an entry "
+                f"point in the group {ENTRY_POINT_GROUP}, or import it in your own process first"
             )
         after = section.get("after") or ()
         for other in map(str, after if isinstance(after, list | tuple) else [after]):

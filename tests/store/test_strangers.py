@@ -421,7 +421,7 @@ def test_no_module_is_imported_on_a_stores_word(
     assert not (tmp_path / "ran").exists()
     assert code == (2 if place == "embed" else 0)
     if place == "embed":
-        assert re.search("reelgraph: .*'evil_stage:Embed' is not loaded on a store's word alone", said)
+        assert re.search("reelgraph: .*stage 'evil_stage:Embed': a store's word alone cannot import 'evil_stage'", said)
 
 
 @pytest.mark.parametrize("workflow", [7, {"stages": 3}, {"stages": {"embed": 1}}, {"stages": {"embed": {"after": 5}}}])
