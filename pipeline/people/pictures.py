@@ -288,8 +288,8 @@ def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
         use = str(section.get("use", ""))
         if not is_known(use):
             raise StoreError(
-                f"stage {use!r}: a store's word alone cannot import {use.partition(':')[0]!r}; install it with an entry "
-                f"point in the group {ENTRY_POINT_GROUP}, or import it in your own process first"
+                f"stage {use!r}: a store's word alone cannot import {use.partition(':')[0]!r}; install it with "
+                f"an entry point in the group {ENTRY_POINT_GROUP}, or import it in your own process first"
             )
         after = section.get("after") or ()
         for other in map(str, after if isinstance(after, list | tuple) else [after]):
