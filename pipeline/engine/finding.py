@@ -37,6 +37,13 @@ def stage_names() -> dict[str, str]:
     return names(STAGES)
 
 
+def is_known(use: str) -> bool:
+    """Tell if `use` can be looked up without importing anything but what was installed to be a stage, or is imported
+    already. A store's word for a module is a stranger's: it must not get that module to run."""
+    target = _moved(use, STAGES)
+    return ":" not in use or target in stage_names().values() or use.partition(":")[0] in sys.modules
+
+
 def find_stage(use: str) -> type[Stage]:
     """Return the stage class behind `use`. Raises WorkflowError if there is none, or if it is not a Stage."""
     return _find("stage", use, STAGES, Stage)
