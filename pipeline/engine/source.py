@@ -31,15 +31,12 @@ class SourceOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: str
-    """What the workflow calls the source: the name of an entry point, or `package.module:Class`."""
-
     UNKEYED: ClassVar[tuple[str, ...]] = ()
     """Options that change nothing in the results (which decoder): they stay out of the resume keys."""
 
     def keyed(self) -> dict[str, Any]:
         """Return what enters the resume keys, as JSON values."""
-        dumped: dict[str, Any] = self.model_dump(mode="json", exclude={"kind", *self.UNKEYED})
+        dumped: dict[str, Any] = self.model_dump(mode="json", exclude=set(self.UNKEYED))
         return dumped
 
 

@@ -48,8 +48,11 @@ from pipeline.store.nodes import (
     CHUNKS,
     NODE_FILE,
     Group,
+    below,
+    check_array,
     disk_errors,
     read_group,
+    refuse_link,
     remove_tree,
     sweep_partial,
     write_group,
@@ -65,7 +68,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def chunks_folder(store_path: str | os.PathLike[str], input_name: str) -> str:
-    return f"{store_path}/{input_name}/{CHUNKS}"
+    """Return the folder of an input's chunks. Raises StoreError if a link lies there."""
+    return below(store_path, input_name, CHUNKS)
 
 
 def stage_digest(stages: Mapping[str, str]) -> str:
@@ -280,6 +284,7 @@ class Part:
             node: dict[str, Any] = json.loads(content or b"")
         except ValueError as err:
             raise self.damaged(f"the metadata of {array!r} cannot be read") from err
+        check_array(self.path, array, node)
         return node
 
     def _decoded(self, name: str, described: Mapping[str, Any], content: bytes | None) -> np.ndarray:
@@ -313,7 +318,7 @@ class Part:
 
     def _file(self, key: str) -> bytes | None:
         try:
-            with open(f"{self.path}/{key}", "rb") as file:
+            with open(below(self.path, *key.split("/")[:-1]) + "/" + key.rpartition("/")[2], "rb") as file:
                 return file.read()
         except FileNotFoundError:
             return None
@@ -330,11 +335,7 @@ class Chunks:
         self._of = f"of {input_name!r} in {store_path}"
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         folders = []
-        try:
-            names = os.listdir(self.folder)
-        except (FileNotFoundError, NotADirectoryError):
-            names = []
-        for name in names:
+        for name in _plain_entries(self.folder):
             match = _FILE.fullmatch(name)
             if match is not None:
                 found[match[2], match[3]].append(int(match[1]))
@@ -508,6 +509,19 @@ class Chunks:
         """Yield index and record of every chunk, in order. Opens every file."""
         for index in self.indices.tolist():
             yield index, self.record(index)
+
+
+def _plain_entries(folder: str) -> list[str]:
+    """List the names in a folder; none if there is no folder. Raises StoreError if a chunk is a link."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.is_symlink()) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for name, is_link in found:
+        if is_link and (_FILE.fullmatch(name) or _FOLDER.fullmatch(name)):
+            refuse_link(f"{folder}/{name}")
+    return [name for name, _ in found]
 
 
 def read_files(

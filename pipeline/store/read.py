@@ -241,7 +241,9 @@ class RunInput:
             raise StoreError(f"{self.name!r} in {self._store.path} has no array {name!r}")
         if self.complete:
             return shard_pieces(
-                self._store.folder, name, self._group.arrays[name], lambda a, b: self._store.read_rows(name, a, b)
+                self._store.array_folder(name),
+                self._group.arrays[name],
+                lambda a, b: self._store.read_rows(name, a, b),
             )
         pieces, start = [], 0
         for index in self._readable:
@@ -354,7 +356,7 @@ def _node(folder: str) -> dict[str, Any]:
     try:
         with builtins.open(f"{folder}/{NODE_FILE}", "rb") as file:
             node: dict[str, Any] = json.loads(file.read())
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise StoreError(f"{folder}/{NODE_FILE} cannot be read: {err}") from err
     return node
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.media.video.decode import Decoded, VideoDecodeJob
 from pipeline.faces.people.gather import GatherOptions, gather
 from pipeline.faces.people.thumbnails import SIDE, best_shots, crop
+from pipeline.media.video.decode import Decoded, VideoDecodeJob
 from pipeline.media.video.source import VideoOptions, VideoSource
 from tests.clips import write_clip
 from tests.made_stores import faces_of, make_store, people

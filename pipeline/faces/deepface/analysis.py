@@ -149,7 +149,7 @@ class Analysis:
 
     def stored(self, path: Path, workflow: Workflow, out: Path, cluster: Mapping[str, Any]) -> Iterator[FrameFaces]:
         """Run the workflow into a store, or what is missing of it, and read it."""
-        from pipeline.api import execute
+        from pipeline.cluster.execute import execute
         from pipeline.cluster.options import ClusterOptions
         from pipeline.engine.events import Silent
         from pipeline.engine.run import RunOptions
@@ -165,7 +165,7 @@ class Analysis:
             out,
             overrides=(),
             executor=executor,
-            cluster=ClusterOptions(**options),
+            cluster=ClusterOptions.of(**options),
             options=RunOptions(fresh=fresh, retry_failed=True),
             listener=Silent(),
         )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Groups, Look, Points, Tracks, group_points, near_pairs
 from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
-from pipeline.faces.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, edit, known
+from pipeline.faces.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, changeable, edit, known
 from pipeline.faces.people.space import Space
 from pipeline.store.schema import Array
 
@@ -103,8 +103,9 @@ def _named_registries(runs: Sequence[Run]) -> list[Path]:
     for run in runs:
         for item in run.inputs.values():
             declared = item.arrays.get("person")
-            if declared is not None and known(declared.attributes, run.path) is not None:
-                found[(run.path / str(declared.attributes["registry"])).resolve()] = None
+            path = changeable(declared.attributes, run.path) if declared is not None else None
+            if declared is not None and path is not None and known(declared.attributes, run.path) is not None:
+                found[path.resolve()] = None
     return list(found)
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 INDEX_FILE, LISTS_FILE, FACTS_FILE = "index.faiss", "lists.ivf", "index.json"
 
+_KIND = b"IwSq"
+"""First bytes of INDEX_FILE: an IndexIVFScalarQuantizer."""
 BLOCK_FACES = 1_000_000
 """Faces added in memory before they go to disk: 136 MB of codes and ids at 128 components."""
 _TRAINING_PER_LIST = 64
@@ -153,6 +155,7 @@ class FaceIndex:
         self.path = Path(path).expanduser()
         self.facts = _read_facts(self.path)
         faiss = _faiss()
+        _require_ours(self.path)
         # Lists on disk are mapped anyway; asked to map the rest as well, faiss 1.15 crashes on them.
         flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
         try:
@@ -340,6 +343,10 @@ def _replace(made: Path, place: Path) -> None:
         os.replace(made, place)
         return
     _read_facts(place)
+    others = {entry.name for entry in place.iterdir()} - {INDEX_FILE, LISTS_FILE, FACTS_FILE}
+    if others or place.is_symlink():
+        what = "it is a link" if place.is_symlink() else f"it holds {min(others)!r} too"
+        raise InputError(f"the index {place} is not replaced: {what}; remove it yourself or choose another place")
     old = place.with_name(f"{place.name}.{os.getpid()}.old{PARTIAL}")
     os.replace(place, old)
     os.replace(made, place)
@@ -357,6 +364,18 @@ def _read_facts(path: Path) -> Facts:
         return Facts(**{**content, "entries": entries, "notes": tuple(content["notes"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise InputError(f"the index {path} is damaged ({err}); make it again: reelgraph index") from err
+
+
+def _require_ours(path: Path) -> None:
+    """Raise InputError unless an index is of the one kind that `build` writes: faiss has readers for many more kinds,
+    each of which would trust the file."""
+    try:
+        with (path / INDEX_FILE).open("rb") as file:
+            kind = file.read(len(_KIND))
+    except OSError as err:
+        raise InputError(f"the index {path} is damaged ({err.strerror}); make it again: reelgraph index") from err
+    if kind != _KIND:
+        raise InputError(f"the index {path} is damaged (its kind is {kind!r}); make it again: reelgraph index")
 
 
 @contextlib.contextmanager

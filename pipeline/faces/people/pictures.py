@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import pipeline
 from pipeline.engine import steps
 from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.finding import STAGES, is_known
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
@@ -115,7 +115,7 @@ class Recipe:
     @classmethod
     def of_store(cls, attributes: Mapping[str, Any], where: str) -> Recipe:
         """That of a store, from its root attributes. Raises StoreError where it has no stage that embeds faces."""
-        stages = dict(attributes.get("workflow", {}).get("stages", {}))
+        stages = _stages_of(attributes)
         reasons = []
         for name in stages:
             try:
@@ -127,7 +127,7 @@ class Recipe:
                 return cls(workflow)
         raise StoreError(
             f"{where} was made without a stage that embeds faces (its stages: {', '.join(stages) or 'none'}); "
-            f"run workflows/faces.yaml into it first{''.join(reasons[:1])}"
+            f"run the workflow faces into it first{''.join(reasons[:1])}"
         )
 
     def faces(self, pictures: Sequence[Pixels]) -> Iterator[PictureFaces]:
@@ -274,17 +274,32 @@ def _or_error(read: Callable[[str | Path], Any], path: str | Path) -> Any:
         return err
 
 
+def _stages_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections of a store's workflow; none where they are damaged."""
+    workflow = attributes.get("workflow")
+    stages = workflow.get("stages") if isinstance(workflow, dict) else None
+    return {name: one for name, one in stages.items() if isinstance(one, dict)} if isinstance(stages, dict) else {}
+
+
 def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
     """A workflow of one stage and those before it."""
     wanted, waiting = {name}, [name]
     while waiting:
-        for other in stages[waiting.pop()].get("after", ()):
-            if other not in wanted:
+        section = stages[waiting.pop()]
+        use = str(section.get("use", ""))
+        if not is_known(use):
+            raise StoreError(
+                f"stage {use!r}: a store's word alone cannot import {use.partition(':')[0]!r}; install it with "
+                f"an entry point in the group {STAGES}, or import it in your own process first"
+            )
+        after = section.get("after") or ()
+        for other in map(str, after if isinstance(after, list | tuple) else [after]):
+            if other in stages and other not in wanted:
                 wanted.add(other)
                 waiting.append(other)
     sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}
     # Only what is installed, or on PYTHONPATH: a store that came from elsewhere must not pick files of this folder.
-    return build_workflow("pictures", {"stages": sections}, Path(pipeline.__file__).parent.parent)
+    return build_workflow("pictures", {"stages": sections}, Path(__file__).parents[3])
 
 
 def _of_pictures(section: Mapping[str, Any]) -> dict[str, Any]:

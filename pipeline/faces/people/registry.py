@@ -41,7 +41,7 @@ def known(attributes: Mapping[str, Any], store_path: Path) -> Known | None:
     """Names and merges of the registry that an array `person` names in its attributes; None where its file is away, or
     is another registry by now: the same ids are then other people. Raises StoreError where it is damaged."""
     path = store_path / str(attributes.get("registry", ""))
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     content = _read(path)
     if attributes.get("registry_id") not in (None, content.get("id")):
@@ -52,6 +52,14 @@ def known(attributes: Mapping[str, Any], store_path: Path) -> Known | None:
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise _damaged(path, err) from err
     return Known(names, merged)
+
+
+def changeable(attributes: Mapping[str, Any], store_path: Path) -> Path | None:
+    """Return the file that the attributes of an array `person` name as their registry, if it is there and they give an
+    id too. Without one a stranger's store could have `people` and `forget` change any registry whose place it guesses.
+    """
+    path = store_path / str(attributes.get("registry", ""))
+    return path if attributes.get("registry_id") is not None and os.path.isfile(path) else None
 
 
 @dataclass(frozen=True)

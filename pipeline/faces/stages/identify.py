@@ -70,6 +70,7 @@ class Identify(Stage):
         """
         from pipeline.faces.people import find
         from pipeline.faces.people.gallery import open_gallery
+        from pipeline.faces.people.near import threshold_of
         from pipeline.faces.people.pictures import Recipe
         from pipeline.store.read import open as open_store
 
@@ -81,8 +82,8 @@ class Identify(Stage):
                 options.gallery, recipe, str(item.store_path), all_faces=options.all_faces
             )
         gallery = self._galleries[key]
-        threshold = find.threshold_of(item, options.metric, options.threshold)
-        wanted = find.Wanted(options.gallery, options.metric, options.threshold, options.all_faces)
+        threshold = threshold_of(item, options.metric, options.threshold)
+        wanted = find.Wanted(options.gallery, options.metric, options.all_faces)
         attributes = wanted.attributes(gallery, threshold, find.embedding_key(item, recipe))
         identity, distance = find.matched(item, gallery, options.metric, threshold)
         specs = {spec.name: spec for spec in find.outputs(attributes)}

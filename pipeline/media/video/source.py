@@ -37,7 +37,6 @@ class VideoOptions(SourceOptions):
 
     UNKEYED: ClassVar[tuple[str, ...]] = ("decoder",)
 
-    kind: Literal["video"] = "video"
     every: int | None = Field(
         None,
         ge=1,
