@@ -8,7 +8,6 @@ alike are counted, never taken: who they are is for a person to say. `receipt.py
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from pipeline.names import unknown
 from pipeline.people.registry import FILE_NAME, Registry, changeable, edit
 from pipeline.people.sameness import Sameness
 from pipeline.store.chunks import read_chunk
-from pipeline.store.nodes import NODE_FILE, below, chunk_folder
+from pipeline.store.nodes import chunk_folder, read_array_node
 from pipeline.store.remove import Removal, Rows, blocks, remove_rows
 from pipeline.store.run import InputStore, RunStore
 
@@ -128,9 +127,10 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
     Raises UsageError where nobody is called so, or where their registry knows of faces in a store that is not named,
     StoreError where a store is damaged or of another registry.
     """
-    sources = [source for out in _places(outs) for source in _inputs(out)]
-    who = _who(outs, sources, person, registry)
-    _require_every_store(who, _places(outs))
+    places = _places(outs)
+    sources = [source for out in places for source in _inputs(out)]
+    who = _who(places, sources, person, registry)
+    _require_every_store(who, places)
     complete = [source for source in sources if source.attributes.get("complete")]
     gone: dict[str, Bools] = {}
     for source in complete:
@@ -164,9 +164,10 @@ def forget(
     same call again does the rest. Raises as `search` does, and StoreLockedError where a run is under way.
     """
     with contextlib.ExitStack() as locks:
-        require_stores(outs)
-        stores = {out: locks.enter_context(RunStore.open(out)) for out in _places(outs)}
-        path = _registry_path(outs, [source for out in stores for source in _inputs(out)], registry)
+        places = _places(outs)
+        require_stores(places)
+        stores = {out: locks.enter_context(RunStore.open(out)) for out in places}
+        path = _registry_path(places, [source for out in stores for source in _inputs(out)], registry)
         if path is not None:
             locks.enter_context(edit(path))
         findings = search(outs, person, registry, note)
@@ -273,7 +274,7 @@ def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: P
             raise UsageError(f"there is no registry {given}; leave --registry out to take that of the stores")
         return given
     named = (changeable(_attributes_of(source, "person"), Path(source.path)) for source in sources)
-    beside = (out.parent / FILE_NAME for out in _places(outs))
+    beside = (out.parent / FILE_NAME for out in outs)
     candidates = [*filter(None, named), *(path for path in beside if path.is_file())]
     return next((path.resolve() for path in candidates), None)
 
@@ -330,8 +331,8 @@ def rows_of(source: InputStore, who: Who) -> Bools:
 def embeddings(
     source: InputStore, among: Container[EmbeddingKind] | None = None
 ) -> Iterator[tuple[EmbeddingKind, slice, Float32]]:
-    """All embeddings of an input in blocks, with the rows that they are of: of the input, or, while it is incomplete, of
-    a chunk. With `among` only those of these kinds are read."""
+    """All embeddings of an input in blocks, and their rows: of the input or, while it is incomplete, of a chunk. With
+    `among` only those of these kinds are read."""
     if source.attributes.get("complete"):
         node = source.group().arrays.get("embedding")
         kind = EmbeddingKind.of(node) if node is not None else None
@@ -341,8 +342,7 @@ def embeddings(
     for index, record in source.records().items():
         if "embedding" not in record.get("arrays", {}):
             continue
-        folder = below(chunk_folder(source.path, source.name, index), "embedding")
-        kind = EmbeddingKind.of(json.loads(Path(folder, NODE_FILE).read_text(encoding="utf-8")))
+        kind = EmbeddingKind.of(read_array_node(chunk_folder(source.path, source.name, index), "embedding"))
         if among is None or kind in among:
             block = read_chunk(source.path, source.name, index, ["embedding"], record)["embedding"]
             yield kind, slice(0, len(block)), block

@@ -7,7 +7,6 @@ metadata does not name is debris of a kill and is written anew: a kill anywhere 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, STRING, read_chunk, unreadable_chunks
-from pipeline.store.nodes import ASIDE, CHUNKS, NODE_FILE, Group, below, disk_errors, remove_tree
+from pipeline.store.nodes import ASIDE, CHUNKS, Group, below, disk_errors, read_array_node, remove_tree
 from pipeline.store.run import VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
 
 CHUNK_ROWS = 16_384
@@ -384,6 +383,5 @@ def _committed(source: InputStore, new: Sequence[Array], attributes: Mapping[str
     """The input's group with the new arrays' metadata taken from their own files."""
     arrays = dict(source.group().arrays)
     for spec in new:
-        with open(f"{source.folder}/{spec.name}/{NODE_FILE}", "rb") as file:
-            arrays[spec.name] = json.loads(file.read())
+        arrays[spec.name] = read_array_node(source.folder, spec.name)
     return Group(dict(attributes), arrays, consolidated=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
@@ -15,7 +13,7 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, read_chunk, unreadable_chunks
-from pipeline.store.nodes import NODE_FILE, below, check_array, chunk_folder
+from pipeline.store.nodes import chunk_folder, read_array_node, read_group
 from pipeline.store.pieces import Piece, shard_pieces
 from pipeline.store.run import InputStore, list_inputs, require_store
 
@@ -183,9 +181,7 @@ class RunInput:
         folder = chunk_folder(self._store.path, self.name, index)
         found = {}
         for name in (name for name in record["arrays"] if name in common):
-            node = _node(below(folder, name))
-            check_array(folder, name, node)
-            found[name] = _declared(name, node)
+            found[name] = _declared(name, read_array_node(folder, name))
             dim = next((dim for dim, count in COUNT_OF.items() if count == name), None)
             if dim is not None:
                 found[f"{dim}_frame"] = Array(f"{dim}_frame", (dim,), "int64")
@@ -284,8 +280,10 @@ class Run:
     @property
     def attributes(self) -> dict[str, Any]:
         """Root attributes: reelgraph (version), workflow, models, created."""
-        node = _node(str(self.path))
-        return dict(node.get("attributes", {}))
+        root = read_group(self.path)
+        if root is None:
+            raise StoreError(f"{self.path} is not a reelgraph store any more; check the path")
+        return root.attributes
 
     @cached_property
     def inputs(self) -> dict[str, RunInput]:
@@ -343,15 +341,6 @@ class Run:
             label = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
             tables.append(pd.DataFrame({"input": label, **found}))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"input": []})
-
-
-def _node(folder: str) -> dict[str, Any]:
-    try:
-        with builtins.open(f"{folder}/{NODE_FILE}", "rb") as file:
-            node: dict[str, Any] = json.loads(file.read())
-    except (OSError, ValueError, RecursionError) as err:
-        raise StoreError(f"{folder}/{NODE_FILE} cannot be read: {err}") from err
-    return node
 
 
 def _declared(name: str, node: dict[str, Any]) -> Array:
