@@ -86,7 +86,7 @@ class Source(ABC):
     """Most items in a chunk; None: MAX_CHUNK_FRAMES."""
 
     facts: dict[str, Any]
-    """What the store keeps of the input as attributes: JSON values, with `path` and `fingerprint`."""
+    """What the store keeps of the input as attributes: JSON values. `path` and `fingerprint` are added."""
     item_bytes: int
     """Bytes of one loaded item, at most."""
     origin: tuple[int, int] = (0, 0)

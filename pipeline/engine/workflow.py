@@ -319,6 +319,12 @@ def _check_axes(nodes: Mapping[str, StageNode], source: type[Source]) -> None:
     arrays = [array for node in chunk_stages for array in node.stage.outputs]
     axes = {axis.name: axis for axis in implied_axes(arrays, source.item, _declared_axes(nodes.values()))}
     made = {array.name: array for array in arrays}
+    for array in source.arrays:
+        if array.dims[0] != source.item:
+            raise WorkflowError(
+                f"source {source.kind!r}: array {array.name!r} lies along {array.dims[0]!r}; "
+                f"the arrays of a source have one row per {source.item!r}"
+            )
     for node in nodes.values():
         if node.stage.item != source.item:
             raise WorkflowError(

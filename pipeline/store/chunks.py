@@ -238,8 +238,10 @@ class Part:
 
     @property
     def is_failure(self) -> bool:
-        """Whether the name says that nothing came of the chunk; of an older store's folder only the record says so."""
-        return self.kind is not None and self.kind[0] == "failed"
+        """Whether it holds nothing but a failure. A file's name says so, of an older store's folder only the record."""
+        if self.kind is not None:
+            return self.kind[0] == "failed"
+        return self.record.state == "failed" and not self.record.arrays
 
     @cached_property
     def record(self) -> Record:
@@ -449,9 +451,11 @@ class Chunks:
 
     def failures(self, index: int) -> tuple[str, ...]:
         """Return the names of what holds the failure of a chunk; `write_chunk` removes them once it is done."""
-        found = [part.name for part in self.parts(index) if part.is_failure]
-        folder = self._folders.get(index)
-        return (*found, folder.name) if folder is not None and folder.record.state == "failed" else tuple(found)
+        return tuple(
+            part.name
+            for part in self.parts(index)
+            if part.is_failure or (part.kind is None and part.record.state == "failed")
+        )
 
     def record(self, index: int) -> Record:
         """Return the record of a chunk, merged over its files. Raises StoreError if it is damaged, KeyError if none."""
