@@ -54,7 +54,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ("model: yunnet", r"stages\.detect: unknown detector 'yunnet'; did you mean 'yunet'\?"),
-        ("whole_frame: true", r"stages\.detect: whole_frame is heeded with align: deepface only"),
+        ("whole_frame: true", r"stages\.detect: option whole_frame needs align: deepface"),
         ("max_faces: 0", r"stages\.detect\.max_faces: input should be greater than or equal to 1 \(got 0\)"),
         ("align: deepfce", r"stages\.detect\.align: input should be 'native' or 'deepface'"),
     ],

@@ -1,4 +1,4 @@
-"""What a model looks like to a stage: plain arrays in, plain arrays out, many items per call."""
+"""The interface of a model to a stage: plain arrays in, plain arrays out, many items per call."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 Frames = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
-"""uint8 (n, height, width, 3) RGB, or a list of (height, width, 3) where sizes differ (folders of images)."""
+"""uint8 (n, height, width, 3) RGB, or a list of (height, width, 3) if sizes differ (folders of images)."""
 
 Chips = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-"""Faces cut out and turned for one network: uint8 (n, height, width, 3) RGB, or float32 (n, height, width, 3) BGR from
-0 to 1 with `align: deepface`."""
+"""Faces cut out and turned for one network: uint8 (n, height, width, 3) RGB. With `align: deepface` they are float32
+(n, height, width, 3) BGR from 0 to 1."""
 
 
 PRECISIONS = ("fp32", "fp16")
@@ -22,7 +22,7 @@ PRECISIONS = ("fp32", "fp16")
 
 @dataclass(frozen=True)
 class Device:
-    """Where a model runs and how much of the machine it may take."""
+    """The device that a model runs on, and the share of the machine that it may take."""
 
     kind: str = "cpu"
     """"cpu", "cuda" or "tensorrt"."""
@@ -31,8 +31,8 @@ class Device:
     threads: int = 1
     """Intra-op threads of one inference session on a CPU."""
     memory_bytes: int | None = None
-    """Most memory that this process's sessions may take together; None for no limit. On a GPU it is dealt out in parts
-    (session.py, MEMORY_SHARES), and the CUDA context and the libraries' own workspaces come on top."""
+    """Most memory that all sessions of this process may take together; None for no limit. On a GPU each session gets a
+    part of it (session.py, MEMORY_SHARES); the CUDA context and the libraries' own workspaces come on top."""
     precision: str = "fp32"
     """"fp32", or "fp16": networks compute in half precision (session.half); arrays stay float32."""
     batch_memory_bytes: int = 512 << 20
@@ -40,7 +40,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """What a store records: "cpu", "cuda", "cuda fp16"."""
+        """Name that a store records: "cpu", "cuda", "cuda fp16"."""
         return self.kind if self.precision == "fp32" else f"{self.kind} {self.precision}"
 
 
@@ -49,12 +49,12 @@ class Faces:
     """Faces of n_frames frames, in frame order; within a frame by confidence (descending), then x, then y."""
 
     frame: npt.NDArray[np.int64]
-    """int64 (n,): index into the frames that were given, ascending."""
+    """int64 (n,): index into the given frames, ascending."""
     box: npt.NDArray[np.float32]
     """float32 (n, 4): x, y, w, h in pixels of the frame, x right, y down; may reach beyond the frame."""
     landmarks: npt.NDArray[np.float32]
-    """float32 (n, 5, 2): right eye, left eye, nose, right and left mouth corner (the person's own right and
-    left, so the right eye is the leftmost in the picture), x, y in pixels; NaN where the detector gives none."""
+    """float32 (n, 5, 2): right eye, left eye, nose, right and left mouth corner, x, y in pixels. Right and left are
+    the person's own, so the right eye is the leftmost in the picture. NaN if the detector gives none."""
     confidence: npt.NDArray[np.float32]
     """float32 (n,): score of the detector, 0 to 1."""
     rank: npt.NDArray[np.int32] | None = None
@@ -63,7 +63,7 @@ class Faces:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a run store records of a model. Cheap to get: nothing is read for it."""
+    """Facts of a model that a run store records. Creating it reads no weights."""
 
     name: str
     licence: str
@@ -72,11 +72,11 @@ class ModelInfo:
     hash_weights: Callable[[], str]
     """Reads the weights, once per process, and returns their sha256 (hex)."""
     licence_source: str = ""
-    """Who says what `licence` says, and what else they say about use."""
+    """Publisher who states `licence`, and what else the publisher says about use."""
 
     @property
     def weights_sha256(self) -> str:
-        """Raises ModelError where the weights are missing."""
+        """Hash of the weights (hex). Raises ModelError if they are missing."""
         return self.hash_weights()
 
     def as_dict(self) -> dict[str, str]:
@@ -101,11 +101,11 @@ class Embedder(Protocol):
     dimension: int
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
-        """One chip per face, as `embed` takes them."""
+        """Return one chip per face, as `embed` takes them."""
         ...
 
     def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
-        """float32 (n, dimension), as the network gives it, not normalised by us."""
+        """Return float32 (n, dimension), as the network gives it, without normalisation."""
         ...
 
 
@@ -113,9 +113,9 @@ class Attribute(Protocol):
     """Reads one attribute off chips of faces. Thread-safe."""
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
-        """One chip per face, as `predict` takes them."""
+        """Return one chip per face, as `predict` takes them."""
         ...
 
     def predict(self, chips: Chips) -> npt.NDArray[np.float32]:
-        """float32 (n,) for a number, (n, classes) for probabilities."""
+        """Return float32 (n,) for a number, (n, classes) for probabilities."""
         ...

@@ -1,9 +1,9 @@
-"""Every model by its DeepFace name: what it is, what it eats, where its weights come from. Loads nothing.
+"""Facts of every model by its DeepFace name: its kind, its input, the source of its weights. Loads nothing.
 
 Names, sizes and addresses are those of DeepFace 0.0.103 (deepface/modules/modeling.py and the clients it names), which
 a test compares. Licences are those of the weights' publishers; `licence_source` says where they are written, and names
-the doubts. Hashes and sizes are of the publisher's own files: Git LFS pointers (opencv_zoo), pip packages, and where
-neither exists (centerface, ssd) what projects that pin the same address agree on.
+the doubts. Hashes and sizes are those of the publisher's own files: Git LFS pointers (opencv_zoo) and pip packages. If
+neither exists (centerface, ssd), they are those on which projects that pin the same address agree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RELEASES = (
     "https://github.com/serengil/deepface_models/releases/download/v1.0/",
     "https://huggingface.co/serengil/deepface/resolve/main/",
 )
-"""Where DeepFace publishes its weights; the second is its backup of the first."""
+"""Addresses of DeepFace's published weights; the second is its backup of the first."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Packaged:
     """A file that a pip package carries."""
 
     package: str
-    """Its import name."""
+    """Import name of the package."""
     path: str
-    """Below the package's folder."""
+    """Path below the package's folder."""
     requirement: str
-    """What pip is asked for."""
+    """Requirement for pip."""
 
     @property
     def project(self) -> str:
-        """The name in the requirement: `"opencv-contrib-python-headless<5"` -> opencv-contrib-python-headless."""
+        """Name in the requirement: `"opencv-contrib-python-headless<5"` -> opencv-contrib-python-headless."""
         return re.split(r"[<>=!~;\s]", self.requirement.strip('"'))[0]
 
 
@@ -48,15 +48,15 @@ class WeightsFile:
     name: str
     """Path below DeepFace's folder of weights."""
     urls: tuple[str, ...] = ()
-    """Where it is published, best first; empty for what only a package carries."""
+    """Addresses of the published file, best first; empty if only a package carries it."""
     packaged: Packaged | None = None
-    """Where to look before the folder of weights."""
+    """Package to search before the folder of weights."""
     sha256: str = ""
-    """Of the file as it lies on disk; empty where nobody has published it."""
+    """Hash (hex) of the file as stored on disk; empty if it was never published."""
     size_bytes: int = 0
-    """0 where it is not known."""
+    """Size of the file on disk; 0 if it is not known."""
     compression: Literal["", "bz2"] = ""
-    """How the published file is packed."""
+    """Compression of the published file."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,22 @@ class ModelCard:
     name: str
     kind: Kind
     licence: str
-    """Of the weights: SPDX identifier, or what their publisher says."""
+    """SPDX identifier of the weights' licence, or their publisher's own words."""
     weights: tuple[WeightsFile, ...] = ()
     engine: str = "onnxruntime"
-    """The library that runs it here."""
+    """Library that runs the model here."""
     requires: tuple[str, ...] = ()
-    """pip packages beyond the base install that it needs."""
+    """Packages for pip that it needs beyond the base install."""
     input_size: tuple[int, int] | None = None
-    """Width and height of what the network sees, in pixels; None: frames of any size."""
+    """Width and height of the network's input, in pixels; None: frames of any size."""
     dimension: int = 0
     """Components of an embedding; 0 for other kinds."""
     classes: tuple[str, ...] = ()
-    """What the values of an attribute stand for; empty for a single number."""
+    """Meaning of each value of an attribute; empty for a single number."""
     one_at_a_time: str = ""
-    """Why it cannot be batched; empty where it is."""
+    """Reason why it cannot be batched; empty if it can."""
     licence_source: str = ""
-    """Who says what `licence` says, and what else they say about use."""
+    """Publisher who states `licence`, and what else the publisher says about use."""
 
 
 def _released(name: str) -> WeightsFile:
@@ -133,7 +133,7 @@ HAAR_CASCADES = (
     ),
     _cascade("haarcascade_eye.xml", "71cc64fc305a355dc60067880f6fbbd43dd155bd63ee3844661a1bda34b2fd8c", 341_406),
 )
-"""Face and eyes. OpenCV 4 carries them; for those who have another they are downloaded."""
+"""Cascades of faces and eyes. OpenCV 4 carries them; for other versions they are downloaded."""
 
 _MTCNN = tuple(
     WeightsFile(f"{net}.lz4", packaged=Packaged("mtcnn", f"assets/weights/{net}.lz4", "mtcnn"))
@@ -432,7 +432,7 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def card(name: str, kind: Kind | None = None) -> ModelCard:
-    """The card of a model. Raises ModelError, with the nearest valid name, where there is none (of that kind)."""
+    """Return the card of a model. Raises ModelError, with the nearest valid name, if there is none (of that kind)."""
     valid = names(kind) if kind else tuple(CARDS)
     if name not in valid:
         raise ModelError(unknown(KIND_NAMES[kind] if kind else "model", name, valid))

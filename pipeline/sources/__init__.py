@@ -1,4 +1,4 @@
-"""Sources: what a run reads. Video decoders are imported only when an input is opened."""
+"""Sources: the inputs that a run reads. Video decoders are imported only when an input is opened."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SOURCES: dict[str, type[Any]] = {"video": VideoSource}
 def open_source(kind: str, path: Path | str, options: SourceOptions, decoder: str | None = None) -> Source:
     """Probe one input. `decoder` is the one stored at set-up, None to choose.
 
-    Raises WorkflowError for an unknown kind, InputError where the input cannot be used.
+    Raises WorkflowError for an unknown kind, InputError if the input cannot be used.
     """
     source: Source = source_class(kind)(path, options, decoder)
     return source
 
 
 def source_class(kind: str) -> type[Any]:
-    """The class behind a workflow's `source.kind`. Raises WorkflowError for an unknown one."""
+    """Return the class of a workflow's `source.kind`. Raises WorkflowError for an unknown kind."""
     if kind not in SOURCES:
         raise WorkflowError(unknown("source", kind, SOURCES))
     return SOURCES[kind]

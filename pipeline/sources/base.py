@@ -1,4 +1,4 @@
-"""The source interface: how many items an input has, when they are, and how a chunk of them is decoded."""
+"""The source interface: the number and the times of an input's items, and the decoding of a chunk of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_CHUNK_BYTES = 256 << 20
 
 
 def most_chunk_frames(frame_bytes: int) -> int:
-    """Frames of this size that a chunk may hold, 1 at least."""
+    """Return the number of frames of this size that a chunk may hold, 1 at least."""
     return max(1, min(MAX_CHUNK_FRAMES, MAX_CHUNK_BYTES // max(frame_bytes, 1)))
 
 
@@ -31,17 +31,17 @@ class Decoded:
     """Pixels of one chunk."""
 
     frames_rgb: np.ndarray
-    """uint8 (n, height, width, 3): upright, RGB; zero where not decoded."""
+    """uint8 (n, height, width, 3): upright, RGB; zero if not decoded."""
     decoded: np.ndarray
-    """bool (n,)."""
+    """bool (n,): false if the frame could not be read."""
     source_frames_decoded: int = 0
     """Frames that the decoder had to decode to get these."""
     error: str | None = None
-    """Why frames are missing, in one line; None where none is."""
+    """Reason why frames are missing, in one line; None if none is missing."""
 
 
 class DecodeJob(ABC):
-    """All that a worker needs to decode one chunk: small, picklable, made from facts found by probing."""
+    """The facts that a worker needs to decode one chunk: small, picklable, found by probing."""
 
     @abstractmethod
     def decode(self, threads: int = 1) -> Decoded:
@@ -49,30 +49,32 @@ class DecodeJob(ABC):
 
 
 class Source(ABC):
-    """One probed input. Probing reads packets, never pixels (but for one compared chunk)."""
+    """One probed input. Probing reads packets, not pixels (except for one compared chunk)."""
 
     kind: ClassVar[str]
     Options: ClassVar[type[SourceOptions]]
 
     path: Path
     facts: dict[str, Any]
-    """What the run store keeps of the input: JSON values only (path, bytes, fingerprint, width, ...)."""
+    """Attributes that the run store keeps of the input: JSON values only (path, bytes, fingerprint, width, ...)."""
     frame: np.ndarray
     """int64 (n,): ranks of the sampled items among all items of the input."""
     time_seconds: np.ndarray
-    """float64 (n,)."""
+    """float64 (n,): time of each sampled item."""
     frame_bytes: int
     """Bytes of one decoded item (width × height × 3)."""
     origin: tuple[int, int] = (0, 0)
-    """x, y in the upright frame of the first pixel that is decoded: not 0, 0 where only a part is looked at."""
+    """x, y in the upright frame of the first pixel that is decoded; not 0, 0 if only a part is analysed."""
     note: str | None = None
-    """One line for the user on how the input is read, None where nothing is unusual."""
+    """One line for the user on the way the input is read; None if nothing is unusual."""
 
     @abstractmethod
     def decode_cost(self, chunk_frames: int) -> int:
-        """Source frames that are decoded if the sampled frames are cut into chunks of this length and
-        each chunk is decoded alone from the key frame before it."""
+        """Return the number of source frames that are decoded with chunks of this many sampled frames.
+
+        Each chunk is decoded alone, from the key frame before it.
+        """
 
     @abstractmethod
     def job(self, start: int, stop: int) -> DecodeJob:
-        """The decode job of sampled items start (inclusive) to stop (exclusive)."""
+        """Return the decode job of sampled items start (inclusive) to stop (exclusive)."""

@@ -1,4 +1,4 @@
-"""The stages' one door: built-in and the user's own are found by the same two ways."""
+"""Find stages: built-in stages and the user's own are found in the same two ways."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ENTRY_POINT_GROUP = "reelgraph.stages"
 
 
 def stage_names() -> dict[str, str]:
-    """Names that `use:` takes, with the `package.module:Class` behind each."""
+    """Return the names that `use:` accepts, each with its `package.module:Class`."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def find_stage(use: str) -> type[Stage]:
-    """The stage class behind `use`: an entry point's name, or `package.module:Class`.
+    """Return the stage class of `use`: an entry point's name, or `package.module:Class`.
 
-    Raises WorkflowError where there is none, or where it is not a Stage.
+    Raises WorkflowError if there is none, or if it is not a Stage.
     """
     target = use if ":" in use else stage_names().get(use)
     if target is None:
@@ -39,7 +39,7 @@ def find_stage(use: str) -> type[Stage]:
         where = traceback.extract_tb(err.__traceback__)[-1]
         raise WorkflowError(
             f"stage {use!r}: importing {module_name!r} ends in {type(err).__name__}: {err} "
-            f"({where.filename}, line {where.lineno}); mend it"
+            f"({where.filename}, line {where.lineno}); fix it"
         ) from err
     stage = getattr(module, class_name, None)
     if stage is None:

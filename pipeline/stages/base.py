@@ -20,8 +20,10 @@ class StageOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def keyed(self) -> dict[str, Any]:
-        """What of them enters the resume key, as JSON values: all. An option that comes to a stage later is left out
-        where it changes nothing, so that older stores go on."""
+        """Return the part of the options that enters the resume key, as JSON values: here all of them.
+
+        A stage that gets a new option later leaves it out while it changes nothing, so that older stores still resume.
+        """
         dumped: dict[str, Any] = self.model_dump(mode="json")
         return dumped
 
@@ -46,7 +48,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a stage sees: the sampled frames of one chunk and the arrays made of them so far."""
+    """The input of a stage: the sampled frames of one chunk and the arrays made of them so far."""
 
     input_name: str
     index: int
@@ -55,21 +57,21 @@ class Chunk:
     time_seconds: np.ndarray
     """float64 (n,): presentation time of each sampled frame."""
     decoded: np.ndarray
-    """bool (n,): false where the frame could not be read; its pixels are then zero."""
+    """bool (n,): false if the frame could not be read; its pixels are then zero."""
     arrays: dict[str, np.ndarray]
-    """What the stage named in `needs`, and what else is at hand, by array name."""
+    """Arrays by name: those that the stage named in `needs`, and others that are available."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
     @property
     def frames_rgb(self) -> np.ndarray:
-        """uint8 (n, height, width, 3): upright frames. Only for stages that list it in `needs`."""
+        """Upright frames, uint8 (n, height, width, 3). Only for stages that list it in `needs`."""
         return self.arrays["frames_rgb"]
 
     @property
     def face_frame(self) -> np.ndarray:
-        """int64 (n_faces,): index of each face's frame within this chunk."""
+        """Index of each face's frame within this chunk, int64 (n_faces,)."""
         return np.repeat(np.arange(len(self.frame)), self.arrays["n_faces"])
 
 
@@ -84,14 +86,14 @@ class Described:
 class Stage:
     """One operation. Subclass it in your own module and name it in YAML as `package.module:Class`.
 
-    `needs` names arrays that other stages make, or "frames_rgb". `needs` and `outputs` may be set in `__init__` where
-    they depend on options. `version` enters the resume key: raise it when results change.
+    `needs` names arrays that other stages make, or "frames_rgb". If `needs` and `outputs` depend on options, set them
+    in `__init__`. `version` enters the resume key: raise it when results change.
     """
 
     needs: tuple[str, ...] = ()
     slot: ClassVar[Literal["cpu", "gpu"]] = "cpu"
     scope: ClassVar[Literal["chunk", "input"]] = "chunk"
-    """input: `run_input` is called once, when the arrays of the whole input are there; a change redoes only it."""
+    """"chunk", or "input": `run_input` is called once, on the complete arrays of an input; a change redoes only it."""
     version: ClassVar[int] = 1
     Options: ClassVar[type[StageOptions]] = StageOptions
     outputs: tuple[Array, ...] = ()
@@ -100,21 +102,23 @@ class Stage:
         self.options: Any = options
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """The models this stage uses; their weights' hashes enter the resume key. Makes no session."""
+        """Return the models of this stage; their weights' hashes enter the resume key. Creates no session."""
         return ()
 
     def content(self) -> str:
-        """A hash of what else results depend on (files that an option names); enters the resume key. Empty: nothing."""
+        """Return a hash of other things that results depend on (files that an option names), for the resume key."""
         return ""
 
     def load(self, device: Device) -> None:
-        """Make models ready; called once per worker, under a lock, before the first `run`."""
+        """Load the models; called once per worker, under a lock, before the first `run`."""
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         """Return every declared output array, one row per frame or face of the chunk, in order."""
         raise NotImplementedError
 
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
-        """For scope `input`, in place of `run`: every declared array, one row per frame or face of the whole input.
-        `item` reads its arrays (`item.read(["box", "embedding"])`, `item.read_frames(...)` for a part)."""
+        """Return every declared array, one row per frame or face of the whole input; for scope `input`.
+
+        `item` reads its arrays: `item.read(["box", "embedding"])`, or `item.read_frames(...)` for a part.
+        """
         raise NotImplementedError

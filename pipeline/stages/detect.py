@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class DetectOptions(StageOptions):
-    """Options of `detect`. One that the model does not heed is refused."""
+    """Options of `detect`. An option that the model does not support is refused."""
 
     model: str = Field("mtcnn", description="detector; `reelgraph models` lists them")
-    min_face: int = Field(20, ge=10, description="smallest face looked for, side in pixels of the frame")
+    min_face: int = Field(20, ge=10, description="smallest face to look for (side in pixels of the frame)")
     align: Literal["native", "deepface"] = Field(
         "native",
         description="native: detect on the frame itself; deepface: the boxes and eyes that DeepFace finds on it",
@@ -27,7 +27,7 @@ class DetectOptions(StageOptions):
     threshold: float | None = Field(
         None, gt=0, lt=1, description="least score of a face; the detector's own if not set"
     )
-    max_faces: int | None = Field(None, ge=1, description="keep the largest so many faces of a frame; all if not set")
+    max_faces: int | None = Field(None, ge=1, description="keep this many faces per frame, the largest; all if not set")
     rotate: bool = Field(True, description="align deepface: DeepFace's parameter `align`")
     expand_percentage: int = Field(
         0, ge=0, description="align deepface: DeepFace's parameter, percent of a box's width and height"
@@ -59,7 +59,7 @@ RANK = Array(
 
 
 class Detect(Stage):
-    """Faces of every frame: boxes, five landmarks, confidence; with align deepface also their rank."""
+    """The faces of every frame: boxes, five landmarks, confidence; with align deepface also their rank."""
 
     needs = ("frames_rgb",)
     slot = "gpu"
@@ -107,7 +107,7 @@ class Detect(Stage):
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         readable = np.flatnonzero(chunk.decoded)
-        # Unreadable frames are black; they are left out, so that nothing is ever found in them.
+        # Unreadable frames are black; they are left out, so that no face is ever found in them.
         frames = chunk.frames_rgb if len(readable) == len(chunk.decoded) else chunk.frames_rgb[readable]
         faces = self.detector.detect(frames)
         n_faces = np.zeros(len(chunk.frame), np.int32)

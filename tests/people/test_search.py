@@ -266,7 +266,7 @@ def test_best_shots_are_cut_out_of_the_videos(tmp_path: Path, photo: Path, comma
     assert "lobby.mp4: the video has changed since it was analysed; its faces are not cut out" in err
     video.unlink()
     _, found, err = command("find", out, "--face", photo, "--shots", tmp_path / "shots")
-    assert "lobby.mp4: the video is not there; its faces are not cut out" in err
+    assert "lobby.mp4: the video is missing; its faces are not cut out" in err
     code, _, err = command("find", out, "--face", photo, "--shots", photo)
     assert code == 2
     assert "cannot write to" in err
