@@ -40,18 +40,19 @@ class Hit(NamedTuple):
     excerpt: str
 
 
-# After one of these words `where` means a place. Anywhere else it is taken for `if`.
+# After one of these words, or before a verb of place, `where` means a place. Anywhere else it is taken for `if`.
 _PLACES = (
     *("folder", "folders", "directory", "file", "place", "places", "position", "positions", "point", "points"),
     *("pixel", "pixels", "side", "spot", "offset", "is", "are", "to", "from", "of", "know", "knows", "known"),
     *("say", "says", "see", "show", "shows", "find", "finds", "print", "prints"),
 )
 
+_PLACED = r"(it|they|\w+|the \w+) (lies?|lay|stands?|stood|goes|go|stopped|begins?|ends?)\b"
+
 RULES = {
-    "where": "".join(rf"(?<!\b{word} )" for word in _PLACES) + r"\bwhere\b",
+    "where": "".join(rf"(?<!\b{word} )" for word in _PLACES) + rf"(?<!`)\bwhere\b(?!`|,| {_PLACED})",
     "nobody": r"\b(somebody|nobody|someone|no one|whoever|what comes|is had|are had)\b",
-    "is no": r"(?<!there )\b(is|are|was|were|be) (no\b(?! (longer|more|less|fewer|later|earlier|larger|smaller))"
-    r"|none\b)",
+    "is no": r"(?<!there )\b(is|are|was|were|be) (no\b(?! (more|less|\w+er)\b)|none\b)",
     "word": r"\b(heed\w*|mend(s|ed|ing)?|anew|afresh|culprits?|dear\w*|be had|tells?|told|so many|eats?"
     r"|(?<!head-)room|doors?)\b",
 }
@@ -141,7 +142,7 @@ def hits_of(text: Text) -> Iterator[Hit]:
 def _opens_badly(plain: str, kind: Kind) -> bool:
     if _OPENER.match(plain):
         return True
-    return plain[:1].islower() and not (kind != "function" and _DTYPE.match(plain))
+    return plain[:1].islower() and not plain.startswith("reelgraph") and not (kind != "function" and _DTYPE.match(plain))
 
 
 def check(source: str) -> list[Hit]:

@@ -168,7 +168,7 @@ def test_an_override_takes_the_place_of_the_option_wherever_it_is_written(tmp_pa
     [
         ({"source.decoder": "pyav # or not"}, r"source\.decoder: .*'pyav # or not'"),
         ({"source.decoder": Path("a: b/\U0001f600")}, r"source\.decoder: .*'a: b/\U0001f600'"),
-        ({"source.start": None, "source.stop": "soon"}, r"source\.stop: 'soon' is no time"),
+        ({"source.start": None, "source.stop": "soon"}, r"source\.stop: 'soon' is not a time"),
     ],
 )
 def test_values_from_python_stay_what_they_are(tmp_path: Path, values: dict[str, object], message: str) -> None:

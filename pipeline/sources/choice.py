@@ -75,8 +75,8 @@ def _choose(source: VideoSource, wanted: str) -> str:
 def _leaves_frames_out(source: VideoSource) -> bool:
     """Return whether the sampling skips frames.
 
-    PyAV then passes over packets that no wanted frame is built on. decord decodes and converts every frame: 1.6 times
-    the time (measured on 1080p H.264, every fifth frame).
+    If it does, PyAV passes over packets that no wanted frame is built on. Decord decodes and converts every frame: 1.6
+    times the time (measured on 1080p H.264, every fifth frame).
     """
     return bool((np.diff(source.frame) > 1).any())
 

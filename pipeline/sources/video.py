@@ -55,9 +55,9 @@ class VideoOptions(SourceOptions):
     )
     decoder: Decoder = Field(
         "auto",
-        description="auto uses decord if every frame is wanted and decord is exact, else PyAV. pyav or decord force "
-        "one. nvdec decodes on the GPU if that gives PyAV's pixels, else as auto (needs PyNvVideoCodec, which does not "
-        "report damage)",
+        description="auto: decord if every frame is wanted and decord is exact, else PyAV. pyav, decord: only that "
+        "one. nvdec: the GPU if it gives PyAV's pixels, else as auto (needs PyNvVideoCodec, which does not report "
+        "damage)",
     )
 
     @field_validator("start", "stop", mode="before")

@@ -134,7 +134,7 @@ def _array(name: str) -> Array:
         about: dict[str, Any] = {
             "model": model,
             "units": "year",
-            "description": "apparent age; NaN where nothing of a face is in the frame",
+            "description": "apparent age; NaN if no part of the face is in the frame",
         }
         return Array(name, ("face",), "float32", (), about)
     classes = zoo.card(model).classes
@@ -142,7 +142,7 @@ def _array(name: str) -> Array:
         "model": model,
         "units": "1",
         "class_names": list(classes),
-        "description": "probability of each class, adding up to 1; NaN where nothing of a face is in the frame",
+        "description": "probability of each class, adding up to 1; NaN if no part of the face is in the frame",
     }
     # Dimensions of one name have one size in a store, so each attribute has a name of its own for its classes.
     return Array(name, ("face", f"{name}_class"), "float32", (len(classes),), about)

@@ -50,8 +50,8 @@ class Antispoof(Stage):
                     "units": "1",
                     "class_names": list(classes),
                     "description": (
-                        "probability of each class, adding up to 1: the face is live where 'real' is the largest; "
-                        "which kind of spoof is said counts for little; NaN where nothing of a face is in the frame"
+                        "probability of each class, adding up to 1; the face is live if 'real' is the largest. "
+                        "Do not rely on the kind of spoof. NaN if no part of the face is in the frame"
                     ),
                 },
             ),

@@ -66,7 +66,7 @@ class Detect(Stage):
     version = 1
     Options = DetectOptions
     outputs: tuple[Array, ...] = (
-        Array("n_faces", ("frame",), "int32", (), {"description": "faces found, 0 where the frame was not decoded"}),
+        Array("n_faces", ("frame",), "int32", (), {"description": "faces found, 0 if the frame was not decoded"}),
         Array(
             "box",
             ("face", "xywh"),
@@ -82,7 +82,7 @@ class Detect(Stage):
             {
                 "units": "pixel",
                 "landmark_names": ["right_eye", "left_eye", "nose", "right_mouth", "left_mouth"],
-                "description": "the person's own right and left; NaN where the detector gives none",
+                "description": "the person's own right and left; NaN if the detector gives none",
             },
         ),
         Array("confidence", ("face",), "float32", (), {"units": "1", "description": "score of the detector, 0 to 1"}),

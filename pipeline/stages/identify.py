@@ -20,8 +20,8 @@ class IdentifyOptions(StageOptions):
     """Options of `identify`."""
 
     gallery: str = Field(
-        description="folder with a folder of pictures for each person, or with one picture each; or a file that "
-        "`reelgraph find --save-gallery` wrote; relative to the working directory"
+        description="folder with a folder of pictures, or one picture, for each person; or a file by "
+        "`reelgraph find --save-gallery` (path, relative to the working directory)"
     )
     metric: Metric = Field("cosine", description="distance: cosine, euclidean, euclidean_l2 or angular, as DeepFace's")
     threshold: float | None = Field(

@@ -1,4 +1,4 @@
-"""Where somebody was seen who was asked for by a picture, as lines."""
+"""The answer to a search by a picture, as lines to print."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.people.gallery import as_text
 from pipeline.plan import clock
+from pipeline.text import plural
 from pipeline.views.found import sightings
 from pipeline.views.progress import duration
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def lines(answer: Answer) -> list[str]:
-    """Screen time and times by video; the best shots; what was searched. The notes were told as they came."""
+    """Return the lines: screen time and times by video, best shots, searched inputs. Notes were printed before."""
     shown = _seen(answer) if answer.sightings else _not_seen(answer)
     shown += [f"  {_shot(one)}" for one in answer.best]
     return [*shown, _searched(answer)]
@@ -22,8 +23,8 @@ def lines(answer: Answer) -> list[str]:
 
 def _seen(answer: Answer) -> list[str]:
     faces = sum(one.faces for one in answer.sightings)
-    n = len(answer.sightings)
-    head = f"seen for {duration(answer.screen_seconds)} in {n} video{'s' if n > 1 else ''}, {faces} faces"
+    videos = plural(len(answer.sightings), "video")
+    head = f"seen for {duration(answer.screen_seconds)} in {videos}, {plural(faces, 'face')}"
     return [head, *sightings(answer.sightings), "best shots (distance, time, box):"]
 
 
@@ -40,7 +41,7 @@ def _shot(one: Seen) -> str:
 def _searched(answer: Answer) -> str:
     faces = sum(one.faces for one in answer.inputs)
     partial = sum(one.share < 1 for one in answer.inputs)
-    said = f"{faces} faces of {len(answer.inputs)} inputs"
+    said = f"{plural(faces, 'face')} of {plural(len(answer.inputs), 'input')}"
     said += f" ({partial} of them not complete)" if partial else ""
     by_index = sum(one.faces for one in answer.inputs if one.how == "index")
     said += f", {by_index} of them by the index" if by_index else ""

@@ -1,4 +1,4 @@
-"""Who was found, as lines."""
+"""The people that were found, as lines to print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN_NAMES = 10
 
 
 def lines(found: Found) -> list[str]:
-    """A block per person, longest on screen first; then what was searched. The notes were told as they came."""
+    """Return a block per person, longest on screen first, then searched inputs. Notes were printed before."""
     shown = [line for person in found.people for line in _person(person)]
     if found.absent:
         names = ", ".join(found.absent[:SHOWN_NAMES])
@@ -34,7 +34,7 @@ def _person(person: Person) -> list[str]:
 
 
 def sightings(found: tuple[Sighting, ...]) -> list[str]:
-    """A line per input, longest on screen first."""
+    """Return a line per input, longest on screen first."""
     ordered = sorted(found, key=lambda one: -one.screen_seconds)
     shown = [f"  {_where(one)}: {duration(one.screen_seconds)}: {times(one)}" for one in ordered[:SHOWN_INPUTS]]
     if len(ordered) > SHOWN_INPUTS:
