@@ -142,7 +142,9 @@ def hits_of(text: Text) -> Iterator[Hit]:
 def _opens_badly(plain: str, kind: Kind) -> bool:
     if _OPENER.match(plain):
         return True
-    return plain[:1].islower() and not plain.startswith("reelgraph") and not (kind != "function" and _DTYPE.match(plain))
+    if not plain[:1].islower() or plain.startswith("reelgraph"):
+        return False
+    return kind == "function" or not _DTYPE.match(plain)
 
 
 def check(source: str) -> list[Hit]:

@@ -193,7 +193,7 @@ class _Work:
     # -- identities --------------------------------------------------------------------------------------
 
     def _dissolve(self, taken: Sequence[_Taken]) -> set[int]:
-        """Return, with `again`, people without a user's decision and without other inputs: they are found again."""
+        """Return, with `again`, the people to find again: those without a user's decision and in no other input."""
         if not self.options.again:
             return set()
         keys = {one.key for one in taken}

@@ -301,7 +301,7 @@ def _trained(faiss: Any, dimension: int, lists: int, pieces: Sequence[Piece]) ->
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatL2(dimension), dimension, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2
     )
-    index.cp.min_points_per_centroid = 1  # small archives have few faces, which is no reason for a warning
+    index.cp.min_points_per_centroid = 1  # small archives have few faces; do not warn about that
     index.train(sample)
     return index
 

@@ -137,7 +137,7 @@ class _Tracker:
         return chosen
 
     def _costs(self, now: float, box: Floats, vectors: Vectors | None) -> Floats:
-        """Return float64 (faces, tracks): 0 is certain, below 2.5 is accepted, _REJECTED is impossible.
+        """Return float64 (faces, tracks): 0 is certain, at most 2.5 is accepted, _REJECTED is impossible.
 
         A cost is the sum of two parts, and a pair must pass two tests.
 

@@ -28,7 +28,7 @@ class FrameMemory:
         self._lock_wanted = self._locking = False
 
     def lock_pages(self, wanted: bool) -> None:
-        """From now on give page-locked memory, if CUDA has any; False: no longer."""
+        """Give page-locked memory from now on, if CUDA has any; False: no longer."""
         if wanted != self._lock_wanted:
             self._lock_wanted = self._locking = wanted
             self._free = deque(maxlen=None if wanted else KEPT)

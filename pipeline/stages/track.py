@@ -54,7 +54,7 @@ class Track(Stage):
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
         if not self.options.use_embedding:
-            self.needs = ("n_faces", "box")  # by position alone it runs where there are none
+            self.needs = ("n_faces", "box")  # without embeddings it links by position alone
 
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
         return {"track": track_input(item, self.options)}
