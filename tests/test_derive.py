@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.stages.base import Array, Chunk, Described, Stage, StageOptions
+from pipeline.engine.stage import Chunk, Described, Stage, StageOptions
+from pipeline.store.schema import Array
 
 
 class Grey(Stage):
