@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    from pipeline.models import zoo
+    from pipeline.faces.models import zoo
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, default=data_folder() / "faces", help="folder of photographs")
@@ -126,7 +126,7 @@ def arguments() -> argparse.Namespace:
 def _names(kind: Any) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         from pipeline.errors import ModelError
-        from pipeline.models import zoo
+        from pipeline.faces.models import zoo
 
         try:
             return tuple(zoo.card(name.strip(), kind).name for name in text.split(","))
@@ -162,7 +162,8 @@ def read_labelled(folder: Path, pairs: Path | None, labels: Path | None, below: 
 
 def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[Row]:
     from pipeline.errors import ModelError
-    from pipeline.models import Device, create_detector, create_embedder
+    from pipeline.faces.models import create_detector, create_embedder
+    from pipeline.machine.device import Device
 
     device = Device(threads=len(os.sched_getaffinity(0)))
     for align in ("native", "deepface"):
@@ -214,7 +215,7 @@ def embedded(embedder: Any, found: dict[str, Any], faces: Labelled) -> Vectors:
 
 def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[Row]:
     from pipeline.errors import ModelError
-    from pipeline.models import zoo
+    from pipeline.faces.models import zoo
     from pipeline.models.weights import weights_files
 
     # The same files of weights as ours; mtcnn and dlib bring their own library whatever the engine.
@@ -250,7 +251,7 @@ def represented(detector: str, network: str, faces: Labelled) -> Vectors:
 
 
 def judged(detector: str, network: str, how: str, vectors: Vectors, faces: Labelled, seconds: float) -> Row:
-    from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
+    from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
 
     seen = np.array([a in vectors and b in vectors for a, b in zip(faces.left, faces.right, strict=True)])
     pairs = [(a, b) for a, b, both in zip(faces.left, faces.right, seen, strict=True) if both]

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.api import run
-from pipeline.people.geometry import overlap
+from pipeline.faces.people.geometry import overlap
+from pipeline.faces.views.annotate import Wanted, annotate
 from pipeline.store.read import RunInput
-from pipeline.views.annotate import Wanted, annotate
 
 WORKFLOW = Path(__file__).parent.parent / "workflows" / "faces.yaml"
 SAME_PLACE = 0.3

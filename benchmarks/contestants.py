@@ -168,9 +168,9 @@ def _in_processes(work: Callable[..., None], settings: Settings) -> Measured:
 
 def _chunks(settings: Settings) -> tuple[Any, Any, list[tuple[int, int]]]:
     """The workflow, the source, and the chunks that a run would cut it into, for each copy."""
-    from pipeline.plan import choose_chunk_frames, cut
-    from pipeline.sources import open_source
-    from pipeline.workflow import load_workflow
+    from pipeline.engine.finding import open_source
+    from pipeline.engine.plan import choose_chunk_frames, cut
+    from pipeline.engine.workflow import load_workflow
 
     workflow = load_workflow(settings.workflow, settings.overrides)
     source = open_source(workflow.source_kind, Path(settings.clip), workflow.source_options)
@@ -191,7 +191,7 @@ def _decode_share(settings: Settings, part: int, ready: Any, results: Any) -> No
 
 def _model_share(settings: Settings, part: int, ready: Any, results: Any) -> None:
     """The workflow's own stages on chunks that lie decoded in memory: as many as fit into 1 GB, again and again."""
-    from pipeline.sources.memory import MEMORY
+    from pipeline.media.video.memory import MEMORY
 
     device = _device(settings, part)
     MEMORY.lock_pages(device.kind != "cpu")  # as the run does
@@ -222,8 +222,8 @@ def mtcnn_in_graphs(settings: Settings) -> Measured:
 
 def _mtcnn(settings: Settings, in_graphs: bool) -> Measured:
     """The detector alone on one chunk again and again, with what its networks see made in one way or the other."""
-    from pipeline.models.detectors.mtcnn import MtcnnDetector
-    from pipeline.sources.memory import MEMORY
+    from pipeline.faces.models.detectors.mtcnn import MtcnnDetector
+    from pipeline.media.video.memory import MEMORY
 
     device = _device(settings, 0)
     MEMORY.lock_pages(device.kind != "cpu")
@@ -239,7 +239,7 @@ def _mtcnn(settings: Settings, in_graphs: bool) -> Measured:
 
 
 def _decoded_chunk(source: Any, start: int, stop: int) -> Any:
-    from pipeline.stages.base import Chunk
+    from pipeline.engine.stage import Chunk
 
     decoded = source.job(start, stop).decode(1)
     arrays = {"frames_rgb": decoded.frames_rgb}
@@ -250,9 +250,9 @@ def _device(settings: Settings, part: int) -> Any:
     """A share of the GPU that is this process's turn, as a worker of the run has it; else the CPU."""
     from dataclasses import replace
 
-    from pipeline.cluster import gpu_device
-    from pipeline.gpus import card_bytes, share_bytes, visible_gpus
-    from pipeline.models.base import Device
+    from pipeline.cluster.starting import gpu_device
+    from pipeline.machine.device import Device
+    from pipeline.machine.gpus import card_bytes, share_bytes, visible_gpus
 
     gpus = visible_gpus()
     if not gpus:
@@ -287,7 +287,7 @@ def run_here(settings: Settings) -> Measured:
 
     import pipeline
 
-    with tempfile.TemporaryDirectory() as folder, patch("pipeline.steps.unload_stages", lambda: None):
+    with tempfile.TemporaryDirectory() as folder, patch("pipeline.engine.steps.unload_stages", lambda: None):
         for number, clip in enumerate((settings.warm_up_clip, settings.clip)):
             out, cpu_began = Path(folder) / f"{number}.zarr", time.process_time()
             run = pipeline.run(settings.workflow, clip, out, set=list(settings.overrides), executor="inline")

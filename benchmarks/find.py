@@ -30,9 +30,9 @@ from watch import watched
 from weights_at_hand import REPOSITORY, link_weights
 
 import pipeline
-from pipeline.people.gallery import Gallery, save
-from pipeline.people.pictures import Recipe
-from pipeline.people.search import Query
+from pipeline.faces.people.gallery import Gallery, save
+from pipeline.faces.people.pictures import Recipe
+from pipeline.faces.people.search import Query
 from pipeline.store.pieces import for_each
 
 HOW = {
@@ -43,7 +43,7 @@ HOW = {
     "DeepFace.find, dicts": "the same with return_type='dict', its way for large galleries",
     "find_distance": "only deepface.modules.verification.find_distance, on a block of 1,000 faces: nothing is read, "
     "nothing kept",
-    "reelgraph find": "pipeline.people.find.find: embeddings read from the store, identities and distances written to "
+    "reelgraph find": "faces.people.find.find: embeddings read from the store, identities and distances written to "
     "it, appearances of everybody computed",
     "plain read": "the files of the embeddings read to their ends by as many threads, their pages dropped before",
     "peak MB": "memory of its own, without the pages of files that it maps",
@@ -126,7 +126,7 @@ def gallery_rows(folder: Path, n_faces: int, people: int, deepface_faces: int) -
 
 
 def pipeline_find(out: Path, gallery: Path, metric: str) -> Any:
-    from pipeline.people.find import find
+    from pipeline.faces.people.find import find
 
     return find([out], gallery, metric=metric)
 
@@ -292,7 +292,7 @@ def read_plainly(files: Sequence[Path]) -> None:
 
 def recalls(out: Path, index: Path, queries: int, people: int) -> Iterator[dict[str, Any]]:
     """By how many lists are looked through: recall, and seconds for one question."""
-    from pipeline.people.index import FaceIndex
+    from pipeline.faces.people.index import FaceIndex
 
     items = list(pipeline.open(out).inputs.values())
     films = np.linspace(0, len(items) - 1, queries).astype(int)

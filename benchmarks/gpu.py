@@ -96,7 +96,7 @@ class Limits:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
-    from pipeline.gpus import visible_gpus
+    from pipeline.machine.gpus import visible_gpus
 
     gpus = visible_gpus()
     if not gpus:

@@ -73,8 +73,8 @@ def halves(identity: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 def of_vectors(network: str, align: str, vectors: Vectors, identity: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Of this package: a photograph stands for its largest face, as `reelgraph find` takes it."""
-    from pipeline.models.recognisers.thresholds import thresholds
-    from pipeline.people.matching import Matcher, checked_metric
+    from pipeline.faces.models.recognisers.thresholds import thresholds
+    from pipeline.faces.people.matching import Matcher, checked_metric
 
     if not identity:
         return {}

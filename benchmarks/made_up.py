@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline import Array, Chunk, Stage, StageOptions
-from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
-from pipeline.stages.detect import Detect
+from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
+from pipeline.faces.stages.detect import Detect
 from pipeline.store.chunks import write_chunk
 from pipeline.store.compact import compact
 from pipeline.store.run import RunStore

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.people.geometry import overlap
+from pipeline.faces.people.geometry import overlap
 
 WIDTH, HEIGHT, FPS = 960, 540, 25
 KEY_FRAME_INTERVAL = 250
@@ -83,7 +83,8 @@ def labelled_photographs(folder: Path) -> list[Photograph]:
     """Photographs of `labels.csv` (columns identity, path) in which the bundled detector finds a face."""
     import cv2
 
-    from pipeline.models import Device, create_detector
+    from pipeline.faces.models import create_detector
+    from pipeline.machine.device import Device
 
     detector = create_detector("mtcnn", Device("cpu", 0))
     found = []

@@ -28,17 +28,22 @@ import numpy as np
 import parade
 from weights_at_hand import REPOSITORY, data_folder
 
-from pipeline.people.clustering import Groups, Points, best_rows, describe, group_points, near_pairs, quality, together
-from pipeline.people.clustering import certainty as certainty_of
-from pipeline.people.described import (
-    THRESHOLD_SHARE,
-    UNSURE_SHARE,
-    VERY_SURE_CONFIDENCE,
+from pipeline.faces.people.clustering import (
+    Groups,
+    Points,
+    best_rows,
+    describe,
+    group_points,
+    near_pairs,
+    quality,
+    together,
 )
-from pipeline.people.gather import MIN_FACES
-from pipeline.people.space import Space
-from pipeline.people.tracking import Block, TrackSettings, track_faces, usual_gap
-from pipeline.stages.track import TRACK_SHARE
+from pipeline.faces.people.clustering import certainty as certainty_of
+from pipeline.faces.people.described import THRESHOLD_SHARE, UNSURE_SHARE, VERY_SURE_CONFIDENCE
+from pipeline.faces.people.gather import MIN_FACES
+from pipeline.faces.people.space import Space
+from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
+from pipeline.faces.stages.track import TRACK_SHARE
 
 PARADES = 3
 ASL_CUTS = ((0, 57, "signer_A"), (58, 108, "signer_B"), (109, 176, "signer_D"), (177, 241, "signer_A"))

@@ -152,12 +152,12 @@ def _videos(folder: Path) -> list[Path]:
 
 def _embedded(video: Path, every: int) -> tuple[list[Labelled] | None, dict[str, tuple[np.ndarray, Saving]]]:
     """Labels of a clip's faces, where they are known; for each way all embeddings, and what they took."""
-    from pipeline.models import Device
-    from pipeline.plan import choose_chunk_frames, cut
-    from pipeline.sources import open_source
-    from pipeline.stages.base import Chunk
-    from pipeline.stages.detect import Detect, DetectOptions
-    from pipeline.workflow import build_workflow
+    from pipeline.engine.finding import open_source
+    from pipeline.engine.plan import choose_chunk_frames, cut
+    from pipeline.engine.stage import Chunk
+    from pipeline.engine.workflow import build_workflow
+    from pipeline.faces.stages.detect import Detect, DetectOptions
+    from pipeline.machine.device import Device
 
     document = {"source": {"every": every}, "stages": {"detect": {}}}
     source = open_source("video", video, build_workflow("clip", document, Path()).source_options)
@@ -191,8 +191,8 @@ def _embedded(video: Path, every: int) -> tuple[list[Labelled] | None, dict[str,
 
 def _stages(device: Any) -> dict[str, Callable[[Any], dict[str, np.ndarray]]]:
     """The stage `embed` each way, on one network that has warmed up."""
-    from pipeline.stages import per_track
-    from pipeline.stages.embed import Embed, EmbedOptions
+    from pipeline.faces.stages import per_track
+    from pipeline.faces.stages.embed import Embed, EmbedOptions
 
     face, track = Embed(EmbedOptions()), Embed(EmbedOptions(per="track"))
     face.load(device)
@@ -204,7 +204,7 @@ def _stages(device: Any) -> dict[str, Callable[[Any], dict[str, np.ndarray]]]:
             return track.run(chunk)
 
     def unchecked(chunk: Any) -> dict[str, np.ndarray]:
-        with patch("pipeline.stages.embed.vectors_agree", lambda *_: True):
+        with patch("pipeline.faces.stages.embed.vectors_agree", lambda *_: True):
             return track.run(chunk)
 
     return {"per face": face.run, "per track": track.run, "whole": whole, "unchecked": unchecked}
@@ -300,15 +300,15 @@ def _raced(video: Path, options: argparse.Namespace, folder: Path, environment: 
 def _limit(video: Path, n_faces: int, rounds: int) -> dict[str, Any]:
     """Seconds of the stage `analyze` per face, and of its sessions alone on the same faces; in turn. On a CPU these are
     the process's own on one thread: others may be at work on the machine."""
-    from pipeline.gpus import visible_gpus
-    from pipeline.models import Device
-    from pipeline.models.attributes.demography import _network_input
-    from pipeline.models.base import Faces
-    from pipeline.sources import open_source
-    from pipeline.stages.analyze import Analyze, AnalyzeOptions
-    from pipeline.stages.base import Chunk
-    from pipeline.stages.detect import Detect, DetectOptions
-    from pipeline.workflow import build_workflow
+    from pipeline.engine.finding import open_source
+    from pipeline.engine.stage import Chunk
+    from pipeline.engine.workflow import build_workflow
+    from pipeline.faces.models.attributes.demography import _network_input
+    from pipeline.faces.models.base import Faces
+    from pipeline.faces.stages.analyze import Analyze, AnalyzeOptions
+    from pipeline.faces.stages.detect import Detect, DetectOptions
+    from pipeline.machine.device import Device
+    from pipeline.machine.gpus import visible_gpus
 
     say("analyze per face against its sessions alone")
     document = {"source": {"every": 5}, "stages": {"detect": {}}}

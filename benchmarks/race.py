@@ -62,7 +62,7 @@ def long_clip(folder: Path, n_frames: int) -> clips.ClipFacts:
     """1080p, of the data folder's clip where there is one, of the demo clip elsewhere."""
     source, made_from = clips.real_clip(), clips.REAL_CLIP
     if source is None:
-        from pipeline.demo import make_demo_clip
+        from pipeline.faces.demo import make_demo_clip
 
         made_from = "the demo clip"
         source = make_demo_clip(folder / "demo.mp4", size=clips.SIZE).path
@@ -73,8 +73,8 @@ class Race:
     """Runs contestants one after the other; never two at a time."""
 
     def __init__(self, clip: clips.ClipFacts, every: int, folder: Path, environment: dict[str, str]) -> None:
-        from pipeline.cores import available_cores
-        from pipeline.gpus import visible_gpus
+        from pipeline.machine.cores import available_cores
+        from pipeline.machine.gpus import visible_gpus
 
         self.clip, self.every, self.folder, self.environment = clip, every, folder, environment
         self.cores, self.gpus = available_cores(), len(visible_gpus())
@@ -147,8 +147,8 @@ def say(text: str) -> None:
 
 def machine() -> dict[str, Any]:
     """What a table says of where it was measured."""
-    from pipeline.cores import available_cores
-    from pipeline.gpus import visible_gpus
+    from pipeline.machine.cores import available_cores
+    from pipeline.machine.gpus import visible_gpus
 
     packages = ("deepface", "mtcnn", "tensorflow-cpu", "dlib-bin", "onnxruntime", "dask", "numpy")
     versions = {name: _version(name) for name in packages}

@@ -37,7 +37,7 @@ SFACE_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(51
 def provide(names: set[str], weights: Path, store: Path) -> set[str]:
     """Link a stand-in into the folder `weights` for each model (by DeepFace's name) that has no file there; returns
     the names of those. Stand-ins are built once, in `store`."""
-    from pipeline.models import zoo
+    from pipeline.faces.models import zoo
 
     standing = set()
     for name in sorted(names & set(BUILDERS)):

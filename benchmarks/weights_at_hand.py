@@ -16,7 +16,7 @@ def data_folder() -> Path:
 def link_weights(home: Path, extra: Path) -> Path:
     """Fill `home`, to be DEEPFACE_HOME, with links to DeepFace's usual folder, to `extra` if there is such a folder,
     and to Dlib's weights, which a package carries. Returns the folder of the links."""
-    from pipeline.models import zoo
+    from pipeline.faces.models import zoo
     from pipeline.models.weights import weights_files, weights_folder
 
     sources = {path.name: path for folder in (extra, weights_folder()) if folder.is_dir() for path in folder.iterdir()}

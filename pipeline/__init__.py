@@ -9,18 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from pipeline.version import __version__
 
 # Public names and their rooms. They load on first use, so that `import pipeline` and the command line stay quick.
 _PUBLIC = {
     "run": "pipeline.api",
     "plan": "pipeline.api",
     "open": "pipeline.store.read",
-    "make_demo_clip": "pipeline.demo",
-    "Stage": "pipeline.stages.base",
-    "StageOptions": "pipeline.stages.base",
-    "Array": "pipeline.stages.base",
-    "Chunk": "pipeline.stages.base",
+    "make_demo_clip": "pipeline.faces.demo",
+    "Stage": "pipeline.engine.stage",
+    "StageOptions": "pipeline.engine.stage",
+    "Array": "pipeline.engine.stage",
+    "Chunk": "pipeline.engine.stage",
     "ReelgraphError": "pipeline.errors",
 }
 
@@ -30,13 +30,13 @@ _ROOMS = ("deepface",)
 if TYPE_CHECKING:
     from pipeline.api import plan as plan
     from pipeline.api import run as run
-    from pipeline.demo import make_demo_clip as make_demo_clip
+    from pipeline.engine.stage import Chunk as Chunk
+    from pipeline.engine.stage import Stage as Stage
+    from pipeline.engine.stage import StageOptions as StageOptions
     from pipeline.errors import ReelgraphError as ReelgraphError
-    from pipeline.stages.base import Array as Array
-    from pipeline.stages.base import Chunk as Chunk
-    from pipeline.stages.base import Stage as Stage
-    from pipeline.stages.base import StageOptions as StageOptions
+    from pipeline.faces.demo import make_demo_clip as make_demo_clip
     from pipeline.store.read import open as open
+    from pipeline.store.schema import Array as Array
 
 __all__ = ["__version__", *_PUBLIC, *_ROOMS]
 

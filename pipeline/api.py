@@ -1,4 +1,4 @@
-"""`pipeline.run` and `pipeline.plan`: the engine that the command line calls too."""
+"""`pipeline.run` and `pipeline.engine.plan`: the engine that the command line calls too."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import ReelgraphError, UsageError
-from pipeline.names import unknown
+from pipeline.text import unknown
 
 if TYPE_CHECKING:
-    from pipeline.cluster import ClusterOptions
-    from pipeline.executors import Executor
-    from pipeline.runner import Progress, RunOptions, Summary
+    from pipeline.cluster.options import ClusterOptions
+    from pipeline.engine.executor import Executor
+    from pipeline.engine.run import Progress, RunOptions, Summary
+    from pipeline.engine.workflow import Workflow
     from pipeline.store.read import Run
     from pipeline.views.plan import PlanView
-    from pipeline.workflow import Workflow
 
 
 EXECUTORS = ("dask", "inline")
@@ -50,12 +50,12 @@ def run(
     """Run a workflow over inputs into the store `out`, or carry on where it stopped; returns the opened store.
 
     `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
-    `cluster`: the fields of `pipeline.cluster.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
+    `cluster`: the fields of `pipeline.cluster.options.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
     precision, scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
     The returned `Run` has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
     """
-    from pipeline.cluster import ClusterOptions
-    from pipeline.runner import RunOptions
+    from pipeline.cluster.options import ClusterOptions
+    from pipeline.engine.run import RunOptions
     from pipeline.store.read import open as open_store
     from pipeline.views.progress import Silent
 
@@ -92,9 +92,9 @@ def execute(
     progress: Progress,
 ) -> Summary:
     """`run`, with everything said explicitly; what the command line calls. `overrides` are for workflow files."""
-    from pipeline import runner
-    from pipeline.sources.inputs import expand
-    from pipeline.workflow import load_workflow
+    from pipeline.engine import run as runner
+    from pipeline.engine.workflow import load_workflow
+    from pipeline.media.inputs import expand
 
     _refuse_in_spawned_child()
     if executor not in EXECUTORS:
@@ -102,7 +102,7 @@ def execute(
     loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
     paths = expand(inputs)
     if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
-        from pipeline.cluster import check
+        from pipeline.cluster.options import check
 
         check(cluster)
 
@@ -114,18 +114,18 @@ def execute(
 
 def plan(workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overrides: Sequence[str] = ()) -> PlanView:
     """What `run` would do, without doing it: chunks, frames, memory, hours, disk, and what is done already."""
-    from pipeline.sources.inputs import expand
+    from pipeline.engine.workflow import load_workflow
+    from pipeline.media.inputs import expand
     from pipeline.views.plan import survey
-    from pipeline.workflow import load_workflow
 
     return survey(load_workflow(workflow, overrides), expand(inputs), Path(out).expanduser())
 
 
 @contextlib.contextmanager
 def _in_process(options: ClusterOptions) -> Iterator[_Site]:
-    from pipeline.cluster import in_process_settings
-    from pipeline.executors import InProcessExecutor
-    from pipeline.steps import unload_stages
+    from pipeline.cluster.starting import in_process_settings
+    from pipeline.engine.executor import InProcessExecutor
+    from pipeline.engine.steps import unload_stages
 
     settings = in_process_settings(options)
     try:
@@ -136,8 +136,8 @@ def _in_process(options: ClusterOptions) -> Iterator[_Site]:
 
 @contextlib.contextmanager
 def _on_dask(options: ClusterOptions) -> Iterator[_Site]:
-    from pipeline.cluster import connect
-    from pipeline.executors import DaskExecutor
+    from pipeline.cluster.executor import DaskExecutor
+    from pipeline.cluster.starting import connect
 
     with connect(options) as cluster:
         name = cluster.settings.device.name

@@ -10,25 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import pipeline
-from pipeline.commands import (
-    EXIT_CODES,
-    annotate,
-    clips,
-    demo,
-    doctor,
-    export,
-    find,
-    forget,
-    index,
-    models,
-    people,
-    report,
-    run,
-    status,
-    workflows,
-)
+from pipeline.commands import EXIT_CODES, doctor, export, models, report, run, status, workflows
 from pipeline.errors import ReelgraphError, UsageError
+from pipeline.faces.commands import annotate, clips, demo, find, forget, index, people
+from pipeline.version import __version__
 
 EXIT_INTERRUPTED = 130
 DESCRIPTION = (
@@ -93,7 +78,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="reelgraph", description=DESCRIPTION, epilog=EXIT_CODES)
-    parser.add_argument("--version", action="version", version=f"reelgraph {pipeline.__version__}")
+    parser.add_argument("--version", action="version", version=f"reelgraph {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)

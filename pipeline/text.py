@@ -1,6 +1,63 @@
-"""Words of messages: plural forms."""
+"""Words of messages: the nearest valid name, plural forms, times, durations, sizes."""
 
 from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def unknown(what: str, name: str, valid: Iterable[str]) -> str:
+    """One line for a name that does not exist: ``unknown stage 'detcet'; did you mean 'detect'? (detect, embed)``."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    lowered = {candidate.lower(): candidate for candidate in names}
+    if name.lower() in lowered:
+        near = [lowered[name.lower()]]
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {what} {name!r}{hint} valid: {', '.join(names) or 'none'}"
+
+
+def span(time_seconds: np.ndarray) -> str:
+    """The time range of frames: first and last."""
+    return f"{clock(time_seconds[0])}-{clock(time_seconds[-1])}" if len(time_seconds) else "empty"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS.mmm."""
+    sign, total = ("-", -seconds) if seconds < 0 else ("", seconds)
+    minutes, rest = divmod(round(float(total), 3), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{sign}{hours}:{minutes:02d}:{rest:06.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of "12.5", "MM:SS" or "HH:MM:SS.mmm". Raises ValueError for anything else."""
+    match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?)", text.strip())
+    if match is None or (match[2] is not None and float(match[3]) >= 60):
+        raise ValueError(f"{text!r} is not a time; write seconds (12.5) or HH:MM:SS.mmm (00:00:12.500)")
+    return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
 
 
 def plural(count: int, singular: str, plural: str | None = None) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gpus import visible_gpus
-from pipeline.models import Device
+from pipeline.machine.device import Device
+from pipeline.machine.gpus import visible_gpus
 from tests.devices import DEVICES, device_of, gpu_is_required
 
 REPOSITORY = Path(__file__).parent.parent

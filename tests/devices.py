@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.gpus import visible_gpus
-from pipeline.models import Device, Faces
+from pipeline.faces.models.base import Faces
+from pipeline.machine.device import Device
+from pipeline.machine.gpus import visible_gpus
 
 GPU_TOLERANCE = 1e-3
 """Of embeddings and probabilities on CUDA: another order of summation in every layer."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
-from pipeline.stages.base import Array
+from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
 from pipeline.store.chunks import fail_chunk, write_chunk
 from pipeline.store.compact import add_arrays, compact
 from pipeline.store.run import RunStore
+from pipeline.store.schema import Array
 
 FPS, EVERY = 25.0, 5
 CHUNK_FRAMES = 64

@@ -17,9 +17,9 @@ import pytest
 
 import pipeline
 from pipeline.errors import ModelError, StoreError
-from pipeline.models import zoo
-from pipeline.stages.detect import Detect
-from pipeline.stages.embed import Embed
+from pipeline.faces.models import zoo
+from pipeline.faces.stages.detect import Detect
+from pipeline.faces.stages.embed import Embed
 from tests.models.stand_in_attributes import write_stand_ins
 
 NEW = {"age": (), "gender": (2,), "emotion": (7,), "race": (6,), "real": (3,)}

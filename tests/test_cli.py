@@ -222,7 +222,7 @@ def test_doctor_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_doctor_says_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    from pipeline.doctor import examine
+    from pipeline.views.doctor import examine
 
     findings = {finding.what: finding for finding in examine(tmp_path / "file" / "runs")}
     assert not findings["output"].ok

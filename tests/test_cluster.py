@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import ClusterOptions, check, connect
+from pipeline.cluster.options import ClusterOptions, check
+from pipeline.cluster.starting import connect
 from pipeline.errors import ClusterError
 
 

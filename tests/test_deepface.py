@@ -25,7 +25,7 @@ import pytest
 
 import pipeline
 from pipeline.errors import InputError, ModelError, StoreError, UsageError, WorkflowError
-from pipeline.models import zoo
+from pipeline.faces.models import zoo
 from pipeline.models.weights import weights_files
 from tests.models.stand_in_attributes import write_stand_ins
 
@@ -343,7 +343,7 @@ def test_a_spoof_raises_as_deepface_does(data_dir: Path, home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipeline.demo import make_demo_clip
+    from pipeline.faces.demo import make_demo_clip
 
     return make_demo_clip(tmp_path_factory.mktemp("demo") / "demo.mp4", seconds=3, size=(480, 270)).path
 
@@ -406,9 +406,9 @@ def test_a_video_by_another_name(clip: Path, tmp_path: Path) -> None:
 def test_chunks_that_failed_are_left_out_and_tried_again(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.stages.detect import Detect
+    from pipeline.faces.stages.detect import Detect
 
-    monkeypatch.setattr("pipeline.sources.base.MAX_CHUNK_FRAMES", 4)
+    monkeypatch.setattr("pipeline.engine.source.MAX_CHUNK_FRAMES", 4)
     sound = Detect.run
 
     def fails_once(self: Detect, chunk: Any) -> dict[str, np.ndarray]:
@@ -501,7 +501,7 @@ def test_a_metric_of_ones_own(astronaut: np.ndarray, gallery: Path) -> None:
 def test_the_gallery_is_embedded_once_and_followed(
     astronaut: np.ndarray, gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.people import pictures as module
+    from pipeline.faces.people import pictures as module
 
     embedded: list[str] = []
     embed = module.PictureCache._embed

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.demo import COUNTER_BITS, COUNTER_BLOCK_PIXELS, PEOPLE, DemoTruth, make_demo_clip, truth_path
 from pipeline.errors import InputError
+from pipeline.faces.demo import COUNTER_BITS, COUNTER_BLOCK_PIXELS, PEOPLE, DemoTruth, make_demo_clip, truth_path
 
 av = pytest.importorskip("av")
 pytest.importorskip("skimage")
@@ -79,7 +79,7 @@ def test_faces_are_where_the_truth_says(demo: DemoTruth, frames: np.ndarray) -> 
     """The photograph's own face, scaled to the box, matches the picture there better than 4 pixels aside."""
     import cv2
 
-    from pipeline.demo import _photographs
+    from pipeline.faces.demo import _photographs
 
     photographs = _photographs()
     checked = 0

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import pipeline
+from pipeline.engine.workflow import load_workflow
 from pipeline.errors import WorkflowError
-from pipeline.workflow import load_workflow
 from tests.clips import write_clip
 
 MODULE = '''
@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.stages.base import Array, Chunk, Described, Stage, StageOptions
+from pipeline.engine.stage import Chunk, Described, Stage, StageOptions
+from pipeline.store.schema import Array
 
 
 class Grey(Stage):

@@ -13,10 +13,11 @@ import pytest
 
 import pipeline
 from pipeline import cluster
-from pipeline.cluster import ClusterOptions, check
+from pipeline.cluster.options import ClusterOptions, check
 from pipeline.errors import ClusterError, ReelgraphError
-from pipeline.gpus import GPU_HEADROOM_BYTES
-from pipeline.models import Device, Faces
+from pipeline.faces.models.base import Faces
+from pipeline.machine.device import Device
+from pipeline.machine.gpus import GPU_HEADROOM_BYTES
 from tests.clips import write_clip
 from tests.devices import GPU_TOLERANCE, assert_same_faces, device_parameters, matched, tolerance
 from tests.faults import one_stage

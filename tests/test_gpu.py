@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.models import Device, Faces, create_embedder
+from pipeline.faces.models import create_embedder
+from pipeline.faces.models.base import Faces
+from pipeline.machine.device import Device
 from tests.devices import GPU_PIXELS, GPU_TOLERANCE, matched
 
 FRAMES = 100

@@ -9,9 +9,9 @@ import pytest
 
 import pipeline
 from pipeline.cli import main
-from pipeline.models import zoo
+from pipeline.engine.workflow import build_workflow
+from pipeline.faces.models import zoo
 from pipeline.store.run import RunStore
-from pipeline.workflow import build_workflow
 
 DETECT = {"detect": {"min_face": 60}}
 BOTH = {**DETECT, "embed": {"model": "Dlib"}}

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
-from pipeline.doctor import examine
-from pipeline.models import zoo
+from pipeline.faces.models import zoo
 from pipeline.models.weights import package_file, weights_files
 from pipeline.views import models as view
+from pipeline.views.doctor import examine
 
 FACES = """
 source: {kind: video}

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.engine.plan import check_keys, choose_chunk_frames, plan_input
+from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, DecodeJob, Source
+from pipeline.engine.workflow import Workflow, load_workflow
 from pipeline.errors import StoreError
-from pipeline.plan import check_keys, choose_chunk_frames, clock, plan_input
-from pipeline.sources.base import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, DecodeJob, Source
-from pipeline.workflow import Workflow, load_workflow
+from pipeline.text import clock
 
 
 class RegularSource(Source):

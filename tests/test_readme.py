@@ -81,7 +81,7 @@ def test_every_command_does_what_the_readme_says(repository: Path, copy: Path) -
 
 
 def test_the_table_lists_the_arrays_that_are_stored(repository: Path, workflows: Path) -> None:
-    from pipeline.workflow import load_workflow
+    from pipeline.engine.workflow import load_workflow
 
     text = (repository / "README.md").read_text()
     listed = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (\w+) \|", text, re.MULTILINE))

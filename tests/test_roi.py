@@ -14,7 +14,8 @@ from tests.clips import write_clip
 MODULE = """
 import numpy as np
 
-from pipeline.stages.base import Array, Stage
+from pipeline.engine.stage import Stage
+from pipeline.store.schema import Array
 
 
 class Corner(Stage):

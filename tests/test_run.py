@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import pipeline
+from pipeline.engine.source import Decoded
 from pipeline.errors import ReelgraphError, StoreError, WorkflowError
-from pipeline.sources.base import Decoded
-from pipeline.sources.decode import VideoDecodeJob
+from pipeline.media.video.decode import VideoDecodeJob
 from pipeline.views.progress import Silent
 from tests.clips import write_clip
 from tests.faults import one_stage

@@ -132,7 +132,7 @@ def test_workers_that_do_not_fit(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.cluster.WORKERS_SECONDS", 3 if not workers else 60)
+    monkeypatch.setattr("pipeline.cluster.existing.WORKERS_SECONDS", 3 if not workers else 60)
     assert run(grey, clip, tmp_path / "out.zarr", cluster(*workers)) == 2
     line = capfd.readouterr().err.strip().splitlines()[-1]
     assert message in line
@@ -149,7 +149,7 @@ def test_workers_of_another_version(
 def test_nobody_there(
     grey: Path, clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.cluster.CONNECT_SECONDS", 2)
+    monkeypatch.setattr("pipeline.cluster.existing.CONNECT_SECONDS", 2)
     old = tmp_path / "old.json"
     old.write_text(json.dumps({"address": "tcp://127.0.0.1:9"}))
     letter = tmp_path / "letter.json"
@@ -189,7 +189,7 @@ def test_a_worker_that_holds_work_of_others_is_not_restarted(
     cluster: Cluster, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = cluster(GOOD)
-    monkeypatch.setattr("pipeline.cluster.WORN_SHARE", 1e-4)  # every worker counts as worn
+    monkeypatch.setattr("pipeline.cluster.connected.WORN_SHARE", 1e-4)  # every worker counts as worn
     grey = one_stage(tmp_path, "Counted", log=str(tmp_path / "log"), seconds=1.0)
     progress = Silent()
     with Client(scheduler_file=str(file), set_as_default=False) as client:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.tables import FORMATS, open_table
+from pipeline.views.tables import FORMATS, open_table
 
 READERS: dict[str, Any] = {
     "parquet": lambda path: pyarrow.parquet.read_table(path).to_pandas(),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from pipeline.engine.workflow import differences, load_workflow
 from pipeline.errors import WorkflowError
-from pipeline.workflow import differences, load_workflow
 
 GOOD = """
 source: {kind: video, every: 5}
@@ -98,7 +98,7 @@ def test_stages_come_after_those_they_need(tmp_path: Path) -> None:
         ("stages: {detect: {after: embed}, embed: {}}", "wait for each other in a circle"),
         ("stages: {x: {use: 'nowhere.to:Be'}}", "cannot import 'nowhere.to'"),
         ("stages: {x: {use: 'json:JSONEncoder'}}", "not a subclass of pipeline.Stage"),
-        ("stages: {x: {use: 'pipeline.stages.detect:Detcet'}}", "did you mean 'Detect'?"),
+        ("stages: {x: {use: 'pipeline.faces.stages.detect:Detcet'}}", "did you mean 'Detect'?"),
         ("stages: {detect: {}, detect: {}}", "workflow.yaml:1: not valid YAML: key 'detect' is written twice"),
         ("stages: [", "workflow.yaml:1: not valid YAML"),
         ("just text", "has the sections 'source' and 'stages'"),

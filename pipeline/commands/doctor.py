@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from pipeline.doctor import examine, lines
+    from pipeline.views.doctor import examine, lines
 
     findings = examine(Path(options.out))
     print_result(options, {"findings": [vars(finding) for finding in findings]}, lines(findings))

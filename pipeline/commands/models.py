@@ -41,7 +41,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _models_list(options: argparse.Namespace, words: list[str]) -> int:
-    from pipeline.models.zoo import CARDS
+    from pipeline.faces.models.zoo import CARDS
     from pipeline.views import models as view
 
     described = view.describe(view.select(words))

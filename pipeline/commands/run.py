@@ -123,8 +123,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from pipeline.api import execute
-    from pipeline.cluster import ClusterOptions
-    from pipeline.runner import RunOptions
+    from pipeline.cluster.options import ClusterOptions
+    from pipeline.engine.run import RunOptions
     from pipeline.views import summary as summary_view
     from pipeline.views.progress import for_stderr
 

@@ -23,11 +23,10 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pipeline.errors import ModelError, StoreLockedError
+from pipeline.files.lock import STALE_SECONDS, StoreLock
+from pipeline.files.whole import PARTIAL, atomic_write, to_json
+from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.weights import Located, locate, sha256
-from pipeline.models.zoo import ModelCard, WeightsFile
-from pipeline.store.lock import STALE_SECONDS, StoreLock
-from pipeline.store.nodes import to_json
-from pipeline.whole_files import PARTIAL, atomic_write
 
 if TYPE_CHECKING:
     import requests

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.models.base import Device
-from pipeline.models.zoo import ModelCard
+from pipeline.machine.device import Device
+from pipeline.models.card import ModelCard
 
 Result = TypeVar("Result")
 

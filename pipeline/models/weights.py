@@ -18,8 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import ModelError
-from pipeline.models.zoo import ModelCard, WeightsFile
-from pipeline.whole_files import atomic_write
+from pipeline.files.whole import atomic_write
+from pipeline.models.card import ModelCard, WeightsFile
 
 
 def cache_folder() -> Path:

@@ -21,9 +21,9 @@ from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
-from pipeline.stages.base import Array
-from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, chunk_folder, disk_errors, read_group, to_json, write_group
-from pipeline.whole_files import atomic_write
+from pipeline.files.whole import atomic_write, to_json
+from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, chunk_folder, disk_errors, read_group, write_group
+from pipeline.store.schema import Array
 
 COUNT_OF = {"face": "n_faces", "match": "n_matches"}
 """Ragged dimensions and the array, along `frame`, that says how many of them each frame has."""

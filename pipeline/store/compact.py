@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, STRING, read_chunk, unreadable_chunks
 from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
 from pipeline.store.run import ASIDE, VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
+from pipeline.store.schema import Array
 
 CHUNK_ROWS = 16_384
 """Most rows of one Zarr chunk: 64 kB of a float32 per face, 8 MB of a 128-d embedding."""

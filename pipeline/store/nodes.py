@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.whole_files import PARTIAL, atomic_write
+from pipeline.files.whole import PARTIAL, atomic_write, to_json
 
 NODE_FILE = "zarr.json"
 CHUNKS = "chunks"
@@ -52,19 +52,6 @@ def disk_errors(action: str) -> Iterator[None]:
         advice = _ADVICE.get(err.errno or 0, "check the disk")
         where = f" ({err.filename})" if err.filename else ""
         raise StoreError(f"cannot {action}: {err.strerror or err}{where}; {advice}") from err
-
-
-def _plain(value: Any) -> Any:
-    """NumPy scalars and arrays, paths: what facts and records tend to carry without meaning to."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"{value!r} ({type(value).__name__}) cannot be stored as JSON")
-
-
-def to_json(content: Any) -> bytes:
-    return json.dumps(content, default=_plain, separators=(",", ":")).encode()
 
 
 def read_group(folder: str | Path, advice: str = "restore it or start over with --fresh") -> Group | None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, FRAME_ARRAYS, read_chunk, unreadable_chunks
 from pipeline.store.nodes import NODE_FILE, chunk_folder
 from pipeline.store.pieces import Piece, shard_pieces
 from pipeline.store.run import InputStore, list_inputs, require_store
+from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -271,7 +271,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.summary: Any = None
-        """What the run that was just made did (`pipeline.runner.Summary`); None for a store that was only opened."""
+        """What the run did that made it (`pipeline.engine.run.Summary`); None for a store that was only opened."""
 
     def __repr__(self) -> str:
         lines = [f"<run {str(self.path)!r}: {len(self.inputs)} inputs, {self.done_share:.0%} done>"]
@@ -387,7 +387,7 @@ def _faces_of(item: RunInput, landmarks: bool) -> dict[str, np.ndarray]:
 
 def _names_of(item: RunInput, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`person_name`: as the registry has it now; `identity_name`: of the gallery. None where a face has none."""
-    from pipeline.people.labels import labels  # reads what this module gives it
+    from pipeline.faces.people.labels import labels  # reads what this module gives it
 
     columns = {}
     for name in (name for name in ("person", "identity") if name in found):

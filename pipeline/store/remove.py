@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.stages.base import Array
 from pipeline.store.chunks import COUNT_OF, STRING
 from pipeline.store.compact import SHARD_CHUNKS, write_array
 from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
 from pipeline.store.run import ASIDE, REMOVING, VOID_CHUNKS, InputStore, RunStore, finish_removal, remove_void_chunks
+from pipeline.store.schema import Array
 
 FACE_OF = {"shot": "thumbnail_face"}
 """Dimensions whose rows belong to a face each, and the array that says to which row of the faces."""

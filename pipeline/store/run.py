@@ -16,10 +16,10 @@ from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
-import pipeline
 from pipeline.errors import StoreError
+from pipeline.files.lock import LOCK_FILE, StoreLock
+from pipeline.files.whole import PARTIAL
 from pipeline.store.chunks import COUNT_OF, read_chunk, read_record
-from pipeline.store.lock import LOCK_FILE, StoreLock
 from pipeline.store.nodes import (
     CHUNKS,
     NODE_FILE,
@@ -32,7 +32,7 @@ from pipeline.store.nodes import (
     sweep_partial,
     write_group,
 )
-from pipeline.whole_files import PARTIAL
+from pipeline.version import __version__
 
 Named = TypeVar("Named", bound="str | os.PathLike[str]")
 
@@ -269,7 +269,7 @@ class RunStore:
 
     def set_workflow(self, workflow: dict[str, Any], models: Sequence[dict[str, Any]]) -> None:
         """Store the resolved workflow and the models' facts. Raises StoreError."""
-        self.update(workflow=workflow, models=list(models), reelgraph=pipeline.__version__)
+        self.update(workflow=workflow, models=list(models), reelgraph=__version__)
 
     def update(self, **attributes: Any) -> None:
         """Set root attributes, in one atomic write. Raises StoreError."""
@@ -335,7 +335,7 @@ class RunStore:
                 root = None
             if root is None:
                 created = datetime.now(UTC).isoformat(timespec="seconds")
-                attributes = {"reelgraph": pipeline.__version__, "store_format": STORE_FORMAT, "created": created}
+                attributes = {"reelgraph": __version__, "store_format": STORE_FORMAT, "created": created}
                 write_group(self.path, Group({**attributes, "workflow": {}, "models": []}))
             sweep_partial(self.path)
 
@@ -431,7 +431,7 @@ def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
     if found != STORE_FORMAT:
         raise StoreError(
             f"{path} has store format {found}, made by reelgraph {group.attributes['reelgraph']}; "
-            f"this reelgraph {pipeline.__version__} reads format {STORE_FORMAT}"
+            f"this reelgraph {__version__} reads format {STORE_FORMAT}"
         )
 
 

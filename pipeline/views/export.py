@@ -13,20 +13,20 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 import pyarrow as pa
 
 from pipeline.errors import UsageError
-from pipeline.names import unknown
+from pipeline.faces.views import face_rows
+from pipeline.faces.views.coco import CocoWriter
+from pipeline.files.whole import written_whole
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
-from pipeline.tables import FORMATS as TABLE_FORMATS
-from pipeline.tables import ROWS, Rows
-from pipeline.views import face_rows
-from pipeline.views.coco import CocoWriter
+from pipeline.text import unknown
 from pipeline.views.progress import Silent
-from pipeline.whole_files import written_whole
+from pipeline.views.tables import FORMATS as TABLE_FORMATS
+from pipeline.views.tables import ROWS, Rows
 
 if TYPE_CHECKING:
-    from pipeline.runner import Progress
+    from pipeline.engine.run import Progress
+    from pipeline.faces.views.face_rows import Block, Column
     from pipeline.store.read import Run, RunInput
-    from pipeline.views.face_rows import Block, Column
 
 Format = Literal["parquet", "csv", "jsonl", "coco"]
 FORMATS = {**TABLE_FORMATS, ".json": "coco"}

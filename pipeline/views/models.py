@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import ModelError
-from pipeline.models import zoo
+from pipeline.faces.models import zoo
+from pipeline.models.card import ModelCard
 from pipeline.models.weights import Located, locate, weights_folder
-from pipeline.names import unknown
+from pipeline.text import unknown
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -45,18 +46,18 @@ WIDTH = 118
 """Columns of the table where the output is no terminal."""
 
 
-def select(words: Sequence[str]) -> list[zoo.ModelCard]:
+def select(words: Sequence[str]) -> list[ModelCard]:
     """Cards by name, by kind ("detector", "detectors"), or of a workflow file; each once. No words: every card.
 
     Raises ModelError, with the nearest valid name, for a word that is none of these; WorkflowError for a bad file.
     """
-    chosen: dict[str, zoo.ModelCard] = {}
+    chosen: dict[str, ModelCard] = {}
     for word in words or list(HEADINGS):
         chosen |= {card.name: card for card in _cards(word)}
     return list(chosen.values())
 
 
-def _cards(word: str) -> list[zoo.ModelCard]:
+def _cards(word: str) -> list[ModelCard]:
     if word in zoo.CARDS:
         return [zoo.CARDS[word]]
     kind = _KIND_WORDS.get(word.lower().removesuffix("s"))
@@ -69,18 +70,18 @@ def _cards(word: str) -> list[zoo.ModelCard]:
 
 def workflow_models(path: str) -> list[str]:
     """Names of the models that a workflow file uses, whether or not their weights are here. Raises WorkflowError."""
-    from pipeline.workflow import load_workflow
+    from pipeline.engine.workflow import load_workflow
 
     infos = [info for node in load_workflow(path).stages for info in node.stage.models()]
     return list(dict.fromkeys(info.name for info in infos))
 
 
-def describe(cards: Iterable[zoo.ModelCard]) -> dict[str, Any]:
+def describe(cards: Iterable[ModelCard]) -> dict[str, Any]:
     """Every fact of some models, and what of them is here. JSON values only; sizes in bytes, null where unknown."""
     return {"folder": str(weights_folder()), "models": [_facts(card) for card in cards]}
 
 
-def _facts(card: zoo.ModelCard) -> dict[str, Any]:
+def _facts(card: ModelCard) -> dict[str, Any]:
     files = [_file_facts(found) for found in locate(card)]
     missing = [package for package in card.requires if not _installed(package)]
     sizes = [file["size_bytes"] for file in files]
@@ -103,7 +104,7 @@ def _facts(card: zoo.ModelCard) -> dict[str, Any]:
     }
 
 
-def is_present(card: zoo.ModelCard) -> bool:
+def is_present(card: ModelCard) -> bool:
     """Whether a model's weights are here; a model without files of its own is here when its package is."""
     if not card.weights:
         return all(_installed(package) for package in card.requires)
@@ -326,7 +327,7 @@ def for_stderr() -> DownloadBars | PlainDownloads:
     return DownloadBars() if sys.stderr.isatty() else PlainDownloads()
 
 
-def fetch(cards: Sequence[zoo.ModelCard], *, force: bool = False) -> tuple[dict[str, Any], int]:
+def fetch(cards: Sequence[ModelCard], *, force: bool = False) -> tuple[dict[str, Any], int]:
     """Fetch models one after the other, with progress on stderr: what came of each, and the exit code.
 
     A model that cannot be had does not stop the others: exit code 1 then, 2 where none could be had.
@@ -360,10 +361,10 @@ def fetched_lines(fetched: dict[str, Any]) -> list[str]:
     return lines
 
 
-def verify(cards: Sequence[zoo.ModelCard], *, named: bool) -> tuple[dict[str, Any], int]:
+def verify(cards: Sequence[ModelCard], *, named: bool) -> tuple[dict[str, Any], int]:
     """Check the files that are here: size, hash, and whether the engine opens it. Exit code 1 where one is damaged,
     or, where models were `named`, missing."""
-    from pipeline.models.check import check
+    from pipeline.faces.models.check import check
 
     files = [result for card in cards for result in check(card)]
     if not named:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine.finding import open_source
+from pipeline.engine.plan import InputPlan, check_keys, plan_input
+from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
-from pipeline.plan import InputPlan, check_keys, plan_input
-from pipeline.sources import open_source
 from pipeline.store.run import RunStore
-from pipeline.views.progress import duration
-from pipeline.workflow import Workflow
+from pipeline.text import duration, size
 
 FACES_PER_FRAME = 2.0
 """Assumed for the disk estimate where the store holds no frames to tell."""
@@ -168,10 +168,3 @@ def lines(view: PlanView) -> list[str]:
     return shown
 
 
-def size(n_bytes: float) -> str:
-    """Bytes in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan import clock
+from pipeline.text import clock
 
 SHOWN_FAILURES = 10
 

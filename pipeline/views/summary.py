@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.runner import EXIT_MISTAKE, Summary
-from pipeline.views.progress import duration
+from pipeline.engine.run import EXIT_MISTAKE, Summary
+from pipeline.text import duration
 
 SHOWN_FAILURES = 10
 

@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 def describe(path: str) -> dict[str, Any]:
     """The source and the stages of a workflow file, each with its options. Raises WorkflowError."""
-    from pipeline.workflow import load_workflow
+    from pipeline.engine.workflow import load_workflow
 
     workflow = load_workflow(path)
     sections = [_section("source", workflow.source_kind, type(workflow.source_options), workflow.source_options)]
@@ -23,7 +23,7 @@ def describe(path: str) -> dict[str, Any]:
 
 def describe_stages() -> dict[str, Any]:
     """Every stage that `use:` finds by name."""
-    from pipeline.stages import find_stage, stage_names
+    from pipeline.engine.finding import find_stage, stage_names
 
     return {"sections": [_section(name, name, find_stage(name).Options, None) for name in sorted(stage_names())]}
 

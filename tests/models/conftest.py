@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.models import Detector, Device, create_detector
+from pipeline.faces.models import create_detector
+from pipeline.faces.models.base import Detector
+from pipeline.machine.device import Device
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.models import Detector
+from pipeline.faces.models.base import Detector
 
 
 def stock_faces(name: str, frame_rgb: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:

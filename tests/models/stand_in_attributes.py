@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.models import zoo
+from pipeline.faces.models import zoo
 from pipeline.models.onnx_graph import GraphWriter
 
 CELLS = 12

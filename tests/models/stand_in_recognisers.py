@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from pipeline.models import zoo
+from pipeline.faces.models import zoo
+from pipeline.faces.models.recognisers.traits import TRAITS
 from pipeline.models.onnx_graph import GraphWriter
-from pipeline.models.recognisers.traits import TRAITS
 
 CELLS = 7
 

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.models import Faces
-from pipeline.models.align import (
+from pipeline.faces.models.align import (
     Template,
     dlib,
     insightface,
@@ -16,6 +15,7 @@ from pipeline.models.align import (
     upright_box_transforms,
     warp_faces,
 )
+from pipeline.faces.models.base import Faces
 
 TEMPLATES = {"dlib": dlib(), "insightface": insightface()}
 UNKNOWN = np.full((5, 2), np.nan, np.float32)

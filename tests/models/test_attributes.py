@@ -19,12 +19,14 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.engine.stage import Chunk
 from pipeline.errors import ModelError
-from pipeline.models import Attribute, Device, Faces, create_attribute, zoo
-from pipeline.models.align import upright_box_transforms, warp_faces
+from pipeline.faces.models import create_attribute, zoo
+from pipeline.faces.models.align import upright_box_transforms, warp_faces
+from pipeline.faces.models.base import Attribute, Faces
+from pipeline.faces.stages.analyze import Analyze, AnalyzeOptions
+from pipeline.machine.device import Device
 from pipeline.models.weights import weights_folder
-from pipeline.stages.analyze import Analyze, AnalyzeOptions
-from pipeline.stages.base import Chunk
 from tests.devices import tolerance
 from tests.models.stand_in_attributes import stand_in_attribute, write_stand_ins
 
@@ -278,7 +280,7 @@ def test_native_chips_undo_a_turn(astronaut: np.ndarray) -> None:
 def test_any_of_the_attributes(
     names: tuple[str, ...], astronaut: np.ndarray, crowd: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.stages.analyze.MOST_FACES", 10)
+    monkeypatch.setattr("pipeline.faces.stages.analyze.MOST_FACES", 10)
     stage = Analyze(AnalyzeOptions(attributes=names))  # type: ignore[arg-type]
     stage.load(Device())
     assert {info.name for info in stage.models()} == {name.title() for name in names}

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.models import Device, create_attribute, create_detector, create_embedder
+from pipeline.faces.models import create_attribute, create_detector, create_embedder
+from pipeline.machine.device import Device
 from tests.models.stand_in_detectors import stand_in_retinaface
 
 

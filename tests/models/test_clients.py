@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Device, clients, create_attribute, create_embedder, describe, zoo
-from pipeline.stages.analyze import Analyze, AnalyzeOptions
+from pipeline.faces.models import clients, create_attribute, create_embedder, describe, zoo
+from pipeline.faces.stages.analyze import Analyze, AnalyzeOptions
+from pipeline.machine.device import Device
 
 REAL_TENSORFLOW = """
 import os, threading
 import numpy as np
 from pathlib import Path
 from pipeline.errors import ModelError
-from pipeline.models import Device, clients, create_embedder
+from pipeline.faces.models import clients, create_embedder
+from pipeline.machine.device import Device
 
 # Stand-in weights: DeepFace's own DeepID, as random as Keras made it.
 clients._choose("tensorflow")
@@ -53,7 +55,7 @@ threads = [threading.Thread(target=lambda n=n: results.update({n: embedder.embed
 assert all(np.allclose(results[n], stock, rtol=1e-4, atol=1e-5) for n in range(4))
 # Attributes: DeepFace's own Emotion, as random as Keras made it; it makes its small grey pictures itself.
 from deepface.models.demography.tf import Emotion
-from pipeline.models import create_attribute
+from pipeline.faces.models import create_attribute
 weight_utils.download_weights_if_necessary = lambda **options: ""
 weight_utils.load_model_weights = lambda model, weight_file: model
 Emotion.load_model().save_weights(folder / "facial_expression_model_weights.h5")

@@ -8,8 +8,8 @@ import pytest
 from deepface.models.Detector import FacialAreaRegion
 from deepface.modules import detection, preprocessing
 
-from pipeline.models.base import Faces
-from pipeline.models.crops import NORMALISATIONS, cut, deepface_chips, fit, normalise
+from pipeline.faces.models.base import Faces
+from pipeline.faces.models.crops import NORMALISATIONS, cut, deepface_chips, fit, normalise
 
 HEIGHT, WIDTH = 180, 240
 

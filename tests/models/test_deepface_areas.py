@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Device, Faces, create_detector
-from pipeline.models.detectors import DetectorOptions
-from pipeline.models.detectors.base import joined
-from pipeline.models.detectors.deepface_areas import DeepFaceAreas, clipped, expanded
+from pipeline.faces.models import create_detector
+from pipeline.faces.models.base import Faces
+from pipeline.faces.models.detectors import DetectorOptions
+from pipeline.faces.models.detectors.base import joined
+from pipeline.faces.models.detectors.deepface_areas import DeepFaceAreas, clipped, expanded
+from pipeline.machine.device import Device
 from tests.devices import assert_same_faces
 
 from .deepface_faces import our_faces, stock_faces
@@ -86,7 +88,7 @@ def test_frames_together_as_each_alone(
 def test_groups_are_bounded_and_change_nothing(
     pictures: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.models.detectors import deepface_areas
+    from pipeline.faces.models.detectors import deepface_areas
 
     detector = create_detector("opencv", Device(), align="deepface")
     frames = [pictures["wide"]] * 3

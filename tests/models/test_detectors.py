@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.engine.stage import Chunk
 from pipeline.errors import ModelError
-from pipeline.models import Detector, Device, create_detector, zoo
-from pipeline.models.base import Faces
-from pipeline.models.detectors import DetectorOptions, check
-from pipeline.models.detectors.base import largest
-from pipeline.stages.base import Chunk
-from pipeline.stages.detect import Detect, DetectOptions
+from pipeline.faces.models import create_detector, zoo
+from pipeline.faces.models.base import Detector, Faces
+from pipeline.faces.models.detectors import DetectorOptions, check
+from pipeline.faces.models.detectors.base import largest
+from pipeline.faces.stages.detect import Detect, DetectOptions
+from pipeline.machine.device import Device
 from tests.devices import GPU_PIXELS
 
 
@@ -148,7 +149,7 @@ def test_stage_skip_has_no_model() -> None:
 
 
 def test_missing_package_of_dlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pipeline.models.detectors import packages
+    from pipeline.faces.models.detectors import packages
 
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"detector 'dlib' needs the package 'dlib', .*; run: pip install dlib-bin"):

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Detector, Device, Embedder, Faces, create_detector, create_embedder, zoo
-from pipeline.models.align import DLIB_SIDE, dlib, dlib_template, similarity
-from pipeline.models.recognisers.dlib_resnet import NAME, build_graph
+from pipeline.faces.models import create_detector, create_embedder, zoo
+from pipeline.faces.models.align import DLIB_SIDE, dlib, dlib_template, similarity
+from pipeline.faces.models.base import Detector, Embedder, Faces
+from pipeline.faces.models.recognisers.dlib_resnet import NAME, build_graph
+from pipeline.machine.device import Device
 from pipeline.models.weights import weights_files
 from tests.devices import tolerance
 

@@ -18,9 +18,10 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import ModelError
-from pipeline.models import download, zoo
+from pipeline.faces.models import zoo
+from pipeline.models import download
+from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.onnx_graph import GraphWriter
-from pipeline.models.zoo import ModelCard, WeightsFile
 from tests.models.weights_server import Served, WeightsServer, weights_server
 from tests.processes import wait_until
 
@@ -29,8 +30,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 NAME = "stand_in.bin"
 CHILD = """
 import sys
-from pipeline.models import zoo
-from pipeline.models.zoo import ModelCard, WeightsFile
+from pipeline.faces.models import zoo
+from pipeline.models.card import ModelCard, WeightsFile
 url, sha256 = sys.argv[1:3]
 file = WeightsFile("stand_in.bin", (url,), sha256=sha256)
 zoo.CARDS["stand_in"] = ModelCard("stand_in", "recogniser", "MIT", (file,))

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.engine.stage import Chunk
+from pipeline.engine.workflow import load_workflow
 from pipeline.errors import ReelgraphError
-from pipeline.models import Device, zoo
-from pipeline.models.crops import NORMALISATIONS
-from pipeline.stages import embed
-from pipeline.stages.base import Array, Chunk
-from pipeline.stages.embed import Embed, EmbedOptions
-from pipeline.workflow import load_workflow
+from pipeline.faces.models import zoo
+from pipeline.faces.models.crops import NORMALISATIONS
+from pipeline.faces.stages import embed
+from pipeline.faces.stages.embed import Embed, EmbedOptions
+from pipeline.machine.device import Device
+from pipeline.store.schema import Array
 
 from .stand_in_recognisers import stand_in_recogniser
 

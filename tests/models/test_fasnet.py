@@ -18,8 +18,10 @@ import pytest
 from deepface.models.spoofing import FasNetUtils
 
 from pipeline.errors import ModelError
-from pipeline.models import Detector, Device, Faces, create_spoofing, describe, zoo
-from pipeline.models.attributes.fasnet import SCALES, Fasnet, build_graph, clipped
+from pipeline.faces.models import create_spoofing, describe, zoo
+from pipeline.faces.models.attributes.fasnet import SCALES, Fasnet, build_graph, clipped
+from pipeline.faces.models.base import Detector, Faces
+from pipeline.machine.device import Device
 from pipeline.models.torch_file import MAGIC_NUMBER, PROTOCOL, read_tensors
 from pipeline.models.weights import weights_files
 from tests.devices import tolerance

@@ -14,12 +14,12 @@ import pipeline
 SCRIPT = """
 import sys
 from dataclasses import replace
-import pipeline, pipeline.cluster
+import pipeline, pipeline.cluster.starting
 from pipeline.models import session
 workflow, clip, out, megabytes = sys.argv[1:]
-settings = pipeline.cluster.in_process_settings()
+settings = pipeline.cluster.starting.in_process_settings()
 short = replace(settings, device=replace(settings.device, memory_bytes=int(megabytes) << 20))
-pipeline.cluster.in_process_settings = lambda *_: short
+pipeline.cluster.starting.in_process_settings = lambda *_: short
 run = pipeline.run(workflow, clip, out, executor="inline", set={"source.every": 5})
 assert not run.summary.failures, run.summary.failures
 print("halved:", sorted({model for _, _, model, _ in session._fits}))
@@ -28,7 +28,7 @@ print("halved:", sorted({model for _, _, model, _ in session._fits}))
 
 @pytest.mark.slow
 def test_a_run_short_of_memory_ends_with_the_same_arrays(repository: Path, tmp_path: Path) -> None:
-    from pipeline.demo import make_demo_clip
+    from pipeline.faces.demo import make_demo_clip
 
     clip = make_demo_clip(tmp_path / "demo.mp4", seconds=4).path
     workflow = repository / "workflows" / "faces.yaml"

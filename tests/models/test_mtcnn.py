@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Detector, Device, Faces, create_detector, zoo
-from pipeline.models.detectors.mtcnn import MtcnnDetector, Thresholds
-from pipeline.models.detectors.mtcnn_graph import build_graph
+from pipeline.faces.models import create_detector, zoo
+from pipeline.faces.models.base import Detector, Faces
+from pipeline.faces.models.detectors.mtcnn import MtcnnDetector, Thresholds
+from pipeline.faces.models.detectors.mtcnn_graph import build_graph
+from pipeline.machine.device import Device
 from pipeline.models.session import create_session
 from pipeline.models.weights import weights_files
 from tests.devices import assert_same_faces
@@ -151,8 +153,8 @@ ARENA = (
 def test_out_of_memory_halves_the_batch_and_remembers(
     frames: np.ndarray, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pipeline.faces.models.detectors import mtcnn
     from pipeline.models import session
-    from pipeline.models.detectors import mtcnn
 
     monkeypatch.setattr(session, "_fits", {})
     monkeypatch.setattr(mtcnn, "frames_at_once", lambda *_: 5)

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.models import Device, create_detector
-from pipeline.models.detectors.base import border
-from pipeline.models.detectors.mtcnn import MtcnnDetector, Picture
-from pipeline.models.detectors.pyramid import Pyramid, level_sizes, patches, rimmed
+from pipeline.faces.models import create_detector
+from pipeline.faces.models.detectors.base import border
+from pipeline.faces.models.detectors.mtcnn import MtcnnDetector, Picture
+from pipeline.faces.models.detectors.pyramid import Pyramid, level_sizes, patches, rimmed
+from pipeline.machine.device import Device
 from tests.devices import matched, tolerance
 
 from .conftest import read_rgb

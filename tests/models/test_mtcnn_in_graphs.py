@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Device, Faces
-from pipeline.models.detectors.base import border
-from pipeline.models.detectors.mtcnn import MtcnnDetector
-from pipeline.models.detectors.mtcnn_sight import Buffers, MadeBeforehand, MadeInGraphs, Part, Picture, in_one
-from pipeline.models.detectors.pyramid import averaging, level_sizes
+from pipeline.faces.models.base import Faces
+from pipeline.faces.models.detectors.base import border
+from pipeline.faces.models.detectors.mtcnn import MtcnnDetector
+from pipeline.faces.models.detectors.mtcnn_sight import Buffers, MadeBeforehand, MadeInGraphs, Part, Picture, in_one
+from pipeline.faces.models.detectors.pyramid import averaging, level_sizes
+from pipeline.machine.device import Device
 from pipeline.models.session import run_bound, uploaded
 from tests.devices import GPU_PIXELS, GPU_TOLERANCE, matched, tolerance
 
@@ -142,8 +143,8 @@ def test_results_do_not_depend_on_memory(
 def test_out_of_memory_halves_the_frames(
     in_graphs: MtcnnDetector, device: Device, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pipeline.faces.models.detectors import mtcnn
     from pipeline.models import session
-    from pipeline.models.detectors import mtcnn
 
     monkeypatch.setattr(session, "_fits", {})
     sizes: list[int] = []
@@ -167,8 +168,8 @@ def test_out_of_memory_halves_the_frames(
 def test_not_even_one_frame_fits(
     in_graphs: MtcnnDetector, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pipeline.faces.models.detectors import mtcnn
     from pipeline.models import session
-    from pipeline.models.detectors import mtcnn
 
     def never(*_: Any) -> None:
         raise RuntimeError("Failed to allocate memory for requested buffer of size 7798784")

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.models import Detector, Device
+from pipeline.faces.models.base import Detector
+from pipeline.machine.device import Device
 from tests.devices import matched, tolerance
 
 from .conftest import read_rgb

@@ -10,7 +10,8 @@ import pytest
 
 import pipeline
 from pipeline.errors import ClusterError
-from pipeline.models import Device, create_detector, create_embedder
+from pipeline.faces.models import create_detector, create_embedder
+from pipeline.machine.device import Device
 from tests.clips import write_clip
 
 FULL, HALF = Device(), Device(precision="fp16")

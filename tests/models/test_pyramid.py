@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.models.detectors.pyramid import BANDS_BELOW, INTEGRAL_BELOW, Pyramid, level_sizes
+from pipeline.faces.models.detectors.pyramid import BANDS_BELOW, INTEGRAL_BELOW, Pyramid, level_sizes
 
 
 def shares(cells: int, pixels: int) -> np.ndarray:

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.models import Device, Faces, create_embedder, zoo
-from pipeline.models.crops import NORMALISATIONS
-from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
-from pipeline.models.recognisers.traits import TRAITS
+from pipeline.faces.models import create_embedder, zoo
+from pipeline.faces.models.base import Faces
+from pipeline.faces.models.crops import NORMALISATIONS
+from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
+from pipeline.faces.models.recognisers.traits import TRAITS
+from pipeline.machine.device import Device
 
 from .conftest import read_rgb
 from .stand_in_recognisers import stand_in_recogniser, stand_in_whose_rows_mix

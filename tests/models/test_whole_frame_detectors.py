@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
+from pipeline.faces.models.base import Faces
+from pipeline.faces.models.detectors import retinaface, whole_frame
+from pipeline.faces.models.detectors.base import taken
+from pipeline.faces.models.detectors.centerface import CenterFaceDetector
+from pipeline.faces.models.detectors.retinaface import RetinaFaceDetector
+from pipeline.faces.models.detectors.yunet import YunetDetector
+from pipeline.machine.device import Device
 from pipeline.models import session
-from pipeline.models.base import Device, Faces
-from pipeline.models.detectors import retinaface, whole_frame
-from pipeline.models.detectors.base import taken
-from pipeline.models.detectors.centerface import CenterFaceDetector
-from pipeline.models.detectors.retinaface import RetinaFaceDetector
-from pipeline.models.detectors.yunet import YunetDetector
 
 from .conftest import read_rgb
 from .stand_in_detectors import stand_in_centerface, stand_in_retinaface

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.models.base import Device
-from pipeline.models.detectors import yunet
-from pipeline.models.detectors.yunet import YunetDetector
+from pipeline.faces.models.detectors import yunet
+from pipeline.faces.models.detectors.yunet import YunetDetector
+from pipeline.machine.device import Device
 from tests.devices import GPU_PIXELS, matched
 
 from .conftest import read_rgb

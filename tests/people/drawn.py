@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from pipeline.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
-from pipeline.stages.base import Array, Chunk, Stage, StageOptions
-from pipeline.stages.detect import Detect
+from pipeline.engine.stage import Chunk, Stage, StageOptions
+from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
+from pipeline.faces.stages.detect import Detect
+from pipeline.store.schema import Array
 
 ANN, BOB, CY, EVE = (192, 0, 0), (0, 192, 0), (0, 0, 192), (192, 192, 0)
 DIMENSION = 128

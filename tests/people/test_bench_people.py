@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.sources import VideoOptions, VideoSource
+from pipeline.media.video.source import VideoOptions, VideoSource
 
 
 @pytest.fixture

@@ -9,15 +9,8 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from pipeline.people import clustering
-from pipeline.people.clustering import (
-    Points,
-    best_rows,
-    describe,
-    group_points,
-    quality,
-    together,
-)
+from pipeline.faces.people import clustering
+from pipeline.faces.people.clustering import Points, best_rows, describe, group_points, quality, together
 from tests.made_stores import people
 
 NOBODY = np.empty((0, 2), np.int64)

@@ -15,8 +15,8 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import WorkflowError
-from pipeline.people.find import find
-from pipeline.people.labels import labels
+from pipeline.faces.people.find import find
+from pipeline.faces.people.labels import labels
 from pipeline.store.run import RunStore
 from tests.made_stores import EVERY, FPS, faces_of, make_store
 from tests.people import drawn
@@ -339,7 +339,7 @@ def clip(path: Path, colours: dict[tuple[int, int, int], range], n_frames: int =
 def test_as_a_stage_only_matching_is_done_again(gallery: Path, tmp_path: Path, command: Command) -> None:
     video = clip(tmp_path / "clip.mp4", {drawn.ANN: range(60), drawn.CY: range(20, 40)})
     stages = drawn.document()["stages"]
-    stages["identify"] = {"use": "pipeline.stages.identify:Identify", "gallery": str(gallery), "after": "embed"}
+    stages["identify"] = {"use": "pipeline.faces.stages.identify:Identify", "gallery": str(gallery), "after": "embed"}
     flow = tmp_path / "flow.yaml"
     flow.write_text(json.dumps({"source": {"every": 5}, "stages": stages}))
     out = tmp_path / "out.zarr"
@@ -365,7 +365,7 @@ def test_as_a_stage_only_matching_is_done_again(gallery: Path, tmp_path: Path, c
 
 def test_a_stage_without_its_gallery_ends_before_work(tmp_path: Path) -> None:
     stages = drawn.document()["stages"]
-    stages["identify"] = {"use": "pipeline.stages.identify:Identify", "gallery": str(tmp_path / "no")}
+    stages["identify"] = {"use": "pipeline.faces.stages.identify:Identify", "gallery": str(tmp_path / "no")}
     flow = tmp_path / "flow.yaml"
     flow.write_text(json.dumps({"stages": stages}))
     with pytest.raises(WorkflowError, match=r"identify\.gallery: there is no gallery at"):
@@ -376,7 +376,7 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
     gallery: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compacted between the first look and the last chunk: its chunks are gone, its arrays are there."""
-    from pipeline.people import find as module
+    from pipeline.faces.people import find as module
     from pipeline.store.compact import compact
     from tests.made_stores import specs
 

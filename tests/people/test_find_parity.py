@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.models import zoo
+from pipeline.faces.models import zoo
+from pipeline.faces.people.find import find
 from pipeline.models.weights import weights_files
-from pipeline.people.find import find
 
 pytestmark = pytest.mark.slow
 

@@ -13,16 +13,16 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import StoreError, StoreLockedError, UsageError
-from pipeline.people.forget import forget, search
-from pipeline.people.gather import GatherOptions, gather
-from pipeline.people.receipt import lines, prove
-from pipeline.people.registry import Exemplar, Person, Pin, Registry, edit
-from pipeline.people.sameness import EQUAL_DISTANCE, Sameness
-from pipeline.stages.base import Array
-from pipeline.stages.detect import Detect
-from pipeline.stages.embed import Embed
+from pipeline.faces.people.forget import forget, search
+from pipeline.faces.people.gather import GatherOptions, gather
+from pipeline.faces.people.receipt import lines, prove
+from pipeline.faces.people.registry import Exemplar, Person, Pin, Registry, edit
+from pipeline.faces.people.sameness import EQUAL_DISTANCE, Sameness
+from pipeline.faces.stages.detect import Detect
+from pipeline.faces.stages.embed import Embed
 from pipeline.store.compact import add_arrays
 from pipeline.store.run import RunStore
+from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store, people
 
 N_FRAMES = 90
@@ -346,7 +346,7 @@ def test_an_end_between_stores_and_registry_is_made_good_by_the_same_call(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.people.forget._bury", die)
+        patch.setattr("pipeline.faces.people.forget._bury", die)
         with pytest.raises(KeyboardInterrupt):
             forget([out], "Ann")
     assert ANN in Registry.load(out.parent / "people.json").people

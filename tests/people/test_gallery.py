@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.people import gallery as galleries
-from pipeline.people.pictures import Recipe
+from pipeline.faces.people import gallery as galleries
+from pipeline.faces.people.pictures import Recipe
 from tests.people import drawn
 
 SMALL, LARGE = (10, 20, 30, 40), (100, 60, 60, 90)

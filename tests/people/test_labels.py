@@ -10,9 +10,9 @@ import pytest
 
 import pipeline
 from pipeline.errors import StoreError
-from pipeline.people.appearances import appearances, frame_seconds
-from pipeline.people.labels import labels
-from pipeline.stages.base import Array
+from pipeline.faces.people.appearances import appearances, frame_seconds
+from pipeline.faces.people.labels import labels
+from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store, people
 
 TIMES = np.arange(20) * 0.2

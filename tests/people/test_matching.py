@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.people import matching
-from pipeline.people.matching import METRICS, Matcher, Metric, checked_metric
+from pipeline.faces.people import matching
+from pipeline.faces.people.matching import METRICS, Matcher, Metric, checked_metric
 from tests.made_stores import people
 
 

@@ -13,12 +13,12 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
-from pipeline.people.gather import Gathered, GatherOptions, gather
-from pipeline.people.labels import labels
-from pipeline.people.registry import Registry
+from pipeline.faces.people.gather import Gathered, GatherOptions, gather
+from pipeline.faces.people.labels import labels
+from pipeline.faces.people.registry import Registry
+from pipeline.faces.views.people import people_of
 from pipeline.store.compact import add_arrays
 from pipeline.store.run import RunStore
-from pipeline.views.people import people_of
 from tests.made_stores import faces_of, make_store, people, specs
 
 LOOKS = people(8, 400, seed=11)

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 import pipeline
+from pipeline.engine.stage import Chunk
+from pipeline.engine.workflow import build_workflow
 from pipeline.errors import StoreError, WorkflowError
-from pipeline.models import Device, zoo
-from pipeline.stages import per_track as module
-from pipeline.stages.analyze import Analyze, AnalyzeOptions, _agree
-from pipeline.stages.antispoof import Antispoof, AntispoofOptions
-from pipeline.stages.base import Chunk
-from pipeline.stages.embed import Embed, EmbedOptions
-from pipeline.stages.per_track import mean_value, mean_vector, per_track, spread, vectors_agree
+from pipeline.faces.models import zoo
+from pipeline.faces.stages import per_track as module
+from pipeline.faces.stages.analyze import Analyze, AnalyzeOptions, _agree
+from pipeline.faces.stages.antispoof import Antispoof, AntispoofOptions
+from pipeline.faces.stages.embed import Embed, EmbedOptions
+from pipeline.faces.stages.per_track import mean_value, mean_vector, per_track, spread, vectors_agree
+from pipeline.machine.device import Device
 from pipeline.store.run import RunStore
-from pipeline.workflow import build_workflow
 from tests.models.stand_in_attributes import write_stand_ins
 
 N = 12
@@ -290,7 +291,7 @@ def test_a_store_from_before_there_was_a_choice_goes_on(stores: dict[str, Path],
 
 def test_chunks_alone_decide_not_who_runs_them(stores: dict[str, Path]) -> None:
     """The stage, run again on another number of threads, gives the same bits."""
-    from pipeline.sources import open_source
+    from pipeline.engine.finding import open_source
 
     loaded = build_workflow("faces", {"source": {"every": 3}, "stages": {"detect": {}}}, Path("."))
     source = open_source("video", stores["clip"], loaded.source_options)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StoreError, StoreLockedError, UsageError
-from pipeline.people.registry import Exemplar, Person, Pin, Registry, edit, known
+from pipeline.faces.people.registry import Exemplar, Person, Pin, Registry, edit, known
 
 
 @pytest.fixture

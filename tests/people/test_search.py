@@ -14,9 +14,9 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import InputError, UsageError
-from pipeline.people import search as searching
-from pipeline.people.matching import METRICS, Matcher, Metric
-from pipeline.people.search import Query, nearest_in
+from pipeline.faces.people import search as searching
+from pipeline.faces.people.matching import METRICS, Matcher, Metric
+from pipeline.faces.people.search import Query, nearest_in
 from pipeline.store.pieces import Piece
 from pipeline.store.run import RunStore
 from tests.made_stores import EVERY, FPS, make_store
@@ -242,7 +242,7 @@ def test_stores_that_cannot_be_searched(stores: list[Path], photo: Path, tmp_pat
 
 
 def test_best_shots_are_cut_out_of_the_videos(tmp_path: Path, photo: Path, command: Command) -> None:
-    from pipeline.sources.video import fingerprint
+    from pipeline.files.fingerprint import fingerprint
 
     video = clip(tmp_path / "lobby.mp4", {drawn.ANN: range(0, 1000)}, 200)
     facts = {"fingerprint": fingerprint(video)}
@@ -316,7 +316,7 @@ def test_an_index_in_many_blocks_and_lists(tmp_path: Path) -> None:
     """Built a little at a time it nominates nearly all that an exact search finds; probing more lists all of them."""
     pytest.importorskip("faiss")
     import pipeline
-    from pipeline.people.index import FaceIndex, build
+    from pipeline.faces.people.index import FaceIndex, build
     from tests.made_stores import faces_of, people
 
     vectors = people(300, 20)
@@ -383,7 +383,7 @@ def test_what_cannot_be_indexed(stores: list[Path], tmp_path: Path, command: Com
 def test_without_faiss_one_line_says_so(stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from pipeline.people.index import build
+    from pipeline.faces.people.index import build
 
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(UsageError, match=r"an index needs faiss: pip install 'faiss-cpu>=1\.8'"):

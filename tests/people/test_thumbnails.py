@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.people.gather import GatherOptions, gather
-from pipeline.people.thumbnails import SIDE, best_shots, crop
-from pipeline.sources import VideoOptions, VideoSource
-from pipeline.sources.base import Decoded
+from pipeline.engine.source import Decoded
+from pipeline.faces.people.gather import GatherOptions, gather
+from pipeline.faces.people.thumbnails import SIDE, best_shots, crop
+from pipeline.media.video.source import VideoOptions, VideoSource
 from tests.clips import write_clip
 from tests.made_stores import faces_of, make_store, people
 
@@ -70,7 +70,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_shots_are_decoded_from_the_video(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.people.thumbnails.BATCH_BYTES", 1)
+    monkeypatch.setattr("pipeline.faces.people.thumbnails.BATCH_BYTES", 1)
     out = store_of(clip, tmp_path / "one.zarr")
     found = gather([out])
     assert found.notes == []
@@ -116,7 +116,7 @@ def test_a_frame_that_cannot_be_read_again_has_no_picture(
 ) -> None:
     from dataclasses import replace
 
-    from pipeline.sources.decode import VideoDecodeJob
+    from pipeline.media.video.decode import VideoDecodeJob
 
     sound = VideoDecodeJob.decode
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.people.tracking import Block, TrackSettings, track_faces, usual_gap
-from pipeline.stages.track import Track, TrackOptions, track_input
+from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
+from pipeline.faces.stages.track import Track, TrackOptions, track_input
 from tests.made_stores import faces_of, make_store, people
 
 LIMIT = 0.54
@@ -114,7 +114,7 @@ def test_the_stage_reads_a_stored_input(tmp_path: Path, monkeypatch: pytest.Monk
     made = Track(TrackOptions()).run_input(item)["track"]
     assert made.dtype == np.int32
     assert made.tolist() == [0, 1] * 130
-    monkeypatch.setattr("pipeline.stages.track.FRAMES_AT_ONCE", 7)
+    monkeypatch.setattr("pipeline.faces.stages.track.FRAMES_AT_ONCE", 7)
     assert track_input(item, TrackOptions()).tolist() == [0, 1] * 130
     by_place = Track(TrackOptions(use_embedding=False))
     assert "embedding" not in by_place.needs
@@ -131,9 +131,9 @@ def test_the_same_tracks_whatever_the_chunks(
     clip = data_dir / "videos" / "derived" / "asl_parade_dev.mp4"
     found = []
     for length, chunks in ((10, 5), (1000, 1)):
-        monkeypatch.setattr("pipeline.sources.base.MAX_CHUNK_FRAMES", length)
+        monkeypatch.setattr("pipeline.engine.source.MAX_CHUNK_FRAMES", length)
         monkeypatch.setattr(
-            "pipeline.plan.choose_chunk_frames", lambda source, most=length: min(most, len(source.frame))
+            "pipeline.engine.plan.choose_chunk_frames", lambda source, most=length: min(most, len(source.frame))
         )
         run = pipeline.run(
             workflows / "people.yaml",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.people import geometry, tracklets
+from pipeline.faces.people import geometry, tracklets
 
 SIZE = (120, 160)
 

@@ -18,8 +18,8 @@ import pytest
 from onebox import NODES, OneBox, missing_programs, onebox
 
 import pipeline
-from pipeline.demo import make_demo_clip
 from pipeline.errors import StoreError
+from pipeline.faces.demo import make_demo_clip
 from pipeline.views.status import describe
 
 pytestmark = [

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.sources.readers import close_readers
+from pipeline.media.video.readers import close_readers
 
 BLOCK = 16
 """Side in pixels of the blocks that spell a frame's number in binary."""

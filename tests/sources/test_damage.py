@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.sources import VideoOptions, VideoSource
+from pipeline.media.video.source import VideoOptions, VideoSource
 from tests.clips import remuxed
 
 from .conftest import read_number

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.sources import VideoOptions, VideoSource
-from pipeline.sources.choice import why_not_decord
+from pipeline.media.video.choice import why_not_decord
+from pipeline.media.video.source import VideoOptions, VideoSource
 
 from .conftest import RECIPES, Truth, checksum, read_number, trim_by_edit_list, walk
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.sources import expand
+from pipeline.media.inputs import expand
 
 
 @pytest.fixture

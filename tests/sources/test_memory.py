@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.sources.memory import FrameMemory
+from pipeline.media.video.memory import FrameMemory
 
 
 def address(array: np.ndarray) -> int:

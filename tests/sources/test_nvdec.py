@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline import gpus
 from pipeline.errors import InputError
-from pipeline.models import Device
-from pipeline.sources import VideoOptions, VideoSource, nvdec
-from pipeline.sources.readers import POOL, close_readers
+from pipeline.machine import gpus
+from pipeline.machine.device import Device
+from pipeline.media.video import nvdec
+from pipeline.media.video.readers import POOL, close_readers
+from pipeline.media.video.source import VideoOptions, VideoSource
 from pipeline.views.progress import Silent
 from tests.faults import one_stage
 from tests.sources import stand_in_nvdec

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.sources import VideoOptions, VideoSource
-from pipeline.sources.readers import PARKED_READERS, POOL
+from pipeline.media.video.readers import PARKED_READERS, POOL
+from pipeline.media.video.source import VideoOptions, VideoSource
 
 from .conftest import Recipe, read_number, write_clip
 

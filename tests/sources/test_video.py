@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from pipeline.engine.finding import open_source
 from pipeline.errors import InputError, WorkflowError
-from pipeline.sources import VideoOptions, VideoSource, open_source
-from pipeline.sources.video import parse_seconds
+from pipeline.media.video.source import VideoOptions, VideoSource
+from pipeline.text import parse_seconds
 
 from .conftest import RECIPES, Recipe, trim_by_edit_list, write_clip
 

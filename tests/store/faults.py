@@ -22,7 +22,7 @@ import psutil  # noqa: F401
 import storemaker as made
 import zarr.storage  # noqa: F401
 
-from pipeline.store import lock
+from pipeline.files import lock
 from pipeline.store.chunks import read_record, write_chunk
 from pipeline.store.compact import add_arrays, compact
 from pipeline.store.read import open as open_run

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.stages.base import Array
 from pipeline.store.chunks import FRAME_ARRAYS, write_chunk
 from pipeline.store.run import RunStore
+from pipeline.store.schema import Array
 
 LENGTH = 8
 N_FRAMES = 29

@@ -11,10 +11,10 @@ import storemaker as made
 import zarr
 
 from pipeline.errors import StoreError
-from pipeline.stages.base import Array
 from pipeline.store.chunks import fail_chunk, read_chunk, read_record, write_chunk
 from pipeline.store.nodes import chunk_folder
 from pipeline.store.run import RunStore
+from pipeline.store.schema import Array
 
 
 def names(*specs: Array) -> list[str]:

@@ -12,11 +12,11 @@ import xarray
 import zarr
 
 from pipeline.errors import StoreError
-from pipeline.stages.base import Array
 from pipeline.store import compact as compact_module
 from pipeline.store.chunks import fail_chunk, write_chunk
 from pipeline.store.compact import add_arrays, compact
 from pipeline.store.run import RunStore
+from pipeline.store.schema import Array
 
 
 def do_compact(store: RunStore, *specs: Array, **options: object) -> None:

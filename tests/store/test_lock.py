@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreLockedError
-from pipeline.store.lock import StoreLock
+from pipeline.files.lock import StoreLock
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 CONTEND = """
@@ -169,7 +169,7 @@ def test_guard_of_a_dead_process(tmp_path: Path, content: bytes) -> None:
     "content", [b"", b'{"pid": 1, "host": "another", "token": "x"}'], ids=["empty", "another host"]
 )
 def test_young_guard_is_left_alone(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.lock.GUARD_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("pipeline.files.lock.GUARD_WAIT_SECONDS", 0.3)
     guard = tmp_path / ".lock.guard"
     guard.write_bytes(content)
     with pytest.raises(StoreLockedError, match="other processes keep opening"):

@@ -10,8 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline.sources.video import VideoOptions, VideoSource
-from pipeline.stages.base import Array
+from pipeline.media.video.source import VideoOptions, VideoSource
+from pipeline.store.schema import Array
 from tests.made_stores import EVERY, faces_of, make_store, people
 
 RATE = 48000

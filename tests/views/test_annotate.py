@@ -13,11 +13,11 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import InputError, ReelgraphError, UsageError
-from pipeline.sources.index import build_index
-from pipeline.views.annotate import Wanted, annotate
+from pipeline.faces.views.annotate import Wanted, annotate
+from pipeline.media.film.film import film_of
+from pipeline.media.film.movie import part_of
+from pipeline.media.video.index import build_index
 from pipeline.views.progress import Silent
-from pipeline.views.video.film import film_of
-from pipeline.views.video.movie import part_of
 from tests.views.films import SIZE, beeps, read_film, sound_packets, still, store_of, texture, write_film
 
 NO_BOXES = Wanted(boxes=False)

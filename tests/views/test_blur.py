@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.api import run as execute
+from pipeline.faces.views.annotate import Wanted, annotate
+from pipeline.faces.views.blurring import blur, coarse
+from pipeline.faces.views.whereabouts import Faces, Legs, Reach, along, legs, unseen
 from pipeline.store.read import RunInput
-from pipeline.views.annotate import Wanted, annotate
-from pipeline.views.video.blurring import blur, coarse
-from pipeline.views.video.whereabouts import Faces, Legs, Reach, along, legs, unseen
 from tests.views.films import SIZE, read_film, still, store_of, texture, write_film
 
 LEFT, RIGHT = (40, 100, 50, 60), (230, 100, 50, 60)

@@ -15,12 +15,12 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import UsageError
-from pipeline.people.choice import choose
-from pipeline.sources.index import build_index
-from pipeline.stages.base import Array
+from pipeline.faces.people.choice import choose
+from pipeline.faces.views.clips import ClipOptions, cut_clips, safe
+from pipeline.media.video.index import build_index
 from pipeline.store.compact import add_arrays
 from pipeline.store.run import RunStore
-from pipeline.views.clips import ClipOptions, cut_clips, safe
+from pipeline.store.schema import Array
 from tests.views.films import beeps, read_film, sound_packets, still, store_of, write_film
 
 FACE = (100, 80, 60, 80)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.sources.index import build_index
-from pipeline.views.annotate import annotate
-from pipeline.views.video import lettering, movie
-from pipeline.views.video.drawing import Mark, colour_of, draw
+from pipeline.faces.views.annotate import annotate
+from pipeline.media.film import lettering, movie
+from pipeline.media.film.drawing import Mark, colour_of, draw
+from pipeline.media.video.index import build_index
 from tests.views.films import still, store_of, write_film
 
 SIZES = [(176, 144), (640, 360), (1080, 1920), (3840, 2160)]

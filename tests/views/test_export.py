@@ -16,12 +16,12 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import ReelgraphError, StoreError, UsageError
-from pipeline.stages.base import Array
+from pipeline.faces.views import face_rows
+from pipeline.faces.views.report import report
+from pipeline.media.film.targets import chosen_inputs
 from pipeline.store.run import RunStore
-from pipeline.views import face_rows
+from pipeline.store.schema import Array
 from pipeline.views.export import export
-from pipeline.views.report import report
-from pipeline.views.video.targets import chosen_inputs
 from tests.made_stores import CLASSES, Film, faces_of, film, make_store
 
 N_FRAMES = 300

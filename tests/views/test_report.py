@@ -14,12 +14,12 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
-from pipeline.people.appearances import appearances
-from pipeline.stages.base import Array
+from pipeline.faces.people.appearances import appearances
+from pipeline.faces.views.report import default_place, report
+from pipeline.faces.views.report.content import join_to, licence_flag
+from pipeline.faces.views.report.series import Histogram
 from pipeline.store.run import RunStore
-from pipeline.views.report import default_place, report
-from pipeline.views.report.content import join_to, licence_flag
-from pipeline.views.report.series import Histogram
+from pipeline.store.schema import Array
 from tests.clips import write_clip
 from tests.made_stores import EVERY, FPS, Film, add_shots, faces_of, fail, film, make_store
 
@@ -359,7 +359,7 @@ def test_identities_name_people_where_nobody_grouped_them(tmp_path: Path) -> Non
 
 def test_pictures_are_cut_from_the_video_where_it_is(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", n_frames=60)
-    from pipeline.sources.video import fingerprint
+    from pipeline.files.fingerprint import fingerprint
 
     about = {"registry": "../people.json", "registry_id": "r", "names": {}}
     arrays = faces_of(

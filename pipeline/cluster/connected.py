@@ -1,0 +1,106 @@
+"""A cluster that a run is connected to, and how Dask is configured for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.engine.steps import WorkerSettings
+
+SILENT = logging.CRITICAL + 1
+"""Dask's log level here: what it logs as critical while a cluster closes (messages to a client that has gone, with
+their tracebacks) is not news, and what is news reaches us as exceptions."""
+
+WORN_SHARE = 0.75
+"""Share of its memory limit at which a worker is restarted between chunks: below Dask's pause, after which it would
+take no more work, and far above what models and two chunks need."""
+
+RESTART_SECONDS = 60
+"""How long a worker may take to come back."""
+
+DASK_CONFIG = {
+    # A worker that dies fails the tasks it was running at once; the runner tries suspects again one at a time.
+    "distributed.scheduler.allowed-failures": 0,
+    # Frames stay where they were decoded.
+    "distributed.scheduler.work-stealing": False,
+    # Frames on disk would be slower than decoding them again; the chunk plan bounds memory instead.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": 0.9,
+    "distributed.worker.memory.terminate": 0.97,
+    "distributed.comm.timeouts.connect": "30s",
+    # Numbers for glibc, read when a worker starts: Dask's own make it give every large block back at once, and pages
+    # that are asked for again cost more than what is computed in them (a tenth of a run, measured).
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 30,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 << 20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
+    # Dask watches itself closely: on two cores that was a twelfth of all time. Ten profile samples a second are enough
+    # for the dashboard, and nobody reads how late an event loop wakes up.
+    "distributed.worker.profile.interval": "100ms",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.admin.tick.interval": "1s",
+    # A step in C may hold the interpreter's lock for long; that is the watchdog's business.
+    "distributed.scheduler.worker-ttl": "20 minutes",
+    "distributed.admin.tick.limit": "1h",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connected cluster."""
+
+    client: Any
+    settings: WorkerSettings
+    description: str
+    dashboard: str
+
+    def at(self, precision: str) -> Cluster:
+        """The same cluster, whose models compute in this precision."""
+        return replace(self, settings=self.settings.at(precision))
+
+    def slots(self) -> dict[str, int]:
+        """Threads of every worker, by address."""
+        return dict(self.client.nthreads())
+
+    def chunks_at_once(self) -> int:
+        """Chunks that may be under way: one per slot, and on a GPU one more per worker, decoded ahead.
+
+        This bounds the decoded frames in memory. On a CPU decoding takes the models' own cores, so that
+        a chunk more in memory would gain nothing.
+        """
+        spare = 0 if self.settings.device.kind == "cpu" else 1
+        return max(1, sum(threads + spare for threads in self.slots().values()))
+
+    def worn_workers(self) -> dict[str, WornWorker]:
+        """Workers that have come to hold too much memory, by address."""
+        found = {}
+        for address, facts in self.client.scheduler_info(n_workers=-1)["workers"].items():
+            used, limit = facts.get("metrics", {}).get("memory") or 0, facts.get("memory_limit") or 0
+            paused = facts.get("status") == "paused"
+            if limit and (used > WORN_SHARE * limit or paused):
+                found[address] = WornWorker(used, limit, paused)
+        return found
+
+    def used_by_others(self, addresses: Sequence[str], ours: Callable[[Any], bool]) -> set[str]:
+        """Of these workers, those that compute or keep something under a key that is not ours: a restart would take it
+        away from another client."""
+        if not addresses:
+            return set()
+        keys = [self.client.processing(list(addresses)), self.client.has_what(list(addresses))]
+        return {address for found in keys for address, held in found.items() if not all(map(ours, held))}
+
+    def restart(self, addresses: Sequence[str]) -> None:
+        """Start workers afresh. Raises ValueError where nobody watches over them who could."""
+        self.client.restart_workers(list(addresses), timeout=RESTART_SECONDS, raise_for_error=False)
+
+
+@dataclass(frozen=True)
+class WornWorker:
+    """A worker that holds too much memory."""
+
+    used_bytes: int
+    limit_bytes: int
+    paused: bool
+    """Dask gives it no more work."""

@@ -1,0 +1,177 @@
+"""Where tasks run: one worker per GPU, CPU workers, or a scheduler that is already there. Never one of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing import resource_tracker
+from typing import Any
+
+import dask
+import psutil
+
+from pipeline.cluster.connected import DASK_CONFIG, SILENT, Cluster
+from pipeline.cluster.existing import existing
+from pipeline.cluster.options import ClusterOptions, chosen_gpus
+from pipeline.engine.steps import WorkerSettings
+from pipeline.errors import ClusterError
+from pipeline.machine.cores import available_cores
+from pipeline.machine.device import Device, gpu_device
+from pipeline.machine.gpus import card_bytes, share_bytes, visible_gpus
+
+WORKER_BYTES = 1500 << 20
+"""Memory to plan for one CPU worker: half as much again as it was seen to take at 1080p (models, activations, one
+chunk of frames)."""
+
+@contextlib.contextmanager
+def connect(options: ClusterOptions) -> Iterator[Cluster]:
+    """Start or join a cluster; what was started here is closed at the end.
+
+    Raises ClusterError where the scheduler cannot be reached, its workers do not fit, or none can be started.
+    """
+    import distributed  # noqa: F401  (its defaults must be in place before ours go over them)
+
+    for logger in ("distributed", "distributed.client"):  # Dask gives the client's a level of its own
+        logging.getLogger(logger).setLevel(SILENT)
+    with dask.config.set(DASK_CONFIG):
+        if options.scheduler:
+            with existing(options) as cluster:
+                yield cluster.at(options.precision)
+        else:
+            with _local(options) as cluster:
+                yield cluster.at(options.precision)
+
+
+@contextlib.contextmanager
+def _local(options: ClusterOptions) -> Iterator[Cluster]:
+    from distributed import Client
+
+    gpus = chosen_gpus(options)
+    with _loop_beyond_interrupts() as loop:
+        with warnings.catch_warnings():
+            # Dask takes a free port where the dashboard's is taken, and the run prints which. To look first and ask
+            # for it later would be a race against other runs that start.
+            warnings.filterwarnings("ignore", r"Port \d+ is already in use")
+            try:
+                started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
+            except RuntimeError as err:  # of Dask, whose workers' own words stand on stderr, far above its traceback
+                raise ClusterError(
+                    f"no worker could be started ({err}); what they say of it stands above. They import the script "
+                    "that starts them, so a script has its call under: if __name__ == '__main__':"
+                ) from err
+        cluster, settings, description = started
+        try:
+            client = Client(cluster, set_as_default=False)
+            try:
+                yield Cluster(client, settings, description, cluster.dashboard_link)
+            finally:
+                client.close(timeout=2)
+        finally:
+            _close_quickly(cluster)
+
+
+def _close_quickly(cluster: Any) -> None:
+    """Close a local cluster; a worker that has not ended within seconds (a hung codec, a long batch) is killed."""
+    workers = [nanny.pid for nanny in cluster.workers.values() if getattr(nanny, "pid", None)]
+    try:
+        cluster.close(timeout=3)
+    except (TimeoutError, OSError):
+        for pid in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
+
+
+def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings, str]:
+    from distributed import LocalCluster
+
+    cores = available_cores()
+    workers = options.workers or max(1, min(cores, int(psutil.virtual_memory().total // (2 * WORKER_BYTES))))
+    threads = options.threads or 1
+    model_threads = max(1, cores // workers)
+    cluster = LocalCluster(
+        loop=loop,
+        n_workers=workers,
+        threads_per_worker=threads,
+        resources={"GPU": 1},
+        preload=["pipeline.cluster.worker"],
+        host=options.host,
+        dashboard_address=f"{options.host}:{options.dashboard_port}",
+        memory_limit=options.worker_memory_bytes or psutil.virtual_memory().total // workers,
+        silence_logs=SILENT,
+    )
+    settings = WorkerSettings(
+        # What the user grants a worker is for frames and Python as well.
+        device=Device("cpu", threads=model_threads, memory_bytes=(options.worker_memory_bytes or 0) // 2 or None),
+        decode_threads=max(1, cores // workers),
+        chunk_timeout_seconds=options.chunk_timeout_seconds,
+    )
+    return cluster, settings, f"{workers} CPU worker{'s' * (workers > 1)} × {threads} slot{'s' * (threads > 1)}"
+
+
+@contextlib.contextmanager
+def _loop_beyond_interrupts() -> Iterator[Any]:
+    """A running event loop in a thread that never sees SIGINT, nor do the processes started from it: Ctrl-C on a
+    terminal goes to all of them, and one that is still starting would end in a traceback."""
+    from distributed.utils import LoopRunner
+
+    resource_tracker.ensure_running()  # which unblocks SIGINT in the thread that starts it
+    runner = LoopRunner()
+    masked = getattr(signal, "pthread_sigmask", None)
+    before = masked(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+    try:
+        runner.start()
+    finally:
+        if masked:
+            masked(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
+def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[Any, WorkerSettings, str]:
+    from pipeline.cluster.cuda import SharedGPUCluster
+
+    per_gpu = options.workers_per_gpu
+    threads = options.threads or 3
+    workers = per_gpu * len(gpus)
+    cluster = SharedGPUCluster(
+        loop=loop,
+        gpus=gpus,
+        workers_per_gpu=per_gpu,
+        threads_per_worker=threads,
+        host=options.host,
+        dashboard_address=f"{options.host}:{options.dashboard_port}",
+        silence_logs=SILENT,
+        **({"memory_limit": options.worker_memory_bytes} if options.worker_memory_bytes else {}),
+    )
+    share = share_bytes(min(map(card_bytes, gpus)), per_gpu, options.gpu_memory_bytes)
+    settings = WorkerSettings(
+        device=gpu_device(options.device, share),
+        decode_threads=max(1, available_cores() // max(1, workers * (threads - 1))),
+        chunk_timeout_seconds=options.chunk_timeout_seconds,
+    )
+    return (
+        cluster,
+        settings,
+        f"{workers} worker{'s' * (workers > 1)} on {len(gpus)} GPU{'s' * (len(gpus) > 1)} × {threads} slots",
+    )
+
+
+def in_process_settings(options: ClusterOptions | None = None) -> WorkerSettings:
+    """Settings of a run without a cluster: all cores to the one process, and the first GPU where --device wants one.
+
+    Raises ClusterError where there is none.
+    """
+    cores = available_cores()
+    device = Device("cpu", threads=cores)
+    if options is not None and options.device in ("cuda", "tensorrt"):
+        gpus = chosen_gpus(options)[:1]
+        device = gpu_device(options.device, share_bytes(card_bytes(gpus[0]), 1, options.gpu_memory_bytes))
+        device = replace(device, index=visible_gpus().index(gpus[0]))
+    settings = replace(WorkerSettings(), device=device, decode_threads=cores)
+    return settings.at(options.precision) if options is not None else settings

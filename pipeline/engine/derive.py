@@ -1,0 +1,73 @@
+"""Stages of a whole input (tracks, identities): run once its arrays are there, again when what they rest on changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.engine.stage import Described
+from pipeline.engine.workflow import StageNode, Workflow
+from pipeline.store.compact import add_arrays
+from pipeline.store.read import RunInput
+from pipeline.store.run import RunStore
+from pipeline.store.schema import Array
+
+
+class DeriveError(Exception):
+    """A stage of a whole input raised; `stage` names it."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        super().__init__(f"{stage}: {error if str(error) else type(error).__name__}")
+        self.stage = stage
+
+
+def stale(store: RunStore, name: str, workflow: Workflow, keys: Mapping[str, str]) -> list[StageNode]:
+    """Stages of whole inputs that this one lacks, or has by other options, weights or files; in order."""
+    if not workflow.input_stages:
+        return []
+    group = store.input(name).group()
+    stored = group.attributes.get("stages", {})
+    return [
+        node
+        for node in workflow.input_stages
+        if stored.get(node.name, {}).get("key") != keys[node.name]
+        or any(array.name not in group.arrays for array in node.stage.outputs)
+    ]
+
+
+def derive(store: RunStore, name: str, workflow: Workflow) -> dict[str, float]:
+    """Run what is stale on a compacted input and add its arrays; seconds by stage.
+
+    Raises DeriveError where a stage fails; what came before it is kept. Raises StoreError where the store does.
+    """
+    keys = workflow.keys()
+    seconds = {}
+    for node in stale(store, name, workflow, keys):
+        began = time.perf_counter()
+        try:
+            made = node.stage.run_input(RunInput(store.path, name))
+            specs, arrays = _described(node, made)
+        except Exception as error:  # a stage may be the user's own: one that fails must not end the run
+            raise DeriveError(node.name, error) from error
+        add_arrays(store, name, specs, arrays, {node.name: keys[node.name]}, replace_existing=True)
+        seconds[node.name] = time.perf_counter() - began
+    return seconds
+
+
+def _described(node: StageNode, made: Mapping[str, Any]) -> tuple[list[Array], dict[str, np.ndarray]]:
+    """What was declared, with the attributes that only now are known, and the values. Raises ValueError."""
+    declared = {array.name: array for array in node.stage.outputs}
+    if made.keys() != declared.keys():
+        raise ValueError(f"it declares the arrays {', '.join(declared)} and made {', '.join(made) or 'none'}")
+    specs, arrays = [], {}
+    for name, value in made.items():
+        spec, values = declared[name], value
+        if isinstance(value, Described):
+            spec, values = replace(spec, attributes={**spec.attributes, **value.attributes}), value.values
+        arrays[name] = np.asarray(values).astype(spec.dtype, copy=False)
+        specs.append(spec)
+    return specs, arrays

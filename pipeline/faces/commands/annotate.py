@@ -1,0 +1,55 @@
+"""`reelgraph annotate`: films with boxes and names, or with faces blurred."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pipeline.commands import add_command, print_result
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands, "annotate", "write the video with boxes and names, or with faces made unrecognisable", _annotate
+    )
+    parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, complete or half done")
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="NAME", help="only this input; may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE|DIR", help="a film's name (.mp4, .mov, .mkv, .webm) or a folder (default: beside OUT)"
+    )
+    parser.add_argument(
+        "--blur", nargs="+", default=[], metavar="WHO",
+        help="blur the faces of all, of unknown (everybody without a name), or of a person by id or name",
+    )  # fmt: skip
+    parser.add_argument(
+        "--boxes", action=argparse.BooleanOptionalAction, default=None,
+        help="draw boxes and names (default: but over faces that are blurred)",
+    )  # fmt: skip
+    parser.add_argument("--start", metavar="T", help="from this time on: seconds or H:MM:SS")
+    parser.add_argument("--stop", metavar="T", help="up to this time, exclusive: seconds or H:MM:SS")
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
+
+
+def _annotate(options: argparse.Namespace) -> int:
+    from pipeline.faces.views.annotate import Wanted, annotate
+    from pipeline.views.progress import for_stderr
+
+    start, stop = time_of(options.start, "--start"), time_of(options.stop, "--stop")
+    wanted = Wanted(tuple(options.blur), options.boxes, start, stop)
+    with for_stderr() as progress:
+        made = annotate(options.outs, options.input, options.out, wanted, force=options.force, progress=progress)
+    print_result(options, {"films": [one.as_dict() for one in made]}, [one.file for one in made])
+    return 0
+
+
+def time_of(text: str | None, flag: str) -> float | None:
+    """Seconds of a time that was typed. Raises UsageError for what is none."""
+    from pipeline.errors import UsageError
+    from pipeline.text import parse_seconds
+
+    try:
+        return None if text is None else parse_seconds(text)
+    except ValueError as err:
+        raise UsageError(f"{flag}: {err}") from err

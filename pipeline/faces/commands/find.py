@@ -1,0 +1,150 @@
+"""`reelgraph find`: known people, or somebody never named, over any number of stores."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from pipeline.commands import add_command, positive, print_result
+
+
+def add(commands: Any) -> None:
+    find = add_command(commands, "find", "find known people, or one person by a picture, in finished stores", _find)
+    find.add_argument("outs", metavar="OUT", nargs="*", help="run stores, complete or not")
+    who = find.add_argument_group("whom (one of the two)")
+    who.add_argument(
+        "--gallery",
+        metavar="DIR|FILE.npz",
+        help="pictures of known people: a folder for each person, or one picture each named after them",
+    )
+    who.add_argument(
+        "--face",
+        action="append",
+        metavar="FILE",
+        help="a photo or video of one person; may be repeated: the nearest counts",
+    )
+    how = find.add_argument_group("what counts as found")
+    how.add_argument("--metric", default="cosine", help="cosine, euclidean, euclidean_l2 or angular (default: cosine)")
+    how.add_argument("--threshold", type=float, metavar="X", help="largest distance (default: the model's own)")
+    how.add_argument("--model", metavar="NAME", help="refuse stores whose faces are embedded with another model")
+    known = find.add_argument_group("with --gallery")
+    known.add_argument("--all-faces", action="store_true", help="take every face of a picture, as DeepFace does")
+    known.add_argument(
+        "--top-k", type=positive, metavar="K", help="nearest people of each face in the table (default: 1)"
+    )
+    known.add_argument("--table", metavar="FILE", help="a row for each face: .csv, .jsonl or .parquet")
+    known.add_argument(
+        "--save-gallery", metavar="FILE.npz", help="keep what was embedded, for machines without the pictures"
+    )
+    asked = find.add_argument_group("with --face")
+    asked.add_argument("--time", metavar="T", help="of a video: the moment with the face, seconds or H:MM:SS")
+    asked.add_argument("--box", metavar="X,Y,W,H", help="where the face is in the picture (default: the largest face)")
+    asked.add_argument("--top", type=positive, metavar="N", help="best shots to tell (default: 10)")
+    asked.add_argument("--shots", metavar="DIR", help="cut the best shots out of the videos, as JPEGs")
+    asked.add_argument("--index", metavar="INDEX", help="look up in an index that `reelgraph index` made")
+    asked.add_argument(
+        "--probes", type=positive, metavar="N", help="lists of the index to look through: more find more"
+    )
+
+
+WITH_GALLERY = ("all_faces", "top_k", "table", "save_gallery")
+WITH_FACE = ("time", "box", "top", "shots", "index", "probes")
+
+
+def _find(options: argparse.Namespace) -> int:
+    from pipeline.errors import UsageError
+
+    if (options.gallery is None) == (options.face is None):
+        raise UsageError("whom to find? name one of --gallery DIR and --face FILE")
+    if options.top_k and not options.table:
+        raise UsageError("--top-k is for the table; name one: --table FILE")
+    if options.probes and not options.index:
+        raise UsageError("--probes is for an index; name one: --index INDEX")
+    kind, others = ("--face", WITH_GALLERY) if options.face else ("--gallery", WITH_FACE)
+    for name in others:
+        if getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')} does not go with {kind}")
+    if not options.outs and not options.index:
+        raise UsageError("name at least one store: reelgraph find OUT... or, with --face, an index: --index INDEX")
+    if options.threshold is not None and not options.threshold > 0:
+        raise UsageError(f"--threshold {options.threshold:g} must be more than 0")
+    return _by_face(options) if options.face else _by_gallery(options)
+
+
+def _by_gallery(options: argparse.Namespace) -> int:
+    from pipeline.faces.people.find import find
+    from pipeline.faces.views.found import lines
+    from pipeline.views.progress import NowAndThen
+
+    found = find(
+        options.outs,
+        options.gallery,
+        metric=options.metric,
+        threshold=options.threshold,
+        top_k=options.top_k or 1,
+        all_faces=options.all_faces,
+        model=options.model,
+        table=options.table,
+        save_gallery=options.save_gallery,
+        embedded=NowAndThen("pictures of the gallery embedded"),
+        looked=NowAndThen("faces looked at"),
+        note=_say,
+    )
+    print_result(options, found.as_dict(), lines(found))
+    return found.exit_code
+
+
+def _by_face(options: argparse.Namespace) -> int:
+    from pipeline.faces.people.search import TOP, search
+    from pipeline.faces.people.shots import cut_shots
+    from pipeline.faces.views.answer import lines
+    from pipeline.views.progress import NowAndThen
+
+    index = None
+    if options.index:
+        from pipeline.faces.people.index import FaceIndex
+
+        index = FaceIndex(options.index, options.probes)
+    answer = search(
+        options.outs or (index.outs if index else []),
+        _questions(options),
+        metric=options.metric,
+        threshold=options.threshold,
+        top=options.top or TOP,
+        model=options.model,
+        index=index,
+        looked=NowAndThen("faces looked at"),
+        note=_say,
+    )
+    values, shown = answer.as_dict(), lines(answer)
+    if options.shots:
+        files, notes = cut_shots(answer.best, options.shots)
+        for text in notes:
+            _say(text)
+        values |= {"shots": [str(path) for path in files]}
+        values["notes"] += notes
+        shown.append(f"{len(files)} shots in {options.shots}")
+    print_result(options, values, shown)
+    return answer.exit_code
+
+
+def _questions(options: argparse.Namespace) -> list[Any]:
+    """Raises UsageError for a time or a box that cannot be read, or that could be of any of several files."""
+    from pipeline.errors import UsageError
+    from pipeline.faces.people.question import Question, parse_box
+    from pipeline.text import parse_seconds
+
+    for name in ("time", "box"):
+        if getattr(options, name) and len(options.face) > 1:
+            raise UsageError(f"--{name} goes with a single --face: here are {len(options.face)}")
+    try:
+        seconds = parse_seconds(options.time) if options.time else None
+        box = parse_box(options.box) if options.box else None
+    except ValueError as err:
+        raise UsageError(str(err)) from err
+    return [Question(path, seconds, box) for path in options.face]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,81 @@
+"""`reelgraph forget`: remove a person from stores, and prove it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.commands import add_command, print_result
+from pipeline.errors import UsageError
+
+NOT_PROVEN = 1
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def add(commands: Any) -> None:
+    parser = add_command(commands, "forget", "remove a person's faces from stores for good, and prove it", _forget)
+    parser.add_argument("outs", metavar="OUT", nargs="+", type=Path, help="run stores")
+    parser.add_argument(
+        "--person", required=True, metavar="ID|NAME", help="an id or a name of the registry, or a name of the gallery"
+    )
+    parser.add_argument(
+        "--registry", type=Path, metavar="FILE", help="people.json (default: the one that the stores name)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from pipeline.faces.people import receipt
+    from pipeline.faces.people.forget import forget, require_stores, search
+
+    require_stores(options.outs)
+    asked = (options.outs, options.person, options.registry)
+    if options.dry_run or not options.yes:
+        with _progress() as note:
+            searched = search(*asked, note=note)
+        if options.dry_run:
+            print_result(options, receipt.as_dict(searched, None, None), receipt.lines(searched, None, None))
+            return 0
+        _confirm(receipt.lines(searched, None, None))
+    with _progress() as note:
+        searched, done = forget(*asked, note=note)
+        note("reading every array again")
+        proof = receipt.prove(options.outs, searched)
+    print_result(options, receipt.as_dict(searched, done, proof), receipt.lines(searched, done, proof))
+    return 0 if proof.holds else NOT_PROVEN
+
+
+def _confirm(would: list[str]) -> None:
+    """Raises UsageError where nobody can be asked, or says no."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{would[0]}; nothing was removed: say --yes to do it, --dry-run for details")
+    print("\n".join(would), file=sys.stderr)
+    print("This cannot be undone. Type yes to remove them: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() != "yes":
+        raise UsageError("nothing was removed")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is under way, on standard error: one line that changes on a terminal, a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status("") as status:
+            yield status.update
+        return
+    last = -SECONDS_BETWEEN_LINES
+
+    def note(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    yield note

@@ -1,0 +1,32 @@
+"""`reelgraph index`: an approximate index over many stores."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from pipeline.commands import add_command, positive, print_result
+
+
+def add(commands: Any) -> None:
+    index = add_command(commands, "index", "index the faces of stores, for `find --face --index`", _index)
+    index.add_argument("outs", metavar="OUT", nargs="+", help="run stores; what is not complete is left out")
+    index.add_argument("--out", required=True, metavar="INDEX", help="the index (a folder)")
+    index.add_argument("--lists", type=positive, metavar="N", help="lists to sort faces into (default: by number)")
+
+
+def _index(options: argparse.Namespace) -> int:
+    from pipeline.faces.people.index import build
+    from pipeline.views.progress import NowAndThen
+
+    facts = build(options.outs, options.out, lists=options.lists, progress=NowAndThen("faces sorted"), note=_say)
+    seconds = sum(facts.seconds.values())
+    stores = len({entry.out for entry in facts.entries})
+    said = f"{options.out}: {facts.faces} faces of {len(facts.entries)} inputs of {stores} stores"
+    print_result(options, {"index": options.out, **facts.as_dict()}, [f"{said}, {facts.lists} lists, {seconds:.1f} s"])
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

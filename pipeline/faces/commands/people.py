@@ -1,0 +1,199 @@
+"""`reelgraph people`: who is in stores, and what people decide about it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.commands import add_command, positive, print_result
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.faces.people.registry import Registry
+
+DEFAULT_REGISTRIES = (Path("people.json"), Path("runs/people.json"))
+"""Where `name`, `merge`, `split` and `list` look without --registry, in this order."""
+USAGE = """reelgraph people OUT...
+       reelgraph people list
+       reelgraph people name ID NAME
+       reelgraph people merge ID ID...
+       reelgraph people split ID [INPUT:TRACK...]"""
+
+
+def add(commands: Any) -> None:
+    people = add_command(
+        commands, "people", "say who is in stores, over all their videos; name, merge and split", _people
+    )
+    people.usage = f"{USAGE}\n       [options]"
+    people.add_argument(
+        "words",
+        nargs="+",
+        metavar="OUT",
+        help="run stores; or list, name, merge, split with ids (a store of such a name is ./name)",
+    )
+    people.add_argument(
+        "--registry",
+        type=Path,
+        metavar="FILE",
+        help="the registry of people (default: that which the stores have their people by, else people.json beside the "
+        "first; for list, name, merge and split "
+        "people.json or runs/people.json from here)",
+    )
+    people.add_argument(
+        "--threshold",
+        type=_distance,
+        metavar="D",
+        help="average distance up to which tracks are one person (default: 0.85 of the model's own threshold)",
+    )
+    people.add_argument(
+        "--min-faces", type=positive, default=3, metavar="N", help="faces that a person needs (default 3)"
+    )
+    people.add_argument(
+        "--again", action="store_true", help="take inputs again that have their people; names, merges and splits stay"
+    )
+    people.add_argument("--no-thumbnails", action="store_true", help="decode no best shots")
+    people.add_argument(
+        "--parts", type=_parts, default=2, metavar="N", help="split without tracks: into so many (default 2)"
+    )
+
+
+def _distance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a distance above 0")
+    return value
+
+
+def _parts(text: str) -> int:
+    if positive(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} parts are no split; take at least 2")
+    return int(text)
+
+
+def _people(options: argparse.Namespace) -> int:
+    word = options.words[0]
+    return ACTIONS[word](options, options.words[1:]) if word in ACTIONS else _gather(options)
+
+
+def _gather(options: argparse.Namespace) -> int:
+    from pipeline.faces.people.gather import GatherOptions, gather
+    from pipeline.faces.views.people import as_json, people_of, print_table
+
+    wanted = GatherOptions(options.threshold, options.min_faces, options.again, not options.no_thumbnails)
+    outs = [Path(word) for word in options.words]
+    gathered = gather(outs, options.registry, wanted, lambda text: print(text, file=sys.stderr, flush=True))
+    people = people_of(gathered.inputs, gathered.registry)
+    if options.json:
+        print_result(options, as_json(gathered, people), [])
+    else:
+        print_table(gathered, people)
+    return 0
+
+
+def _list(options: argparse.Namespace, words: list[str]) -> int:
+    from pipeline.faces.people.registry import Registry
+    from pipeline.faces.views.people import registry_lines, registry_rows
+
+    if words:
+        raise UsageError(f"people list takes no {words[0]!r}; for the people of stores: reelgraph people OUT...")
+    registry = Registry.load(_registry(options))
+    values = {"registry": str(registry.path), "model": registry.model, "people": registry_rows(registry)}
+    print_result(options, values, registry_lines(registry))
+    return 0
+
+
+def _name(options: argparse.Namespace, words: list[str]) -> int:
+    if len(words) != 2:
+        raise UsageError('people name takes an id and a name: reelgraph people name 3 "Ann Lee" ("" takes a name away)')
+
+    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
+        number = registry.name(_id(words[0]), words[1])
+        name = registry.people[number].name
+        lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
+        others = [other for other in registry.named(name) if other != number] if name else []
+        lines += [f"so is person {k}; if they are one: reelgraph people merge {number} {k}" for k in others]
+        return {"id": number, "name": name, "others_of_this_name": others}, lines
+
+    return _change(options, change)
+
+
+def _merge(options: argparse.Namespace, words: list[str]) -> int:
+    if len(words) < 2:
+        raise UsageError("people merge takes at least two ids; the first is kept: reelgraph people merge 2 5")
+
+    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
+        from pipeline.faces.people.split import seen_together
+
+        ids = [_id(word) for word in words]
+        together = seen_together(registry, ids)
+        kept = registry.merge(ids)
+        registry.people[kept].twice |= bool(together)
+        name = registry.people[kept].name
+        gone = sorted(old for old, new in registry.merged.items() if new == kept)
+        text = f"person {kept}{f' ({name})' if name else ''} is {', '.join(map(str, gone))} too"
+        text += f"; they were seen side by side in {', '.join(together)}, so it is taken to happen" if together else ""
+        return {"id": kept, "name": name, "merged": gone, "seen_together": together}, [text]
+
+    return _change(options, change)
+
+
+def _split(options: argparse.Namespace, words: list[str]) -> int:
+    if not words:
+        raise UsageError("people split takes an id, and tracks as INPUT:TRACK where they are known")
+
+    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
+        from pipeline.faces.people.split import split
+
+        number = registry.resolve(_id(words[0]))
+        new = split(registry, number, words[1:], options.parts)
+        shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
+        return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
+
+    return _change(options, change)
+
+
+def _change(options: argparse.Namespace, change: Callable[[Registry], tuple[dict[str, Any], list[str]]]) -> int:
+    """Load the registry, change it, save it, all under its lock."""
+    from pipeline.faces.people.registry import Registry, edit
+
+    path = _registry(options)
+    with edit(path):
+        registry = Registry.load(path)
+        values, lines = change(registry)
+        registry.save()
+    print_result(options, {"registry": str(path), **values}, [*lines, f"registry {path}"])
+    return 0
+
+
+def _registry(options: argparse.Namespace) -> Path:
+    """The registry that was named, or the one that is found here. Raises UsageError."""
+    if options.registry is not None:
+        path = Path(options.registry).expanduser().resolve()
+        if not path.is_file():
+            raise UsageError(f"there is no registry at {path}; check --registry, or run: reelgraph people OUT")
+        return path
+    for candidate in DEFAULT_REGISTRIES:
+        if candidate.is_file():
+            return candidate.resolve()
+    tried = " nor ".join(str(candidate) for candidate in DEFAULT_REGISTRIES)
+    raise UsageError(f"there is neither {tried} here; say --registry FILE, or run: reelgraph people OUT")
+
+
+def _id(text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"{text!r} is no person's id; reelgraph people list shows them")
+    return int(text)
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    "list": _list,
+    "name": _name,
+    "merge": _merge,
+    "split": _split,
+}

@@ -1,0 +1,134 @@
+"""The user's frames in batches of bounded size: chunks of a video, or pictures of any kind."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pipeline.engine.finding import open_source
+from pipeline.engine.plan import choose_chunk_frames, cut
+from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, Decoded
+from pipeline.engine.workflow import Workflow
+from pipeline.media.inputs import VIDEO_SUFFIXES
+
+Picture = str | Path | IO[bytes] | np.ndarray
+Source = Picture | Iterable[Picture]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some frames, in order."""
+
+    index: np.ndarray
+    """int64 (n,): rank of each frame in the video, or its index among the pictures."""
+    time_seconds: np.ndarray
+    """float64 (n,): times, or the index for pictures."""
+    frames_rgb: Sequence[np.ndarray] | np.ndarray
+    """uint8 (height, width, 3) each."""
+    decoded: np.ndarray
+    """bool (n,): false if a frame could not be read."""
+    names: tuple[str, ...]
+    """Name of each frame in messages."""
+
+
+def is_video(frames: Source) -> bool:
+    """Return whether this is the path of a file other than a picture.
+
+    If the suffix does not say, the first bytes do. A picture without a suffix, as uploads often are, would pass for a
+    video of one frame, with other pixels than DeepFace reads.
+    """
+    if not isinstance(frames, str | Path):
+        return False
+    text = str(frames)
+    if text.startswith("data:image/") or text.lower().startswith(("http://", "https://")):
+        return False
+    suffix = Path(text).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return False
+    import cv2
+
+    return suffix in VIDEO_SUFFIXES or not cv2.haveImageReader(text)
+
+
+def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Batch]:
+    """Yield chunks of a video, cut as a run would; the next chunk is decoded while the caller works on one."""
+    source = open_source(workflow.source_kind, path, workflow.source_options)
+    pieces = cut(len(source.frame), choose_chunk_frames(source))
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
+        ahead = decoder.submit(source.job(*pieces[0]).decode, decode_threads) if pieces else None
+        for position, (start, stop) in enumerate(pieces):
+            assert ahead is not None
+            chunk: Decoded = ahead.result()
+            if position + 1 < len(pieces):
+                ahead = decoder.submit(source.job(*pieces[position + 1]).decode, decode_threads)
+            index = source.frame[start:stop]
+            names = tuple(f"frame {rank} of {path}" for rank in index)
+            yield Batch(index, source.time_seconds[start:stop], chunk.frames_rgb, chunk.decoded, names)
+            del chunk
+
+
+def of_pictures(frames: Source, every: int) -> Iterator[Batch | Exception]:
+    """Yield batches of pictures, at most as many, and as large, as a chunk of video may have.
+
+    For a picture that cannot be loaded, yield DeepFace's exception in its place.
+    """
+    chosen = itertools.islice(enumerate(_each(frames)), 0, None, every)
+    held: list[tuple[int, str, np.ndarray]] = []
+    for index, picture in chosen:
+        try:
+            pixels, name = _load(picture)
+        except Exception as error:  # of files, OpenCV, base64 or the network: any error concerns one picture
+            if held:
+                yield _batch(held)
+                held = []
+            yield error
+            continue
+        held.append((index, name, pixels))
+        if len(held) == MAX_CHUNK_FRAMES or sum(one[2].nbytes for one in held) >= MAX_CHUNK_BYTES:
+            yield _batch(held)
+            held = []
+    if held:
+        yield _batch(held)
+
+
+def _batch(held: list[tuple[int, str, np.ndarray]]) -> Batch:
+    index = np.array([one[0] for one in held], np.int64)
+    names = tuple(one[1] for one in held)
+    return Batch(index, index.astype(np.float64), [one[2] for one in held], np.ones(len(held), bool), names)
+
+
+def _each(frames: Source) -> Iterator[Any]:
+    """Return the single pictures, in order. Any other value counts as one picture, which DeepFace will refuse."""
+    if isinstance(frames, np.ndarray):
+        return iter(frames if frames.ndim == 4 else [frames])
+    if isinstance(frames, Iterable) and not isinstance(frames, str | bytes | Mapping) and not hasattr(frames, "read"):
+        return iter(frames)
+    return iter([frames])
+
+
+def _load(picture: Picture) -> tuple[np.ndarray, str]:
+    """Return uint8 (height, width, 3) RGB and a name.
+
+    Raises ValueError if it is not such a picture, and DeepFace's own errors if it cannot be loaded.
+    """
+    from deepface.commons.image_utils import load_image
+
+    pixels, name = load_image(picture)
+    if pixels is None:
+        raise ValueError(f"Exception while loading {name}")
+    if pixels.size == 0:
+        raise ValueError(f"a frame must have pixels, not shape {pixels.shape}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(
+            f"a frame must be uint8 (height, width, 3) in BGR, not {pixels.dtype} {pixels.shape}: "
+            "scale it to 0 to 255 and convert it first"
+        )
+    return np.ascontiguousarray(pixels[:, :, ::-1]), name

@@ -1,0 +1,180 @@
+"""`align: deepface` around any detector: the boxes and eyes by which DeepFace cuts its crops.
+
+The code follows DeepFace 0.0.103 (modules/detection.py: detect_faces, extract_face, extract_faces) step by step. Boxes
+are those of the cut, not the ones that extract_faces reports after a last clip to the frame.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.faces.models.base import Faces, Frames
+from pipeline.faces.models.crops import LEFT_EYE, RIGHT_EYE, cut
+from pipeline.faces.models.detectors.base import Frame, PadsItself, ZooDetector, border, checked, joined, ordered, taken
+
+if TYPE_CHECKING:
+    from pipeline.faces.models.detectors import DetectorOptions
+    from pipeline.faces.models.detectors.cascades import EyeFinder
+
+GROUP_BYTES = 96 << 20
+"""Most bytes of padded pictures that are in memory together: three of 1080p."""
+SURELY_LEFT = 3
+"""Side of a box in pixels. From this size on no rounding of the turned box makes an empty crop."""
+
+Boxes = npt.NDArray[np.int64]
+
+
+class DeepFaceAreas:
+    """Finds the faces that DeepFace finds with one detector, each with its rank in DeepFace's list. Thread-safe.
+
+    Boxes are in whole pixels of the frame and may reach beyond it. `landmarks` hold the eyes by which DeepFace turns
+    the face; NaN: it is not turned. They hold nose and mouth corners if its client gives them.
+    """
+
+    def __init__(self, detector: ZooDetector | None, options: DetectorOptions, search_eyes: bool) -> None:
+        """Wrap a detector; None: DeepFace's `skip`. `search_eyes`: search for eyes that the detector does not give."""
+        self._detector = detector
+        self._options = options
+        self._search_eyes = search_eyes
+        self._eye_finder: EyeFinder | None = None
+        self._lock = threading.Lock()
+
+    def detect(self, frames_rgb: Frames) -> Faces:
+        """Return the faces of all frames. Raises ValueError for anything but uint8 (height, width, 3) frames."""
+        parts, start = [], 0
+        for group in self._groups(frames_rgb):
+            areas = self._areas(group)
+            for index, frame in enumerate(group):
+                part = self._of_frame(frame, taken(areas, areas.frame == index))
+                parts.append(replace(part, frame=np.full(len(part.box), start + index, np.int64)))
+            start += len(group)
+        ranks = [part.rank for part in parts if part.rank is not None]
+        rank = np.concatenate([np.empty(0, np.int32), *ranks]).astype(np.int32)
+        return ordered(replace(joined(parts), rank=rank))
+
+    def _groups(self, frames_rgb: Frames) -> Iterator[list[Frame]]:
+        """Yield runs of frames whose pictures are in memory together."""
+        group: list[Frame] = []
+        taken_bytes = 0
+        # A detector that pads by itself makes no picture, only one copy of each frame.
+        growth = 4 if self._options.rotate and not isinstance(self._detector, PadsItself) else 1
+        for given in frames_rgb:
+            frame = checked(given)
+            if group and taken_bytes + growth * frame.nbytes > GROUP_BYTES:
+                yield group
+                group, taken_bytes = [], 0
+            group.append(frame)
+            taken_bytes += growth * frame.nbytes
+        if group:
+            yield group
+
+    def _areas(self, frames: Sequence[Frame]) -> Faces:
+        """Return the areas of these frames by DeepFace's client, padded or not, as DeepFace passes them to it."""
+        if self._detector is None:
+            return joined([])
+        if not self._options.rotate:
+            return self._detector.areas(frames)
+        if isinstance(self._detector, PadsItself):
+            return self._detector.padded_areas(frames)
+        return self._detector.areas([_padded(frame) for frame in frames])
+
+    def _of_frame(self, frame: Frame, areas: Faces) -> Faces:
+        """Return DeepFace's list for one frame, from its client's areas."""
+        if not len(areas.box):
+            return _whole(frame) if self._options.whole_frame or self._detector is None else _listed(areas)
+        areas = self._largest(areas)
+        above, aside = border(frame) if self._options.rotate else (0, 0)
+        size = frame.shape[0] + 2 * above, frame.shape[1] + 2 * aside
+        boxes = clipped(expanded(areas.box.astype(np.int64), self._options.expand_percentage, size), size)
+        boxes[:, :2] -= aside, above
+        landmarks = areas.landmarks - np.array([aside, above], np.float32)
+        if self._search_eyes:
+            for box, points in zip(boxes, landmarks, strict=True):
+                self._fill_eyes(frame, box, points)
+        found = Faces(areas.frame, boxes.astype(np.float32), landmarks, areas.confidence)
+        left = partial(_is_left, frame, self._options.rotate)
+        kept = [left(box, points) for box, points in zip(found.box, found.landmarks, strict=True)]
+        return _listed(taken(found, np.flatnonzero(kept)))
+
+    def _largest(self, areas: Faces) -> Faces:
+        """Return the max_faces largest, the largest first, as heapq.nlargest; all in their order if there are fewer."""
+        most = self._options.max_faces
+        if most is None or most >= len(areas.box):
+            return areas
+        size = areas.box[:, 2].astype(np.int64) * areas.box[:, 3].astype(np.int64)
+        return taken(areas, np.argsort(-size, kind="stable")[:most])
+
+    def _fill_eyes(self, frame: Frame, box: npt.NDArray[np.int64], landmarks: npt.NDArray[np.float32]) -> None:
+        """Replace eyes that are NaN by those that OpenCV's cascade finds in a box."""
+        missing = [eye for eye in (RIGHT_EYE, LEFT_EYE) if np.isnan(landmarks[eye]).any()]
+        if not missing:
+            return
+        unturned = np.full_like(landmarks, np.nan)
+        eyes = self._eyes().find(cut(frame, box.astype(np.float32), unturned, self._options.rotate))
+        if eyes is not None:
+            for eye in missing:
+                landmarks[eye] = box[:2] + eyes[eye]
+
+    def _eyes(self) -> EyeFinder:
+        with self._lock:
+            if self._eye_finder is None:
+                from pipeline.faces.models.detectors.cascades import EyeFinder
+
+                self._eye_finder = EyeFinder()
+            return self._eye_finder
+
+
+def expanded(boxes: Boxes, percentage: int, size: tuple[int, int]) -> Boxes:
+    """Return boxes, int64 (n, 4) x, y, w, h, grown about their middle, in whole pixels.
+
+    They stay within a picture of `size` (height, width).
+    """
+    if percentage <= 0:
+        return boxes
+    x, y, w, h = boxes.T
+    # DeepFace's int() cuts towards zero, as trunc does; its quotients are doubles, as these are.
+    wide, high = w + np.trunc(w * percentage / 100), h + np.trunc(h * percentage / 100)
+    x, y = np.maximum(0, x - np.trunc((wide - w) / 2)), np.maximum(0, y - np.trunc((high - h) / 2))
+    grown = np.stack([x, y, np.minimum(size[1] - x, wide), np.minimum(size[0] - y, high)], axis=1)
+    return np.asarray(grown, np.int64)
+
+
+def clipped(boxes: Boxes, size: tuple[int, int]) -> Boxes:
+    """Return boxes, int64 (n, 4) x, y, w, h, cut to a picture of `size` (height, width); sides are 0 or more."""
+    x, y, w, h = boxes.T
+    left, top = np.maximum(0, x), np.maximum(0, y)
+    right, bottom = np.minimum(size[1], x + w), np.minimum(size[0], y + h)
+    return np.stack([left, top, np.maximum(0, right - left), np.maximum(0, bottom - top)], axis=1)
+
+
+def _padded(frame: Frame) -> Frame:
+    import cv2
+
+    above, aside = border(frame)
+    return np.asarray(cv2.copyMakeBorder(frame, above, above, aside, aside, cv2.BORDER_CONSTANT))
+
+
+def _is_left(frame: Frame, rotate: bool, box: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32]) -> bool:
+    """Return whether DeepFace's crop of this box holds a pixel; DeepFace drops boxes without one."""
+    if min(box[2:]) >= SURELY_LEFT:
+        return True
+    return min(box[2:]) > 0 and cut(frame, box, landmarks, rotate).size > 0
+
+
+def _listed(faces: Faces) -> Faces:
+    return replace(faces, rank=np.arange(len(faces.box), dtype=np.int32))
+
+
+def _whole(frame: Frame) -> Faces:
+    """Return the whole frame as one face of confidence 0."""
+    height, width = frame.shape[:2]
+    box = np.array([[0, 0, width, height]], np.float32)
+    landmarks = np.full((1, 5, 2), np.nan, np.float32)
+    return _listed(Faces(np.zeros(1, np.int64), box, landmarks, np.zeros(1, np.float32)))

@@ -1,0 +1,85 @@
+"""Every recogniser: chips cut for its network, fed in batches, one vector each."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.faces.models import clients
+from pipeline.faces.models.align import onto_template, upright_box_transforms, warp_faces
+from pipeline.faces.models.base import Chips, Faces, Frames
+from pipeline.faces.models.crops import deepface_chips, normalise
+from pipeline.faces.models.recognisers.network import Network, open_network
+from pipeline.faces.models.recognisers.options import RecogniserOptions
+from pipeline.faces.models.recognisers.traits import TRAITS, bgr_unit
+from pipeline.machine.device import Device
+from pipeline.models.card import ModelCard
+from pipeline.models.session import run_in_batches
+
+MOST_CHIPS = {"cpu": 32, "cuda": 512, "tensorrt": 512}
+
+
+class Recogniser:
+    """The embedder of one network. Thread-safe.
+
+    Chips of `align: native` are uint8 (n, height, width, 3) RGB; those of `align: deepface` are float32 BGR, with the
+    normalisation of the options. With `flip` a vector is the mean of the chip's and its mirror image's.
+    """
+
+    def __init__(self, card: ModelCard, device: Device, options: RecogniserOptions) -> None:
+        assert card.input_size is not None
+        self.dimension = card.dimension
+        self._name = card.name
+        self._device = device
+        self._options = options
+        self._size = card.input_size
+        traits = TRAITS[card.name]
+        self._template = traits.template
+        self._l2 = traits.l2
+        self._network: Network
+        if options.engine == "onnx":
+            self._feed = traits.feed
+            self._network = open_network(card, device, traits)
+        else:
+            self._feed = bgr_unit  # the input of every client of DeepFace
+            self._network = Network(clients.Client("facial_recognition", card, options.engine, device).forward)
+        most = min(MOST_CHIPS[device.kind], device.batch_memory_bytes // (4 * traits.activations))
+        self._most = max(1, most) if self._network.batched else 1
+
+    def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
+        """Return one chip per face. It is black outside the frame, and for a face without box and landmarks."""
+        if self._options.align == "deepface":
+            chips = deepface_chips(frames_rgb, faces, self._size, self._options.rotate, self._options.eight_bit)
+            return normalise(chips, self._options.normalization)
+        if self._template is None:
+            return warp_faces(frames_rgb, faces, upright_box_transforms(faces, self._size), self._size)
+        return warp_faces(frames_rgb, faces, onto_template(faces, self._template), self._size)
+
+    def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
+        """Return float32 (n, dimension), as DeepFace's client of this network gives it.
+
+        Vectors of VGG-Face have length 1; others are not normalised. Raises ValueError for chips of another size or
+        type.
+        """
+        expected = (self._size[1], self._size[0], 3)
+        if chips.shape[1:] != expected or chips.dtype not in (np.uint8, np.float32):
+            sizes = ", ".join(map(str, expected))
+            raise ValueError(f"chips must be uint8 or float32 (n, {sizes}), not {chips.dtype} {chips.shape}")
+        vectors = self._vectors(chips)
+        if self._options.flip:
+            vectors = (vectors + self._vectors(chips[:, :, ::-1])) * np.float32(0.5)
+        if self._l2:
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + np.float32(1e-10)
+        return vectors
+
+    def _vectors(self, chips: Chips) -> npt.NDArray[np.float32]:
+        vectors = np.empty((len(chips), self.dimension), np.float32)
+
+        def run(start: int, stop: int) -> npt.NDArray[np.float32]:
+            return self._network.run(self._feed(chips[start:stop]))
+
+        for start, stop, result in run_in_batches(
+            self._device, self._name, chips.shape[1:], len(chips), self._most, run
+        ):
+            vectors[start:stop] = result
+        return vectors

@@ -1,0 +1,73 @@
+"""Find the faces of a person by id or name, in any of several inputs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import UsageError
+from pipeline.faces.people import registry
+from pipeline.faces.people.labels import Labels, labels
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The faces of a person in one input."""
+
+    name: str
+    rows: npt.NDArray[np.bool_]
+    """(n_faces,)."""
+
+
+def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
+    """Return the faces of a person in each input; rows are all false if the person does not occur.
+
+    `person` is an id (`3`, of the registry), a name in the registry, or a name in the gallery, tried in this order.
+    Case does not count. Raises UsageError, with the nearest name, if no input knows the person.
+    """
+    known = [(labels(item, "person"), labels(item, "identity")) for item in items]
+    found = [_find(both, _merged(item, person)) for item, both in zip(items, known, strict=True)]
+    if not any(one is not None for one in found):
+        names = {name for both in known for one in both for name in one.names.values()}
+        raise UsageError(_nobody(person, names))
+    shown = next(one.name for one in found if one is not None)
+    return [one or Chosen(shown, np.zeros(len(both[0].code), bool)) for one, both in zip(found, known, strict=True)]
+
+
+def _merged(item: RunInput, person: str) -> str:
+    """Return the id that `person` has now, if it was merged into another, else `person`."""
+    array = item.arrays.get("person")
+    known = registry.known(array.attributes, item.store_path) if array else None
+    return str(known.merged.get(int(person), person)) if known is not None and person.isdecimal() else person
+
+
+def _nobody(person: str, names: set[str]) -> str:
+    """Return one line for an unknown name, with the few nearest names: archives know thousands."""
+    if not names:
+        return f"no person {person!r}: these stores have no people yet; run `reelgraph people` or `find` on them"
+    near = difflib.get_close_matches(person.casefold(), (name.casefold() for name in names), n=3, cutoff=0.4)
+    shown = [name for match in near for name in sorted(names) if name.casefold() == match]
+    hint = f"did you mean {' or '.join(map(repr, shown))}?" if shown else "`reelgraph people` lists all people"
+    return f"unknown person {person!r}; {hint}"
+
+
+def _find(both: tuple[Labels, Labels], person: str) -> Chosen | None:
+    for found in both:
+        code = _code(found, person)
+        if code is not None:
+            return Chosen(found.names[code], found.code == code)
+    return None
+
+
+def _code(found: Labels, person: str) -> int | None:
+    if found.source == "person" and person.isdecimal() and int(person) in found.names:
+        return int(person)
+    return next((code for code, name in found.names.items() if name.casefold() == person.casefold()), None)

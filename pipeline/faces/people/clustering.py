@@ -1,0 +1,357 @@
+"""People: tracks of any number of inputs, grouped by the person they show.
+
+The method is agglomeration by average linkage of squared distances. For Euclidean vectors it needs no matrix: the value
+of two groups is the squared distance of their means plus both variances. Groups within the threshold on average have at
+least two members within it. So a graph of near neighbours holds every possible merge, and 100,000 tracks fit in memory.
+What video knows comes first: two faces of one frame are never one person, a track is always one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.faces.people.geometry import frontality
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+PAIRS = 200_000
+"""Near neighbours in a round, over all groups together."""
+LEAST_NEIGHBOURS, MOST_NEIGHBOURS = 8, 1000
+"""Near neighbours of one group. If more are within the threshold, later rounds see the groups made of these."""
+BLOCK_VALUES = 1 << 24
+"""Values of the matrix of distances in memory at a time: 64 MB."""
+WEAK_SHARE = 0.7
+"""Share of the squared threshold, for tracks that may not begin a group. False detections are fairly close to many
+people, a real face to one."""
+MOST_WEIGHT = 20.0
+"""Largest weight of a track. More faces count no more, because they share one scene's light and one pose."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """The vectors to group: tracks, and the exemplars of a registry's people."""
+
+    vector: npt.NDArray[np.float32]
+    """float32 (n, d), finite; compared by Euclidean distance."""
+    spread: Floats
+    """float64 (n,): mean squared distance of the faces behind it from the vector."""
+    weight: Floats
+    """float64 (n,): weight in a mean, above 0."""
+    person: Ints
+    """int64 (n,): the known person that it certainly belongs to, 0 if that is open."""
+    founds: npt.NDArray[np.bool_]
+    """bool (n,): true if it may begin a group. A false detection of a moment may only join one. Such detections are
+    similar in being unlike any face, and would become a person of their own."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Mean of a cluster, mean squared distance of its points from it, and their weight."""
+
+    vector: npt.NDArray[np.float32]
+    spread: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups that the points became."""
+
+    group: Ints
+    """int64 (n,): number of each point's group, from 0 in order of first member."""
+    looks: list[list[Look]]
+    """Clusters of each group; several only if a user has merged them into one person."""
+
+
+def group_points(points: Points, apart: Ints, threshold: float, twice: Collection[int] = ()) -> Groups:
+    """Join points that are within `threshold` on average.
+
+    `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
+    with each other. Those of `twice` may have points that are apart.
+    """
+    if not len(points.vector):
+        return Groups(np.empty(0, np.int64), [])
+    state = _State(points, apart, threshold, frozenset(twice))
+    while state.merge_round():
+        pass
+    owner = np.array([state.owner_of(k) for k in range(len(points.vector))], np.int64)
+    group = _by_first(owner)
+    looks: list[list[Look]] = [[] for _ in range(int(group.max(initial=-1)) + 1)]
+    number = dict(zip(owner.tolist(), group.tolist(), strict=True))
+    for cluster in state.alive():
+        look = Look(state.mean[cluster].astype(np.float32), state.spread[cluster], state.weight[cluster])
+        looks[number[state.owner_of(cluster)]].append(look)
+    return Groups(group, looks)
+
+
+def _by_first(group: Ints) -> Ints:
+    """Return the same groups, numbered in order of their first member."""
+    numbers, first, inverse = np.unique(group, return_index=True, return_inverse=True)
+    rank = np.empty(len(numbers), np.int64)
+    rank[np.argsort(first)] = np.arange(len(numbers))
+    result: Ints = rank[inverse]
+    return result
+
+
+class _State:
+    """Clusters (which have a mean) and their owners (people; a known one may own several clusters)."""
+
+    def __init__(self, points: Points, apart: Ints, threshold: float, twice: frozenset[int]) -> None:
+        n = len(points.vector)
+        self.limit = threshold * threshold
+        self.twice = twice
+        self.mean = list(points.vector.astype(np.float64))
+        self.spread = points.spread.astype(np.float64).tolist()
+        self.weight = points.weight.astype(np.float64).tolist()
+        self.into = list(range(n))
+        """The cluster that each became; itself while it is alive."""
+        self.owner = list(range(n))
+        """Number of each cluster's owner; follow it by `_root`."""
+        self.parent = list(range(n))
+        """Union-find over owners."""
+        self.founds = points.founds.tolist()
+        """True for each cluster that may begin a group."""
+        self.known = points.person.tolist()
+        """The known person of each owner, or 0."""
+        self.enemies: dict[int, set[int]] = {}
+        """For each owner, the owners that are not the same person."""
+        self._join_known(points.person)
+        for a, b in apart.tolist():
+            self._separate(self._root(a), self._root(b))
+
+    def owner_of(self, cluster: int) -> int:
+        return self._root(self.owner[cluster])
+
+    def alive(self) -> list[int]:
+        """Return the clusters that were not merged into another one, ascending."""
+        return [k for k, into in enumerate(self.into) if into == k]
+
+    def merge_round(self) -> bool:
+        """Join pairs of a graph of near neighbours, nearest first, if allowed; return whether any were joined."""
+        alive = self.alive()
+        neighbours, heap = self._graph(alive)
+        joined = False
+        while heap:
+            squared, a, b = heapq.heappop(heap)
+            if self.into[a] != a or self.into[b] != b or not self._allowed(a, b, squared):
+                continue
+            joined = True
+            c = self._merge(a, b)
+            around = {k for k in neighbours.pop(a) | neighbours.pop(b) if self.into[k] == k}
+            for k in around:
+                neighbours[k] -= {a, b}
+                neighbours[k].add(c)
+            neighbours[c] = around
+            self._push(heap, c, around)
+        return joined
+
+    # -- owners ------------------------------------------------------------------------------------------
+
+    def _root(self, owner: int) -> int:
+        while self.parent[owner] != owner:
+            self.parent[owner] = self.parent[self.parent[owner]]
+            owner = self.parent[owner]
+        return owner
+
+    def _join_known(self, person: Ints) -> None:
+        first: dict[int, int] = {}
+        for row in np.flatnonzero(person).tolist():
+            at = first.setdefault(int(person[row]), row)
+            self.parent[row] = at
+
+    def _separate(self, a: int, b: int) -> None:
+        if a != b:  # a user may have merged two faces of one frame: that decision stands
+            self.enemies.setdefault(a, set()).add(b)
+            self.enemies.setdefault(b, set()).add(a)
+
+    def _unite(self, a: int, b: int) -> None:
+        """Make owners a and b one."""
+        if a == b:
+            return
+        self.parent[b] = a
+        self.known[a] = self.known[a] or self.known[b]
+        for enemy in self.enemies.pop(b, set()):
+            self.enemies[enemy].discard(b)
+            self._separate(a, enemy)
+
+    def _allowed(self, a: int, b: int, squared: float) -> bool:
+        founders = self.founds[a] + self.founds[b]
+        if founders == 0 or (founders == 1 and squared > WEAK_SHARE * self.limit):
+            return False
+        first, second = self._root(self.owner[a]), self._root(self.owner[b])
+        one, other = self.known[first], self.known[second]
+        if second in self.enemies.get(first, ()) and not {one, other} & self.twice:
+            return False
+        return not (one and other and one != other)
+
+    # -- clusters ----------------------------------------------------------------------------------------
+
+    def _merge(self, a: int, b: int) -> int:
+        """Merge clusters a and b into a new one."""
+        first, second = self._root(self.owner[a]), self._root(self.owner[b])
+        self._unite(first, second)
+        total = self.weight[a] + self.weight[b]
+        share = self.weight[b] / total
+        between = self.mean[b] - self.mean[a]
+        variance = (1 - share) * self.spread[a] + share * self.spread[b]
+        c = len(self.into)
+        self.into[a] = self.into[b] = c
+        self.into.append(c)
+        self.mean.append(self.mean[a] + share * between)
+        self.spread.append(variance + share * (1 - share) * float(between @ between))
+        self.weight.append(total)
+        self.founds.append(self.founds[a] or self.founds[b])
+        self.owner.append(first)
+        return c
+
+    def _graph(self, alive: list[int]) -> tuple[dict[int, set[int]], list[tuple[float, int, int]]]:
+        """Return the neighbours of each living cluster, and a heap of (squared distance, a, b) within the limit."""
+        neighbours: dict[int, set[int]] = {k: set() for k in alive}
+        mean = np.array([self.mean[k] for k in alive], np.float32)
+        spread = np.array([self.spread[k] for k in alive])
+        most = int(np.clip(PAIRS // len(alive), LEAST_NEIGHBOURS, MOST_NEIGHBOURS))
+        heap = []
+        for row, near, squared in near_pairs(mean, spread, self.limit, most):
+            for k, j, value in zip(row.tolist(), near.tolist(), squared.tolist(), strict=True):
+                a, b = alive[k], alive[j]
+                if b not in neighbours[a]:
+                    neighbours[a].add(b)
+                    neighbours[b].add(a)
+                    heap.append((value, min(a, b), max(a, b)))
+        heapq.heapify(heap)
+        return neighbours, heap
+
+    def _push(self, heap: list[tuple[float, int, int]], c: int, around: set[int]) -> None:
+        if not around:
+            return
+        others = sorted(around)
+        between = np.array([self.mean[k] for k in others]) - self.mean[c]
+        squared = np.einsum("ij,ij->i", between, between) + self.spread[c] + [self.spread[k] for k in others]
+        for k, value in zip(others, squared.tolist(), strict=True):
+            if value <= self.limit:
+                heapq.heappush(heap, (value, k, c))
+
+
+def near_pairs(
+    mean: npt.NDArray[np.float32], spread: Floats, limit: float, most: int
+) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """Yield rows, other rows and their average squared distances that are at most `limit`, as arrays of one length.
+
+    Yields the `most` nearest of each row, one block of the matrix at a time.
+    """
+    length = np.einsum("ij,ij->i", mean, mean) + spread.astype(np.float32)
+    block = max(1, BLOCK_VALUES // max(1, len(mean)))
+    for start in range(0, len(mean), block):
+        rows = slice(start, min(start + block, len(mean)))
+        squared = mean[rows] @ mean.T
+        squared *= -2
+        squared += length[rows, None]
+        squared += length[None]
+        squared[np.arange(squared.shape[0]), np.arange(rows.start, rows.stop)] = np.inf
+        at, column = np.nonzero(squared <= limit)
+        values = squared[at, column].astype(np.float64)
+        order = np.lexsort((column, values, at))
+        rank = np.arange(len(at)) - np.searchsorted(at, at)  # nonzero's rows ascend, and still do once ordered
+        kept = order[rank < most]
+        yield at[kept] + start, column[kept], values[kept]
+
+
+# -- tracks of one input -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Facts of the tracks of one input; n may be 0."""
+
+    vector: npt.NDArray[np.float32]
+    """float32 (n, d): robust mean of the better faces; NaN if no face of the track has an embedding."""
+    spread: Floats
+    """float64 (n,): mean squared distance of these faces from the vector, plus its uncertainty."""
+    faces: Ints
+    """int64 (n,): number of faces."""
+    sure_faces: Ints
+    """int64 (n,): faces of which the detector was sure."""
+    founds: npt.NDArray[np.bool_]
+    """bool (n,): true with two sure faces, or one of which the detector was very sure. Other tracks may be false
+    detections of a moment."""
+    apart: Ints
+    """int64 (m, 2), each once: tracks with faces in one frame."""
+
+    @property
+    def weight(self) -> Floats:
+        return np.clip(self.sure_faces + 0.1, 0.1, MOST_WEIGHT)
+
+
+USED_FACES = 16
+"""Most faces that a track's vector is made of: its best."""
+BETTER_SHARE = 0.7
+"""Share of the best face's quality below which a face does not count: a profile says little beside a frontal view."""
+DROPPED_SHARE = 1.5
+"""Multiple of the usual distance in a track. A face that is farther from the others (a hand, a blur) does not count."""
+
+
+def certainty(landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None, count: int) -> Floats:
+    """Return float64 (count,), 0 to 1: how well each face shows its person, whatever its size: sure, and frontal."""
+    score = np.ones(count)
+    if confidence is not None:
+        score = score * np.clip(confidence.astype(np.float64), 0.01, 1) ** 4
+    return score if landmarks is None else score * frontality(landmarks)
+
+
+def quality(box: npt.NDArray[Any], landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None) -> Floats:
+    """Return float64 (n,), 0 to 1: how well a face can be recognised: sure, large enough, frontal."""
+    size = np.sqrt(np.clip(box[:, 2:].astype(np.float64).prod(-1), 0, None))
+    score: Floats = np.clip(size / 100, 0.1, 1.0) * certainty(landmarks, confidence, len(box))
+    return score
+
+
+def best_rows(track: npt.NDArray[np.int32], score: Floats, most: int = USED_FACES) -> Ints:
+    """Return the rows (int64, ascending) of the `most` best faces of each track, without rows that have no track."""
+    order = np.lexsort((-score, track))
+    order = order[track[order] >= 0]
+    ordered = track[order]
+    start = np.searchsorted(ordered, ordered, side="left")
+    return np.sort(order[np.arange(len(order)) - start < most])
+
+
+def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> Ints:
+    """Return int64 (m, 2): pairs of tracks with faces in one frame, each once, the lower first."""
+    found = []
+    starts = np.concatenate([[0], np.cumsum(n_faces, dtype=np.int64)])
+    for count in np.unique(n_faces[n_faces > 1]).tolist():
+        frames = np.flatnonzero(n_faces == count)
+        a, b = np.triu_indices(count, 1)
+        rows = track[starts[frames][:, None] + np.arange(count)]
+        pairs = np.stack([rows[:, a].ravel(), rows[:, b].ravel()], axis=1).astype(np.int64)
+        pairs = pairs[(pairs >= 0).all(axis=1)]
+        found.append(np.unique(np.sort(pairs, axis=1), axis=0))
+    return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
+
+
+def describe(
+    vectors: npt.NDArray[np.float32], score: Floats, certain: Floats, unsure_spread: float
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Return the robust mean of a track's better faces, float32 (d,), and its spread.
+
+    The spread is their mean squared distance from the mean. It grows by up to `unsure_spread` if even these faces say
+    little about their person: profiles and blurs look alike.
+
+    `vectors`: float32 (n, d), finite, n at least 1; `score` and `certain` float64 (n,): quality above 0, `certainty`.
+    """
+    better = score >= BETTER_SHARE * score.max()
+    vectors, score, certain = vectors[better], score[better], certain[better]
+    if len(vectors) > 2:
+        away = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1)
+        near = away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)
+        vectors, score, certain = vectors[near], score[near], certain[near]
+    mean = np.average(vectors, axis=0, weights=score)
+    squared = ((vectors - mean) ** 2).sum(axis=1)
+    unsure = unsure_spread * (1 - float(np.average(certain, weights=score)))
+    return mean.astype(np.float32), float(np.average(squared, weights=score)) + unsure

@@ -1,0 +1,109 @@
+"""The facts of a stored input's tracks that clustering needs, read a block of frames at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.faces.people.clustering import Tracks, best_rows, certainty, describe, quality, together
+from pipeline.faces.people.space import Space
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+FRAMES_AT_ONCE = 2048
+SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
+"""Score by detector. Below it most detections in videos are not faces (posters, prints on clothes, blurs). Scores of
+other detectors have other scales; all their faces count as sure."""
+
+
+THRESHOLD_SHARE = 0.85
+"""Share of the model's own threshold (of two single faces), for average distances between tracks and people. `make
+bench-people` measures other values."""
+UNSURE_SHARE = 0.15
+"""Share of the square of that: the uncertainty of a track without any face that shows its person (`describe`)."""
+VERY_SURE_CONFIDENCE = 0.99
+"""Score of the same detectors from which a single face is a real one."""
+
+
+def sure_confidence(workflow: Mapping[str, Any]) -> float:
+    """Return the score from which a face counts as sure, for a resolved workflow's detector; 0 for other detectors."""
+    for stage in (workflow.get("stages") or {}).values():
+        if stage.get("use") == "detect":
+            options = {**(stage.get("options") or {}), **stage}
+            return SURE_CONFIDENCE.get(str(options.get("model")), 0.0)
+    return 0.0
+
+
+def face_quality(item: RunInput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return float64 (n_faces,) twice: how well each face can be recognised, 0 to 1, and the same whatever its size."""
+    there = item.arrays
+    arrays = item.read([name for name in ("box", "landmarks", "confidence") if name in there])
+    landmarks, confidence = arrays.get("landmarks"), arrays.get("confidence")
+    return quality(arrays["box"], landmarks, confidence), certainty(landmarks, confidence, len(arrays["box"]))
+
+
+def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
+    """Return the tracks of a complete input that has the array `track`. Raises StoreError if an array is damaged."""
+    arrays = item.read(["track", "n_faces", *(["confidence"] if "confidence" in item.arrays else [])])
+    track: npt.NDArray[np.int32] = arrays["track"]
+    count = int(track.max(initial=-1)) + 1
+    confidence = arrays.get("confidence")
+    is_sure = np.ones(len(track), bool) if confidence is None else confidence >= sure
+    score, certain = face_quality(item)
+    unsure_spread = UNSURE_SHARE * (THRESHOLD_SHARE * space.threshold) ** 2
+    rows = best_rows(track, score)
+    vectors = _gather(item, rows, space)
+    kept = np.isfinite(vectors).all(axis=1)
+    vector = np.full((count, vectors.shape[1]), np.nan, np.float32)
+    spread = np.zeros(count)
+    rows, vectors = rows[kept], vectors[kept]
+    order = np.argsort(track[rows], kind="stable")
+    numbers, starts = np.unique(track[rows][order], return_index=True)
+    for number, part in zip(numbers.tolist(), np.split(order, starts[1:]), strict=len(numbers) > 0):
+        some = rows[part]
+        vector[number], spread[number] = describe(vectors[part], score[some], certain[some], unsure_spread)
+    has = track >= 0
+    sure_faces = np.bincount(track[has & is_sure], minlength=count).astype(np.int64)
+    founds = sure_faces >= 2
+    if confidence is not None and sure > 0:
+        founds[track[has & (confidence >= VERY_SURE_CONFIDENCE)]] = True
+    return Tracks(
+        vector,
+        spread,
+        np.bincount(track[has], minlength=count).astype(np.int64),
+        sure_faces,
+        founds,
+        together(track, arrays["n_faces"]),
+    )
+
+
+def _gather(item: RunInput, rows: npt.NDArray[np.int64], space: Space) -> npt.NDArray[np.float32]:
+    """Return float32 (len(rows), d): embeddings of some faces, in the space of comparison. `rows` ascending."""
+    width = item.arrays["embedding"].shape[0]
+    found = np.empty((len(rows), width), np.float32)
+    for first, embedding in _blocks(item):
+        inside = slice(*np.searchsorted(rows, [first, first + len(embedding)]).tolist())
+        found[inside] = embedding[rows[inside] - first]
+    return space.project(found)
+
+
+def _blocks(item: RunInput) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield the first row and the embeddings of one block of frames after another."""
+    n_frames, first = item.frames_total, 0
+    for start in range(0, n_frames, FRAMES_AT_ONCE):
+        part = item.read_frames(["embedding"], start, min(start + FRAMES_AT_ONCE, n_frames))["embedding"]
+        yield first, part
+        first += len(part)
+
+
+def signature(item: RunInput) -> str:
+    """Return a hash that changes with the tracks of an input, or the embeddings behind them."""
+    digest = hashlib.blake2b(item.array("track").astype("<i4").tobytes(), digest_size=16)
+    stages = item.attributes.get("stages", {})
+    digest.update(repr(sorted((name, stage.get("key")) for name, stage in stages.items() if name == "embed")).encode())
+    return digest.hexdigest()

@@ -1,0 +1,233 @@
+"""Galleries: pictures of known people, as rows to match faces with; from a folder, or from a file of its embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError
+from pipeline.faces.people.pictures import (
+    PictureCache,
+    Progress,
+    Recipe,
+    UnreadableError,
+    content_sha256,
+    list_pictures,
+)
+
+FORMAT = 1
+"""Version of the format of gallery files."""
+SHOWN_FILES = 5
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Known faces, in the order of their pictures."""
+
+    path: str
+    """Path of the folder or the file."""
+    names: tuple[str, ...]
+    """Name of the person of each row. Several rows may be one person's."""
+    pictures: tuple[str, ...]
+    """Path of each row's picture below the gallery's folder, with /."""
+    box: npt.NDArray[np.float32]
+    """float32 (n, 4): the face of each row in its picture: x, y, w, h in pixels."""
+    embedding: npt.NDArray[np.float32]
+    """float32 (n, d)."""
+    model: str
+    align: str
+    keys: dict[str, str]
+    """Resume keys of the stages that found and embedded these faces, without sampling."""
+    sha256: str
+    """Hash (hex) of the gallery's content: pictures, their paths, and which of their faces it uses."""
+    all_faces: bool
+    notes: tuple[str, ...] = ()
+    """One line each on pictures that were left out, and on the face chosen among several."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def people(self) -> list[str]:
+        """Distinct names, sorted."""
+        return sorted(set(self.names))
+
+    @property
+    def person(self) -> npt.NDArray[np.int64]:
+        """Index of each row's person in `people`, int64 (n,)."""
+        place = {name: k for k, name in enumerate(self.people)}
+        return np.array([place[name] for name in self.names], np.int64)
+
+
+def open_gallery(
+    path: str | Path, recipe: Recipe, where: str, *, all_faces: bool = False, progress: Progress | None = None
+) -> Gallery:
+    """Return the gallery of a folder, embedded by the recipe of a store (`where`), or of a file that `save` wrote.
+
+    It uses the largest face of a picture with several (a bystander must not become the person), or with `all_faces`
+    every face, as DeepFace does; the notes say so. Raises InputError if no picture can be used, or if a file was made
+    with another model than the store.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return _of_folder(place, recipe, all_faces, progress)
+    if place.is_file():
+        gallery = load(place)
+        require_same_model(gallery, recipe, where)
+        if all_faces and not gallery.all_faces:
+            raise InputError(
+                f"the gallery {place} holds one face of each picture; save it again with --all-faces from the pictures"
+            )
+        return gallery
+    raise InputError(f"there is no gallery at {place}; name a folder of pictures, one folder for each person")
+
+
+def gallery_sha256(path: str | Path, *, all_faces: bool = False) -> str:
+    """Return the hash of a gallery's content, without a model. Raises InputError if there is none."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        return load(place).sha256
+    if not place.is_dir():
+        raise InputError(f"there is no gallery at {place}; name a folder of pictures, one folder for each person")
+    return _content_of(place, list_pictures(place)[0], all_faces)
+
+
+def require_same_model(gallery: Gallery, recipe: Recipe, where: str) -> None:
+    """Raise InputError unless a gallery was embedded in the same way as the faces of a store."""
+    if (gallery.model, gallery.align) != (recipe.model, recipe.align):
+        raise InputError(
+            f"the gallery {gallery.path} was embedded with {gallery.model} (align {gallery.align}), the faces of "
+            f"{where} with {recipe.model} (align {recipe.align}); embed its pictures again: --gallery FOLDER"
+        )
+    if sorted(gallery.keys.values()) != sorted(recipe.keys.values()):  # stages may have other names
+        raise InputError(
+            f"the gallery {gallery.path} was embedded with {gallery.model}, as the faces of {where} were, but with "
+            "other settings of detection or embedding; embed its pictures again: --gallery FOLDER"
+        )
+
+
+def save(gallery: Gallery, path: str | Path) -> None:
+    """Write a gallery to a file of plain arrays and JSON, for machines without its pictures. Raises UsageError."""
+    from pipeline.files.whole import written_whole
+
+    facts = {
+        "format": FORMAT,
+        "path": gallery.path,
+        "names": gallery.names,
+        "pictures": gallery.pictures,
+        "model": gallery.model,
+        "align": gallery.align,
+        "keys": gallery.keys,
+        "sha256": gallery.sha256,
+        "all_faces": gallery.all_faces,
+    }
+    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    with written_whole(path, "the gallery ") as file:
+        np.savez_compressed(file, facts=text, box=gallery.box, embedding=gallery.embedding)
+
+
+def load(path: str | Path) -> Gallery:
+    """Return a gallery that `save` wrote. Raises InputError if the file is not one, or is damaged."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
+            box, embedding = stored["box"], stored["embedding"]
+        if facts["format"] != FORMAT:
+            raise ValueError(f"its format is {facts['format']}, this reelgraph reads {FORMAT}")
+        names, pictures = tuple(map(str, facts["names"])), tuple(map(str, facts["pictures"]))
+        if not len(names) == len(pictures) == len(box) == len(embedding) > 0 or embedding.ndim != 2:
+            raise ValueError("its arrays do not belong together")
+        keys = {str(key): str(value) for key, value in facts["keys"].items()}
+        return Gallery(
+            path=str(path),
+            names=names,
+            pictures=pictures,
+            box=box.astype(np.float32),
+            embedding=embedding.astype(np.float32),
+            model=str(facts["model"]),
+            align=str(facts["align"]),
+            keys=keys,
+            sha256=str(facts["sha256"]),
+            all_faces=bool(facts["all_faces"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as err:
+        raise InputError(
+            f"{path} is not a gallery that --save-gallery wrote, or is damaged ({err}); "
+            "write it again from the pictures, or name their folder"
+        ) from err
+
+
+def _of_folder(folder: Path, recipe: Recipe, all_faces: bool, progress: Progress | None) -> Gallery:
+    pictures, others = list_pictures(folder)
+    if not pictures:
+        other = f"; its {len(others)} pictures of other kinds must be converted" if others else ""
+        raise InputError(f"the gallery {folder} holds no .jpg, .jpeg or .png{other}")
+    notes = (
+        [f"{folder}: {len(others)} pictures that are not JPEG or PNG are left out: {_some(others)}"] if others else []
+    )
+    rows: list[tuple[str, str, npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
+    for path, faces in zip(pictures, PictureCache(recipe).faces(pictures, progress), strict=True):
+        if isinstance(faces, UnreadableError):
+            notes.append(f"{faces}; left out")
+            continue
+        if not len(faces):
+            notes.append(f"{path}: no face found; left out")
+            continue
+        taken: Sequence[int] = range(len(faces))
+        if len(faces) > 1 and not all_faces:
+            taken = [faces.largest]
+            notes.append(
+                f"{path}: {len(faces)} faces, the largest is used: {as_text(faces.box[taken[0]])}; "
+                "use --all-faces for every face"
+            )
+        below = path.relative_to(folder)
+        rows += [(name_of(below), below.as_posix(), faces.box[k], faces.embedding[k]) for k in taken]
+    if not rows:
+        raise InputError(
+            f"no face was found in any of the {len(pictures)} pictures of the gallery {folder}; the first: {notes[0]}"
+        )
+    names, below_folder, box, embedding = zip(*rows, strict=True)
+    return Gallery(
+        str(folder), names, below_folder, np.stack(box), np.stack(embedding), recipe.model, recipe.align, recipe.keys,
+        _content_of(folder, pictures, all_faces), all_faces, tuple(notes),
+    )  # fmt: skip
+
+
+def name_of(below: Path) -> str:
+    """Return the person's name for a picture, by its path below the gallery.
+
+    It is the folder's whole path below the gallery: a `Smith` of one department is not that of another. A picture that
+    lies in the gallery itself gives its own name without the suffix.
+    """
+    return below.parent.as_posix() if len(below.parts) > 1 else below.stem
+
+
+def as_text(box: Iterable[float]) -> str:
+    """Return a box as users write it for --box: x,y,w,h."""
+    return ",".join(str(round(float(side))) for side in box)
+
+
+def _content_of(folder: Path, pictures: Sequence[Path], all_faces: bool) -> str:
+    """Hash the content. Unreadable files count by their name: once they can be read the gallery is another."""
+    listed: list[tuple[str, str]] = []
+    for path in pictures:
+        try:
+            content = content_sha256(path)
+        except UnreadableError:
+            content = ""
+        listed.append((path.relative_to(folder).as_posix(), content))
+    return hashlib.sha256(json.dumps([listed, all_faces]).encode()).hexdigest()
+
+
+def _some(paths: Sequence[Path]) -> str:
+    shown = ", ".join(path.name for path in paths[:SHOWN_FILES])
+    return shown + (", ..." if len(paths) > SHOWN_FILES else "")

@@ -1,0 +1,391 @@
+"""`reelgraph index`: an approximate index over the faces of many stores, for fast answers.
+
+It is a folder. `index.faiss` and `lists.ivf` are faiss's: an inverted file of unit vectors, a byte per component, read
+through a memory map. `index.json` says which rows are which faces, and how to recognise a store that has changed. The
+index only nominates faces; their distances are computed from the stores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError, UsageError
+from pipeline.faces.people.find import embedding_key
+from pipeline.faces.people.pictures import Recipe
+from pipeline.faces.people.search import Hits, Query
+from pipeline.files.whole import PARTIAL
+from pipeline.machine.cores import available_cores
+from pipeline.store.pieces import Piece, for_each, rows_of
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+FORMAT = 1
+INDEX_FILE, LISTS_FILE, FACTS_FILE = "index.faiss", "lists.ivf", "index.json"
+
+BLOCK_FACES = 1_000_000
+"""Faces added in memory before they go to disk: 136 MB of codes and ids at 128 components."""
+_TRAINING_PER_LIST = 64
+"""Training vectors for each centre; faiss recommends 39 to 256."""
+_TRAINING_PIECES = 64
+"""Number of places in the stores that give training vectors."""
+_PROBED_SHARE = 32
+"""By default one list in this many is searched, at least _LEAST_PROBES."""
+_LEAST_PROBES = 16
+_CODE_SLACK = 0.01
+"""Error that the byte codes may add to a cosine, with a margin: the search reaches this much farther."""
+_NOMINATED = 4
+"""Multiple of the wanted number of faces that is nominated if no face is near enough."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The faces of one input."""
+
+    out: str
+    """Absolute path of the store."""
+    input: str
+    first: int
+    """Id of its first face; the others follow in order."""
+    faces: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The contents of an index."""
+
+    model: str
+    align: str
+    key: str
+    """`Recipe.key`: detection and embedding of these faces."""
+    dimension: int
+    lists: int
+    faces: int
+    """Number of faces of all inputs; faces without an embedding are in no list."""
+    entries: tuple[Entry, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of each step: training, adding, merging."""
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def build(
+    outs: Sequence[str | Path],
+    path: str | Path,
+    *,
+    lists: int | None = None,
+    block_faces: int = BLOCK_FACES,
+    progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Facts:
+    """Build an index of all complete inputs of stores, in bounded memory; replace an earlier one.
+
+    `lists`: the number of lists (by default about a quarter of the root of the number of faces). Raises ReelgraphError
+    if faiss is missing, the stores are of several models, or there is no face to index.
+    """
+    faiss = _faiss()
+    items, recipe, notes = _gathered(outs, note)
+    pieces = [(first, piece) for _, item, first in items for piece in item.pieces("embedding")]
+    n_faces = sum(piece.stop - piece.start for _, piece in pieces)
+    if not n_faces:
+        raise InputError(f"there is no face to index in {', '.join(map(str, outs))}")
+    dimension = items[0][1].arrays["embedding"].shape[0]
+    lists = max(1, min(lists or _usual_lists(n_faces), n_faces // 39))
+    place = Path(path).expanduser()
+    aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
+    seconds: dict[str, float] = {}
+    try:
+        aside.mkdir(parents=True)
+        with _timed(seconds, "train"):
+            index = _trained(faiss, dimension, lists, [piece for _, piece in pieces])
+        with _timed(seconds, "add"):
+            blocks = list(_blocks(faiss, index, pieces, aside, block_faces, n_faces, progress))
+        with _timed(seconds, "merge"), _quiet():
+            _merge(faiss, index, blocks, aside)
+        entries = [
+            Entry(out, item.name, first, _faces_of(item), _fingerprint(item, recipe)) for out, item, first in items
+        ]
+        facts = Facts(
+            model=recipe.model,
+            align=recipe.align,
+            key=recipe.key,
+            dimension=dimension,
+            lists=index.nlist,
+            faces=n_faces,
+            entries=tuple(entries),
+            seconds={name: round(value, 2) for name, value in seconds.items()},
+            notes=tuple(notes),
+        )
+        (aside / FACTS_FILE).write_text(json.dumps(facts.as_dict()), encoding="utf-8")
+        _replace(aside, place)
+    except OSError as err:
+        raise InputError(f"cannot write the index {place}: {err.strerror or err}; choose another place") from err
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return facts
+
+
+class FaceIndex:
+    """An index that `build` made, opened for queries."""
+
+    def __init__(self, path: str | Path, probes: int | None = None) -> None:
+        """Open an index. `probes`: number of lists to search for each query.
+
+        Raises InputError if there is no index, UsageError if faiss is missing.
+        """
+        self.path = Path(path).expanduser()
+        self.facts = _read_facts(self.path)
+        faiss = _faiss()
+        # Lists on disk are mapped anyway; if asked to map the rest as well, faiss 1.15 crashes on them.
+        flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
+        try:
+            with _quiet():
+                self._index = faiss.read_index(str(self.path / INDEX_FILE), flags)
+        except RuntimeError as err:
+            raise InputError(f"the index {path} is damaged; make it again: reelgraph index") from err
+        self._index.nprobe = min(self.facts.lists, probes or max(_LEAST_PROBES, self.facts.lists // _PROBED_SHARE))
+        self._entries = {(entry.out, entry.input): entry for entry in self.facts.entries}
+        self._recipes: dict[Path, Recipe] = {}
+        self._nominated: dict[bytes, npt.NDArray[np.int64]] = {}
+
+    @property
+    def outs(self) -> list[str]:
+        """Stores whose faces it holds."""
+        return list(dict.fromkeys(entry.out for entry in self.facts.entries))
+
+    def lookup(self, item: RunInput, query: Query) -> tuple[Hits | None, str]:
+        """Return faces of an input with their exact distances; or None and the reason why the index cannot be used.
+
+        The hits are those of `search.nearest_in`, without faces that the index does not nominate.
+        """
+        if query.metric == "euclidean":
+            return None, "the index holds directions only, but euclidean distances need lengths"
+        entry = self._entries.get((str(item.store_path), item.name))
+        if entry is None:
+            return None, "it is not in the index; run reelgraph index again"
+        recipe = self._recipe(item.store_path)
+        if recipe.key != self.facts.key or _fingerprint(item, recipe) != entry.fingerprint:
+            return None, "it has changed since the index was made; run reelgraph index again"
+        ids = self.nominated(query)
+        first, last = np.searchsorted(ids, [entry.first, entry.first + entry.faces])
+        rows = ids[first:last] - entry.first
+        faces = rows_of(item.pieces("embedding"), rows, available_cores())
+        if faces is None:
+            return Hits(rows, np.empty(0)), ""
+        return Hits(rows, query.distances(faces)), ""
+
+    def _recipe(self, store: Path) -> Recipe:
+        """Return the recipe of a store, made once for all its inputs."""
+        from pipeline.store.read import open as open_store
+
+        if store not in self._recipes:
+            self._recipes[store] = Recipe.of_store(open_store(store).attributes, str(store))
+        return self._recipes[store]
+
+    def nominated(self, query: Query) -> npt.NDArray[np.int64]:
+        """Return the ids, ascending, of all faces of the index that may be near enough, and of the nearest."""
+        key = query.vectors.tobytes() + f"{query.limit()} {query.top}".encode()
+        if key not in self._nominated:
+            vectors = np.ascontiguousarray(query.vectors)
+            # For unit vectors the squared distance is twice the cosine distance.
+            _, _, within = self._index.range_search(vectors, 2 * (query.limit() + _CODE_SLACK))
+            _, nearest = self._index.search(vectors, min(_NOMINATED * query.top, max(1, self._index.ntotal)))
+            ids = np.unique(np.concatenate([within, nearest.ravel()]).astype(np.int64))
+            self._nominated[key] = ids[ids >= 0]
+        return self._nominated[key]
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as err:
+        raise UsageError("an index needs faiss: pip install 'faiss-cpu>=1.8' (reelgraph[index])") from err
+    return faiss
+
+
+def _gathered(
+    outs: Sequence[str | Path], note: Callable[[str], None]
+) -> tuple[list[tuple[str, RunInput, int]], Recipe, list[str]]:
+    """Return (store, input, id of its first face) of all usable inputs, their recipe, and notes."""
+    from pipeline.store.read import open as open_store
+
+    items: list[tuple[str, RunInput, int]] = []
+    recipes: dict[str, tuple[Recipe, str]] = {}
+    notes: list[str] = []
+    first = 0
+    for out in dict.fromkeys(str(Path(out).expanduser().resolve()) for out in outs):
+        run = open_store(out)
+        recipe = Recipe.of_store(run.attributes, out)
+        recipes.setdefault(recipe.key, (recipe, out))
+        for item in run.inputs.values():
+            if not item.complete or "embedding" not in item.arrays:
+                notes.append(f"{out}, {item.name}: not complete, left out")
+                note(notes[-1])
+                continue
+            items.append((out, item, first))
+            first += _faces_of(item)
+    if len(recipes) > 1:
+        shown = " and ".join(f"{recipe.model} (align {recipe.align}, {out})" for recipe, out in recipes.values())
+        raise UsageError(f"an index is of faces that were found and embedded in one way; these stores: {shown}")
+    if not items:
+        raise InputError(f"there is no complete input to index in {', '.join(map(str, outs)) or 'no store'}")
+    ((recipe, _),) = recipes.values()
+    return items, recipe, notes
+
+
+def _faces_of(item: RunInput) -> int:
+    pieces = item.pieces("embedding")
+    return pieces[-1].stop if pieces else 0
+
+
+def _fingerprint(item: RunInput, recipe: Recipe) -> str:
+    """Return a hash of an input's embeddings: the video, the recipe, and the sizes of the compressed files.
+
+    Times of change would differ in a copy of a store.
+    """
+    folder = item.store_path / item.name / "embedding"
+    sizes = [file.stat().st_size for file in sorted((folder / "c").rglob("*")) if file.is_file()]
+    facts = [item.attributes.get("fingerprint"), embedding_key(item, recipe), _faces_of(item), sizes]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _usual_lists(n_faces: int) -> int:
+    """Return a quarter of the root of the number of faces, as a power of two.
+
+    Sorting a face into its list costs as many distances as there are lists. Searching the longer lists costs little (a
+    byte per component).
+    """
+    return 1 << round(math.log2(max(1.0, math.sqrt(n_faces) / 4)))
+
+
+def _unit(faces: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the vectors at length 1, and the rows that have one."""
+    length = np.sqrt(np.einsum("ij,ij->i", faces, faces))
+    rows = np.flatnonzero(np.isfinite(length) & (length > 0))
+    return np.ascontiguousarray(faces[rows] / length[rows, None], np.float32), rows
+
+
+def _trained(faiss: Any, dimension: int, lists: int, pieces: Sequence[Piece]) -> Any:
+    """Return an empty index whose lists have their centres."""
+    wanted = _TRAINING_PER_LIST * lists
+    chosen = [pieces[k] for k in np.unique(np.linspace(0, len(pieces) - 1, _TRAINING_PIECES).round().astype(int))]
+    each = -(-wanted // len(chosen))
+
+    def some(piece: Piece, faces: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        step = max(1, len(faces) // each)
+        return _unit(np.asarray(faces[::step][:each]))[0]
+
+    sample = np.concatenate([vectors for _, vectors in for_each(chosen, some, available_cores())])
+    if not len(sample):
+        raise InputError("no face of these stores has an embedding; there is nothing to index")
+    lists = max(1, min(lists, len(sample)))
+    index = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatL2(dimension), dimension, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2
+    )
+    index.cp.min_points_per_centroid = 1  # small archives have few faces; do not warn about that
+    index.train(sample)
+    return index
+
+
+def _blocks(
+    faiss: Any,
+    index: Any,
+    pieces: Sequence[tuple[int, Piece]],
+    folder: Path,
+    block_faces: int,
+    n_faces: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Path]:
+    """Add all faces, writing a block at a time to disk; yield the blocks' files."""
+    firsts = {id(piece): first for first, piece in pieces}
+    seen = written = 0
+    for piece, (vectors, rows) in for_each(
+        [piece for _, piece in pieces], lambda _, faces: _unit(faces), available_cores()
+    ):
+        index.add_with_ids(vectors, firsts[id(piece)] + piece.start + rows.astype(np.int64))
+        seen += piece.stop - piece.start
+        if progress is not None:
+            progress(seen, n_faces)
+        if index.ntotal >= block_faces or seen == n_faces:
+            path = folder / f"block{written}.faiss"
+            faiss.write_index(index, str(path))
+            index.reset()
+            written += 1
+            yield path
+
+
+def _merge(faiss: Any, index: Any, blocks: Sequence[Path], folder: Path) -> None:
+    """Merge all blocks into one file of lists."""
+    from faiss.contrib.ondisk import merge_ondisk
+
+    merge_ondisk(index, [str(path) for path in blocks], str(folder / LISTS_FILE))
+    faiss.write_index(index, str(folder / INDEX_FILE))
+    for path in blocks:
+        path.unlink()
+
+
+def _replace(made: Path, place: Path) -> None:
+    """Put a folder in the place of an earlier index. Raises OSError, or InputError if another file is there."""
+    if not place.exists():
+        os.replace(made, place)
+        return
+    _read_facts(place)
+    old = place.with_name(f"{place.name}.{os.getpid()}.old{PARTIAL}")
+    os.replace(place, old)
+    os.replace(made, place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_facts(path: Path) -> Facts:
+    if not (path / FACTS_FILE).is_file():
+        raise InputError(f"{path} is not an index of reelgraph; make one: reelgraph index OUT... --out {path}")
+    try:
+        content = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise ValueError("another format")
+        entries = tuple(Entry(**entry) for entry in content.pop("entries"))
+        return Facts(**{**content, "entries": entries, "notes": tuple(content["notes"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        raise InputError(f"the index {path} is damaged ({err}); make it again: reelgraph index") from err
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence faiss, which prints from C to standard output, the place of --json."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(None).fflush(None)  # C's buffer would be printed later
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - began

@@ -1,0 +1,323 @@
+"""Faces of pictures, found and embedded in this process by the stages of a workflow, and cached by the content.
+
+Galleries, queries (`find --face`) and `pipeline.deepface.find` share this cache. A picture is analysed once for each
+choice of detector, network and options, whatever its folder and its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import pipeline
+from pipeline.engine import graph, steps
+from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
+from pipeline.engine.stage import Chunk
+from pipeline.engine.workflow import Workflow, build_workflow
+from pipeline.errors import ReelgraphError, StoreError, UsageError
+from pipeline.files.whole import atomic_write
+from pipeline.machine.cores import available_cores
+from pipeline.machine.device import Device
+from pipeline.models.weights import cache_folder, sha256
+
+if TYPE_CHECKING:
+    from pipeline.store.read import Run
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Suffixes that DeepFace reads (commons/image_utils.py, IMAGE_EXTS)."""
+OTHER_SUFFIXES = (".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
+"""Suffixes of other pictures, which DeepFace ignores silently."""
+
+OF_TRACKS = ("per", "best")
+"""Options by which a face of a film may get the vector of its track."""
+
+Pixels = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+"""Function of the number of pictures done and in all."""
+
+
+@dataclass(frozen=True)
+class PictureFaces:
+    """The faces of one picture, in the order of the detector; n may be 0."""
+
+    box: npt.NDArray[np.float32]
+    """float32 (n, 4): x, y, w, h in pixels of the upright picture."""
+    landmarks: npt.NDArray[np.float32]
+    """float32 (n, 5, 2)."""
+    confidence: npt.NDArray[np.float32]
+    """float32 (n,)."""
+    rank: npt.NDArray[np.int32]
+    """int32 (n,): rank in DeepFace's own list with align deepface, else in this one."""
+    embedding: npt.NDArray[np.float32]
+    """float32 (n, d)."""
+    size: npt.NDArray[np.int64]
+    """int64 (2,): width and height of the picture."""
+
+    def __len__(self) -> int:
+        return len(self.box)
+
+    @property
+    def largest(self) -> int:
+        """Row of the face with the largest box. Undefined without a face."""
+        return int(self.box[:, 2:].prod(axis=1).argmax())
+
+
+class UnreadableError(ReelgraphError):
+    """A file that is not a picture, or not a whole one."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The detection and embedding of faces: only the stages of a workflow that lead to `embedding`."""
+
+    workflow: Workflow
+
+    @cached_property
+    def embedding(self) -> Mapping[str, Any]:
+        """Attributes of the array: model, align, thresholds, deepface_thresholds."""
+        return self.workflow.specs()["embedding"].attributes
+
+    @property
+    def model(self) -> str:
+        return str(self.embedding["model"])
+
+    @property
+    def align(self) -> str:
+        return str(self.embedding["align"])
+
+    @cached_property
+    def dimension(self) -> int:
+        return self.workflow.specs()["embedding"].shape[0]
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """Resume keys of the stages without sampling; equal whenever the same faces get the same vectors."""
+        return self.workflow.keys()
+
+    @cached_property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(sorted(self.keys.values())).encode()).hexdigest()[:16]
+
+    @classmethod
+    def of_store(cls, attributes: Mapping[str, Any], where: str) -> Recipe:
+        """Return the recipe of a store, from its root attributes. Raises StoreError if no stage embeds faces."""
+        stages = dict(attributes.get("workflow", {}).get("stages", {}))
+        reasons = []
+        for name in stages:
+            try:
+                workflow = _leading_to(stages, name)
+            except ReelgraphError as err:  # a user's own stage that is not installed here: perhaps the one that embeds
+                reasons.append(f"; {err}")
+                continue
+            if "embedding" in {array.name for array in workflow.node(name).stage.outputs}:
+                return cls(workflow)
+        raise StoreError(
+            f"{where} was made without a stage that embeds faces (its stages: {', '.join(stages) or 'none'}); "
+            f"run workflows/faces.yaml into it first{''.join(reasons[:1])}"
+        )
+
+    def faces(self, pictures: Sequence[Pixels]) -> Iterator[PictureFaces]:
+        """Yield the faces of each picture, uint8 (height, width, 3) RGB. Raises ModelError if weights are missing."""
+        run = stages_here(self.workflow)
+        for start, stop in _batches(pictures):
+            batch = list(pictures[start:stop])
+            index = np.arange(len(batch), dtype=np.int64)
+            given: dict[str, Any] = {"frames_rgb": batch}
+            arrays = run(Chunk("pictures", 0, index, index.astype(float), np.ones(len(batch), bool), given))
+            stops = np.cumsum(arrays["n_faces"])
+            for k, picture in enumerate(batch):
+                yield _faces_of(arrays, int(stops[k] - arrays["n_faces"][k]), int(stops[k]), picture)
+
+
+def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
+    """Return a function that runs all stages of a workflow on one chunk here, and returns all arrays."""
+    refs = graph.stage_refs(workflow)
+    device = Device("cpu", threads=available_cores())
+    stages = [steps.loaded_stage(refs[node.name], device) for node in workflow.stages]
+
+    def run(chunk: Chunk) -> dict[str, Any]:
+        arrays: dict[str, Any] = dict(chunk.arrays)
+        for stage in stages:
+            arrays |= stage.run(
+                Chunk(chunk.input_name, chunk.index, chunk.frame, chunk.time_seconds, chunk.decoded, arrays)
+            )
+        return arrays
+
+    return run
+
+
+def read_picture(path: str | Path) -> Pixels:
+    """Return uint8 (height, width, 3) RGB, upright. Raises UnreadableError if OpenCV cannot read it."""
+    import cv2
+
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as err:
+        raise UnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
+    try:
+        bgr = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    except cv2.error:  # pictures beyond its limit on pixels
+        bgr = None
+    if bgr is None:
+        raise UnreadableError(f"{path} is not a picture that OpenCV can read")
+    return np.ascontiguousarray(bgr[:, :, ::-1])
+
+
+def list_pictures(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """Return the pictures below a folder by DeepFace's suffixes, sorted, and those by other suffixes."""
+    found = sorted(Path(top) / name for top, _, names in os.walk(folder) for name in names)
+    ours = [path for path in found if path.suffix.lower() in SUFFIXES]
+    return ours, [path for path in found if path.suffix.lower() in OTHER_SUFFIXES]
+
+
+def content_sha256(path: str | Path) -> str:
+    """Return the hash of a file, read once for each size and time of change. Raises UnreadableError."""
+    try:
+        return sha256([Path(path)])
+    except OSError as err:
+        raise UnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
+
+
+class PictureCache:
+    """A cache on disk of the faces of pictures: a file of plain arrays per content, a folder per recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._folder = cache_folder() / "pictures" / recipe.key
+
+    def has(self, path: str | Path) -> bool:
+        """Return whether the cache holds a picture. Raises UnreadableError."""
+        return self._file(content_sha256(path)).is_file()
+
+    def faces(
+        self, paths: Sequence[str | Path], progress: Progress | None = None
+    ) -> Iterator[PictureFaces | UnreadableError]:
+        """Yield the faces of each file, in order; embed those that the cache lacks. Unreadable files give an error."""
+        done = 0
+        for some in (paths[k : k + MAX_CHUNK_FRAMES] for k in range(0, len(paths), MAX_CHUNK_FRAMES)):
+            contents = [_or_error(content_sha256, path) for path in some]
+            known: dict[str, PictureFaces | UnreadableError] = {}
+            missing: dict[str, str | Path] = {}
+            for path, content in zip(some, contents, strict=True):
+                if isinstance(content, UnreadableError) or content in known:
+                    continue
+                stored = self._read(content)
+                if stored is not None:
+                    known[content] = stored
+                else:
+                    missing[content] = path
+            known.update(self._embed(missing))
+            for content in contents:
+                yield content if isinstance(content, UnreadableError) else known[content]
+            done += len(some)
+            if progress is not None and missing:
+                progress(done, len(paths))
+
+    def _embed(self, paths: Mapping[str, str | Path]) -> dict[str, PictureFaces | UnreadableError]:
+        """Embed files, fewer than 64, by their content, with the pixels of one batch in memory at a time."""
+        found: dict[str, PictureFaces | UnreadableError] = {}
+        waiting: dict[str, Pixels] = {}
+        for content, path in paths.items():
+            pixels = _or_error(read_picture, path)
+            if isinstance(pixels, UnreadableError):
+                found[content] = pixels
+                continue
+            waiting[content] = pixels
+            if sum(one.nbytes for one in waiting.values()) >= MAX_CHUNK_BYTES:
+                found.update(self._embed_pixels(waiting))
+                waiting = {}
+        return {**found, **self._embed_pixels(waiting)}
+
+    def _embed_pixels(self, pictures: Mapping[str, Pixels]) -> dict[str, PictureFaces]:
+        found = dict(zip(pictures, self.recipe.faces(list(pictures.values())), strict=True)) if pictures else {}
+        for content, faces in found.items():
+            self._write(content, faces)
+        return found
+
+    def _file(self, content: str) -> Path:
+        return self._folder / f"{content}.npz"
+
+    def _read(self, content: str) -> PictureFaces | None:
+        try:
+            with self._file(content).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                return PictureFaces(**{field.name: stored[field.name] for field in fields(PictureFaces)})
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            return None  # missing or damaged: embed again
+
+    def _write(self, content: str, faces: PictureFaces) -> None:
+        with contextlib.suppress(OSError):  # without a writable cache it only takes longer
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = io.BytesIO()
+            np.savez(file, **{field.name: getattr(faces, field.name) for field in fields(PictureFaces)})
+            atomic_write(self._file(content), file.getvalue())
+
+
+def _or_error(read: Callable[[str | Path], Any], path: str | Path) -> Any:
+    try:
+        return read(path)
+    except UnreadableError as err:
+        return err
+
+
+def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
+    """Return a workflow of one stage and those before it."""
+    wanted, waiting = {name}, [name]
+    while waiting:
+        for other in stages[waiting.pop()].get("after", ()):
+            if other not in wanted:
+                wanted.add(other)
+                waiting.append(other)
+    sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}
+    # Only installed modules, or those on PYTHONPATH: a store from elsewhere must not import files of this folder.
+    return build_workflow("pictures", {"stages": sections}, Path(pipeline.__file__).parent.parent)
+
+
+def _of_pictures(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage's options without those of tracks: pictures are not frames of one film."""
+    return {name: value for name, value in section.items() if name not in OF_TRACKS}
+
+
+def _batches(pictures: Sequence[Pixels]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of at most as many pictures, and as large, as a chunk of video may have."""
+    start, held = 0, 0
+    for k, picture in enumerate(pictures):
+        held += picture.nbytes
+        if k + 1 - start == MAX_CHUNK_FRAMES or held >= MAX_CHUNK_BYTES or k + 1 == len(pictures):
+            yield start, k + 1
+            start, held = k + 1, 0
+
+
+def _faces_of(arrays: Mapping[str, Any], start: int, stop: int, picture: Pixels) -> PictureFaces:
+    rank = arrays["rank"][start:stop] if "rank" in arrays else np.arange(stop - start, dtype=np.int32)
+    height, width = picture.shape[:2]
+    cut = {name: arrays[name][start:stop] for name in ("box", "landmarks", "confidence", "embedding")}
+    return PictureFaces(rank=rank, size=np.array([width, height], np.int64), **cut)
+
+
+def open_searchable(out: str | Path, model: str | None) -> tuple[Run, Recipe]:
+    """Open a store with embedded faces, and return it with its recipe.
+
+    Raises StoreError if there is no such store, or it is empty; UsageError if `model` is not its model.
+    """
+    from pipeline.store.read import open as open_store
+
+    run = open_store(out)
+    if not run.inputs:
+        raise StoreError(f"{out} is empty: it has no input yet; run a workflow into it first")
+    recipe = Recipe.of_store(run.attributes, str(out))
+    if model is not None and model.lower() != recipe.model.lower():
+        raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {model}")
+    return run, recipe

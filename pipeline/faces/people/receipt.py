@@ -1,0 +1,235 @@
+"""The proof that a person is gone: every array of the stores is read again, from the first row to the last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.faces.people.forget import Alike, Search, Who, chunk_embeddings, rows_of, sameness, space_of
+from pipeline.faces.people.registry import Registry
+from pipeline.faces.people.sameness import EQUAL_DISTANCE, Sameness
+from pipeline.files.lock import LOCK_FILE
+from pipeline.store.nodes import CHUNKS, NODE_FILE
+from pipeline.store.remove import FACE_OF, Removal, blocks
+from pipeline.store.run import REMOVING, InputStore, RunStore
+
+
+@dataclass
+class Proof:
+    """What was read again, and what was found wrong."""
+
+    inputs: int = 0
+    arrays: int = 0
+    rows: int = 0
+    """Of all arrays together."""
+    embeddings: int = 0
+    """Compared with those that were removed, chunks of incomplete inputs among them."""
+    problems: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    """Files and folders in the stores that are no array of theirs."""
+
+    @property
+    def holds(self) -> bool:
+        return not self.problems
+
+
+def prove(outs: Sequence[Path], searched: Search) -> Proof:
+    """Read all stores again. A damaged array is a problem: what cannot be read proves nothing."""
+    proof = Proof()
+    matcher = sameness(searched.vectors)
+    for out in dict.fromkeys(out.expanduser().resolve() for out in outs):
+        store = RunStore.open(out, mode="r")
+        for name in store.input_names():
+            source = store.input(name)
+            proof.inputs += 1
+            try:
+                if source.attributes.get("complete"):
+                    _check_complete(proof, source, searched.who, matcher)
+                else:
+                    _check_chunks(proof, source, matcher)
+            except StoreError as err:
+                proof.problems.append(str(err))
+        names = {NODE_FILE, *store.input_names()}
+        proof.unread += [entry.path for entry in os.scandir(store.path) if not _is_known(entry.name, names)]
+    _check_registry(proof, searched.who)
+    return proof
+
+
+def _is_known(name: str, names: set[str]) -> bool:
+    return name in names or name.startswith(LOCK_FILE)
+
+
+def _check_complete(proof: Proof, source: InputStore, who: Who, matcher: Mapping[Any, Sameness]) -> None:
+    where = f"{source.name!r} in {source.path}"
+    group = source.group()
+    folders = {entry.name for entry in os.scandir(source.folder) if entry.is_dir()}
+    surplus = folders - group.arrays.keys() - {CHUNKS}
+    if surplus or REMOVING in group.attributes:
+        proof.problems.append(f"{where}: {', '.join(sorted(surplus)) or 'a removal'} is left over; open it again")
+    rows: dict[str, set[int]] = {}
+    spaced = space_of(source)
+    same = 0
+    for name, content in group.arrays.items():
+        count = 0
+        for _, block in blocks(source, name):
+            count += len(block)
+            if name == "embedding" and spaced is not None and spaced[0] in matcher:
+                proof.embeddings += len(block)
+                same += int(matcher[spaced[0]].same(block).sum())
+        proof.arrays += 1
+        proof.rows += count
+        rows.setdefault(content["dimension_names"][0], set()).add(count)
+        names = content.get("attributes", {}).get("names")
+        if isinstance(names, dict) and {str(number) for number in who.ids} & names.keys():
+            proof.problems.append(f"{where}: the array {name!r} still names {who}")
+    if same:
+        proof.problems.append(f"{where}: {same} embeddings are within {EQUAL_DISTANCE:g} of a removed one")
+    left = int(rows_of(source, who).sum())
+    if left:
+        proof.problems.append(f"{where}: {left} faces of {who} are left")
+    _check_counts(proof, source, where, rows)
+
+
+def _check_counts(proof: Proof, source: InputStore, where: str, rows: Mapping[str, set[int]]) -> None:
+    """That what is left still belongs together."""
+    arrays = source.group().arrays
+    if any(len(counts) > 1 for counts in rows.values()):
+        proof.problems.append(f"{where}: arrays of one dimension have different numbers of rows: {dict(rows)}")
+    if "n_faces" in arrays and rows.get("face") != {int(source.read_rows("n_faces", 0, None).sum())}:
+        proof.problems.append(f"{where}: n_faces does not add up to the {rows.get('face')} faces there are")
+    for name in FACE_OF.values():
+        if name in arrays and (source.read_rows(name, 0, None) >= max(rows["face"])).any():
+            proof.problems.append(f"{where}: {name!r} points beyond the last face")
+
+
+def _check_chunks(proof: Proof, source: InputStore, matcher: Mapping[Any, Sameness]) -> None:
+    same = 0
+    for one, block in chunk_embeddings(source, matcher):
+        proof.embeddings += len(block)
+        same += int(one.same(block).sum())
+    if same:
+        proof.problems.append(
+            f"{source.name!r} in {source.path} is not complete and has {same} embeddings within {EQUAL_DISTANCE:g} of "
+            "a removed one; run it to its end, then `reelgraph people`, then forget again"
+        )
+
+
+def _check_registry(proof: Proof, who: Who) -> None:
+    if who.registry is None or who.id is None:
+        return
+    registry = Registry.load(who.registry)
+    ids = {*who.ids}
+    known = {*registry.people, *registry.merged, *(pin.person for pin in registry.pins)}
+    known |= {number for pair in registry.apart for number in pair}
+    if ids & known or not ids <= {*registry.forgotten}:
+        proof.problems.append(f"the registry {who.registry} still knows {who}")
+
+
+# --- the receipt ------------------------------------------------------------------------------------------------------
+
+
+def as_dict(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, proof: Proof | None) -> dict[str, Any]:
+    """For `--json`; `done` and `proof` are None where nothing was removed yet."""
+    who = searched.who
+    return {
+        "person": who.id,
+        "merged": list(who.ids[1:]),
+        "name": who.name,
+        "registry": str(who.registry) if who.registry else None,
+        "removed": done is not None,
+        "faces": searched.faces,
+        "inputs": [
+            {
+                "store": str(one.store),
+                "input": one.input,
+                "path": one.path,
+                "faces": len(one.rows),
+                "same_embedding": one.same,
+                "faces_before": one.faces,
+                "faces_after": one.faces - len(one.rows),
+                **(_rewritten(done[one.store, one.input]) if done is not None else {}),
+            }
+            for one in searched.found
+        ],
+        "alike": [{**vars(one), "store": str(one.store)} for one in searched.alike],
+        "proof": None if proof is None else {**vars(proof), "holds": proof.holds, "within": EQUAL_DISTANCE},
+        "remains": remains(searched),
+    }
+
+
+def _rewritten(removal: Removal) -> dict[str, Any]:
+    return {
+        "frames": removal.frames,
+        "thumbnails": removal.shots_before - removal.shots_after,
+        "arrays": list(removal.arrays),
+        "files_deleted": removal.files,
+        "chunks_dropped": removal.chunks_dropped,
+    }
+
+
+def remains(searched: Search) -> list[str]:
+    """What no store holds, and so is not removed."""
+    who = searched.who
+    videos = sorted({one.path for one in searched.found if len(one.rows)})
+    found = [
+        f"pictures of {who} in the gallery {folder}, and their names in the array identity"
+        for folder in searched.galleries
+    ]
+    if videos:
+        found.append(f"the videos themselves: {', '.join(videos)}")
+    found.append("what was made of the stores before: reports, videos, clips, tables, search indices, backups")
+    if videos:
+        found.append("`run --fresh`, or a new store, would find the faces again, under a new id")
+    return found
+
+
+def lines(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, proof: Proof | None) -> list[str]:
+    """For people."""
+    verb = "removed" if done is not None else "would be removed"
+    inputs = [one for one in searched.found if len(one.rows)]
+    shown = [f"{searched.who}: {searched.faces} faces {verb} from {len(inputs)} inputs"]
+    for one in inputs:
+        extra = f", {one.same} of them by their very same embedding" if one.same else ""
+        text = f"  {one.input} in {one.store}: {len(one.rows)} of {one.faces} faces{extra}"
+        if done is not None:
+            removal = done[one.store, one.input]
+            text += f"; {removal.shots_before - removal.shots_after} thumbnails; {len(removal.arrays)} arrays rewritten"
+            text += "; a stage that was being added there starts again" if removal.chunks_dropped else ""
+        shown.append(text)
+    if done is not None and searched.who.registry and searched.who.id is not None:
+        shown.append(f"  {searched.who.registry}: the id stays taken, all else of the person is gone")
+    shown += _proof_lines(proof) if proof is not None else []
+    shown += [line for one in searched.alike if (line := _alike_line(one, searched.who))]
+    return [*shown, "not touched:", *(f"  {text}" for text in remains(searched))]
+
+
+def _proof_lines(proof: Proof) -> list[str]:
+    read = f"{proof.arrays} arrays of {proof.inputs} inputs read again, {proof.rows} rows"
+    if not proof.holds:
+        return [f"NOT PROVEN ({read}):", *(f"  {problem}" for problem in proof.problems)]
+    shown = [f"proven: {read}: none of this person; none of {proof.embeddings} embeddings is within {EQUAL_DISTANCE:g} "
+             "of a removed one"]  # fmt: skip
+    return shown + ([f"  not read, no arrays of a store: {', '.join(proof.unread)}"] if proof.unread else [])
+
+
+def _alike_line(one: Alike, who: Who) -> str:
+    where = f"{one.input} in {one.store}"
+    if one.state == "no embeddings":
+        return f"not compared: {where} has no embeddings of this model"
+    if one.state == "people":
+        # Those of other people were told apart, unless only a gallery knows the name.
+        left = {number: count for number, count in sorted(one.people.items()) if number < 0 or who.id is None}
+        counts = [
+            f"{count} faces of {'nobody' if number < 0 else f'person {number}'}" for number, count in left.items()
+        ]
+        return f"left and alike: {', '.join(counts)} in {where}; look at them, they may be the same" if counts else ""
+    what = "not complete" if one.state == "incomplete" else "without the array person"
+    advice = "run it to its end, then" if one.state == "incomplete" else "run"
+    return (
+        f"left, for {where} is {what}: {one.faces} faces, {one.alike} of them alike; {advice} `reelgraph people`, "
+        "then forget again"
+    )

@@ -1,0 +1,363 @@
+"""The registry of people: a JSON file that keeps ids, names, merges and splits while stores come and go.
+
+An id is given only once. The user's decisions (names, merges, splits) are kept apart from computed values, so that they
+stay however often the rest is computed again.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StoreError, UsageError
+from pipeline.files.lock import StoreLock
+from pipeline.files.whole import atomic_write
+from pipeline.store.nodes import disk_errors
+
+FORMAT = 1
+FILE_NAME = "people.json"
+
+
+@dataclass(frozen=True)
+class Known:
+    """The part of a registry that views need."""
+
+    names: dict[int, str]
+    merged: dict[int, int]
+    """Ids that were merged, each with the id that it has now."""
+
+
+def known(attributes: Mapping[str, Any], store_path: Path) -> Known | None:
+    """Return names and merges of the registry that an array `person` names in its attributes.
+
+    None if its file is missing, or is another registry by now: the same ids are then other people. Raises StoreError if
+    it is damaged.
+    """
+    path = store_path / str(attributes.get("registry", ""))
+    if not path.is_file():
+        return None
+    content = _read(path)
+    if attributes.get("registry_id") not in (None, content.get("id")):
+        return None
+    try:
+        names = {int(key): str(one["name"]) for key, one in content["people"].items() if one.get("name")}
+        merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise _damaged(path, err) from err
+    return Known(names, merged)
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A typical look of a person: the mean of some of their tracks."""
+
+    vector: npt.NDArray[np.float32]
+    """float32 (d,): mean, in the space in which the model's embeddings are compared."""
+    spread: float
+    """Mean squared distance from the vector."""
+    weight: float
+    """Number of faces it stands for; of each track only a few count."""
+
+
+@dataclass
+class Person:
+    """One person."""
+
+    name: str | None = None
+    decided: bool = False
+    """True if a user named, merged or split them: then even `--again` keeps them."""
+    exemplars: list[Exemplar] = field(default_factory=list)
+    twice: bool = False
+    """True if two faces of one frame may be theirs: a user merged people seen side by side (a mirror)."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A face that a user has assigned to a person; it decides for the track that has this face later."""
+
+    input: str
+    """Key of the input (`Registry.key`)."""
+    fingerprint: str
+    """Fingerprint of the file, so that the pin does not apply to another file of the same name."""
+    frame: int
+    """Rank of the frame in the file."""
+    box: tuple[float, float, float, float]
+    """x, y, w, h in pixels."""
+    person: int
+
+
+@dataclass
+class Registry:
+    """All known people by one model's embeddings. Change and save it within `edit`, which locks others out."""
+
+    path: Path
+    id: str
+    model: str
+    align: str
+    people: dict[int, Person] = field(default_factory=dict)
+    merged: dict[int, int] = field(default_factory=dict)
+    """Ids that are another person's now, never in two steps."""
+    forgotten: list[int] = field(default_factory=list)
+    """Ids of people to be forgotten; they are not given again."""
+    apart: set[tuple[int, int]] = field(default_factory=set)
+    """Pairs, lower id first, that a user has declared to be two people."""
+    pins: list[Pin] = field(default_factory=list)
+    inputs: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Number of faces per person of each input, as last seen, by key."""
+    next_id: int = 1
+
+    # -- file --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: Path) -> Registry:
+        """Read a registry. Raises UsageError if there is no file, StoreError if it is damaged or of another format."""
+        if not path.is_file():
+            raise UsageError(f"there is no registry at {path}; run: reelgraph people OUT, or say --registry FILE")
+        content = _read(path)
+        try:
+            return _from_json(path, content)
+        except (ValueError, KeyError, TypeError, AttributeError) as err:
+            raise _damaged(path, err) from err
+
+    @classmethod
+    def open(cls, path: Path, model: str, align: str) -> Registry:
+        """Return the registry of a file, or a new one if there is none; of this model. Raises StoreError."""
+        if not path.is_file():
+            return cls(path, uuid.uuid4().hex, model, align)
+        registry = cls.load(path)
+        registry.require(model, align)
+        return registry
+
+    def require(self, model: str, align: str) -> None:
+        """Raise StoreError if embeddings of this model cannot be compared with the registry's."""
+        if (model, align) != (self.model, self.align):
+            raise StoreError(
+                f"{self.path} was made with {self.model} (align {self.align}), but these embeddings are of {model} "
+                f"(align {align}); use another registry: --registry FILE"
+            )
+
+    def save(self) -> None:
+        """Write the file in one atomic step. Raises StoreError."""
+        with disk_errors(f"write the registry {self.path}"):
+            atomic_write(self.path, json.dumps(_to_json(self), indent=1).encode())
+
+    # -- the user's decisions ----------------------------------------------------------------------------
+
+    def resolve(self, number: int) -> int:
+        """Return the id that a person has now. Raises UsageError if the id is unknown or forgotten."""
+        found = self.merged.get(number, number)
+        if found in self.people:
+            return found
+        if number in self.forgotten:
+            raise UsageError(f"person {number} was forgotten; the id is not given again")
+        ids = sorted(self.people)
+        shown = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
+        raise UsageError(f"{self.path} has no person {number}; it has {shown or 'no people yet'}")
+
+    def name(self, number: int, name: str) -> int:
+        """Give a name, or with an empty one remove it; return the person's id. Raises UsageError."""
+        found = self.resolve(number)
+        self.people[found].name = name.strip() or None
+        self.people[found].decided = True
+        return found
+
+    def named(self, name: str) -> list[int]:
+        """Return the ids of all people of this name."""
+        return [number for number, one in sorted(self.people.items()) if one.name == name]
+
+    def merge(self, numbers: Iterable[int]) -> int:
+        """Merge people into the first of them and return its id. Raises UsageError.
+
+        The first keeps its name; without one it takes the first name of the others.
+        """
+        ids = list(dict.fromkeys(self.resolve(number) for number in numbers))
+        if len(ids) < 2:
+            raise UsageError(f"merge needs the ids of two different people, not {', '.join(map(str, ids))}")
+        first, others = ids[0], ids[1:]
+        kept = self.people[first]
+        for other in others:
+            gone = self.people.pop(other)
+            kept.name = kept.name or gone.name
+            kept.exemplars = [*kept.exemplars, *gone.exemplars]
+            kept.twice = kept.twice or gone.twice
+            self._replace(other, first)
+        kept.decided = True
+        return first
+
+    def _replace(self, old: int, new: int) -> None:
+        self.merged = {key: new if value == old else value for key, value in self.merged.items()} | {old: new}
+        self.pins = [
+            Pin(p.input, p.fingerprint, p.frame, p.box, new if p.person == old else p.person) for p in self.pins
+        ]
+        moved = {_pair(*(new if one == old else one for one in pair)) for pair in self.apart}
+        self.apart = {pair for pair in moved if pair[0] != pair[1]}
+        for counts in self.inputs.values():
+            if old in counts:
+                counts[new] = counts.get(new, 0) + counts.pop(old)
+
+    def split(self, number: int) -> int:
+        """Add a person who is not this one. The caller pins tracks and makes the exemplars again. Raises UsageError."""
+        old = self.resolve(number)
+        new = self.new_person()
+        self.apart.add(_pair(old, new))
+        self.people[old].decided = self.people[new].decided = True
+        return new
+
+    def forget(self, number: int) -> list[int]:
+        """Remove a person with exemplars, name and pins; return their ids, also of people merged into them.
+
+        These ids are not given again. Raises UsageError.
+        """
+        found = self.resolve(number)
+        gone = [found, *sorted(old for old, new in self.merged.items() if new == found)]
+        del self.people[found]
+        self.merged = {old: new for old, new in self.merged.items() if new != found}
+        self.forgotten = sorted({*self.forgotten, *gone})
+        self.pins = [pin for pin in self.pins if pin.person != found]
+        self.apart = {pair for pair in self.apart if found not in pair}
+        for counts in self.inputs.values():
+            counts.pop(found, None)
+        return gone
+
+    # -- what is computed --------------------------------------------------------------------------------
+
+    def new_person(self) -> int:
+        """Add a person with an id that was never given."""
+        number = self.next_id
+        self.next_id += 1
+        self.people[number] = Person()
+        return number
+
+    def retire(self, number: int) -> None:
+        """Remove a person who was not found again and about whom no user decided; the id is not given again."""
+        del self.people[number]
+        for counts in self.inputs.values():
+            counts.pop(number, None)
+
+    def key(self, store: Path, name: str) -> str:
+        """Return the key of an input: its store's path from the registry's folder, and its name."""
+        return f"{os.path.relpath(store, self.path.parent)}:{name}"
+
+    def store_of(self, key: str) -> tuple[Path, str]:
+        """Return store and name of an input by its key."""
+        place, _, name = key.rpartition(":")
+        return Path(os.path.normpath(self.path.parent / place)), name
+
+    def faces(self, number: int) -> int:
+        """Return the number of faces of a person in all inputs, as last seen."""
+        return sum(counts.get(number, 0) for counts in self.inputs.values())
+
+
+@contextlib.contextmanager
+def edit(path: Path) -> Iterator[None]:
+    """Hold the registry's lock: load, change and save within. Raises StoreLockedError if another process has it."""
+    with disk_errors(f"write to {path.parent}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = StoreLock.acquire(path.parent, name=f".{path.name}.lock")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _pair(a: int, b: int) -> tuple[int, int]:
+    return (min(a, b), max(a, b))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise _damaged(path, err) from err
+    if not isinstance(content, dict):
+        raise _damaged(path, ValueError("it is not a JSON object"))
+    return content
+
+
+def _damaged(path: Path, err: Exception) -> StoreError:
+    what = f"no {err}" if isinstance(err, KeyError) else str(err)
+    return StoreError(f"the registry {path} cannot be read ({what}); restore it, or delete it and run people")
+
+
+def _from_json(path: Path, content: dict[str, Any]) -> Registry:
+    if content["format"] != FORMAT:
+        raise StoreError(f"{path} is a registry of format {content['format']}; this reelgraph reads format {FORMAT}")
+    people = {int(key): _person(one) for key, one in content["people"].items()}
+    merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}
+    forgotten = [int(number) for number in content.get("forgotten", [])]
+    taken = [0, *people, *merged, *forgotten]
+    return Registry(
+        path,
+        str(content["id"]),
+        str(content["model"]),
+        str(content["align"]),
+        people,
+        merged,
+        forgotten,
+        {_pair(int(a), int(b)) for a, b in content.get("apart", [])},
+        [_pin(one) for one in content.get("pins", [])],
+        {key: {int(k): int(n) for k, n in one.items()} for key, one in content.get("inputs", {}).items()},
+        max(int(content.get("next_id", 1)), max(taken) + 1),
+    )
+
+
+def _person(one: dict[str, Any]) -> Person:
+    exemplars = [
+        Exemplar(_decode(each["vector"]), float(each["spread"]), float(each["weight"]))
+        for each in one.get("exemplars", [])
+    ]
+    return Person(one.get("name") or None, bool(one.get("decided")), exemplars, bool(one.get("twice")))
+
+
+def _pin(one: dict[str, Any]) -> Pin:
+    x, y, w, h = (float(value) for value in one["box"])
+    return Pin(str(one["input"]), str(one["fingerprint"]), int(one["frame"]), (x, y, w, h), int(one["person"]))
+
+
+def _to_json(registry: Registry) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "id": registry.id,
+        "model": registry.model,
+        "align": registry.align,
+        "next_id": registry.next_id,
+        "people": {
+            str(number): {
+                "name": one.name,
+                "decided": one.decided,
+                **({"twice": True} if one.twice else {}),
+                "exemplars": [
+                    {"vector": _encode(each.vector), "spread": round(each.spread, 6), "weight": round(each.weight, 3)}
+                    for each in one.exemplars
+                ],
+            }
+            for number, one in sorted(registry.people.items())
+        },
+        "merged": {str(old): new for old, new in sorted(registry.merged.items())},
+        "forgotten": registry.forgotten,
+        "apart": sorted(list(pair) for pair in registry.apart),
+        "pins": [
+            {"input": p.input, "fingerprint": p.fingerprint, "frame": p.frame, "box": list(p.box), "person": p.person}
+            for p in registry.pins
+        ],
+        "inputs": {key: {str(k): n for k, n in one.items()} for key, one in sorted(registry.inputs.items())},
+    }
+
+
+def _encode(vector: npt.NDArray[np.float32]) -> str:
+    """Return little-endian float32, as base64."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+
+
+def _decode(text: str) -> npt.NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)

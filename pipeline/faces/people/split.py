@@ -1,0 +1,192 @@
+"""Split a person: some of the tracks become a new person, permanently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StoreError, UsageError
+from pipeline.faces.people.clustering import Points, Tracks, group_points
+from pipeline.faces.people.described import describe_tracks, sure_confidence
+from pipeline.faces.people.gather import write_people
+from pipeline.faces.people.registry import Exemplar, Pin, Registry
+from pipeline.faces.people.space import Space
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The tracks of a person in one input."""
+
+    key: str
+    item: RunInput
+    tracks: Tracks
+    numbers: npt.NDArray[np.int64]
+    """int64 (n,): the person's tracks, ascending."""
+
+
+def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: int = 2) -> list[int]:
+    """Move tracks (INPUT:TRACK) of a person to a new one; return the new ids.
+
+    Without tracks, split the person into `parts` groups of faces that look alike. This changes the registry and the
+    stores; the caller then calls `registry.save`.
+
+    Raises UsageError if the tracks are not the person's or none would be left, StoreError if no store of theirs exists.
+    """
+    person = registry.resolve(number)
+    found = _parts_of(registry, person)
+    part_of = _listed(found, person, tracks) if tracks else _apart(found, person, parts)
+    people = [person, *(registry.split(person) for _ in range(int(part_of.max())))]
+    for a in people[1:]:
+        for b in people[1:]:
+            if a < b:
+                registry.apart.add((a, b))
+    owner = np.array(people)[part_of]
+    # Later runs must not undo the split: one face of every track records its person.
+    registry.pins = [pin for pin in registry.pins if pin.person != person]
+    at = 0
+    for part in found:
+        mine = owner[at : at + len(part.numbers)]
+        at += len(part.numbers)
+        registry.pins += _pins(part, mine)
+        _move(registry, part, mine, person)
+    for one in people:
+        registry.people[one].exemplars = _exemplars(found, owner == one)
+    return people[1:]
+
+
+def seen_together(registry: Registry, numbers: Sequence[int]) -> list[str]:
+    """Return the keys of inputs with two of these people in one frame; ignore inputs whose stores are missing."""
+    from pipeline.store.read import open as open_store
+
+    people, found = [registry.resolve(number) for number in numbers], []
+    for key, counts in registry.inputs.items():
+        if sum(bool(counts.get(number)) for number in people) < 2:
+            continue
+        place, name = registry.store_of(key)
+        try:
+            arrays = open_store(place).input(name).read(["person", "face_frame"])
+        except StoreError:
+            continue
+        mine = np.isin(arrays["person"], people)
+        pairs = np.unique(np.stack([arrays["face_frame"][mine], arrays["person"][mine]]), axis=1)
+        if len(np.unique(pairs[0])) < pairs.shape[1]:
+            found.append(key)
+    return found
+
+
+def _parts_of(registry: Registry, person: int) -> list[_Part]:
+    from pipeline.store.read import open as open_store
+
+    found, gone = [], []
+    for key, counts in registry.inputs.items():
+        if not counts.get(person):
+            continue
+        place, name = registry.store_of(key)
+        try:
+            run = open_store(place)
+            item = run.input(name)
+            mine = item.array("person") == person
+        except StoreError:
+            gone.append(key)
+            continue
+        if item.arrays["person"].attributes.get("registry_id") != registry.id:
+            gone.append(key)
+            continue
+        space = Space.of(item.arrays["embedding"].attributes)
+        described = describe_tracks(item, space, sure_confidence(run.attributes.get("workflow", {})))
+        numbers = np.unique(item.array("track")[mine])
+        found.append(_Part(key, item, described, numbers[numbers >= 0].astype(np.int64)))
+    if not found:
+        raise StoreError(
+            f"person {person} cannot be split: none of their stores exists any more ({', '.join(gone) or 'none known'})"
+        )
+    return found
+
+
+def _listed(found: Sequence[_Part], person: int, tracks: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return int64 over the tracks of all parts: 1 for the listed tracks, 0 for the others."""
+    wanted = [_parse(text) for text in tracks]
+    names = [(part.item.name, int(track)) for part in found for track in part.numbers]
+    for name, track in wanted:
+        if (name, track) not in names:
+            mine = ", ".join(f"{a}:{b}" for a, b in names[:12]) + (", ..." if len(names) > 12 else "")
+            raise UsageError(f"track {name}:{track} is not one of person {person}; theirs are {mine}")
+    part_of = np.array([name in wanted for name in names], np.int64)
+    if part_of.all():
+        raise UsageError(f"these are all tracks of person {person}; leave at least one out")
+    return part_of
+
+
+def _parse(text: str) -> tuple[str, int]:
+    name, _, track = text.rpartition(":")
+    if not name or not track.isdecimal():
+        raise UsageError(f"{text!r} is not a track; write INPUT:TRACK, as in clip:3")
+    return name, int(track)
+
+
+def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.int64]:
+    """Return int64: part of each track; part 0 has most faces."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    vectors = np.concatenate([part.tracks.vector[part.numbers] for part in found])
+    faces = np.concatenate([part.tracks.faces[part.numbers] for part in found])
+    usable = np.isfinite(vectors).all(axis=1)
+    if usable.sum() < parts:
+        raise UsageError(
+            f"person {person} has {int(usable.sum())} tracks, too few for {parts} parts; one track is one person"
+        )
+    cut = fcluster(linkage(vectors[usable], "average"), parts, "maxclust")
+    size = np.bincount(cut, weights=faces[usable])
+    rank = np.argsort(np.argsort(-size, kind="stable"), kind="stable")
+    part_of = np.zeros(len(vectors), np.int64)
+    part_of[usable] = rank[cut]
+    return part_of
+
+
+def _pins(part: _Part, owner: npt.NDArray[np.int64]) -> list[Pin]:
+    """Return one pin for every track: its face in the middle."""
+    arrays = part.item.read(["track", "face_frame", "frame", "box"])
+    fingerprint = str(part.item.attributes.get("fingerprint"))
+    pins = []
+    for track, person in zip(part.numbers.tolist(), owner.tolist(), strict=True):
+        rows = np.flatnonzero(arrays["track"] == track)
+        row = int(rows[len(rows) // 2])
+        x, y, w, h = (round(float(side), 1) for side in arrays["box"][row])
+        pins.append(Pin(part.key, fingerprint, int(arrays["frame"][arrays["face_frame"][row]]), (x, y, w, h), person))
+    return pins
+
+
+def _move(registry: Registry, part: _Part, owner: npt.NDArray[np.int64], person: int) -> None:
+    """Write an input's people again, and its counts."""
+    of_track = np.full(len(part.tracks.faces) + 1, -1, np.int32)
+    of_track[part.numbers] = owner
+    before = part.item.array("person")
+    after = np.where(before == person, of_track[part.item.array("track")], before).astype(np.int32)
+    declared = part.item.arrays["person"].attributes
+    kept: dict[str, object] = {key: declared[key] for key in ("threshold", "min_faces") if key in declared}
+    write_people(part.item, after, registry, kept)
+    counts = np.bincount(after[after > 0])
+    registry.inputs[part.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
+
+
+def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Exemplar]:
+    """Return the exemplars of the chosen tracks: one mean, or several if they differ by more than is usual."""
+    vectors = np.concatenate([part.tracks.vector[part.numbers] for part in found])
+    spread = np.concatenate([part.tracks.spread[part.numbers] for part in found])
+    weight = np.concatenate([part.tracks.weight[part.numbers] for part in found])
+    kept = chosen & np.isfinite(vectors).all(axis=1)
+    if not kept.any():
+        return []
+    points = Points(
+        vectors[kept], spread[kept], weight[kept], np.ones(int(kept.sum()), np.int64), np.ones(int(kept.sum()), bool)
+    )
+    threshold = Space.of(found[0].item.arrays["embedding"].attributes).threshold
+    groups = group_points(points, np.empty((0, 2), np.int64), threshold)
+    return [Exemplar(look.vector, look.spread, look.weight) for look in groups.looks[0]]

@@ -1,0 +1,143 @@
+"""Best shots of each person of an input, cut from the video while it exists."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError
+from pipeline.faces.people.described import face_quality
+from pipeline.store.schema import Array
+
+if TYPE_CHECKING:
+    from pipeline.media.video.source import VideoSource
+    from pipeline.store.read import RunInput
+
+Pixels = npt.NDArray[np.uint8]
+
+SIDE = 96
+SHOTS_EACH = 3
+APART_SECONDS = 2.0
+"""Seconds between two shots; nearer ones show the same."""
+MARGIN = 1.5
+"""Side of the cut, in longer sides of the face's box."""
+BATCH_BYTES = 128 << 20
+"""Bytes of decoded frames in memory at a time."""
+FACE = Array("thumbnail_face", ("shot",), "int64", attributes={"description": "row of the face along the face axis"})
+THUMBNAIL = Array("thumbnail", ("shot", "row", "column", "channel"), "uint8", (SIDE, SIDE, 3), {"channels": "RGB"})
+
+
+def best_shots(
+    person: npt.NDArray[np.int32], score: npt.NDArray[np.float64], time_seconds: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Return the rows (int64) of up to three faces of each person, apart in time; by person, the best first.
+
+    `person`, `score` and `time_seconds` have one value per face.
+    """
+    chosen: list[int] = []
+    order = np.lexsort((-score, person))
+    order = order[person[order] >= 0]
+    numbers, starts = np.unique(person[order], return_index=True)
+    for rows in np.split(order, starts[1:]) if len(numbers) else []:
+        mine: list[int] = []
+        for row in rows.tolist():
+            if all(abs(time_seconds[row] - time_seconds[other]) >= APART_SECONDS for other in mine):
+                mine.append(row)
+                if len(mine) == SHOTS_EACH:
+                    break
+        chosen += mine
+    return np.array(chosen, np.int64)
+
+
+def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> None:
+    """Write `thumbnail` and `thumbnail_face` of the inputs whose people have changed since the last thumbnails.
+
+    If the video is missing, has changed or cannot be read, note it; the input then has no thumbnails.
+    """
+    for item in items:
+        person = item.array("person")
+        state = _state(person)
+        declared = item.arrays.get("thumbnail")
+        if declared is not None and declared.attributes.get("people") == state:
+            continue
+        frames = item.read(["frame", "time_seconds", "face_frame"])
+        rows = best_shots(person, face_quality(item)[0], frames["time_seconds"][frames["face_frame"]])
+        try:
+            rows, pictures = _cut(item, rows, frames["frame"][frames["face_frame"][rows]])
+        except InputError as error:
+            note(f"{item.name}: no thumbnails ({error})")
+            if declared is None:
+                continue
+            rows, pictures = np.empty(0, np.int64), np.empty((0, SIDE, SIDE, 3), np.uint8)
+        _write(item, rows, pictures, state)
+
+
+def _state(person: npt.NDArray[np.int32]) -> str:
+    return hashlib.blake2b(person.astype("<i4").tobytes(), digest_size=16).hexdigest()
+
+
+def _write(item: RunInput, rows: npt.NDArray[np.int64], pictures: Pixels, state: str) -> None:
+    from pipeline.store.compact import add_arrays
+    from pipeline.store.run import RunStore
+
+    specs = [replace(THUMBNAIL, attributes={**THUMBNAIL.attributes, "people": state}), FACE]
+    with RunStore.open(item.store_path) as store:
+        arrays: dict[str, np.ndarray] = {"thumbnail": pictures, "thumbnail_face": rows}
+        add_arrays(store, item.name, specs, arrays, replace_existing=True)
+    item.refresh()
+
+
+def _cut(
+    item: RunInput, rows: npt.NDArray[np.int64], ranks: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], Pixels]:
+    """Return the rows whose frames can be read again, and their pictures, uint8 (n, 96, 96, 3) RGB.
+
+    Raises InputError if the video cannot be used.
+    """
+    pictures, is_made = np.zeros((len(rows), SIDE, SIDE, 3), np.uint8), np.zeros(len(rows), bool)
+    if not len(rows):
+        return rows, pictures
+    from pipeline.media.video.source import open_as_stored
+
+    source = open_as_stored(item.attributes)
+    boxes = item.array("box")[rows]
+    for some, frames in _decoded(source, np.unique(ranks)):
+        at = np.searchsorted(some, ranks)
+        for k in np.flatnonzero(np.isin(ranks, some)).tolist():
+            pictures[k], is_made[k] = crop(frames[at[k]], boxes[k]), True
+    return rows[is_made], pictures[is_made]
+
+
+def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Pixels]]:
+    """Yield frames (ranks, ascending) that can be decoded, some at a time: uint8 (n, height, width, 3)."""
+    from pipeline.media.video.readers import close_readers
+
+    size = max(1, BATCH_BYTES // max(1, source.frame_bytes))
+    try:
+        for start in range(0, len(ranks), size):
+            some = ranks[start : start + size]
+            found = source.job_of_ranks(some, "pyav").decode()
+            yield some[found.decoded], found.frames_rgb[found.decoded]
+    finally:
+        close_readers()
+
+
+def crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
+    """Return uint8 (96, 96, 3): a square around a face's box (x, y, w, h in pixels of the frame), edges continued."""
+    import cv2
+
+    x, y, w, h = (float(value) for value in box)
+    height, width = frame.shape[:2]
+    side = max(2, round(min(MARGIN * max(w, h, 2.0), 2.0 * max(height, width))))
+    left, top = round(x + w / 2 - side / 2), round(y + h / 2 - side / 2)
+    rows = np.clip(np.arange(top, top + side), 0, height - 1)
+    columns = np.clip(np.arange(left, left + side), 0, width - 1)
+    square = frame[rows[:, None], columns]
+    is_larger = square.shape[0] > SIDE
+    resized: Pixels = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA if is_larger else cv2.INTER_CUBIC)
+    return resized

@@ -1,0 +1,118 @@
+"""Find faces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from pipeline.engine.stage import Chunk, Stage, StageOptions
+from pipeline.errors import ModelError
+from pipeline.machine.device import Device
+from pipeline.models.card import ModelInfo
+from pipeline.store.schema import Array
+
+if TYPE_CHECKING:
+    from pipeline.faces.models.base import Detector
+
+
+class DetectOptions(StageOptions):
+    """Options of `detect`. An option that the model does not support is refused."""
+
+    model: str = Field("mtcnn", description="detector; `reelgraph models` lists them")
+    min_face: int = Field(20, ge=10, description="smallest face to look for (side in pixels of the frame)")
+    align: Literal["native", "deepface"] = Field(
+        "native",
+        description="native: detect on the frame itself; deepface: the boxes and eyes that DeepFace finds on it",
+    )
+    threshold: float | None = Field(
+        None, gt=0, lt=1, description="least score of a face; the detector's own if not set"
+    )
+    max_faces: int | None = Field(None, ge=1, description="keep this many faces per frame, the largest; all if not set")
+    rotate: bool = Field(True, description="align deepface: DeepFace's parameter `align`")
+    expand_percentage: int = Field(
+        0, ge=0, description="align deepface: DeepFace's parameter, percent of a box's width and height"
+    )
+    whole_frame: bool = Field(
+        False,
+        description="align deepface: a frame without faces is one face of confidence 0, as with DeepFace's "
+        "enforce_detection=False",
+    )
+
+    @model_validator(mode="after")
+    def _heeded(self) -> DetectOptions:
+        from pipeline.faces.models import detectors
+
+        try:
+            detectors.check(self.model, detectors.DetectorOptions(**self.model_dump(exclude={"model"})))
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+RANK = Array(
+    "rank",
+    ("face",),
+    "int32",
+    (),
+    {"units": "1", "description": "place in DeepFace's own list of the frame's faces, from 0"},
+)
+
+
+class Detect(Stage):
+    """The faces of every frame: boxes, five landmarks, confidence; with align deepface also their rank."""
+
+    needs = ("frames_rgb",)
+    slot = "gpu"
+    version = 1
+    Options = DetectOptions
+    outputs: tuple[Array, ...] = (
+        Array("n_faces", ("frame",), "int32", (), {"description": "faces found, 0 if the frame was not decoded"}),
+        Array(
+            "box",
+            ("face", "xywh"),
+            "float32",
+            (4,),
+            {"units": "pixel", "description": "x, y, width, height in the upright frame, x right, y down"},
+        ),
+        Array(
+            "landmarks",
+            ("face", "landmark", "xy"),
+            "float32",
+            (5, 2),
+            {
+                "units": "pixel",
+                "landmark_names": ["right_eye", "left_eye", "nose", "right_mouth", "left_mouth"],
+                "description": "the person's own right and left; NaN if the detector gives none",
+            },
+        ),
+        Array("confidence", ("face",), "float32", (), {"units": "1", "description": "score of the detector, 0 to 1"}),
+    )
+
+    def __init__(self, options: StageOptions) -> None:
+        super().__init__(options)
+        if self.options.align == "deepface":
+            self.outputs = (*self.outputs, RANK)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        from pipeline.faces.models import describe
+        from pipeline.faces.models.detectors import SKIP
+
+        return () if self.options.model == SKIP.name else (describe(self.options.model),)
+
+    def load(self, device: Device) -> None:
+        from pipeline.faces.models import create_detector
+
+        options = self.options.model_dump(exclude={"model"})
+        self.detector: Detector = create_detector(self.options.model, device, **options)
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        readable = np.flatnonzero(chunk.decoded)
+        # Unreadable frames are black; they are left out, so that no face is ever found in them.
+        frames = chunk.frames_rgb if len(readable) == len(chunk.decoded) else chunk.frames_rgb[readable]
+        faces = self.detector.detect(frames)
+        n_faces = np.zeros(len(chunk.frame), np.int32)
+        n_faces[readable] = np.bincount(faces.frame, minlength=len(readable)).astype(np.int32)
+        arrays = {"n_faces": n_faces, "box": faces.box, "landmarks": faces.landmarks, "confidence": faces.confidence}
+        return arrays if faces.rank is None else {**arrays, RANK.name: faces.rank}

@@ -1,0 +1,155 @@
+"""Turn faces into vectors that are near for one person and far apart for two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from pipeline.engine.stage import Chunk, Stage, StageOptions
+from pipeline.errors import ModelError
+from pipeline.faces.models import clients, zoo
+from pipeline.faces.models.base import Faces
+from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
+from pipeline.faces.stages.per_track import (
+    NEEDS,
+    TrackOptions,
+    get_ready,
+    mean_vector,
+    own_rows,
+    per_track,
+    vectors_agree,
+)
+from pipeline.machine.device import Device
+from pipeline.models.card import ModelInfo
+from pipeline.store.schema import Array
+from pipeline.text import unknown
+
+if TYPE_CHECKING:
+    from pipeline.faces.models.base import Embedder
+
+Normalization = Literal["base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace"]
+
+FACES_AT_ONCE = 256
+"""Chips that are in memory together: 154 MB of the largest, VGG-Face's with align deepface."""
+
+EMBEDDED = "embedded"
+"""Array that marks, with `per: track`, the faces whose embedding is the network's own."""
+
+CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "align": ("alignment", ("native", "deepface")),
+    "engine": ("engine", clients.ENGINES),
+    "normalization": ("normalization", Normalization.__args__),  # type: ignore[attr-defined]
+}
+"""Name of each choice in errors, and its valid values."""
+
+
+class EmbedOptions(TrackOptions):
+    """Options of `embed`."""
+
+    model: str = Field("Dlib", description="recognition network; `reelgraph models` lists them")
+    align: Literal["native", "deepface"] = Field(
+        "native", description="native: warp onto the chip the network was trained on; deepface: DeepFace's crops"
+    )
+    flip: bool = Field(False, description="average with the mirrored face: a little more accurate, twice the time")
+    normalization: Normalization = Field("base", description="DeepFace's parameter; align deepface only")
+    rotate: bool = Field(True, description="DeepFace's parameter `align`, level eyes; align deepface only")
+    eight_bit: bool = Field(
+        False, description="align deepface: scale faces in 8 bits, as DeepFace.represent does with the detector skip"
+    )
+    engine: Literal["onnx", "tensorflow", "torch"] = Field(
+        "onnx", description="tensorflow, torch: DeepFace's own client on that library"
+    )
+
+    @field_validator(*CHOICES, mode="before")
+    @classmethod
+    def _known(cls, value: object, info: ValidationInfo) -> object:
+        what, valid = CHOICES[str(info.field_name)]
+        if value not in valid:
+            raise ValueError(unknown(what, str(value), valid))
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> EmbedOptions:
+        deepface_only = {"normalization": self.normalization != "base", "rotate": not self.rotate}
+        deepface_only["eight_bit"] = self.eight_bit
+        for name in (name for name, given in deepface_only.items() if given and self.align == "native"):
+            raise ValueError(f"option {name} needs align: deepface; leave it out, or set align: deepface")
+        card = zoo.card(self.model, "recogniser")
+        try:
+            clients.check(card, self.engine)
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def keyed(self) -> dict[str, Any]:
+        """Leave out `eight_bit` if it is false, so that stores from before this option still resume."""
+        values = super().keyed()
+        if not self.eight_bit:
+            del values["eight_bit"]
+        return values
+
+
+class Embed(Stage):
+    """One embedding per face, made from the face itself or, per track, from the best faces of its track."""
+
+    needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box", "landmarks")
+    slot = "gpu"
+    version = 1
+    Options = EmbedOptions
+
+    def __init__(self, options: StageOptions) -> None:
+        super().__init__(options)
+        from pipeline.faces.models import embedding_dimension
+
+        model = self.options.model
+        attributes = {
+            "model": model,
+            "align": self.options.align,
+            "thresholds": thresholds(model, self.options.align),
+            "deepface_thresholds": DEEPFACE_THRESHOLDS[model],
+            "description": "as DeepFace's client of the model gives it: VGG-Face of length 1, others not normalised",
+        }
+        self.outputs = (
+            Array("embedding", ("face", "component"), "float32", (embedding_dimension(model),), attributes),
+        )
+        if self.options.per == "track":
+            self.needs = (*self.needs, *NEEDS)
+            self.outputs = (*self.outputs, own_rows(EMBEDDED, "the embedding"))
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        from pipeline.faces.models import describe
+
+        return (describe(self.options.model, self.options.engine),)
+
+    def load(self, device: Device) -> None:
+        from pipeline.faces.models import create_embedder
+
+        get_ready(self.options)
+        options = self.options.model_dump(exclude={"model", "per", "best"})
+        self.embedder: Embedder = create_embedder(self.options.model, device, **options)
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        if self.options.per == "face":
+            return self._embedded(chunk, np.arange(len(chunk.face_frame)))
+        threshold = thresholds(self.options.model, self.options.align)["cosine"]
+        values, own = per_track(
+            chunk,
+            self.options.best,
+            lambda rows: self._embedded(chunk, rows),
+            lambda said: vectors_agree(said["embedding"], threshold),
+            mean_vector,
+        )
+        return {**values, EMBEDDED: own}
+
+    def _embedded(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the network's own embeddings of some of the chunk's faces."""
+        embedding = np.empty((len(rows), self.embedder.dimension), np.float32)
+        for start in range(0, len(rows), FACES_AT_ONCE):
+            part = rows[start : start + FACES_AT_ONCE]
+            faces = Faces(
+                chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], np.ones(len(part), np.float32)
+            )
+            embedding[start : start + len(part)] = self.embedder.embed(self.embedder.chips(chunk.frames_rgb, faces))
+        return {"embedding": embedding}

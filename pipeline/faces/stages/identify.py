@@ -1,0 +1,92 @@
+"""Find each face in a gallery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from pipeline.engine.stage import Described, Stage, StageOptions
+from pipeline.errors import InputError, UsageError, WorkflowError
+from pipeline.faces.people.matching import Metric, checked_metric
+
+if TYPE_CHECKING:
+    from pipeline.faces.people.gallery import Gallery
+    from pipeline.store.read import RunInput
+
+
+class IdentifyOptions(StageOptions):
+    """Options of `identify`."""
+
+    gallery: str = Field(
+        description="folder with a folder of pictures, or one picture, for each person; or a file by "
+        "`reelgraph find --save-gallery` (path, relative to the working directory)"
+    )
+    metric: Metric = Field("cosine", description="distance: cosine, euclidean, euclidean_l2 or angular, as DeepFace's")
+    threshold: float | None = Field(
+        None, gt=0, description="largest distance of a match (default: the model's own)"
+    )
+    all_faces: bool = Field(
+        False, description="use all faces of a gallery's picture, as DeepFace does, not only the largest"
+    )
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        try:
+            return checked_metric(str(value))
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+
+class Identify(Stage):
+    """The nearest face of a gallery for each face of an input, once its embeddings are stored."""
+
+    needs = ("embedding",)
+    scope = "input"
+    version = 1
+    Options = IdentifyOptions
+
+    def __init__(self, options: StageOptions) -> None:
+        super().__init__(options)
+        from pipeline.faces.people.find import outputs
+
+        self.outputs = outputs()
+        self._galleries: dict[str, Gallery] = {}
+
+    def content(self) -> str:
+        from pipeline.faces.people.gallery import gallery_sha256
+
+        try:
+            return gallery_sha256(self.options.gallery, all_faces=self.options.all_faces)
+        except InputError as err:  # not the fault of an input
+            raise WorkflowError(f"identify.gallery: {err}") from err
+
+    def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
+        """Return `identity` and `distance`, with the names of the gallery's rows.
+
+        Raises InputError if the gallery cannot be used.
+        """
+        from pipeline.faces.people import find
+        from pipeline.faces.people.gallery import open_gallery
+        from pipeline.faces.people.pictures import Recipe
+        from pipeline.store.read import open as open_store
+
+        options = self.options
+        recipe = Recipe.of_store(open_store(item.store_path).attributes, str(item.store_path))
+        key = recipe.key + self.content()
+        if key not in self._galleries:
+            self._galleries[key] = open_gallery(
+                options.gallery, recipe, str(item.store_path), all_faces=options.all_faces
+            )
+        gallery = self._galleries[key]
+        threshold = find.threshold_of(item, options.metric, options.threshold)
+        wanted = find.Wanted(options.gallery, options.metric, options.threshold, options.all_faces)
+        attributes = wanted.attributes(gallery, threshold, find.embedding_key(item, recipe))
+        identity, distance = find.matched(item, gallery, options.metric, threshold)
+        specs = {spec.name: spec for spec in find.outputs(attributes)}
+        return {
+            "identity": Described(identity, specs["identity"].attributes),
+            "distance": Described(distance, specs["distance"].attributes),
+        }

@@ -1,0 +1,327 @@
+"""Films of what was found: every frame of the video with boxes and names, or with faces made unrecognisable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import UsageError
+from pipeline.faces.people.choice import choose
+from pipeline.faces.people.labels import UNKNOWN, Labels, labels
+from pipeline.faces.views.blurring import REACH as BLUR_REACH
+from pipeline.faces.views.blurring import blur, coarse, covers
+from pipeline.faces.views.whereabouts import Boxes, Faces, Reach, along, between, legs, read_faces, unseen
+from pipeline.media.film.drawing import UNKNOWN_COLOUR, Mark, colour_of, draw
+from pipeline.media.film.film import Film, film_of, grid
+from pipeline.media.film.lettering import drawable
+from pipeline.media.film.movie import CONTAINERS, container_of
+from pipeline.media.film.rewriting import write_film
+from pipeline.media.film.targets import chosen_inputs, refuse_existing
+from pipeline.text import clock
+from pipeline.views.progress import Bars, PlainLines, Silent
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+DRAW_REACH = Reach(hold_share=0.5, hold_frames=0, longest_gap_seconds=0.5)
+"""A box is shown half way to the sampled frames that do not have it."""
+ALL, UNNAMED = "all", "unknown"
+_UNSEEN_CELLS = 12
+"""A frame that nobody looked at is told by so many mean colours across its shorter side."""
+
+
+@dataclass
+class Annotated:
+    """What became of one input."""
+
+    store: str
+    input: str
+    file: str
+    frames: int
+    lost_frames: int
+    """Frames of the video that could not be decoded: left out."""
+    done_share: float
+    """Share of the sampled frames that was looked at when this was made."""
+    unseen_frames: int
+    """Frames written that lie between no two samples that were looked at; blurred as a whole where anything is."""
+    faces: int
+    """Faces in the samples of the part that was written."""
+    blurred_faces: int
+    audio_streams: int
+    codec: str
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to make of each input."""
+
+    blur: tuple[str, ...] = ()
+    """`all`, `unknown` (everybody without a name), ids or names."""
+    boxes: bool | None = None
+    """Draw boxes: None, over faces that are not blurred."""
+    start: float | None = None
+    stop: float | None = None
+    """Seconds as in the file; the film that is written starts at 0 where `start` is given."""
+
+
+def annotate(
+    outs: Sequence[Path | str],
+    inputs: Sequence[str] = (),
+    target: Path | str | None = None,
+    wanted: Wanted | None = None,
+    *,
+    force: bool = False,
+    progress: Bars | PlainLines | Silent | None = None,
+) -> list[Annotated]:
+    """Write a film for each input (or those named) of some stores: to `target`, a file or a folder, or else beside the
+    store.
+
+    Raises UsageError for an unknown input or person and where a file exists already (unless `force`), InputError where
+    a video is gone or has changed.
+    """
+    wanted = wanted or Wanted()
+    items = chosen_inputs(outs, inputs)
+    targets = [_target(item, target, len(items), bool(wanted.blur)) for item in items]
+    refuse_existing(items, targets, force)
+    chosen = _chosen_rows(items, wanted.blur)
+    progress = progress or Silent()
+    made = [
+        _annotate_one(item, path, rows, wanted, progress)
+        for item, path, rows in zip(items, targets, chosen, strict=True)
+    ]
+    for limit in {_limit_of(item, wanted) for item in items if wanted.blur}:
+        progress.note(limit)
+    return made
+
+
+def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: bool) -> Path:
+    name = f"{item.name}_{'blurred' if blurred else 'annotated'}.mp4"
+    if target is None:
+        return item.store_path.parent / name
+    path = Path(target).expanduser()
+    if path.suffix.lower() not in CONTAINERS:
+        if path.suffix and not path.is_dir():
+            container_of(path)  # says which endings there are
+        return path / name
+    if n_inputs > 1 and not path.is_dir():
+        raise UsageError(f"{path} is one file for {n_inputs} inputs; name a folder, or one input with --input")
+    return path / name if path.is_dir() else path
+
+
+def _chosen_rows(items: Sequence[RunInput], words: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
+    """For each input, bool (n_faces,): faces of the people who are asked for by id or name."""
+    rows = [np.zeros(len(labels(item).code), bool) for item in items]
+    for person in (word for word in words if word not in (ALL, UNNAMED)):
+        for one, chosen in zip(rows, choose(items, person), strict=True):
+            one |= chosen.rows
+    return rows
+
+
+def _annotate_one(
+    item: RunInput,
+    target: Path,
+    chosen: npt.NDArray[np.bool_],
+    wanted: Wanted,
+    progress: Bars | PlainLines | Silent,
+) -> Annotated:
+    film = film_of(item)
+    picture = _Picture(item, film, chosen, wanted)
+    times = film.times
+    start = float(times[0]) if wanted.start is None else wanted.start
+    first, last = film.ranks(start, np.inf if wanted.stop is None else wanted.stop)
+    if first >= last:
+        raise UsageError(
+            f"{film.path} has no frame between --start and --stop; it goes from {clock(times[0])} to "
+            f"{clock(film.stop_seconds)}"
+        )
+    origin = first if wanted.start is not None or _is_far(times[0]) else None
+    progress.input_started(item.name, last - first, 0)
+    written = write_film(film, target, first, last, origin, picture.edit, partial(progress.chunk_done, item.name))
+    progress.input_finished(item.name, 0)
+    rank = picture.faces.rank
+    inside = (rank >= first) & (rank < last)
+    result = Annotated(
+        store=str(item.store_path),
+        input=item.name,
+        file=str(target),
+        frames=written.frames,
+        lost_frames=last - first - written.frames,
+        done_share=item.done_share,
+        unseen_frames=int(picture.unseen[first:last].sum()),
+        faces=int(inside.sum()),
+        blurred_faces=int((inside & picture.hidden).sum()),
+        audio_streams=written.audio_streams,
+        codec=written.codec,
+        notes=[*picture.notes, *written.notes, *film.losses],
+    )
+    result.notes.extend(_notes(result, item, wanted))
+    for note in result.notes:
+        progress.note(f"{item.name}: {note}")
+    if wanted.blur:
+        result.notes.append(_limit_of(item, wanted))
+    return result
+
+
+def _is_far(first_seconds: float) -> bool:
+    """Whether times as in the file would be a nuisance: no player waits hours for the first frame."""
+    return first_seconds < 0 or first_seconds > 60
+
+
+class _Picture:
+    """What is done to each frame of one input."""
+
+    def __init__(self, item: RunInput, film: Film, chosen: npt.NDArray[np.bool_], wanted: Wanted) -> None:
+        self.film = film
+        self.notes: list[str] = []
+        self._who = labels(item)
+        self.faces = read_faces(item, self._who.code)
+        sampling = grid(film, item)
+        self.unseen = unseen(self.faces, sampling, len(film))
+        self._blurs = bool(wanted.blur)
+        self.hidden = _hidden(self.faces, self._who, chosen, wanted.blur)
+        self._cover = legs(self.faces, BLUR_REACH, sampling, film.times)
+        self._boxes = legs(self.faces, DRAW_REACH, sampling, film.times)
+        self._asked = wanted.boxes
+        self._shown = ~self.hidden if wanted.boxes is None else np.full(len(self.faces), wanted.boxes)
+        self._names = _drawable_names(self._who, self.notes)
+        self._more = _descriptions(item, len(self.faces))
+        self._walks: tuple[Iterator[npt.NDArray[np.int64]], ...] = ()
+        self._next = -1
+
+    def edit(self, rank: int, frame_rgb: npt.NDArray[np.uint8]) -> int:
+        """Blur and draw, in place; how many faces are told of. Ranks must ascend."""
+        cover, boxes = self._at(rank)
+        blurred = np.empty((0, 4), np.float32)
+        if self._blurs and self.unseen[rank]:
+            side = min(frame_rgb.shape[:2])
+            frame_rgb[:] = coarse(frame_rgb, max(2.0, side / _UNSEEN_CELLS))
+        elif self._blurs:
+            hidden = self.hidden
+            chosen = cover[hidden[self._cover.begin[cover]] | hidden[self._cover.end[cover]]]
+            blurred = covers(self.faces, self._cover, chosen, rank, self.film.times)
+            blur(frame_rgb, blurred)
+        draw(frame_rgb, self._marks(boxes, rank, blurred if self._asked is None else blurred[:0]))
+        return len(boxes)
+
+    def _at(self, rank: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Legs to cover and boxes to draw at a rank."""
+        if self._next < 0:
+            n = len(self.film)
+            self._walks = along(self._cover, rank, n), along(self._boxes, rank, n)
+            self._next = rank
+        for _ in range(rank - self._next):  # frames that could not be decoded
+            for walk in self._walks:
+                next(walk)
+        self._next = rank + 1
+        cover, boxes = (next(walk) for walk in self._walks)
+        return cover, boxes
+
+    def _marks(self, which: npt.NDArray[np.int64], rank: int, blurred: Boxes) -> list[Mark]:
+        """What to draw: nothing for a face that is hidden, if by the blur of another one."""
+        found = self._boxes
+        nearer_end = self.faces.rank[found.end[which]] - rank < rank - self.faces.rank[found.begin[which]]
+        rows = np.where(nearer_end, found.end[which], found.begin[which])
+        boxes = between(self.faces, found, which, rank)
+        return [
+            Mark(tuple(box.tolist()), self._colour(row), *self._words(row))
+            for row, box in zip(rows.tolist(), boxes, strict=True)
+            if self._shown[row] and not _is_inside(box, blurred)
+        ]
+
+    def _colour(self, row: int) -> tuple[int, int, int]:
+        code = int(self._who.code[row])
+        if self._who.source == "none":
+            return colour_of(int(self.faces.track[row]))
+        return UNKNOWN_COLOUR if code == UNKNOWN else colour_of(code)
+
+    def _words(self, row: int) -> tuple[str, str]:
+        return self._names.get(int(self._who.code[row]), ""), self._more(row)
+
+
+def _is_inside(box: npt.NDArray[np.float32], others: Boxes) -> bool:
+    """Whether the centre of a box lies in another one."""
+    centre = box[:2] + box[2:] / 2
+    return bool(((centre >= others[:, :2]) & (centre <= others[:, :2] + others[:, 2:])).all(1).any())
+
+
+def _hidden(faces: Faces, who: Labels, chosen: npt.NDArray[np.bool_], words: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """bool (n,): faces to blur. `chosen`: those of people asked for. When in doubt, blur.
+
+    A face that was not recognised, on a track that mostly is one named person, is taken to be that person; on another
+    track it is blurred where anybody of the track is, or where everybody without a name is asked for.
+    """
+    if ALL in words:
+        return np.ones(len(faces), bool)
+    named = np.isin(who.code, np.array(sorted(who.named), np.int32))
+    result = chosen | (~named if UNNAMED in words else np.zeros(len(faces), bool))
+    order = np.argsort(faces.track, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(faces.track[order])) + 1) if len(faces) else []:
+        owners = np.unique(who.code[rows][named[rows]])
+        if len(owners) == 1 and 2 * named[rows].sum() > len(rows):
+            result[rows[who.code[rows] == UNKNOWN]] = result[rows[named[rows]]].any()
+        elif result[rows].any():
+            result[rows[~named[rows]]] = True
+    return result
+
+
+def _drawable_names(who: Labels, notes: list[str]) -> dict[int, str]:
+    """What to write for each code; a name for which there is no font becomes the person's number."""
+    names = {code: drawable(name, f"person {code}") for code, name in who.names.items()}
+    for code, name in who.names.items():
+        if names[code] == f"person {code}" != name:
+            notes.append(
+                f"no font here has the letters of {name!r}: shown as {names[code]!r}; install one, such as Noto Sans"
+            )
+    return names
+
+
+def _descriptions(item: RunInput, n_faces: int) -> Callable[[int], str]:
+    """What the attributes say of each face, or else how sure the detector was of it."""
+    arrays = item.arrays
+    there: list[str] = [name for name in ("age", "gender", "emotion", "race") if name in arrays]
+    chosen = there or ["confidence"] * ("confidence" in arrays)
+    values = item.read(chosen) if chosen else {}
+    if any(len(rows) != n_faces for rows in values.values()):
+        return lambda row: ""
+    classes = {name: arrays[name].attributes.get("class_names") for name in chosen}
+
+    def describe(row: int) -> str:
+        return ", ".join(_word(name, values[name][row], classes[name]) for name in chosen).strip(", ")
+
+    return describe
+
+
+def _word(name: str, value: Any, classes: list[str] | None) -> str:
+    if np.isnan(value).any():
+        return ""
+    if classes:
+        return classes[int(np.argmax(value))].lower()
+    return f"{float(value):.2f}" if name == "confidence" else f"{float(value):.0f}"
+
+
+def _notes(result: Annotated, item: RunInput, wanted: Wanted) -> list[str]:
+    notes = []
+    if result.done_share < 1:
+        notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")
+    if wanted.blur and result.unseen_frames:
+        notes.append(f"{result.unseen_frames} frames that were never looked at are blurred as a whole")
+    if wanted.blur and item.attributes.get("roi"):
+        notes.append("faces outside the roi were never looked for, and are not blurred")
+    return notes
+
+
+def _limit_of(item: RunInput, wanted: Wanted) -> str:
+    """What blurring cannot promise."""
+    one = not {ALL, UNNAMED} & set(wanted.blur)
+    limit = f"only faces that were found{' and recognised' if one else ''} are blurred: look before you publish"
+    return limit if item.attributes.get("every") == 1 else f"{limit}; a store made with --every 1 misses the fewest"

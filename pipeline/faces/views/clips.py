@@ -1,0 +1,229 @@
+"""The appearances of one person, cut out of the videos of any number of stores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import UsageError
+from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
+from pipeline.faces.people.choice import choose
+from pipeline.media.film.film import Film, film_of
+from pipeline.media.film.joining import Joined
+from pipeline.media.film.packets import copy_packets, suffix_for_copy
+from pipeline.media.film.rewriting import write_film
+from pipeline.media.film.targets import chosen_inputs, refuse_existing
+from pipeline.text import clock
+from pipeline.views.progress import Bars, PlainLines, Silent
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+DEFAULT_MARGIN_SECONDS = 1.0
+_LONGEST_NAME = 60
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One stretch of one video, with somebody in it."""
+
+    file: str
+    store: str
+    input: str
+    person: str
+    start_seconds: float
+    """Presentation time of the first frame, as in the source."""
+    stop_seconds: float
+    """Where the last frame ends."""
+    screen_seconds: float
+    """What the sampled frames that show the person stand for; margins not counted."""
+    at_seconds: float
+    """Where it begins in `file`."""
+    frames: int
+    """Frames written; 0 where packets are copied."""
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How to cut."""
+
+    margin_seconds: float = DEFAULT_MARGIN_SECONDS
+    """Shown before and after each appearance."""
+    longest_gap_seconds: float = LONGEST_GAP_SECONDS
+    """Somebody who is away for longer appears anew."""
+    join: bool = False
+    """One film of all of them."""
+    copy: bool = False
+    """Copy packets from the key frame before each: quick, and longer."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What to cut out of a film."""
+
+    first: int
+    """Rank of the first frame, inclusive."""
+    last: int
+    """Rank of the last frame, exclusive."""
+    screen_seconds: float
+
+
+@dataclass(frozen=True)
+class ClipsMade:
+    """All clips, and the notes on them."""
+
+    person: str
+    clips: list[Clip]
+    list_file: str
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def cut_clips(
+    outs: Sequence[Path | str],
+    person: str,
+    target: Path | str | None = None,
+    options: ClipOptions | None = None,
+    *,
+    force: bool = False,
+    progress: Bars | PlainLines | Silent | None = None,
+) -> ClipsMade:
+    """Cut the appearances of a person (id or name) out of all inputs, into `target`, a folder (default: `clips` beside
+    the first store). Writes a list of them there too, as CSV and as JSON.
+
+    Raises UsageError for an unknown person and where a file exists already (unless `force`), InputError where a video
+    is gone or has changed.
+    """
+    options = options or ClipOptions()
+    progress = progress or Silent()
+    if options.join and options.copy:
+        raise UsageError("--join encodes anew, --copy does not: choose one")
+    items = chosen_inputs(outs)
+    folder = Path(target).expanduser() if target is not None else items[0].store_path.parent / "clips"
+    chosen = choose(items, person)
+    name = chosen[0].name
+    found = {item: found for item, one in zip(items, chosen, strict=True) if (found := _times(item, one.rows, options))}
+    films = {item: film_of(item) for item in found}
+    work = [(item, films[item], cut) for item in found for cut in stretches(films[item], found[item], options)]
+    list_file = folder / f"{safe(name)}_clips.csv"
+    if not work:
+        raise UsageError(f"{name} is on none of the {len(items)} inputs that were looked at; try another person")
+    joined = folder / f"{safe(name)}.mp4"
+    targets = [joined] if options.join else [_file(folder, name, options.copy, *one) for one in work]
+    refuse_existing(list(found), targets, force)
+    if options.join:
+        clips = _write_joined(joined, name, work, progress)
+    else:
+        clips = [_write(path, name, options.copy, *one, progress) for path, one in zip(targets, work, strict=True)]
+    made = ClipsMade(name, clips, str(list_file), _notes(items, films, options))
+    for note in made.notes:
+        progress.note(note)
+    _write_list(list_file, clips)
+    return made
+
+
+def _times(item: RunInput, rows: npt.NDArray[np.bool_], options: ClipOptions) -> list[Appearance]:
+    if not rows.any():
+        return []
+    found = item.read(["face_frame", "time_seconds"])
+    present = np.zeros(len(found["time_seconds"]), bool)
+    present[found["face_frame"][rows]] = True
+    return appearances(present, found["time_seconds"], options.longest_gap_seconds)
+
+
+def stretches(film: Film, found: list[Appearance], options: ClipOptions) -> list[Stretch]:
+    """Frames of each appearance with its margins; those that meet are one."""
+    merged: list[Stretch] = []
+    for one in found:
+        first, last = film.ranks(one.start_seconds - options.margin_seconds, one.stop_seconds + options.margin_seconds)
+        last = max(last, first + 1)
+        if merged and first <= merged[-1].last:
+            before = merged.pop()
+            merged.append(Stretch(before.first, max(last, before.last), before.screen_seconds + one.screen_seconds))
+        else:
+            merged.append(Stretch(first, last, one.screen_seconds))
+    return merged
+
+
+def _write(
+    path: Path, name: str, copy: bool, item: RunInput, film: Film, cut: Stretch, progress: Bars | PlainLines | Silent
+) -> Clip:
+    start, stop = float(film.times[cut.first]), film.end_of(cut.last - 1)
+    if copy:
+        start, stop = copy_packets(film, path, start, stop)
+        progress.note(f"{path.name}: {clock(stop - start)} copied")
+        n_frames = 0
+    else:
+        progress.input_started(path.name, cut.last - cut.first, 0)
+        written = write_film(
+            film, path, cut.first, cut.last, cut.first, _untouched,
+            lambda frames, _: progress.chunk_done(path.name, frames, None), exact_sound=True,
+        )  # fmt: skip
+        progress.input_finished(path.name, 0)
+        n_frames = written.frames
+    return Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, 0.0, n_frames)
+
+
+def _untouched(rank: int, frame_rgb: npt.NDArray[np.uint8]) -> int:
+    return 0
+
+
+def _write_joined(
+    path: Path, name: str, work: list[tuple[RunInput, Film, Stretch]], progress: Bars | PlainLines | Silent
+) -> list[Clip]:
+    clips = []
+    progress.input_started(path.name, sum(cut.last - cut.first for _, _, cut in work), 0)
+    with Joined(path, [film for _, film, _ in work]) as joined:
+        for item, film, cut in work:
+            at, n_frames = joined.append(
+                film, cut.first, cut.last, lambda frames: progress.chunk_done(path.name, frames, None)
+            )
+            start, stop = float(film.times[cut.first]), film.end_of(cut.last - 1)
+            clips.append(
+                Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, at, n_frames)
+            )
+    progress.input_finished(path.name, 0)
+    return clips
+
+
+def _file(folder: Path, name: str, copy: bool, item: RunInput, film: Film, cut: Stretch) -> Path:
+    at = clock(float(film.times[cut.first])).replace(":", "-")
+    suffix = suffix_for_copy(film) if copy else ".mp4"
+    return folder / f"{safe(item.name)}_{safe(name)}_{at}{suffix}"
+
+
+def safe(name: str) -> str:
+    """A name as part of a file's name: letters and digits of any script stay, the rest becomes `-`."""
+    shown = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", name)).strip("-._")
+    return shown[:_LONGEST_NAME] or "person"
+
+
+def _write_list(path: Path, clips: list[Clip]) -> None:
+    rows = [asdict(clip) for clip in clips]
+    path.with_suffix(".json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _notes(items: Sequence[RunInput], films: dict[RunInput, Film], options: ClipOptions) -> list[str]:
+    notes = [
+        f"{item.name}: {item.done_share:.0%} of the sampled frames are done; the rest was not looked at"
+        for item in items
+        if item.done_share < 1
+    ]
+    if options.copy:
+        notes.append("copied packets begin at the key frame before each appearance: clips are longer than asked for")
+    return [*notes, *(f"{item.name}: {loss}" for item, film in films.items() for loss in film.losses)]

@@ -1,0 +1,71 @@
+"""The people of a report: one person over all inputs and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.faces.views.report.series import rounded
+from pipeline.faces.views.report.survey import Candidate, Key, Presence, Surveyed
+
+
+@dataclass
+class Person:
+    """One person, over all inputs."""
+
+    key: Key
+    name: str
+    named: bool
+    screen_seconds: float = 0.0
+    appearances: int = 0
+    faces: int = 0
+    first: tuple[int, float] = (0, 0.0)
+    """Index of the input in the report, and seconds."""
+    last: tuple[int, float] = (0, 0.0)
+    inputs: list[int] = field(default_factory=list)
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    candidates: list[tuple[int, Candidate]] = field(default_factory=list)
+    """Index of the input and face, for pictures."""
+    pictures: list[str] = field(default_factory=list)
+    """Pictures as `data:` addresses."""
+
+
+def gather(inputs: Sequence[Surveyed]) -> list[Person]:
+    """Return all people, by screen time, longest first."""
+    found: dict[Key, Person] = {}
+    for place, surveyed in enumerate(inputs):
+        for presence in surveyed.people:
+            person = found.setdefault(presence.key, Person(presence.key, presence.name, presence.named))
+            _add(person, place, presence)
+    return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.name))
+
+
+def _add(person: Person, place: int, presence: Presence) -> None:
+    if presence.named and not person.named:
+        person.name, person.named = presence.name, True
+    if not person.inputs:
+        person.first = (place, presence.stretches[0].start_seconds)
+    person.last = (place, presence.stretches[-1].stop_seconds)
+    person.inputs.append(place)
+    person.screen_seconds += presence.screen_seconds
+    person.appearances += len(presence.stretches)
+    person.faces += presence.faces
+    person.candidates += [(place, candidate) for candidate in presence.candidates]
+    for name, one in presence.attributes.items():
+        known = person.attributes.setdefault(name, {"count": 0.0, "sum": [0.0] * len(one["sum"])})
+        if len(known["sum"]) == len(one["sum"]):
+            known["count"] += one["count"]
+            known["sum"] = [a + b for a, b in zip(known["sum"], one["sum"], strict=True)]
+
+
+def attributes_of(person: Person) -> dict[str, list[float | None]]:
+    """Return the mean age, or percent of each class, over all faces of the person; only attributes that are known."""
+    found = {}
+    for name, one in person.attributes.items():
+        if one["count"]:
+            mean = np.asarray(one["sum"]) / one["count"]
+            found[name] = rounded(mean * (100 if len(mean) > 1 else 1), 0)
+    return found

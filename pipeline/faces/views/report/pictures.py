@@ -1,0 +1,104 @@
+"""Pictures of people for a report: those that the store keeps, else cut from the video if it still exists."""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ReelgraphError
+from pipeline.faces.people.labels import labels
+from pipeline.faces.people.thumbnails import crop
+from pipeline.faces.views.report.people import Person
+from pipeline.faces.views.report.survey import SHOWN_FACES, Candidate, Surveyed
+
+if TYPE_CHECKING:
+    from pipeline.media.video.source import VideoSource
+
+MOST_PICTURED = 150
+"""Most people with a picture, so that a page of hundreds of people has a few megabytes."""
+MOST_PICTURES = 4
+"""Pictures of each of the first `RICHLY_PICTURED` people; others have one."""
+RICHLY_PICTURED = 60
+MOST_FRAMES_CUT = 60
+"""Most frames decoded for pictures that no store keeps; each costs up to a group of pictures."""
+_QUALITY = 82
+
+
+def add_pictures(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
+    """Give people their pictures, in place."""
+    _take_stored(people, inputs)
+    missing = [person for person in people[:MOST_PICTURED] if not person.pictures and person.candidates]
+    wanted: dict[int, list[tuple[Candidate, Person]]] = defaultdict(list)
+    for person in missing[:MOST_FRAMES_CUT]:
+        place, best = max(person.candidates, key=lambda one: one[1].score)
+        wanted[place].append((best, person))
+    for place, entries in wanted.items():
+        for (_, person), picture in zip(entries, _cut(inputs[place], [c for c, _ in entries]), strict=True):
+            person.pictures += [picture] if picture else []
+
+
+def pictures_of_nobody(inputs: Sequence[Surveyed]) -> list[str]:
+    """Return pictures of some unknown faces, from the inputs that have any."""
+    candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
+    step = max(1, len(candidates) // SHOWN_FACES)
+    wanted: dict[int, list[Candidate]] = defaultdict(list)
+    for place, candidate in candidates[::step][:SHOWN_FACES]:
+        wanted[place].append(candidate)
+    cut = [picture for place, entries in wanted.items() for picture in _cut(inputs[place], entries)]
+    return [picture for picture in cut if picture]
+
+
+def _take_stored(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
+    person_of = {person.key: (k, person) for k, person in enumerate(people[:MOST_PICTURED])}
+    for surveyed in inputs:
+        arrays = surveyed.item.arrays
+        if not {"thumbnail", "thumbnail_face"} <= arrays.keys():
+            continue
+        read = surveyed.item.read(["thumbnail", "thumbnail_face"])
+        code = labels(surveyed.item).code
+        key_of = {presence.code: presence.key for presence in surveyed.people}
+        for pixels, face in zip(read["thumbnail"], read["thumbnail_face"], strict=True):
+            key = key_of.get(int(code[face])) if 0 <= face < len(code) else None
+            place, person = person_of.get(key, (0, None))
+            if person is not None and len(person.pictures) < (MOST_PICTURES if place < RICHLY_PICTURED else 1):
+                person.pictures.append(_encoded(pixels))
+
+
+def _cut(surveyed: Surveyed, candidates: Sequence[Candidate]) -> list[str | None]:
+    """Return a picture of each face, from the video; None if the video is missing, has changed, or is not readable."""
+    source = _source(surveyed.facts)
+    if source is None:
+        return [None] * len(candidates)
+    found: dict[Candidate, str] = {}
+    for rank in sorted({candidate.rank for candidate in candidates}):  # one frame at a time, as 4K frames are large
+        try:
+            decoded = source.job_of_ranks(np.array([rank], np.int64), "pyav").decode()
+        except (ReelgraphError, OSError, IndexError):
+            continue
+        if decoded.decoded[0]:
+            frame = decoded.frames_rgb[0]
+            of_rank = [candidate for candidate in candidates if candidate.rank == rank]
+            found |= {candidate: _encoded(crop(frame, np.array(candidate.box))) for candidate in of_rank}
+    return [found.get(candidate) for candidate in candidates]
+
+
+def _source(facts: dict[str, Any]) -> VideoSource | None:
+    from pipeline.media.video.source import open_as_stored
+
+    try:
+        return open_as_stored(facts)
+    except ReelgraphError:
+        return None
+
+
+def _encoded(pixels_rgb: npt.NDArray[np.uint8]) -> str:
+    """Return a JPEG, as a `data:` address."""
+    import cv2
+
+    _, encoded = cv2.imencode(".jpg", pixels_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()

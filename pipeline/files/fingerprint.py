@@ -1,0 +1,24 @@
+"""Fingerprints of files: cheap, for files of any length."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+_FINGERPRINT_BLOCKS = 64
+
+_FINGERPRINT_BLOCK_BYTES = 4096
+
+
+def fingerprint(path: Path) -> str:
+    """Return the hex digest of a file's size and of 64 blocks spread evenly over it, first and last included."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    offsets = np.linspace(0, max(0, size - _FINGERPRINT_BLOCK_BYTES), _FINGERPRINT_BLOCKS).astype(np.int64)
+    with path.open("rb") as file:
+        for offset in np.unique(offsets):
+            file.seek(int(offset))
+            digest.update(file.read(_FINGERPRINT_BLOCK_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,64 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.errors import UsageError
+
+PARTIAL = ".partial"
+"""Ending of files that are being written; the same as zarr's own, so that one sweep finds both."""
+
+
+def atomic_write(path: str | Path, *pieces: bytes) -> None:
+    """Write a file aside, then replace: readers see the old content or the new, never a part. Raises OSError."""
+    aside = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
+    try:
+        with open(aside, "wb") as file:
+            file.writelines(pieces)
+        os.replace(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+@contextlib.contextmanager
+def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
+    """A file beside the one that is wanted, put in its place at the end, and removed on failure. Its folder is made.
+
+    Raises UsageError where it cannot be written; `what` says in the message what it is to be, "the table ".
+    """
+    place = Path(path).expanduser()
+    aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            yield file
+        os.replace(aside, place)
+    except BrokenPipeError:  # not of this file
+        raise
+    except OSError as err:
+        raise UsageError(f"{what}{place} cannot be written: {err.strerror or err}; choose another file") from err
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays, paths: what facts and records tend to carry without meaning to."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{value!r} ({type(value).__name__}) cannot be stored as JSON")
+
+
+def to_json(content: Any) -> bytes:
+    return json.dumps(content, default=_plain, separators=(",", ":")).encode()

@@ -1,0 +1,127 @@
+"""Boxes and labels on frames: readable at 144 lines and at 2160, on light and on dark."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.media.film.lettering import mask
+
+Colour = tuple[int, int, int]
+UNKNOWN_COLOUR: Colour = (200, 200, 200)
+_GOLDEN = 0.618033988749895
+_BLACK = (0, 0, 0)
+_SMALLEST_LETTERS = 11
+_LETTERS_PER_SIDE = 40
+_LINES_PER_STROKE = 360
+"""Pixels of letters, and of lines, go by the shorter side of the frame."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw."""
+
+    box: tuple[float, float, float, float]
+    """x, y, w, h in pixels."""
+    colour: Colour
+    text: str
+    """May be empty."""
+    more: str = ""
+    """Said after the text where there is room."""
+
+
+def colour_of(code: int) -> Colour:
+    """RGB of a person: of full strength, far from that of the next one, and always the same."""
+    hue = (0.02 + _GOLDEN * code) % 1.0
+    # Blue and violet are dark to the eye at the same value: less saturation there.
+    saturation = 0.55 if 0.58 < hue < 0.85 else 0.8
+    r, g, b = colorsys.hsv_to_rgb(hue, saturation, 1.0)
+    return round(255 * r), round(255 * g), round(255 * b)
+
+
+def draw(frame_rgb: npt.NDArray[np.uint8], marks: list[Mark]) -> None:
+    """Draw boxes, then labels above them, in place; uint8 (height, width, 3)."""
+    side = min(frame_rgb.shape[:2])
+    stroke = max(1, round(side / _LINES_PER_STROKE))
+    letters = max(_SMALLEST_LETTERS, round(side / _LETTERS_PER_SIDE))
+    for mark in marks:
+        _outline(frame_rgb, mark, stroke)
+    taken: list[tuple[int, int, int, int]] = []
+    for mark in sorted(marks, key=lambda mark: mark.box[1]):
+        if mark.text or mark.more:
+            taken.append(_label(frame_rgb, mark, letters, stroke, taken))
+
+
+def _corners(mark: Mark) -> tuple[int, int, int, int]:
+    x, y, w, h = mark.box
+    return round(x), round(y), round(x + w), round(y + h)
+
+
+def _outline(frame_rgb: npt.NDArray[np.uint8], mark: Mark, stroke: int) -> None:
+    """A coloured line between two dark ones."""
+    left, top, right, bottom = _corners(mark)
+    edge = max(1, stroke // 2)
+    cv2.rectangle(frame_rgb, (left, top), (right, bottom), _BLACK, stroke + 2 * edge)
+    cv2.rectangle(frame_rgb, (left, top), (right, bottom), mark.colour, stroke)
+
+
+def _label(
+    frame_rgb: npt.NDArray[np.uint8], mark: Mark, letters: int, stroke: int, taken: list[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    ink = _ink(mark, letters, frame_rgb.shape[1] - 4 * stroke)
+    pad = max(1, letters // 5)
+    height, width = ink.shape[0] + pad, ink.shape[1] + 2 * pad
+    place = _place(mark, width, height, stroke, frame_rgb.shape[1], frame_rgb.shape[0], taken)
+    left, top = place[:2]
+    cv2.rectangle(frame_rgb, (left - 1, top - 1), (left + width, top + height), _BLACK, 1)
+    plate = frame_rgb[top : top + height, left : left + width]
+    plate[:] = mark.colour
+    _stamp(plate, ink, pad, pad // 2, _on(mark.colour))
+    return place
+
+
+def _ink(mark: Mark, letters: int, room: int) -> npt.NDArray[np.uint8]:
+    """The label's letters: all of it, or the text alone, or as much as there is room for."""
+    both = "  ".join(part for part in (mark.text, mark.more) if part)
+    whole = mask(both, letters)
+    if whole.shape[1] <= room or not mark.text:
+        return whole[:, : max(1, room)]
+    text = mark.text
+    while len(text) > 1 and mask(text, letters).shape[1] > room:
+        text = text[:-2].rstrip() + "." if text.endswith(".") else text[:-1].rstrip() + "."
+    return mask(text, letters)[:, : max(1, room)]
+
+
+def _place(
+    mark: Mark, width: int, height: int, stroke: int, frame_width: int, frame_height: int,
+    taken: list[tuple[int, int, int, int]],
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Left, top, right, bottom of a label: above its box, else below, else inside, where nothing else is written."""
+    x0, y0, x1, y1 = _corners(mark)
+    left = int(np.clip(x0 - stroke, 1, max(1, frame_width - width - 1)))
+    right = int(np.clip(x1 + stroke - width, 1, max(1, frame_width - width - 1)))
+    above, below, inside = y0 - 2 * stroke - height, y1 + 2 * stroke + 1, y0 + 2 * stroke
+    places = [(at, top) for top in (above, below, inside) for at in (left, right)]
+    fitting = [p for p in places if p[1] >= 1 and p[1] + height < frame_height]
+    free = [p for p in fitting if not any(_meet((*p, p[0] + width, p[1] + height), other) for other in taken)]
+    at, top = next(iter(free or fitting), (left, int(np.clip(above, 1, max(1, frame_height - height - 1)))))
+    return at, top, at + width, top + height
+
+
+def _meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _stamp(plate: npt.NDArray[np.uint8], ink: npt.NDArray[np.uint8], x: int, y: int, colour: Colour) -> None:
+    part = plate[y : y + ink.shape[0], x : x + ink.shape[1]]
+    share = ink[: part.shape[0], : part.shape[1], None].astype(np.float32) / 255
+    part[:] = (part * (1 - share) + np.array(colour, np.float32) * share + 0.5).astype(np.uint8)
+
+
+def _on(colour: Colour) -> Colour:
+    """Black or white, whichever is the easier to read on a colour (luma of BT.601)."""
+    return _BLACK if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 110 else (255, 255, 255)

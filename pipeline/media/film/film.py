@@ -1,0 +1,185 @@
+"""The video behind an input of a store: every frame of it, upright, as the run that looked at it saw it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from av.video.stream import VideoStream
+
+from pipeline.errors import InputError
+from pipeline.files.fingerprint import fingerprint
+from pipeline.media.video.index import check_readable, open_container
+from pipeline.media.video.source import VideoOptions, VideoSource, sample
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+T = TypeVar("T")
+_BLOCK_BYTES = 64 << 20
+_BLOCK_FRAMES = 16
+_BLOCKS_AHEAD = 1
+_THREADS = 4
+"""Decoding is a small part of the work: encoding has the other cores."""
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How the numbers of a video are to be read, as FFmpeg numbers it (AVCOL_SPC, AVCOL_TRC, AVCOL_PRI)."""
+
+    matrix: int
+    transfer: int
+    primaries: int
+
+
+class Film:
+    """One video file: its frames in order of presentation."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError where the file cannot be read."""
+        self.path = path
+        self.source = VideoSource(path, VideoOptions.model_validate({"every": 1}), decoder="pyav")
+        self.index = self.source.index
+        self.width: int = self.source.facts["width"]
+        """Pixels of the upright frame."""
+        self.height: int = self.source.facts["height"]
+        with open_container(path) as container:
+            stream = container.streams[self.index.stream]
+            assert isinstance(stream, VideoStream)
+            context = stream.codec_context
+            self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            self.colour = Colour(context.colorspace, context.color_trc, context.color_primaries)
+            aspect = context.sample_aspect_ratio or Fraction(1)
+        sideways = self.index.rotation % 180 != 0
+        self.sample_aspect_ratio = 1 / aspect if sideways and aspect else aspect or Fraction(1)
+        self.losses: list[str] = []
+        """One line for each stretch of frames that could not be decoded, after `frames` has passed it."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """float64 (n,): presentation time of each frame in seconds, as in the file."""
+        return np.asarray(self.index.time_seconds)
+
+    @property
+    def stop_seconds(self) -> float:
+        """Where the last frame ends."""
+        return float(self.times[0]) + self.index.duration_seconds
+
+    def ranks(self, start_seconds: float, stop_seconds: float) -> tuple[int, int]:
+        """First (inclusive) and last (exclusive) rank of the frames shown from start to before stop."""
+        # Times are rounded to the time base in files and to milliseconds by people.
+        first, last = np.searchsorted(self.times, [start_seconds - 1e-6, stop_seconds - 1e-6])
+        return int(first), int(last)
+
+    def end_of(self, rank: int) -> float:
+        """Seconds at which the frame of this rank gives way to the next one."""
+        return float(self.times[rank + 1]) if rank + 1 < len(self) else self.stop_seconds
+
+    def span(self, first: int, last: int) -> Fraction:
+        """Seconds from the start of frame `first` to the start of frame `last`, which may be one beyond the end."""
+        pts, base = self.index.pts, self.index.time_base
+        if last < len(self):
+            return int(pts[last] - pts[first]) * base
+        return int(pts[-1] - pts[first]) * base + max(1, round(1 / (self.rate * base))) * base
+
+    def frames(self, first: int, last: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """Rank and pixels, uint8 (height, width, 3) RGB, upright, writable, of frames first to last (exclusive); those
+        that cannot be decoded are left out and told in `losses`. Few are alive at once: decoding is a block ahead."""
+        length = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // self.source.frame_bytes))
+        blocks = [np.arange(at, min(at + length, last)) for at in range(first, last, length)]
+        with _Ahead(self._decode(blocks, min(_THREADS, os.cpu_count() or 1))) as decoded:
+            for ranks, frames_rgb, good in decoded:
+                for k in np.flatnonzero(good).tolist():
+                    yield int(ranks[k]), frames_rgb[k]
+
+    def _decode(
+        self, blocks: list[npt.NDArray[np.int64]], threads: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
+        for ranks in blocks:
+            result = self.source.job_of_ranks(ranks, "pyav").decode(threads)
+            if result.error is not None:
+                self.losses.append(result.error)
+            yield ranks, result.frames_rgb, result.decoded
+
+
+def film_of(item: RunInput) -> Film:
+    """The video that an input was made from.
+
+    Raises InputError where it is gone, cannot be read, or is another one than the run looked at.
+    """
+    facts = item.attributes
+    path = Path(facts["path"])
+    if not path.exists():
+        raise InputError(f"the video of {item.name!r} is gone: {path}; put it back there")
+    check_readable(path)
+    if fingerprint(path) != facts["fingerprint"]:
+        raise InputError(f"{path} has changed since {item.name!r} was made from it; put it back, or run with --fresh")
+    return Film(path)
+
+
+def grid(film: Film, item: RunInput) -> npt.NDArray[np.int64]:
+    """int64: ranks of the frames that the input's sampling takes from the whole video, whether or not they were looked
+    at (a run may be limited by start and stop, or not be done)."""
+    facts = item.attributes
+    taken = {"every": facts.get("every"), "fps": facts.get("sample_fps"), "keyframes": bool(facts.get("keyframes"))}
+    return np.asarray(sample(film.index, VideoOptions.model_validate(taken)))
+
+
+class _Ahead(Iterator[T]):
+    """Runs an iterator in a thread of its own, a few items ahead; its error is raised here."""
+
+    def __init__(self, items: Iterator[T]) -> None:
+        self._items = items
+        self._queue: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(_BLOCKS_AHEAD)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="decode-ahead", daemon=True)
+
+    def __enter__(self) -> _Ahead[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                self._put((True, item))
+                if self._stopped.is_set():
+                    return
+            self._put((False, None))
+        except BaseException as err:  # handed over to whoever reads
+            self._put((False, err))
+
+    def _put(self, entry: tuple[bool, T | BaseException | None]) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(entry, timeout=0.05)
+                return
+            except queue.Full:
+                continue
+
+    def __next__(self) -> T:
+        more, item = self._queue.get()
+        if more:
+            return item  # type: ignore[return-value]
+        if isinstance(item, BaseException):
+            raise item
+        raise StopIteration

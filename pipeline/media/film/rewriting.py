@@ -1,0 +1,60 @@
+"""A film like another one, with something done to each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.media.film.film import Film
+from pipeline.media.film.movie import Look, Movie
+from pipeline.media.film.sound import CopiedSound, audio_streams
+
+_COUNTED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of it."""
+
+    frames: int
+    audio_streams: int
+    codec: str
+    notes: tuple[str, ...]
+
+
+def write_film(
+    film: Film,
+    target: Path,
+    first: int,
+    last: int,
+    origin: int | None,
+    edit: Callable[[int, npt.NDArray[np.uint8]], int],
+    done: Callable[[int, int], None],
+    exact_sound: bool = False,
+) -> Written:
+    """Write frames first to last (exclusive) with their sound.
+
+    `origin` is the rank of the frame that becomes time 0, None to leave times as they are. `edit` changes the pixels of
+    a frame in place and says how many faces it has; `done` is told frames and faces. `exact_sound` cuts sound between
+    samples, not packets.
+    """
+    shift = 0 if origin is None else int(film.index.pts[origin])
+    start = 0.0 if origin is None else float(film.times[origin])
+    stop = film.end_of(last - 1) if last < len(film) else np.inf
+    with Movie(target, Look.of(film)) as movie:
+        sound = CopiedSound(film.path, audio_streams(film.path), movie.container, start, stop, exact_sound)
+        movie.sound = sound
+        frames = faces = 0
+        for rank, frame_rgb in film.frames(first, last):
+            faces += edit(rank, frame_rgb)
+            movie.put(frame_rgb, int(film.index.pts[rank]) - shift)
+            frames += 1
+            if frames == _COUNTED_AT_ONCE:
+                done(frames, faces)
+                frames = faces = 0
+        done(frames, faces)
+    return Written(movie.n_frames, sound.n_streams, movie.codec, () if movie.note is None else (movie.note,))

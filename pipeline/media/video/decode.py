@@ -1,0 +1,319 @@
+"""Decode one chunk of a video on a worker, from values only, without an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+
+from pipeline.engine.source import Decoded, DecodeJob
+from pipeline.errors import InputError
+from pipeline.media.video.memory import MEMORY
+from pipeline.media.video.readers import POOL, DecordReader, FileKey, PacketReader, Segment, Sent, sent_of
+
+# After damage, frames are watched this far beyond the last wanted one: the longest reordering of H.264 and H.265 is 16.
+_WATCHED_BEYOND = 32
+_LISTED_RUNS = 4
+
+
+class _TroubleError(Exception):
+    """A frame is missing or damaged: read again, packet by packet."""
+
+
+@dataclass(frozen=True, eq=False)
+class VideoDecodeJob(DecodeJob):
+    """Sampled frames of one chunk; n of them."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    stream: int
+    decoder: str
+    """"pyav", "decord" or "nvdec"."""
+    width: int
+    """Pixels of the stored frame, before rotation."""
+    height: int
+    rotation: int
+    """Degrees anticlockwise that make it upright."""
+    roi: tuple[int, int, int, int] | None
+    """x, y, w, h in pixels of the upright frame."""
+    rank: np.ndarray
+    """int64 (n,): ranks in presentation order, ascending."""
+    pts: np.ndarray
+    """int64 (n,): presentation times in the stream's time base."""
+    time_seconds: np.ndarray
+    """float64 (n,): presentation times in seconds."""
+    readable: np.ndarray
+    """bool (n,): false if the file holds no packet for the frame."""
+    unreadable_reason: str | None
+    ordinal: bool
+    """True if frames are identified by their rank in the output, not by pts."""
+    segments: tuple[Segment, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a decoded frame."""
+        return output_shape(self.width, self.height, self.rotation, self.roi)
+
+    def decode(self, threads: int = 1) -> Decoded:
+        """Decode the chunk on `threads` codec threads.
+
+        Raises InputError if the file is gone or has changed since the run was set up.
+        """
+        self._check_unchanged()
+        output = _Output(self)
+        for segment in self.segments:
+            if self.decoder == "decord" and self._read_decord(segment, output, threads):
+                continue
+            if self.decoder == "nvdec" and self._read_nvdec(segment, output):
+                continue
+            if not self._read_packets(segment, output, threads):
+                self._read_carefully(segment, output)
+        output.frames[~output.decoded] = 0
+        return Decoded(output.frames, output.decoded, output.sent, output.explain())
+
+    def _check_unchanged(self) -> None:
+        try:
+            now = Path(self.path).stat()
+        except OSError as err:
+            raise InputError(f"{self.path} is gone since the run was set up: {err.strerror}; put it back") from err
+        if (now.st_size, now.st_mtime_ns) != (self.bytes, self.mtime_ns):
+            raise InputError(f"{self.path} has changed since the run was set up; start over with --fresh")
+
+    def _key(self, decoder: str) -> FileKey:
+        return FileKey(decoder, self.path, self.bytes, self.mtime_ns, self.stream)
+
+    def _wanted(self, segment: Segment) -> list[int]:
+        """Return the indices of the segment's frames that can be read."""
+        return [i for i in range(segment.first, segment.last) if self.readable[i]]
+
+    def _read_decord(self, segment: Segment, output: _Output, threads: int) -> bool:
+        """Read a segment with decord. If it fails return False, so that PyAV can say which frames are damaged."""
+        from decord import DECORDError
+
+        wanted = self._wanted(segment)
+        first, last = int(self.rank[wanted[0]]), int(self.rank[wanted[-1]])
+        try:
+            with POOL.borrow(self._key("decord"), segment.key_rank, first, last, threads) as (reader, goes_on):
+                assert isinstance(reader, DecordReader)
+                start = reader.position + 1
+                if not goes_on:
+                    reader.seek(segment.key_rank)
+                for i in wanted:
+                    output.put(i, reader.read(int(self.rank[i])))
+                output.sent += last + 1 - start
+        except (DECORDError, StopIteration, ValueError):
+            return False
+        return True
+
+    def decode_with_nvdec(self) -> np.ndarray | None:
+        """Return all frames as NVDEC gives them; None if it does not give all. Raises NvdecError."""
+        output = _Output(self)
+        if all(self._read_packets(segment, output, 1, "nvdec") for segment in self.segments):
+            return output.frames
+        return None
+
+    def _read_nvdec(self, segment: Segment, output: _Output) -> bool:
+        """Read a segment with NVDEC. If that fails return False, so that PyAV reads it.
+
+        It fails on a worker without a GPU, or if frames are missing.
+        """
+        from pipeline.media.video.nvdec import NvdecError, why_not_here
+
+        if why_not_here() is not None:
+            return False
+        try:
+            return self._read_packets(segment, output, 1, "nvdec")
+        except NvdecError:
+            return False
+
+    def _read_packets(self, segment: Segment, output: _Output, threads: int, decoder: str = "pyav") -> bool:
+        """Read a segment with PyAV, which passes packets to the decoder. Return False at the first sign of damage."""
+        wanted = self._wanted(segment)
+        first, last = int(self.rank[wanted[0]]), int(self.rank[wanted[-1]])
+        index = self._by_name(wanted)
+        try:
+            with POOL.borrow(self._key(decoder), segment.key_rank, first, last, threads) as (reader, goes_on):
+                assert isinstance(reader, PacketReader)
+                before = reader.sent
+                if not goes_on:
+                    self._stand(reader, segment.keys[0] if segment.keys else None, segment)
+                try:
+                    self._take_frames(reader, index, output)
+                finally:
+                    output.sent += reader.sent - before
+        except (_TroubleError, av.FFmpegError):
+            return False
+        return True
+
+    def _by_name(self, wanted: list[int]) -> dict[int, int]:
+        """Return the index in the chunk by what identifies a decoded frame: its pts, or its rank."""
+        names = self.rank if self.ordinal else self.pts
+        return {int(names[i]): i for i in wanted}
+
+    def _stand(self, reader: PacketReader, key: tuple[int, int] | None, segment: Segment) -> None:
+        """Put the reader before a key frame, or at the start of the file if it cannot seek to that key frame."""
+        earlier = segment.keys[-1][1] if segment.keys else 0
+        if key is None or not reader.seek(*key, earlier):
+            reader.rewind()
+
+    def _take_frames(self, reader: PacketReader, index: dict[int, int], output: _Output) -> None:
+        last = max(index)
+        left = len(index)
+        for frame in reader.frames(None if self.ordinal else frozenset(index), last):
+            name = reader.rank_of(frame) if self.ordinal else frame.pts
+            if frame.is_corrupt or name is None or name > last:
+                raise _TroubleError
+            i = index.get(name)
+            if i is None:
+                continue
+            output.put_frame(i, frame, reader)
+            reader.position = int(self.rank[i])
+            left -= 1
+            if name == last:
+                break
+        if left:
+            raise _TroubleError
+
+    def _read_carefully(self, segment: Segment, output: _Output) -> None:
+        """Read a segment of a damaged file on one thread, so that an error belongs to the packet just sent.
+
+        A frame counts as decoded if no packet from its key frame up to its own was bad. Frames that are missing without
+        an error are tried again from key frames further back.
+        """
+        wanted = self._wanted(segment)
+        missing = wanted
+        reader = PacketReader(self.path, self.stream, 1)
+        try:
+            for key in segment.keys or (None,):
+                self._stand(reader, key, segment)
+                clean = _Walk(self, reader, self._by_name(missing), output).run()
+                missing = [i for i in wanted if not output.decoded[i]]
+                if not missing or not clean:
+                    break
+        finally:
+            output.sent += reader.sent
+            reader.close()
+
+
+class _Walk:
+    """One careful pass over the packets of a segment."""
+
+    def __init__(self, job: VideoDecodeJob, reader: PacketReader, index: dict[int, int], output: _Output) -> None:
+        self._job, self._reader, self._index, self._output = job, reader, index, output
+        self._last = max(index)
+        self._beyond = 0
+        self._bad: list[int] = []
+        self._sent: dict[int, Sent] = {}
+
+    def run(self) -> bool:
+        """Put out the good frames; return False if packets were bad."""
+        while not self._reader.ended or self._reader.has_frames:
+            try:
+                if self._pass():
+                    break
+            except av.FFmpegError as err:
+                self._note(self._reader.last_sent.number, str(err.strerror))
+        for i, sent in self._sent.items():
+            if self._tainted(sent):
+                self._output.take_back(i)
+        return not self._bad
+
+    def _pass(self) -> bool:
+        """Read on; return True at the end. Raises av.FFmpegError at a bad packet."""
+        wanted = None if self._job.ordinal else frozenset(self._index)
+        for frame in self._reader.frames(wanted, self._last):
+            sent = sent_of(frame)
+            if frame.is_corrupt:
+                self._note(sent.number, "the decoder flags it as corrupt")
+            name = self._reader.rank_of(frame) if self._job.ordinal else frame.pts
+            if name in self._index:
+                self._output.put_frame(self._index[name], frame, self._reader)
+                self._sent[self._index[name]] = sent
+            self._beyond += name is not None and name >= self._last
+            if self._beyond and (sent.key or self._beyond > _WATCHED_BEYOND):
+                return True
+        return True
+
+    def _note(self, number: int, reason: str) -> None:
+        self._bad.append(number)
+        self._output.reason = self._output.reason or reason
+
+    def _tainted(self, sent: Sent) -> bool:
+        """Return whether a bad packet lies between the frame's key frame and itself."""
+        start = max(
+            (k.number for k in self._reader.keys if k.number <= sent.number and _shown_after(k, sent)), default=0
+        )
+        return any(start <= number <= sent.number for number in self._bad)
+
+
+def _shown_after(key: Sent, sent: Sent) -> bool:
+    return key.pts is None or sent.pts is None or key.pts <= sent.pts
+
+
+class _Output:
+    """The arrays of a chunk while it is decoded. A row that is not decoded may hold anything."""
+
+    def __init__(self, job: VideoDecodeJob) -> None:
+        self._job = job
+        self.frames = MEMORY.take((len(job.rank), *job.shape))
+        self.decoded = np.zeros(len(job.rank), bool)
+        self.sent = 0
+        self.reason: str | None = None
+
+    def put_frame(self, i: int, frame: VideoFrame, reader: PacketReader) -> None:
+        """Convert a frame of PyAV into row i."""
+        rgb = reader.to_rgb(frame, self._job.width, self._job.height)
+        self.put(i, np.rot90(rgb, self._job.rotation // 90))
+
+    def put(self, i: int, upright: np.ndarray) -> None:
+        """Copy an upright frame into row i. Raises ValueError if its size differs from the probed one."""
+        if self._job.roi is not None:
+            x, y, w, h = self._job.roi
+            upright = upright[y : y + h, x : x + w]
+        self.frames[i] = upright
+        self.decoded[i] = True
+
+    def take_back(self, i: int) -> None:
+        """Mark row i as not decoded: its frame turned out to be built on a bad one."""
+        self.decoded[i] = False
+
+    def explain(self) -> str | None:
+        """Return one line on the frames that are missing, None if none is."""
+        runs = _runs(np.flatnonzero(~self.decoded))
+        if not runs:
+            return None
+        listed = ", ".join(self._describe(first, last) for first, last in runs[:_LISTED_RUNS])
+        more = f" and {len(runs) - _LISTED_RUNS} more ranges" if len(runs) > _LISTED_RUNS else ""
+        return f"{listed}{more} could not be decoded: {self._why()}"
+
+    def _why(self) -> str:
+        if self.reason is not None:
+            return self.reason
+        if not self._job.readable[~self.decoded].any():
+            return self._job.unreadable_reason or "the file holds no packet for them"
+        return "the decoder gave no picture for them"
+
+    def _describe(self, first: int, last: int) -> str:
+        rank, time = self._job.rank, self._job.time_seconds
+        if first == last:
+            return f"frame {rank[first]} ({time[first]:.2f} s)"
+        return f"frames {rank[first]}-{rank[last]} ({time[first]:.2f}-{time[last]:.2f} s)"
+
+
+def _runs(indices: np.ndarray) -> list[tuple[int, int]]:
+    """Return first and last of each run of consecutive integers."""
+    if not len(indices):
+        return []
+    parts = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    return [(int(part[0]), int(part[-1])) for part in parts]
+
+
+def output_shape(width: int, height: int, rotation: int, roi: tuple[int, int, int, int] | None) -> tuple[int, int, int]:
+    """Return height, width and 3 of a frame after rotation and cropping."""
+    if rotation % 180:
+        width, height = height, width
+    return (roi[3], roi[2], 3) if roi is not None else (height, width, 3)

@@ -1,0 +1,372 @@
+"""The packet index of a video: its frames, the times at which they are shown, the places where decoding can start.
+
+It is made by reading packets, not pixels; one frame is decoded for its size and rotation. The index is the truth for
+`frame` and `time_seconds`, whichever decoder reads the pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from pipeline.errors import InputError
+from pipeline.media.video.h264 import is_clean_start, nal_length_bytes
+
+# These codecs reorder pictures with a delay of one picture, so FFmpeg's timestamps hold in any container.
+_SIMPLE_ORDER = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "h263", "msmpeg4v3", "wmv1", "wmv2", "mjpeg"})
+_CUT_OFF = "the file is cut off"
+_UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
+# Packets that are fed before giving up on the first picture (for its size and rotation).
+_FIRST_FRAME_PACKETS = 600
+_MOST_SHOWN = 100
+"""Characters of a path to show in a message; a user may have passed something else, say a picture in base64."""
+FILE_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
+"""Options that keep FFmpeg off the network, even for a playlist among the inputs."""
+TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Options that read files whose title is not UTF-8; from PyAV 19 on they are not needed."""
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """Frames of one video stream in presentation order; n of them."""
+
+    stream: int
+    """Index of the stream in its container."""
+    video_streams: int
+    """Number of video streams in the container, cover pictures not counted."""
+    container: str
+    """FFmpeg's name of the container, for example "mov,mp4,m4a,3gp,3g2,mj2"."""
+    codec: str
+    pixel_format: str
+    width: int
+    """Pixels of the stored frame, before rotation."""
+    height: int
+    rotation: int
+    """Degrees anticlockwise (0, 90, 180, 270) that make the stored frame upright."""
+    time_base: Fraction
+    pts: np.ndarray
+    """int64 (n,) in units of time_base, ascending."""
+    time_seconds: np.ndarray
+    """float64 (n,): pts times time base, unshifted."""
+    key: np.ndarray
+    """bool (n,): key frames."""
+    readable: np.ndarray
+    """bool (n,): false if the file promises a frame but does not hold its packet (cut off)."""
+    seek_pts: np.ndarray
+    """int64 (k,): timestamps of the packets from which decoding can start, ascending; also those not shown."""
+    seek_dts: np.ndarray
+    """int64 (k,): decoding timestamps of the same packets."""
+    ordinal: bool
+    """True if the container has no usable timestamps: a frame's rank is then its rank in the decoder's output."""
+    open_gop: bool
+    """True if some frames are shown before the key frame that they follow in the file."""
+    unclean_keys: int
+    """Packets flagged as key frames from which decoding starts with wrong pictures (periodic intra refresh)."""
+    discarded: int
+    """Packets that are decoded but not shown (edit lists)."""
+    fps: float
+    """Average rate that the container gives, frames per second."""
+    truncated: str | None
+    """Reason why frames are not readable, for messages; None if all are."""
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @property
+    def seek_rank(self) -> np.ndarray:
+        """Rank of the first frame that decoding from each seek point gives, int64 (k,)."""
+        return np.searchsorted(self.pts, self.seek_pts).astype(np.int64)
+
+    @property
+    def duration_seconds(self) -> float:
+        """Time from the start of the first frame to the end of the last."""
+        if not len(self):
+            return 0.0
+        return float(self.time_seconds[-1] - self.time_seconds[0] + 1.0 / self.fps)
+
+
+@dataclass
+class _Packets:
+    """Packets as demuxing gives them, in file order."""
+
+    pts: list[int | None]
+    dts: list[int | None]
+    key: list[bool]
+    shown: list[bool]
+    unclean_keys: int = 0
+    """Number of key flags that proved wrong."""
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a video file. If FFmpeg cannot, raise InputError with the likely cause."""
+    check_readable(path)
+    try:
+        container: InputContainer = av.open(str(path), options=dict(FILE_OPTIONS), **TITLES)
+    except av.FFmpegError as err:
+        raise InputError(_why_not_opened(path, err)) from err
+    return container
+
+
+def check_readable(path: Path) -> None:
+    """Raise InputError unless `path` is a readable file that is not empty."""
+    try:
+        str(path).encode()  # as tables and reports encode it
+    except UnicodeEncodeError as err:
+        raise InputError(f"{os.fsencode(path)!r}: its name is not UTF-8; rename it") from err
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a video file")
+        if not path.exists():
+            raise InputError(f"no such file: {path}")
+        if not path.is_file():
+            raise InputError(f"{path} is a pipe, a socket or a device; name a video file")
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path} cannot be read: permission denied; change its permissions")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes); copy it again")
+    except PermissionError as err:
+        raise InputError(f"{path} cannot be read: permission denied; change its permissions") from err
+    except OSError as err:  # a loop of links, or not a path: a name too long
+        raise InputError(f"{str(path)[:_MOST_SHOWN]} cannot be reached: {err.strerror}; name a file") from err
+
+
+def _why_not_opened(path: Path, err: av.FFmpegError) -> str:
+    boxes = _top_level_boxes(path)
+    if "ftyp" in boxes and "moov" not in boxes:
+        return (
+            f"{path} is cut off: its index (moov box), which comes last, is missing; copy it again, "
+            "or repair it with untrunc and a whole file of the same camera"
+        )
+    return f"{path} is not a video that FFmpeg can read ({err.strerror}); check what it is, or convert it to MP4"
+
+
+def _top_level_boxes(path: Path) -> list[str]:
+    """Return the names of the boxes of an MP4 or QuickTime file (ISO/IEC 14496-12, 4.2); nonsense for other files."""
+    names: list[str] = []
+    size_of_file = path.stat().st_size
+    with path.open("rb") as file:
+        while file.tell() + 8 <= size_of_file and len(names) < 1000:
+            start = file.tell()
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            names.append(header[4:8].decode("latin-1"))
+            if size == 1:
+                size = int.from_bytes(header[8:16], "big")
+            if size < 8:
+                break
+            file.seek(start + size)
+    return names
+
+
+def pick_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Return the stream that players show: the first with the default flag, or else the first; no cover pictures."""
+    streams = video_streams(container)
+    if not streams or container.format.name == "tty":
+        raise InputError(f"{path} has no video stream; name a file with pictures")
+    return next((s for s in streams if s.disposition & Disposition.default), streams[0])
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """Return the streams of moving pictures."""
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
+def build_index(path: Path) -> PacketIndex:
+    """Read all packets of the default video stream of `path`, and one frame.
+
+    Raises InputError if the file cannot be opened, has no video, or gives no picture.
+    """
+    with open_container(path) as container:
+        stream = pick_stream(container, path)
+        if stream.codec_context is None:
+            raise InputError(f"{path}: FFmpeg has no decoder for its video; re-encode it, for example to H.264")
+        packets = _read_packets(container, stream)
+        if not packets.pts:
+            raise InputError(f"{path} has a video stream but not one frame in it")
+        promised = _promised_packets(container, stream, packets, path)
+        facts = _stream_facts(container, stream)
+    first = _first_frame(path, facts["stream"])
+    return _assemble(packets, promised, facts, first)
+
+
+def _stream_facts(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
+    return {
+        "stream": stream.index,
+        "video_streams": len(video_streams(container)),
+        "container": container.format.name,
+        "codec": stream.codec_context.codec.canonical_name,
+        "time_base": stream.time_base or Fraction(1, 90000),
+        "rate": stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25),
+        "reorders": bool(stream.codec_context.has_b_frames),
+    }
+
+
+def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
+    found = _Packets([], [], [], [])
+    codec = stream.codec_context.codec.canonical_name
+    hidden_vp8, h264 = codec == "vp8", codec == "h264"
+    length_bytes = nal_length_bytes(stream.codec_context.extradata)
+    pts, dts, key, shown = found.pts.append, found.dts.append, found.key.append, found.shown.append
+    try:
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            # RFC 6386, 9.1: bit 4 of a VP8 frame says whether it is shown; alternate references are not.
+            visible = not (hidden_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
+            pts(packet.pts)
+            dts(packet.dts)
+            clean = packet.is_keyframe and not (h264 and not is_clean_start(memoryview(packet), length_bytes))
+            found.unclean_keys += packet.is_keyframe and not clean
+            key(clean)
+            shown(visible and not packet.is_discard)
+    except av.FFmpegError:
+        # Damage between packets: keep what was found so far. The frames that the header promises beyond it are added
+        # as unreadable.
+        pass
+    return found
+
+
+def _first_frame(path: Path, stream_index: int) -> VideoFrame:
+    """Return the first picture that the decoder gives: its size, format and rotation hold for all."""
+    reason = "no picture came out of its first packets"
+    with open_container(path) as container:
+        stream = container.streams[stream_index]
+        try:
+            for count, packet in enumerate(container.demux(stream)):
+                try:
+                    for frame in packet.decode():
+                        assert isinstance(frame, VideoFrame)
+                        return frame
+                except av.FFmpegError as err:
+                    reason = str(err.strerror)
+                if count > _FIRST_FRAME_PACKETS:
+                    break
+        except av.FFmpegError as err:
+            reason = str(err.strerror)
+    raise InputError(f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}")
+
+
+def _promised_packets(
+    container: InputContainer, stream: VideoStream, found: _Packets, path: Path
+) -> tuple[np.ndarray, str | None]:
+    """Return times (int64, time base) of frames that the file promises but does not hold, and why they are missing."""
+    none = np.empty(0, np.int64)
+    name = container.format.name
+    seen = len(found.pts)
+    if "mp4" in name and len(stream.index_entries) > seen:
+        return _missing_samples(np.array([e.timestamp for e in stream.index_entries], np.int64), found), _CUT_OFF
+    step = _frame_step(stream)
+    times = [pts for pts in found.pts if pts is not None]
+    if name == "avi" and stream.frames > seen and times:
+        return max(times) + step * np.arange(1, stream.frames - seen + 1), _CUT_OFF
+    if name == "matroska,webm" and times and _matroska_cut_off(path):
+        end = _matroska_duration(container, stream)
+        return np.arange(max(times) + step, end - step // 2, step, dtype=np.int64), _CUT_OFF
+    return none, None
+
+
+def _missing_samples(dts: np.ndarray, found: _Packets) -> np.ndarray:
+    """Return the pts (int64) of samples that a sample table (their dts) names but demuxing did not give.
+
+    At an even rate the pts of all frames are their dts in order, shifted. At an uneven rate this is an approximation.
+    """
+    first_dts = next((d for d in found.dts if d is not None), 0)
+    seen = np.array([p for p in found.pts if p is not None], np.int64)
+    shift = int(seen.min()) - first_dts if len(seen) else 0
+    grid = np.sort(dts) + shift
+    return grid[~np.isin(grid, seen)][len(found.pts) - len(dts) :]
+
+
+def _frame_step(stream: VideoStream) -> int:
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    return max(1, round(1 / (rate * (stream.time_base or Fraction(1, 90000)))))
+
+
+def _matroska_duration(container: InputContainer, stream: VideoStream) -> int:
+    """Return the end of the video in its time base: the stream's own tag if there is one, or else the container's."""
+    seconds = (container.duration or 0) / av.time_base
+    tag = stream.metadata.get("DURATION", "")
+    parts = tag.split(":")
+    if len(parts) == 3:
+        seconds = int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+    return int(seconds / (stream.time_base or Fraction(1, 1000)))
+
+
+def _matroska_cut_off(path: Path) -> bool:
+    """Return whether the segment of a Matroska file (RFC 8794, 9559) claims to be longer than the file."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    at = head.find(b"\x18\x53\x80\x67")
+    if at < 0:
+        return False
+    first = head[at + 4]
+    length = 9 - first.bit_length()
+    field = head[at + 4 : at + 4 + length]
+    size = int.from_bytes(field, "big") & ((1 << 7 * length) - 1)
+    unknown = size == (1 << 7 * length) - 1
+    return not unknown and at + 4 + length + size > path.stat().st_size
+
+
+def _assemble(
+    packets: _Packets, promised: tuple[np.ndarray, str | None], facts: dict[str, Any], first: VideoFrame
+) -> PacketIndex:
+    rate: Fraction = facts.pop("rate")
+    reorders: bool = facts.pop("reorders")
+    base: Fraction = facts["time_base"]
+    pts, missing = _presentation_times(packets, round(1 / (rate * base)) or 1, reorders)
+    odd_container = facts["container"] in _UNTIMED_CONTAINERS and facts["codec"] not in _SIMPLE_ORDER
+    shown, key = np.array(packets.shown), np.array(packets.key)
+    ordinal = missing or (odd_container and reorders) or len(np.unique(pts[shown])) < int(shown.sum())
+    dts = np.array([p if d is None else d for p, d in zip(pts.tolist(), packets.dts, strict=True)], np.int64)
+    lost = promised[0][~np.isin(promised[0], pts)]
+    all_pts = np.concatenate([pts[shown], lost])
+    order = np.argsort(all_pts, kind="stable")
+    starts = np.flatnonzero(key)
+    seeks = starts[np.argsort(pts[starts], kind="stable")]
+    ranked = all_pts[order]
+    return PacketIndex(
+        **facts,
+        pixel_format=first.format.name,
+        width=first.width,
+        height=first.height,
+        rotation=round(first.rotation / 90) * 90 % 360,
+        pts=ranked,
+        time_seconds=ranked * base.numerator / base.denominator,
+        key=np.concatenate([key[shown], np.zeros(len(lost), bool)])[order],
+        readable=np.concatenate([np.ones(int(shown.sum()), bool), np.zeros(len(lost), bool)])[order],
+        seek_pts=pts[seeks],
+        seek_dts=dts[seeks],
+        ordinal=bool(ordinal),
+        open_gop=_has_leading_frames(pts, key),
+        unclean_keys=packets.unclean_keys,
+        discarded=int((~shown).sum()),
+        fps=float(rate),
+        truncated=promised[1] if len(lost) else None,
+    )
+
+
+def _presentation_times(packets: _Packets, step: int, reorders: bool) -> tuple[np.ndarray, bool]:
+    """Return the pts of all packets in file order (int64), and whether they leave the order of frames open."""
+    pts = packets.pts
+    if None not in pts:
+        return np.array(pts, np.int64), False
+    if not reorders and not any(p is None and d is None for p, d in zip(pts, packets.dts, strict=True)):
+        return np.array([d if p is None else p for p, d in zip(pts, packets.dts, strict=True)], np.int64), False
+    start = next((d for d in packets.dts if d is not None), 0)
+    return start + step * np.arange(len(pts), dtype=np.int64), True
+
+
+def _has_leading_frames(pts: np.ndarray, key: np.ndarray) -> bool:
+    """Return whether a frame that follows a key frame in the file is shown before it."""
+    key_pts = np.where(key, pts, np.iinfo(np.int64).min)
+    return bool((pts < np.maximum.accumulate(key_pts)).any())

@@ -1,0 +1,291 @@
+"""Videos: options, sampling, and the source that a plan cuts into chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.engine.source import Source, SourceOptions
+from pipeline.errors import InputError
+from pipeline.files.fingerprint import fingerprint
+from pipeline.text import parse_seconds
+
+if TYPE_CHECKING:
+    from pipeline.media.video.decode import VideoDecodeJob
+    from pipeline.media.video.index import PacketIndex
+    from pipeline.media.video.readers import Segment
+
+DEFAULT_EVERY = 5
+_LARGEST_EVERY = 2**31 - 1
+"""Largest value of `every`: a year of 60 frames per second; ranks of frames have 64 bits."""
+Decoder = Literal["auto", "pyav", "decord", "nvdec"]
+
+# Reading on is cheaper than a seek below about this many frames: a seek costs the frames in the codec's delay.
+_SEEK_GAIN_FRAMES = 16
+# Key frames before a chunk that it may try, counted back; and the rank up to which it may try the file's start.
+_KEYS_BACK = (0, 1, 4)
+_START_IS_NEAR = 2000
+class VideoOptions(SourceOptions):
+    """The sampling and the decoding of a video."""
+
+    kind: Literal["video"] = "video"
+    every: int | None = Field(
+        None,
+        ge=1,
+        le=_LARGEST_EVERY,
+        description=f"sample every N-th frame (frames; default {DEFAULT_EVERY} unless fps or keyframes is set)",
+    )
+    fps: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="sample this many frames per second of video (frames / second)"
+    )
+    keyframes: bool = Field(False, description="sample key frames only")
+    start: float | None = Field(None, description="first time to sample (inclusive; seconds, or HH:MM:SS.mmm)")
+    stop: float | None = Field(None, description="time to stop at (exclusive; seconds, or HH:MM:SS.mmm)")
+    roi: tuple[int, int, int, int] | None = Field(
+        None, description="x, y, width, height of the part to analyse (pixels of the upright frame)"
+    )
+    decoder: Decoder = Field(
+        "auto",
+        description="auto: decord if every frame is wanted and decord is exact, else PyAV. pyav, decord: only that "
+        "one. nvdec: the GPU if it gives PyAV's pixels, else as auto (needs PyNvVideoCodec, which does not report "
+        "damage)",
+    )
+
+    @field_validator("start", "stop", mode="before")
+    @classmethod
+    def _parse_time(cls, value: object) -> object:
+        return parse_seconds(value) if isinstance(value, str) else value
+
+    @field_validator("roi")
+    @classmethod
+    def _check_roi(cls, roi: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if roi is not None and (min(roi[:2]) < 0 or min(roi[2:]) < 1):
+            raise ValueError(f"roi {list(roi)} must be x, y, width, height with x, y >= 0 and width, height >= 1")
+        return roi
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> VideoOptions:
+        given = [n for n, v in (("every", self.every), ("fps", self.fps), ("keyframes", self.keyframes or None)) if v]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
+        if not given:
+            object.__setattr__(self, "every", DEFAULT_EVERY)
+        for name in ("start", "stop"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} {value} must be a finite number of seconds")
+        if self.start is not None and self.stop is not None and self.start >= self.stop:
+            raise ValueError(f"start ({self.start} s) must lie before stop ({self.stop} s)")
+        return self
+
+
+class VideoSource(Source):
+    """One video file: its packet index, the sampled frames, and jobs that decode them."""
+
+    kind: ClassVar[str] = "video"
+    Options: ClassVar[type[SourceOptions]] = VideoOptions
+    options: VideoOptions
+
+    def __init__(self, path: Path | str, options: VideoOptions, decoder: str | None = None) -> None:
+        """Probe `path`. `decoder` is the one that was stored when the run was set up, None to choose now.
+
+        Raises InputError if the file cannot be used or no frame of it is sampled.
+        """
+        from pipeline.media.video.choice import choose_decoder, kept_decoder
+        from pipeline.media.video.decode import output_shape
+        from pipeline.media.video.index import build_index, check_readable
+
+        self.path = Path(path).absolute()
+        self.options = options
+        check_readable(self.path)
+        stat = self.path.stat()
+        self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
+        self.index = build_index(self.path)
+        upright = output_shape(self.index.width, self.index.height, self.index.rotation, None)
+        _check_roi_fits(self.path, options.roi, upright)
+        self.origin = options.roi[:2] if options.roi is not None else (0, 0)
+        self.frame = sample(self.index, options)
+        if not len(self.frame):
+            raise InputError(f"{self.path}: no frame between start and stop; {_describe_times(self.index)}")
+        self.time_seconds = self.index.time_seconds[self.frame]
+        shape = output_shape(self.index.width, self.index.height, self.index.rotation, options.roi)
+        self.frame_bytes = math.prod(shape)
+        self._start_rank = self._nearest_start(self.frame)
+        if decoder is None:
+            self.decoder, self.note = choose_decoder(self, options.decoder)
+        else:
+            self.decoder, self.note = decoder, kept_decoder(decoder)
+        self.facts = self._make_facts(upright)
+
+    def _make_facts(self, upright: tuple[int, int, int]) -> dict[str, Any]:
+        index = self.index
+        return {
+            "path": str(self.path),
+            "bytes": self._bytes,
+            "fingerprint": fingerprint(self.path),
+            "width": upright[1],
+            "height": upright[0],
+            "fps": index.fps,
+            "duration_seconds": index.duration_seconds,
+            "start_seconds": float(index.time_seconds[0]),
+            "source_frames": len(index),
+            "unreadable_frames": int((~index.readable).sum()),
+            "key_frames": len(index.seek_pts),
+            **_sampling_fact(self.options),
+            "decoder": self.decoder,
+            "codec": index.codec,
+            "container": index.container,
+            "pixel_format": index.pixel_format,
+            "rotation_degrees": index.rotation,
+            "stream": index.stream,
+            "roi": list(self.options.roi) if self.options.roi else None,
+        }
+
+    def _nearest_start(self, ranks: np.ndarray) -> np.ndarray:
+        """Return int64: for each rank, the first frame that decoding from the last key frame before it gives."""
+        seeks = self.index.seek_rank
+        if self.index.ordinal or not len(seeks):
+            return np.zeros(len(ranks), np.int64)
+        at = np.searchsorted(self.index.seek_pts, self.index.pts[ranks], side="right") - 1
+        starts: np.ndarray = np.where(at >= 0, seeks[at], 0)
+        return starts
+
+    def decode_cost(self, chunk_frames: int) -> int:
+        """Return the number of source frames that are decoded with chunks of this many sampled frames.
+
+        Each chunk is decoded alone, from the key frame before it.
+        """
+        first = np.arange(0, len(self.frame), chunk_frames)
+        last = np.minimum(first + chunk_frames, len(self.frame)) - 1
+        saved = np.concatenate([[0], np.cumsum(_saved_by_seeking(self.frame, self._start_rank))])
+        read = self.frame[last] - self._start_rank[first] + 1
+        return int(read.sum() - (saved[last + 1] - saved[first + 1]).sum())
+
+    def job(self, start: int, stop: int) -> VideoDecodeJob:
+        """Return the decode job of sampled frames start (inclusive) to stop (exclusive)."""
+        return self.job_of_ranks(self.frame[start:stop], self.decoder)
+
+    def job_of_ranks(self, ranks: np.ndarray, decoder: str) -> VideoDecodeJob:
+        """Return the job that decodes the frames of these ranks (int64, ascending) with the given decoder."""
+        from pipeline.media.video.decode import VideoDecodeJob
+
+        index = self.index
+        return VideoDecodeJob(
+            path=str(self.path),
+            bytes=self._bytes,
+            mtime_ns=self._mtime_ns,
+            stream=index.stream,
+            decoder=decoder,
+            width=index.width,
+            height=index.height,
+            rotation=index.rotation,
+            roi=self.options.roi,
+            rank=ranks.copy(),
+            pts=index.pts[ranks],
+            time_seconds=index.time_seconds[ranks],
+            readable=index.readable[ranks],
+            unreadable_reason=index.truncated,
+            ordinal=index.ordinal,
+            segments=self._segments(ranks),
+        )
+
+    def _segments(self, ranks: np.ndarray) -> tuple[Segment, ...]:
+        """Cut a chunk at each seek that saves decoding; leave out the parts that cannot be read."""
+        from pipeline.media.video.readers import Segment
+
+        starts = self._nearest_start(ranks)
+        readable = self.index.readable[ranks]
+        edges = np.unique([0, *np.flatnonzero(_saved_by_seeking(ranks, starts)), len(ranks)])
+        found = []
+        for first, last in zip(edges.tolist(), edges[1:].tolist(), strict=False):
+            wanted = np.flatnonzero(readable[first:last]) + first
+            if len(wanted):
+                begin = int(wanted[0])
+                found.append(
+                    Segment(first, last, int(starts[begin]), self._keys(int(ranks[begin]), int(starts[begin])))
+                )
+        return tuple(found)
+
+    def _keys(self, rank: int, start: int) -> tuple[tuple[int, int], ...]:
+        """Return (pts, dts) of the key frames that a frame can be decoded from, nearest first."""
+        index = self.index
+        if index.ordinal:
+            return ()
+        nearest = int(np.searchsorted(index.seek_pts, index.pts[rank], side="right")) - 1
+        back = [nearest - step for step in _KEYS_BACK if nearest >= step]
+        if start < _START_IS_NEAR and nearest >= 0:
+            back.append(0)
+        return tuple((int(index.seek_pts[k]), int(index.seek_dts[k])) for k in dict.fromkeys(back))
+
+
+def _saved_by_seeking(ranks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return int64 (n,): frames before a sampled frame that a seek avoids decoding; 0 if a seek gains nothing."""
+    saved = np.zeros(len(ranks), np.int64)
+    saved[1:] = starts[1:] - ranks[:-1] - 1
+    return np.where(saved >= _SEEK_GAIN_FRAMES, saved, 0)
+
+
+def sample(index: PacketIndex, options: VideoOptions) -> np.ndarray:
+    """Return the ranks (int64) of the sampled frames, on a grid from the file's first frame, whatever start is."""
+    time = index.time_seconds
+    if options.keyframes:
+        ranks = np.flatnonzero(index.key)
+    elif options.fps is not None:
+        ranks = _first_at_ticks(time, options.fps)
+    else:
+        ranks = np.arange(0, len(index), options.every)
+    start = -np.inf if options.start is None else options.start
+    stop = np.inf if options.stop is None else options.stop
+    inside = (time[ranks] >= start) & (time[ranks] < stop)
+    return ranks[inside].astype(np.int64)
+
+
+def _first_at_ticks(time: np.ndarray, fps: float) -> np.ndarray:
+    """Return the ranks of the first frame at or after each tick time[0] + k / fps, each once."""
+    # A frame's tick is the last one that is not after it. The tolerance allows for rounding to the time base.
+    tick = np.floor((time - time[0]) * fps + 1e-6)
+    return np.flatnonzero(np.diff(tick, prepend=-1.0) > 0)
+
+
+def _sampling_fact(options: VideoOptions) -> dict[str, Any]:
+    facts: dict[str, Any] = {"every": options.every}
+    if options.fps is not None:
+        facts["sample_fps"] = options.fps
+    if options.keyframes:
+        facts["keyframes"] = True
+    return facts
+
+
+def _check_roi_fits(path: Path, roi: tuple[int, int, int, int] | None, shape: tuple[int, int, int]) -> None:
+    if roi is not None and (roi[0] + roi[2] > shape[1] or roi[1] + roi[3] > shape[0]):
+        raise InputError(f"{path}: roi {list(roi)} reaches beyond the {shape[1]}x{shape[0]} frame; shrink it")
+
+
+def _describe_times(index: PacketIndex) -> str:
+    if not len(index):
+        return "all its packets are hidden"
+    first = float(index.time_seconds[0])
+    return f"its frames lie from {first:.3f} to {first + index.duration_seconds:.3f} s"
+
+
+def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
+    """Open the video that a store's input was made from (`facts`: its attributes), with every frame.
+
+    Raises InputError if it is gone, cannot be read, or has changed.
+    """
+    path = Path(str(facts.get("path", "")))
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: the video is missing")
+        if fingerprint(path) != facts.get("fingerprint"):
+            raise InputError(f"{path}: the video has changed since it was analysed")
+    except OSError as err:
+        raise InputError(f"{path} cannot be read: {err.strerror or err}") from err
+    return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
+
+
