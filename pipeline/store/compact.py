@@ -7,7 +7,6 @@ metadata does not name is debris of a kill and is written anew: a kill anywhere 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.chunks import Chunks, unreadable_chunks
-from pipeline.store.nodes import ASIDE, CHUNKS, NODE_FILE, Group, below, disk_errors, remove_tree
+from pipeline.store.nodes import ASIDE, CHUNKS, Group, below, disk_errors, read_array_node, remove_tree
 from pipeline.store.run import VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
 from pipeline.store.schema import DECODED, SAMPLE_DIMENSION, Array, Axis, Schema, axes_of
 from pipeline.text import plural
@@ -380,6 +379,5 @@ def _committed(source: InputStore, new: Sequence[Array], attributes: Mapping[str
     """The input's group with the new arrays' metadata taken from their own files."""
     arrays = dict(source.group().arrays)
     for spec in new:
-        with open(f"{source.folder}/{spec.name}/{NODE_FILE}", "rb") as file:
-            arrays[spec.name] = json.loads(file.read())
+        arrays[spec.name] = read_array_node(source.folder, spec.name)
     return Group(dict(attributes), arrays, consolidated=True)

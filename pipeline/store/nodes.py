@@ -119,6 +119,17 @@ def _check_name(folder: str, name: Any) -> None:
         raise StoreError(f"{folder} names a node {name!r}, which is not a plain name; do not use this store")
 
 
+def read_array_node(folder: str | Path, name: str) -> dict[str, Any]:
+    """Read and check the `zarr.json` of an array below a group's folder. Raises StoreError."""
+    try:
+        with open(f"{below(folder, name)}/{NODE_FILE}", "rb") as file:
+            content: dict[str, Any] = json.loads(file.read())
+    except (OSError, ValueError, RecursionError) as err:
+        raise StoreError(f"array {name!r} in {folder} cannot be opened: {err}") from err
+    check_array(folder, name, content)
+    return content
+
+
 def check_array(folder: str | Path, name: str, content: Any) -> None:
     """Check an array's `zarr.json` before anything is made of it. Raises StoreError unless reelgraph could have written
     it: a plain name, Zarr v3, our data types and our codecs."""

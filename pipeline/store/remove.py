@@ -8,7 +8,6 @@ kill before the commit leaves the input as it was; after it the next opening for
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError
 from pipeline.store.compact import SHARD_CHUNKS, write_array
-from pipeline.store.nodes import ASIDE, CHUNKS, NODE_FILE, Group, below, disk_errors, remove_tree
+from pipeline.store.nodes import ASIDE, CHUNKS, Group, below, disk_errors, read_array_node, remove_tree
 from pipeline.store.run import REMOVING, VOID_CHUNKS, InputStore, RunStore, finish_removal, remove_void_chunks
 from pipeline.store.schema import STRING, Array
 
@@ -95,9 +94,8 @@ def remove_rows(
             pieces = _pieces(source, one, node, rows, kept) if counts is None else iter([counts])
             n_rows = int(kept[along].sum()) if (along := _along(node)) in kept else int(node["shape"][0])
             spec = _declared(one, node, attributes.get(one, node["attributes"]))
-            write_array(f"{source.folder}/{ASIDE}", spec, n_rows, pieces, _chunk_rows(node))
-            with open(f"{below(source.folder, ASIDE, one)}/{NODE_FILE}", "rb") as file:
-                written[one] = json.loads(file.read())
+            write_array(below(source.folder, ASIDE), spec, n_rows, pieces, _chunk_rows(node))
+            written[one] = read_array_node(below(source.folder, ASIDE), one)
         removal = Removal(
             rows={axis: (len(stay), int(stay.sum())) for axis, stay in kept.items()},
             frames=len(np.unique(frame[gone])),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import threading
@@ -28,6 +27,7 @@ from pipeline.store.nodes import (
     below,
     check_array,
     disk_errors,
+    read_array_node,
     read_group,
     refuse_link,
     remove_tree,
@@ -145,12 +145,10 @@ class InputStore:
         from zarr.storage import LocalStore, StorePath
 
         folder = self.array_folder(name)
+        content = read_array_node(os.path.dirname(folder), name)
         try:
-            with open(f"{folder}/{NODE_FILE}", "rb") as file:
-                content = json.loads(file.read())
-            check_array(os.path.dirname(folder), name, content)
             return Array.from_dict(StorePath(LocalStore(folder, read_only=True)), content)
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as err:
+        except (OSError, ValueError, TypeError, KeyError) as err:
             raise StoreError(f"array {name!r} of {self.name!r} in {self.path} cannot be opened: {err}") from err
 
     def array_folder(self, name: str) -> str:

@@ -163,7 +163,7 @@ def test_keys_tell_per_track_and_best_apart() -> None:
 
 def test_a_best_that_nothing_heeds_is_refused() -> None:
     with pytest.raises(
-        WorkflowError, match=r"stages\.embed: option 'best' belongs to per: track; leave it out, or set"
+        WorkflowError, match=r"stages\.embed: option best needs per: track; leave it out, or set"
     ):
         workflow(best=5)
 

@@ -89,7 +89,7 @@ def test_without_the_video_there_is_a_note(clip: Path, tmp_path: Path) -> None:
     out = store_of(clip, tmp_path / "one.zarr")
     moved = shutil.move(clip, tmp_path / "elsewhere.mp4")
     found = gather([out])
-    assert found.notes == [f"clip: no thumbnails ({clip}: the video is not there)"]
+    assert found.notes == [f"clip: no thumbnails ({clip}: the video is missing)"]
     assert "thumbnail" not in pipeline.open(out).input("clip").arrays
     assert gather([out], options=GatherOptions(thumbnails=False)).notes == []
     clip.write_bytes(Path(moved).read_bytes()[:-10])

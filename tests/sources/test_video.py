@@ -38,7 +38,7 @@ def test_times(text: str, seconds: float) -> None:
         ({"fps": 2, "keyframes": True}, "fps and keyframes exclude each other"),
         ({"every": 0}, "greater than or equal to 1"),
         ({"fps": 0}, "greater than 0"),
-        ({"start": "1:75"}, "'1:75' is no time"),
+        ({"start": "1:75"}, "'1:75' is not a time"),
         ({"start": 3, "stop": 3}, "must lie before stop"),
         ({"stop": float("nan")}, "finite"),
         ({"roi": (0, 0, 0, 5)}, "width, height >= 1"),

@@ -22,6 +22,7 @@ from pipeline.errors import InputError, StoreError
 from pipeline.faces.people.index import FACTS_FILE, INDEX_FILE, FaceIndex, build
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.registry import Registry
+from pipeline.store.compact import add_arrays
 from pipeline.store.nodes import below
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
@@ -73,7 +74,7 @@ def mine(made: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "mine"
     shutil.copytree(made / "a.zarr" / "lobby", folder / "lobby")
     shutil.copytree(made / "half.zarr" / "lobby" / "chunks", folder / "chunks")
-    for name in ("letters.txt", "film.mp4.partial", "chunks/draft.partial", "chunks/000000/draft.partial"):
+    for name in ("letters.txt", "film.mp4.partial", "chunks/draft.partial"):
         (folder / name).write_text("precious")
     Registry(folder / "people.json", "mine", "Dlib", "native").save()
     return folder
@@ -160,7 +161,9 @@ def linked_arrays(out: Path, mine: Path) -> None:
 
 
 def linked_chunk(out: Path, mine: Path) -> None:
-    replace_by_link(out / "lobby" / "chunks" / "000000", mine / "chunks" / "000000")
+    (chunk,) = (out / "lobby" / "chunks").glob("000000.*.zip")
+    chunk.unlink()
+    chunk.symlink_to(mine / "chunks" / chunk.name)
 
 
 def linked_chunks(out: Path, mine: Path) -> None:
@@ -465,3 +468,27 @@ def test_an_index_takes_the_place_of_an_index_alone(out: Path, tmp_path: Path) -
         build([out], place)
     assert snapshot(place) == before
     assert FACTS_FILE in before
+
+
+def test_a_thumbnail_of_a_face_that_is_not_there(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    specs = [Array("thumbnail", ("shot", "y"), "uint8", (4,)), Array("thumbnail_face", ("shot",), "int64")]
+    with RunStore.open(out) as store:
+        shots = {"thumbnail": np.zeros((2, 4), np.uint8), "thumbnail_face": np.array([0, 10**9])}
+        add_arrays(store, "lobby", specs, shots)
+    before = snapshot(out)
+    assert main(["forget", str(out), "--person", "1", "--yes"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"reelgraph: array 'thumbnail_face' of .* points beyond the last face", said)
+    assert snapshot(out) == before
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "[" * 200_000, "{", '{"zarr_format": 3, "node_type": "array"}'])
+def test_a_chunk_whose_array_says_nothing(
+    content: str, out: Path, half: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (half / "lobby" / "chunks" / "000000" / "embedding" / "zarr.json").write_text(content)
+    before = snapshot(half)
+    assert main(["forget", str(out), str(half), "--person", "1", "--dry-run"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if re.match("reelgraph: array 'embedding' in .*chunks/000000 ", line)]) == 1
+    assert snapshot(half) == before

@@ -1,4 +1,4 @@
-"""When somebody is on screen, from the sampled frames in which they were found."""
+"""Times at which a person is on screen, from the sampled frames in which the person was found."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 LONGEST_GAP_SECONDS = 2.0
-"""Somebody who is not found for longer has left: a turned head or a blink of the detector is shorter."""
+"""Seconds after which a person who is not found has left. A turned head or a gap of the detector is shorter."""
 _GAPS = 3.0
-"""A frame stands for at most this many usual distances between frames: beyond lies what is not done or not decoded."""
+"""Most time that a frame stands for, in usual distances between frames. A longer gap was not done or not decoded."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,14 @@ class Appearance:
     frames: int
     """Sampled frames in which the person was found; at most last_frame - first_frame + 1."""
     screen_seconds: float
-    """What these frames stand for together; at most stop_seconds - start_seconds."""
+    """Time that these frames stand for together; at most stop_seconds - start_seconds."""
 
 
 def frame_seconds(time_seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """float64 (n,): how long each sampled frame stands for, up to the next one; the last as long as is usual."""
+    """Return float64 (n,): the time that each sampled frame stands for, in seconds.
+
+    It is the time to the next one, at most _GAPS times the usual distance; for the last frame the usual distance.
+    """
     if len(time_seconds) == 0:
         return np.empty(0)
     gaps = np.diff(time_seconds)
@@ -45,7 +48,7 @@ def appearances(
     time_seconds: npt.NDArray[np.float64],
     longest_gap_seconds: float = LONGEST_GAP_SECONDS,
 ) -> list[Appearance]:
-    """Stretches of time in order. `present`: bool (n,), whether the person was found in each sampled frame."""
+    """Return the stretches of time in order. `present`: bool (n,), true if a sampled frame shows the person."""
     found = np.flatnonzero(present)
     if len(found) == 0:
         return []

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreLockedError, UsageError
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
 from pipeline.faces.people.matching import Matcher, Metric, Nearest, checked_metric
-from pipeline.faces.people.near import NearSearch, Searched, Written
+from pipeline.faces.people.near import NearSearch, Searched, Written, done_share
 from pipeline.faces.people.pictures import Progress, Recipe
 from pipeline.faces.people.sightings import FrameTimes, Sighting
 from pipeline.machine.cores import available_cores
@@ -127,18 +127,12 @@ def matched(
     """`identity` and `distance` of all faces of an input that are done; `seen` gets each block of `match`."""
     identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for start, nearest in match(item, gallery, metric, available_cores(), k):
-        identity.append(accepted(nearest, threshold))
+        # float32 holds a distance rounded to 6 decimals to half of one: compare what DeepFace compares.
+        near = np.round(nearest.distance[:, 0].astype(np.float64), 6) <= threshold
+        identity.append(np.where(near, nearest.row[:, 0], np.int32(UNKNOWN)))
         distance.append(nearest.distance[:, 0])
         seen(start, nearest)
     return np.concatenate(identity), np.concatenate(distance)
-
-
-def accepted(nearest: Nearest, threshold: float) -> npt.NDArray[np.int32]:
-    """int32 (n,): row of the gallery where the nearest is near enough, else -1."""
-    # float32 holds a distance rounded to 6 decimals to half of one: compare what DeepFace compares.
-    near = np.round(nearest.distance[:, 0].astype(np.float64), 6) <= threshold
-    identity: npt.NDArray[np.int32] = np.where(near, nearest.row[:, 0], np.int32(UNKNOWN))
-    return identity
 
 
 def find(
@@ -188,6 +182,7 @@ def find(
 class Found(NearSearch):
     """A search for the people of a gallery, and what it found."""
 
+    half_done = "; nothing is written before it is complete"
     wanted: Wanted
     top_k: int
     embedded: Progress | None
@@ -227,14 +222,8 @@ class Found(NearSearch):
     def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> Searched:
         names, identity, distance, written = item.retried(lambda: self._identified(out, item, recipe, threshold))
         self.names.update(names)
-        times = FrameTimes(item, out)
-        self.sightings += _sightings(times, names, identity, distance)
-        share = 1.0 if item.complete else len(times.frame) / max(1, item.frames_total)
-        if not item.complete:
-            self.tell(
-                f"{out}, {item.name}: {share:.0%} is done and was searched; nothing is written before it is complete"
-            )
-        unknown = int((identity == UNKNOWN).sum())
+        self.sightings += _sightings(FrameTimes(item, out), names, identity, distance)
+        unknown, share = int((identity == UNKNOWN).sum()), done_share(item)
         return Searched(out, item.name, len(identity), share, threshold, unknown_faces=unknown, written=written)
 
     def _identified(

@@ -125,9 +125,10 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
     Raises UsageError where nobody is called so, or where their registry knows of faces in a store that is not named,
     StoreError where a store is damaged or of another registry.
     """
-    sources = [source for out in _places(outs) for source in _inputs(out)]
-    who = _who(outs, sources, person, registry)
-    _require_every_store(who, _places(outs))
+    places = _places(outs)
+    sources = [source for out in places for source in _inputs(out)]
+    who = _who(places, sources, person, registry)
+    _require_every_store(who, places)
     complete = [source for source in sources if source.attributes.get("complete")]
     gone: dict[str, Bools] = {}
     for source in complete:
@@ -161,9 +162,10 @@ def forget(
     same call again does the rest. Raises as `search` does, and StoreLockedError where a run is under way.
     """
     with contextlib.ExitStack() as locks:
-        require_stores(outs)
-        stores = {out: locks.enter_context(RunStore.open(out)) for out in _places(outs)}
-        path = _registry_path(outs, [source for out in stores for source in _inputs(out)], registry)
+        places = _places(outs)
+        require_stores(places)
+        stores = {out: locks.enter_context(RunStore.open(out)) for out in places}
+        path = _registry_path(places, [source for out in stores for source in _inputs(out)], registry)
         if path is not None:
             locks.enter_context(edit(path))
         findings = search(outs, person, registry, note)
@@ -270,7 +272,7 @@ def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: P
             raise UsageError(f"there is no registry {given}; leave --registry out to take that of the stores")
         return given
     named = (changeable(_attributes_of(source, "person"), Path(source.path)) for source in sources)
-    beside = (out.parent / FILE_NAME for out in _places(outs))
+    beside = (out.parent / FILE_NAME for out in outs)
     candidates = [*filter(None, named), *(path for path in beside if path.is_file())]
     return next((path.resolve() for path in candidates), None)
 

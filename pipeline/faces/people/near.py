@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.matching import Metric
@@ -46,6 +46,8 @@ class NearSearch(ABC):
     """One search, and what came of it. If a store or an input cannot be used, the reason is kept and the others are
     searched all the same."""
 
+    half_done: ClassVar[str] = ""
+    """What to add to the news that an input is half done."""
     metric: Metric
     threshold: float | None
     """None: the model's own (`thresholds` of the array `embedding`)."""
@@ -93,7 +95,10 @@ class NearSearch(ABC):
         if "embedding" not in item.arrays:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
             return self.unstarted(out, item)
-        return self.search(out, item, recipe, threshold_of(item, self.metric, self.threshold))
+        done = self.search(out, item, recipe, threshold_of(item, self.metric, self.threshold))
+        if done.share < 1 or done.written == "incomplete":
+            self.tell(f"{out}, {item.name}: {done.share:.0%} is done and was searched{self.half_done}")
+        return done
 
     def require_some(self) -> None:
         """Raise InputError if nothing could be searched; else tell the user what could not."""
@@ -125,6 +130,11 @@ class NearSearch(ABC):
         """Count faces that were looked at."""
         self.faces += faces
         self.looked(self.faces)
+
+
+def done_share(item: RunInput) -> float:
+    """Return the share of an input's sampled frames whose arrays can be read."""
+    return 1.0 if item.complete else len(item.array("frame")) / max(1, item.frames_total)
 
 
 def threshold_of(item: RunInput, metric: Metric, given: float | None) -> float:

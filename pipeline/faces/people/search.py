@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.errors import UsageError
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, checked_metric
-from pipeline.faces.people.near import NearSearch, Searched
+from pipeline.faces.people.near import NearSearch, Searched, done_share
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.question import Asked, Question, ask
 from pipeline.faces.people.sightings import FrameTimes, Shot, Sighting, shot_dict
@@ -218,8 +218,6 @@ class Answer(NearSearch):
         hits, done = item.retried(lambda: self._near(out, item, query))
         if done.how == "exact":
             self.embedding_bytes += done.faces * vectors.shape[1] * vectors.itemsize
-        if done.share < 1:
-            self.tell(f"{out}, {item.name}: {done.share:.0%} is done and was searched")
         if len(hits.rows):
             self.hits.append((FrameTimes(item, out), query, hits))
         return done
@@ -227,7 +225,7 @@ class Answer(NearSearch):
     def _near(self, out: str, item: RunInput, query: Query) -> tuple[Hits, Searched]:
         pieces = item.pieces("embedding")
         n_faces = pieces[-1].stop if pieces else 0
-        share = 1.0 if item.complete else len(item.array("n_faces")) / max(1, item.frames_total)
+        share = done_share(item)
         if self.index is not None:
             hits, reason = self.index.lookup(item, query)
             if hits is not None:

@@ -1,5 +1,7 @@
-"""Faces in the form of COCO's keypoint annotations (cocodataset.org, "Data format"), with `videos` and `track_id` as
-the data sets for tracking that grew out of it have them (TAO, YouTube-VIS)."""
+"""Faces in the form of COCO's keypoint annotations (cocodataset.org, "Data format").
+
+`videos` and `track_id` are as in the tracking data sets that grew out of COCO (TAO, YouTube-VIS).
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,16 @@ _VISIBLE = 2
 """COCO's visibility of a keypoint: 0 not labelled, 1 labelled and hidden, 2 labelled and visible."""
 _POINTS = tuple(f"{part}_{axis}" for part in LANDMARKS for axis in "xy")
 _APART = {*"xywh", "store", "input", "path", "frame", "time_seconds", "face", "face_in_frame", "confidence", *_POINTS}
-"""Columns that COCO has places of its own for, or that its images say."""
+"""Columns that have their own place in COCO's annotations or images."""
 _PEOPLE = ("person", "person_name", "identity", "identity_name")
 
 
 class CocoWriter:
-    """One image per sampled frame, one annotation per face; ids of either, of videos and of tracks count from 1 over
-    all inputs of all stores. Annotations wait in a file of their own, for COCO's readers expect the images first."""
+    """Writes one image per sampled frame and one annotation per face.
+
+    Ids of images, annotations, videos and tracks count from 1 over all inputs of all stores. Annotations wait in a file
+    of their own, because COCO's readers expect the images first.
+    """
 
     def __init__(self, file: IO[bytes], runs: Sequence[Run], all_frames: bool) -> None:
         self.columns: list[str] = []
@@ -85,7 +90,7 @@ class CocoWriter:
         self.waiting.close()
 
     def _images(self, block: Block, kept: np.ndarray, ids: np.ndarray) -> pa.Array:
-        """JSON of the block's frames `kept`, whose ids these are."""
+        """Return JSON of the block's frames `kept`, which have these ids."""
         frame = block.arrays["frame"][kept]
         names = pa.array([f"{self.item.name}/{rank:08d}.jpg" for rank in frame.tolist()], pa.string())
         width, height = self.size
@@ -101,7 +106,7 @@ class CocoWriter:
         return objects(fields)
 
     def _annotations(self, rows: pa.RecordBatch, image_ids: pa.Array) -> pa.Array:
-        """JSON of faces, as rows of the table."""
+        """Return JSON of faces, given as rows of the table."""
         n, there = len(rows), set(rows.schema.names)
         sides = [rows[side] if side in there else pa.array(np.zeros(n, np.float32)) for side in "xywh"]
         fields = [
@@ -125,7 +130,7 @@ class CocoWriter:
 
 
 def _keypoints(rows: pa.RecordBatch) -> list[tuple[str, pa.Array]]:
-    """x, y and visibility of each landmark; three zeros where the detector gave none."""
+    """Return x, y and visibility of each landmark; three zeros if the detector gave none."""
     parts: list[pa.Array] = []
     counted = pa.array(np.zeros(len(rows), np.int64))
     for x, y in zip(_POINTS[::2], _POINTS[1::2], strict=True):
@@ -143,11 +148,11 @@ def _video(number: int, run: Run, item: RunInput) -> dict[str, Any]:
 
 
 def _same(value: Any, n: int) -> pa.Array:
-    """One JSON value n times."""
+    """Return one JSON value n times."""
     return pa.repeat(pa.scalar(json.dumps(value), pa.string()), n)
 
 
 def _extend(file: IO[bytes], entries: pa.Array, follows: bool) -> None:
-    """Add entries to a JSON list that is being written; `follows` where it has some already."""
+    """Add entries to a JSON list that is being written; `follows` if it has some already."""
     if len(entries):
         file.write((b",\n" if follows else b"\n") + joined(entries, ",\n"))

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from pipeline.store.schema import Array
 
 BLOCK_BYTES = 32 << 20
-"""Most bytes of arrays that one block of rows is read from: what a shard of the store holds."""
+"""Most bytes of arrays for one block of rows: the size of a shard of the store."""
 WIDEST_ROW = 32
-"""Values per face beyond which an array is a vector to compute with: left out unless asked for, as embeddings are."""
+"""Values per face beyond which an array is a vector to compute with: exported only on request, as embeddings are."""
 _BLOCK_FRAMES = 16_384
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 _ALWAYS = ("frame", "time_seconds", "n_faces")
 _APART = ("face_frame", "box", "confidence", "landmarks", "track", "person", "identity")
-"""Arrays with columns of their own making."""
+"""Arrays whose columns are made by code of their own."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Block:
     """Some consecutive faces of an input."""
 
     arrays: Mapping[str, np.ndarray]
-    """As stored: one row per sampled frame (`frame`, `time_seconds`, `n_faces`, ...) or per face of these frames."""
+    """Arrays as stored, with a row per sampled frame (`frame`, `time_seconds`, `n_faces`, ...) or per face of these."""
     first_face: int
     """Row of the block's first face among the faces of the input that can be read."""
 
@@ -54,7 +54,7 @@ class Block:
 
     @property
     def frame_of_face(self) -> np.ndarray:
-        """int64 (n_faces,): index into the block's frames."""
+        """Index of each face's frame in the block, int64 (n_faces,)."""
         return np.repeat(np.arange(self.n_frames), self.arrays["n_faces"])
 
 
@@ -67,10 +67,10 @@ class Column:
 
 
 def blocks(item: RunInput, names: Sequence[str]) -> Iterator[Block]:
-    """The faces of an input in order, with these arrays (and `frame`, `time_seconds`, `n_faces`), in bounded memory.
+    """Yield the faces of an input in order, with these arrays (and `frame`, `time_seconds`, `n_faces`).
 
-    Of a half-done input, those of the chunks that are there; frames without a face are in the blocks too.
-    Raises StoreError where an array is damaged.
+    The memory is bounded. An incomplete input gives the faces of its finished chunks. Frames without a face are in the
+    blocks too. Raises StoreError if an array is damaged.
     """
     declared = item.arrays
     if "n_faces" not in declared:
@@ -88,8 +88,11 @@ def blocks(item: RunInput, names: Sequence[str]) -> Iterator[Block]:
 
 
 def columns(run: Run, item: RunInput, *, wide: bool, flat: bool) -> dict[str, Column]:
-    """Columns of an input's faces by name, in order. `wide` takes embeddings too; `flat` gives arrays of several values
-    per face a column for each value (for CSV) in place of one column of lists. Raises StoreError."""
+    """Return the columns of an input's faces by name, in order.
+
+    `wide` includes embeddings. `flat` splits an array of several values per face into a column for each value (for
+    CSV), in place of one column of lists. Raises StoreError.
+    """
     per_face = {name: array for name, array in item.arrays.items() if array.dims[0] == "face"}
     found = _where(run, item)
     if "box" in per_face:
@@ -113,18 +116,18 @@ def columns(run: Run, item: RunInput, *, wide: bool, flat: bool) -> dict[str, Co
 
 
 def arrays_of(item: RunInput, *, wide: bool) -> list[str]:
-    """The per-face arrays that `columns` reads."""
+    """Return the per-face arrays that `columns` reads."""
     per_face = (array for array in item.arrays.values() if array.dims[0] == "face" and array.name != "face_frame")
     return [array.name for array in per_face if wide or not is_wide(array)]
 
 
 def is_wide(array: Array) -> bool:
-    """Whether the array holds vectors (embeddings), which only those want who ask for them."""
+    """Return whether the array holds vectors (embeddings), which are only exported on request."""
     return "class_names" not in array.attributes and ("component" in array.dims or math.prod(array.shape) > WIDEST_ROW)
 
 
 def table(block: Block, made: Mapping[str, Column], schema: pa.Schema) -> pa.RecordBatch:
-    """The block's rows in the columns of `schema`; null where the input has no such column."""
+    """Return the block's rows in the columns of `schema`; null if the input has no such column."""
     filled = []
     for field in schema:
         column = made.get(field.name)
@@ -137,7 +140,7 @@ def table(block: Block, made: Mapping[str, Column], schema: pa.Schema) -> pa.Rec
 
 
 def schema_of(all_columns: Sequence[Mapping[str, Column]]) -> pa.Schema:
-    """Every column of every input; where inputs differ in a column's type, one that holds both."""
+    """Return every column of every input; if inputs differ in a column's type, one that holds both."""
     types: dict[str, pa.DataType] = dict(_WHERE)
     for made in all_columns:
         for name, column in made.items():
@@ -156,7 +159,7 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def _cut(counts: np.ndarray, most_faces: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of stretches of frames with about `most_faces` faces; a frame is never cut."""
+    """Yield (start, stop) of stretches of frames with about `most_faces` faces; a frame is never cut."""
     stretch = np.cumsum(counts, dtype=np.int64) // most_faces
     edges = [0, *(np.flatnonzero(np.diff(stretch)) + 1).tolist(), len(counts)]
     yield from ((start, stop) for start, stop in pairwise(edges) if stop > start)
@@ -176,11 +179,11 @@ _WHERE: dict[str, pa.DataType] = {
     "face": pa.int64(),
     "face_in_frame": pa.int32(),
 }
-"""Which face a row is: what every export has."""
+"""Columns that identify the face of a row, in every export."""
 
 
 def _where(run: Run, item: RunInput) -> dict[str, Column]:
-    """Columns that say which face a row is."""
+    """Return the columns that identify the face of a row."""
     path = str(item.attributes.get("path", ""))
 
     def constant(text: str) -> Callable[[Block], pa.Array]:
@@ -206,24 +209,24 @@ def _where(run: Run, item: RunInput) -> dict[str, Column]:
 
 
 def _coded(codes: np.ndarray, texts: Sequence[str]) -> pa.Array:
-    """A dictionary column: `codes` int32 into `texts`, null where negative."""
+    """Return a dictionary column: `codes` int32 into `texts`, null if negative."""
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(texts, pa.string()))
 
 
 def _float(name: str, *place: int) -> Column:
-    """One float of each row of an array; null where it is NaN."""
+    """Return a column of one float of each row of an array; null if it is NaN."""
     at: tuple[Any, ...] = (slice(None), *place)
     return Column(pa.float32(), lambda block: _numbers(block.arrays[name][at].astype(np.float32)))
 
 
 def _numbers(values: np.ndarray) -> pa.Array:
-    """A column of numbers; NaN says that there is none, and so becomes null."""
+    """Return a column of numbers; NaN, which stands for a missing number, becomes null."""
     values = np.ascontiguousarray(values)
     return pa.array(values, mask=np.isnan(values) if values.dtype.kind == "f" else None)
 
 
 def _people(item: RunInput, name: str) -> dict[str, Column]:
-    """Numbers of a track, a person or a row of the gallery, null where there is none, and the names of the last two."""
+    """Return the numbers of a track, a person or a row of the gallery, null if missing, and names of the last two."""
     if name == "track":
         return {name: _numbered(lambda block: block.arrays[name])}
     if name == "person":
@@ -264,7 +267,7 @@ def _named(rows: Callable[[Block], np.ndarray], names: Mapping[int, str]) -> Col
 
 
 def _other(array: Array, flat: bool) -> dict[str, Column]:
-    """Columns of any other array: as it is, by class with the likeliest one, or several values."""
+    """Return the columns of any other array: its values, by class with the likeliest one, or several values."""
     name, classes = array.name, array.attributes.get("class_names")
     if array.dtype in ("str", "string"):
         if array.shape:
@@ -284,12 +287,12 @@ def _other(array: Array, flat: bool) -> dict[str, Column]:
 
 
 def _part(name: str, kind: pa.DataType, k: int, size: int) -> Column:
-    """The k-th of the `size` values of each row, whatever its shape."""
+    """Return a column of the k-th of the `size` values of each row, whatever its shape."""
     return Column(kind, lambda block: _numbers(block.arrays[name].reshape(block.n_faces, size)[:, k]))
 
 
 def _dominant(shares: np.ndarray, texts: Sequence[str]) -> pa.Array:
-    """The class with the largest share; null where there are none (NaN)."""
+    """Return the class with the largest share; null if shares are missing (NaN)."""
     known = np.isfinite(shares).all(axis=1)
     codes = np.full(len(shares), UNKNOWN, np.int32)
     codes[known] = shares[known].argmax(axis=1)
@@ -297,7 +300,7 @@ def _dominant(shares: np.ndarray, texts: Sequence[str]) -> pa.Array:
 
 
 def _lists(values: np.ndarray, size: int) -> pa.Array:
-    """float or int (n, ...) as lists of `size`; null where a row holds NaN alone."""
+    """Return float or int (n, ...) as lists of `size`; null if a row holds NaN alone."""
     rows = values.reshape(len(values), size)
     absent = np.isnan(rows).all(axis=1) if rows.dtype.kind == "f" and size else np.zeros(len(rows), bool)
     return pa.FixedSizeListArray.from_arrays(
@@ -306,5 +309,5 @@ def _lists(values: np.ndarray, size: int) -> pa.Array:
 
 
 def _word(text: Any) -> str:
-    """A class name as part of a column's name: `middle eastern` -> middle_eastern."""
+    """Return a class name as part of a column's name: `middle eastern` -> middle_eastern."""
     return re.sub(r"\W+", "_", str(text).strip().lower())

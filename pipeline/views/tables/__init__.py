@@ -17,9 +17,9 @@ from pipeline.text import unknown
 from pipeline.views.tables.json_text import joined, objects, texts
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-"""What a file's suffix stands for."""
+"""Format for each suffix of a file."""
 JSON_ROWS = 16_384
-"""Rows whose text is held at a time."""
+"""Rows whose text is in memory at a time."""
 
 
 class Rows(Protocol):
@@ -31,7 +31,7 @@ class Rows(Protocol):
 
 
 class Table:
-    """Takes blocks of columns, all with the same names; the first one's types hold."""
+    """Accepts blocks of columns, all with the same names; the first block's types hold."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -39,7 +39,7 @@ class Table:
 
     def write(self, columns: Mapping[str, Any]) -> None:
         if not len(next(iter(columns.values()))):
-            return  # of no value there is no type
+            return  # without a value there is no type
         table = pa.table({name: pa.array(values) for name, values in columns.items()}, schema=self._schema)
         if self._schema is None:
             self._schema = table.schema
@@ -47,14 +47,14 @@ class Table:
         self._rows.write(table)
 
     def close(self) -> None:
-        if self._schema is None:  # nobody has a face
+        if self._schema is None:  # no input has a face
             self._rows.start(pa.schema([]))
         self._rows.close()
 
 
 @contextlib.contextmanager
 def open_table(path: str | Path) -> Iterator[Table]:
-    """A table whose suffix says which kind. Raises UsageError for another suffix, or as `written_whole`."""
+    """Yield a table whose format follows from the suffix. Raises UsageError for others, or as `written_whole`."""
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
         raise UsageError(f"--table {path}: " + unknown("suffix", suffix, list(FORMATS)))

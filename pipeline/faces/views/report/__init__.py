@@ -1,4 +1,4 @@
-"""`reelgraph report`: one HTML file that says who is on screen when, and how it was found out."""
+"""`reelgraph report`: one HTML file that says who is on screen when, and how the run went."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from pipeline.faces.views.report.survey import CONFIDENCE_EDGES, SIZE_EDGES, sur
 from pipeline.files.whole import written_whole
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
+from pipeline.text import plural
 from pipeline.views.progress import Work
 
 if TYPE_CHECKING:
     from pipeline.engine.events import Listener
 
 TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
-"""Files of this package."""
+"""Names of the page's parts, files of this package."""
 _GENERATOR = b'<meta name="generator" content="reelgraph'
-"""Near the head of every report: what may be replaced by a newer one."""
+"""Line near the head of every report: a file with it may be replaced by a newer report."""
 
 
 @dataclass(frozen=True)
 class Reported:
-    """What a report was made of."""
+    """Facts of a report that was written."""
 
     file: str
     bytes: int
@@ -57,10 +58,10 @@ def report(
     pictures: bool = True,
     progress: Listener | None = None,
 ) -> Reported:
-    """Write the report of one or several stores, done or half done. `to` None: beside the first store, OUT.html.
+    """Write the report of one or several stores, complete or not. `to` None: OUT.html beside the first store.
 
-    An older report is replaced, any other file is not. `pictures` False leaves faces out. Raises StoreError where a
-    store cannot be read, UsageError where the file cannot be written.
+    An older report is replaced, any other file is not. `pictures` False leaves faces out. Raises StoreError if a store
+    cannot be read, UsageError if the file cannot be written.
     """
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
     place = Path(to) if to is not None else default_place(paths[0])
@@ -90,13 +91,13 @@ def report(
 
 
 def default_place(out: str | os.PathLike[str]) -> Path:
-    """OUT.html beside the store: runs/clip.zarr -> runs/clip.html."""
+    """Return OUT.html beside the store: runs/clip.zarr -> runs/clip.html."""
     store = Path(out).expanduser().resolve()
     return store.with_name(f"{store.name.removesuffix('.zarr')}.html")
 
 
 def render(filled: dict[str, Any]) -> str:
-    """The page, with style and script inside. Every text is escaped: names and paths are anybody's."""
+    """Return the page, with style and script inside. Every text is escaped: names and paths may hold anything."""
     import jinja2
 
     def text_of(name: str) -> str:
@@ -114,20 +115,21 @@ def render(filled: dict[str, Any]) -> str:
 
 
 def _hash(script: str) -> str:
-    """What the page's own policy knows its one script by: no other runs, whatever a name may hold."""
+    """Return the hash by which the page's own policy allows its one script, and no script in a name."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _inert(values: Any) -> str:
-    """JSON that ends no script element and opens no comment."""
+    """Return JSON that can neither end a script element nor open a comment."""
     text = json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def lines(reported: Reported) -> list[str]:
-    """What to say of a report, for people."""
+    """Return the lines to print about a report."""
     size = f"{reported.bytes / 1e6:.1f} MB" if reported.bytes >= 1e5 else f"{reported.bytes / 1e3:.0f} kB"
-    shown = [f"{reported.file}: {reported.inputs} inputs, {reported.faces} faces, {reported.people} people ({size})"]
+    inputs, faces = plural(reported.inputs, "input"), plural(reported.faces, "face")
+    shown = [f"{reported.file}: {inputs}, {faces}, {plural(reported.people, 'person', 'people')} ({size})"]
     if reported.done_share < 1 and reported.inputs:
         shown.append(f"{reported.done_share:.1%} of the frames are done; the report says which are not")
     return shown

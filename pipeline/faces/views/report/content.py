@@ -1,4 +1,4 @@
-"""What stands on the page, as plain values: texts for the template, numbers for the charts."""
+"""The content of the page, as plain values: texts for the template, numbers for the charts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run
 
 ROWS = 60
-"""People with a row of their own in the timeline of one input; the others share one."""
+"""Most people with a row of their own in the timeline of one input; the others share one."""
 MOST_STRETCHES = 60_000
-"""Stretches of all timelines of a page together: about half a megabyte."""
+"""Most stretches of all timelines of a page together: about half a megabyte."""
 SHOWN_FAILURES = 50
-"""Failures listed of one input."""
+"""Most failures listed of one input."""
 _TENTHS = 10
-"""Times in the timeline are in tenths of a second."""
+"""Units per second of the times in a timeline."""
 _RESTRICTED = re.compile(r"non.?commercial|research|\bNC\b|academic", re.IGNORECASE)
 _COPYLEFT = re.compile(r"\bA?GPL", re.IGNORECASE)
 _EMPTY_LICENCE = ("", "unknown", "none")
@@ -36,7 +36,7 @@ def content(
     runs: Sequence[Run], inputs: Sequence[Surveyed], people: Sequence[Person], nobody: Sequence[str],
     confidence: Histogram, size: Histogram,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the template is filled with; `charts` is what the page's script draws."""
+    """Return the template's values; `charts` is what the page's script draws."""
     several = len(runs) > 1
     place = {person.key: k for k, person in enumerate(people)}
     stretches_each = max(200, MOST_STRETCHES // max(1, len(inputs)))
@@ -69,7 +69,7 @@ def content(
 
 
 def input_name(surveyed: Surveyed, several: bool) -> str:
-    """With its store's name where there are several stores."""
+    """Return the name of an input, with its store's name if there are several stores."""
     return f"{surveyed.run.path.name} / {surveyed.item.name}" if several else surveyed.item.name
 
 
@@ -96,14 +96,14 @@ def _totals(runs: Sequence[Run], inputs: Sequence[Surveyed], people: Sequence[Pe
 
 
 def _advice(runs: Sequence[Run], inputs: Sequence[Surveyed], people: Sequence[Person]) -> list[dict[str, str]]:
-    """What to run next, where something is missing: a sentence and a command."""
+    """Return what to run next if something is missing: a sentence and a command each."""
     outs = " ".join(_quoted(run.path) for run in runs)
     found = []
     arrays = {name for one in inputs for name in one.item.arrays}
     if any(one.faces for one in inputs) and not {"person", "identity"} & arrays:
         found.append(
             {
-                "text": "Nobody has a name yet. This groups the faces into people,",
+                "text": "No face has a name yet. This groups the faces into people,",
                 "command": f"reelgraph people {outs}",
                 "more": f"reelgraph find {outs} --gallery FOLDER",
                 "more_text": "and this names those who are in a folder of photographs:",
@@ -126,7 +126,7 @@ def _quoted(path: Path) -> str:
 
 
 def _number(person: Person) -> str:
-    """The id in the registry; empty for those whom a gallery names."""
+    """Return the id in the registry; empty for people whose names come from a gallery."""
     return str(person.key[-1]) if isinstance(person.key, tuple) and person.key[0] == "person" else ""
 
 
@@ -149,14 +149,14 @@ def _person(person: Person, inputs: Sequence[Surveyed], several: bool, people: S
 
 
 def _when(person: Person, inputs: Sequence[Surveyed], several: bool) -> str:
-    """From the first to the last time on screen, and where, if there is more than one input."""
+    """Return the first and the last time on screen, with the input's name if there are several."""
     (first, start), (last, stop) = person.first, person.last
     places = [f" in {input_name(inputs[place], several)}" if len(inputs) > 1 else "" for place in (first, last)]
     return f"{clock(start)[:-4]}{places[0] if first != last else ''} – {clock(stop)[:-4]}{places[1]}"
 
 
 def _person_attributes(person: Person, inputs: Sequence[Surveyed]) -> dict[str, Any]:
-    """Age, the likeliest class of each other attribute, and the shares of all emotions."""
+    """Return age, the likeliest class of each other attribute, and the shares of all emotions."""
     found: dict[str, Any] = {}
     for name, values in attributes_of(person).items():
         classes: list[str] = next((one.attributes[name]["classes"] for one in inputs if name in one.attributes), [])
@@ -196,7 +196,7 @@ def _input(one: Surveyed, several: bool) -> dict[str, Any]:
 
 
 def _lasting(seconds: float) -> str:
-    """As a person says it, without the zeros: 30 min, 3 h."""
+    """Return a duration in short words, without zeros: 30 min, 3 h."""
     return duration(seconds).replace(" 00 s", "").replace(" 00 min", "")
 
 
@@ -205,7 +205,7 @@ def _text(value: Any) -> str:
 
 
 def _failures(inputs: Sequence[Surveyed], several: bool) -> list[dict[str, Any]]:
-    """By input: the first failures, and how many more there are."""
+    """Return the first failures of each input, and the number of the others."""
     found = []
     for one in inputs:
         if not one.failures:
@@ -228,7 +228,7 @@ def _range(start: float | None, stop: float | None) -> str:
 
 
 def _speed(run: Run, several: bool) -> dict[str, Any] | None:
-    """How fast the last run went and what held it up; of a run that was broken off, what its chunks say."""
+    """Return the speed of the last run and its bottleneck; if the run was broken off, by its chunks."""
     attributes = run.attributes
     stored = attributes.get("speed") or {}
     steps = dict(stored.get("step_seconds") or {})
@@ -256,7 +256,7 @@ def _speed(run: Run, several: bool) -> dict[str, Any] | None:
 
 
 def _faster_than_life(run: Run, seconds_per_frame: float | None) -> float | None:
-    """Seconds of video done in a second of work."""
+    """Return the seconds of video that a second of work covers."""
     if not seconds_per_frame:
         return None
     items = list(run.inputs.values())
@@ -288,7 +288,10 @@ def _models(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def licence_flag(licence: str) -> str:
-    """restricted: not for commercial use, or for research only; copyleft: GPL and its kin; unknown; free."""
+    """Return a class of licence.
+
+    restricted: not for commercial use, or for research only; copyleft: GPL and similar; unknown; free.
+    """
     if _RESTRICTED.search(licence):
         return "restricted"
     if _COPYLEFT.search(licence):
@@ -328,7 +331,7 @@ def _with_places(one: Surveyed, place: dict[Any, int]) -> dict[str, Any]:
 
 
 def join_to(rows: Sequence[Sequence[Appearance]], most: int) -> list[list[tuple[float, float]]]:
-    """(start, stop) of each row's stretches; where all rows have more than `most`, those close to each other as one."""
+    """Return (start, stop) of each row's stretches; if there are more than `most` in all, join close ones."""
     apart = 0.0
     while True:
         joined = [_joined(row, apart) for row in rows]
@@ -348,7 +351,7 @@ def _joined(stretches: Sequence[Appearance], apart_seconds: float) -> list[tuple
 
 
 def _coded(spans: Sequence[tuple[float, float]], one: Surveyed) -> list[int]:
-    """Tenths of a second: from the last stop (first the input's start) to the start, then how long; and so on."""
+    """Return tenths of a second: from the last stop (first the input's start) to the start, the length, and so on."""
     coded: list[int] = []
     last = 0
     for start, stop in spans:

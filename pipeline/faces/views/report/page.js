@@ -131,7 +131,7 @@
           html("span", { class: "who" }, name), html("span", { class: "long" }, lasting(row.screen))));
       }
       const others = this.input.others ? `, and ${this.input.others} more people` : "";
-      if (unknown) list.append(html("span", { class: "other", title: `faces of nobody known${others}` }, html("span", { class: "who" }, "unknown")));
+      if (unknown) list.append(html("span", { class: "other", title: `faces of unknown people${others}` }, html("span", { class: "who" }, "unknown")));
       return list;
     }
 
@@ -198,7 +198,7 @@
       if (unknown) this.heat(surface, this.input.unknown, this.rows.length * ROW + (ROW - BAR) / 2);
     }
 
-    // Faces of nobody known: the more per frame, the fuller the colour.
+    // Faces of unknown people: the more per frame, the fuller the colour.
     heat({ node }, values, y) {
       const most = Math.max(...values.map((value) => value || 0));
       for (const [k, left, right] of this.bins(values.length)) {
@@ -501,7 +501,7 @@
     if (wanted) { document.body.classList.add("all"); document.getElementById("more")?.remove(); }
     for (const card of document.querySelectorAll(".card")) card.classList.toggle("out", !card.dataset.name.includes(wanted));
   });
-  // A link from the timeline to somebody beyond the first cards shows all of them.
+  // A link from the timeline to a person beyond the first cards shows all of them.
   addEventListener("hashchange", () => {
     const card = document.querySelector(`.card.later:target`);
     if (card) { document.body.classList.add("all"); document.getElementById("more")?.remove(); card.scrollIntoView(); }

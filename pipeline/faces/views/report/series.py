@@ -1,4 +1,4 @@
-"""What a report draws of hours of video: means, extremes and shares per bin of time, so that a page stays small."""
+"""The numbers of a report's charts: means, extremes and shares per bin of time, so that hours of video stay small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 _DEVIATIONS = 1.2816
-"""How far from the mean the middle four fifths of a normal distribution reach, in standard deviations."""
+"""Standard deviations from the mean that hold the middle four fifths of a normal distribution."""
 
 
 class Bins:
@@ -19,15 +19,16 @@ class Bins:
         self.start, self.stop, self.n = start_seconds, max(stop_seconds, start_seconds + 1e-6), n
 
     def of(self, time_seconds: Floats) -> npt.NDArray[np.int64]:
-        """int64: the bin of each time; times outside belong to the first or the last."""
+        """Return the bin of each time, int64; times outside belong to the first or the last."""
         at = (time_seconds - self.start) * (self.n / (self.stop - self.start))
         return np.clip(at.astype(np.int64), 0, self.n - 1)
 
 
 def per_frame(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: npt.NDArray[Any]) -> dict[str, Any]:
-    """Mean and most of a count per sampled frame (float64 (n,) times and how long each frame stands for), per bin.
+    """Return mean and maximum, per bin, of a count per sampled frame.
 
-    Lists, one value per bin: of the frames in it, else of the one that still stands there; None where there is none.
+    `time_seconds` and `stands_seconds`, float64 (n,): time of each frame, and how long it stands for. Returns lists
+    with one value per bin: of the frames in it, else of the frame that still stands there, else None.
     """
     at = bins.of(time_seconds)
     n = np.bincount(at, minlength=bins.n)
@@ -79,15 +80,15 @@ class Shares:
             self.sums[:, k] += np.bincount(at[known], weights=values[known, k], minlength=len(self.counts))
 
     def drawn(self) -> dict[str, Any]:
-        """Percent of each class in each bin: one list per class."""
+        """Return the percent of each class in each bin: one list per class."""
         shares = 100 * _ratio(self.sums, self.counts[:, None])
         return {"shares": [rounded(column, 0) for column in shares.T]}
 
 
 class Histogram:
-    """Counts between edges; what lies outside belongs to the first or the last.
+    """Counts between edges; values outside belong to the first or the last bin.
 
-    With `grows`, edges that start at 0 are spread to twice as far whenever a value lies beyond them: some detectors'
+    With `grows`, edges that start at 0 are spread twice as far whenever a value lies beyond them. Some detectors'
     scores end at 1, others have no end.
     """
 
@@ -106,7 +107,7 @@ class Histogram:
         self.counts += np.bincount(np.clip(at, 0, len(self.counts) - 1), minlength=len(self.counts))
 
     def drawn(self) -> dict[str, Any]:
-        """Without the empty ends."""
+        """Return edges and counts without the empty ends."""
         filled = np.flatnonzero(self.counts)
         if len(filled) == 0:
             return {"edges": [], "counts": []}
@@ -115,7 +116,7 @@ class Histogram:
 
 
 def rounded(values: npt.NDArray[Any], digits: int) -> list[float | None]:
-    """JSON values: None for NaN, whole numbers without a point."""
+    """Return JSON values: None for NaN, whole numbers without a point."""
     found: list[float | None] = []
     for value in np.round(np.asarray(values, np.float64), digits).tolist():
         found.append(None if value != value else int(value) if value == int(value) else value)

@@ -1,4 +1,4 @@
-"""What a report says of one input: who is on screen when, faces per frame, attributes over time, what is missing."""
+"""The facts of one input for a report: who is on screen when, faces per frame, attributes over time, gaps."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from pipeline.views.progress import Work
 
 MOST_PEOPLE = 1000
-"""People of one input that are followed one by one; the least seen of more are only counted."""
+"""Most people of one input that are followed one by one; of more, the least seen are only counted."""
 FOLLOWED = 12
-"""People of one input whose attributes are drawn over time."""
+"""Number of people of one input whose attributes are drawn over time."""
 MOST_FOLLOWING_INPUTS = 20
-"""With more inputs than this, attributes over time are drawn of everybody together only."""
+"""With more inputs than this, attributes over time are drawn of all people together only."""
 MOST_BINS, FEWEST_BINS, ALL_BINS = 600, 40, 24_000
-"""Bins of an input for faces per frame: at most, at least, and of all inputs of a page together."""
+"""Bins of an input for faces per frame: most, fewest, and most for all inputs of a page together."""
 ATTRIBUTE_BINS, FEWEST_ATTRIBUTE_BINS, ALL_ATTRIBUTE_BINS = 96, 16, 4_800
-"""The same for attributes."""
+"""Bins of an input for attributes: most, fewest, and most for all inputs of a page together."""
 SHOWN_FACES = 12
-"""Pictures of faces of nobody known, where there are no people to show."""
+"""Number of pictures of unknown faces, if there are no people to show."""
 CONFIDENCE_EDGES = np.linspace(0, 1, 41)
 SIZE_EDGES = np.geomspace(8, 2048, 33)
-"""Four bins per doubling: faces of 8 to 2048 pixels."""
+"""Edges of the histogram of sizes: four bins per doubling, for faces of 8 to 2048 pixels."""
 _GOOD_SIZE = 160.0
 """Pixels beyond which a larger face makes no better picture."""
 
@@ -43,11 +43,11 @@ Key = Hashable
 
 @dataclass(frozen=True)
 class Candidate:
-    """A face that would make a good picture of somebody."""
+    """A face that would make a good picture of a person."""
 
     score: float
     rank: int
-    """The frame's rank in the file."""
+    """Rank of the frame in the file."""
     box: tuple[float, float, float, float]
 
 
@@ -56,7 +56,7 @@ class Presence:
     """One person in one input."""
 
     key: Key
-    """Equal for one person in several inputs and stores."""
+    """Key of the person, equal in all inputs and stores."""
     name: str
     named: bool
     code: int
@@ -73,38 +73,39 @@ class Presence:
 
 @dataclass
 class Surveyed:
-    """All that was found of one input."""
+    """The facts of one input."""
 
     run: Run
     item: RunInput
     facts: dict[str, Any]
     people: list[Presence] = field(default_factory=list)
-    """By screen time, longest first."""
+    """People by screen time, longest first."""
     people_beyond: int = 0
-    """How many more there are."""
+    """Number of people beyond those."""
     start_seconds: float = 0.0
     stop_seconds: float = 0.0
     frames: int = 0
-    """Sampled frames that were read."""
+    """Number of sampled frames that were read."""
     faces: int = 0
     unknown_faces: int = 0
     unknown: list[float | None] = field(default_factory=list)
-    """Faces of nobody known per sampled frame, one value per bin."""
+    """Unknown faces per sampled frame, one value per bin."""
     counts: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     gaps: list[tuple[float, float, str]] = field(default_factory=list)
-    """Seconds from, to, and why nothing is known: todo, failed, unread."""
+    """Seconds from, to, and the reason why results are missing: todo, failed, unread."""
     failures: list[dict[str, Any]] = field(default_factory=list)
     shown_faces: list[Candidate] = field(default_factory=list)
-    """Good pictures of faces of nobody known."""
+    """Good pictures of unknown faces."""
 
 
 def survey(
     run: Run, item: RunInput, shown: str, work: Work, *, n_inputs: int, confidence: Histogram, size: Histogram
 ) -> Surveyed:
-    """Read one input of a report with `n_inputs`, in blocks; faces' scores and sizes are added to the two histograms.
+    """Read one input of a report with `n_inputs`, in blocks; add faces' scores and sizes to the two histograms.
 
-    Raises StoreError where an array is damaged."""
+    Raises StoreError if an array is damaged.
+    """
     work.started(shown, item.frames_done)
     found = Surveyed(run, item, item.attributes)
     if "time_seconds" in item.arrays:
@@ -117,7 +118,7 @@ def survey(
 
 
 class _Survey:
-    """The state of one input's reading."""
+    """The state while one input is read."""
 
     def __init__(self, found: Surveyed, n_inputs: int, confidence: Histogram, size: Histogram) -> None:
         self.found, self.item, self.n_inputs = found, found.item, n_inputs
@@ -191,7 +192,7 @@ class _Survey:
         self.place = np.array([place[int(code)] for code in self.codes], np.int64)
 
     def _key(self, who: Labels, code: int) -> Key:
-        """Ids count within their registry, names of a gallery everywhere."""
+        """Return the key of a person. Ids count within their registry, names of a gallery everywhere."""
         if who.source == "identity":
             return "identity", who.names[code]
         attributes = self.arrays["person"].attributes
@@ -199,7 +200,7 @@ class _Survey:
         return "person", registry, code
 
     def _places(self, code: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """int64: which of `found.people` each face is; their number where it is nobody of them."""
+        """Return the index in `found.people` of each face's person, int64; the number of people for other faces."""
         at = np.minimum(np.searchsorted(self.codes, code), max(0, len(self.codes) - 1))
         nobody = len(self.codes)
         if nobody == 0:
@@ -236,7 +237,7 @@ class _Survey:
             self._keep_best(block, place, box)
 
     def _keep_best(self, block: Block, place: npt.NDArray[np.int64], box: Floats) -> None:
-        """The best face of each person in this block, and some of nobody known, spread over its time."""
+        """Keep the best face of each person in this block, and some unknown faces, spread over its time."""
         score = _picture_score(self.found.facts, box, block.arrays.get("confidence"), block.arrays.get("landmarks"))
         order = np.lexsort((-score, place))
         first = order[np.flatnonzero(np.diff(place[order], prepend=-1))]
@@ -272,7 +273,7 @@ class _Survey:
 
 
 def _one(of_people: Numbers | Shares, k: int) -> dict[str, Any]:
-    """Sums of one person, which add up over inputs."""
+    """Return the sums of one person, which add up over inputs."""
     if isinstance(of_people, Numbers):
         return {"count": float(of_people.sums[0, k]), "sum": of_people.sums[1, k : k + 1].tolist()}
     return {"count": float(of_people.counts[k]), "sum": of_people.sums[k].tolist()}
@@ -286,7 +287,7 @@ def _part(drawn: dict[str, Any], start: int, n: int) -> dict[str, Any]:
 
 
 def _is_drawn(array: Any) -> bool:
-    """Ages, classes with probabilities: what has a meaning over time."""
+    """Return whether an array has a meaning over time: ages, or classes with probabilities."""
     if array.name == "age":
         return not array.shape
     classes = array.attributes.get("class_names")
@@ -296,7 +297,7 @@ def _is_drawn(array: Any) -> bool:
 def _picture_score(
     facts: dict[str, Any], box: Floats, confidence: npt.NDArray[Any] | None, landmarks: npt.NDArray[Any] | None
 ) -> Floats:
-    """float64 (n,): large, sure, within the picture and turned to the camera is best."""
+    """Return float64 (n,): the score as a picture; large, sure, inside the frame and frontal is best."""
     x, y, w, h = box.T
     score = np.minimum(np.sqrt(np.maximum(w * h, 0)), _GOOD_SIZE)
     if confidence is not None:
@@ -316,7 +317,7 @@ def _picture_score(
 
 
 def _planned(run: Run, facts: dict[str, Any]) -> tuple[float, float]:
-    """Seconds from and to of what is to be sampled of an input, as far as its facts say."""
+    """Return the seconds from and to of the planned samples of an input, as far as its facts say."""
     source = run.attributes.get("workflow", {}).get("source", {})
     start = float(facts.get("start_seconds") or 0.0)
     stop = start + float(facts.get("duration_seconds") or 0.0)
@@ -331,7 +332,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _find_gaps(found: Surveyed) -> None:
-    """Time ranges without results: frames that no chunk holds, failed chunks, frames that could not be read."""
+    """Find time ranges without results: frames that no chunk holds, failed chunks, frames that could not be read."""
     item = found.item
     spans = list(item.spans(1 << 40))
     time, frame, decoded = _frame_facts(item)
@@ -342,7 +343,7 @@ def _find_gaps(found: Surveyed) -> None:
     known = np.concatenate([[found.start_seconds], time, [found.stop_seconds]])
 
     def at(position: float) -> float:
-        """Seconds of a position along the frame axis: as stored, or in proportion where it is not."""
+        """Return the seconds of a position along the frame axis: as stored, else in proportion."""
         return float(np.interp(position, known_at, known))
 
     failed = [(entry, entry.get("frames")) for entry in item.failures]
@@ -386,12 +387,12 @@ def _frame_facts(item: RunInput) -> tuple[Floats, npt.NDArray[np.int64], npt.NDA
 
 
 def _holes(spans: Sequence[tuple[int, int]], total: int) -> list[tuple[int, int]]:
-    """(start, stop) of the positions between and after the spans."""
+    """Return (start, stop) of the positions between and after the spans."""
     edges = [0, *(edge for span in spans for edge in span), total]
     return [(edges[k], edges[k + 1]) for k in range(0, len(edges), 2) if edges[k + 1] > edges[k]]
 
 
 def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """(first, last) inclusive of each run of true values."""
+    """Return (first, last), inclusive, of each run of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
