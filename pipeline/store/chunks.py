@@ -255,7 +255,7 @@ class Part:
         try:
             node = json.loads(content)
             attributes = node["attributes"] if isinstance(node, dict) else node
-        except (ValueError, KeyError) as err:
+        except (ValueError, KeyError, RecursionError) as err:
             raise self.damaged(str(err)) from err
         return Record.from_json(attributes, f"{self.where}: {self.path}")
 
@@ -282,7 +282,7 @@ class Part:
             content = read(f"{array}/{NODE_FILE}")
         try:
             node: dict[str, Any] = json.loads(content or b"")
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise self.damaged(f"the metadata of {array!r} cannot be read") from err
         check_array(self.path, array, node)
         return node
@@ -330,12 +330,13 @@ class Part:
 class Chunks:
     """The committed chunks of one input, from one listing of its folder. `Chunks(...)` again looks again."""
 
-    def __init__(self, store_path: str | os.PathLike[str], input_name: str) -> None:
-        self.folder = chunks_folder(store_path, input_name)
+    def __init__(self, store_path: str | os.PathLike[str], input_name: str, *, are_void: bool = False) -> None:
+        """List the chunks; none if what the folder still holds is void (compacted)."""
+        self.folder = f"{store_path}/{input_name}/{CHUNKS}" if are_void else chunks_folder(store_path, input_name)
         self._of = f"of {input_name!r} in {store_path}"
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         folders = []
-        for name in _plain_entries(self.folder):
+        for name in () if are_void else _plain_entries(self.folder):
             match = _FILE.fullmatch(name)
             if match is not None:
                 found[match[2], match[3]].append(int(match[1]))
@@ -351,11 +352,6 @@ class Chunks:
 
     def __len__(self) -> int:
         return len(self.indices)
-
-    def none(self) -> Chunks:
-        """Return the same input without any chunk: they are void."""
-        self.groups, self._folders = {}, {}
-        return self
 
     @cached_property
     def axes(self) -> dict[str, Axis]:
@@ -555,4 +551,4 @@ def sweep_chunks(folder: str | os.PathLike[str]) -> None:
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(folder):
             if _FOLDER.fullmatch(name):
-                sweep_partial(f"{folder}/{name}")
+                sweep_partial(below(folder, name))
