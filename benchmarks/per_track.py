@@ -307,8 +307,8 @@ def _limit(video: Path, n_faces: int, rounds: int) -> dict[str, Any]:
     from pipeline.faces.stages.analyze import Analyze, AnalyzeOptions
     from pipeline.faces.stages.detect import Detect, DetectOptions
     from pipeline.machine.device import Device
-    from pipeline.media.video.source import VideoSource
     from pipeline.machine.gpus import visible_gpus
+    from pipeline.media.video.source import VideoSource
 
     say("analyze per face against its sessions alone")
     document = {"source": {"every": 5}, "stages": {"detect": {}}}
