@@ -37,7 +37,7 @@ install: $(VENV)/.installed  ## create .venv and install reelgraph into it
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	@$(call INSTALL,".[demo$(CUDA_EXTRA)]")
+	@$(call INSTALL,".[demo$(comma)xarray$(CUDA_EXTRA)]")
 	$(CUDA_LAST)
 	@touch $@
 
@@ -68,9 +68,10 @@ gpu: $(VENV)/.installed-test  ## tests and a benchmark on this machine's GPUs; G
 	$(if $(CUDA_EXTRA),-@$(PIP) "PyNvVideoCodec>=2")
 	@$(BIN)/python benchmarks/gpu.py --tests $(GPU_ARGS)
 
-check: $(VENV)/.installed-check  ## lint and types
+check: $(VENV)/.installed-check  ## lint, types, prose
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tests/prose.py
 
 bench: $(VENV)/.installed-test  ## race DeepFace's own loop on this machine; prints a table, writes bench.json
 	$(BIN)/python benchmarks/main_job.py $(ARGS)

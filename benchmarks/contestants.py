@@ -168,12 +168,12 @@ def _in_processes(work: Callable[..., None], settings: Settings) -> Measured:
 
 def _chunks(settings: Settings) -> tuple[Any, Any, list[tuple[int, int]]]:
     """The workflow, the source, and the chunks that a run would cut it into, for each copy."""
-    from pipeline.engine.finding import open_source
     from pipeline.engine.plan import choose_chunk_items, cut
     from pipeline.engine.workflow import load_workflow
+    from pipeline.media.video.source import VideoSource
 
     workflow = load_workflow(settings.workflow, settings.overrides)
-    source = open_source(workflow.source_kind, Path(settings.clip), workflow.source_options)
+    source = VideoSource(Path(settings.clip), workflow.source_options)
     chunks = cut(min(len(source.frame), settings.frames), choose_chunk_items(source))
     return workflow, source, chunks * settings.copies
 

@@ -7,6 +7,7 @@ photographs, but for the time of the models.
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from pydantic import Field
 from pipeline import Array, Chunk, Stage, StageOptions
 from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
 from pipeline.faces.stages.detect import Detect
+from pipeline.media.video.source import VideoSource
 from pipeline.store.chunks import write_chunk
 from pipeline.store.compact import compact
+from pipeline.store.record import Record
 from pipeline.store.run import RunStore
+from pipeline.store.schema import DECODED, Axis, Schema
 
 DIMENSION = 128
 FPS, EVERY = 25.0, 5
@@ -125,10 +129,15 @@ def faces_of(number: int, n_faces: int, people: int) -> dict[str, np.ndarray]:
     }
 
 
+def _frames_of(arrays: dict[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndarray]:
+    return {array.name: arrays[array.name][start:stop] for array in VideoSource.arrays}
+
+
 def make_archive(out: Path, n_faces: int, faces_per_input: int, people: int) -> float:
     """A store of `n_faces` (about), in inputs of `faces_per_input`; its seconds. Kept where it is there already."""
     began = time.perf_counter()
-    specs = [*Detect.outputs, *EmbedPerson.outputs]
+    specs = (*Detect.outputs, *EmbedPerson.outputs)
+    schema = Schema("frame", (*VideoSource.arrays, DECODED), (Axis("face"),), specs)
     with RunStore.open(out) as store:
         store.set_workflow(WORKFLOW, [])
         for number in range(len(store.input_names()), -(-n_faces // faces_per_input)):
@@ -141,16 +150,8 @@ def make_archive(out: Path, n_faces: int, faces_per_input: int, people: int) -> 
                  "frames": n, "chunk_frames": n, "decoder": "pyav"},
             )  # fmt: skip
             keys = {"detect": "made-up", "embed": "made-up"}
-            record = {
-                "state": "ok",
-                "attempts": 1,
-                "seconds": {},
-                "worker": "",
-                "error": None,
-                "missing": [],
-                "stages": keys,
-            }
             store.input(name).update(stages={stage: {"key": key, "state": "partial"} for stage, key in keys.items()})
-            write_chunk(str(out), name, 0, arrays, specs, record)
-            compact(store, name, specs, [(0, n)], n)
+            record = Record("ok", keys)
+            write_chunk(str(out), name, 0, arrays, (*schema.item_arrays, *specs), record, schema, items=n, flush=False)
+            compact(store, name, schema, n, n, partial(_frames_of, arrays))
     return time.perf_counter() - began

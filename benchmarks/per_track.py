@@ -152,15 +152,15 @@ def _videos(folder: Path) -> list[Path]:
 
 def _embedded(video: Path, every: int) -> tuple[list[Labelled] | None, dict[str, tuple[np.ndarray, Saving]]]:
     """Labels of a clip's faces, where they are known; for each way all embeddings, and what they took."""
-    from pipeline.engine.finding import open_source
     from pipeline.engine.plan import choose_chunk_items, cut
     from pipeline.engine.stage import Chunk
     from pipeline.engine.workflow import build_workflow
     from pipeline.faces.stages.detect import Detect, DetectOptions
     from pipeline.machine.device import Device
+    from pipeline.media.video.source import VideoSource
 
     document = {"source": {"every": every}, "stages": {"detect": {}}}
-    source = open_source("video", video, build_workflow("clip", document, Path()).source_options)
+    source = VideoSource(video, build_workflow("clip", document, Path()).source_options)
     device = Device(threads=len(os.sched_getaffinity(0)))
     detect = Detect(DetectOptions())
     detect.load(device)
@@ -300,7 +300,6 @@ def _raced(video: Path, options: argparse.Namespace, folder: Path, environment: 
 def _limit(video: Path, n_faces: int, rounds: int) -> dict[str, Any]:
     """Seconds of the stage `analyze` per face, and of its sessions alone on the same faces; in turn. On a CPU these are
     the process's own on one thread: others may be at work on the machine."""
-    from pipeline.engine.finding import open_source
     from pipeline.engine.stage import Chunk
     from pipeline.engine.workflow import build_workflow
     from pipeline.faces.models.attributes.demography import _network_input
@@ -309,10 +308,11 @@ def _limit(video: Path, n_faces: int, rounds: int) -> dict[str, Any]:
     from pipeline.faces.stages.detect import Detect, DetectOptions
     from pipeline.machine.device import Device
     from pipeline.machine.gpus import visible_gpus
+    from pipeline.media.video.source import VideoSource
 
     say("analyze per face against its sessions alone")
     document = {"source": {"every": 5}, "stages": {"detect": {}}}
-    source = open_source("video", video, build_workflow("clip", document, Path()).source_options)
+    source = VideoSource(video, build_workflow("clip", document, Path()).source_options)
     device, clock = Device(), time.process_time
     if visible_gpus():
         device, clock = Device("cuda"), time.perf_counter

@@ -1,7 +1,9 @@
 """reelgraph: face analysis for whole archives of video, as Dask tasks over chunks, into a Zarr store that resumes.
 
-run = pipeline.run("workflows/faces.yaml", ["clip.mp4"], out="runs/clip.zarr")
+run = pipeline.run("faces", ["clip.mp4"], out="runs/clip.zarr")
 faces = pipeline.open("runs/clip.zarr").faces()
+
+`import reelgraph` gives this same module, also beside a `pipeline.py` of the user's own.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ _PUBLIC = {
     "Array": "pipeline.store.schema",
     "Axis": "pipeline.store.schema",
     "Chunk": "pipeline.engine.stage",
+    "Export": "pipeline.views.export",
+    "Panel": "pipeline.views.report.panel",
     "ReelgraphError": "pipeline.errors",
 }
 
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from pipeline.faces.table import open as open
     from pipeline.store.schema import Array as Array
     from pipeline.store.schema import Axis as Axis
+    from pipeline.views.export import Export as Export
+    from pipeline.views.report.panel import Panel as Panel
 
 __all__ = ["__version__", *_PUBLIC, *_ROOMS]
 
@@ -49,3 +55,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

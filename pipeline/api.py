@@ -1,39 +1,16 @@
-"""`pipeline.run` and `pipeline.plan`: the engine that the command line calls too."""
+"""`pipeline.run` and `pipeline.engine.plan`: the engine that the command line calls too."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.errors import ReelgraphError, UsageError
-from pipeline.text import unknown
-
 if TYPE_CHECKING:
-    from pipeline.cluster.options import ClusterOptions
     from pipeline.engine.events import Listener
-    from pipeline.engine.executor import Executor
-    from pipeline.engine.run import RunOptions
-    from pipeline.engine.summary import Summary
-    from pipeline.engine.workflow import Workflow
     from pipeline.faces.table import FacesRun
     from pipeline.views.plan import PlanView
-
-
-EXECUTORS = ("dask", "inline")
-
-
-@dataclass(frozen=True)
-class _Site:
-    executor: Executor
-    description: str
-    dashboard: str
-    gpu_slots: int
-    device: str
 
 
 def run(
@@ -53,13 +30,15 @@ def run(
 ) -> FacesRun:
     """Run a workflow over inputs into the store `out`, or carry on where it stopped; return the opened store.
 
-    `inputs`: files, folders, globs, list files. `set`: options to change, `{"detect.min_face": 40}`.
+    `workflow`: a YAML file, or the name of a shipped one, "faces". `inputs`: files, folders, globs, list files.
+    `set`: options to change, `{"detect.min_face": 40}`.
     `cluster`: the fields of `pipeline.cluster.options.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
     precision, scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
     `keep_stale`: stages whose stored arrays stay although their code or options changed. `debug`: raise what a stage
     raises, with executor "inline". `listener`: told of every event (`pipeline.engine.events`) as it happens.
     The returned store has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
     """
+    from pipeline.cluster.execute import execute
     from pipeline.cluster.options import ClusterOptions
     from pipeline.engine.events import Silent
     from pipeline.engine.run import RunOptions
@@ -72,7 +51,7 @@ def run(
         out,
         overrides=texts,
         executor=executor,
-        cluster=ClusterOptions(**cluster),
+        cluster=ClusterOptions.of(**cluster),
         options=RunOptions(fresh, retry_failed, accept_failed, tuple(keep_stale)),
         listener=listener or Silent(),
         debug=debug,
@@ -87,75 +66,9 @@ def _as_overrides(values: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in values.items()]
 
 
-def execute(
-    workflow: str | Path | Workflow,
-    inputs: Sequence[str],
-    out: str | Path,
-    *,
-    overrides: Sequence[str],
-    executor: str,
-    cluster: ClusterOptions,
-    options: RunOptions,
-    listener: Listener,
-    debug: bool = False,
-) -> Summary:
-    """Do what `run` does, with everything said explicitly. `overrides` are for workflow files."""
-    from pipeline.engine import run as runner
-    from pipeline.engine.workflow import load_workflow
-
-    _refuse_in_spawned_child()
-    if executor not in EXECUTORS:
-        raise UsageError(unknown("executor", executor, EXECUTORS))
-    loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
-    if debug and executor != "inline":
-        raise UsageError("--debug raises what a stage raises, which needs this process: add --executor inline")
-    refs = list(loaded.source.find(inputs, loaded.source_options))
-    if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
-        from pipeline.cluster.options import check
-
-        check(cluster)
-
-    def worksite() -> contextlib.AbstractContextManager[_Site]:
-        return _in_process(cluster, debug) if executor == "inline" else _on_dask(cluster)
-
-    return runner.run(loaded, refs, Path(out), worksite, listener, options)
-
-
 def plan(workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overrides: Sequence[str] = ()) -> PlanView:
     """Say what `run` would do, without doing it: chunks, items, memory, hours, disk, and what is done already."""
     from pipeline.engine.workflow import load_workflow
     from pipeline.views.plan import survey
 
     return survey(load_workflow(workflow, overrides), inputs, Path(out).expanduser())
-
-
-@contextlib.contextmanager
-def _in_process(options: ClusterOptions, debug: bool) -> Iterator[_Site]:
-    from pipeline.cluster.starting import in_process_settings
-    from pipeline.engine.executor import InProcessExecutor
-    from pipeline.engine.steps import unload_stages
-
-    settings = replace(in_process_settings(options), debug=debug)
-    try:
-        yield _Site(InProcessExecutor(settings), "in this process", "", 1, settings.device.name)
-    finally:
-        unload_stages()
-
-
-@contextlib.contextmanager
-def _on_dask(options: ClusterOptions) -> Iterator[_Site]:
-    from pipeline.cluster.executor import DaskExecutor
-    from pipeline.cluster.starting import connect
-
-    with connect(options) as cluster:
-        name = cluster.settings.device.name
-        yield _Site(DaskExecutor(cluster), cluster.description, cluster.dashboard, len(cluster.slots()), name)
-
-
-def _refuse_in_spawned_child() -> None:
-    """A worker process imports the script that started it; a script without a guard would start a run in each."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise ReelgraphError(
-            "a run was started while a worker process imports your script; "
-            "put its call under: if __name__ == '__main__':"
-        )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pipeline.commands import EXIT_CODES, doctor, export, models, report, run, status, workflows
+from pipeline.commands import EXIT_CODES, doctor, export, init, models, report, run, status, workflows
 from pipeline.errors import ReelgraphError, UsageError
 from pipeline.faces.commands import annotate, clips, demo, find, forget, index, people
 from pipeline.version import __version__
@@ -31,6 +31,7 @@ COMMANDS = (
     clips,
     export,
     workflows,
+    init,
     models,
     doctor,
     demo,

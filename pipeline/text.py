@@ -53,10 +53,10 @@ def size(n_bytes: float) -> str:
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds of "12.5", "MM:SS" or "HH:MM:SS.mmm"; ValueError for anything else."""
+    """Return the seconds of "12.5", "MM:SS" or "HH:MM:SS.mmm". Raises ValueError for anything else."""
     match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?)", text.strip())
     if match is None or (match[2] is not None and float(match[3]) >= 60):
-        raise ValueError(f"{text!r} is no time; write seconds (12.5) or HH:MM:SS.mmm (00:00:12.500)")
+        raise ValueError(f"{text!r} is not a time; write seconds (12.5) or HH:MM:SS.mmm (00:00:12.500)")
     return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
 
 

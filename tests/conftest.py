@@ -10,6 +10,7 @@ import pytest
 from pipeline.machine.device import Device
 from pipeline.machine.gpus import visible_gpus
 from tests.devices import DEVICES, device_of, gpu_is_required
+from tests.own import own as own  # a fixture
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +72,11 @@ def make_store(
     chunk_frames: int = CHUNK_FRAMES,
     workflow: Mapping[str, Any] | None = None,
     paths: Mapping[str, Path] | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Path:
     """A store whose inputs hold the given arrays (`faces_of`). With `done_chunks` only so many are written, and the
     inputs stay incomplete. `extra` declares arrays beyond those of detect and embed. `workflow`: what the store says
-    that it was made by. `paths`: of the videos, where there are some."""
+    that it was made by. `paths`: of the videos, where there are some. `seconds`: what each chunk took, by step."""
     with RunStore.open(out) as store:
         if workflow is not None:
             store.set_workflow(dict(workflow), [])
@@ -95,7 +95,7 @@ def make_store(
                 },
             )  # fmt: skip
             store.input(name).update(stages={stage: {"key": key, "state": "partial"} for stage, key in KEYS.items()})
-            schema = Schema("frame", ITEM_ARRAYS, (Axis("face"),), tuple(declared))
+            schema = _schema(declared)
             boundaries = [(k, min(k + chunk_frames, n)) for k in range(0, n, chunk_frames)]
             starts = np.concatenate([[0], np.cumsum(arrays["n_faces"])])
             for index, (first, last) in enumerate(boundaries[:done_chunks]):
@@ -107,17 +107,35 @@ def make_store(
                 piece |= {"frame": frame[first:last], "time_seconds": times[first:last]}
                 piece["decoded"] = np.ones(last - first, bool)
                 write_chunk(
-                    str(out), name, index, piece, (*ITEM_ARRAYS, *declared), Record("ok", KEYS, worker="w"), schema,
+                    str(out), name, index, piece, (*ITEM_ARRAYS, *declared),
+                    Record("ok", KEYS, worker="w", seconds=seconds or {}), schema,
                     items=last - first, flush=False,
                 )  # fmt: skip
             if done_chunks is None:
-                values = partial(_values, {"frame": frame, "time_seconds": times})
-                compact(store, name, schema, n, chunk_frames, values)
+                close(store, name, n, declared, chunk_frames=chunk_frames, start_seconds=start_seconds)
     return out
 
 
-def _values(arrays: Mapping[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndarray]:
-    return {name: array[start:stop] for name, array in arrays.items()}
+def close(
+    store: RunStore,
+    name: str,
+    n_frames: int,
+    declared: Sequence[Array] = (),
+    *,
+    chunk_frames: int = CHUNK_FRAMES,
+    start_seconds: float = 0.0,
+) -> None:
+    """Compact an input whose chunks are all written; `declared`: arrays of its stages (`specs()`)."""
+
+    def values(start: int, stop: int) -> dict[str, np.ndarray]:
+        frame = np.arange(start, stop, dtype=np.int64) * EVERY
+        return {"frame": frame, "time_seconds": start_seconds + frame / FPS}
+
+    compact(store, name, _schema(declared or specs()), n_frames, chunk_frames, values)
+
+
+def _schema(declared: Sequence[Array]) -> Schema:
+    return Schema("frame", ITEM_ARRAYS, (Axis("face"),), tuple(declared))
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def test_a_full_disk_blames_no_chunk_and_the_rerun_goes_on(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    out = disk("size=200k") / "out.zarr"
+    out = disk("size=40k") / "out.zarr"
     words = ["run", str(grey), str(clip), "--out", str(out), "--executor", executor]
     assert main(words) == 2
     said = capfd.readouterr()

@@ -207,7 +207,7 @@ def test_workflows_explains_options(workflows: Path, capsys: pytest.CaptureFixtu
     assert main(["workflows", str(workflows / "faces.yaml")]) == 0
     shown = capsys.readouterr().out
     assert "min_face: 20" in shown
-    assert "smallest face looked for" in shown
+    assert "smallest face to look for" in shown
     assert main(["workflows"]) == 0
 
 

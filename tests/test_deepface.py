@@ -529,7 +529,7 @@ def test_a_broken_picture_matches_nobody(deepface: Any, astronaut: np.ndarray, g
     whole = (gallery / "eileen" / "one.png").read_bytes()
     (gallery / "cut.png").write_bytes(whole[:40])
     wanted: dict[str, Any] = {"similarity_search": True, "datastore_format": "npz"}
-    with pytest.warns(UserWarning, match=r"cut.png is no picture that OpenCV reads; nobody is found by it"):
+    with pytest.warns(UserWarning, match=r"cut.png is not a picture that OpenCV can read; no face can match it"):
         ours = only(pipeline.deepface.find(astronaut, str(gallery), silent=True, **wanted, **DLIB))
     (theirs,) = deepface_find(deepface, astronaut, gallery, **wanted)
     assert set(ours[0]["identity"][-2:]) == set(theirs["identity"][-2:])  # of the two without a face in any order

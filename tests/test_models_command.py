@@ -99,15 +99,36 @@ def test_terminals_of_other_widths_show_licences_too(columns: int) -> None:
 
 
 def test_bars_show_a_download_that_starts_over_in_one_row(capsys: pytest.CaptureFixture[str]) -> None:
-    with view.DownloadBars() as bars:
-        bars.started("net.onnx", "http://a", 0, 1000)
-        bars.advanced("net.onnx", 400)
-        bars.started("net.onnx", "http://b", 0, 2000)
-        bars.advanced("net.onnx", 2000)
-        bars.finished("net.onnx", Path("net.onnx"), 2000)
-        (task,) = bars.bars.tasks
+    with view.Downloads(terminal=True) as downloads:
+        downloads.started("net.onnx", "http://a", 0, 1000)
+        downloads.advanced("net.onnx", 400)
+        downloads.started("net.onnx", "http://b", 0, 2000)
+        downloads.advanced("net.onnx", 2000)
+        downloads.finished("net.onnx", Path("net.onnx"), 2000)
+        (task,) = downloads.bars.tasks
     assert (task.completed, task.total) == (2000, 2000)
     assert "net.onnx: 2 kB" in capsys.readouterr().err
+
+
+def test_downloads_are_lines_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with view.Downloads(terminal=False, interval_seconds=0.0) as downloads:
+        downloads.started("net.onnx", "http://a", 500, 2000)
+        downloads.advanced("net.onnx", 500)
+        downloads.started("net.onnx", "http://b", 0, 0)  # a server that does not say how much there is
+        downloads.advanced("net.onnx", 1500)
+        downloads.interval = 10.0
+        downloads.started("net.onnx", "http://c", 0, 2000)
+        downloads.advanced("net.onnx", 500)
+        downloads.finished("net.onnx", Path("net.onnx"), 2000)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        "net.onnx: 2 kB from http://a, 0 kB are here",
+        "net.onnx: 1 kB of 2 kB",
+        "net.onnx: ? from http://b",
+        "net.onnx: 2 kB from http://c",
+        "net.onnx: 2 kB at net.onnx",
+    ]
 
 
 def test_one_model_in_full(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -102,7 +102,8 @@ def fail(folder: Path, workflow: Workflow, index: int, *stages: str) -> None:
 def plan(workflow: Workflow, folder: Path, *, attributes: dict[str, Any] | None = None, **more: Any) -> InputPlan:
     """Four chunks, as the store in the folder has them."""
     stored = {"chunk_frames": LENGTH, **(attributes or {})}
-    return plan_input(BoundWorkflow(workflow), "clip", RegularSource(200, 10, 1), stored, Chunks(folder, "clip"), **more)
+    source = RegularSource(200, 10, 1)
+    return plan_input(BoundWorkflow(workflow), "clip", source, stored, Chunks(folder, "clip"), **more)
 
 
 def missing(planned: InputPlan) -> dict[int, tuple[str, ...]]:

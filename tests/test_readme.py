@@ -58,7 +58,7 @@ def test_every_command_does_what_the_readme_says(repository: Path, copy: Path) -
     environment = {
         **{name: value for name, value in os.environ.items() if name not in of_an_outer_make},
         "PATH": f"{copy}/.venv/bin:{os.environ['PATH']}",
-        "PYTHONPATH": str(copy),
+        "PYTHONPATH": os.pathsep.join([str(copy), str(copy / "pipeline" / "distribution")]),
     }
     found = blocks(repository)
     assert sum(kind == "sh" for kind, _ in found) >= 4
@@ -74,6 +74,8 @@ def test_every_command_does_what_the_readme_says(repository: Path, copy: Path) -
     assert {"x", "y", "w", "h", "confidence", "sharpness"} <= set(faces.columns)
     assert len(faces) > 0
     assert (copy / "runs" / "demo.zarr").is_dir()
+    (opened,) = re.findall(r"`(xarray\.open_zarr\([^`]*\))`", (repository / "README.md").read_text())
+    subprocess.run([sys.executable, "-c", f"import xarray\n{opened}.box"], cwd=copy, check=True)
     arrays = pipeline.open(copy / "runs" / "clip.zarr").input("clip").arrays
     assert {name: arrays[name].dtype for name in PEOPLE} == PEOPLE
     made = ("runs/clip.html", "shots", "annotated.mp4", "blurred.mp4", "clips", "faces.parquet", "runs/people.json")
@@ -88,3 +90,10 @@ def test_the_table_lists_the_arrays_that_are_stored(repository: Path, workflows:
     made = {name: spec.dtype for name, spec in load_workflow(workflows / "faces.yaml").specs().items()}
     own = {"frame": "int64", "time_seconds": "float64", "decoded": "bool", "face_frame": "int64"}
     assert listed == {**own, **made, **PEOPLE}
+
+
+def test_make_run_installs_what_the_readme_imports(repository: Path) -> None:
+    """xarray comes with an extra, which the first target installs."""
+    (extras,) = re.findall(r"call INSTALL,\"\.\[(demo[^\"]*)\]\"", (repository / "Makefile").read_text())
+    assert "xarray.open_zarr" in (repository / "README.md").read_text()
+    assert "xarray" in re.split(r"\W+", extras)

@@ -18,8 +18,8 @@ from distributed import Client
 
 import pipeline
 from pipeline.cli import main
-from pipeline.errors import ClusterError
 from pipeline.engine.events import Silent
+from pipeline.errors import ClusterError
 from tests.clips import write_clip
 from tests.faults import one_stage
 from tests.processes import reelgraph, start, wait_until

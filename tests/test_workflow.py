@@ -54,7 +54,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ("model: yunnet", r"stages\.detect: unknown detector 'yunnet'; did you mean 'yunet'\?"),
-        ("whole_frame: true", r"stages\.detect: whole_frame is heeded with align: deepface only"),
+        ("whole_frame: true", r"stages\.detect: option whole_frame needs align: deepface"),
         ("max_faces: 0", r"stages\.detect\.max_faces: input should be greater than or equal to 1 \(got 0\)"),
         ("align: deepfce", r"stages\.detect\.align: input should be 'native' or 'deepface'"),
     ],
@@ -168,7 +168,7 @@ def test_an_override_takes_the_place_of_the_option_wherever_it_is_written(tmp_pa
     [
         ({"source.decoder": "pyav # or not"}, r"source\.decoder: .*'pyav # or not'"),
         ({"source.decoder": Path("a: b/\U0001f600")}, r"source\.decoder: .*'a: b/\U0001f600'"),
-        ({"source.start": None, "source.stop": "soon"}, r"source\.stop: 'soon' is no time"),
+        ({"source.start": None, "source.stop": "soon"}, r"source\.stop: 'soon' is not a time"),
     ],
 )
 def test_values_from_python_stay_what_they_are(tmp_path: Path, values: dict[str, object], message: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from dask_cuda import LocalCUDACluster
 
+from pipeline.cluster.worker import preloads
+
 
 class SharedGPUCluster(LocalCUDACluster):  # type: ignore[misc]  # it ships no types
     """`workers_per_gpu` workers on each GPU; each sees its own GPU only and has one GPU slot.
@@ -22,7 +24,7 @@ class SharedGPUCluster(LocalCUDACluster):  # type: ignore[misc]  # it ships no t
             n_workers=len(self._gpu_of),
             device_memory_limit=None,
             resources={"GPU": 1},
-            preload=["pipeline.cluster.worker"],
+            preload=preloads(),
             **options,
         )
 

@@ -87,6 +87,7 @@ def _settings_there(described: list[dict[str, Any]], slots: int, options: Cluste
         device=device,
         decode_threads=max(1, cores // max(1, slots - 1)),  # one slot runs models
         chunk_timeout_seconds=options.chunk_timeout_seconds,
+        flush=options.flush,
     )
 
 

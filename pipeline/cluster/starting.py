@@ -17,6 +17,7 @@ import psutil
 from pipeline.cluster.connected import DASK_CONFIG, SILENT, Cluster
 from pipeline.cluster.existing import existing
 from pipeline.cluster.options import ClusterOptions, chosen_gpus
+from pipeline.cluster.worker import preloads
 from pipeline.engine.steps import WorkerSettings
 from pipeline.errors import ClusterError
 from pipeline.machine.cores import available_cores
@@ -97,7 +98,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         n_workers=workers,
         threads_per_worker=threads,
         resources={"GPU": 1},
-        preload=["pipeline.cluster.worker"],
+        preload=preloads(),
         host=options.host,
         dashboard_address=f"{options.host}:{options.dashboard_port}",
         memory_limit=options.worker_memory_bytes or psutil.virtual_memory().total // workers,
@@ -108,6 +109,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         device=Device("cpu", threads=model_threads, memory_bytes=(options.worker_memory_bytes or 0) // 2 or None),
         decode_threads=max(1, cores // workers),
         chunk_timeout_seconds=options.chunk_timeout_seconds,
+        flush=options.flush,
     )
     return cluster, settings, f"{workers} CPU worker{'s' * (workers > 1)} × {threads} slot{'s' * (threads > 1)}"
 
@@ -154,6 +156,7 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
         device=gpu_device(options.device, share),
         decode_threads=max(1, available_cores() // max(1, workers * (threads - 1))),
         chunk_timeout_seconds=options.chunk_timeout_seconds,
+        flush=options.flush,
     )
     return (
         cluster,
@@ -173,5 +176,6 @@ def in_process_settings(options: ClusterOptions | None = None) -> WorkerSettings
         gpus = chosen_gpus(options)[:1]
         device = gpu_device(options.device, share_bytes(card_bytes(gpus[0]), 1, options.gpu_memory_bytes))
         device = replace(device, index=visible_gpus().index(gpus[0]))
-    settings = replace(WorkerSettings(), device=device, decode_threads=cores)
+    flush = options.flush if options is not None else True
+    settings = WorkerSettings(device=device, decode_threads=cores, flush=flush)
     return settings.at(options.precision) if options is not None else settings

@@ -18,14 +18,14 @@ def add(commands: Any) -> None:
     )
     parser.usage = (
         "reelgraph models [NAME|KIND ...] [--json]\n"
-        "       reelgraph models fetch (--all | NAME|KIND|WORKFLOW.yaml ...) [--force] [--json]\n"
-        "       reelgraph models verify [NAME|KIND|WORKFLOW.yaml ...] [--json]"
+        "       reelgraph models fetch (--all | NAME|KIND|WORKFLOW ...) [--force] [--json]\n"
+        "       reelgraph models verify [NAME|KIND|WORKFLOW ...] [--json]"
     )
     parser.add_argument(
         "words",
         metavar="NAME",
         nargs="*",
-        help="models, kinds of them (detectors, recognisers, attributes, spoofing), or workflow files; "
+        help="models, kinds of them (detectors, recognisers, attributes, spoofing), or workflows by name or file; "
         "`fetch` or `verify` before them says what to do",
     )
     parser.add_argument("--all", action="store_true", help="fetch: every model")
@@ -41,14 +41,14 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _models_list(options: argparse.Namespace, words: list[str]) -> int:
-    from pipeline.faces.models.zoo import CARDS
+    from pipeline.models.catalogue import cards
     from pipeline.views import models as view
 
     described = view.describe(view.select(words))
     if options.json:
         print_result(options, described, [])
     else:
-        view.show(described, in_full=bool(words) and all(word in CARDS for word in words))
+        view.show(described, in_full=bool(words) and all(word in cards() for word in words))
     return 0
 
 

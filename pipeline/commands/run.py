@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from pipeline.commands import add_command, positive, print_result
-
-_SMALLEST_MEMORY = 256_000_000
-_LONGEST_SECONDS = 1e6
-"""Eleven days: timers of the C library overflow far beyond that."""
 
 
 def add(commands: Any) -> None:
@@ -25,72 +22,7 @@ def _add_run(commands: Any) -> None:
     cluster.add_argument(
         "--executor", choices=("dask", "inline"), default="dask", help="inline: in this process (default: dask)"
     )
-    cluster.add_argument(
-        "--workers", type=positive, metavar="N", help="CPU workers (default: one per core, as memory allows)"
-    )
-    cluster.add_argument(
-        "--workers-per-gpu", type=positive, default=1, metavar="N", help="workers on each GPU (default: 1)"
-    )
-    cluster.add_argument(
-        "--threads",
-        type=positive,
-        metavar="N",
-        help="slots per worker: one for models, the rest decode and write (default: 1, on a GPU 3)",
-    )
-    cluster.add_argument(
-        "--worker-memory",
-        type=_size,
-        metavar="SIZE",
-        help="memory of a worker, for example 8GB; one that comes to hold three quarters of it is restarted between "
-        "chunks (default: an equal share of the machine's)",
-    )
-    cluster.add_argument(
-        "--gpu-memory",
-        type=_size,
-        metavar="SIZE",
-        help="GPU memory of a worker's models, for example 6GB (default: an equal share of the card, less 2 GiB)",
-    )
-    cluster.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda", "tensorrt"),
-        default="auto",
-        help="what ONNX Runtime runs models on: the models are the same, values differ slightly between devices; "
-        "tensorrt first builds engines for minutes, and how much it changes has not been measured (default: auto, "
-        "CUDA where there is a GPU)",
-    )
-    cluster.add_argument(
-        "--precision",
-        choices=("fp32", "fp16"),
-        default="fp32",
-        help="fp16: networks compute in half precision, for GPUs; measured on a CPU, where it is no faster, embeddings "
-        "of Dlib move by up to 0.0011, of a distance whose threshold is 0.6 (default: fp32)",
-    )
-    cluster.add_argument("--gpus", metavar="0,1", help="GPUs to use (default: all that are visible)")
-    cluster.add_argument(
-        "--scheduler",
-        metavar="FILE|ADDRESS",
-        help="a running Dask cluster: scheduler file, tcp://host:port or tls://host:port",
-    )
-    cluster.add_argument(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="where scheduler and dashboard listen (default: 127.0.0.1; whoever reaches them runs code as you)",
-    )
-    cluster.add_argument(
-        "--dashboard-port",
-        type=int,
-        default=8787,
-        metavar="PORT",
-        help="default: 8787, or a free one where that is taken",
-    )
-    cluster.add_argument(
-        "--chunk-timeout",
-        type=_positive_seconds,
-        default=600.0,
-        metavar="SECONDS",
-        help="a step that takes longer ends its worker (default: 600)",
-    )
+    add_cluster_flags(cluster)
     resume = parser.add_argument_group("carrying on")
     resume.add_argument("--fresh", action="store_true", help="delete the store's content first")
     resume.add_argument("--retry-failed", action="store_true", help="take failed chunks again")
@@ -114,7 +46,7 @@ def _add_plan(commands: Any) -> None:
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
     """What `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
-    parser.add_argument("workflow", metavar="WORKFLOW", help="a YAML file, for example workflows/faces.yaml")
+    parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="video files, folders, globs, or @list.txt")
     parser.add_argument("--out", required=True, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
     sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")
@@ -132,26 +64,14 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipeline.api import execute
+    from pipeline.cluster.execute import execute
     from pipeline.cluster.options import ClusterOptions
     from pipeline.engine.run import RunOptions
     from pipeline.views import summary as summary_view
     from pipeline.views.progress import for_stderr
 
-    cluster = ClusterOptions(
-        workers=options.workers,
-        workers_per_gpu=options.workers_per_gpu,
-        threads=options.threads,
-        gpus=tuple(options.gpus.split(",")) if options.gpus else None,
-        device=options.device,
-        precision=options.precision,
-        worker_memory_bytes=options.worker_memory,
-        gpu_memory_bytes=options.gpu_memory,
-        scheduler=options.scheduler,
-        host=options.host,
-        dashboard_port=options.dashboard_port,
-        chunk_timeout_seconds=options.chunk_timeout,
-    )
+    fields = ClusterOptions.model_fields
+    given = {name: value for name, value in vars(options).items() if name in fields and value is not None}
     with for_stderr() as progress:
         summary = execute(
             options.workflow,
@@ -159,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
             options.out,
             overrides=_overrides(options),
             executor=options.executor,
-            cluster=cluster,
+            cluster=ClusterOptions.of(**given),
             options=RunOptions(
                 options.fresh, options.retry_failed, options.accept_failed, tuple(options.keep_stale)
             ),
@@ -171,10 +91,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from pipeline.api import plan
-    from pipeline.views.plan import lines
+    from pipeline.engine.workflow import load_workflow
+    from pipeline.views.plan import lines, survey
 
-    view = plan(options.workflow, options.inputs, options.out, overrides=_overrides(options))
+    workflow = load_workflow(options.workflow, _overrides(options))
+    view = survey(workflow, options.inputs, Path(options.out).expanduser())
     print_result(options, view.as_dict(), lines(view))
     if view.unusable:
         return 1 if view.inputs else 2
@@ -188,24 +109,44 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     return [f"source.{name}={json.dumps(value)}" for name, value in flags.items() if value is not None] + overrides
 
 
+def add_cluster_flags(group: Any) -> None:
+    """Add a flag for each field of ClusterOptions."""
+    from pipeline.cluster.options import ClusterOptions, flag_of
+
+    for name, field in ClusterOptions.model_fields.items():
+        flag = {"dest": name, "help": field.description, "default": None}
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else None
+        if field.annotation is bool:
+            group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, **flag)
+        elif choices:
+            group.add_argument(flag_of(name), choices=choices, **flag)
+        else:
+            extra = field.json_schema_extra
+            metavar = str(extra["metavar"]) if isinstance(extra, dict) else None
+            group.add_argument(flag_of(name), metavar=metavar, type=_TYPES.get(metavar or "", str), **flag)
+
+
 def _size(text: str) -> int:
-    """Bytes, of `8GB`, `512MiB`, `2e9`."""
-    from dask.utils import parse_bytes
+    """Return bytes of `8GB`, `512MiB`, `2e9`, for `type=`."""
+    from pipeline.cluster.options import parse_size
 
     try:
-        size = int(parse_bytes(text))
-    except (ValueError, OverflowError):
-        size = 0
-    if size < _SMALLEST_MEMORY:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size of at least 256MB, such as 8GB")
-    return size
+        return parse_size(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
 
 
 def _positive_seconds(text: str) -> float:
+    from pipeline.cluster.options import LONGEST_SECONDS
+
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= _LONGEST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and {_LONGEST_SECONDS:g}")
+    if not 0 < value <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and {LONGEST_SECONDS:g}")
     return value
+
+
+_TYPES = {"N": positive, "SIZE": _size, "SECONDS": _positive_seconds, "PORT": int}
+"""How the value of a flag is read, by its placeholder in `--help`."""

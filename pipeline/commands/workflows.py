@@ -1,4 +1,4 @@
-"""`reelgraph workflows`: a workflow and its options explained."""
+"""`reelgraph workflows`: the shipped workflows, or one workflow and its options explained."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from pipeline.commands import add_command, print_result
 
 
 def add(commands: Any) -> None:
-    workflows = add_command(commands, "workflows", "check a workflow file and explain its options", _workflows)
+    about = "list the shipped workflows, or check one and explain its options"
+    workflows = add_command(commands, "workflows", about, _workflows)
     workflows.add_argument(
-        "workflow", metavar="WORKFLOW", nargs="?", help="a YAML file; without it, list the stages there are"
+        "workflow",
+        metavar="WORKFLOW",
+        nargs="?",
+        help="a shipped workflow by name, or a YAML file; without it, list the shipped ones and all stages",
     )
 
 
 def _workflows(options: argparse.Namespace) -> int:
-    from pipeline.views.workflows import describe, describe_stages, lines
+    from pipeline.views.workflows import describe, describe_all, lines
 
-    described = describe(options.workflow) if options.workflow else describe_stages()
+    described = describe(options.workflow) if options.workflow else describe_all()
     print_result(options, described, lines(described))
     return 0

@@ -24,10 +24,8 @@ SOURCES = "reelgraph.sources"
 EXPORTS = "reelgraph.exports"
 PANELS = "reelgraph.panels"
 COLUMNS = "reelgraph.columns"
-DEFAULT_SOURCE = "video"
+DEFAULT_SOURCE = "default"
 
-_MOVED = {"pipeline.stages.": "pipeline.faces.stages."}
-"""Places of built-in stages in earlier versions, for workflows that name them as `package.module:Class`."""
 
 T = TypeVar("T")
 
@@ -41,6 +39,13 @@ def names(group: str) -> dict[str, str]:
 def stage_names() -> dict[str, str]:
     """Return the names that `use:` takes, with the `package.module:Class` behind each."""
     return names(STAGES)
+
+
+def is_known(use: str) -> bool:
+    """Tell if `use` can be looked up without importing anything but what was installed to be a stage, or is imported
+    already. A store's word for a module is a stranger's: it must not get that module to run."""
+    target = _moved(use, STAGES)
+    return ":" not in use or target in stage_names().values() or use.partition(":")[0] in sys.modules
 
 
 def find_stage(use: str) -> type[Stage]:
@@ -70,8 +75,7 @@ def find(
     target = use if ":" in use else names(group).get(use)
     if target is None:
         raise error(unknown(what, use, names(group)) + ", or your own as 'package.module:Class'")
-    for old, new in _MOVED.items():
-        target = new + target.removeprefix(old) if target.startswith(old) else target
+    target = _moved(target, group)
     module_name, _, class_name = target.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
         raise error(f"{what} {use!r}: write a {what} of your own as 'package.module:Class'")
@@ -92,6 +96,14 @@ def find(
     if not _is(found, base):
         raise error(f"{what} {use!r}: {class_name} is not a subclass of pipeline.{base.__name__}")
     return found  # type: ignore[no-any-return]  # checked above
+
+
+def _moved(target: str, group: str) -> str:
+    """Return where a built-in class is now, if a workflow names the place that it had in an earlier version."""
+    tail = target.removeprefix("pipeline")
+    if tail == target:
+        return target
+    return next((now for now in names(group).values() if now.startswith("pipeline.") and now.endswith(tail)), target)
 
 
 def _is(value: object, base: type) -> bool:

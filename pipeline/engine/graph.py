@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +58,32 @@ def run_in_process(nodes: Sequence[Node], starting: Callable[[int, Node], None] 
     return results[nodes[-1].name]
 
 
+class _Call:
+    """A node without its results.
+
+    Not a dataclass: Dask would look into it, and into all that it holds, for collections. That took ten times as long
+    as everything else that is done for a chunk.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.function, self.arguments = node.function, node.arguments
+
+    def __call__(self, results: Sequence[Any]) -> Any:
+        given = iter(results)
+        return self.function(*(next(given) if isinstance(argument, Need) else argument for argument in self.arguments))
+
+
+def _run(call: _Call, *results: Any) -> Any:
+    return call(results)
+
+
+@cache
+def _delayed() -> Any:
+    import dask
+
+    return dask.delayed(_run, pure=False, traverse=False)
+
+
 def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int) -> Any:
     """Return the last node as a `dask.delayed`.
 
@@ -67,10 +94,9 @@ def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int) -> Any:
 
     results: dict[str, Any] = {}
     for node in nodes:
-        arguments = [results[a.name] if isinstance(a, Need) else a for a in node.arguments]
+        needed = [results[argument.name] for argument in node.arguments if isinstance(argument, Need)]
         annotations = {"resources": {"GPU": 1}} if node.slot == "gpu" else {}
         with dask.annotate(**annotations):
-            call = dask.delayed(node.function, pure=False, traverse=False)
             key = (node.name, task.input_name, task.index, attempt)
-            results[node.name] = call(*arguments, dask_key_name=key)
+            results[node.name] = _delayed()(_Call(node), *needed, dask_key_name=key)
     return results[nodes[-1].name]

@@ -172,7 +172,8 @@ class _Run:
             changed["speed"] = {
                 "seconds_per_frame": summary.seconds["run"] / summary.items,
                 "rows_per_frame": {
-                    axis: count / summary.items for axis, count in summary.counts.items() if axis != summary.item
+                    **((self.store.attributes.get("speed") or {}).get("rows_per_frame") or {}),
+                    **{axis: count / summary.items for axis, count in summary.rows.items()},
                 },
                 "frames": summary.items,
                 "step_seconds": dict(summary.step_seconds),
@@ -262,7 +263,8 @@ class _Run:
         chunks = self.store.input(name).chunks() if name is not None else None
         plan = plan_input(self.bound, name or "", source, attributes, chunks, self.options.retry_failed)
         if name is None:
-            facts = {**source.facts, "chunk_frames": plan.chunk_items, "frames": plan.n_items}
+            known_by = {"path": ref.path, "fingerprint": source.fingerprint(ref)}
+            facts = {**known_by, **source.facts, "chunk_frames": plan.chunk_items, "frames": plan.n_items}
             name = self.store.add_input(ref.name, facts)
         known = self.store.input(name).attributes["stages"]
         added = {stage: self._stage_facts(stage) for stage in self.bound.wanted if stage not in known}

@@ -36,7 +36,7 @@ class SourceOptions(BaseModel):
 
     def keyed(self) -> dict[str, Any]:
         """Return what enters the resume keys, as JSON values."""
-        dumped: dict[str, Any] = self.model_dump(mode="json", exclude={"kind", *self.UNKEYED})
+        dumped: dict[str, Any] = self.model_dump(mode="json", exclude=set(self.UNKEYED))
         return dumped
 
 
@@ -86,7 +86,7 @@ class Source(ABC):
     """Most items in a chunk; None: MAX_CHUNK_FRAMES."""
 
     facts: dict[str, Any]
-    """What the store keeps of the input as attributes: JSON values, with `path` and `fingerprint`."""
+    """What the store keeps of the input as attributes: JSON values. `path` and `fingerprint` are added."""
     item_bytes: int
     """Bytes of one loaded item, at most."""
     origin: tuple[int, int] = (0, 0)

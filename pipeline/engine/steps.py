@@ -232,8 +232,8 @@ def stage(task: ChunkTask, name: str, settings: WorkerSettings, items: Items | N
     chunk = Chunk(
         task.input_name,
         task.index,
-        task.values.get("frame", np.arange(task.start, task.stop)),
-        task.values.get("time_seconds"),
+        read_only(task.values.get("frame", np.arange(task.start, task.stop))),
+        read_only(task.values.get("time_seconds")),
         read_only(seen),
         {key: read_only(value) for key, value in {**task.values, **arrays}.items()},
         axes,

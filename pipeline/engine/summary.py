@@ -19,8 +19,12 @@ class Summary:
     out: str
     item: str = "frame"
     """Noun of one item."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Items, and rows of each axis that the workflow makes, by noun: {"frame": 120, "object": 340}."""
+    items: int = 0
+    """Items committed by this run."""
+    axes: tuple[str, ...] = ()
+    """Nouns of the rows that the workflow makes."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows committed by this run, by noun, of the axes that were counted: {"object": 340}."""
     chunks: int = 0
     chunks_skipped: int = 0
     """Committed by an earlier run."""
@@ -53,8 +57,7 @@ class Summary:
     def on(self, event: Event) -> None:
         """Count what happens."""
         if isinstance(event, RunStarted):
-            self.inputs_total, self.item = event.inputs, event.item
-            self.counts = {event.item: 0, **dict.fromkeys(event.axes, 0)}
+            self.inputs_total, self.item, self.axes = event.inputs, event.item, event.axes
         elif isinstance(event, ClusterReady):
             self.gpu_slots, self.device = event.gpu_slots, event.device
             self.seconds["start"] = event.start_seconds
@@ -63,7 +66,8 @@ class Summary:
             if event.failed:
                 return
             self.chunks += 1
-            self._add(self.counts, {self.item: event.items, **event.rows})
+            self.items += event.items
+            self._add(self.rows, event.rows)
             self._add(self.step_seconds, event.seconds)
 
     @staticmethod
@@ -73,15 +77,15 @@ class Summary:
 
     def __getattr__(self, name: str) -> int:
         """Return a count by its plural noun: `summary.frames`, `summary.objects`."""
-        for noun, count in self.__dict__.get("counts", {}).items():
+        for noun, count in self.counts.items() if "rows" in self.__dict__ else ():
             if plural_of(noun) == name:
-                return int(count)
+                return count
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
-    def items(self) -> int:
-        """Items committed by this run."""
-        return self.counts.get(self.item, 0)
+    def counts(self) -> dict[str, int]:
+        """Items and rows of this run, by noun: {"frame": 120, "object": 340}."""
+        return {self.item: self.items, **dict.fromkeys(self.axes, 0), **self.rows}
 
     @property
     def items_per_second(self) -> float | None:
@@ -115,7 +119,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, for `--json`."""
-        left_out = ("model_steps", "gpu_slots", "item", "counts", "unreadable_items")
+        left_out = ("model_steps", "gpu_slots", "item", "items", "axes", "rows", "unreadable_items")
         values = {key: value for key, value in vars(self).items() if key not in left_out}
         noun = plural_of(self.item)
         return {

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.engine.finding import DEFAULT_SOURCE, find_source, find_stage, source_text
+from pipeline.engine.shipped import find_workflow, shipped_names
 from pipeline.engine.source import Source, SourceOptions
 from pipeline.engine.stage import Stage, StageOptions
 from pipeline.errors import ModelError, WorkflowError
@@ -84,15 +85,13 @@ class Workflow:
     """A validated workflow; stages stand in an order in which each comes after those it needs."""
 
     name: str
+    source_kind: str
+    """As `source.kind` names it."""
     source: type[Source]
     source_options: SourceOptions
     stages: tuple[StageNode, ...]
     folder: Path
     """Where the file lies; modules beside it can be named in `use:`."""
-
-    @property
-    def source_kind(self) -> str:
-        return self.source.kind
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -122,7 +121,7 @@ class Workflow:
 
     def resolved(self) -> dict[str, Any]:
         """The whole workflow with every default filled in; JSON values only."""
-        source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json", exclude={"kind"})}
+        source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json")}
         stages = {n.name: {"use": n.use, "after": list(n.after), **n.options} for n in self.stages}
         return {"source": source, "stages": stages}
 
@@ -141,12 +140,12 @@ class Workflow:
 
 
 def load_workflow(path: str | Path, overrides: Sequence[str] = ()) -> Workflow:
-    """Read and validate a workflow file.
+    """Read and validate a workflow: a file, or a shipped one by its name.
 
     `overrides` are `section.option=value` texts (`source.every=3`, `detect.min_face=40`); the value is YAML.
     Raises WorkflowError, one line, naming the nearest valid name where one is unknown.
     """
-    path = Path(path)
+    path = find_workflow(path)
     document = _read(path)
     try:
         return build_workflow(path.stem, document, path.resolve().parent, overrides)
@@ -168,9 +167,11 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
     make_importable(folder)
     kind = str(file.source.get("kind", DEFAULT_SOURCE))
     source = find_source(kind)
-    options = _validate(source.Options, {"kind": kind, **file.source}, "source")
+    given = {option: value for option, value in file.source.items() if option != "kind"}
+    options = _validate(source.Options, given, "source")
     nodes = _wire({name: _node(name, section) for name, section in file.stages.items()}, source)
-    return Workflow(name, source, options, _ordered(nodes), folder)
+    shown = source.kind if kind == DEFAULT_SOURCE else kind
+    return Workflow(name, shown, source, options, _ordered(nodes), folder)
 
 
 def _read(path: Path) -> Any:
@@ -178,7 +179,8 @@ def _read(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
         beside = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise WorkflowError(unknown("workflow file", str(path), beside)) from err
+        shipped = f"; the shipped one goes by its name: {path.stem}" if path.stem in shipped_names() else ""
+        raise WorkflowError(unknown("workflow file", str(path), beside) + shipped) from err
     except (OSError, UnicodeDecodeError) as err:
         raise WorkflowError(f"cannot read workflow {path}: {getattr(err, 'strerror', None) or err}") from err
     try:
@@ -229,7 +231,7 @@ def _apply_override(file: _WorkflowFile, text: str) -> None:
     target, equals, value = text.partition("=")
     section, dot, option = target.strip().partition(".")
     if not (equals and dot and option):
-        raise WorkflowError(f"--set {text!r}: write it as stage.option=value, for example detect.min_face=40")
+        raise WorkflowError(f"--set {text!r}: write it as stage.option=value, for example embed.flip=true")
     try:
         parsed = _parse(value)
     except yaml.YAMLError as err:
@@ -317,6 +319,12 @@ def _check_axes(nodes: Mapping[str, StageNode], source: type[Source]) -> None:
     arrays = [array for node in chunk_stages for array in node.stage.outputs]
     axes = {axis.name: axis for axis in implied_axes(arrays, source.item, _declared_axes(nodes.values()))}
     made = {array.name: array for array in arrays}
+    for array in source.arrays:
+        if array.dims[0] != source.item:
+            raise WorkflowError(
+                f"source {source.kind!r}: array {array.name!r} lies along {array.dims[0]!r}; "
+                f"the arrays of a source have one row per {source.item!r}"
+            )
     for node in nodes.values():
         if node.stage.item != source.item:
             raise WorkflowError(
@@ -371,8 +379,8 @@ def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> st
     path = ".".join(part for part in [where, *(str(p) for p in problem["loc"])] if part)
     if problem["type"] == "extra_forbidden":
         valid = list(model.model_fields)
-        if issubclass(model, StageOptions):
-            valid += ["after", "use"]
+        valid += ["after", "use"] if issubclass(model, StageOptions) else []
+        valid += ["kind"] if issubclass(model, SourceOptions) else []
         message = f"{where + ': ' if where else ''}" + unknown(
             "option" if where else "section", str(problem["loc"][-1]), valid
         )

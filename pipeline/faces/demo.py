@@ -25,7 +25,7 @@ COUNTER_BLOCK_PIXELS = 12
 
 @dataclass(frozen=True)
 class Waypoint:
-    """Where the centre of a face is at one moment. All four are shares, so that a path fits every clip."""
+    """Position of the centre of a face at one moment. All four are shares, so that a path fits every clip."""
 
     time: float
     """Share of the clip's length, 0 to 1."""
@@ -43,7 +43,7 @@ class Person:
 
     name: str
     face: tuple[float, float, float, float]
-    """x, y, w, h of the face in the photograph in pixels: what the `mtcnn` package's detector gives there."""
+    """x, y, w, h of the face in the photograph in pixels, by the `mtcnn` package's detector."""
     radius: float
     """Radius of the round cut-out about the centre of the face, in face heights."""
     path: tuple[Waypoint, ...]
@@ -86,7 +86,7 @@ PEOPLE = (
 
 @dataclass(frozen=True)
 class DemoTruth:
-    """What is in a demo clip, frame by frame."""
+    """The truth of a demo clip, frame by frame."""
 
     path: Path
     """The clip."""
@@ -104,7 +104,7 @@ class DemoTruth:
         return len(self.box)
 
     def save(self, path: Path) -> None:
-        """Write as JSON; numbers keep a hundredth of a pixel."""
+        """Write the truth as JSON; numbers keep a hundredth of a pixel."""
         content = {
             "clip": self.path.name,
             "fps": self.fps,
@@ -117,7 +117,7 @@ class DemoTruth:
 
     @classmethod
     def load(cls, path: Path) -> DemoTruth:
-        """Read what `save` wrote; the clip is taken to lie beside it."""
+        """Read what `save` wrote; the clip is expected beside it."""
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return cls(
             path=path.parent / content["clip"],
@@ -130,14 +130,14 @@ class DemoTruth:
 
 
 def truth_path(clip: Path) -> Path:
-    """Where the truth of a demo clip is kept: `clip.mp4` has `clip.truth.json` beside it."""
+    """Return the path of a demo clip's truth: `clip.mp4` has `clip.truth.json` beside it."""
     return clip.with_suffix(".truth.json")
 
 
 def make_demo_clip(path: Path, seconds: float = 12, size: tuple[int, int] = (1280, 720), fps: int = 25) -> DemoTruth:
     """Make an H.264 mp4 of two people who come and go, and its truth beside it; the same clip every time.
 
-    Raises InputError where the photographs' packages are missing or the clip would be too small to show a face.
+    Raises InputError if the photographs' packages are missing or the clip would be too small to show a face.
     """
     width, height = size
     n_frames = round(seconds * fps)
@@ -160,7 +160,7 @@ def make_demo_clip(path: Path, seconds: float = 12, size: tuple[int, int] = (128
 
 
 def _photographs() -> tuple[Pixels, ...]:
-    """uint8 (height, width, 3) RGB, one per person of PEOPLE."""
+    """Return uint8 (height, width, 3) RGB, one per person of PEOPLE."""
     try:
         import skimage.data
         from matplotlib import cbook
@@ -189,7 +189,7 @@ def _truth(path: Path, n_frames: int, size: tuple[int, int], fps: int) -> DemoTr
 
 
 def _boxes(person: Person, times: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """float64 (n, 4): the face box at each time, eased from waypoint to waypoint (a smooth step has no jerk)."""
+    """Return float64 (n, 4): the face box at each time, eased from waypoint to waypoint (a smooth step has no jerk)."""
     at = np.array([w.time for w in person.path])
     leg = np.clip(np.searchsorted(at, times, side="right") - 1, 0, len(at) - 2)
     part = np.clip((times - at[leg]) / (at[leg + 1] - at[leg]), 0, 1)
@@ -214,7 +214,7 @@ def _frames(truth: DemoTruth, photographs: tuple[Pixels, ...]) -> Iterator[Pixel
 
 
 def _background(size: tuple[int, int]) -> Pixels:
-    """A slate gradient with soft, fixed grain: flat areas would make detection and encoding look too easy."""
+    """Return a slate gradient with soft, fixed grain: flat areas would make detection and encoding look too easy."""
     import cv2
 
     width, height = size
@@ -230,7 +230,7 @@ def _background(size: tuple[int, int]) -> Pixels:
 
 
 def _medallion(photograph: Pixels, person: Person) -> npt.NDArray[np.float32]:
-    """float32 (side, side, 4): the round cut-out about the face, premultiplied RGB 0 to 255 and alpha 0 to 1."""
+    """Return float32 (side, side, 4): the round cut-out about the face, premultiplied RGB 0 to 255, alpha 0 to 1."""
     import cv2
 
     x, y, w, h = person.face
@@ -248,7 +248,7 @@ def _medallion(photograph: Pixels, person: Person) -> npt.NDArray[np.float32]:
 
 
 def _pyramid(image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-    """The image at full, half and quarter size: a linear warp alone would alias when it shrinks much."""
+    """Return the image at full, half and quarter size: a linear warp alone would alias when it shrinks much."""
     import cv2
 
     half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -280,7 +280,7 @@ def _draw_medallion(
 
 
 def _draw_counter(frame: Pixels, index: int) -> None:
-    """The frame's number twice: in digits for people, and as a row of black and white blocks for programs."""
+    """Draw the frame's number twice: in digits for people, and as a row of black and white blocks for programs."""
     import cv2
 
     block = COUNTER_BLOCK_PIXELS
@@ -296,7 +296,7 @@ def _encode(path: Path, frames: Iterator[Pixels], size: tuple[int, int], fps: in
     import av
     from av.video.reformatter import Colorspace
 
-    bt709 = 1  # as H.273 numbers primaries, transfer and matrix; players assume nothing where it is written down
+    bt709 = 1  # H.273's number for primaries, transfer and matrix; players guess if it is not written
     with av.open(str(path), "w", format="mp4") as container:
         # One thread: libx264's bits depend on how many there are.
         options = {"crf": "20", "preset": "veryfast", "sc_threshold": "0", "threads": "1"}

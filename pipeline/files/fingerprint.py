@@ -13,7 +13,7 @@ _FINGERPRINT_BLOCK_BYTES = 4096
 
 
 def fingerprint(path: Path) -> str:
-    """Hex digest of a file's size and of 64 blocks spread evenly over it, first and last included."""
+    """Return the hex digest of a file's size and of 64 blocks spread evenly over it, first and last included."""
     size = path.stat().st_size
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     offsets = np.linspace(0, max(0, size - _FINGERPRINT_BLOCK_BYTES), _FINGERPRINT_BLOCKS).astype(np.int64)

@@ -9,7 +9,7 @@ PRECISIONS = ("fp32", "fp16")
 
 @dataclass(frozen=True)
 class Device:
-    """Where a model runs and how much of the machine it may take."""
+    """The device that a model runs on, and the share of the machine that it may take."""
 
     kind: str = "cpu"
     """"cpu", "cuda" or "tensorrt"."""
@@ -18,8 +18,8 @@ class Device:
     threads: int = 1
     """Intra-op threads of one inference session on a CPU."""
     memory_bytes: int | None = None
-    """Most memory that this process's sessions may take together; None for no limit. On a GPU it is dealt out in parts
-    (session.py, MEMORY_SHARES), and the CUDA context and the libraries' own workspaces come on top."""
+    """Most memory that all sessions of this process may take together; None for no limit. On a GPU each session gets a
+    part of it (session.py, MEMORY_SHARES); the CUDA context and the libraries' own workspaces come on top."""
     precision: str = "fp32"
     """"fp32", or "fp16": networks compute in half precision (session.half); arrays stay float32."""
     batch_memory_bytes: int = 512 << 20
@@ -27,7 +27,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """What a store records: "cpu", "cuda", "cuda fp16"."""
+        """Name that a store records: "cpu", "cuda", "cuda fp16"."""
         return self.kind if self.precision == "fp32" else f"{self.kind} {self.precision}"
 
 

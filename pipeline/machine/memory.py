@@ -1,8 +1,8 @@
 """Memory for decoded chunks, used again from chunk to chunk.
 
-A chunk is hundreds of megabytes. Where the system takes freed pages away at once, as virtual machines do, filling fresh
-ones cost as much as a third of the decoding. Where a GPU reads the frames, pages are locked: the driver copies such
-memory without a copy of its own between, which it cannot do with pages that may be moved.
+A chunk is hundreds of megabytes. Some systems, virtual machines among them, take freed pages away at once. Filling
+fresh pages then costs as much as a third of the decoding. If a GPU reads the frames, pages are locked. The driver
+copies locked memory directly, and other memory by way of a buffer of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 KEPT = 1
-"""Chunks' memory kept while nobody uses it. All of it where pages are locked, which is not to be done for every chunk:
-there are never more than were in use at once."""
+"""Chunks of memory that are kept unused. If pages are locked all of it is kept, because locking is slow; there is never
+more than was in use at once."""
 
 
 class FrameMemory:
@@ -28,13 +28,13 @@ class FrameMemory:
         self._lock_wanted = self._locking = False
 
     def lock_pages(self, wanted: bool) -> None:
-        """From now on hand out page-locked memory, where CUDA gives any; False: no longer."""
+        """Give page-locked memory from now on, if CUDA has any; False: no longer."""
         if wanted != self._lock_wanted:
             self._lock_wanted = self._locking = wanted
             self._free = deque(maxlen=None if wanted else KEPT)
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """uint8 of this shape and any content. Its memory comes back when the last view of it is gone."""
+        """Return uint8 of this shape and any content. Its memory comes back with the end of its last view."""
         size = math.prod(shape)
         try:
             memory = self._free.pop()
@@ -48,13 +48,13 @@ class FrameMemory:
         if self._locking and size:
             try:
                 return np.asarray(_PageLocked(size))
-            except (ImportError, RuntimeError):  # slower, and no other difference
+            except (ImportError, RuntimeError):  # ordinary memory is slower, with no other difference
                 self._locking = False
                 self._free = deque(self._free, maxlen=KEPT)
         return np.empty(size, np.uint8)
 
     def clear(self) -> None:
-        """Give what is kept back to the system."""
+        """Give unused memory back to the system."""
         self._free.clear()
 
 
@@ -70,7 +70,7 @@ class _Lease:
 
 
 class _PageLocked:
-    """Memory from CUDA, given back with the last view of it. Raises ImportError or RuntimeError where there is none."""
+    """Memory from CUDA, given back with its last view. Raises ImportError or RuntimeError if CUDA gives none."""
 
     def __init__(self, size: int) -> None:
         cuda: Any = importlib.import_module("cuda.bindings.runtime")
@@ -86,4 +86,4 @@ class _PageLocked:
 
 
 MEMORY = FrameMemory()
-"""The chunks' memory of this process."""
+"""The memory for chunks of this process."""

@@ -1,4 +1,4 @@
-"""Turn what a user names (files, folders, globs, list files) into the list of files to work on."""
+"""Turn the user's inputs (files, folders, globs, list files) into the list of files to analyse."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 
 def expand(inputs: Sequence[str]) -> list[Path]:
-    """Absolute paths of the files that `inputs` name, in the order given, each once.
+    """Return the absolute paths of the files that `inputs` name, in the given order, each once.
 
-    An input is a file, a folder (searched recursively for videos, sorted), a glob, or a list of such:
-    `@list`, or a `.txt` / `.lst` file, with one per line, # for comments, relative to the list file.
+    An input is a file, a folder (searched recursively for videos, sorted), a glob, or a list. A list is `@list`, or a
+    `.txt` / `.lst` file, with one input per line, # for comments, relative to the list file.
 
-    Raises InputError for a missing file, a folder or glob that yields nothing, an empty list, no inputs.
+    Raises InputError for a missing file, a folder or glob without files, an empty list, no inputs.
     """
     if not inputs:
         raise InputError("no input: name at least one video file, folder, glob or @list.txt")
@@ -58,7 +58,7 @@ def expand(inputs: Sequence[str]) -> list[Path]:
 
 
 def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Path]:
-    """Files of one input. `lists` are the list files we are inside of."""
+    """Yield the files of one input. `lists` are the list files that contain it, outermost first."""
     if not given:  # a shell variable that is not set; as a path it would be the whole working directory
         raise InputError("an input is empty; name a video file, or . for the folder you are in")
     if given.startswith("@"):
@@ -81,12 +81,12 @@ def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Pat
     elif glob.has_magic(given):
         yield from _match_glob(given, base)
     else:
-        link = f", a link to {path.readlink()} that is not there" if path.is_symlink() else ""
+        link = f", a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
         raise InputError(f"no such file or folder: {path}{link}{_within(lists)}; check the spelling")
 
 
 def _resolve(given: str, base: Path) -> Path:
-    """An absolute path: one spelling of it, since a store knows its inputs by their paths."""
+    """Return an absolute path in one spelling, since a store knows its inputs by their paths."""
     path = base / Path(given).expanduser()
     return path.parent.resolve() / path.name if ".." in path.parts else Path(path.absolute())
 
@@ -114,9 +114,9 @@ def _match_glob(given: str, base: Path) -> list[Path]:
 
 def _read_list(path: Path, lists: tuple[Path, ...]) -> Iterator[Path]:
     if path in lists:
-        raise InputError(f"list {path} names itself; remove that line")
+        raise InputError(f"list {path} contains itself; remove that line")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as err:
         raise InputError(f"list {path} is not UTF-8 text; a list holds one path per line") from err
     except OSError as err:

@@ -1,4 +1,4 @@
-"""Facts about models: where their weights come from, what licence they have, what a store records of them."""
+"""Facts about models: the source of their weights, their licence, and what a store records of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Packaged:
     """A file that a pip package carries."""
 
     package: str
-    """Its import name."""
+    """Import name of the package."""
     path: str
-    """Below the package's folder."""
+    """Path below the package's folder."""
     requirement: str
-    """What pip is asked for."""
+    """Requirement for pip."""
 
     @property
     def project(self) -> str:
-        """The name in the requirement: `"opencv-contrib-python-headless<5"` -> opencv-contrib-python-headless."""
+        """Name in the requirement: `"opencv-contrib-python-headless<5"` -> opencv-contrib-python-headless."""
         return re.split(r"[<>=!~;\s]", self.requirement.strip('"'))[0]
 
 
@@ -32,15 +32,15 @@ class WeightsFile:
     name: str
     """Path below DeepFace's folder of weights."""
     urls: tuple[str, ...] = ()
-    """Where it is published, best first; empty for what only a package carries."""
+    """Addresses of the published file, best first; empty if only a package carries it."""
     packaged: Packaged | None = None
-    """Where to look before the folder of weights."""
+    """Package to search before the folder of weights."""
     sha256: str = ""
-    """Of the file as it lies on disk; empty where nobody has published it."""
+    """Hash (hex) of the file as stored on disk; empty if it was never published."""
     size_bytes: int = 0
-    """0 where it is not known."""
+    """Size of the file on disk; 0 if it is not known."""
     compression: Literal["", "bz2"] = ""
-    """How the published file is packed."""
+    """Compression of the published file."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +49,29 @@ class ModelCard:
 
     name: str
     kind: str
-    """What it does, for example detector or recogniser: a domain's own word."""
+    """Kind of model, for example detector or recogniser: a word of the domain."""
     licence: str
-    """Of the weights: SPDX identifier, or what their publisher says."""
+    """SPDX identifier of the weights' licence, or their publisher's own words."""
     weights: tuple[WeightsFile, ...] = ()
     engine: str = "onnxruntime"
-    """The library that runs it here."""
+    """Library that runs the model here."""
     requires: tuple[str, ...] = ()
-    """pip packages beyond the base install that it needs."""
+    """Packages for pip that it needs beyond the base install."""
     input_size: tuple[int, int] | None = None
-    """Width and height of what the network sees, in pixels; None: frames of any size."""
+    """Width and height of the network's input, in pixels; None: frames of any size."""
     dimension: int = 0
     """Components of an embedding; 0 for other kinds."""
     classes: tuple[str, ...] = ()
-    """What the values of an attribute stand for; empty for a single number."""
+    """Meaning of each value of an attribute; empty for a single number."""
     one_at_a_time: str = ""
-    """Why it cannot be batched; empty where it is."""
+    """Reason why it cannot be batched; empty if it can."""
     licence_source: str = ""
-    """Who says what `licence` says, and what else they say about use."""
+    """Publisher who states `licence`, and what else the publisher says about use."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a run store records of a model. Cheap to get: nothing is read for it."""
+    """Facts of a model that a run store records. Creating it reads no weights."""
 
     name: str
     licence: str
@@ -80,11 +80,11 @@ class ModelInfo:
     hash_weights: Callable[[], str]
     """Reads the weights, once per process, and returns their sha256 (hex)."""
     licence_source: str = ""
-    """Who says what `licence` says, and what else they say about use."""
+    """Publisher who states `licence`, and what else the publisher says about use."""
 
     @property
     def weights_sha256(self) -> str:
-        """Raises ModelError where the weights are missing."""
+        """Hash of the weights (hex). Raises ModelError if they are missing."""
         return self.hash_weights()
 
     def as_dict(self) -> dict[str, str]:

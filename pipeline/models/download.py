@@ -1,8 +1,8 @@
 """Fetch weights: one download among any number of processes, resumed after a cut, checked, and put in place at once.
 
-A file is written to `NAME.partial` beside its place and renamed when it is whole and right. Who downloads holds a lock
-file (as stores do: no flock, so that shared folders work); the others wait for it. What is known of a partial file (its
-address, ETag and published hash) and of a finished one (its hash and size) lies beside it in a small JSON file.
+A download goes to `NAME.partial` beside the final path; a complete and correct file is renamed. The process that
+downloads holds a lock file (as stores do: no flock, so that shared folders work); the others wait for it. A small JSON
+file records a partial file's address, ETag and published hash, and a finished file's hash and size.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     import requests
 
 RECORD = ".sha256.json"
-"""Ending of the file that remembers what was downloaded."""
+"""Ending of the file that records a download."""
 TIMEOUT_SECONDS = (10.0, 60.0)
-"""To connect, and between two pieces of data."""
+"""Time limits: to connect, and between two pieces of data."""
 PIECE_BYTES = 1 << 16
-"""What is lost at most when a connection is cut."""
+"""Size of a piece: the most that is lost when a connection is cut."""
 TRIES = 4
-"""Per address, counted anew whenever data came."""
+"""Tries per address; the count starts again whenever data arrives."""
 PAUSE_SECONDS = 1.0
-"""Before the second try; doubled each time."""
+"""Pause before the second try; doubled each time."""
 WAIT_SECONDS = 0.3
-"""Between two looks at a file that another process downloads."""
+"""Time between two looks at a file that another process downloads."""
 
 
 class Reporter(Protocol):
-    """Who shows what happens. Sizes in bytes; `total` is 0 where the server does not say."""
+    """Shows progress to the user. Sizes are in bytes; `total` is 0 if the server does not say."""
 
     def started(self, name: str, url: str, done: int, total: int) -> None: ...
     def advanced(self, name: str, n_bytes: int) -> None: ...
@@ -55,7 +55,7 @@ class Reporter(Protocol):
 
 
 class DiskError(ModelError):
-    """Nothing can be written where weights go: the disk is full, or the folder read-only."""
+    """The folder of weights cannot be written: the disk is full, or the folder is read-only."""
 
 
 class _UnavailableError(Exception):
@@ -64,22 +64,22 @@ class _UnavailableError(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a file, or of the part of it that is there."""
+    """Facts of a file, or of the part of it that was downloaded."""
 
     url: str = ""
     sha256: str = ""
-    """Of the whole file as it lies on disk."""
+    """Hash of the whole file as stored on disk."""
     size_bytes: int = 0
     validator: str = ""
     """Strong ETag or date of last change, for If-Range."""
     published: bool = False
-    """Whether the hash is the publisher's; otherwise it is what came."""
+    """True if the publisher gave the hash; otherwise it was computed from the download."""
 
 
 def fetch(card: ModelCard, reporter: Reporter, *, force: bool = False) -> list[Path]:
-    """Have every file of a model's weights; those that are there and undamaged are left alone unless `force`.
+    """Fetch every file of a model's weights and return their paths; keep undamaged files unless `force`.
 
-    Safe with any number of processes, here and on other hosts that share the folder. Returns the files' paths.
+    Safe with any number of processes, here and on other hosts that share the folder.
 
     Raises:
         DiskError: the folder cannot be written.
@@ -105,7 +105,7 @@ def _have(card: ModelCard, found: Located, reporter: Reporter, force: bool) -> P
         if lock is None:
             return found.path
         try:
-            if force or not is_whole(found):  # another may have been quicker
+            if force or not is_whole(found):  # another process may have finished it meanwhile
                 _download_any(card, found, lock, reporter)
         finally:
             lock.release()
@@ -115,12 +115,12 @@ def _have(card: ModelCard, found: Located, reporter: Reporter, force: bool) -> P
 
 
 def is_whole(found: Located) -> bool:
-    """Whether a file is there and, as far as anyone knows, undamaged."""
+    """Return whether a file exists and has no known damage."""
     return found.path.is_file() and not damage(found)
 
 
 def damage(found: Located) -> str:
-    """What is wrong with a file that is there; empty where nothing is known to be. Reads it once per process."""
+    """Return what is wrong with an existing file; empty if no damage is known. The file is read once per process."""
     known = read_record(found.path)
     expected_size = found.file.size_bytes or known.size_bytes
     size = found.path.stat().st_size
@@ -133,7 +133,7 @@ def damage(found: Located) -> str:
 
 
 def _lock_or_other(found: Located, reporter: Reporter, force: bool) -> StoreLock | None:
-    """The lock on a file, or None once another process has put it there. Raises OSError."""
+    """Return the lock on a file, or None once another process has put the file in place. Raises OSError."""
     told = False
     while True:
         try:
@@ -159,7 +159,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as err:
         if err.errno is None:
-            raise  # not the disk's: errors of `requests` are OSErrors too
+            raise  # not an error of the disk: errors of `requests` are OSErrors too
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "free some space and run it again: what was downloaded is kept"
         else:
@@ -168,7 +168,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _download_any(card: ModelCard, found: Located, lock: StoreLock, reporter: Reporter) -> None:
-    """Try each address in turn. Raises ModelError with the reason of each where none gives the file."""
+    """Try each address in turn. If none gives the file, raise ModelError with the reason of each."""
     failures = []
     for url in found.file.urls:
         try:
@@ -185,7 +185,10 @@ def _download_any(card: ModelCard, found: Located, lock: StoreLock, reporter: Re
 
 
 def _download(found: Located, url: str, lock: StoreLock, reporter: Reporter) -> None:
-    """One address: get the file, check it, put it in place. Raises _UnavailableError, DiskError, StoreLockedError."""
+    """Get the file from one address, check it, put it in place.
+
+    Raises _UnavailableError, DiskError, StoreLockedError.
+    """
     packed = _beside(found.path, f".{found.file.compression}{PARTIAL}" if found.file.compression else PARTIAL)
     getter = _from_drive if _is_drive(url) else _from_server
     record = getter(found.file, url, packed, lock, reporter)
@@ -224,14 +227,14 @@ def _unpack(packed: Path, target: Path) -> None:
         _forget(packed, target)
         raise _UnavailableError(f"it is not a whole bz2 file: {err}") from err
     except OSError as err:
-        if err.errno is not None:  # the disk's; that of bz2, "Invalid data stream", has none
+        if err.errno is not None:  # an error of the disk; that of bz2, "Invalid data stream", has no errno
             raise
         _forget(packed, target)
         raise _UnavailableError(f"it is not a bz2 file: {err}") from err
 
 
 def _checked(file: WeightsFile, partial: Path, record: Record) -> Record:
-    """What is to be remembered of a finished file. Raises _UnavailableError where it is not the one that was meant."""
+    """Return the record of a finished file. Raises _UnavailableError if it is not the expected file."""
     size = partial.stat().st_size
     if file.size_bytes and size != file.size_bytes:
         raise _UnavailableError(f"it has {size} bytes, not {file.size_bytes}")
@@ -245,7 +248,7 @@ def _checked(file: WeightsFile, partial: Path, record: Record) -> Record:
 
 
 def _refuse_pages(partial: Path) -> None:
-    """Servers that have not the file may give a page or a Git LFS pointer instead, with status 200."""
+    """Raise _UnavailableError for a web page or a Git LFS pointer, which some servers send with status 200."""
     with partial.open("rb") as opened:
         head = opened.read(512).lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):
@@ -255,7 +258,7 @@ def _refuse_pages(partial: Path) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """What is remembered of a file; an empty record where nothing is."""
+    """Return the record of a file; an empty one if there is none."""
     try:
         content = json.loads(_beside(path, RECORD).read_bytes())
         return Record(**{key: content[key] for key in Record.__dataclass_fields__ if key in content})
@@ -272,7 +275,7 @@ def _is_drive(url: str) -> bool:
 
 
 def _from_drive(file: WeightsFile, url: str, partial: Path, lock: StoreLock, reporter: Reporter) -> Record:
-    """By way of gdown, which knows Google's pages of confirmation. Raises _UnavailableError, DiskError."""
+    """Download with gdown, which knows Google's confirmation pages. Raises _UnavailableError, DiskError."""
     import gdown
     import gdown.exceptions
     import requests
@@ -306,9 +309,9 @@ def _from_drive(file: WeightsFile, url: str, partial: Path, lock: StoreLock, rep
 
 
 def _from_server(file: WeightsFile, url: str, partial: Path, lock: StoreLock, reporter: Reporter) -> Record:
-    """Get the file, beginning where an earlier attempt was cut.
+    """Download the file, starting at the end of an earlier attempt.
 
-    Raises _UnavailableError, DiskError, and StoreLockedError where another process took the lock over.
+    Raises _UnavailableError, DiskError, and StoreLockedError if another process took the lock over.
     """
     import requests
 
@@ -330,11 +333,11 @@ def _from_server(file: WeightsFile, url: str, partial: Path, lock: StoreLock, re
 
 
 class _CutError(Exception):
-    """The connection ended before the file did."""
+    """The connection ended before the file was complete."""
 
 
 def _worth_another_try(err: Exception) -> bool:
-    """Not where the server answered that it has no such file, nor where no server can be reached."""
+    """Return whether to retry; not if the server has no such file, nor if no server can be reached."""
     import requests
 
     if isinstance(err, (requests.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError)):
@@ -346,7 +349,7 @@ def _worth_another_try(err: Exception) -> bool:
 
 
 def _reason(err: Exception) -> str:
-    """One short clause for what `requests` says at length."""
+    """Return one short clause for an error of `requests`."""
     import requests
 
     response = getattr(err, "response", None)
@@ -377,7 +380,7 @@ def _size(path: Path) -> int:
 def _get(
     session: requests.Session, file: WeightsFile, url: str, partial: Path, lock: StoreLock, reporter: Reporter
 ) -> Record:
-    """One request; appends to the partial file where the server agrees that it is a part of the same file."""
+    """Make one request; append to the partial file if the server confirms that it is a part of the same file."""
     known = read_record(partial)
     begin = _size(partial) if known.url == url and known.validator else 0
     headers = {"Accept-Encoding": "identity", "User-Agent": "reelgraph"}  # ranges count the bytes of the file itself
@@ -385,7 +388,7 @@ def _get(
         headers |= {"Range": f"bytes={begin}-", "If-Range": known.validator}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
         if response.status_code == 416:
-            _forget(partial)  # longer than the file is now
+            _forget(partial)  # the partial file is longer than the file is now
         response.raise_for_status()
         begin, total = _range(response, begin)
         record = Record(url, _published_hash(response), total, _validator(response))
@@ -401,24 +404,24 @@ def _get(
 
 
 def _range(response: requests.Response, asked: int) -> tuple[int, int]:
-    """Where the body begins in the file, and how long the whole file is; 0 where the server does not say."""
+    """Return the offset of the body in the file, and the length of the file; 0 if the server does not say."""
     length = int(response.headers.get("Content-Length") or 0)
     if response.status_code != 206:
         return 0, length
     parts = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if parts is None or int(parts[1]) != asked:
-        raise _UnavailableError(f"it gave another part than asked for: {response.headers.get('Content-Range')!r}")
+        raise _UnavailableError(f"it gave another part than requested: {response.headers.get('Content-Range')!r}")
     return asked, asked + length if parts[2] == "*" else int(parts[2])
 
 
 def _validator(response: requests.Response) -> str:
-    """What proves that a later answer is of the same file: a strong ETag, or the date of its last change."""
+    """Return what proves that a later answer is of the same file: a strong ETag, or the date of its last change."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _published_hash(response: requests.Response) -> str:
-    """The sha256 that Hugging Face gives for files in Git LFS, on the answer that leads to the file."""
+    """Return the sha256 that Hugging Face gives for files in Git LFS, in the answer that leads to the file."""
     for answer in (*response.history, response):
         tag = answer.headers.get("X-Linked-Etag", "").strip('"').lower()
         if re.fullmatch(r"[0-9a-f]{64}", tag):
@@ -436,7 +439,7 @@ def _opened_at(partial: Path, begin: int) -> Iterator[IO[bytes]]:
 
 
 def _copy(response: requests.Response, sink: IO[bytes], advanced: Callable[[int], Any], lock: StoreLock) -> None:
-    """Every piece goes to the disk at once, so that a killed process loses none."""
+    """Write every piece to the disk at once, so that a killed process loses none."""
     looked = time.monotonic()
     for piece in response.iter_content(PIECE_BYTES):
         sink.write(piece)

@@ -11,14 +11,14 @@ import numpy.typing as npt
 Weights = npt.NDArray[np.float32]
 
 Shape = tuple[int | str, ...]
-"""Sizes; a string names one that is free."""
+"""Sizes of dimensions; a string names a dimension of any size."""
 
 Outputs = Mapping[str, tuple[str, Shape]]
-"""The names that callers see, with the graph's values behind them and their shapes."""
+"""Names that callers see, each with its value in the graph and its shape."""
 
 OPSET = 17
 IR_VERSION = 9
-"""Fixed, so that a newer onnx package does not write what an older runtime cannot read."""
+"""Fixed versions, so that a newer onnx package does not write what an older runtime cannot read."""
 
 
 class GraphWriter:
@@ -38,7 +38,7 @@ class GraphWriter:
 
     @staticmethod
     def dtype(dtype: type[np.generic]) -> int:
-        """As ONNX counts them, for Cast."""
+        """Return ONNX's number of a dtype, for Cast."""
         from onnx import helper
 
         return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
@@ -59,19 +59,19 @@ class GraphWriter:
         return output
 
     def conv(self, value: str, weights: Weights, bias: Weights | None = None, **attributes: Any) -> str:
-        """A convolution; weights are (out, in / group, rows, columns)."""
+        """Add a convolution; weights are (out, in / group, rows, columns)."""
         inputs = [weights.astype(np.float32)]
         if bias is not None:
             inputs.append(bias.astype(np.float32))
         return self.add("Conv", value, *inputs, kernel_shape=list(weights.shape[2:]), **attributes)
 
     def serialise(self, input_name: str, shape: Shape, outputs: Outputs, dtype: type[np.generic] = np.float32) -> bytes:
-        """The model of one input, as bytes."""
+        """Return the model of one input, as bytes."""
         self.input(input_name, dtype, shape)
         return self.serialise_all(outputs)
 
     def serialise_all(self, outputs: Outputs, dtypes: Mapping[str, type[np.generic]] | None = None) -> bytes:
-        """The model of all that was declared as input, as bytes. `dtypes` of outputs that are not float32."""
+        """Return the model of all declared inputs, as bytes. `dtypes`: those of outputs that are not float32."""
         from onnx import checker, helper
 
         named = [helper.make_node("Identity", [value], [name]) for name, (value, _) in outputs.items()]

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions for a device, and running them in batches that fit its memory."""
+"""ONNX Runtime sessions for a device, run in batches that fit its memory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PROVIDERS = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
-"""What each kind of device asks of ONNX Runtime, best first."""
+"""Execution providers that each kind of device needs of ONNX Runtime, best first."""
 
 FATAL_ONLY = 4
-"""Errors are raised as well, and running out of memory is mended."""
+"""ONNX Runtime's log level. Its errors are raised as well, and run_in_batches recovers from a lack of memory."""
 
 MEMORY_SHARES = {
     "mtcnn pnet": 0.21,
@@ -39,10 +39,10 @@ MEMORY_SHARES = {
     "Emotion": 0.02,
     "spoofing": 0.01,
 }
-"""Part of Device.memory_bytes that one session of a process may take: ONNX Runtime limits sessions one by one, so
-the parts add up to the whole with a detector, a recogniser, four attributes and the two networks against spoofing
-loaded. Age, gender and race are large networks (VGG-Face's), emotion a small one. P-Net sees whole frames; R-Net and
-O-Net see patches of 24 and 48. What does not fit its part is run in smaller batches (run_in_batches)."""
+"""Part of Device.memory_bytes that one session of a process may take. ONNX Runtime limits sessions one by one. The
+parts add up to the whole with a detector, a recogniser, four attributes and the two networks against spoofing loaded.
+Age, gender and race are large networks (VGG-Face's), emotion is a small one. P-Net sees whole frames; R-Net and O-Net
+see patches of 24 and 48 pixels. Work that does not fit its part runs in smaller batches (run_in_batches)."""
 
 
 ENGINE_PACKAGES = {
@@ -50,11 +50,11 @@ ENGINE_PACKAGES = {
     "opencv": ("opencv-contrib-python-headless", "opencv-python", "opencv-python-headless", "opencv-contrib-python"),
     "dlib": ("dlib-bin", "dlib"),
 }
-"""The packages that may bring an engine, where they are named otherwise."""
+"""Packages that may provide an engine, for engines whose package has another name."""
 
 
 def engine_version(engine: str) -> str:
-    """For example "onnxruntime 1.23.0"; does not import it."""
+    """Return an engine's name and version, for example "onnxruntime 1.23.0", without importing it."""
     from importlib.metadata import PackageNotFoundError, version
 
     for package in ENGINE_PACKAGES.get(engine, (engine,)):
@@ -70,9 +70,9 @@ def runtime_name() -> str:
 
 
 def detect_devices() -> tuple[str, ...]:
-    """The kinds of device that this installation of ONNX Runtime was built for, slowest first.
+    """Return the kinds of device that this installation of ONNX Runtime was built for, slowest first.
 
-    Says nothing of drivers: a CUDA build lists "cuda" on a machine without a GPU.
+    It does not look at drivers: a CUDA build lists "cuda" on a machine without a GPU.
     """
     import onnxruntime
 
@@ -81,11 +81,11 @@ def detect_devices() -> tuple[str, ...]:
 
 
 def create_session(model: bytes | Path, device: Device, memory_share: float = 1.0) -> Any:
-    """An inference session of an ONNX model, serialised or in a file.
+    """Return an inference session of an ONNX model, serialised or in a file.
 
     It may take `memory_share` of the device's memory_bytes.
 
-    Raises ModelError where the device is of no known kind, or this ONNX Runtime cannot use it.
+    Raises ModelError if the kind of device is unknown, or this ONNX Runtime cannot use it.
     """
     import onnxruntime
 
@@ -98,7 +98,7 @@ def create_session(model: bytes | Path, device: Device, memory_share: float = 1.
             "install onnxruntime-gpu, or use device cpu"
         )
     if device.kind == "tensorrt":
-        # It rounds as CUDA would (use_tf32 below) and has no option for it; whoever wants that sets it to 1.
+        # It rounds as CUDA would (use_tf32 below) and has no option for it; to change that, set the variable to 1.
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     if device.kind != "cpu":
         _preload_libraries()
@@ -118,31 +118,35 @@ def create_session(model: bytes | Path, device: Device, memory_share: float = 1.
 
 
 def half(model: bytes | Path) -> bytes:
-    """The same network in half precision, by ONNX Runtime's own converter. Inputs and outputs stay as they were, and so
-    do operations that lose too much or have no half-precision kernel (the converter's list).
+    """Return the same network in half precision, by ONNX Runtime's own converter.
 
-    Measured on a CPU with 33 photographs: Dlib's embeddings move by 0.0011 at most (threshold: 0.6), Fasnet's
-    probabilities by 0.003, and mtcnn and yunet find the same faces, their boxes moved by less than 0.1 pixel in the
-    median; of one large face mtcnn kept another candidate, 83 pixels off, with its landmarks within 2% of its width.
+    Inputs and outputs keep their types. So do operations that would lose too much or that have no half-precision
+    kernel (the converter's list).
+
+    Measured on a CPU with 33 photographs, Dlib's embeddings move by 0.0011 at most (threshold: 0.6). Fasnet's
+    probabilities move by 0.003. mtcnn and yunet find the same faces; their boxes move by less than 0.1 pixel in the
+    median. For one large face mtcnn kept another candidate, 83 pixels off, with landmarks within 2% of its width.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     graph = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
-    with warnings.catch_warnings():  # of weights so small that they become the smallest number there is
+    with warnings.catch_warnings():  # about weights so small that they become the smallest number there is
         warnings.simplefilter("ignore")
         converted: bytes = convert_float_to_float16(graph, keep_io_types=True).SerializeToString()
     return converted
 
 
 def open_weights(card: ModelCard, path: Path, device: Device, memory_share: float = 1.0) -> Any:
-    """An inference session of a model's own file. Raises ModelError where it is no graph, or does not fit, or as
-    create_session does."""
+    """Return an inference session of a model's own file.
+
+    Raises ModelError if it is not a graph or does not fit the memory, and as create_session does.
+    """
     try:
         return create_session(path, device, memory_share)
     except ModelError:
         raise
-    except Exception as error:  # ONNX Runtime has a class per status, none of them with a base of its own
+    except Exception as error:  # ONNX Runtime has a class per status, without a common base class
         if is_out_of_memory(error):
             raise ModelError(
                 f"{card.name} does not fit the memory of {device.kind} {device.index}; "
@@ -155,9 +159,10 @@ def open_weights(card: ModelCard, path: Path, device: Device, memory_share: floa
 
 
 def uploaded(array: npt.NDArray[Any], device: Device) -> Any:
-    """An array as a session of this device takes it (run_bound), copied to a GPU once, however many runs it is for.
+    """Return an array as a session of this device takes it (run_bound); copy it to a GPU once for all runs.
 
-    On a CPU it is the array itself, which must not change meanwhile."""
+    On a CPU this is the array itself, which must not change meanwhile.
+    """
     import onnxruntime
 
     where = "cpu" if device.kind == "cpu" else "cuda"
@@ -165,7 +170,7 @@ def uploaded(array: npt.NDArray[Any], device: Device) -> Any:
 
 
 def run_bound(session: Any, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
-    """All outputs, as arrays; inputs are arrays, or what `uploaded` gave."""
+    """Run a session and return all outputs as arrays; inputs are arrays, or results of `uploaded`."""
     binding = session.io_binding()
     for name, value in inputs.items():
         if isinstance(value, np.ndarray):
@@ -189,11 +194,11 @@ def _preload_libraries() -> None:
 
 
 _arena_bytes: list[int] = []
-"""The limit of this process's arena, once it has one."""
+"""Limit of this process's arena in bytes, once there is one."""
 
 
 def _limit_cpu_arena(memory_bytes: int) -> None:
-    """One arena for all sessions of this process that ask for it; the first limit holds."""
+    """Create one arena for all sessions of this process that use it; the first limit stays."""
     if _arena_bytes:
         return
     _arena_bytes.append(memory_bytes)
@@ -224,18 +229,18 @@ def _options(device: Device) -> Any:
 def _providers(device: Device, memory_share: float) -> list[tuple[str, dict[str, Any]]]:
     cuda: dict[str, Any] = {
         "device_id": device.index,
-        # Grow by what is asked for; the default doubles, and overshoots a limit that two sessions share.
+        # Grow by the requested size; the default doubles, and overshoots a limit that two sessions share.
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "HEURISTIC",
-        # ONNX Runtime's default rounds the operands of convolutions to 10 bits of mantissa (TF32) on Ampere and later:
-        # too few for vectors that agree with a CPU's to a thousandth.
+        # ONNX Runtime's default rounds the operands of convolutions to 10 bits of mantissa (TF32) on Ampere and later.
+        # That is too few for vectors that agree with a CPU's to a thousandth.
         "use_tf32": 0,
     }
     tensorrt: dict[str, Any] = {"device_id": device.index, "trt_engine_cache_enable": True}
     if device.memory_bytes is not None:
         limit = int(device.memory_bytes * memory_share)
         if device.kind == "tensorrt":
-            # It works in memory of its own, beside the arena of the provider that runs what it cannot.
+            # TensorRT uses memory of its own, beside the arena of the provider that runs the rest of the graph.
             limit //= 2
             tensorrt["trt_max_workspace_size"] = limit
         cuda["gpu_mem_limit"] = limit
@@ -261,7 +266,7 @@ OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of numpy, OpenCV or ONNX Runtime says that memory ran out (the latter has no class for it)."""
+    """Return whether an error of numpy, OpenCV or ONNX Runtime (which has no class for it) is a lack of memory."""
     if isinstance(error, MemoryError):
         return True
     message = str(error).lower()
@@ -277,8 +282,8 @@ def run_in_batches(
 ) -> Iterator[tuple[int, int, Result]]:
     """Yield (start, stop, run(start, stop)) over `count` items, at most `most` at a time.
 
-    When memory runs out the batch is halved and tried again; the size that fits is remembered for this
-    device, model and shape of item, in this process. Raises ModelError where not even one item fits.
+    If memory runs out, halve the batch and try again. The size that fits is remembered in this process for this
+    device, model and shape of item. Raises ModelError if not even one item fits.
     """
     key = (device.kind, device.index, model, item_shape)
     start = 0

@@ -1,11 +1,11 @@
 """Tensors of a PyTorch checkpoint, read without PyTorch.
 
-Of the two formats that torch.save has had, this reads the older one (until PyTorch 1.5): five pickles (a magic number,
-a protocol, facts about the machine, the object, the keys of the storages), then each storage: its number of elements
-as little-endian int64, and the raw elements.
+torch.save has had two formats. This reads the older one (until PyTorch 1.5). It begins with five pickles: a magic
+number, a protocol, facts about the machine, the object, and the keys of the storages. Then comes each storage: its
+number of elements as little-endian int64, and the raw elements.
 
-A pickle may call whatever it names, and these files come from elsewhere: here nothing can be named but what a
-dictionary of tensors is made of.
+A pickle may call any function that it names, and these files come from elsewhere. This reader therefore accepts only
+the names that a dictionary of tensors needs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
-"""Both: torch/serialization.py."""
+"""Constants of the format: torch/serialization.py."""
 STORAGES = {
     "HalfStorage": "<f2",
     "FloatStorage": "<f4",
@@ -35,12 +35,12 @@ STORAGES = {
     "IntStorage": "<i4",
     "LongStorage": "<i8",
 }
-"""Classes of `torch` that hold elements, and the dtype of these."""
+"""Classes of `torch` that hold elements, and the dtype of the elements."""
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Where a tensor lies: `prod(shape)` elements of a storage, in C order."""
+    """Position of a tensor: `prod(shape)` elements of a storage, in C order."""
 
     storage: str
     offset: int
@@ -48,9 +48,9 @@ class _Tensor:
 
 
 def read_tensors(path: Path) -> Tensors:
-    """The tensors of a saved state_dict by name, in its order, with their own dtypes.
+    """Return the tensors of a saved state_dict by name, in its order, with their own dtypes.
 
-    Raises ModelError where the file is not such a checkpoint, is damaged, or names anything else to be loaded.
+    Raises ModelError if the file is not such a checkpoint, is damaged, or names anything else to be loaded.
     """
     try:
         with path.open("rb") as file:
@@ -73,7 +73,7 @@ def _read(file: BinaryIO) -> Tensors:
 
 
 def _elements(file: BinaryIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The next storage. Allocates no more than the file holds, whatever size it claims."""
+    """Read the next storage. Allocate no more than the file holds, whatever size it claims."""
     count = int.from_bytes(file.read(8), "little")
     if count * dtype.itemsize > os.fstat(file.fileno()).st_size - file.tell():
         raise pickle.UnpicklingError(f"a storage of {count} elements ends early")
@@ -93,7 +93,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self.dtypes: dict[str, np.dtype[Any]] = {}
-        """Of each storage that was named."""
+        """Dtype of each storage that the pickle named, by its key."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -102,7 +102,7 @@ class _Unpickler(pickle.Unpickler):
             return _rebuild_tensor
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which has no place in a dictionary of tensors")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which a dictionary of tensors does not need")
 
     def persistent_load(self, reference: Any) -> str:
         kind, dtype, key, _device, _count, view = reference
@@ -113,7 +113,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _rebuild_tensor(storage: str, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
-    """torch._utils._rebuild_tensor_v2, whose further arguments are of no concern here."""
+    """Stand in for torch._utils._rebuild_tensor_v2; its further arguments are not needed here."""
     expected = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
     if any(step != wanted for size, step, wanted in zip(shape, stride, expected, strict=True) if size > 1):
         raise pickle.UnpicklingError(f"a tensor {shape} with strides {stride}")

@@ -1,9 +1,9 @@
-"""Where weights lie, and the cache of the graphs made of them.
+"""Find weights, and cache the graphs that are built from them.
 
-The weights of the bundled models travel in pip packages. They are found without importing those packages
-(one needs `pkg_resources`, the other TensorFlow), turned into ONNX graphs once, and kept in a cache folder
-under names that hold the hash of what went in and of what came out. Others lie where DeepFace keeps its own, so that
-what one of the two has fetched the other finds.
+The weights of the bundled models travel in pip packages. They are found without importing those packages (one needs
+`pkg_resources`, the other TensorFlow) and turned into ONNX graphs once. A cache folder keeps the graphs under names
+that hold the hash of the weights and of the graph. All other weights lie in DeepFace's own folder, so that reelgraph
+finds what DeepFace fetched, and DeepFace what reelgraph fetched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.models.card import ModelCard, WeightsFile
 
 
 def cache_folder() -> Path:
-    """$REELGRAPH_CACHE, else $XDG_CACHE_HOME/reelgraph, else ~/.cache/reelgraph. Not created here."""
+    """Return $REELGRAPH_CACHE, else $XDG_CACHE_HOME/reelgraph, else ~/.cache/reelgraph, without creating it."""
     chosen = os.environ.get("REELGRAPH_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -32,25 +32,25 @@ def cache_folder() -> Path:
 
 
 def weights_folder() -> Path:
-    """DeepFace's own: $DEEPFACE_HOME/.deepface/weights, by default in the home folder. Not created here."""
+    """Return DeepFace's own folder: .deepface/weights in $DEEPFACE_HOME or the home folder, without creating it."""
     return Path(os.environ.get("DEEPFACE_HOME") or Path.home()) / ".deepface" / "weights"
 
 
 @dataclass(frozen=True)
 class Located:
-    """One file of weights: where it is, or where it would be."""
+    """One file of weights, with the path that it has or would have."""
 
     file: WeightsFile
     path: Path
     present: bool
     package: str = ""
-    """The package that carries it, or, for a file that is missing and published nowhere, would."""
+    """Package that carries the file. For a missing file that is not published, the package that would carry it."""
     remedy: str = ""
-    """The command that makes it present, or mends it."""
+    """Command that fetches or replaces the file."""
 
 
 def locate(card: ModelCard) -> list[Located]:
-    """Where each file of a model's weights is or would be, in the card's order; packages come first. Reads nothing."""
+    """Return the path of each file of a model's weights, in the card's order; packages come first. Reads nothing."""
     return [_locate(card, file) for file in card.weights]
 
 
@@ -70,8 +70,10 @@ def _locate(card: ModelCard, file: WeightsFile) -> Located:
 
 
 def weights_files(card: ModelCard) -> list[Path]:
-    """The files of a model's weights, in the card's order. Raises ModelError naming the first that is missing, where
-    it would be and the command that fetches it."""
+    """Return the files of a model's weights, in the card's order.
+
+    Raises ModelError with the first missing file, the path it should have, and the command that fetches it.
+    """
     return [_present(card, found) for found in locate(card)]
 
 
@@ -85,9 +87,9 @@ def _present(card: ModelCard, found: Located) -> Path:
 
 
 def package_file(package: str, relative: str, command: str) -> Path:
-    """A file that an installed package carries.
+    """Return the path of a file that an installed package carries.
 
-    Raises ModelError naming the file, where it would be and `command`, which fetches it.
+    Raises ModelError with the file, the path it should have, and `command`, which fetches it.
     """
     try:
         spec = importlib.util.find_spec(package)
@@ -106,7 +108,7 @@ def package_file(package: str, relative: str, command: str) -> Path:
 
 
 def sha256(paths: Sequence[Path]) -> str:
-    """Hash (hex) of the content of some files, in their order; each file is read once per process."""
+    """Return the hash (hex) of the content of some files, in their order; read each file once per process."""
     if len(paths) == 1:
         return _file_sha256(paths[0])
     return hashlib.sha256("".join(_file_sha256(path) for path in paths).encode()).hexdigest()
@@ -124,11 +126,11 @@ def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callable[[], bytes]) -> bytes:
-    """The serialised ONNX graph `name`, built from `sources` unless the cache has it.
+    """Return the serialised ONNX graph `name`; build it from `sources` unless the cache has it.
 
-    `version` is that of the code which builds it. Safe with any number of processes at once: a graph is
-    written aside and renamed, the last one wins and all are equal. A file whose content does not match the
-    hash in its name is built again. Where the folder cannot be written the graph is built for this process alone.
+    `version` is that of the code that builds it. Safe with any number of processes at once: each writes the graph
+    aside and renames it; the last one wins and all are equal. A file whose content does not match the hash in its name
+    is built again. If the folder cannot be written, the graph is built for this process alone.
     """
     key = hashlib.sha256(f"{name} {version} {sha256(sources)}".encode()).hexdigest()[:16]
     folder = cache_folder()
@@ -136,7 +138,7 @@ def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callab
     if found is not None:
         return found
     content = build()
-    with contextlib.suppress(OSError):  # a read-only home costs a rebuild per process, no more
+    with contextlib.suppress(OSError):  # a read-only home costs one build per process, no more
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / f"{name}-{key}-{_short_hash(content)}.onnx", content)
     return content

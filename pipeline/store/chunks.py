@@ -48,8 +48,11 @@ from pipeline.store.nodes import (
     CHUNKS,
     NODE_FILE,
     Group,
+    below,
+    check_array,
     disk_errors,
     read_group,
+    refuse_link,
     remove_tree,
     sweep_partial,
     write_group,
@@ -65,7 +68,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def chunks_folder(store_path: str | os.PathLike[str], input_name: str) -> str:
-    return f"{store_path}/{input_name}/{CHUNKS}"
+    """Return the folder of an input's chunks. Raises StoreError if a link lies there."""
+    return below(store_path, input_name, CHUNKS)
 
 
 def stage_digest(stages: Mapping[str, str]) -> str:
@@ -234,8 +238,10 @@ class Part:
 
     @property
     def is_failure(self) -> bool:
-        """Whether the name says that nothing came of the chunk; of an older store's folder only the record says so."""
-        return self.kind is not None and self.kind[0] == "failed"
+        """Whether it holds nothing but a failure. A file's name says so, of an older store's folder only the record."""
+        if self.kind is not None:
+            return self.kind[0] == "failed"
+        return self.record.state == "failed" and not self.record.arrays
 
     @cached_property
     def record(self) -> Record:
@@ -249,7 +255,7 @@ class Part:
         try:
             node = json.loads(content)
             attributes = node["attributes"] if isinstance(node, dict) else node
-        except (ValueError, KeyError) as err:
+        except (ValueError, KeyError, RecursionError) as err:
             raise self.damaged(str(err)) from err
         return Record.from_json(attributes, f"{self.where}: {self.path}")
 
@@ -276,8 +282,9 @@ class Part:
             content = read(f"{array}/{NODE_FILE}")
         try:
             node: dict[str, Any] = json.loads(content or b"")
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise self.damaged(f"the metadata of {array!r} cannot be read") from err
+        check_array(self.path, array, node)
         return node
 
     def _decoded(self, name: str, described: Mapping[str, Any], content: bytes | None) -> np.ndarray:
@@ -311,7 +318,7 @@ class Part:
 
     def _file(self, key: str) -> bytes | None:
         try:
-            with open(f"{self.path}/{key}", "rb") as file:
+            with open(below(self.path, *key.split("/")[:-1]) + "/" + key.rpartition("/")[2], "rb") as file:
                 return file.read()
         except FileNotFoundError:
             return None
@@ -323,16 +330,13 @@ class Part:
 class Chunks:
     """The committed chunks of one input, from one listing of its folder. `Chunks(...)` again looks again."""
 
-    def __init__(self, store_path: str | os.PathLike[str], input_name: str) -> None:
-        self.folder = chunks_folder(store_path, input_name)
+    def __init__(self, store_path: str | os.PathLike[str], input_name: str, *, are_void: bool = False) -> None:
+        """List the chunks; none if what the folder still holds is void (compacted)."""
+        self.folder = f"{store_path}/{input_name}/{CHUNKS}" if are_void else chunks_folder(store_path, input_name)
         self._of = f"of {input_name!r} in {store_path}"
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         folders = []
-        try:
-            names = os.listdir(self.folder)
-        except (FileNotFoundError, NotADirectoryError):
-            names = []
-        for name in names:
+        for name in () if are_void else _plain_entries(self.folder):
             match = _FILE.fullmatch(name)
             if match is not None:
                 found[match[2], match[3]].append(int(match[1]))
@@ -348,11 +352,6 @@ class Chunks:
 
     def __len__(self) -> int:
         return len(self.indices)
-
-    def none(self) -> Chunks:
-        """Return the same input without any chunk: they are void."""
-        self.groups, self._folders = {}, {}
-        return self
 
     @cached_property
     def axes(self) -> dict[str, Axis]:
@@ -448,9 +447,11 @@ class Chunks:
 
     def failures(self, index: int) -> tuple[str, ...]:
         """Return the names of what holds the failure of a chunk; `write_chunk` removes them once it is done."""
-        found = [part.name for part in self.parts(index) if part.is_failure]
-        folder = self._folders.get(index)
-        return (*found, folder.name) if folder is not None and folder.record.state == "failed" else tuple(found)
+        return tuple(
+            part.name
+            for part in self.parts(index)
+            if part.is_failure or (part.kind is None and part.record.state == "failed")
+        )
 
     def record(self, index: int) -> Record:
         """Return the record of a chunk, merged over its files. Raises StoreError if it is damaged, KeyError if none."""
@@ -506,6 +507,19 @@ class Chunks:
             yield index, self.record(index)
 
 
+def _plain_entries(folder: str) -> list[str]:
+    """List the names in a folder; none if there is no folder. Raises StoreError if a chunk is a link."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.is_symlink()) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for name, is_link in found:
+        if is_link and (_FILE.fullmatch(name) or _FOLDER.fullmatch(name)):
+            refuse_link(f"{folder}/{name}")
+    return [name for name, _ in found]
+
+
 def read_files(
     store_path: str | os.PathLike[str], input_name: str, index: int, files: Sequence[str], names: Sequence[str]
 ) -> dict[str, np.ndarray]:
@@ -537,4 +551,4 @@ def sweep_chunks(folder: str | os.PathLike[str]) -> None:
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(folder):
             if _FOLDER.fullmatch(name):
-                sweep_partial(f"{folder}/{name}")
+                sweep_partial(below(folder, name))

@@ -7,7 +7,6 @@ metadata does not name is debris of a kill and is written anew: a kill anywhere 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +16,8 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.chunks import Chunks, unreadable_chunks
-from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
-from pipeline.store.run import ASIDE, VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
+from pipeline.store.nodes import ASIDE, CHUNKS, Group, below, disk_errors, read_array_node, remove_tree
+from pipeline.store.run import VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
 from pipeline.store.schema import DECODED, SAMPLE_DIMENSION, Array, Axis, Schema, axes_of
 from pipeline.text import plural
 
@@ -293,7 +292,7 @@ def _remove_debris(source: InputStore, committed: Mapping[str, Any]) -> None:
     """Remove arrays that a killed compaction did not commit. Raises OSError."""
     for entry in list(os.scandir(source.folder)):
         if entry.is_dir() and entry.name not in (CHUNKS, ASIDE) and entry.name not in committed:
-            remove_tree(entry.path)
+            remove_tree(below(source.folder, entry.name))
 
 
 def _chunk_rows(spec: Array, specs: Sequence[Array], committed: Mapping[str, Any], axes: Sequence[Axis]) -> int:
@@ -337,6 +336,7 @@ def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray
     from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.storage import LocalStore
 
+    below(folder, spec.name)  # raises if a link lies there
     chunk_rows = _even(rows, chunk_rows)
     shard_rows = chunk_rows * max(1, min(SHARD_CHUNKS, -(-rows // chunk_rows)))
     trailing = tuple(max(1, size) for size in spec.shape)
@@ -379,6 +379,5 @@ def _committed(source: InputStore, new: Sequence[Array], attributes: Mapping[str
     """The input's group with the new arrays' metadata taken from their own files."""
     arrays = dict(source.group().arrays)
     for spec in new:
-        with open(f"{source.folder}/{spec.name}/{NODE_FILE}", "rb") as file:
-            arrays[spec.name] = json.loads(file.read())
+        arrays[spec.name] = read_array_node(source.folder, spec.name)
     return Group(dict(attributes), arrays, consolidated=True)

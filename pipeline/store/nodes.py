@@ -2,6 +2,9 @@
 
 A group's `zarr.json` holds its attributes and, where the arrays below it are committed, their consolidated metadata, so
 one atomic write commits both. Written as plain JSON by the Zarr v3 specification: no import of zarr to read a status.
+
+A store may come from a stranger, and its JSON says what is read, written and removed below it. So a name out of it
+becomes a path in one function only, `below`, and zarr gets no metadata of an array that `check_array` has not seen.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +25,13 @@ from pipeline.files.whole import PARTIAL, atomic_write, to_json
 
 NODE_FILE = "zarr.json"
 CHUNKS = "chunks"
+ASIDE = "aside"
+"""Folder below an input where a removal writes its arrays; without the mark REMOVING (run.py) it is debris."""
+
+CODECS = ("bytes", "zstd", "crc32c", "vlen-utf8", "sharding_indexed")
+"""The codecs that we write. zarr looks up any other name among installed codecs, and some of those unpickle."""
+DATA_TYPES = re.compile(r"bool|string|u?int(8|16|32|64)|float(16|32|64)")
+_NO_COMPONENT = re.compile(r"[/\\\x00-\x1f\x7f]")
 
 _ADVICE = {
     errno.ENOSPC: "free some space and run again to continue",
@@ -62,7 +73,7 @@ def read_group(folder: str | Path, advice: str = "restore it or start over with 
             node = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise StoreError(f"{path} is damaged ({err}); {advice}") from err
     if not isinstance(node, dict) or node.get("node_type") != "group":
         return None
@@ -83,8 +94,94 @@ def write_group(folder: str | Path, group: Group) -> None:
     atomic_write(f"{folder}/{NODE_FILE}", to_json(node))
 
 
+def below(folder: str | os.PathLike[str], *names: str) -> str:
+    """Return the path of a node below a store's folder, one name per level; it need not exist.
+
+    Raises StoreError if a name is more than the name of one file, or if a link takes a node's place: what is read,
+    written or removed there would lie outside the store.
+    """
+    path = str(folder)
+    for name in names:
+        _check_name(path, name)
+        path = f"{path}/{name}"
+        refuse_link(path)
+    return path
+
+
+def refuse_link(path: str) -> None:
+    """Raise StoreError if a symbolic link lies at a path."""
+    if os.path.islink(path):
+        raise StoreError(f"{path!r} is a link; a store's folders must lie in the store: put the folder itself there")
+
+
+def _check_name(folder: str, name: Any) -> None:
+    if not isinstance(name, str) or name in ("", ".", "..", NODE_FILE) or _NO_COMPONENT.search(name):
+        raise StoreError(f"{folder} names a node {name!r}, which is not a plain name; do not use this store")
+
+
+def read_array_node(folder: str | Path, name: str) -> dict[str, Any]:
+    """Read and check the `zarr.json` of an array below a group's folder. Raises StoreError."""
+    try:
+        with open(f"{below(folder, name)}/{NODE_FILE}", "rb") as file:
+            content: dict[str, Any] = json.loads(file.read())
+    except (OSError, ValueError, RecursionError) as err:
+        raise StoreError(f"array {name!r} in {folder} cannot be opened: {err}") from err
+    check_array(folder, name, content)
+    return content
+
+
+def check_array(folder: str | Path, name: str, content: Any) -> None:
+    """Check an array's `zarr.json` before anything is made of it. Raises StoreError unless reelgraph could have written
+    it: a plain name, Zarr v3, our data types and our codecs."""
+    _check_name(str(folder), name)
+    where = f"array {name!r} in {folder}"
+    if name in (CHUNKS, ASIDE):
+        raise StoreError(f"{where} has the name of a folder that reelgraph keeps for itself; do not use this store")
+    if not isinstance(content, dict) or content.get("zarr_format") != 3 or content.get("node_type") != "array":
+        raise StoreError(f"{where} is not a Zarr v3 array; do not use this store")
+    shape, dims, grid = (content.get(key) for key in ("shape", "dimension_names", "chunk_grid"))
+    chunk = (grid.get("configuration") or {}).get("chunk_shape") if isinstance(grid, dict) else None
+    is_whole = (
+        isinstance(dims, list | tuple)
+        and all(isinstance(dim, str) for dim in dims)
+        and _are_sizes(shape, 0, len(dims))
+        and _are_sizes(chunk, 1, len(dims))
+        and isinstance(content.get("attributes", {}), dict)
+    )
+    if not is_whole or not dims:
+        raise StoreError(f"{where} has damaged metadata; restore it or run again with --fresh")
+    if not isinstance(content.get("data_type"), str) or not DATA_TYPES.fullmatch(content["data_type"]):
+        raise StoreError(f"{where} has data type {content.get('data_type')!r:.80}, which reelgraph does not write")
+    _check_codecs(where, content.get("codecs"))
+
+
+def _are_sizes(values: Any, least: int, n: int | None = None) -> bool:
+    is_list = isinstance(values, list | tuple) and n in (None, len(values))
+    return is_list and all(type(value) is int and value >= least for value in values)
+
+
+def _check_codecs(where: str, codecs: Any) -> None:
+    if not isinstance(codecs, list | tuple) or not codecs:
+        raise StoreError(f"{where} has damaged metadata (no codecs); restore it or run again with --fresh")
+    for codec in codecs:
+        name = codec.get("name") if isinstance(codec, dict) else codec
+        if not isinstance(codec, dict) or name not in CODECS:
+            raise StoreError(
+                f"{where} has codec {name!r:.80}, which reelgraph does not write (it writes {', '.join(CODECS)}); "
+                "do not use this store"
+            )
+        inside = codec.get("configuration", {})
+        is_sharding = name == "sharding_indexed"
+        if not isinstance(inside, dict) or (is_sharding and not _are_sizes(inside.get("chunk_shape"), 1)):
+            raise StoreError(f"{where} has damaged metadata (codec {name}); restore it or run again with --fresh")
+        if is_sharding:
+            _check_codecs(where, inside.get("codecs"))
+            _check_codecs(where, inside.get("index_codecs"))
+
+
 def remove_tree(folder: str | Path) -> None:
-    """Remove a folder and all below it; no error where it is gone already. Raises OSError."""
+    """Remove a folder and all below it; no error if it is gone already. Raises OSError, and StoreError for a link."""
+    refuse_link(str(folder))
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
 

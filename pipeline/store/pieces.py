@@ -43,16 +43,17 @@ class Piece:
 
 
 def shard_pieces(
-    folder: str, name: str, node: Mapping[str, Any], read_rows: Callable[[int, int], np.ndarray]
+    folder: str, node: Mapping[str, Any], read_rows: Callable[[int, int], np.ndarray]
 ) -> list[Piece]:
-    """One piece per shard of a compacted array; `node`: its `zarr.json`. `read_rows` reads those of another make."""
+    """One piece per shard of the compacted array in a folder; `node`: its `zarr.json`. `read_rows` reads those of
+    another make."""
     rows = int(node["shape"][0])
     shard_rows = int(node["chunk_grid"]["configuration"]["chunk_shape"][0])
     ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
     if not _is_ours(node):
         return [Piece(start, stop, partial(read_rows, start, stop)) for start, stop in ranges]
     tail = "/0" * (len(node["shape"]) - 1)
-    shards = [_Shard(f"{folder}/{name}/c/{k}{tail}", node) for k in range(len(ranges))]
+    shards = [_Shard(f"{folder}/c/{k}{tail}", node) for k in range(len(ranges))]
     return [
         Piece(start, stop, partial(shard.rows, stop - start), shard.take)
         for shard, (start, stop) in zip(shards, ranges, strict=True)
@@ -105,13 +106,12 @@ def _is_ours(node: Mapping[str, Any]) -> bool:
     return (
         not others
         and codec["name"] == "sharding_indexed"
-        and inside["index_location"] == "end"
+        and inside.get("index_location") == "end"
         and [one["name"] for one in inside["codecs"]] in _CODECS
         and inside["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
         and [one["name"] for one in inside["index_codecs"]] == _INDEX_CODECS
         and inside["chunk_shape"][1:] == node["shape"][1:]
-        and node["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
-        and isinstance(node["data_type"], str)
+        and node.get("chunk_key_encoding") == {"name": "default", "configuration": {"separator": "/"}}
         and node["data_type"] != "string"
     )
 

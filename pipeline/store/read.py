@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
@@ -14,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.chunks import Chunks, unreadable_chunks
-from pipeline.store.nodes import NODE_FILE
+from pipeline.store.nodes import read_group
 from pipeline.store.pieces import Piece, shard_pieces
 from pipeline.store.record import Record
 from pipeline.store.run import InputStore, list_inputs, require_store
@@ -248,7 +246,9 @@ class RunInput:
             raise StoreError(f"{self.name!r} in {self._store.path} has no array {name!r}")
         if self.complete:
             return shard_pieces(
-                self._store.folder, name, self._group.arrays[name], lambda a, b: self._store.read_rows(name, a, b)
+                self._store.array_folder(name),
+                self._group.arrays[name],
+                lambda a, b: self._store.read_rows(name, a, b),
             )
         pieces, start = [], 0
         for index in self._readable:
@@ -309,8 +309,10 @@ class Run:
     @property
     def attributes(self) -> dict[str, Any]:
         """Root attributes: reelgraph (version), workflow, models, created."""
-        node = _node(str(self.path))
-        return dict(node.get("attributes", {}))
+        root = read_group(self.path)
+        if root is None:
+            raise StoreError(f"{self.path} is not a reelgraph store any more; check the path")
+        return root.attributes
 
     @cached_property
     def inputs(self) -> dict[str, RunInput]:
@@ -355,15 +357,6 @@ class Run:
             label = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
             tables.append(pd.DataFrame({"input": label, **found}))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"input": []})
-
-
-def _node(folder: str) -> dict[str, Any]:
-    try:
-        with builtins.open(f"{folder}/{NODE_FILE}", "rb") as file:
-            node: dict[str, Any] = json.loads(file.read())
-    except (OSError, ValueError) as err:
-        raise StoreError(f"{folder}/{NODE_FILE} cannot be read: {err}") from err
-    return node
 
 
 def _declared(name: str, node: dict[str, Any]) -> Array:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline.errors import StoreError
+from pipeline.store.nodes import DATA_TYPES
 
 
 @dataclass(frozen=True)
@@ -97,4 +98,7 @@ def _described(values: Mapping[str, Any]) -> dict[str, Any]:
     shape = [int(size) for size in values["shape"]]
     if min(shape, default=0) < 0:
         raise ValueError(f"shape {shape}")
-    return {"dims": [str(dim) for dim in values["dims"]], "shape": shape, "dtype": str(values["dtype"])}
+    dtype = str(values["dtype"])
+    if not DATA_TYPES.fullmatch(dtype):
+        raise ValueError(f"data type {dtype!r:.80}")
+    return {"dims": [str(dim) for dim in values["dims"]], "shape": shape, "dtype": dtype}

@@ -1,4 +1,4 @@
-"""Removing faces from a compacted input, so that nothing of them is left on disk.
+"""Removing rows from a compacted input, so that nothing of them is left on disk.
 
 The steps, in order: write every array that changes anew, into a folder aside; commit them with one atomic write of the
 input's `zarr.json`, which names them; put each in the place of the old one, which is deleted first; drop the names. A
@@ -8,11 +8,10 @@ kill before the commit leaves the input as it was; after it the next opening for
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,173 +19,154 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError
 from pipeline.store.compact import SHARD_CHUNKS, write_array
-from pipeline.store.nodes import CHUNKS, NODE_FILE, Group, disk_errors, remove_tree
-from pipeline.store.run import ASIDE, REMOVING, VOID_CHUNKS, InputStore, RunStore, finish_removal, remove_void_chunks
-from pipeline.store.schema import STRING, Array, default_count
+from pipeline.store.nodes import ASIDE, CHUNKS, Group, below, disk_errors, read_array_node, remove_tree
+from pipeline.store.run import REMOVING, VOID_CHUNKS, InputStore, RunStore, finish_removal, remove_void_chunks
+from pipeline.store.schema import STRING, Array
 
-FACE_OF = {"shot": "thumbnail_face"}
-"""Dimensions whose rows belong to a face each, and the array that says to which row of the faces."""
 BLOCK_BYTES = 32 << 20
 
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Rows:
+    """An axis that can lose rows, and what follows from it: said by whoever knows what the arrays mean."""
+
+    axis: str
+    count: str
+    """Array along the frames: how many rows of the axis each frame has."""
+    frame: str
+    """Array along the axis: index of the frame of each row."""
+    pointers: Mapping[str, str] = field(default_factory=dict)
+    """Other axes whose rows belong to a row of this one, and go with it: the array along each that says to which row it
+    belongs, -1 for none. Rows of an axis without that array go as soon as any row goes."""
+
+
+@dataclass(frozen=True)
 class Removal:
     """What was rewritten of one input."""
 
-    shots_before: int
-    """Rows of thumbnails."""
-    shots_after: int
+    rows: Mapping[str, tuple[int, int]]
+    """Rows before and after, by axis: the one that was named, and those that follow it."""
     frames: int
-    """Sampled frames that lost a face."""
+    """Sampled frames that lost a row."""
     arrays: tuple[str, ...]
     """Rewritten, by name."""
     files: int
-    """Of these arrays, deleted."""
+    """Files of these arrays that were deleted."""
     chunks_dropped: bool
     """Whether a stage that was being added has to be done again from its first chunk."""
 
 
-def remove_faces(
+def remove_rows(
     store: RunStore,
     name: str,
+    rows: Rows,
     gone: Bools,
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Removal:
-    """Remove faces from every array of an input, and what belongs to them.
+    """Remove rows of one axis from every array of an input, and what belongs to them.
 
-    `gone` bool (n_faces,). `attributes` replaces those of the arrays that it names; `facts` are set as attributes of
-    the input. Chunks of a stage that is being added are dropped: they hold rows of the removed faces. Raises StoreError
-    where the input is not compacted, is damaged, or the disk refuses.
+    `gone`: bool, one value per row of the axis. `attributes` replaces those of the arrays that it names; `facts` are
+    set as attributes of the input. Chunks of a stage that is being added are dropped: they hold rows that are removed.
+    Raises StoreError if the input is not compacted, is damaged, or the disk refuses.
     """
-    source = store.input(name)
-    with disk_errors(f"remove faces of {name!r} in {store.path}"):
+    source, attributes = store.input(name), attributes or {}
+    with disk_errors(f"remove rows of {name!r} in {store.path}"):
         group = source.group()
-        if not group.attributes.get("complete") or "face_frame" not in group.arrays:
+        if not group.attributes.get("complete") or rows.frame not in group.arrays:
             raise StoreError(f"input {name!r} of {store.path} is not complete; run it to its end first")
-        job = _Job.prepare(source, group, gone, attributes or {})
-        remove_tree(f"{source.folder}/{ASIDE}")
+        frame = source.read_rows(rows.frame, 0, None)
+        if gone.shape != frame.shape:
+            raise ValueError(f"{name!r} has {len(frame)} rows along {rows.axis!r}; gone has shape {gone.shape}")
+        kept = _kept(source, group, rows, ~gone)
+        changed = [one for one, node in group.arrays.items() if _changes(one, node, rows, kept) or one in attributes]
+        remove_tree(below(source.folder, ASIDE))
         with store.changing():  # from here on the root's consolidated metadata would be out of date
             pass
-        for spec in job.specs:
+        written = {}
+        for one in changed:
             store.check_lock()
-            write_array(f"{source.folder}/{ASIDE}", spec, job.rows(spec), job.pieces(spec), job.chunk_rows(spec))
-        removal = job.removal()
+            node = group.arrays[one]
+            is_count = one == rows.count and gone.any()
+            counts = np.bincount(frame[~gone], minlength=node["shape"][0]).astype(np.int32) if is_count else None
+            pieces = _pieces(source, one, node, rows, kept) if counts is None else iter([counts])
+            n_rows = int(kept[along].sum()) if (along := _along(node)) in kept else int(node["shape"][0])
+            spec = _declared(one, node, attributes.get(one, node["attributes"]))
+            write_array(below(source.folder, ASIDE), spec, n_rows, pieces, _chunk_rows(node))
+            written[one] = read_array_node(below(source.folder, ASIDE), one)
+        removal = Removal(
+            rows={axis: (len(stay), int(stay.sum())) for axis, stay in kept.items()},
+            frames=len(np.unique(frame[gone])),
+            arrays=tuple(changed),
+            files=sum(len(files) for one in changed for _, _, files in os.walk(below(source.folder, one))),
+            chunks_dropped=os.path.isdir(below(source.folder, CHUNKS)),
+        )
         void = {VOID_CHUNKS: True} if removal.chunks_dropped else {}
-        names = [spec.name for spec in job.specs]
         with store.changing():
-            marked = {**group.attributes, **(facts or {}), **void, REMOVING: names}
-            source.write_group(Group(marked, {**group.arrays, **_written(source, names)}, consolidated=True))
+            marked = {**group.attributes, **(facts or {}), **void, REMOVING: changed}
+            source.write_group(Group(marked, {**group.arrays, **written}, consolidated=True))
             finish_removal(source)
             if void:
                 remove_void_chunks(source)
         return removal
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The new arrays of one input, as they are read off the old."""
-
-    source: InputStore
-    group: Group
-    specs: tuple[Array, ...]
-    """To be written anew."""
-    keep: dict[str, Bools]
-    """Which rows stay, by the first dimension of an array."""
-    n_faces: npt.NDArray[np.int32]
-    """Per frame, afterwards."""
-    frames: int
-
-    @classmethod
-    def prepare(
-        cls, source: InputStore, group: Group, gone: Bools, attributes: Mapping[str, Mapping[str, Any]]
-    ) -> _Job:
-        face_frame = source.read_rows("face_frame", 0, None)
-        if gone.shape != face_frame.shape:
-            raise ValueError(f"{source.name!r} has {len(face_frame)} faces; gone has shape {gone.shape}")
-        keep = {"face": ~gone}
-        for dim in {content["dimension_names"][0] for content in group.arrays.values()} & FACE_OF.keys():
-            keep[dim] = _rows_of_kept(source, group, dim, ~gone)
-        count = default_count("face")
-        n_frames = int(group.arrays[count]["shape"][0])
-        specs = []
-        for name, content in group.arrays.items():
-            along = content["dimension_names"][0]
-            changed = gone.any() and (
-                name == count or not keep.get(along, np.ones(1, bool)).all() or name in FACE_OF.values()
-            )
-            if changed or name in attributes:
-                specs.append(
-                    replace(_declared(name, content), attributes=dict(attributes.get(name, content["attributes"])))
-                )
-        n_faces = np.bincount(face_frame[~gone], minlength=n_frames).astype(np.int32)
-        return cls(source, group, tuple(specs), keep, n_faces, len(np.unique(face_frame[gone])))
-
-    def rows(self, spec: Array) -> int:
-        kept = self.keep.get(spec.dims[0])
-        return int(self.group.arrays[spec.name]["shape"][0]) if kept is None else int(kept.sum())
-
-    def chunk_rows(self, spec: Array) -> int:
-        """As the old array has it."""
-        return int(self.group.arrays[spec.name]["codecs"][0]["configuration"]["chunk_shape"][0])
-
-    def pieces(self, spec: Array) -> Iterator[np.ndarray]:
-        if spec.name == default_count("face"):
-            yield self.n_faces
-            return
-        total = int(self.group.arrays[spec.name]["shape"][0])
-        step = self.chunk_rows(spec) * SHARD_CHUNKS
-        kept = self.keep.get(spec.dims[0])
-        new_row = np.cumsum(self.keep["face"]) - 1
-        for start in range(0, total, step):
-            block = self.source.read_rows(spec.name, start, min(start + step, total))
-            block = block if kept is None else block[kept[start : start + step]]
-            if spec.name in FACE_OF.values():
-                block = np.where(block >= 0, new_row[block], block)
-            yield block
-
-    def removal(self) -> Removal:
-        shots = self.keep.get("shot", np.empty(0, bool))
-        names = tuple(spec.name for spec in self.specs)
-        return Removal(
-            shots_before=len(shots),
-            shots_after=int(shots.sum()),
-            frames=self.frames,
-            arrays=names,
-            files=sum(len(files) for name in names for _, _, files in os.walk(f"{self.source.folder}/{name}")),
-            chunks_dropped=os.path.isdir(f"{self.source.folder}/{CHUNKS}"),
-        )
-
-
-def _rows_of_kept(source: InputStore, group: Group, dim: str, kept: Bools) -> Bools:
-    """Rows along a dimension whose face stays; none where nothing says whose they are."""
-    if FACE_OF[dim] not in group.arrays:
-        length = next(c["shape"][0] for c in group.arrays.values() if c["dimension_names"][0] == dim)
-        return np.full(length, kept.all())
-    face = source.read_rows(FACE_OF[dim], 0, None)
-    return np.asarray((face < 0) | kept[np.maximum(face, 0)] if len(kept) else face < 0)
-
-
-def _declared(name: str, content: Mapping[str, Any]) -> Array:
-    dtype = "str" if content["data_type"] == STRING else content["data_type"]
-    return Array(name, tuple(content["dimension_names"]), dtype, tuple(content["shape"][1:]))
-
-
-def _written(source: InputStore, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Metadata of the arrays that lie aside."""
-    found = {}
-    for name in names:
-        with open(f"{source.folder}/{ASIDE}/{name}/{NODE_FILE}", "rb") as file:
-            found[name] = json.loads(file.read())
-    return found
-
-
-def blocks(source: InputStore, name: str) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and rows of a compacted array, a bounded number of bytes at a time. Raises StoreError where damaged."""
+def blocks(source: InputStore, name: str) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of a compacted array, a bounded number of bytes at a time, and which they are. Raises StoreError where
+    damaged."""
     content = source.group().arrays[name]
     item = 64 if content["data_type"] == STRING else np.dtype(content["data_type"]).itemsize
     step = max(1, BLOCK_BYTES // max(1, item * math.prod(content["shape"][1:])))
     for start in range(0, int(content["shape"][0]), step):
-        yield start, source.read_rows(name, start, start + step)
+        block = source.read_rows(name, start, start + step)
+        yield slice(start, start + len(block)), block
+
+
+def _kept(source: InputStore, group: Group, rows: Rows, stay: Bools) -> dict[str, Bools]:
+    """Which rows stay, by axis."""
+    kept = {rows.axis: stay}
+    length = {_along(node): int(node["shape"][0]) for node in group.arrays.values()}
+    for axis, pointer in rows.pointers.items():
+        if axis in length and pointer in group.arrays:
+            owner = source.read_rows(pointer, 0, None)
+            if owner.max(initial=-1) >= len(stay):
+                raise StoreError(f"array {pointer!r} of {source.folder} points beyond the last {rows.axis}; restore it")
+            kept[axis] = np.asarray((owner < 0) | stay[np.maximum(owner, 0)] if len(stay) else owner < 0)
+        elif axis in length:  # nothing says whose they are
+            kept[axis] = np.full(length[axis], stay.all())
+    return kept
+
+
+def _changes(name: str, node: Mapping[str, Any], rows: Rows, kept: Mapping[str, Bools]) -> bool:
+    """Whether an array is another one without the rows that go."""
+    if kept[rows.axis].all():
+        return False
+    loses = not kept.get(_along(node), np.ones(1, bool)).all()
+    return loses or name == rows.count or name in rows.pointers.values()
+
+
+def _pieces(
+    source: InputStore, name: str, node: Mapping[str, Any], rows: Rows, kept: Mapping[str, Bools]
+) -> Iterator[np.ndarray]:
+    """The rows of an array that stay, a shard at a time; pointers lead to the new rows."""
+    total, step = int(node["shape"][0]), _chunk_rows(node) * SHARD_CHUNKS
+    stay, new_row = kept.get(_along(node)), np.cumsum(kept[rows.axis]) - 1
+    for start in range(0, total, step):
+        block = source.read_rows(name, start, min(start + step, total))
+        block = block if stay is None else block[stay[start : start + step]]
+        yield np.where(block >= 0, new_row[block], block) if name in rows.pointers.values() else block
+
+
+def _along(node: Mapping[str, Any]) -> str:
+    return str(node["dimension_names"][0])
+
+
+def _chunk_rows(node: Mapping[str, Any]) -> int:
+    return int(node["codecs"][0]["configuration"]["chunk_shape"][0])
+
+
+def _declared(name: str, node: Mapping[str, Any], attributes: Mapping[str, Any]) -> Array:
+    dtype = "str" if node["data_type"] == STRING else node["data_type"]
+    return Array(name, tuple(node["dimension_names"]), dtype, tuple(node["shape"][1:]), dict(attributes))

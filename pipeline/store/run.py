@@ -20,11 +20,16 @@ from pipeline.files.lock import LOCK_FILE, StoreLock
 from pipeline.files.whole import PARTIAL
 from pipeline.store.chunks import Chunks, read_files, sweep_chunks
 from pipeline.store.nodes import (
+    ASIDE,
     CHUNKS,
     NODE_FILE,
     Group,
+    below,
+    check_array,
     disk_errors,
+    read_array_node,
     read_group,
+    refuse_link,
     remove_tree,
     sweep_partial,
     write_group,
@@ -39,11 +44,10 @@ CLEARING = "clearing"
 """Root attribute while `fresh` removes an old store: all that is still there is void."""
 VOID_CHUNKS = "void_chunks"
 """Input attribute from the commit of a compaction until its chunk groups are removed."""
-REMOVING = "removing_faces"
+REMOVING = "removing_rows"
 """Input attribute from the commit of a removal (remove.py) until its arrays have taken the places of the old ones:
 their names."""
-ASIDE = "aside"
-"""Folder below an input where a removal writes its arrays; without the mark above it is debris."""
+_REMOVING_ANY = "removing_"
 MOST_CONSOLIDATED_INPUTS = 200
 """With more inputs the root's consolidated metadata would outgrow what may be parsed on every opening (about 2 MB)."""
 
@@ -77,10 +81,14 @@ class InputStore:
         return bool(attributes.get("complete")) and all(state == "complete" for state in states)
 
     def group(self) -> Group:
-        """Attributes and committed (compacted) arrays. Raises StoreError where there is no such input."""
-        group = read_group(self.folder)
+        """Attributes and committed (compacted) arrays. Raises StoreError where there is no such input, or where its
+        `zarr.json` is not one of ours: what it says leads to files that are read, written and removed."""
+        group = read_group(below(self.path, self.name))
         if group is None:
             raise StoreError(f"{self.path} has no input {self.name!r}")
+        for name, content in group.arrays.items():
+            check_array(self.folder, name, content)
+        _check_attributes(self.folder, group)
         return group
 
     def update(self, **attributes: Any) -> None:
@@ -97,8 +105,7 @@ class InputStore:
 
     def chunks(self) -> Chunks:
         """List the committed chunks that are not compacted."""
-        chunks = Chunks(self.path, self.name)
-        return chunks if not self.attributes.get(VOID_CHUNKS) else chunks.none()
+        return Chunks(self.path, self.name, are_void=bool(self.attributes.get(VOID_CHUNKS)))
 
     def axes(self, chunks: Chunks | None = None) -> dict[str, Axis]:
         """Return the ragged axes of what is stored, by name: of the compacted arrays, or of a chunk."""
@@ -135,19 +142,21 @@ class InputStore:
 
     def open_array(self, name: str) -> Any:
         """A compacted array as a read-only zarr array."""
-        import zarr
-        from zarr.storage import LocalStore
+        from zarr import Array
+        from zarr.storage import LocalStore, StorePath
 
+        folder = self.array_folder(name)
+        content = read_array_node(os.path.dirname(folder), name)
         try:
-            return zarr.open_array(LocalStore(self.folder, read_only=True), path=self._place(name), mode="r")
-        except (OSError, ValueError) as err:
+            return Array.from_dict(StorePath(LocalStore(folder, read_only=True)), content)
+        except (OSError, ValueError, TypeError, KeyError) as err:
             raise StoreError(f"array {name!r} of {self.name!r} in {self.path} cannot be opened: {err}") from err
 
-    def _place(self, name: str) -> str:
-        """Where an array lies: aside, while a removal that is committed has not yet put it into its place."""
-        aside = f"{ASIDE}/{name}"
-        there = os.path.isdir(f"{self.folder}/{aside}") and self.attributes.get(REMOVING)
-        return aside if there else name
+    def array_folder(self, name: str) -> str:
+        """Return where an array lies: aside, while a removal that is committed has not yet put it into its place.
+        Raises StoreError if a link lies there."""
+        aside = below(self.folder, ASIDE, name)
+        return aside if os.path.isdir(aside) and removing(self.attributes) else below(self.folder, name)
 
     def read_rows(self, name: str, start: int, stop: int | None) -> np.ndarray:
         """Rows of a compacted array. Raises StoreError where it is damaged."""
@@ -165,10 +174,10 @@ class InputStore:
         """Compaction writes every shard, and zarr reads one that is gone as zeros."""
         if array.shards is None or not array.size:
             return
-        rows = array.shards[0]
+        rows, folder = array.shards[0], self.array_folder(name)
         for k in range(start // rows, -(-stop // rows)):
             key = array.metadata.encode_chunk_key((k, *[0] * (array.ndim - 1)))
-            path = f"{self.folder}/{self._place(name)}/{key}"
+            path = f"{folder}/{key}"
             if not os.path.exists(path):
                 raise StoreError(
                     f"array {name!r} of {self.name!r} in {self.path} is damaged ({path} is gone); "
@@ -309,9 +318,10 @@ class RunStore:
         with self.changing(), disk_errors(f"add input {stem!r} to {self.path}"):
             name = self._unique_name(stem)
             attributes = {**facts, "stages": {}, "complete": False, "order": len(self._names)}
-            sweep_partial(self.path / name)  # of a kill before the group was committed
-            write_group(self.path / name / CHUNKS, Group({}))
-            write_group(self.path / name, Group(attributes))
+            folder, chunks = below(self.path, name), below(self.path, name, CHUNKS)
+            sweep_partial(folder)  # of a kill before the group was committed
+            write_group(chunks, Group({}))
+            write_group(folder, Group(attributes))
             self._names[name] = str(facts.get("path", ""))
             return name
 
@@ -372,8 +382,13 @@ class RunStore:
         """Remove what a killed run left below an input: files being written, chunk groups that compaction voided."""
         folder = self.path / name
         with disk_errors(f"clean up {name!r} in {self.path}"):
-            sweep_partial(folder)
             store = self.input(name)
+            nodes = {*store.group().arrays, CHUNKS, ASIDE}
+            with os.scandir(folder) as entries:
+                for entry in entries:  # before anything is touched
+                    if entry.is_symlink() and entry.name in nodes:
+                        refuse_link(entry.path)
+            sweep_partial(folder)
             finish_removal(store)
             if store.attributes.get(VOID_CHUNKS):
                 remove_void_chunks(store)
@@ -404,24 +419,43 @@ class RunStore:
 
 def remove_void_chunks(store: InputStore) -> None:
     """Last step of a compaction: remove the chunk groups, then the mark that says they are void. Raises OSError."""
-    remove_tree(f"{store.folder}/{CHUNKS}")
     group = store.group()
+    remove_tree(below(store.folder, CHUNKS))
     attributes = {key: value for key, value in group.attributes.items() if key != VOID_CHUNKS}
     store.write_group(Group(attributes, group.arrays, group.consolidated))
+
+
+def removing(attributes: dict[str, Any]) -> list[str]:
+    """Return the arrays that a committed removal has still to put in place; earlier versions named it otherwise."""
+    return [name for key, names in attributes.items() if key.startswith(_REMOVING_ANY) for name in names]
 
 
 def finish_removal(store: InputStore) -> None:
     """Bring a removal of faces to its end: once it is committed its arrays take the places of the old ones, before
     that what it wrote is removed. Raises OSError."""
     group = store.group()
-    for name in group.attributes.get(REMOVING, []):
-        if os.path.isdir(f"{store.folder}/{ASIDE}/{name}"):
-            remove_tree(f"{store.folder}/{name}")
-            os.rename(f"{store.folder}/{ASIDE}/{name}", f"{store.folder}/{name}")
-    remove_tree(f"{store.folder}/{ASIDE}")
-    if REMOVING in group.attributes:
-        attributes = {key: value for key, value in group.attributes.items() if key != REMOVING}
+    for name in removing(group.attributes):
+        made, place = below(store.folder, ASIDE, name), below(store.folder, name)
+        if os.path.isdir(made):
+            remove_tree(place)
+            os.rename(made, place)
+    remove_tree(below(store.folder, ASIDE))
+    if any(key.startswith(_REMOVING_ANY) for key in group.attributes):
+        attributes = {key: value for key, value in group.attributes.items() if not key.startswith(_REMOVING_ANY)}
         store.write_group(Group(attributes, group.arrays, group.consolidated))
+
+
+def _check_attributes(folder: str, group: Group) -> None:
+    """Check what is done on the word of an input's attributes. Raises StoreError."""
+    for key in (key for key in group.attributes if key.startswith(_REMOVING_ANY)):
+        named = group.attributes[key]
+        if not isinstance(named, list) or any(not isinstance(one, str) or one not in group.arrays for one in named):
+            raise StoreError(
+                f"{folder} lists {named!r:.200} under {key!r}, and not arrays of its own; do not use this store"
+            )
+    stages = group.attributes.get("stages", {})
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise StoreError(f"{folder} has damaged attributes (stages); restore it or start over with --fresh")
 
 
 def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
@@ -468,6 +502,10 @@ def list_inputs(path: Path) -> list[tuple[str, dict[str, Any]]]:
         groups = [(name, read_group(path / name)) for name in names]
     # A group of somebody else's, put beside ours, is no input.
     found = [(name, group.attributes) for name, group in groups if group is not None and "stages" in group.attributes]
+    for name, attributes in found:
+        refuse_link(f"{path}/{name}")
+        if type(attributes.get("order", 0)) is not int or not isinstance(attributes.get("path", ""), str):
+            raise StoreError(f"{path}/{name} has damaged attributes (order, path); restore it or run with --fresh")
     return sorted(found, key=lambda item: (item[1].get("order", 0), item[0]))
 
 
@@ -485,6 +523,8 @@ def _folded(name: str) -> str:
 
 def _is_free(folder: Path) -> bool:
     """Whether a new input may take this folder: absent, or left by a kill before its group was committed."""
+    if folder.is_symlink():
+        return False
     try:
         return all(name == CHUNKS or name.endswith(PARTIAL) for name in os.listdir(folder))
     except FileNotFoundError:

@@ -6,12 +6,16 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from pipeline.errors import ReelgraphError
+from pipeline.views.models import is_present, with_advice
+
+DEFAULT_WORKFLOW = "faces"
+"""Shipped workflow whose models must work out of the box."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,21 @@ class Finding:
     ok: bool
     found: str
     remedy: str = ""
-    """What to do; empty where nothing is to be done."""
+    """What to do; empty if there is nothing to do."""
     needed: bool = True
     """Whether a run fails without it."""
 
 
 def examine(out: Path) -> list[Finding]:
     """Look at everything a run depends on; `out` is where output would go."""
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        _python,
-        _cores_and_memory,
-        _gpus,
-        _runtimes,
-        _decoders,
-        _models,
-        lambda: _output(out),
-        _batch_system,
-    ]
-    return [finding for check in checks for finding in check()]
+    checks = (_python, _cores_and_memory, _gpus, _runtimes, _decoders, _models)
+    output = _writable("output", out, "choose another --out")
+    return [*(finding for check in checks for finding in check()), output, *_batch_system()]
+
+
+def _checked(what: str, ok: bool, found: str, remedy: str, needed: bool = True) -> Finding:
+    """Return a finding that has its remedy only if it is not ok."""
+    return Finding(what, ok, found, "" if ok else remedy, needed)
 
 
 def _python() -> Iterator[Finding]:
@@ -47,9 +48,8 @@ def _python() -> Iterator[Finding]:
 
     from pipeline.version import __version__
 
-    yield Finding(
-        "reelgraph", True, f"{__version__} on Python {platform.python_version()}, {platform.platform()}"
-    )
+    found = f"{__version__} on Python {platform.python_version()}, {platform.platform()}"
+    yield Finding("reelgraph", True, found)
 
 
 def _cores_and_memory() -> Iterator[Finding]:
@@ -59,13 +59,9 @@ def _cores_and_memory() -> Iterator[Finding]:
     from pipeline.machine.cores import available_cores
 
     cores, memory = available_cores(), psutil.virtual_memory()
-    enough = memory.available >= WORKER_BYTES
-    yield Finding(
-        "machine",
-        enough,
-        f"{cores} cores, {memory.total / 1e9:.0f} GB memory, {memory.available / 1e9:.0f} GB available",
-        "" if enough else f"a worker takes {WORKER_BYTES / 1e9:.1f} GB at 1080p: free some memory, or use --workers 1",
-    )
+    found = f"{cores} cores, {memory.total / 1e9:.0f} GB memory, {memory.available / 1e9:.0f} GB available"
+    remedy = f"a worker takes {WORKER_BYTES / 1e9:.1f} GB at 1080p: free some memory, or use --workers 1"
+    yield _checked("machine", memory.available >= WORKER_BYTES, found, remedy)
 
 
 def _gpus() -> Iterator[Finding]:
@@ -73,26 +69,18 @@ def _gpus() -> Iterator[Finding]:
 
     gpus = visible_gpus()
     if not gpus:
-        yield Finding(
-            "GPU",
-            False,
-            _why_no_gpu(),
-            "none is needed: models run on the CPU; for NVIDIA GPUs install "
-            "their driver, then run `make install` again",
-            needed=False,
+        remedy = (
+            "none is needed: models run on the CPU; for NVIDIA GPUs install their driver, then run `make install` again"
         )
+        yield Finding("GPU", False, _why_no_gpu(), remedy, needed=False)
         return
     for gpu in gpus:
         nvml, handle = card_of(gpu)
         memory, name = nvml.nvmlDeviceGetMemoryInfo(handle), nvml.nvmlDeviceGetName(handle)
         yield Finding(f"GPU {gpu}", True, f"{name}, {memory.free / 1e9:.0f} of {memory.total / 1e9:.0f} GB free")
-    bindings = importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None
-    yield Finding(
-        "dask-cuda",
-        bindings,
-        "CUDA bindings present" if bindings else "CUDA bindings missing",
-        "" if bindings else "pip install 'reelgraph[cu13]' (or cu12, as the driver has it)",
-    )
+    bindings = _is_installed("cuda") and _is_installed("cuda.bindings")
+    found = f"CUDA bindings {'present' if bindings else 'missing'}"
+    yield _checked("dask-cuda", bindings, found, "pip install 'reelgraph[cu13]' (or cu12, as the driver has it)")
 
 
 def _why_no_gpu() -> str:
@@ -104,7 +92,7 @@ def _why_no_gpu() -> str:
         return "none (nvidia-ml-py is not installed)"
     except pynvml.NVMLError as err:
         return f"none ({err})"
-    return "none visible (CUDA_VISIBLE_DEVICES=" + repr(os.environ.get("CUDA_VISIBLE_DEVICES")) + ")"
+    return f"none visible (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')!r})"
 
 
 def _runtimes() -> Iterator[Finding]:
@@ -112,61 +100,52 @@ def _runtimes() -> Iterator[Finding]:
     from pipeline.models.session import detect_devices, runtime_name
 
     kinds = detect_devices()
-    lacks_cuda = bool(visible_gpus()) and "cuda" not in kinds
-    yield Finding(
-        "ONNX Runtime",
-        not lacks_cuda,
-        f"{runtime_name()} for {', '.join(kinds)}",
-        "pip uninstall onnxruntime; pip install 'reelgraph[cu13]'" if lacks_cuda else "",
-    )
-    for package, extra in (("tensorflow", "tensorflow"), ("torch", "torch")):
-        present = importlib.util.find_spec(package) is not None
-        yield Finding(
-            package,
-            present,
-            _version(package) if present else "not installed",
-            "" if present else f"not needed by the bundled models; pip install 'reelgraph[{extra}]'",
-            needed=False,
-        )
+    has_cuda = "cuda" in kinds or not visible_gpus()
+    found = f"{runtime_name()} for {', '.join(kinds)}"
+    yield _checked("ONNX Runtime", has_cuda, found, "pip uninstall onnxruntime; pip install 'reelgraph[cu13]'")
+    for package in ("tensorflow", "torch"):
+        remedy = f"not needed by the bundled models; pip install 'reelgraph[{package}]'"
+        yield _package(package, package, remedy, needed=False)
 
 
 def _decoders() -> Iterator[Finding]:
     from pipeline.media.video.nvdec import why_not_here
 
-    for package, module, needed in (("av", "av", True), ("decord", "decord", False)):
-        present = importlib.util.find_spec(module) is not None
-        found = (_version(package) or _version("decord2")) if present else "not installed"
-        yield Finding(f"decoder {package}", present, found, "" if present else f"pip install {package}", needed=needed)
+    yield _package("decoder av", "av", "pip install av", needed=True)
+    yield _package("decoder decord", "decord", "pip install decord", needed=False)
     reason = why_not_here()
     yield Finding("decoder nvdec", reason is None, reason or _version("PyNvVideoCodec"), needed=False)
 
 
+def _package(what: str, package: str, remedy: str, needed: bool) -> Finding:
+    present = _is_installed(package)
+    found = _version(package) or _version(f"{package}2") if present else "not installed"  # decord comes as decord2 too
+    return _checked(what, present, found, remedy, needed)
+
+
 def _models() -> Iterator[Finding]:
-    from pipeline.faces.models import describe
+    """Check the weights that the shipped default workflow needs."""
+    from pipeline.engine.workflow import load_workflow
     from pipeline.models.weights import cache_folder
 
-    for name in ("mtcnn", "Dlib"):
+    for info in (info for node in load_workflow(DEFAULT_WORKFLOW).stages for info in node.stage.models()):
         try:
-            info = describe(name).as_dict()
+            sha256 = info.weights_sha256
         except ReelgraphError as err:
-            yield Finding(f"weights {name}", False, "missing", str(err))
+            yield Finding(f"weights {info.name}", False, "missing", str(err))
         else:
-            yield Finding(f"weights {name}", True, f"{info['licence']}, sha256 {info['weights_sha256'][:12]}")
+            yield Finding(f"weights {info.name}", True, f"{info.licence}, sha256 {sha256[:12]}")
     yield _zoo()
     yield _writable("model cache", cache_folder(), "set REELGRAPH_CACHE to a folder that can be written")
 
 
 def _zoo() -> Finding:
-    from pipeline.faces.models.zoo import CARDS
-    from pipeline.views.models import is_present
+    from pipeline.models.catalogue import cards
 
-    present = sum(is_present(card) for card in CARDS.values())
-    found = f"weights of {present} of {len(CARDS)} models are here"
+    known = cards()
+    present = sum(is_present(card) for card in known.values())
+    found = f"weights of {present} of {len(known)} models are here"
     return Finding("zoo", True, f"{found}; `reelgraph models` lists them", needed=False)
-
-
-def _output(out: Path) -> Iterator[Finding]:
-    yield _writable("output", out, "choose another --out")
 
 
 def _writable(what: str, folder: Path, remedy: str) -> Finding:
@@ -182,13 +161,12 @@ def _writable(what: str, folder: Path, remedy: str) -> Finding:
 
 def _batch_system() -> Iterator[Finding]:
     sbatch = shutil.which("sbatch")
-    yield Finding(
-        "SLURM",
-        sbatch is not None,
-        sbatch or "no sbatch here",
-        "" if sbatch else "only for batch jobs: workflows/slurm/run.sbatch",
-        needed=False,
-    )
+    remedy = "only for batch jobs: workflows/slurm/run.sbatch"
+    yield _checked("SLURM", sbatch is not None, sbatch or "no sbatch here", remedy, needed=False)
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _version(package: str) -> str:
@@ -199,11 +177,6 @@ def _version(package: str) -> str:
 
 
 def lines(findings: list[Finding]) -> list[str]:
-    """One line per finding, with the remedy below where there is one."""
-    shown = []
-    for finding in findings:
-        mark = "ok " if finding.ok else "-- " if not finding.needed else "NO "
-        shown.append(f"{mark} {finding.what}: {finding.found}")
-        if finding.remedy:
-            shown.append(f"      {finding.remedy}")
-    return shown
+    """Return one line per finding, with the remedy below it if there is one."""
+    marks = [("ok " if one.ok else "NO " if one.needed else "-- ", one) for one in findings]
+    return with_advice([(f"{mark} {one.what}: {one.found}", one.remedy) for mark, one in marks], 6)

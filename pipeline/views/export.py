@@ -209,7 +209,8 @@ def lines(exported: Exported) -> list[str]:
 
 
 def _find(name: str) -> type[Export]:
-    make_importable(Path.cwd())
+    if ":" in name:
+        make_importable(Path.cwd())
     return find("format", name, EXPORTS, Export)  # type: ignore[type-abstract]
 
 

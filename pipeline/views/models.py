@@ -5,49 +5,40 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pipeline.engine.shipped import is_path, shipped_names
 from pipeline.errors import ModelError
-from pipeline.faces.models import zoo
 from pipeline.models.card import ModelCard
+from pipeline.models.catalogue import cards
 from pipeline.models.weights import Located, locate, weights_folder
 from pipeline.text import unknown
 
 if TYPE_CHECKING:
-    from rich.console import JustifyMethod
     from rich.table import Table
 
-HEADINGS: dict[zoo.Kind, str] = {
+HEADINGS = {
     "detector": "Detectors",
     "recogniser": "Recognisers",
     "attribute": "Attributes",
     "spoofing": "Anti-spoofing",
 }
-_KIND_WORDS: dict[str, zoo.Kind] = {
-    "detector": "detector",
-    "recogniser": "recogniser",
-    "recognizer": "recogniser",
-    "embedder": "recogniser",
-    "attribute": "attribute",
-    "spoofing": "spoofing",
-    "anti-spoofing": "spoofing",
-}
+_OTHER_WORDS = {"recognizer": "recogniser", "embedder": "recogniser", "anti-spoofing": "spoofing"}
+"""More words for kinds."""
 _HOSTS = {"github.com": "GitHub", "huggingface.co": "Hugging Face", "drive.google.com": "Google Drive"}
 _MODULES = {"dlib-bin": "dlib"}
 """Import names of packages that have another."""
-COLUMNS = ("name", "gives", "input", "engine", "batch", "licence", "from", "size", "here")
-NARROW_COLUMNS = ("name", "input", "engine", "licence", "size", "here")
-"""For terminals of less than 100 columns."""
+_WIDE_ONLY = ("gives", "batch", "from")
+"""Columns that terminals of less than 100 characters do not show."""
 WIDTH = 118
-"""Columns of the table where the output is no terminal."""
+"""Characters in a line of the table if the output is not a terminal."""
 
 
 def select(words: Sequence[str]) -> list[ModelCard]:
-    """Cards by name, by kind ("detector", "detectors"), or of a workflow file; each once. No words: every card.
+    """Cards by name, by kind ("detector", "detectors"), or of a workflow; each once. No words: every card.
 
     Raises ModelError, with the nearest valid name, for a word that is none of these; WorkflowError for a bad file.
     """
@@ -58,18 +49,20 @@ def select(words: Sequence[str]) -> list[ModelCard]:
 
 
 def _cards(word: str) -> list[ModelCard]:
-    if word in zoo.CARDS:
-        return [zoo.CARDS[word]]
-    kind = _KIND_WORDS.get(word.lower().removesuffix("s"))
-    if kind is not None:
-        return [zoo.CARDS[name] for name in zoo.names(kind)]
-    if word.endswith((".yaml", ".yml")):
-        return [zoo.CARDS[name] for name in workflow_models(word)]
-    raise ModelError(unknown("model", word, [*zoo.CARDS, *HEADINGS]))
+    known = cards()
+    if word in known:
+        return [known[word]]
+    singular = word.lower().removesuffix("s")
+    for kind in HEADINGS:
+        if kind == _OTHER_WORDS.get(singular, singular):
+            return [card for card in known.values() if card.kind == kind]
+    if is_path(word) or word in shipped_names():
+        return [known[name] for name in workflow_models(word)]
+    raise ModelError(unknown("model", word, [*known, *HEADINGS]))
 
 
 def workflow_models(path: str) -> list[str]:
-    """Names of the models that a workflow file uses, whether or not their weights are here. Raises WorkflowError."""
+    """Names of the models that a workflow uses, whether or not their weights are here. Raises WorkflowError."""
     from pipeline.engine.workflow import load_workflow
 
     infos = [info for node in load_workflow(path).stages for info in node.stage.models()]
@@ -83,7 +76,6 @@ def describe(cards: Iterable[ModelCard]) -> dict[str, Any]:
 
 def _facts(card: ModelCard) -> dict[str, Any]:
     files = [_file_facts(found) for found in locate(card)]
-    missing = [package for package in card.requires if not _installed(package)]
     sizes = [file["size_bytes"] for file in files]
     return {
         "name": card.name,
@@ -97,18 +89,11 @@ def _facts(card: ModelCard) -> dict[str, Any]:
         "batched": not card.one_at_a_time,
         "one_at_a_time": card.one_at_a_time,
         "requires": list(card.requires),
-        "missing_packages": missing,
+        "missing_packages": _missing_packages(card),
         "size_bytes": sum(sizes) if sizes and None not in sizes else None,
         "present": is_present(card),
         "files": files,
     }
-
-
-def is_present(card: ModelCard) -> bool:
-    """Whether a model's weights are here; a model without files of its own is here when its package is."""
-    if not card.weights:
-        return all(_installed(package) for package in card.requires)
-    return all(found.present for found in locate(card))
 
 
 def _file_facts(found: Located) -> dict[str, Any]:
@@ -126,71 +111,60 @@ def _file_facts(found: Located) -> dict[str, Any]:
     }
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(_MODULES.get(package, package)) is not None
+def is_present(card: ModelCard) -> bool:
+    """Whether a model's weights are here; a model without files of its own is here when its package is."""
+    return all(found.present for found in locate(card)) if card.weights else not _missing_packages(card)
+
+
+def _missing_packages(card: ModelCard) -> list[str]:
+    return [package for package in card.requires if not importlib.util.find_spec(_MODULES.get(package, package))]
 
 
 def show(described: dict[str, Any], *, in_full: bool) -> None:
     """Print models: a table for each kind, or every fact of each (`in_full`)."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else WIDTH
-    console = Console(width=width, highlight=False, markup=False)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
+    models = described["models"]
     if in_full:
-        for model in described["models"]:
+        for model in models:
             console.print("\n".join(_in_full(model)), soft_wrap=True)
         return
     for kind, heading in HEADINGS.items():
-        models = [model for model in described["models"] if model["kind"] == kind]
-        if models:
-            console.print(_table(heading, models, COLUMNS if console.width >= 100 else NARROW_COLUMNS))
-            for note in _notes(models):
+        of_kind = [model for model in models if model["kind"] == kind]
+        if of_kind:
+            console.print(_table(heading, of_kind, wide=console.width >= 100))
+            for note in _notes(of_kind):
                 console.print(note)
             console.print()
-    here = sum(model["present"] for model in described["models"])
-    console.print(f"{here} of {len(described['models'])} are here; others go to {described['folder']}", soft_wrap=True)
+    here = sum(model["present"] for model in models)
+    console.print(f"{here} of {len(models)} are here; others go to {described['folder']}", soft_wrap=True)
     console.print("reelgraph models NAME says all of one; reelgraph models fetch NAME downloads; verify checks")
 
 
-def _table(heading: str, models: list[dict[str, Any]], columns: Sequence[str]) -> Table:
+def _table(heading: str, models: list[dict[str, Any]], wide: bool) -> Table:
     from rich import box
     from rich.table import Table
 
+    columns = {name: cell for name, cell in _CELLS.items() if wide or name not in _WIDE_ONLY}
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
-        side: JustifyMethod = "right" if name == "size" else "left"
-        table.add_column(name, justify=side, no_wrap=name != "licence")
+        table.add_column(name, justify="right" if name == "size" else "left", no_wrap=name != "licence")
     for model in models:
-        row = _row(model)
-        table.add_row(*(row[name] for name in columns), style=None if model["present"] else "dim")
+        table.add_row(*(cell(model) for cell in columns.values()), style=None if model["present"] else "dim")
     return table
 
 
-def _row(model: dict[str, Any]) -> dict[str, str]:
-    gives = {
-        "detector": "boxes",
-        "recogniser": f"{model['dimension']}-d",
-        "attribute": f"{len(model['classes'])} classes" if model["classes"] else "years",
-        "spoofing": "real or not",
-    }[model["kind"]]
-    return {
-        "name": model["name"],
-        "gives": gives,
-        "input": "{}×{}".format(*model["input_size"]) if model["input_size"] else "any",
-        "engine": model["engine"],
-        "batch": "yes" if model["batched"] else "no",
-        "licence": model["licence"],
-        "from": _origin(model),
-        "size": readable(model["size_bytes"]),
-        "here": _here(model),
-    }
+def _gives(model: dict[str, Any]) -> str:
+    attribute = f"{len(model['classes'])} classes" if model["classes"] else "years"
+    recogniser = f"{model['dimension']}-d"
+    shown = {"detector": "boxes", "recogniser": recogniser, "attribute": attribute, "spoofing": "real or not"}
+    return shown[model["kind"]]
 
 
 def _origin(model: dict[str, Any]) -> str:
-    if not model["files"]:
-        return "pip package"
-    file = model["files"][0]
-    if file["package"] and (file["carried"] or not file["urls"]):
+    file = next(iter(model["files"]), None)
+    if file is None or (file["package"] and (file["carried"] or not file["urls"])):
         return "pip package"
     host = str(urlsplit(file["urls"][0]).hostname)
     return _HOSTS.get(host, host)
@@ -198,9 +172,21 @@ def _origin(model: dict[str, Any]) -> str:
 
 def _here(model: dict[str, Any]) -> str:
     present = sum(file["present"] for file in model["files"])
-    if model["present"]:
-        return "yes"
-    return f"{present} of {len(model['files'])}" if present else "no"
+    return "yes" if model["present"] else f"{present} of {len(model['files'])}" if present else "no"
+
+
+_CELLS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "name": lambda model: model["name"],
+    "gives": _gives,
+    "input": lambda model: "{}×{}".format(*model["input_size"]) if model["input_size"] else "any",
+    "engine": lambda model: model["engine"],
+    "batch": lambda model: "yes" if model["batched"] else "no",
+    "licence": lambda model: model["licence"],
+    "from": _origin,
+    "size": lambda model: readable(model["size_bytes"]),
+    "here": _here,
+}
+"""Columns of the table, and what they say of a model."""
 
 
 def _notes(models: list[dict[str, Any]]) -> list[str]:
@@ -215,26 +201,24 @@ def _notes(models: list[dict[str, Any]]) -> list[str]:
 
 
 def _in_full(model: dict[str, Any]) -> list[str]:
-    input_size = "{} × {} pixels".format(*model["input_size"]) if model["input_size"] else "frames of any size"
-    gives = model["classes"] and ", ".join(model["classes"])
     packages = [f"{p}{' (not installed)' if p in model['missing_packages'] else ''}" for p in model["requires"]]
-    facts = [
-        ("kind", model["kind"]),
-        ("dimension", model["dimension"]),
-        ("classes", gives),
-        ("input", input_size),
-        ("engine", model["engine"]),
-        ("batched", "yes" if model["batched"] else f"no: {model['one_at_a_time']}"),
-        ("needs", ", ".join(packages)),
-        ("licence", model["licence"]),
-        ("says who", model["licence_source"]),
-    ]
-    lines = [model["name"], *(f"  {what}: {value}" for what, value in facts if value)]
+    facts = {
+        "kind": model["kind"],
+        "dimension": model["dimension"],
+        "classes": ", ".join(model["classes"]),
+        "input": "{} × {} pixels".format(*model["input_size"]) if model["input_size"] else "frames of any size",
+        "engine": model["engine"],
+        "batched": "yes" if model["batched"] else f"no: {model['one_at_a_time']}",
+        "needs": ", ".join(packages),
+        "licence": model["licence"],
+        "says who": model["licence_source"],
+    }
+    lines = [model["name"], *(f"  {what}: {value}" for what, value in facts.items() if value)]
     for file in model["files"]:
         state = "" if file["present"] else f"  (missing; run: {file['remedy']})"
         lines.append(f"  file: {file['path']}{state}")
-        packages = [f"pip package {file['package']}"] if file["package"] else []
-        lines += [f"    from: {source}" for source in (*packages, *file["urls"])]
+        carrier = [f"pip package {file['package']}"] if file["package"] else []
+        lines += [f"    from: {source}" for source in (*carrier, *file["urls"])]
         lines.append(f"    size: {readable(file['size_bytes'])}, sha256: {file['sha256'] or 'not published'}")
     return lines
 
@@ -248,27 +232,49 @@ def readable(size_bytes: int | None) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 99_950_000 else f"{size_bytes / 1e6:.0f} MB"
 
 
-class PlainDownloads:
-    """A line when something happens and at most one every `interval_seconds` for a download that goes on; on stderr."""
+class Downloads:
+    """Report downloads on stderr. A terminal shows a bar for each file, with rate and time left; elsewhere there is a
+    line when something happens, and at most one every `interval_seconds` while a download goes on."""
 
-    def __init__(self, interval_seconds: float = 10.0) -> None:
-        self.interval = interval_seconds
+    def __init__(self, terminal: bool | None = None, interval_seconds: float = 10.0) -> None:
+        """`terminal`: None, to look whether stderr is one."""
+        from rich import progress
+        from rich.console import Console
+
+        self.lines = not (sys.stderr.isatty() if terminal is None else terminal)
+        self.interval, self.last = interval_seconds, 0.0
         self.done = self.total = 0
-        self.last = 0.0
+        self.console = Console(stderr=True)
+        self.rows: dict[str, progress.TaskID] = {}
+        self.bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=30),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+            console=self.console,
+            disable=self.lines,
+        )
 
-    def __enter__(self) -> PlainDownloads:
+    def __enter__(self) -> Downloads:
+        self.bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
 
     def started(self, name: str, url: str, done: int, total: int) -> None:
         self.done, self.total = done, total
-        resumed = f", {readable(done)} are here" if done else ""
-        self.note(f"{name}: {readable(total)} from {url}{resumed}")
+        if name not in self.rows:
+            self.rows[name] = self.bars.add_task(name, total=total or None)
+        self.bars.update(self.rows[name], total=total or None, completed=done)
+        if self.lines:
+            self.note(f"{name}: {readable(total)} from {url}{f', {readable(done)} are here' if done else ''}")
 
     def advanced(self, name: str, n_bytes: int) -> None:
+        self.bars.advance(self.rows[name], n_bytes)
         self.done += n_bytes
-        if time.monotonic() - self.last >= self.interval and self.done < self.total:
+        if self.lines and self.done < self.total and time.monotonic() - self.last >= self.interval:
             self.note(f"{name}: {readable(self.done)} of {readable(self.total)}")
 
     def finished(self, name: str, path: Path, size: int) -> None:
@@ -276,55 +282,10 @@ class PlainDownloads:
 
     def note(self, text: str) -> None:
         self.last = time.monotonic()
-        print(text, file=sys.stderr, flush=True)
-
-
-class DownloadBars:
-    """One bar per file, with rate and time left."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.progress import TransferSpeedColumn as Speed
-
-        self.console = Console(stderr=True)
-        self.rows: dict[str, Any] = {}
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            DownloadColumn(),
-            Speed(),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-
-    def __enter__(self) -> DownloadBars:
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bars.stop()
-
-    def started(self, name: str, url: str, done: int, total: int) -> None:
-        if name not in self.rows:
-            self.rows[name] = self.bars.add_task(name, total=total or None)
-        self.bars.update(self.rows[name], total=total or None, completed=done)
-
-    def advanced(self, name: str, n_bytes: int) -> None:
-        self.bars.advance(self.rows[name], n_bytes)
-
-    def finished(self, name: str, path: Path, size: int) -> None:
-        self.note(f"{name}: {readable(size)} at {path}")
-
-    def note(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def for_stderr() -> DownloadBars | PlainDownloads:
-    """Bars on a terminal, lines elsewhere."""
-    return DownloadBars() if sys.stderr.isatty() else PlainDownloads()
+        if self.lines:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def fetch(cards: Sequence[ModelCard], *, force: bool = False) -> tuple[dict[str, Any], int]:
@@ -336,48 +297,50 @@ def fetch(cards: Sequence[ModelCard], *, force: bool = False) -> tuple[dict[str,
     from pipeline.models import download
 
     results: list[dict[str, Any]] = []
-    with for_stderr() as reporter:
+    with Downloads() as reporter:
         for card in cards:
+            paths: list[Path] = []
+            error = ""
             try:
                 paths = download.fetch(card, reporter, force=force)
-                results.append({"name": card.name, "paths": [str(path) for path in paths], "error": ""})
             except download.DiskError:
                 raise
             except ModelError as err:
-                results.append({"name": card.name, "paths": [], "error": str(err)})
+                error = str(err)
+            results.append({"name": card.name, "paths": [str(path) for path in paths], "error": error})
     failed = sum(bool(result["error"]) for result in results)
     return {"models": results}, 0 if not failed else 2 if failed == len(results) else 1
 
 
 def fetched_lines(fetched: dict[str, Any]) -> list[str]:
     """One line per model that is here; errors are not among them."""
-    lines = []
+    rows = []
     for result in fetched["models"]:
         if not result["error"]:
-            where = ", ".join(result["paths"]) or "nothing to download"
-            lines.append(f"{result['name']}: {where}")
-            missing = [package for package in zoo.CARDS[result["name"]].requires if not _installed(package)]
-            lines += [f"    it also needs: pip install {' '.join(missing)}"] if missing else []
-    return lines
+            missing = _missing_packages(cards()[result["name"]])
+            needs = f"it also needs: pip install {' '.join(missing)}" if missing else ""
+            rows.append((f"{result['name']}: {', '.join(result['paths']) or 'nothing to download'}", needs))
+    return with_advice(rows, 4)
 
 
 def verify(cards: Sequence[ModelCard], *, named: bool) -> tuple[dict[str, Any], int]:
     """Check the files that are here: size, hash, and whether the engine opens it. Exit code 1 where one is damaged,
     or, where models were `named`, missing."""
-    from pipeline.faces.models.check import check
+    from pipeline.models.check import check
 
-    files = [result for card in cards for result in check(card)]
-    if not named:
-        files = [result for result in files if result["state"] != "missing"]
-    bad = any(result["state"] != "ok" for result in files)
-    return {"files": files}, int(bad)
+    files = [result for card in cards for result in check(card) if named or result["state"] != "missing"]
+    return {"files": files}, int(any(result["state"] != "ok" for result in files))
 
 
 def verified_lines(verified: dict[str, Any]) -> list[str]:
     """One line per file, and below a bad one the command that mends it."""
-    lines = []
-    for result in verified["files"]:
-        lines.append(f"{result['state']:8} {result['model']}: {result['why']}, {result['path']}")
-        if result["remedy"]:
-            lines.append(f"         run: {result['remedy']}")
-    return lines or ["no weights are here; run: reelgraph models fetch NAME"]
+    rows = [
+        ("{state:8} {model}: {why}, {path}".format(**file), f"run: {file['remedy']}" if file["remedy"] else "")
+        for file in verified["files"]
+    ]
+    return with_advice(rows, 9) or ["no weights are here; run: reelgraph models fetch NAME"]
+
+
+def with_advice(rows: Iterable[tuple[str, str]], indent: int) -> list[str]:
+    """Return each line, and below it, indented, what to do about it if there is anything to do."""
+    return [line for said, advice in rows for line in (said, " " * indent + advice) if line.strip()]

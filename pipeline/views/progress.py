@@ -33,7 +33,7 @@ class Count:
     done_before: int
     done: int
     rows: dict[str, int] = field(default_factory=dict)
-    """Rows of this run by axis."""
+    """Rows of this run by axis, of the axes that were counted."""
     under_way: dict[int, float] = field(default_factory=dict)
     """Items' worth of steps that are done, by chunk under way."""
     finished: bool = False
@@ -50,7 +50,6 @@ class Tally:
 
     def __init__(self) -> None:
         self.item = "frame"
-        self.axes: tuple[str, ...] = ()
         self.inputs_total = 0
         self.counts: dict[str, Count] = {}
         self.elapsed_seconds = 0.0
@@ -58,10 +57,9 @@ class Tally:
 
     def on(self, event: Event) -> None:
         if isinstance(event, RunStarted):
-            self.item, self.axes, self.inputs_total = event.item, event.axes, event.inputs
+            self.item, self.inputs_total = event.item, event.inputs
         elif isinstance(event, InputStarted):
-            rows = dict.fromkeys(self.axes, 0)
-            self.counts[event.name] = Count(event.items, event.items_done, event.items_done, rows)
+            self.counts[event.name] = Count(event.items, event.items_done, event.items_done)
         elif isinstance(event, StepStarted):
             self.counts[event.name].under_way[event.chunk] = event.items * event.steps_done / event.steps
         elif isinstance(event, ChunkDone):

@@ -26,13 +26,13 @@ def describe(out: Path) -> dict[str, Any]:
     inputs = [
         {
             "name": name,
-            "path": one.attributes["path"],
+            "path": one.attributes.get("path", ""),
             "frames": one.frames_total,
             "frames_done": one.frames_done,
             "rows": one.rows,
             "chunks": one.chunks,
             "complete": bool(one.attributes.get("complete")),
-            "stages": {stage: facts["state"] for stage, facts in one.attributes.get("stages", {}).items()},
+            "stages": {stage: facts.get("state") for stage, facts in one.attributes.get("stages", {}).items()},
             **_forgotten(one, axes),
             "failures": one.failures,
             "unreadable": one.unreadable,

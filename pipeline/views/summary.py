@@ -20,7 +20,7 @@ def lines(summary: Summary) -> list[str]:
         state = f"complete: {inputs} in {summary.out}{closed}, nothing to do"
         return [state, *_failures(summary), *_unread_advice(summary)]
     run_seconds = summary.seconds.get("run", 0.0)
-    counted = ", ".join(plural(count, noun) for noun, count in summary.counts.items())
+    counted = ", ".join(plural(count, noun) for noun, count in {summary.item: summary.items, **summary.rows}.items())
     done = f"{counted} in {duration(summary.seconds['total'])}"
     if run_seconds:
         done += f" ({summary.items / run_seconds:.1f} {plural_of(summary.item)}/s)"

@@ -1,4 +1,4 @@
-"""`reelgraph workflows`: a workflow's stages and options, from the same classes that validate them."""
+"""`reelgraph workflows`: what is shipped; a workflow's stages and options, from the same classes that validate them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 
 
 def describe(path: str) -> dict[str, Any]:
-    """The source and the stages of a workflow file, each with its options. Raises WorkflowError."""
+    """The source and the stages of a workflow, each with its options. Raises WorkflowError."""
     from pipeline.engine.workflow import load_workflow
 
     workflow = load_workflow(path)
@@ -21,11 +21,15 @@ def describe(path: str) -> dict[str, Any]:
     return {"workflow": path, "sections": sections}
 
 
-def describe_stages() -> dict[str, Any]:
-    """Every stage that `use:` finds by name."""
+def describe_all() -> dict[str, Any]:
+    """Describe the shipped workflows, and every stage that `use:` finds by name."""
     from pipeline.engine.finding import find_stage, stage_names
+    from pipeline.engine.shipped import shipped_workflows
 
-    return {"sections": [_section(name, name, find_stage(name).Options, None) for name in sorted(stage_names())]}
+    return {
+        "workflows": [{"name": w.name, "about": w.about, "path": str(w.path)} for w in shipped_workflows()],
+        "sections": [_section(name, name, find_stage(name).Options, None) for name in sorted(stage_names())],
+    }
 
 
 def _section(name: str, use: str, model: type[BaseModel], values: BaseModel | None) -> dict[str, Any]:
@@ -38,7 +42,7 @@ def _section(name: str, use: str, model: type[BaseModel], values: BaseModel | No
 
 
 def lines(described: dict[str, Any]) -> list[str]:
-    shown = []
+    shown = _shipped_lines(described.get("workflows", []))
     for section in described["sections"]:
         after = f", after {', '.join(section['after'])}" if section.get("after") else ""
         shown.append(f"{section['name']} ({section['use']}{after})")
@@ -48,3 +52,16 @@ def lines(described: dict[str, Any]) -> list[str]:
         for array in section.get("arrays", []):
             shown.append(f"    -> {array['name']} ({', '.join(array['dims'])}) {array['dtype']}")
     return shown
+
+
+def _shipped_lines(workflows: list[dict[str, Any]]) -> list[str]:
+    if not workflows:
+        return []
+    width = max(len(workflow["name"]) for workflow in workflows)
+    listed = [f"    {workflow['name']:{width}}  {workflow['about']}".rstrip() for workflow in workflows]
+    return [
+        "shipped workflows: `reelgraph run NAME`, or `reelgraph init NAME` for a copy to edit",
+        *listed,
+        "",
+        "stages for workflows of your own",
+    ]

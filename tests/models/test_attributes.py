@@ -213,7 +213,7 @@ def test_weights_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     weights = write_stand_ins(tmp_path) / ".deepface" / "weights" / card.weights[0].name
     weights.write_bytes(stand_in_attribute(card, seed=0, outputs=7))
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match=r"gender_model_weights\.onnx gives 7 values for a face, where Gender has 2"):
+    with pytest.raises(ModelError, match=r"gender_model_weights\.onnx gives 7 values for a face, but Gender has 2"):
         create_attribute("Gender", Device())
 
 

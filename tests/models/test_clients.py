@@ -1,4 +1,4 @@
-"""DeepFace's own clients on TensorFlow and torch, and what is said where they cannot be had."""
+"""DeepFace's own clients on TensorFlow and torch, and the messages if they are not available."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ import os, threading
 import numpy as np
 from pathlib import Path
 from pipeline.errors import ModelError
-from pipeline.models import Device, clients, create_embedder
+from pipeline.faces.models import clients, create_embedder
+from pipeline.machine.device import Device
 
 # Stand-in weights: DeepFace's own DeepID, as random as Keras made it.
 clients._choose("tensorflow")
@@ -54,7 +55,7 @@ threads = [threading.Thread(target=lambda n=n: results.update({n: embedder.embed
 assert all(np.allclose(results[n], stock, rtol=1e-4, atol=1e-5) for n in range(4))
 # Attributes: DeepFace's own Emotion, as random as Keras made it; it makes its small grey pictures itself.
 from deepface.models.demography.tf import Emotion
-from pipeline.models import create_attribute
+from pipeline.faces.models import create_attribute
 weight_utils.download_weights_if_necessary = lambda **options: ""
 weight_utils.load_model_weights = lambda model, weight_file: model
 Emotion.load_model().save_weights(folder / "facial_expression_model_weights.h5")
@@ -84,7 +85,7 @@ def test_a_real_client_on_tensorflow(tmp_path: Path, repository: Path) -> None:
     environment.pop("DEEPFACE_BACKEND_ENGINE", None)
     done = subprocess.run([sys.executable, "-c", REAL_TENSORFLOW], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "engine torch cannot be had: this process already runs DeepFace on tensorflow" in done.stdout
+    assert "engine torch is not available: this process already runs DeepFace on tensorflow" in done.stdout
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -196,7 +197,7 @@ def test_another_engine_in_this_process_is_refused(
     monkeypatch.delenv("DEEPFACE_BACKEND_ENGINE", raising=False)
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")  # so that it is as before for the tests that follow
     (weights / "arcface_weights.pth").write_bytes(b"weights")
-    with pytest.raises(ModelError, match="engine torch cannot be had: this process already runs DeepFace on onnx"):
+    with pytest.raises(ModelError, match="engine torch is not available: this process already runs DeepFace on onnx"):
         create_embedder("ArcFace", Device(), engine="torch")
     assert "DEEPFACE_BACKEND_ENGINE" not in os.environ
 
@@ -233,7 +234,7 @@ def test_tensorflow_gets_one_gpu_and_a_share_of_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "tensorflow", recorded)  # type: ignore[arg-type]
     clients._prepare_tensorflow(Device("cuda", index=1, memory_bytes=3 << 30))
     assert recorded.told == {"visible": ["gpu 1"], "gpu 1": [3072]}
-    with pytest.raises(ModelError, match="device 'cuda' number 2 cannot be had: tensorflow sees 2 GPUs"):
+    with pytest.raises(ModelError, match="device 'cuda' number 2 is not available: tensorflow sees 2 GPUs"):
         clients._prepare_tensorflow(Device("cuda", index=2))
 
 

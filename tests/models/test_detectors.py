@@ -1,4 +1,4 @@
-"""Detectors by name: what they heed, and the native faces of those that are not networks of ours."""
+"""Detectors by name: the options that they support, and the native faces of those that are not networks of ours."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def frame(astronaut: np.ndarray, grace_hopper: np.ndarray) -> np.ndarray:
     ("name", "options", "message"),
     [
         ("opencvv", {}, "unknown detector 'opencvv'; did you mean 'opencv'"),
-        ("mtcnn", {"rotate": False}, "rotate is heeded with align: deepface only"),
-        ("yunet", {"expand_percentage": 3}, "expand_percentage is heeded with align: deepface only"),
-        ("dlib", {"whole_frame": True}, "whole_frame is heeded with align: deepface only"),
-        ("dlib", {"min_face": 60}, "'dlib' does not heed min_face with align: native; leave it out, or choose .*mtcnn"),
-        ("yunet", {"min_face": 60, "align": "deepface"}, "'yunet' does not heed min_face with align: deepface"),
-        ("opencv", {"threshold": 0.4, "align": "deepface"}, "'opencv' does not heed threshold with align: deepface"),
-        ("ssd", {"threshold": 0.4}, "'ssd' does not heed threshold with align: native"),
+        ("mtcnn", {"rotate": False}, "option rotate needs align: deepface; leave it out"),
+        ("yunet", {"expand_percentage": 3}, "option expand_percentage needs align: deepface"),
+        ("dlib", {"whole_frame": True}, "option whole_frame needs align: deepface"),
+        ("dlib", {"min_face": 60}, "'dlib' does not support min_face with align: native; leave it out, or use .*mtcnn"),
+        ("yunet", {"min_face": 60, "align": "deepface"}, "'yunet' does not support min_face with align: deepface"),
+        ("opencv", {"threshold": 0.4, "align": "deepface"}, "'opencv' does not support threshold with align: deepface"),
+        ("ssd", {"threshold": 0.4}, "'ssd' does not support threshold with align: native"),
         ("skip", {}, "detector 'skip' finds no eyes to turn faces by; set align: deepface"),
         ("mtcnn", {"threshold": 1.5}, "threshold is 1.5, but must be between 0 and 1"),
         ("mtcnn", {"max_faces": 0}, "max_faces is 0, but must be 1 or more"),
         ("mtcnn", {"align": "deepface", "expand_percentage": -1}, "expand_percentage is -1, but must be 0 or more"),
     ],
 )
-def test_options_that_are_not_heeded(name: str, options: dict[str, Any], message: str) -> None:
+def test_options_that_are_not_supported(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         check(name, DetectorOptions(**options))
 

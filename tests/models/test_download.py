@@ -30,8 +30,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 NAME = "stand_in.bin"
 CHILD = """
 import sys
-from pipeline.models import zoo
-from pipeline.models.zoo import ModelCard, WeightsFile
+from pipeline.faces.models import zoo
+from pipeline.models.card import ModelCard, WeightsFile
 url, sha256 = sys.argv[1:3]
 file = WeightsFile("stand_in.bin", (url,), sha256=sha256)
 zoo.CARDS["stand_in"] = ModelCard("stand_in", "recogniser", "MIT", (file,))

@@ -14,7 +14,7 @@ import pipeline
 SCRIPT = """
 import sys
 from dataclasses import replace
-import pipeline, pipeline.cluster
+import pipeline, pipeline.cluster.starting
 from pipeline.models import session
 workflow, clip, out, megabytes = sys.argv[1:]
 settings = pipeline.cluster.starting.in_process_settings()

@@ -51,7 +51,7 @@ def test_describe() -> None:
 
 def test_asking_for_a_name_loads_no_runtime() -> None:
     code = (
-        "import sys; from pipeline.models import describe; describe('mtcnn'); describe('Dlib');"
+        "import sys; from pipeline.faces.models import describe; describe('mtcnn'); describe('Dlib');"
         "assert not {'onnxruntime', 'onnx', 'cv2', 'mtcnn', 'tensorflow'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -137,7 +137,8 @@ def test_shares_of_all_that_one_worker_may_load_make_a_whole() -> None:
 
 def test_cache_is_written_by_many_processes_at_once(tmp_path: Path) -> None:
     code = (
-        "import numpy as np; from pipeline.models import *;"
+        "import numpy as np; from pipeline.faces.models import create_detector;"
+        "from pipeline.machine.device import Device;"
         "d = create_detector('mtcnn', Device()); print(len(d.detect(np.zeros((1, 40, 40, 3), np.uint8)).frame))"
     )
 

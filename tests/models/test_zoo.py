@@ -28,7 +28,7 @@ from pathlib import Path
 import onnxruntime
 from deepface.commons import weight_utils
 from deepface.modules import modeling
-from pipeline.models import zoo
+from pipeline.faces.models import zoo
 from pipeline.models.weights import package_file, weights_folder
 
 asked = []

@@ -18,7 +18,7 @@ from pipeline.errors import WorkflowError
 from pipeline.faces.people.find import find
 from pipeline.faces.people.labels import labels
 from pipeline.store.run import RunStore
-from tests.made_stores import EVERY, FPS, faces_of, make_store
+from tests.made_stores import EVERY, FPS, close, faces_of, make_store
 from tests.people import drawn
 
 FACE = (100, 60, 60, 90)
@@ -377,9 +377,6 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
 ) -> None:
     """Compacted between the first look and the last chunk: its chunks are gone, its arrays are there."""
     from pipeline.faces.people import find as module
-    from pipeline.store.compact import compact
-    from tests.made_stores import specs
-
     n_chunks = 4
     out = make_store(
         tmp_path / "h.zarr", {"lobby": film(LOBBY)}, workflow=drawn.document(), done_chunks=n_chunks, chunk_frames=50
@@ -391,7 +388,7 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
         if not item.complete:
             assert len(item.pieces("embedding")) == n_chunks
             with RunStore.open(out) as store:
-                compact(store, "lobby", specs(), [(k, k + 50) for k in range(0, 200, 50)], 200)
+                close(store, "lobby", 200, chunk_frames=50)
         return match(item, *rest)
 
     monkeypatch.setattr(module, "match", closing)

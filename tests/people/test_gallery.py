@@ -52,7 +52,7 @@ def test_of_two_faces_the_largest_is_taken_and_said(folder: Path, recipe: Recipe
     found = galleries.open_gallery(folder, recipe, "s.zarr")
     assert found.names.count("Cy") == 1
     np.testing.assert_array_equal(found.embedding[found.names.index("Cy")], drawn.vector(drawn.CY))
-    assert found.notes == (f"{both}: 2 faces, the largest is taken: 100,60,60,90; --all-faces takes every one",)
+    assert found.notes == (f"{both}: 2 faces, the largest is used: 100,60,60,90; use --all-faces for every face",)
     every = galleries.open_gallery(folder, recipe, "s.zarr", all_faces=True)
     assert every.names.count("Cy") == 2
     assert every.notes == ()
@@ -68,8 +68,8 @@ def test_what_cannot_be_used_is_said_and_left_out(folder: Path, recipe: Recipe) 
     assert len(found) == 3
     assert found.notes == (
         f"{folder}: 1 pictures that are not JPEG or PNG are left out: other.webp",
-        f"{folder}/Ann/broken.jpg is no picture that OpenCV reads; left out",
-        f"{folder}/Ann/empty.png is no picture that OpenCV reads; left out",
+        f"{folder}/Ann/broken.jpg is not a picture that OpenCV can read; left out",
+        f"{folder}/Ann/empty.png is not a picture that OpenCV can read; left out",
         f"{nobody}: no face found; left out",
     )
 
@@ -193,7 +193,7 @@ def _objects(path: Path) -> None:
 def test_a_damaged_file_is_refused(damage: object, folder: Path, recipe: Recipe, tmp_path: Path) -> None:
     galleries.save(galleries.open_gallery(folder, recipe, "s.zarr"), tmp_path / "g.npz")
     damage(tmp_path / "g.npz")  # type: ignore[operator]
-    with pytest.raises(InputError, match=r"g\.npz is no gallery that --save-gallery wrote, or it is damaged"):
+    with pytest.raises(InputError, match=r"g\.npz is not a gallery that --save-gallery wrote, or is damaged"):
         galleries.load(tmp_path / "g.npz")
 
 

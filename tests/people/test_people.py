@@ -157,7 +157,7 @@ def test_a_person_is_split_by_look(store: Path) -> None:
         (["split", "1", "a:2"], r"track a:2 is not one of person 1; theirs are a:0, b:1"),
         (["split", "2"], "too few for 2 parts"),
         (["split", "1", "a:0", "b:1"], "these are all tracks of person 1"),
-        (["split", "1", "a"], "'a' is no track; write INPUT:TRACK"),
+        (["split", "1", "a"], "'a' is not a track; write INPUT:TRACK"),
         (["split"], "people split takes an id"),
         (["merge", "1"], "at least two ids"),
         (["merge", "1", "9"], "no person 9"),
@@ -199,12 +199,12 @@ def test_stores_stay_with_their_registry(store: Path, tmp_path: Path) -> None:
     gather([store], cast, SETTINGS)
     again = run(store)
     assert (again.registry.path, again.assigned) == (cast, [])
-    assert again.notes == [f"these stores have their people by {cast}"]
+    assert again.notes == [f"these stores use the registry {cast}"]
     assert not (tmp_path / "people.json").exists()
     other = make_store(tmp_path / "two.zarr", {"c": clip([[1]], start=90)})
     run(other)
     assert (tmp_path / "people.json").exists()
-    with pytest.raises(UsageError, match=r"by 2 registries \(.*cast\.json, .*people\.json\); choose one"):
+    with pytest.raises(UsageError, match=r"use 2 registries \(.*cast\.json, .*people\.json\); choose one"):
         run(store, other)
     gather([store, other], cast, SETTINGS)
     assert ids(other, "c") == [2] * 6
@@ -239,7 +239,7 @@ def test_two_models_are_refused(store: Path, monkeypatch: pytest.MonkeyPatch) ->
     other = make_store(store.parent / "arc.zarr", {"x": clip([[0]])})
     with pytest.raises(StoreError, match=r"'x' of .*arc.zarr has embeddings of ArcFace .* of Dlib"):
         run(store, other)
-    with pytest.raises(StoreError, match=r"knows people by Dlib .* ArcFace's"):
+    with pytest.raises(StoreError, match=r"was made with Dlib .* ArcFace"):
         run(other)
 
 
@@ -266,7 +266,7 @@ def test_what_is_shown(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert first["best"]["box"] == [100, 80, 60, 80]
     assert main(["people", str(store), "--no-thumbnails"]) == 0
     out = capsys.readouterr().out
-    assert "3 people in 2 inputs, 0 faces of nobody" in out
+    assert "3 people in 2 inputs, 0 faces of unknown people" in out
     assert "nothing to do" in out
 
 

@@ -163,7 +163,7 @@ def test_keys_tell_per_track_and_best_apart() -> None:
 
 def test_a_best_that_nothing_heeds_is_refused() -> None:
     with pytest.raises(
-        WorkflowError, match=r"stages\.embed: option 'best' belongs to per: track; leave it out, or set"
+        WorkflowError, match=r"stages\.embed: option best needs per: track; leave it out, or set"
     ):
         workflow(best=5)
 
@@ -291,10 +291,10 @@ def test_a_store_from_before_there_was_a_choice_goes_on(stores: dict[str, Path],
 
 def test_chunks_alone_decide_not_who_runs_them(stores: dict[str, Path]) -> None:
     """The stage, run again on another number of threads, gives the same bits."""
-    from pipeline.engine.finding import open_source
+    from pipeline.media.video.source import VideoSource
 
     loaded = build_workflow("faces", {"source": {"every": 3}, "stages": {"detect": {}}}, Path("."))
-    source = open_source("video", stores["clip"], loaded.source_options)
+    source = VideoSource(stores["clip"], loaded.source_options)
     item = pipeline.open(stores["track"]).input("asl_parade_dev")
     stop = int(item.attributes["chunk_frames"])
     decoded = source.job(0, stop).decode(1)

@@ -69,7 +69,7 @@ def test_merge_moves_all_that_was_the_others(registry: Registry) -> None:
     assert registry.pins[0].person == 2
     assert registry.inputs["a.zarr:clip"] == {1: 10, 2: 6}
     assert registry.resolve(3) == registry.resolve(4) == 2
-    with pytest.raises(UsageError, match="merge needs two people"):
+    with pytest.raises(UsageError, match="merge needs the ids of two different people"):
         registry.merge([3, 4])
 
 
@@ -119,7 +119,7 @@ def test_unknown_people(registry: Registry, number: int, message: str) -> None:
 
 
 def test_another_models_embeddings_are_refused(registry: Registry) -> None:
-    with pytest.raises(StoreError, match=r"knows people by Dlib \(align native\), these embeddings are ArcFace's"):
+    with pytest.raises(StoreError, match=r"was made with Dlib \(align native\), but these embeddings are of ArcFace"):
         Registry.open(registry.path, "ArcFace", "native")
     with pytest.raises(StoreError, match="align deepface"):
         Registry.open(registry.path, "Dlib", "deepface")

@@ -171,7 +171,7 @@ def test_of_several_faces_the_largest_or_the_one_in_the_box(
 ) -> None:
     both = drawn.write(tmp_path / "both.png", (drawn.ANN, FACE), (drawn.BOB, OTHER))
     _, found, err = command("find", *stores, "--face", both)
-    assert f"{both}: 2 faces, the largest is taken: 100,60,60,90; --box takes another: 220,20,40,50" in err
+    assert f"{both}: 2 faces, the largest is used: 100,60,60,90; choose another with --box: 220,20,40,50" in err
     assert found["sightings"][0]["faces"] == 30
     _, found, err = command("find", *stores, "--face", both, "--box", "230,30,40,40")
     assert err == ""
@@ -193,15 +193,15 @@ def test_a_moment_of_a_video(stores: list[Path], tmp_path: Path, command: Comman
     [
         (["--face", "{tmp}/no.jpg"], "there is no picture or video at"),
         (["--face", "{tmp}/nobody.png"], "nobody.png: no face found"),
-        (["--face", "{tmp}/broken.jpg"], "broken.jpg is no picture that OpenCV reads"),
+        (["--face", "{tmp}/broken.jpg"], "broken.jpg is not a picture that OpenCV can read"),
         (["--face", "{photo}", "--time", "3"], "is a picture: --time is for videos"),
         (["--face", "{video}"], "is a video: say which moment of it"),
         (["--face", "{video}", "--time", "9"], "no frame at 0:00:09.000; its frames lie from 0:00:00.000 to 0:00:00.4"),
-        (["--face", "{video}", "--time", "soon"], "'soon' is no time"),
+        (["--face", "{video}", "--time", "soon"], "'soon' is not a time"),
         (["--face", "{tmp}/broken.mp4", "--time", "1"], "broken.mp4"),
         (["--face", "{photo}", "--box", "0,0,20,20"], "no face in the box 0,0,20,20; there are: 100,60,60,90"),
         (["--face", "{photo}", "--box", "900,900,20,20"], "no face in the box 900,900,20,20"),
-        (["--face", "{photo}", "--box", "1,2,3"], "'1,2,3' is no box"),
+        (["--face", "{photo}", "--box", "1,2,3"], "'1,2,3' is not a box"),
         (["--face", "{photo}", "--box", "1,2,0,4"], "width and height must be more than 0"),
         (["--face", "{photo}", "--face", "{photo}", "--box", "1,2,3,4"], "--box goes with a single --face: here are 2"),
         (["--face", "{photo}", "--gallery", "{tmp}"], "name one of --gallery DIR and --face FILE"),
@@ -209,7 +209,7 @@ def test_a_moment_of_a_video(stores: list[Path], tmp_path: Path, command: Comman
         (["--face", "{photo}", "--metric", "l3"], "unknown metric 'l3'"),
         (["--face", "{photo}", "--threshold", "-1"], "--threshold -1 must be more than 0"),
         (["--face", "{photo}", "--probes", "2"], "--probes is for an index"),
-        (["--face", "{photo}", "--index", "{tmp}/no.index"], "no.index is no index of reelgraph's; make one"),
+        (["--face", "{photo}", "--index", "{tmp}/no.index"], "no.index is not an index of reelgraph; make one"),
         (["--face", "{photo}", "--model", "ArcFace"], "are embedded with Dlib, not with ArcFace"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -266,7 +266,7 @@ def test_best_shots_are_cut_out_of_the_videos(tmp_path: Path, photo: Path, comma
     assert "lobby.mp4: the video has changed since it was analysed; its faces are not cut out" in err
     video.unlink()
     _, found, err = command("find", out, "--face", photo, "--shots", tmp_path / "shots")
-    assert "lobby.mp4: the video is not there; its faces are not cut out" in err
+    assert "lobby.mp4: the video is missing; its faces are not cut out" in err
     code, _, err = command("find", out, "--face", photo, "--shots", photo)
     assert code == 2
     assert "cannot write to" in err
@@ -301,8 +301,8 @@ def test_what_the_index_does_not_hold_is_searched_exactly(
     with RunStore.open(stores[0]) as store:
         store.input("yard").update(fingerprint="another")
     _, found, err = command("find", *stores, new, "--face", photo, "--index", index)
-    assert "yard: it has changed since the index was made; reelgraph index makes it anew; searched exactly" in err
-    assert "roof: it is not in the index; reelgraph index makes it anew; searched exactly" in err
+    assert "yard: it has changed since the index was made; run reelgraph index again; searched exactly" in err
+    assert "roof: it is not in the index; run reelgraph index again; searched exactly" in err
     assert {one["input"]: one["how"] for one in found["inputs"]} == {
         "lobby": "index", "yard": "exact", "gate": "index", "roof": "exact",
     }  # fmt: skip
@@ -356,7 +356,7 @@ def test_an_index_is_replaced_whole_or_not_at_all(
     assert [path.name for path in tmp_path.glob("*.partial")] == []
     code, _, err = command("index", *stores, "--out", tmp_path)
     assert code == 2
-    assert "is no index of reelgraph's" in err
+    assert "is not an index of reelgraph" in err
     assert photo.exists()
     assert [path.name for path in tmp_path.parent.glob("*.partial")] == []
     facts = index / "index.json"

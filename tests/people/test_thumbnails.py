@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.media.video.decode import Decoded, VideoDecodeJob
 from pipeline.faces.people.gather import GatherOptions, gather
 from pipeline.faces.people.thumbnails import SIDE, best_shots, crop
+from pipeline.media.video.decode import Decoded, VideoDecodeJob
 from pipeline.media.video.source import VideoOptions, VideoSource
 from tests.clips import write_clip
 from tests.made_stores import faces_of, make_store, people
@@ -89,7 +89,7 @@ def test_without_the_video_there_is_a_note(clip: Path, tmp_path: Path) -> None:
     out = store_of(clip, tmp_path / "one.zarr")
     moved = shutil.move(clip, tmp_path / "elsewhere.mp4")
     found = gather([out])
-    assert found.notes == [f"clip: no thumbnails ({clip}: the video is not there)"]
+    assert found.notes == [f"clip: no thumbnails ({clip}: the video is missing)"]
     assert "thumbnail" not in pipeline.open(out).input("clip").arrays
     assert gather([out], options=GatherOptions(thumbnails=False)).notes == []
     clip.write_bytes(Path(moved).read_bytes()[:-10])

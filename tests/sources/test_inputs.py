@@ -61,7 +61,7 @@ def test_a_list_is_relative_to_itself(tree: Path, monkeypatch: pytest.MonkeyPatc
         (["*.avi"], r"no file matches '\*\.avi'"),
         (["none.txt"], "none.txt is empty"),
         (["@gone.txt"], "gone.txt cannot be read: No such file"),
-        (["loop.txt"], "loop.txt names itself"),
+        (["loop.txt"], "loop.txt contains itself"),
         (["bad.txt"], r"gone\.mp4 \(named in .*bad\.txt\)"),
     ],
     ids=str,

@@ -25,9 +25,10 @@ import zarr.storage  # noqa: F401
 from pipeline.files import lock
 from pipeline.store.chunks import chunk_file
 from pipeline.store.compact import add_arrays
+from pipeline.store.nodes import ASIDE
 from pipeline.store.read import open as open_run
-from pipeline.store.remove import remove_faces
-from pipeline.store.run import ASIDE, REMOVING, RunStore
+from pipeline.store.remove import Rows, remove_rows
+from pipeline.store.run import REMOVING, RunStore
 
 KILLED = 97
 # A small input: two chunks, the second without faces. Each array and chunk more adds a dozen operations to die at.
@@ -127,7 +128,8 @@ def do_add_shots(out: Path) -> None:
 def do_remove(out: Path) -> None:
     with RunStore.open(out) as store:
         if not store.input("clip").attributes.get("removed"):
-            remove_faces(store, "clip", gone_faces(), facts={"removed": True})
+            faces = Rows("face", "n_faces", "face_frame", {"shot": "thumbnail_face"})
+            remove_rows(store, "clip", faces, gone_faces(), facts={"removed": True})
 
 
 def check_remove(out: Path) -> None:

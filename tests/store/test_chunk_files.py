@@ -125,8 +125,8 @@ def test_one_listing_plans_a_resume(store: RunStore, monkeypatch: pytest.MonkeyP
     real = Part._opened
     monkeypatch.setattr(Part, "_opened", lambda part: opened.append(part.name) or real(part))
     listed = []
-    real_list = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or real_list(path))
+    real_list = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or real_list(path))
     chunks = store.input("clip").chunks()
     have = chunks.has(["detect", "embed", "sharp"], 3000)
     assert (have[1], have[10]) == (0b011, 0b111)

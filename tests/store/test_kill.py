@@ -34,13 +34,18 @@ with RunStore.open(sys.argv[1]) as store:
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+FEWEST = {"new chunk": 2, "chunk again": 2, "failed chunk again": 3}
+"""Operations of a case; the others have dozens. A chunk is one file: opened aside, and renamed."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in FEWEST else pytest.mark.slow) for case in CASES]
+)
 def test_every_operation(case: str, tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / "faults.py"), case, str(tmp_path)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) > 10, "too few operations were counted: the patch no longer reaches them"
+    assert int(done.stdout) >= FEWEST.get(case, 10), "too few operations were counted: the patch no longer reaches them"
 
 
 @pytest.mark.slow

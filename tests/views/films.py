@@ -37,13 +37,16 @@ def write_film(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     sounds: Sequence[str] = ("aac",),
+    layout: str = "mono",
+    rate: int = RATE,
     first_seconds: float = 0.0,
     aspect: Fraction | None = None,
     colour: tuple[int, int, int] | None = None,
     gop: int = 12,
 ) -> Path:
     """A film of a fixed texture with a white bar that wanders, 25 frames a second unless `pts` (1/1000 s) says when
-    each is shown; a beep at the start of every second on each sound track. `colour`: matrix, transfer, primaries."""
+    each is shown; a beep at the start of every second on each sound track, which has this layout and rate. `colour`:
+    matrix, transfer, primaries."""
     fine = 1 if path.suffix == ".avi" else 1024  # AVI holds a frame, if an empty one, for each tick
     base = Fraction(1, 1000) if pts is not None else Fraction(1, 25 * fine)
     times = list(pts) if pts is not None else [round((k / 25 + first_seconds) / base) for k in range(n_frames)]
@@ -56,7 +59,7 @@ def write_film(
             context.sample_aspect_ratio = aspect
         if colour is not None:
             context.color_range, (context.colorspace, context.color_trc, context.color_primaries) = 1, colour
-        voices = [container.add_stream(sound, rate=RATE, layout="mono") for sound in sounds]
+        voices = [container.add_stream(sound, rate=rate, layout=layout) for sound in sounds]
         ground = texture(size)
         for number, at in enumerate(times):
             picture = ground.copy()
@@ -76,11 +79,12 @@ def _options(codec: str, gop: int) -> dict[str, str]:
 
 
 def _beeps(container: Any, stream: Any, seconds: float, first_seconds: float) -> None:
-    at = np.arange(round(seconds * RATE)) / RATE
+    rate, layout = stream.rate, stream.layout.name
+    at = np.arange(round(seconds * rate)) / rate
     wave = (0.5 * np.sin(2 * np.pi * 1000 * at) * (at % 1.0 < 0.1)).astype(np.float32)[None]
-    frame = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
-    frame.sample_rate, frame.pts, frame.time_base = RATE, round(first_seconds * RATE), Fraction(1, RATE)
-    resampler = av.AudioResampler(stream.codec_context.format.name, "mono", RATE, 960)
+    frame = av.AudioFrame.from_ndarray(wave.repeat(stream.layout.nb_channels, 0), "fltp", layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, round(first_seconds * rate), Fraction(1, rate)
+    resampler = av.AudioResampler(stream.codec_context.format.name, layout, rate, 960)
     for part in [*resampler.resample(frame), *resampler.resample(None)]:
         container.mux(stream.encode(part))
     container.mux(stream.encode(None))

@@ -66,6 +66,17 @@ def test_every_frame_at_its_time_and_the_sound_with_it(
             assert beeps(out, track) == pytest.approx(beeps(film, track), abs=0.004)
 
 
+def test_sound_that_begins_before_the_picture_does_not_move_it(tmp_path: Path) -> None:
+    """An encoder of AAC begins before time 0. An MP4 holds that, a Matroska file does not."""
+    film = write_film(tmp_path / "a.mp4", 20, (64, 48))
+    assert sound_packets(film)[0][0] < 0
+    out = annotated(tmp_path, film, target=tmp_path / "out.mkv")
+    assert build_index(out).time_seconds == pytest.approx(build_index(film).time_seconds, abs=0.0006)
+    ours, theirs = sound_packets(out), [(at, data) for at, data in sound_packets(film) if at >= 0]
+    assert [data for _, data in ours] == [data for _, data in theirs]
+    assert [at for at, _ in ours] == pytest.approx([at for at, _ in theirs], abs=0.0006)
+
+
 def test_sound_of_several_tracks_keeps_its_language(tmp_path: Path) -> None:
     film = tmp_path / "a.mkv"
     with av.open(str(write_film(tmp_path / "b.mkv"))) as read, av.open(str(film), "w") as written:

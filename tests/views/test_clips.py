@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 import pipeline
 from pipeline.cli import main
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.choice import choose
 from pipeline.faces.views.clips import ClipOptions, cut_clips, safe
 from pipeline.media.video.index import build_index
@@ -118,6 +119,33 @@ def test_appearances_in_several_inputs_are_joined_in_step(tmp_path: Path) -> Non
     assert beeps(tmp_path / "Ann.mp4") == pytest.approx([0.0, 1.4, 2.4, 2.6], abs=0.03)
 
 
+def test_parts_with_other_rates_and_channels_are_joined_in_step(tmp_path: Path) -> None:
+    films = [
+        write_film(tmp_path / "a.mp4", 75, (64, 48), layout="stereo"),
+        write_film(tmp_path / "b.mp4", 75, (64, 48)),
+        write_film(tmp_path / "c.mkv", 75, (64, 48), sounds=("flac",), rate=22050),
+        write_film(tmp_path / "d.mp4", 75, (64, 48), layout="stereo", rate=44100),
+    ]
+    faces = [on_screen(*range(2, 8), n=15)] * 4  # 0.4 to 1.6 s
+    store = store_of(tmp_path / "s.zarr", films, faces, person=[np.ones((15, 1), int)] * 4)
+    made = cut_clips([store], "Ann", tmp_path, ClipOptions(margin_seconds=0.0, longest_gap_seconds=0.3, join=True))
+    assert [clip.at_seconds for clip in made.clips] == pytest.approx([0.0, 1.2, 2.4, 3.6])
+    assert beeps(tmp_path / "Ann.mp4") == pytest.approx([0.6, 1.8, 3.0, 4.2], abs=0.002)
+
+
+def test_a_broadcast_that_changes_its_channels_is_heard_throughout(tmp_path: Path) -> None:
+    parts = [
+        write_film(tmp_path / f"{k}.ts", 50, (64, 48), sounds=("mp2",), layout=layout, first_seconds=2.2 * k)
+        for k, layout in enumerate(("mono", "stereo", "mono"))
+    ]
+    film = tmp_path / "a.ts"
+    film.write_bytes(b"".join(part.read_bytes() for part in parts))
+    (clip,) = cut_clips([store_with(tmp_path, film, *range(2, 28))], "Ann", options=TIGHT).clips
+    expected = [at - clip.start_seconds for part in parts for at in beeps(part)]
+    assert beeps(Path(clip.file)) == pytest.approx([at for at in expected if at >= 0], abs=0.002)
+    assert len(expected) == len(parts) * 2
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_copied_packets_begin_at_a_key_frame(tmp_path: Path, name: str) -> None:
     film = write_film(tmp_path / name, 150, gop=25)
@@ -134,6 +162,18 @@ def test_copied_packets_begin_at_a_key_frame(tmp_path: Path, name: str) -> None:
     ours, theirs = sound_packets(out), [(at, data) for at, data in sound_packets(film) if 2.0 <= at < 3.2]
     assert [data for _, data in ours] == [data for _, data in theirs]
     assert [at + 2.0 for at, _ in ours] == pytest.approx([at for at, _ in theirs], abs=0.0011)
+
+
+def test_copying_to_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_with(tmp_path, write_film(tmp_path / "a.mp4", 50, (64, 48)), 2, 3)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.media.film.packets.Copied.take", full)
+    with pytest.raises(StoreError, match=r"cannot write .*No space left on device; free some space"):
+        cut_clips([store], "Ann", tmp_path / "cut", ClipOptions(copy=True))
+    assert list((tmp_path / "cut").iterdir()) == []
 
 
 def test_a_turned_video_stays_upright_when_copied(tmp_path: Path, data_dir: Path) -> None:

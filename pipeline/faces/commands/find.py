@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from pipeline.commands import add_command, positive, print_result
+from pipeline.errors import UsageError
 
 
 def add(commands: Any) -> None:
@@ -53,8 +54,6 @@ WITH_FACE = ("time", "box", "top", "shots", "index", "probes")
 
 
 def _find(options: argparse.Namespace) -> int:
-    from pipeline.errors import UsageError
-
     if (options.gallery is None) == (options.face is None):
         raise UsageError("whom to find? name one of --gallery DIR and --face FILE")
     if options.top_k and not options.table:
@@ -69,61 +68,43 @@ def _find(options: argparse.Namespace) -> int:
         raise UsageError("name at least one store: reelgraph find OUT... or, with --face, an index: --index INDEX")
     if options.threshold is not None and not options.threshold > 0:
         raise UsageError(f"--threshold {options.threshold:g} must be more than 0")
-    return _by_face(options) if options.face else _by_gallery(options)
-
-
-def _by_gallery(options: argparse.Namespace) -> int:
-    from pipeline.faces.people.find import find
-    from pipeline.faces.views.found import lines
     from pipeline.views.progress import NowAndThen
 
-    found = find(
-        options.outs,
-        options.gallery,
-        metric=options.metric,
-        threshold=options.threshold,
-        top_k=options.top_k or 1,
-        all_faces=options.all_faces,
-        model=options.model,
-        table=options.table,
-        save_gallery=options.save_gallery,
-        embedded=NowAndThen("pictures of the gallery embedded"),
-        looked=NowAndThen("faces looked at"),
-        note=_say,
-    )
-    print_result(options, found.as_dict(), lines(found))
+    how = {name: getattr(options, name) for name in ("metric", "threshold", "model")}
+    how |= {"looked": NowAndThen("faces looked at"), "note": _say}
+    return _by_face(options, how) if options.face else _by_gallery(options, how)
+
+
+def _by_gallery(options: argparse.Namespace, how: dict[str, Any]) -> int:
+    from pipeline.faces.people.find import find
+    from pipeline.faces.views.found import people_lines
+    from pipeline.views.progress import NowAndThen
+
+    how |= {name: getattr(options, name) for name in ("all_faces", "table", "save_gallery")}
+    embedded = NowAndThen("pictures of the gallery embedded")
+    found = find(options.outs, options.gallery, top_k=options.top_k or 1, embedded=embedded, **how)
+    print_result(options, found.as_dict(), people_lines(found))
     return found.exit_code
 
 
-def _by_face(options: argparse.Namespace) -> int:
+def _by_face(options: argparse.Namespace, how: dict[str, Any]) -> int:
     from pipeline.faces.people.search import TOP, search
     from pipeline.faces.people.shots import cut_shots
-    from pipeline.faces.views.answer import lines
-    from pipeline.views.progress import NowAndThen
+    from pipeline.faces.views.found import answer_lines
 
     index = None
     if options.index:
         from pipeline.faces.people.index import FaceIndex
 
         index = FaceIndex(options.index, options.probes)
-    answer = search(
-        options.outs or (index.outs if index else []),
-        _questions(options),
-        metric=options.metric,
-        threshold=options.threshold,
-        top=options.top or TOP,
-        model=options.model,
-        index=index,
-        looked=NowAndThen("faces looked at"),
-        note=_say,
-    )
-    values, shown = answer.as_dict(), lines(answer)
+    outs = options.outs or (index.outs if index else [])
+    answer = search(outs, _questions(options), top=options.top or TOP, index=index, **how)
+    values, shown = answer.as_dict(), answer_lines(answer)
     if options.shots:
         files, notes = cut_shots(answer.best, options.shots)
         for text in notes:
             _say(text)
-        values |= {"shots": [str(path) for path in files]}
-        values["notes"] += notes
+        values |= {"shots": [str(path) for path in files], "notes": [*values["notes"], *notes]}
         shown.append(f"{len(files)} shots in {options.shots}")
     print_result(options, values, shown)
     return answer.exit_code
@@ -131,7 +112,6 @@ def _by_face(options: argparse.Namespace) -> int:
 
 def _questions(options: argparse.Namespace) -> list[Any]:
     """Raises UsageError for a time or a box that cannot be read, or that could be of any of several files."""
-    from pipeline.errors import UsageError
     from pipeline.faces.people.question import Question, parse_box
     from pipeline.text import parse_seconds
 

@@ -3,9 +3,9 @@
     for frame, faces in pipeline.deepface.represent("clip.mp4", every=5, detector_backend="mtcnn", model_name="Dlib"):
         ...
 
-Parameters and defaults are DeepFace's own (0.0.103), and so is what is yielded for each frame, in order. Where DeepFace
-would raise for a frame (no face with `enforce_detection`, a spoof with `anti_spoofing`) `next` raises the same
-exception; the iterator can be asked for the frame after it.
+Parameters and defaults are DeepFace's own (0.0.103), and so is the value for each frame, in order. If DeepFace would
+raise for a frame (no face with `enforce_detection`, a spoof with `anti_spoofing`), `next` raises the same exception.
+The iterator then goes on with the next frame.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def represent(
     out: str | Path | None = None,
     **cluster: Any,
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """(rank of the frame, what `DeepFace.represent` returns for it) of every sampled frame, in order.
+    """Yield (rank of the frame, what `DeepFace.represent` returns for it) for every sampled frame, in order.
 
-    `frames`: a video file, or whatever DeepFace takes for one image (path, URL, base64, file object, uint8 BGR array),
-    or a list, a 4-D array or an iterable of those. `every`, and for a video `start` and `stop` (seconds or H:MM:SS),
-    sample it. With `out` a video runs on a cluster into that store first, and a second call carries on, or only reads;
-    `cluster` is then what `pipeline.run` takes (executor, fresh, workers, gpus, scheduler ...). Without it the chunks
-    run in this process, one ahead being decoded.
+    `frames`: a video file, or any input that DeepFace accepts as one image (path, URL, base64, file object, uint8 BGR
+    array). Also a list, a 4-D array or an iterable of those. `every`, and for a video `start` and `stop` (seconds or
+    H:MM:SS), sample it. With `out` a video first runs on a cluster into that store. A second call carries on, or only
+    reads. `cluster` then holds options of `pipeline.run` (executor, fresh, workers, gpus, scheduler ...). Without `out`
+    the chunks run in this process, while the next one is decoded.
 
-    Raises ReelgraphError for unknown names and missing weights, ValueError for input that is no picture, TypeError for
-    a parameter that neither DeepFace's function nor this one has.
+    Raises ReelgraphError for unknown names and missing weights, ValueError for input that is not a picture. Raises
+    TypeError for a parameter that neither DeepFace's function nor this one has.
     """
     _refuse_unknown(represent, cluster)
     analysis = Analysis(
@@ -69,7 +69,7 @@ def represent(
         whole_frame=not enforce_detection,
         recogniser=model_name,
         normalization=normalization,
-        anti_spoofing=anti_spoofing and detector_backend != "skip",  # which DeepFace's represent passes over
+        anti_spoofing=anti_spoofing and detector_backend != "skip",  # DeepFace's represent ignores it with skip
         eight_bit=detector_backend == "skip",
     )
     result = Represented(analysis, l2_normalize, minmax_normalize, return_face)
@@ -92,7 +92,7 @@ def analyze(
     out: str | Path | None = None,
     **cluster: Any,
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """(rank of the frame, what `DeepFace.analyze` returns for it) of every sampled frame, in order.
+    """Yield (rank of the frame, what `DeepFace.analyze` returns for it) for every sampled frame, in order.
 
     `silent` changes nothing: there are no progress bars here. For the rest see `represent`.
     """
@@ -133,11 +133,11 @@ def find(
     out: str | Path | None = None,
     **cluster: Any,
 ) -> Iterator[tuple[int, list[Any]]]:
-    """(rank of the frame, what `DeepFace.find` returns for it) of every sampled frame, in order: one table per face.
+    """Yield (rank of the frame, what `DeepFace.find` returns for it) for every sampled frame: one table per face.
 
     `db_path` is a local folder of pictures. Its faces are embedded once and kept in reelgraph's cache by the content of
-    each picture, so `datastore_format` changes nothing. A picture that cannot be read matches nobody, as with DeepFace,
-    and a warning names it. `return_type`: "pandas" (also None) or "dict". For the rest see `represent`.
+    each picture, so `datastore_format` changes nothing. A picture that cannot be read matches no face, as with
+    DeepFace, and a warning names it. `return_type`: "pandas" (also None) or "dict". For the rest see `represent`.
     """
     from pipeline.faces.deepface.gallery import Gallery
 
@@ -161,7 +161,7 @@ def find(
 
 
 def _checked_actions(actions: str | Iterable[str]) -> tuple[str, ...]:
-    """Raises what DeepFace raises for no action, and for one that it does not have."""
+    """Return the actions. Raises what DeepFace raises for no action, and for an unknown one."""
     from deepface.modules.exceptions import UnimplementedError
 
     wanted = (actions,) if isinstance(actions, str) else tuple(actions) if isinstance(actions, Iterable) else ()
@@ -174,7 +174,7 @@ def _checked_actions(actions: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _refuse_unknown(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raises TypeError for a word among `given` that is no option of a run, and so none of the function at all."""
+    """Raise TypeError for a name among `given` that is not an option of a run, and so not of the function."""
     options = ("executor", "fresh", *(field.name for field in fields(ClusterOptions)))
     for name in given:
         if name not in options:

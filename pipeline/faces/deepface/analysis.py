@@ -1,4 +1,4 @@
-"""What is computed for each frame: stages of the engine with `align: deepface`, run here or read from a store."""
+"""The analysis of each frame: stages of the engine with `align: deepface`, run here or read from a store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 1024
-"""Frames whose stored results are read together."""
+"""Number of frames whose stored results are read together."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class FrameFaces:
     width: int
     height: int
     arrays: dict[str, np.ndarray]
-    """One row per face: box, landmarks, confidence, and what else was computed."""
+    """One row per face: box, landmarks, confidence, and the other arrays that were computed."""
     frame_rgb: np.ndarray | None
-    """Its pixels, uint8 (height, width, 3); None for what comes from a store."""
+    """Pixels of the frame, uint8 (height, width, 3); None for a frame from a store."""
 
 
 Result = Callable[[FrameFaces], Any]
@@ -60,7 +60,7 @@ class Analysis:
     eight_bit: bool = False
 
     def document(self) -> dict[str, Any]:
-        """The stages as a workflow file would hold them."""
+        """Return the stages in the form of a workflow file."""
         stages: dict[str, Any] = {
             "detect": {
                 "model": self.detector,
@@ -104,8 +104,10 @@ class Analysis:
         out: str | Path | None,
         cluster: Mapping[str, Any],
     ) -> Iterator[tuple[int, Any]]:
-        """(index, result) of each frame, in order. Raises WorkflowError at once where a name or an option is wrong, and
-        InputError where the video is none."""
+        """Return an iterator of (index, result) of each frame, in order.
+
+        Raises WorkflowError at once if a name or an option is wrong, and InputError if the video is not one.
+        """
         if not isinstance(every, Integral) or every < 1:
             raise ValueError(f"every must be a whole number, at least 1, not {every!r}")
         if not sources.is_video(source):
@@ -114,7 +116,7 @@ class Analysis:
                     raise ValueError(f"{name} is for video files; these frames are pictures")
             return Results(self.here(self.workflow, sources.of_pictures(source, every)), result)
         path = Path(str(source)).expanduser()
-        open_container(path).close()  # no folder, list or text, which a run would make something of
+        open_container(path).close()  # fails for a folder, list or text, which a run would accept as an input
         workflow = self.sampled(every=every, start=start, stop=stop)
         if out is not None:
             return Results(self.stored(path, workflow, Path(out), cluster), result)
@@ -128,7 +130,7 @@ class Analysis:
     def here(
         self, workflow: Workflow, batches: Iterator[sources.Batch | Exception]
     ) -> Iterator[FrameFaces | Exception]:
-        """Run the stages on batches of frames, as they are asked for; exceptions pass through in their place."""
+        """Run the stages on batches of frames when the caller asks for them; yield exceptions in their place."""
         run = stages_here(workflow)
         for number, batch in enumerate(batches):
             if isinstance(batch, Exception):
@@ -148,8 +150,8 @@ class Analysis:
     # -- by a run into a store ------------------------------------------------------------------------------------
 
     def stored(self, path: Path, workflow: Workflow, out: Path, cluster: Mapping[str, Any]) -> Iterator[FrameFaces]:
-        """Run the workflow into a store, or what is missing of it, and read it."""
-        from pipeline.api import execute
+        """Run the missing part of the workflow into a store, and read it."""
+        from pipeline.cluster.execute import execute
         from pipeline.cluster.options import ClusterOptions
         from pipeline.engine.events import Silent
         from pipeline.engine.run import RunOptions
@@ -165,18 +167,18 @@ class Analysis:
             out,
             overrides=(),
             executor=executor,
-            cluster=ClusterOptions(**options),
+            cluster=ClusterOptions.of(**options),
             options=RunOptions(fresh=fresh, retry_failed=True),
             listener=Silent(),
         )
         if summary.drained:
-            raise StoreError(f"the run into {out} was asked to stop before its end; the same call continues")
+            raise StoreError(f"the run into {out} was stopped before its end; call again to continue")
         found = next(item for item in open_store(out).inputs.values() if item.attributes["path"] == str(video))
         yield from _stored_faces(path, found)
 
 
 def _stored_faces(path: Path, found: RunInput) -> Iterator[FrameFaces]:
-    """The frames of an input in order, without those of chunks that failed (a later call tries them again)."""
+    """Yield the frames of an input in order, without those of failed chunks (a later call tries them again)."""
     facts = found.attributes
     names = [name for name, array in found.arrays.items() if array.dims[0] == "face" and name != "face_frame"]
     failed = {} if found.complete else {entry["chunk"]: entry["error"] for entry in found.failures}
@@ -200,7 +202,7 @@ def _stored_faces(path: Path, found: RunInput) -> Iterator[FrameFaces]:
 
 
 class Results(Iterator[tuple[int, Any]]):
-    """Goes on after a frame whose result is an exception, which a generator could not."""
+    """Continues after a frame whose result is an exception, which a generator could not."""
 
     def __init__(self, frames: Iterator[FrameFaces | Exception], result: Result) -> None:
         self._frames, self._result = frames, result

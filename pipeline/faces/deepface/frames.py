@@ -1,4 +1,4 @@
-"""What users hand over as frames, in batches of bounded size: chunks of a video, or pictures of any kind."""
+"""The user's frames in batches of bounded size: chunks of a video, or pictures of any kind."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class Batch:
     """Some frames, in order."""
 
     index: np.ndarray
-    """int64 (n,): rank of each frame among all frames of the video, or its place among the pictures."""
+    """int64 (n,): rank of each frame in the video, or its index among the pictures."""
     time_seconds: np.ndarray
-    """float64 (n,); the index where there is no time."""
+    """float64 (n,): times, or the index for pictures."""
     frames_rgb: Sequence[np.ndarray] | np.ndarray
     """uint8 (height, width, 3) each."""
     decoded: np.ndarray
-    """bool (n,)."""
+    """bool (n,): false if a frame could not be read."""
     names: tuple[str, ...]
-    """How messages call each frame."""
+    """Name of each frame in messages."""
 
 
 def is_video(frames: Source) -> bool:
-    """Whether it is the path of something other than a picture.
+    """Return whether this is the path of a file other than a picture.
 
-    Where the suffix does not say, the first bytes do: a picture without one, as uploads often are, would pass for a
+    If the suffix does not say, the first bytes do. A picture without a suffix, as uploads often are, would pass for a
     video of one frame, with other pixels than DeepFace reads.
     """
     if not isinstance(frames, str | Path):
@@ -60,7 +60,7 @@ def is_video(frames: Source) -> bool:
 
 
 def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Batch]:
-    """Chunks of a video, as a run would cut them; the next one is decoded while one is worked on."""
+    """Yield chunks of a video, cut as a run would; the next chunk is decoded while the caller works on one."""
     source = workflow.source.open(InputRef(str(path), path.stem), workflow.source_options, None)
     assert isinstance(source, VideoSource)
     pieces = cut(len(source), choose_chunk_items(source))
@@ -78,14 +78,16 @@ def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Ba
 
 
 def of_pictures(frames: Source, every: int) -> Iterator[Batch | Exception]:
-    """Pictures in batches of at most as many, and as large, as a chunk of video may be. One that cannot be had gives,
-    in its place, what DeepFace raises for it."""
+    """Yield batches of pictures, at most as many, and as large, as a chunk of video may have.
+
+    For a picture that cannot be loaded, yield DeepFace's exception in its place.
+    """
     chosen = itertools.islice(enumerate(_each(frames)), 0, None, every)
     held: list[tuple[int, str, np.ndarray]] = []
     for index, picture in chosen:
         try:
             pixels, name = _load(picture)
-        except Exception as error:  # of files, OpenCV, base64, the network: of one picture, whatever it is
+        except Exception as error:  # of files, OpenCV, base64 or the network: any error concerns one picture
             if held:
                 yield _batch(held)
                 held = []
@@ -106,7 +108,7 @@ def _batch(held: list[tuple[int, str, np.ndarray]]) -> Batch:
 
 
 def _each(frames: Source) -> Iterator[Any]:
-    """The single pictures, in order. What is neither a picture nor several counts as one, for DeepFace to refuse."""
+    """Return the single pictures, in order. Any other value counts as one picture, which DeepFace will refuse."""
     if isinstance(frames, np.ndarray):
         return iter(frames if frames.ndim == 4 else [frames])
     if isinstance(frames, Iterable) and not isinstance(frames, str | bytes | Mapping) and not hasattr(frames, "read"):
@@ -115,8 +117,10 @@ def _each(frames: Source) -> Iterator[Any]:
 
 
 def _load(picture: Picture) -> tuple[np.ndarray, str]:
-    """uint8 (height, width, 3) RGB and a name. Raises ValueError for what is no such picture, and what DeepFace raises
-    for what it cannot load."""
+    """Return uint8 (height, width, 3) RGB and a name.
+
+    Raises ValueError if it is not such a picture, and DeepFace's own errors if it cannot be loaded.
+    """
     from deepface.commons.image_utils import load_image
 
     pixels, name = load_image(picture)

@@ -25,7 +25,7 @@ class Gallery:
     """Pictures and the faces in them, in the order of their paths."""
 
     paths: tuple[str, ...]
-    """Of each face's picture."""
+    """Path of each face's picture."""
     areas: tuple[dict[str, int], ...]
     embeddings: np.ndarray
     """float32 (n, d); a row of NaN stands for a picture without a face."""
@@ -45,7 +45,7 @@ class Gallery:
         return pd.DataFrame(columns)
 
     def distances(self, embeddings: np.ndarray, metric: str | Callable[..., Any], *, pairwise: bool) -> np.ndarray:
-        """float64 (faces, gallery); infinite for pictures without a face. Metrics, and roundings, are DeepFace's.
+        """Return float64 (faces, gallery), infinite for pictures without a face. Metrics and roundings are DeepFace's.
 
         A metric of the user's own gets two vectors at a time (`pairwise`), or two matrices.
         """
@@ -64,11 +64,12 @@ class Gallery:
 
     @staticmethod
     def of_folder(folder: str | Path, analysis: Analysis, refresh: bool, silent: bool) -> Gallery:
-        """Embed the pictures of a folder that the cache does not hold. With `refresh` false, as DeepFace has it, only
-        what the cache knows of this folder counts.
+        """Embed the pictures of a folder that the cache does not hold.
 
-        Raises DeepFace's PathNotFound where there is no folder, and EmptyDatasource where there is no picture in it;
-        both are ValueErrors.
+        With `refresh` false, as in DeepFace, use only pictures that are in the cache already.
+
+        Raises DeepFace's PathNotFound if there is no folder, and EmptyDatasource if it holds no picture; both are
+        ValueErrors.
         """
         from deepface.commons.image_utils import list_images
         from deepface.modules.exceptions import EmptyDatasource, PathNotFound
@@ -99,10 +100,12 @@ class Gallery:
 def _entries(
     path: str, faces: PictureFaces | UnreadableError, dimension: int
 ) -> list[tuple[dict[str, int], np.ndarray]]:
-    """Area and embedding of each face; one of NaN where there is none, or where the picture cannot be read, as DeepFace
-    keeps an entry without embedding."""
+    """Return area and embedding of each face of a picture.
+
+    As in DeepFace, a picture without a face, or that cannot be read, gives one entry whose embedding is NaN.
+    """
     if isinstance(faces, UnreadableError):
-        warnings.warn(f"{faces}; nobody is found by it", stacklevel=2)
+        warnings.warn(f"{faces}; no face can match it", stacklevel=2)
     if isinstance(faces, UnreadableError) or not len(faces):
         return [(dict.fromkeys("xywh", 0), np.full(dimension, np.nan, np.float32))]
     width, height = map(int, faces.size)

@@ -1,4 +1,4 @@
-"""DeepFace's return values, made of arrays: the same keys, types and roundings."""
+"""DeepFace's return values, built from arrays: the same keys, types and roundings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 RIGHT_EYE, LEFT_EYE, NOSE, MOUTH_RIGHT, MOUTH_LEFT = range(5)
 REAL = 1
-"""Of the classes of `real`."""
+"""Column of the class `real`."""
 
 
 def facial_area(box: np.ndarray, landmarks: np.ndarray, width: int, height: int) -> dict[str, Any]:
-    """DeepFace's dict of one face: whole pixels, cut at the frame's edge as extract_faces does it."""
+    """Return DeepFace's dict of one face: whole pixels, cut at the frame's edge as extract_faces does it."""
     x, y = max(0, int(box[0])), max(0, int(box[1]))
     points = [_point(point, width, height) for point in landmarks]
     area: dict[str, Any] = {
@@ -39,7 +39,7 @@ def facial_area(box: np.ndarray, landmarks: np.ndarray, width: int, height: int)
 
 
 def _point(point: np.ndarray, width: int, height: int) -> tuple[int, int] | None:
-    """x, y; None where it is not known or lies outside the frame."""
+    """Return x, y; None if the point is not known or lies outside the frame."""
     if np.isnan(point).any():
         return None
     x, y = int(point[0]), int(point[1])
@@ -47,7 +47,7 @@ def _point(point: np.ndarray, width: int, height: int) -> tuple[int, int] | None
 
 
 def checked_areas(faces: FrameFaces, analysis: Analysis) -> list[dict[str, Any]]:
-    """The facial area of each face. Raises DeepFace's exceptions where it would: no face, or a spoof."""
+    """Return the facial area of each face. Raises DeepFace's exceptions as DeepFace would: no face, or a spoof."""
     from deepface.modules.exceptions import FaceNotDetected, SpoofDetected
 
     if len(faces.arrays["box"]) == 0:
@@ -67,7 +67,7 @@ def _confidence(value: np.float32) -> float:
 
 @dataclass(frozen=True)
 class Represented:
-    """What `DeepFace.represent` returns."""
+    """Builds the return value of `DeepFace.represent`."""
 
     analysis: Analysis
     l2_normalize: bool
@@ -79,7 +79,7 @@ class Represented:
 
         areas: list[dict[str, Any]] = checked_areas(faces, self.analysis)
         confidences: list[float] = [_confidence(value) for value in faces.arrays["confidence"]]
-        if self.analysis.detector == "skip":  # DeepFace takes the picture's rows for its width, and gives a whole 0
+        if self.analysis.detector == "skip":  # DeepFace uses the picture's rows as its width, and an int 0
             areas, confidences = [{"x": 0, "y": 0, "w": faces.height, "h": faces.width}], [0]
         embeddings = faces.arrays["embedding"].tolist()
         if self.minmax_normalize:
@@ -96,11 +96,11 @@ class Represented:
         return found
 
     def _chips(self, faces: FrameFaces) -> np.ndarray:
-        """float32 (n, height, width, 3): what the network was fed, BGR."""
+        """Return float32 (n, height, width, 3): the network's input, BGR."""
         from pipeline.faces.models.crops import deepface_chips, normalise
 
         if faces.frame_rgb is None:
-            raise ValueError("return_face needs the pixels, which a store does not keep: leave out= away")
+            raise ValueError("return_face needs the pixels, which a store does not keep: call without out=")
         size = zoo.card(str(self.analysis.recogniser), "recogniser").input_size
         assert size is not None
         count = len(faces.arrays["box"])
@@ -113,7 +113,7 @@ class Represented:
 
 @dataclass(frozen=True)
 class Analyzed:
-    """What `DeepFace.analyze` returns."""
+    """Builds the return value of `DeepFace.analyze`."""
 
     analysis: Analysis
 
@@ -138,7 +138,7 @@ class Analyzed:
 
 @dataclass(frozen=True)
 class Found:
-    """What `DeepFace.find` returns: of each face, the pictures of the gallery that are near enough."""
+    """Builds the return value of `DeepFace.find`: for each face, the pictures of the gallery that are near enough."""
 
     analysis: Analysis
     gallery: Gallery

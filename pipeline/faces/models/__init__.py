@@ -1,7 +1,7 @@
-"""Models by their DeepFace names: detectors find faces in frames, embedders turn chips of faces into vectors,
-attributes read off chips what a face looks like.
+"""Models by their DeepFace names.
 
-Nothing heavy is imported, and no weights are read, before a model is created.
+Detectors find faces in frames, embedders turn chips of faces into vectors, attributes describe the face on a chip.
+Creating a model imports its runtime and reads its weights; importing this package does neither.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ ALIGNMENTS = ("native", "deepface")
 
 
 def create_detector(name: str, device: Device, **options: Any) -> Detector:
-    """A detector, ready to run. `options`: the fields of detectors.DetectorOptions.
+    """Return a detector that is ready to run. `options`: the fields of detectors.DetectorOptions.
 
-    Raises ModelError: the name or the alignment is unknown, an option is not heeded, weights or a package are missing,
-    or the device cannot be used.
+    Raises ModelError: the name or the alignment is unknown, the detector does not support an option. Also if weights
+    or a package are missing, or the device cannot be used.
     """
     from pipeline.faces.models import detectors
 
@@ -49,7 +49,7 @@ def create_detector(name: str, device: Device, **options: Any) -> Detector:
 
 
 def create_embedder(name: str, device: Device, **options: Any) -> Embedder:
-    """An embedder, ready to run. `options`: the fields of recognisers.RecogniserOptions.
+    """Return an embedder that is ready to run. `options`: the fields of recognisers.RecogniserOptions.
 
     Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
     """
@@ -61,7 +61,7 @@ def create_embedder(name: str, device: Device, **options: Any) -> Embedder:
 
 
 def create_attribute(name: str, device: Device, **options: Any) -> Attribute:
-    """An attribute, ready to run. `options`: the fields of attributes.AttributeOptions.
+    """Return an attribute that is ready to run. `options`: the fields of attributes.AttributeOptions.
 
     Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
     """
@@ -73,7 +73,7 @@ def create_attribute(name: str, device: Device, **options: Any) -> Attribute:
 
 
 def create_spoofing(name: str, device: Device) -> Attribute:
-    """A model that tells live faces from pictures of faces, ready to run.
+    """Return a model that is ready to run and separates live faces from pictures of faces.
 
     Raises ModelError: the name is unknown, weights are missing, or the device cannot be used.
     """
@@ -83,14 +83,14 @@ def create_spoofing(name: str, device: Device) -> Attribute:
 
 
 def embedding_dimension(name: str) -> int:
-    """Components of an embedder's vectors. Raises ModelError for an unknown name."""
+    """Return the number of components of an embedder's vectors. Raises ModelError for an unknown name."""
     return zoo.card(name, "recogniser").dimension
 
 
 def describe(name: str, engine: str = "onnx") -> ModelInfo:
-    """Facts of a model; nothing is read before its weights' hash is asked for. `engine`: one of clients.ENGINES.
+    """Return facts of a model. Its weights are read once their hash is used. `engine`: one of clients.ENGINES.
 
-    Raises ModelError: the name is unknown, or has no such engine.
+    Raises ModelError: the name is unknown, or the model has no such engine.
     """
     from pipeline.faces.models import clients
     from pipeline.models.session import engine_version

@@ -29,13 +29,13 @@ get_face_chip_details (Boost Software License)."""
 
 
 DLIB_MOUTH: Float64 = np.array([[50.0, 102.8], [98.0, 102.8]])
-"""Right and left mouth corner on the 150 px chip. dlib's 5-point model has none: this is where MTCNN's corners lie, in
-the median over 129 photographs that were aligned by the eyes alone, made symmetric about the middle of the eyes. The
-figures in dlib_resnet.py are of these same photographs, so in-sample."""
+"""Right and left mouth corner on the 150 px chip, x, y in pixels. dlib's 5-point model has no mouth corners. These are
+the medians of MTCNN's corners over 129 photographs, aligned by the eyes alone and made symmetric about the middle of
+the eyes. The figures in dlib_resnet.py come from the same photographs, so they are in-sample."""
 
 
 def dlib_template() -> Float64:
-    """float64 (4, 2): right eye, left eye, right and left mouth corner on dlib's 150 px chip, x, y in pixels.
+    """Return float64 (4, 2): right eye, left eye, right and left mouth corner on dlib's 150 px chip, x, y in pixels.
 
     The centre of an eye is the mean of its corners.
     """
@@ -46,23 +46,25 @@ def dlib_template() -> Float64:
 INSIGHTFACE_POINTS: Float64 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Right eye, left eye, nose, right and left mouth corner on a chip of 112 px, x, y in pixels: arcface_dst of
-InsightFace (python-package/insightface/utils/face_align.py, MIT), the same in OpenCV's FaceRecognizerSF::alignCrop."""
+"""Right eye, left eye, nose, right and left mouth corner on a chip of 112 px, x, y in pixels.
+
+These are arcface_dst of InsightFace (python-package/insightface/utils/face_align.py, MIT), the same as in OpenCV's
+FaceRecognizerSF::alignCrop."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """Where a network expects a face to lie on its chip."""
+    """The position that a network expects of a face on its chip."""
 
     size: tuple[int, int]
     """Width and height of the chip in pixels."""
     landmarks: tuple[int, ...]
-    """Which of the five landmarks of models/base.py are used; the eyes, 0 and 1, first."""
+    """Indices of the landmarks of models/base.py that are used; the eyes, 0 and 1, come first."""
     points: Float64
-    """float64 (len(landmarks), 2): where they go, x, y in pixels of the chip."""
+    """float64 (len(landmarks), 2): their positions on the chip, x, y in pixels."""
     box: tuple[float, float, float]
-    """For faces whose landmarks are not known: where the middle of the detector's box goes, x, y, and the square root
-    of the area that the box takes, in pixels of the chip."""
+    """Middle (x, y) of the detector's box and the square root of its area, in pixels of the chip. Used for faces
+    without landmarks."""
 
 
 def dlib() -> Template:
@@ -75,15 +77,16 @@ def insightface() -> Template:
 
 DLIB_BOX = (74.5, 63.6, 133.0)
 INSIGHTFACE_BOX = (56.0, 63.6, 91.3)
-"""Where MTCNN's boxes lie, in the median over 129 photographs whose faces were placed by their landmarks."""
+"""Position of MTCNN's boxes on these chips: medians over 129 photographs that were aligned by their landmarks."""
 
 
 def onto_template(faces: Faces, template: Template) -> Float64:
-    """float64 (n, 2, 3), frame to chip: by the template's landmarks; by the eyes alone where others of them are not
-    known; by the box, upright, where the eyes are not known either.
+    """Return float64 (n, 2, 3), frame to chip, by the template's landmarks.
 
-    What that costs, Dlib without `flip` on 509 labelled pairs, true accepts at 1% false accepts by cosine: 0.992 with
-    all landmarks, 0.984 with the eyes, 0.968 with the box.
+    If some of those are not known, use the eyes alone; if the eyes are not known, use the box, upright.
+
+    True accepts at 1% false accepts by cosine (Dlib without `flip`, 509 labelled pairs) are 0.992 with all landmarks.
+    They are 0.984 with the eyes and 0.968 with the box.
     """
     points = faces.landmarks.astype(np.float64)
     transforms = similarity(points[:, template.landmarks], template.points)
@@ -96,10 +99,10 @@ def onto_template(faces: Faces, template: Template) -> Float64:
 
 
 def upright_box_transforms(faces: Faces, size: tuple[int, int]) -> Float64:
-    """float64 (n, 2, 3), frame to chip of `size` (width, height): turned until the eyes are level, the middle of the
-    box in the middle of the chip, as large as lets the box, so turned, fit at its own aspect ratio.
+    """Return float64 (n, 2, 3), frame to chip of `size` (width, height): eyes level, the box in the middle.
 
-    Upright where the eyes are not known. What is beside a narrow box on its chip is what is beside it in the frame.
+    The box is turned about its middle, keeps its aspect ratio, and is as large as fits the chip. If the eyes are not
+    known it stays upright. The chip also shows what is beside a narrow box in the frame.
     """
     eyes = (faces.landmarks[:, 1] - faces.landmarks[:, 0]).astype(np.float64)
     angle = np.nan_to_num(np.arctan2(eyes[:, 1], eyes[:, 0]))
@@ -110,8 +113,11 @@ def upright_box_transforms(faces: Faces, size: tuple[int, int]) -> Float64:
 def _by_box(
     faces: Faces, length: Float64, target: float, middle: tuple[float, float], angle: Float64 | float = 0.0
 ) -> Float64:
-    """Transforms that turn by -angle, take the middle of each box to `middle`, and `length` to `target`; NaN where
-    a length is 0. Coordinates are of pixel centres: a box from x on, w wide, has its middle at x + (w - 1) / 2."""
+    """Return transforms that turn by -angle, move each box's middle to `middle`, and scale `length` to `target`.
+
+    A transform is NaN if its length is 0. Coordinates are of pixel centres: a box from x on, w wide, has its middle at
+    x + (w - 1) / 2.
+    """
     box = faces.box.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(length > 0, target / length, np.nan) * np.exp(-1j * np.asarray(angle))
@@ -120,11 +126,10 @@ def _by_box(
 
 
 def similarity(points: Float64, target: Float64) -> Float64:
-    """The similarity transform (scale, rotation, shift) that best takes points onto target.
+    """Return the similarity transform (scale, rotation, shift) that best takes points onto target.
 
-    `points` float64 (n, k, 2), `target` float64 (k, 2), k >= 2; least squares, as Umeyama (1991) without
-    reflection, which in two dimensions has a closed form in complex numbers. Returns float64 (n, 2, 3), NaN
-    where a point is.
+    `points` float64 (n, k, 2), `target` float64 (k, 2), k >= 2. This is the least-squares solution of Umeyama (1991)
+    without reflection, which has a closed form in complex numbers. Returns float64 (n, 2, 3), NaN if a point is NaN.
     """
     source = points[..., 0] + 1j * points[..., 1]
     goal = target[:, 0] + 1j * target[:, 1]
@@ -137,7 +142,7 @@ def similarity(points: Float64, target: Float64) -> Float64:
 
 
 def _matrices(factor: Complex128, shift: Complex128) -> Float64:
-    """float64 (n, 2, 3): z -> factor * z + shift in the plane of complex numbers."""
+    """Return float64 (n, 2, 3): z -> factor * z + shift in the plane of complex numbers."""
     rows = [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
     return np.moveaxis(np.array(rows), 2, 0)
 
@@ -145,7 +150,7 @@ def _matrices(factor: Complex128, shift: Complex128) -> Float64:
 def warp_faces(
     frames_rgb: Frames, faces: Faces, transforms: Float64, size: int | tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
-    """uint8 (n, height, width, 3): each face under its transform (float64 (n, 2, 3), frame to chip).
+    """Return uint8 (n, height, width, 3): each face under its transform (float64 (n, 2, 3), frame to chip).
 
     `size` is the side of a square, or width and height.
     """
@@ -157,15 +162,15 @@ def warp_faces(
 
 
 def warp(frame_rgb: npt.NDArray[np.uint8], transform: Float64, chip: npt.NDArray[np.uint8]) -> None:
-    """Fill one chip. Pixels outside the frame are black, as dlib makes them.
+    """Fill one chip. Pixels outside the frame are black, as in dlib.
 
-    A face larger than the chip is first reduced by area averaging, so that no detail aliases: bilinear
-    sampling alone reads four pixels, however many there are under one of the chip's.
+    A face larger than the chip is first reduced by area averaging, so that no detail aliases. Bilinear sampling reads
+    only four pixels, however many of the frame fall on one of the chip.
     """
     import cv2
 
     if not np.isfinite(transform).all() or np.linalg.det(transform[:, :2]) <= 0:
-        return  # landmarks unknown, or all in one place
+        return  # landmarks unknown, or all at one point
     size = (chip.shape[1], chip.shape[0])
     scale = math.hypot(transform[0, 0], transform[1, 0])
     left, top, right, bottom = _source_window(transform, size, frame_rgb.shape)
@@ -185,7 +190,7 @@ def warp(frame_rgb: npt.NDArray[np.uint8], transform: Float64, chip: npt.NDArray
 
 
 def _source_window(transform: Float64, size: tuple[int, int], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """left, top, right, bottom of the part of the frame that a chip shows, with a margin for interpolation."""
+    """Return left, top, right, bottom of the part of the frame that a chip shows, with a margin for interpolation."""
     inverse = np.linalg.inv(transform[:, :2])
     width, height = size
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)

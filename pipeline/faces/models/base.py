@@ -1,4 +1,4 @@
-"""What a model looks like to a stage: plain arrays in, plain arrays out, many items per call."""
+"""The interface of a model to a stage: plain arrays in, plain arrays out, many items per call."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 Frames = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
-"""uint8 (n, height, width, 3) RGB, or a list of (height, width, 3) where sizes differ (folders of images)."""
+"""uint8 (n, height, width, 3) RGB, or a list of (height, width, 3) if sizes differ (folders of images)."""
 
 Chips = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-"""Faces cut out and turned for one network: uint8 (n, height, width, 3) RGB, or float32 (n, height, width, 3) BGR from
-0 to 1 with `align: deepface`."""
+"""Faces cut out and turned for one network: uint8 (n, height, width, 3) RGB. With `align: deepface` they are float32
+(n, height, width, 3) BGR from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Faces:
     """Faces of n_frames frames, in frame order; within a frame by confidence (descending), then x, then y."""
 
     frame: npt.NDArray[np.int64]
-    """int64 (n,): index into the frames that were given, ascending."""
+    """int64 (n,): index into the given frames, ascending."""
     box: npt.NDArray[np.float32]
     """float32 (n, 4): x, y, w, h in pixels of the frame, x right, y down; may reach beyond the frame."""
     landmarks: npt.NDArray[np.float32]
-    """float32 (n, 5, 2): right eye, left eye, nose, right and left mouth corner (the person's own right and
-    left, so the right eye is the leftmost in the picture), x, y in pixels; NaN where the detector gives none."""
+    """float32 (n, 5, 2): right eye, left eye, nose, right and left mouth corner, x, y in pixels. Right and left are
+    the person's own, so the right eye is the leftmost in the picture. NaN if the detector gives none."""
     confidence: npt.NDArray[np.float32]
     """float32 (n,): score of the detector, 0 to 1."""
     rank: npt.NDArray[np.int32] | None = None
@@ -46,11 +46,11 @@ class Embedder(Protocol):
     dimension: int
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
-        """One chip per face, as `embed` takes them."""
+        """Return one chip per face, as `embed` takes them."""
         ...
 
     def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
-        """float32 (n, dimension), as the network gives it, not normalised by us."""
+        """Return float32 (n, dimension), as the network gives it, without normalisation."""
         ...
 
 
@@ -58,9 +58,9 @@ class Attribute(Protocol):
     """Reads one attribute off chips of faces. Thread-safe."""
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
-        """One chip per face, as `predict` takes them."""
+        """Return one chip per face, as `predict` takes them."""
         ...
 
     def predict(self, chips: Chips) -> npt.NDArray[np.float32]:
-        """float32 (n,) for a number, (n, classes) for probabilities."""
+        """Return float32 (n,) for a number, (n, classes) for probabilities."""
         ...

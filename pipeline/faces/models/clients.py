@@ -1,6 +1,6 @@
 """DeepFace's own clients, on TensorFlow or torch: `engine: tensorflow | torch` for models that it has there.
 
-DeepFace chooses one engine per process, when it is first imported, and for good. Its clients are not thread-safe.
+DeepFace chooses one engine per process, when it is first imported, and keeps it. Its clients are not thread-safe.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ DEEPFACE_ENGINES = {"tensorflow": "tensorflow", "torch": "pytorch"}
 """DeepFace's names for them (commons/backend_utils.py)."""
 SUFFIXES = {"tensorflow": ".h5", "torch": ".pth"}
 OTHER_NAMES = {("DeepID", "tensorflow"): "deepid_keras_weights.h5"}
-"""Weights that are not called as the ONNX file is, with the engine's suffix."""
+"""File names of weights that differ from the ONNX file's name with the engine's suffix."""
 ONNX_ONLY = ("Dlib", "SFace", "Buffalo_L")
-"""Models that DeepFace has in one form, whatever the engine."""
+"""Models that DeepFace has in one form only, for every engine."""
 
 _lock = threading.RLock()
 """Held while a client is built or runs."""
 _prepared: set[str] = set()
-"""Engines whose devices have been set up in this process; they take settings only before their first use."""
+"""Engines whose devices were set up in this process; they accept settings only before their first use."""
 
 
 def check(card: ModelCard, engine: str) -> None:
-    """Raises ModelError where a model cannot be had on an engine; imports nothing."""
+    """Raise ModelError if a model does not run on an engine; import nothing."""
     if engine not in ENGINES:
         raise ModelError(unknown("engine", engine, ENGINES))
     if engine != "onnx" and card.name in ONNX_ONLY:
@@ -46,12 +46,12 @@ def check(card: ModelCard, engine: str) -> None:
 
 
 def weights_name(card: ModelCard, file: WeightsFile, engine: str) -> str:
-    """What DeepFace calls, for an engine, the weights that are `file` for ONNX."""
+    """Return DeepFace's name, for an engine, of the weights that are `file` for ONNX."""
     return OTHER_NAMES.get((card.name, engine), str(Path(file.name).with_suffix(SUFFIXES[engine])))
 
 
 def weights_files(card: ModelCard, engine: str) -> list[Path]:
-    """Where DeepFace keeps a model's weights for an engine. Raises ModelError naming the first that is missing."""
+    """Return the paths of a model's weights for an engine. Raises ModelError that names the first missing file."""
     paths = []
     for file in card.weights:
         path = weights_folder() / weights_name(card, file, engine)
@@ -66,10 +66,10 @@ def weights_files(card: ModelCard, engine: str) -> list[Path]:
 
 
 class Client:
-    """One of DeepFace's clients. Thread-safe: one call at a time in this process, as the library is."""
+    """One of DeepFace's clients. Thread-safe: it makes one call at a time in this process."""
 
     def __init__(self, task: str, card: ModelCard, engine: str, device: Device) -> None:
-        """`task` as deepface.modules.modeling.build_model has it.
+        """Load the client. `task`: a task of deepface.modules.modeling.build_model.
 
         Raises ModelError: the engine or the weights are missing, this process already has DeepFace on another engine,
         or the device cannot be used.
@@ -91,21 +91,23 @@ class Client:
                 _move(self._client, device)
 
     def forward(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """float32 (n, dimension) of float32 (n, height, width, 3) BGR from 0 to 1."""
+        """Return float32 (n, dimension) for float32 (n, height, width, 3) BGR from 0 to 1."""
         with _lock:
             vectors = self._client.forward(batch)
         return np.asarray(vectors, np.float32).reshape(len(batch), -1)
 
     def predict(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """float32 (n, values) of float32 (n, 224, 224, 3) BGR from 0 to 1, for attributes: years for Age, the networks'
-        own numbers for the others. Of one face DeepFace gives a row, or a number, of its own."""
+        """Return float32 (n, values) for float32 (n, 224, 224, 3) BGR from 0 to 1: years for Age, else raw outputs.
+
+        For a single face DeepFace returns a row or a number without the batch dimension; this adds it.
+        """
         with _lock:
             values = self._client.predict(batch)
         return np.asarray(values, np.float32).reshape(len(batch), -1)
 
 
 def _choose(engine: str) -> None:
-    """Have DeepFace on `engine`, before anything of it is asked that would make it choose for itself."""
+    """Make DeepFace use `engine`, before any call would make it choose for itself."""
     name = DEEPFACE_ENGINES[engine]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["TF_USE_LEGACY_KERAS"] = "1"  # as DeepFace does; read when TensorFlow is first imported
@@ -117,14 +119,14 @@ def _choose(engine: str) -> None:
         chosen = backend_utils.get_backend_engine()
     if chosen != name:
         raise ModelError(
-            f"engine {engine} cannot be had: this process already runs DeepFace on {chosen}, and it takes only one; "
-            f"give all stages the same engine, or set DEEPFACE_BACKEND_ENGINE={name} before the start"
+            f"engine {engine} is not available: this process already runs DeepFace on {chosen}, which takes only "
+            f"one. Give all stages the same engine, or set DEEPFACE_BACKEND_ENGINE={name} before the start"
         )
 
 
 def _build(task: str, name: str) -> Any:
     with warnings.catch_warnings():
-        # Importing DeepFace switches all warnings of the process off, and Keras uses what NumPy deprecates.
+        # Importing DeepFace switches all warnings of the process off, and Keras uses features that NumPy deprecates.
         warnings.simplefilter("ignore")
         importlib.import_module("deepface.DeepFace")
         from deepface.modules import modeling
@@ -136,7 +138,7 @@ def _build(task: str, name: str) -> Any:
 
 
 def _prepare_tensorflow(device: Device) -> None:
-    """One GPU or none, and no more of it than this process's share."""
+    """Let TensorFlow see one GPU or none, and limit its memory to this process's share."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tensorflow = importlib.import_module("tensorflow")
@@ -175,14 +177,14 @@ def _prepare_torch(device: Device) -> None:
 def _gpu(engine: str, gpus: Any, device: Device) -> Any:
     if device.index >= len(gpus):
         raise ModelError(
-            f"device {device.kind!r} number {device.index} cannot be had: {engine} sees {len(gpus)} GPUs; "
+            f"device {device.kind!r} number {device.index} is not available: {engine} sees {len(gpus)} GPUs; "
             f"install {engine} for CUDA, or use device cpu"
         )
     return gpus[device.index]
 
 
 def _move(client: Any, device: Device) -> None:
-    """DeepFace's torch clients take the first GPU that there is."""
+    """Move a torch client to the device; DeepFace's clients take the first GPU."""
     torch = importlib.import_module("torch")
     target = torch.device("cpu" if device.kind == "cpu" else f"cuda:{device.index}")
     if isinstance(getattr(client, "device", None), torch.device):

@@ -1,8 +1,8 @@
 """Crops as DeepFace cuts them, for `align: deepface`: a box, turned about its middle until the eyes are level.
 
-Follows DeepFace 0.0.103 (modules/detection.py, modules/preprocessing.py) step by step, with its roundings, but never
-copies a frame: what it reads from a frame that it has padded to four times its pixels is read here from the frame
-itself, black beyond the edge. Arithmetic is float32 where DeepFace's is float64.
+The code follows DeepFace 0.0.103 (modules/detection.py, modules/preprocessing.py) step by step, with its roundings.
+DeepFace reads from a padded copy of four times the frame's pixels; this reads from the frame itself, black beyond its
+edge. Arithmetic is float32; DeepFace's is float64.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Float32 = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
 
 RIGHT_EYE, LEFT_EYE = 0, 1
-"""Of the five landmarks of models/base.py."""
+"""Rows of the five landmarks of models/base.py."""
 
 NORMALISATIONS = ("base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace")
-"""DeepFace's names (preprocessing.normalize_input)."""
+"""Names of DeepFace's normalisations (preprocessing.normalize_input)."""
 
 MEANS_BGR = {
     "VGGFace": (93.5940, 104.7624, 129.1863),
@@ -31,10 +31,10 @@ MEANS_BGR = {
 
 
 def cut(frame_rgb: Frame, box: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32], rotate: bool) -> Frame:
-    """One face, uint8 (height, width, 3) RGB; empty where DeepFace's own crop is.
+    """Return one face, uint8 (height, width, 3) RGB; empty if DeepFace's own crop is empty.
 
-    `box` float32 (4,): x, y, w, h in whole pixels, which may reach beyond the frame. `landmarks` float32 (5, 2): it is
-    turned by the eyes, or not at all where they are NaN. `rotate` is DeepFace's parameter `align`.
+    `box` float32 (4,): x, y, w, h in whole pixels, which may reach beyond the frame. `landmarks` float32 (5, 2): the
+    eyes give the angle; if they are NaN the face is not turned. `rotate` is DeepFace's parameter `align`.
     """
     x, y, w, h = (int(value) for value in box)
     if not rotate:
@@ -53,7 +53,7 @@ def cut(frame_rgb: Frame, box: npt.NDArray[np.float32], landmarks: npt.NDArray[n
 
 
 def _window(frame: Frame, x: int, y: int, w: int, h: int) -> Frame:
-    """Part of a frame, black beyond its edge."""
+    """Return a part of a frame, black beyond the frame's edge."""
     height, width = frame.shape[:2]
     if x >= 0 and y >= 0 and x + w <= width and y + h <= height:
         return frame[y : y + h, x : x + w]
@@ -65,7 +65,7 @@ def _window(frame: Frame, x: int, y: int, w: int, h: int) -> Frame:
 
 
 def _eye_angle(landmarks: npt.NDArray[np.float32]) -> float | None:
-    """Degrees by which the eyes lean; None where they are not known."""
+    """Return the angle of the line through the eyes in degrees; None if they are not known."""
     right, left = landmarks[RIGHT_EYE].astype(np.float64), landmarks[LEFT_EYE].astype(np.float64)
     if np.isnan(right).any() or np.isnan(left).any():
         return None
@@ -73,7 +73,7 @@ def _eye_angle(landmarks: npt.NDArray[np.float32]) -> float | None:
 
 
 def _turned(area: Box, angle: float, size: tuple[int, int]) -> Box:
-    """Where an area lies once its picture, of `size` (height, width), is turned by `angle` degrees about the middle."""
+    """Return the area's new box once its picture, of `size` (height, width), is turned by `angle` degrees."""
     if angle == 0:
         return area
     direction = 1 if angle >= 0 else -1
@@ -89,7 +89,8 @@ def _turned(area: Box, angle: float, size: tuple[int, int]) -> Box:
 def fit(crop_rgb: Frame, size: tuple[int, int], chip_bgr: Float32, eight_bit: bool = False) -> None:
     """Fill one chip, float32 (height, width, 3) BGR from 0 to 1: the crop at its own aspect ratio, black beside it.
 
-    `size` is the chip's width and height. `eight_bit`: scaled before it becomes float32, so in whole numbers.
+    `size` is the chip's width and height. With `eight_bit` the crop is scaled in whole numbers, before it becomes
+    float32.
     """
     import cv2
 
@@ -108,11 +109,11 @@ def fit(crop_rgb: Frame, size: tuple[int, int], chip_bgr: Float32, eight_bit: bo
 def deepface_chips(
     frames_rgb: Frames, faces: Faces, size: tuple[int, int], rotate: bool = True, eight_bit: bool = False
 ) -> Float32:
-    """float32 (n, height, width, 3) BGR from 0 to 1: what DeepFace feeds to its networks, one chip per face.
+    """Return float32 (n, height, width, 3) BGR from 0 to 1: the input of DeepFace's networks, one chip per face.
 
     `size` is width and height in pixels; `rotate` is DeepFace's parameter `align`; `eight_bit` as in `fit`:
-    DeepFace.represent scales so what it was told not to look for faces in (detector skip). A face of which nothing is
-    left is black.
+    DeepFace.represent scales so if it skips detection (detector skip). If no part of a face is in the frame, its chip
+    is black.
     """
     chips = np.zeros((len(faces.frame), size[1], size[0], 3), np.float32)
     for chip, frame, box, landmarks in zip(chips, faces.frame, faces.box, faces.landmarks, strict=True):
@@ -123,7 +124,7 @@ def deepface_chips(
 
 
 def normalise(chips: Float32, normalization: str) -> Float32:
-    """DeepFace's normalize_input of chips from 0 to 1, float32 (n, height, width, 3); `base` leaves them as they are.
+    """Return chips from 0 to 1, float32 (n, height, width, 3), after DeepFace's normalize_input; `base` keeps them.
 
     Raises ValueError for an unknown name.
     """

@@ -1,9 +1,9 @@
-"""Every model by its DeepFace name: what it is, what it eats, where its weights come from. Loads nothing.
+"""Facts of every model by its DeepFace name: its kind, its input, the source of its weights. Loads nothing.
 
 Names, sizes and addresses are those of DeepFace 0.0.103 (deepface/modules/modeling.py and the clients it names), which
 a test compares. Licences are those of the weights' publishers; `licence_source` says where they are written, and names
-the doubts. Hashes and sizes are of the publisher's own files: Git LFS pointers (opencv_zoo), pip packages, and where
-neither exists (centerface, ssd) what projects that pin the same address agree on.
+the doubts. Hashes and sizes are those of the publisher's own files: Git LFS pointers (opencv_zoo) and pip packages. If
+neither exists (centerface, ssd), they are those on which projects that pin the same address agree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RELEASES = (
     "https://github.com/serengil/deepface_models/releases/download/v1.0/",
     "https://huggingface.co/serengil/deepface/resolve/main/",
 )
-"""Where DeepFace publishes its weights; the second is its backup of the first."""
+"""Addresses of DeepFace's published weights; the second is its backup of the first."""
 
 
 def _released(name: str) -> WeightsFile:
@@ -72,7 +72,7 @@ HAAR_CASCADES = (
     ),
     _cascade("haarcascade_eye.xml", "71cc64fc305a355dc60067880f6fbbd43dd155bd63ee3844661a1bda34b2fd8c", 341_406),
 )
-"""Face and eyes. OpenCV 4 carries them; for those who have another they are downloaded."""
+"""Cascades of faces and eyes. OpenCV 4 carries them; for other versions they are downloaded."""
 
 _MTCNN = tuple(
     WeightsFile(f"{net}.lz4", packaged=Packaged("mtcnn", f"assets/weights/{net}.lz4", "mtcnn"))
@@ -371,7 +371,7 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def card(name: str, kind: Kind | None = None) -> ModelCard:
-    """The card of a model. Raises ModelError, with the nearest valid name, where there is none (of that kind)."""
+    """Return the card of a model. Raises ModelError, with the nearest valid name, if there is none (of that kind)."""
     valid = names(kind) if kind else tuple(CARDS)
     if name not in valid:
         raise ModelError(unknown(KIND_NAMES[kind] if kind else "model", name, valid))

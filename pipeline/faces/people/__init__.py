@@ -1,1 +1,1 @@
-"""Who is who: galleries, tracks, clusters and the registry of people, computed from what a store holds of the faces."""
+"""Identities: galleries, tracks, clusters and the registry of people, computed from the faces of a store."""

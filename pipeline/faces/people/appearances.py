@@ -1,4 +1,4 @@
-"""When somebody is on screen, from the sampled frames in which they were found."""
+"""Times at which a person is on screen, from the sampled frames in which the person was found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pipeline.media.spans import item_seconds as frame_seconds
 
 LONGEST_GAP_SECONDS = 2.0
-"""Somebody who is not found for longer has left: a turned head or a blink of the detector is shorter."""
+"""Seconds after which a person who is not found has left. A turned head or a gap of the detector is shorter."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Appearance:
     frames: int
     """Sampled frames in which the person was found; at most last_frame - first_frame + 1."""
     screen_seconds: float
-    """What these frames stand for together; at most stop_seconds - start_seconds."""
+    """Time that these frames stand for together; at most stop_seconds - start_seconds."""
 
 
 def appearances(
@@ -36,7 +36,7 @@ def appearances(
     time_seconds: npt.NDArray[np.float64],
     longest_gap_seconds: float = LONGEST_GAP_SECONDS,
 ) -> list[Appearance]:
-    """Stretches of time in order. `present`: bool (n,), whether the person was found in each sampled frame."""
+    """Return the stretches of time in order. `present`: bool (n,), true if a sampled frame shows the person."""
     found = np.flatnonzero(present)
     if len(found) == 0:
         return []

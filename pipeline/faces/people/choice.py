@@ -1,4 +1,4 @@
-"""Which faces are meant by a person's id or name, in any of several inputs."""
+"""Find the faces of a person by id or name, in any of several inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Somebody's faces in one input."""
+    """The faces of a person in one input."""
 
     name: str
     rows: npt.NDArray[np.bool_]
@@ -28,10 +28,10 @@ class Chosen:
 
 
 def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
-    """The faces of a person in each input: by id (`3`, of the registry), by name in the registry, or by name in the
-    gallery, in this order; case does not count. Rows are all false where somebody does not occur.
+    """Return the faces of a person in each input; rows are all false if the person does not occur.
 
-    Raises UsageError, with the nearest name, where no input knows the person.
+    `person` is an id (`3`, of the registry), a name in the registry, or a name in the gallery, tried in this order.
+    Case does not count. Raises UsageError, with the nearest name, if no input knows the person.
     """
     known = [(labels(item, "person"), labels(item, "identity")) for item in items]
     found = [_find(both, _merged(item, person)) for item, both in zip(items, known, strict=True)]
@@ -43,19 +43,19 @@ def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
 
 
 def _merged(item: RunInput, person: str) -> str:
-    """The id that an id became, where it was merged into another."""
+    """Return the id that `person` has now, if it was merged into another, else `person`."""
     array = item.arrays.get("person")
     known = registry.known(array.attributes, item.store_path) if array else None
     return str(known.merged.get(int(person), person)) if known is not None and person.isdecimal() else person
 
 
 def _nobody(person: str, names: set[str]) -> str:
-    """One line for a name that nobody has, with the few that come nearest: archives know thousands."""
+    """Return one line for an unknown name, with the few nearest names: archives know thousands."""
     if not names:
-        return f"no person {person!r}: nobody is known in these stores yet; run `reelgraph people` or `find` on them"
+        return f"no person {person!r}: these stores have no people yet; run `reelgraph people` or `find` on them"
     near = difflib.get_close_matches(person.casefold(), (name.casefold() for name in names), n=3, cutoff=0.4)
     shown = [name for match in near for name in sorted(names) if name.casefold() == match]
-    hint = f"did you mean {' or '.join(map(repr, shown))}?" if shown else "`reelgraph people` lists who there is"
+    hint = f"did you mean {' or '.join(map(repr, shown))}?" if shown else "`reelgraph people` lists all people"
     return f"unknown person {person!r}; {hint}"
 
 

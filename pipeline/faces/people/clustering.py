@@ -1,9 +1,9 @@
-"""People: tracks of any number of inputs, grouped by whom they show.
+"""People: tracks of any number of inputs, grouped by the person they show.
 
-Agglomeration by average linkage of squared distances, which for Euclidean vectors needs no matrix: of two groups
-it is the squared distance of their means plus both variances. Groups within the threshold on average have at least two
-members within it, so a graph of near neighbours holds every merge there can be, and 100,000 tracks fit. What video
-knows comes first: two faces of one frame are never one person, a track is always one.
+The method is agglomeration by average linkage of squared distances. For Euclidean vectors it needs no matrix: the value
+of two groups is the squared distance of their means plus both variances. Groups within the threshold on average have at
+least two members within it. So a graph of near neighbours holds every possible merge, and 100,000 tracks fit in memory.
+What video knows comes first: two faces of one frame are never one person, a track is always one.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ Ints = npt.NDArray[np.int64]
 PAIRS = 200_000
 """Near neighbours in a round, over all groups together."""
 LEAST_NEIGHBOURS, MOST_NEIGHBOURS = 8, 1000
-"""Of one group. Where not all that are within the threshold fit, later rounds see the groups that came of these."""
+"""Near neighbours of one group. If more are within the threshold, later rounds see the groups made of these."""
 BLOCK_VALUES = 1 << 24
-"""Of the matrix of distances held at a time: 64 MB."""
+"""Values of the matrix of distances in memory at a time: 64 MB."""
 WEAK_SHARE = 0.7
-"""Of the squared threshold, for what may not begin a group: a flaw is somewhat near to many, a face to one."""
+"""Share of the squared threshold, for tracks that may not begin a group. False detections are fairly close to many
+people, a real face to one."""
 MOST_WEIGHT = 20.0
-"""A track of more faces counts no more: they are one scene's light and one pose."""
+"""Largest weight of a track. More faces count no more, because they share one scene's light and one pose."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """What is grouped: tracks, and what a registry knows of people."""
+    """The vectors to group: tracks, and the exemplars of a registry's people."""
 
     vector: npt.NDArray[np.float32]
     """float32 (n, d), finite; compared by Euclidean distance."""
     spread: Floats
     """float64 (n,): mean squared distance of the faces behind it from the vector."""
     weight: Floats
-    """float64 (n,): how much it counts, above 0."""
+    """float64 (n,): weight in a mean, above 0."""
     person: Ints
-    """int64 (n,): the known person that it belongs to for certain, 0 where that is open."""
+    """int64 (n,): the known person that it certainly belongs to, 0 if that is open."""
     founds: npt.NDArray[np.bool_]
-    """bool (n,): whether it may begin a group. What may not (a flaw of a moment) only joins one: such things
-    are alike in not being like any face, and would become a person of their own."""
+    """bool (n,): true if it may begin a group. A false detection of a moment may only join one. Such detections are
+    similar in being unlike any face, and would become a person of their own."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,19 @@ class Look:
 
 @dataclass(frozen=True)
 class Groups:
-    """What became of the points."""
+    """The groups that the points became."""
 
     group: Ints
     """int64 (n,): number of each point's group, from 0 in order of first member."""
     looks: list[list[Look]]
-    """By group: the clusters that it consists of; several only where somebody has said that they are one."""
+    """Clusters of each group; several only if a user has merged them into one person."""
 
 
 def group_points(points: Points, apart: Ints, threshold: float, twice: Collection[int] = ()) -> Groups:
-    """Join what is within `threshold` on average.
+    """Join points that are within `threshold` on average.
 
     `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
-    with each other; those of `twice` may have what is apart.
+    with each other. Those of `twice` may have points that are apart.
     """
     if not len(points.vector):
         return Groups(np.empty(0, np.int64), [])
@@ -91,7 +92,7 @@ def group_points(points: Points, apart: Ints, threshold: float, twice: Collectio
 
 
 def _by_first(group: Ints) -> Ints:
-    """The same groups, numbered in order of their first member."""
+    """Return the same groups, numbered in order of their first member."""
     numbers, first, inverse = np.unique(group, return_index=True, return_inverse=True)
     rank = np.empty(len(numbers), np.int64)
     rank[np.argsort(first)] = np.arange(len(numbers))
@@ -110,17 +111,17 @@ class _State:
         self.spread = points.spread.astype(np.float64).tolist()
         self.weight = points.weight.astype(np.float64).tolist()
         self.into = list(range(n))
-        """The cluster that each became; itself while it lives."""
+        """The cluster that each became; itself while it is alive."""
         self.owner = list(range(n))
-        """By cluster: an owner's number, to be followed by `_root`."""
+        """Number of each cluster's owner; follow it by `_root`."""
         self.parent = list(range(n))
         """Union-find over owners."""
         self.founds = points.founds.tolist()
-        """By cluster."""
+        """True for each cluster that may begin a group."""
         self.known = points.person.tolist()
-        """By owner: the known person, or 0."""
+        """The known person of each owner, or 0."""
         self.enemies: dict[int, set[int]] = {}
-        """By owner: owners that are not the same person."""
+        """For each owner, the owners that are not the same person."""
         self._join_known(points.person)
         for a, b in apart.tolist():
             self._separate(self._root(a), self._root(b))
@@ -129,11 +130,11 @@ class _State:
         return self._root(self.owner[cluster])
 
     def alive(self) -> list[int]:
-        """Clusters that have not become another one, ascending."""
+        """Return the clusters that were not merged into another one, ascending."""
         return [k for k, into in enumerate(self.into) if into == k]
 
     def merge_round(self) -> bool:
-        """Join what a graph of near neighbours allows, nearest first; whether anything was joined."""
+        """Join pairs of a graph of near neighbours, nearest first, if allowed; return whether any were joined."""
         alive = self.alive()
         neighbours, heap = self._graph(alive)
         joined = False
@@ -166,12 +167,12 @@ class _State:
             self.parent[row] = at
 
     def _separate(self, a: int, b: int) -> None:
-        if a != b:  # two faces of one frame that somebody has said are one person: said is said
+        if a != b:  # a user may have merged two faces of one frame: that decision stands
             self.enemies.setdefault(a, set()).add(b)
             self.enemies.setdefault(b, set()).add(a)
 
     def _unite(self, a: int, b: int) -> None:
-        """Owners a and b are one from here on."""
+        """Make owners a and b one."""
         if a == b:
             return
         self.parent[b] = a
@@ -193,7 +194,7 @@ class _State:
     # -- clusters ----------------------------------------------------------------------------------------
 
     def _merge(self, a: int, b: int) -> int:
-        """Clusters a and b become a new one."""
+        """Merge clusters a and b into a new one."""
         first, second = self._root(self.owner[a]), self._root(self.owner[b])
         self._unite(first, second)
         total = self.weight[a] + self.weight[b]
@@ -211,7 +212,7 @@ class _State:
         return c
 
     def _graph(self, alive: list[int]) -> tuple[dict[int, set[int]], list[tuple[float, int, int]]]:
-        """Neighbours of each living cluster, and a heap of pairs within the limit: (squared distance, a, b)."""
+        """Return the neighbours of each living cluster, and a heap of (squared distance, a, b) within the limit."""
         neighbours: dict[int, set[int]] = {k: set() for k in alive}
         mean = np.array([self.mean[k] for k in alive], np.float32)
         spread = np.array([self.spread[k] for k in alive])
@@ -241,8 +242,10 @@ class _State:
 def near_pairs(
     mean: npt.NDArray[np.float32], spread: Floats, limit: float, most: int
 ) -> Iterator[tuple[Ints, Ints, Floats]]:
-    """Rows, other rows and their average squared distances, where these are at most `limit`; the `most` nearest of each
-    row, all arrays of one length. A block of the matrix at a time."""
+    """Yield rows, other rows and their average squared distances that are at most `limit`, as arrays of one length.
+
+    Yields the `most` nearest of each row, one block of the matrix at a time.
+    """
     length = np.einsum("ij,ij->i", mean, mean) + spread.astype(np.float32)
     block = max(1, BLOCK_VALUES // max(1, len(mean)))
     for start in range(0, len(mean), block):
@@ -255,7 +258,7 @@ def near_pairs(
         at, column = np.nonzero(squared <= limit)
         values = squared[at, column].astype(np.float64)
         order = np.lexsort((column, values, at))
-        rank = np.arange(len(at)) - np.searchsorted(at, at)  # nonzero's rows ascend, and so do they once ordered
+        rank = np.arange(len(at)) - np.searchsorted(at, at)  # nonzero's rows ascend, and still do once ordered
         kept = order[rank < most]
         yield at[kept] + start, column[kept], values[kept]
 
@@ -265,18 +268,19 @@ def near_pairs(
 
 @dataclass(frozen=True)
 class Tracks:
-    """What is known of the tracks of one input; n may be 0."""
+    """Facts of the tracks of one input; n may be 0."""
 
     vector: npt.NDArray[np.float32]
-    """float32 (n, d): robust mean of the better faces; NaN where no face of the track has an embedding."""
+    """float32 (n, d): robust mean of the better faces; NaN if no face of the track has an embedding."""
     spread: Floats
-    """float64 (n,): mean squared distance of these faces from the vector, and what it is uncertain by besides."""
+    """float64 (n,): mean squared distance of these faces from the vector, plus its uncertainty."""
     faces: Ints
-    """int64 (n,)."""
+    """int64 (n,): number of faces."""
     sure_faces: Ints
     """int64 (n,): faces of which the detector was sure."""
     founds: npt.NDArray[np.bool_]
-    """bool (n,): two sure faces, or one of which the detector was very sure: more than a flaw of a moment."""
+    """bool (n,): true with two sure faces, or one of which the detector was very sure. Other tracks may be false
+    detections of a moment."""
     apart: Ints
     """int64 (m, 2), each once: tracks with faces in one frame."""
 
@@ -286,16 +290,15 @@ class Tracks:
 
 
 USED_FACES = 16
-"""Faces that a track's vector is made of at most: its best."""
+"""Most faces that a track's vector is made of: its best."""
 BETTER_SHARE = 0.7
-"""Faces of less than this share of the best one's quality do not count: a profile tells little beside a view from the
-front."""
+"""Share of the best face's quality below which a face does not count: a profile says little beside a frontal view."""
 DROPPED_SHARE = 1.5
-"""A face this many times as far from the others as is usual in its track is left out of the mean (a hand, a blur)."""
+"""Multiple of the usual distance in a track. A face that is farther from the others (a hand, a blur) does not count."""
 
 
 def certainty(landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None, count: int) -> Floats:
-    """float64 (count,), 0 to 1: how far each face shows whom it is, whatever its size: sure, and from the front."""
+    """Return float64 (count,), 0 to 1: how well each face shows its person, whatever its size: sure, and frontal."""
     score = np.ones(count)
     if confidence is not None:
         score = score * np.clip(confidence.astype(np.float64), 0.01, 1) ** 4
@@ -303,14 +306,14 @@ def certainty(landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] |
 
 
 def quality(box: npt.NDArray[Any], landmarks: npt.NDArray[Any] | None, confidence: npt.NDArray[Any] | None) -> Floats:
-    """float64 (n,), 0 to 1: how well a face can be recognised: sure, large enough, from the front."""
+    """Return float64 (n,), 0 to 1: how well a face can be recognised: sure, large enough, frontal."""
     size = np.sqrt(np.clip(box[:, 2:].astype(np.float64).prod(-1), 0, None))
     score: Floats = np.clip(size / 100, 0.1, 1.0) * certainty(landmarks, confidence, len(box))
     return score
 
 
 def best_rows(track: npt.NDArray[np.int32], score: Floats, most: int = USED_FACES) -> Ints:
-    """int64: rows of the `most` best faces of each track, ascending. Rows without a track are left out."""
+    """Return the rows (int64, ascending) of the `most` best faces of each track, without rows that have no track."""
     order = np.lexsort((-score, track))
     order = order[track[order] >= 0]
     ordered = track[order]
@@ -319,7 +322,7 @@ def best_rows(track: npt.NDArray[np.int32], score: Floats, most: int = USED_FACE
 
 
 def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> Ints:
-    """int64 (m, 2): pairs of tracks with faces in one frame, each once, the lower first."""
+    """Return int64 (m, 2): pairs of tracks with faces in one frame, each once, the lower first."""
     found = []
     starts = np.concatenate([[0], np.cumsum(n_faces, dtype=np.int64)])
     for count in np.unique(n_faces[n_faces > 1]).tolist():
@@ -335,8 +338,10 @@ def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> In
 def describe(
     vectors: npt.NDArray[np.float32], score: Floats, certain: Floats, unsure_spread: float
 ) -> tuple[npt.NDArray[np.float32], float]:
-    """Robust mean of a track's better faces, float32 (d,), and its spread: their mean squared distance from it, and up
-    to `unsure_spread` more where even these show little of whom they are (profiles, blurs: such faces are alike).
+    """Return the robust mean of a track's better faces, float32 (d,), and its spread.
+
+    The spread is their mean squared distance from the mean. It grows by up to `unsure_spread` if even these faces say
+    little about their person: profiles and blurs look alike.
 
     `vectors`: float32 (n, d), finite, n at least 1; `score` and `certain` float64 (n,): quality above 0, `certainty`.
     """

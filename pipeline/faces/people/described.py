@@ -1,4 +1,4 @@
-"""What the clustering needs of the tracks of one stored input, read a block of frames at a time."""
+"""The facts of a stored input's tracks that clustering needs, read a block of frames at a time."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 FRAMES_AT_ONCE = 2048
 SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
-"""By detector: the score below which most of what is found in videos is no face (posters, prints on clothes, blurs).
-Other detectors' scores mean something else; theirs count as they are."""
+"""Score by detector. Below it most detections in videos are not faces (posters, prints on clothes, blurs). Scores of
+other detectors have other scales; all their faces count as sure."""
 
 
 THRESHOLD_SHARE = 0.85
-"""Of the model's own threshold (of two single faces), for average distances between tracks and people; `make
-bench-people` measures what others give."""
+"""Share of the model's own threshold (of two single faces), for average distances between tracks and people. `make
+bench-people` measures other values."""
 UNSURE_SHARE = 0.15
-"""Of the square of that: what a track is uncertain by where no face of it shows anything (`describe`)."""
+"""Share of the square of that: the uncertainty of a track without any face that shows its person (`describe`)."""
 VERY_SURE_CONFIDENCE = 0.99
-"""The same detectors' score from which a single face is none of these."""
+"""Score of the same detectors from which a single face is a real one."""
 
 
 def sure_confidence(workflow: Mapping[str, Any]) -> float:
-    """The score from which a face counts as sure, by the detector of a resolved workflow; 0 where it means nothing."""
+    """Return the score from which a face counts as sure, for a resolved workflow's detector; 0 for other detectors."""
     for stage in (workflow.get("stages") or {}).values():
         if stage.get("use") == "detect":
             options = {**(stage.get("options") or {}), **stage}
@@ -40,7 +40,7 @@ def sure_confidence(workflow: Mapping[str, Any]) -> float:
 
 
 def face_quality(item: RunInput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """float64 (n_faces,) each: how well each face can be recognised, 0 to 1, and the same whatever its size."""
+    """Return float64 (n_faces,) twice: how well each face can be recognised, 0 to 1, and the same whatever its size."""
     there = item.arrays
     arrays = item.read([name for name in ("box", "landmarks", "confidence") if name in there])
     landmarks, confidence = arrays.get("landmarks"), arrays.get("confidence")
@@ -48,7 +48,7 @@ def face_quality(item: RunInput) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
 
 
 def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
-    """The tracks of a complete input that has the array `track`. Raises StoreError where an array is damaged."""
+    """Return the tracks of a complete input that has the array `track`. Raises StoreError if an array is damaged."""
     arrays = item.read(["track", "n_faces", *(["confidence"] if "confidence" in item.arrays else [])])
     track: npt.NDArray[np.int32] = arrays["track"]
     count = int(track.max(initial=-1)) + 1
@@ -83,7 +83,7 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
 
 
 def _gather(item: RunInput, rows: npt.NDArray[np.int64], space: Space) -> npt.NDArray[np.float32]:
-    """float32 (len(rows), d): embeddings of some faces, in the space of comparison. `rows` ascending."""
+    """Return float32 (len(rows), d): embeddings of some faces, in the space of comparison. `rows` ascending."""
     width = item.arrays["embedding"].shape[0]
     found = np.empty((len(rows), width), np.float32)
     for first, embedding in _blocks(item):
@@ -93,7 +93,7 @@ def _gather(item: RunInput, rows: npt.NDArray[np.int64], space: Space) -> npt.ND
 
 
 def _blocks(item: RunInput) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """First row and embeddings of one block of frames after another."""
+    """Yield the first row and the embeddings of one block of frames after another."""
     n_frames, first = item.frames_total, 0
     for start in range(0, n_frames, FRAMES_AT_ONCE):
         part = item.read_frames(["embedding"], start, min(start + FRAMES_AT_ONCE, n_frames))["embedding"]
@@ -102,7 +102,7 @@ def _blocks(item: RunInput) -> Iterator[tuple[int, npt.NDArray[Any]]]:
 
 
 def signature(item: RunInput) -> str:
-    """Changes when the tracks of an input do, or the embeddings behind them."""
+    """Return a hash that changes with the tracks of an input, or the embeddings behind them."""
     digest = hashlib.blake2b(item.array("track").astype("<i4").tobytes(), digest_size=16)
     stages = item.attributes.get("stages", {})
     digest.update(repr(sorted((name, stage.get("key")) for name, stage in stages.items() if name == "embed")).encode())

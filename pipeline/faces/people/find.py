@@ -8,19 +8,19 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError, StoreError, StoreLockedError, UsageError
+from pipeline.errors import StoreLockedError, UsageError
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
 from pipeline.faces.people.matching import Matcher, Metric, Nearest, checked_metric
-from pipeline.faces.people.pictures import Progress, Recipe, open_searchable
+from pipeline.faces.people.near import NearSearch, Searched, Written, done_share
+from pipeline.faces.people.pictures import Progress, Recipe
 from pipeline.faces.people.sightings import FrameTimes, Sighting
 from pipeline.machine.cores import available_cores
 from pipeline.store.pieces import for_each, rows_of
-from pipeline.store.run import each_once
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
@@ -32,27 +32,10 @@ UNKNOWN = -1
 STAGE = "identify"
 """What the store records a matching under."""
 
-Written = Literal["written", "unchanged", "incomplete", "locked"]
-
 
 @dataclass(frozen=True)
-class Searched:
-    """One input of a store, as far as it is done."""
-
-    out: str
-    input: str
-    faces: int
-    unknown_faces: int
-    share: float
-    """Of its sampled frames, 0 to 1: those that are done and could be searched."""
-    threshold: float
-    written: Written
-    """What became of the arrays `identity` and `distance`: `incomplete` inputs and `locked` stores get none."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """Everywhere somebody of the gallery was seen."""
+class SeenPerson:
+    """Everywhere a person of the gallery was seen."""
 
     name: str
     sightings: tuple[Sighting, ...]
@@ -65,59 +48,28 @@ class Person:
     def screen_seconds(self) -> float:
         return sum(one.screen_seconds for one in self.sightings)
 
+    @property
+    def best_distance(self) -> float:
+        return min(one.best.distance for one in self.sightings)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
-        best = min(self.sightings, key=lambda one: one.best.distance)
         return {
             "name": self.name,
             "inputs": len(self.sightings),
             "faces": self.faces,
             "screen_seconds": round(self.screen_seconds, 3),
-            "best_distance": round(best.best.distance, 6),
+            "best_distance": round(self.best_distance, 6),
             "sightings": [one.as_dict() for one in self.sightings],
         }
 
 
 @dataclass(frozen=True)
-class Found:
-    """What `find --gallery` says."""
-
-    gallery: str
-    metric: Metric
-    people: tuple[Person, ...]
-    """Those who were seen, longest on screen first."""
-    absent: tuple[str, ...]
-    """Names of the gallery that nobody bears who was seen."""
-    inputs: tuple[Searched, ...]
-    notes: tuple[str, ...]
-    unusable: tuple[str, ...]
-    """Stores and inputs that could not be searched, or written, with the reason."""
-
-    @property
-    def exit_code(self) -> int:
-        return 1 if self.unusable else 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "gallery": self.gallery,
-            "metric": self.metric,
-            "people": [person.as_dict() for person in self.people],
-            "absent": list(self.absent),
-            "inputs": [vars(one) for one in self.inputs],
-            "notes": list(self.notes),
-            "unusable": list(self.unusable),
-        }
-
-
-@dataclass(frozen=True)
 class Wanted:
-    """What to look for, and what counts as found."""
+    """What to look for."""
 
     gallery: str
     metric: Metric = "cosine"
-    threshold: float | None = None
-    """None: the model's own (`thresholds` of the array `embedding`)."""
     all_faces: bool = False
 
     def attributes(self, gallery: Gallery, threshold: float, embedding_key: str) -> dict[str, Any]:
@@ -154,17 +106,6 @@ def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
     )
 
 
-def threshold_of(item: RunInput, metric: Metric, given: float | None) -> float:
-    """Raises UsageError where the model has none of its own."""
-    if given is not None:
-        return given
-    attributes = item.arrays["embedding"].attributes
-    known = attributes.get("thresholds") or {}
-    if metric not in known:
-        raise UsageError(f"{attributes.get('model', 'the model')} has no threshold for {metric}; give one: --threshold")
-    return float(known[metric])
-
-
 def embedding_key(item: RunInput, recipe: Recipe) -> str:
     """Key of the stage that made an input's embeddings."""
     stages = item.attributes.get("stages", {})
@@ -186,18 +127,12 @@ def matched(
     """`identity` and `distance` of all faces of an input that are done; `seen` gets each block of `match`."""
     identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for start, nearest in match(item, gallery, metric, available_cores(), k):
-        identity.append(accepted(nearest, threshold))
+        # float32 holds a distance rounded to 6 decimals to half of one: compare what DeepFace compares.
+        near = np.round(nearest.distance[:, 0].astype(np.float64), 6) <= threshold
+        identity.append(np.where(near, nearest.row[:, 0], np.int32(UNKNOWN)))
         distance.append(nearest.distance[:, 0])
         seen(start, nearest)
     return np.concatenate(identity), np.concatenate(distance)
-
-
-def accepted(nearest: Nearest, threshold: float) -> npt.NDArray[np.int32]:
-    """int32 (n,): row of the gallery where the nearest is near enough, else -1."""
-    # float32 holds a distance rounded to 6 decimals to half of one: compare what DeepFace compares.
-    near = np.round(nearest.distance[:, 0].astype(np.float64), 6) <= threshold
-    identity: npt.NDArray[np.int32] = np.where(near, nearest.row[:, 0], np.int32(UNKNOWN))
-    return identity
 
 
 def find(
@@ -223,94 +158,79 @@ def find(
     """
     if top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {top_k}")
-    job = _Job(Wanted(str(gallery), checked_metric(metric), threshold, all_faces), top_k, model, embedded, looked, note)
+    wanted = Wanted(str(gallery), checked_metric(metric), all_faces)
+    job = Found(
+        metric=wanted.metric, threshold=threshold, model=model, looked=looked, note=note, wanted=wanted, top_k=top_k,
+        embedded=embedded,
+    )  # fmt: skip
     with contextlib.ExitStack() as stack:
         if table is not None:
             from pipeline.views.tables import open_table
 
             job.table = stack.enter_context(open_table(table))
-        for out in each_once(outs):
-            job.search(out)
+        if outs:
+            job.sha256 = gallery_sha256(gallery, all_faces=all_faces)
+        job.through(outs)
     if save_gallery is not None and job.recipes:
         save(job.only_gallery(), save_gallery)
         job.tell(f"{save_gallery}: the gallery, {len(job.only_gallery())} faces")
-    return job.result()
+    job.finish()
+    return job
 
 
-@dataclass
-class _Identified:
-    """One input, matched."""
+@dataclass(kw_only=True)
+class Found(NearSearch):
+    """A search for the people of a gallery, and what it found."""
 
-    names: list[str]
-    """Of the gallery's rows."""
-    identity: npt.NDArray[np.int32]
-    distance: npt.NDArray[np.float32]
-    written: Written
-
-
-@dataclass
-class _Job:
+    half_done = "; nothing is written before it is complete"
     wanted: Wanted
     top_k: int
-    model: str | None
     embedded: Progress | None
-    looked: Callable[[int], None]
-    note: Callable[[str], None]
-    faces: int = 0
-    """Matched so far."""
-    table: Table | None = None
-    galleries: dict[str, Gallery] = field(default_factory=dict)
+    people: list[SeenPerson] = field(default_factory=list)
+    """Those who were seen, longest on screen first."""
+    absent: list[str] = field(default_factory=list)
+    """Gallery names that were not found."""
     sha256: str = ""
+    table: Table | None = None
+    recipes: dict[str, tuple[Recipe, str]] = field(default_factory=dict)
+    galleries: dict[str, Gallery] = field(default_factory=dict)
     sightings: list[Sighting] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
-    inputs: list[Searched] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    unusable: list[str] = field(default_factory=list)
-    recipes: dict[str, tuple[Recipe, str]] = field(default_factory=dict)
+    stages: list[str] = field(default_factory=list)
+    """What the workflow of the store at hand calls the stage that makes these arrays: a run must see that they are
+    another's."""
+    writable: RunStore | None = None
+    """The store at hand, once something is to be written to it."""
+    is_locked: bool = False
 
-    def tell(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-            self.note(text)
-
-    def search(self, out: str | Path) -> None:
-        """One store. What is wrong with one does not stop the others; a gallery that does not fit does."""
-        if not self.sha256:
-            self.sha256 = gallery_sha256(self.wanted.gallery, all_faces=self.wanted.all_faces)
+    @contextlib.contextmanager
+    def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
+        self.recipes[recipe.key] = (recipe, out)
+        sections = run.attributes.get("workflow", {}).get("stages", {})
+        uses = (STAGE, "pipeline.faces.stages.identify:Identify")
+        self.stages = [name for name, section in sections.items() if section.get("use") in uses] or [STAGE]
+        self.writable, self.is_locked = None, False
         try:
-            run, recipe = open_searchable(out, self.model)
-        except StoreError as err:
-            self.unusable.append(str(err))
-            return
-        self.recipes[recipe.key] = (recipe, str(out))
-        with _Writer(run, out, self) as writer:
-            for item in run.inputs.values():
-                try:
-                    self._input(str(out), item, recipe, writer)
-                except StoreError as err:  # damage to one film is no reason to say nothing of the others
-                    self.unusable.append(str(err))
+            yield
+        finally:
+            if self.writable is not None:
+                self.writable.close()
 
-    def _input(self, out: str, item: RunInput, recipe: Recipe, writer: _Writer) -> None:
-        if "embedding" not in item.arrays:
-            self.inputs.append(Searched(out, item.name, 0, 0, 0.0, 0.0, "incomplete"))
-            self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
-            return
-        threshold = threshold_of(item, self.wanted.metric, self.wanted.threshold)
-        made = item.retried(lambda: self._identified(out, item, recipe, threshold, writer))
-        self.names.update(made.names)
-        times = FrameTimes(item, out)
-        self.sightings += _sightings(times, made.names, made.identity, made.distance)
-        share = 1.0 if item.complete else len(times.frame) / max(1, item.frames_total)
-        unknown_faces = int((made.identity == UNKNOWN).sum())
-        searched = Searched(out, item.name, len(made.identity), unknown_faces, share, threshold, made.written)
-        self.inputs.append(searched)
-        if not item.complete:
-            self.tell(
-                f"{out}, {item.name}: {share:.0%} is done and was searched; nothing is written before it is complete"
-            )
+    def unstarted(self, out: str, item: RunInput) -> Searched:
+        return Searched(out, item.name, 0, 0.0, 0.0, unknown_faces=0, written="incomplete")
 
-    def _identified(self, out: str, item: RunInput, recipe: Recipe, threshold: float, writer: _Writer) -> _Identified:
-        """What the store holds of this matching already, or what is matched, and written, now."""
+    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> Searched:
+        names, identity, distance, written = item.retried(lambda: self._identified(out, item, recipe, threshold))
+        self.names.update(names)
+        self.sightings += _sightings(FrameTimes(item, out), names, identity, distance)
+        unknown, share = int((identity == UNKNOWN).sum()), done_share(item)
+        return Searched(out, item.name, len(identity), share, threshold, unknown_faces=unknown, written=written)
+
+    def _identified(
+        self, out: str, item: RunInput, recipe: Recipe, threshold: float
+    ) -> tuple[list[str], npt.NDArray[np.int32], npt.NDArray[np.float32], Written]:
+        """Names of the gallery's rows, `identity` and `distance`: those that the store has of this matching already, or
+        those that are matched, and written, now."""
         signature = self.wanted.signature(self.sha256, threshold, embedding_key(item, recipe))
         stored = item.arrays["identity"].attributes if "identity" in item.arrays else {}
         same = item.complete and {key: stored.get(key) for key in signature} == signature
@@ -318,25 +238,42 @@ class _Job:
             for text in stored.get("notes", ()):
                 self.tell(text)
             found = item.read(["identity", "distance"])
-            return _Identified([str(name) for name in stored["names"]], **found, written="unchanged")
+            return [str(name) for name in stored["names"]], found["identity"], found["distance"], "unchanged"
         gallery = self._gallery(recipe, out)
-        identity, distance = self._match(item, gallery, threshold, FrameTimes(item, out))
-        attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
-        written: Written = "unchanged" if same else writer.write(item, attributes, identity, distance)
-        return _Identified(list(gallery.names), identity, distance, written)
-
-    def _match(
-        self, item: RunInput, gallery: Gallery, threshold: float, times: FrameTimes
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        rows = _TableRows(item, gallery, threshold, times) if self.table is not None else None
+        rows = _TableRows(item, gallery, threshold, FrameTimes(item, out)) if self.table is not None else None
 
         def seen(start: int, nearest: Nearest) -> None:
             if rows is not None and self.table is not None:
                 self.table.write(rows.block(start, nearest))
-            self.faces += len(nearest.row)
-            self.looked(self.faces)
+            self.look(len(nearest.row))
 
-        return matched(item, gallery, self.wanted.metric, threshold, self.top_k, seen)
+        identity, distance = matched(item, gallery, self.metric, threshold, self.top_k, seen)
+        attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
+        written: Written = "unchanged" if same else self._write(item, attributes, identity, distance)
+        return list(gallery.names), identity, distance, written
+
+    def _write(
+        self, item: RunInput, attributes: dict[str, Any], identity: npt.NDArray[Any], distance: npt.NDArray[Any]
+    ) -> Written:
+        """Write to the store at hand, whose lock is taken when there is something to write."""
+        from pipeline.store.compact import add_arrays
+        from pipeline.store.run import RunStore
+
+        if not item.complete:
+            return "incomplete"
+        if self.is_locked:
+            return "locked"
+        try:
+            self.writable = self.writable or RunStore.open(item.store_path)
+        except StoreLockedError as err:
+            self.is_locked = True
+            self.tell(f"nothing is written: {err}")
+            return "locked"
+        arrays = {"identity": identity, "distance": distance}
+        stages = dict.fromkeys(self.stages, stage_key(attributes))
+        add_arrays(self.writable, item.name, outputs(attributes), arrays, stages, replace_existing=True)
+        item.refresh()
+        return "written"
 
     def _gallery(self, recipe: Recipe, out: str) -> Gallery:
         if recipe.key not in self.galleries:
@@ -356,40 +293,36 @@ class _Job:
         ((recipe, out),) = self.recipes.values()
         return self._gallery(recipe, out)
 
-    def result(self) -> Found:
-        if not self.inputs:
-            raise InputError(self.unusable[0] if self.unusable else "no store is named")
-        for text in self.unusable:
-            self.note(text)
+    def finish(self) -> None:
+        """Put the sightings of all inputs together, by person."""
+        self.require_some()
         by_name: dict[str, list[Sighting]] = {}
         for one in self.sightings:
             by_name.setdefault(str(one.name), []).append(one)
-        people = [Person(name, tuple(some)) for name, some in by_name.items()]
-        people.sort(key=lambda person: (-person.screen_seconds, -person.faces, person.name))
-        return Found(
-            self.wanted.gallery, self.wanted.metric, tuple(people), tuple(sorted(self.names - by_name.keys())),
-            tuple(self.inputs), tuple(self.notes), tuple(self.unusable),
-        )  # fmt: skip
+        self.people = [SeenPerson(name, tuple(some)) for name, some in by_name.items()]
+        self.people.sort(key=lambda person: (-person.screen_seconds, -person.faces, person.name))
+        self.absent = sorted(self.names - by_name.keys())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        people = [person.as_dict() for person in self.people]
+        return {"gallery": self.wanted.gallery, "people": people, "absent": self.absent, **super().as_dict()}
 
 
 def _sightings(
     times: FrameTimes, names: Sequence[str], identity: npt.NDArray[np.int32], distance: npt.NDArray[np.float32]
 ) -> list[Sighting]:
-    people = sorted(set(names))
-    place = {name: k for k, name in enumerate(people)}
-    code = np.array([place[name] for name in names], np.int64)
+    """Sightings of everybody in one input, by name; several rows of a gallery may be pictures of one person."""
     rows = np.flatnonzero(identity != UNKNOWN)
     if not len(rows):
         return []
-    person = code[identity[rows]]
+    people = sorted(set(names))
+    place = {name: k for k, name in enumerate(people)}
+    person = np.array([place[name] for name in names], np.int64)[identity[rows]]
     order = np.argsort(person, kind="stable")
     starts = np.flatnonzero(np.diff(person[order], prepend=-1))
-    parts = [rows[part] for part in np.split(order, starts[1:])]
-    seen: list[tuple[str | None, npt.NDArray[np.int64], npt.NDArray[np.float64]]] = [
-        (people[int(person[order[start]])], part, distance[part].astype(np.float64))
-        for start, part in zip(starts, parts, strict=True)
-    ]
-    return times.sightings(seen)
+    parts = zip(person[order[starts]].tolist(), np.split(rows[order], starts[1:]), strict=True)
+    return times.sightings([(people[who], part, distance[part].astype(np.float64)) for who, part in parts])
 
 
 class _TableRows:
@@ -424,51 +357,6 @@ class _TableRows:
         columns["rank"] = np.tile(np.arange(1, k + 1), n)
         columns |= {"name": names[row], "picture": pictures[row], "distance": distance, "known": known}
         return columns
-
-
-class _Writer:
-    """Writes to one store, whose lock it takes when there is something to write."""
-
-    def __init__(self, run: Run, out: str | Path, job: _Job) -> None:
-        self.run, self.out, self.job = run, out, job
-        self.store: RunStore | None = None
-        self.locked = False
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.store is not None:
-            self.store.close()
-
-    def write(
-        self, item: RunInput, attributes: dict[str, Any], identity: npt.NDArray[Any], distance: npt.NDArray[Any]
-    ) -> Written:
-        from pipeline.store.compact import add_arrays
-        from pipeline.store.run import RunStore
-
-        if not item.complete:
-            return "incomplete"
-        if self.locked:
-            return "locked"
-        try:
-            if self.store is None:
-                self.store = RunStore.open(self.run.path)
-        except StoreLockedError as err:
-            self.locked = True
-            self.job.tell(f"nothing is written: {err}")
-            return "locked"
-        arrays = {"identity": identity, "distance": distance}
-        stages = dict.fromkeys(self._stages(), stage_key(attributes))
-        add_arrays(self.store, item.name, outputs(attributes), arrays, stages, replace_existing=True)
-        item.refresh()
-        return "written"
-
-    def _stages(self) -> list[str]:
-        """What workflows call the stage that makes these arrays: a run of theirs must see that they are another's."""
-        sections = self.run.attributes.get("workflow", {}).get("stages", {})
-        uses = (STAGE, "pipeline.faces.stages.identify:Identify")
-        return [name for name, section in sections.items() if section.get("use") in uses] or [STAGE]
 
 
 def stage_key(attributes: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ alike are counted, never taken: who they are is for a person to say. `receipt.py
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,19 +18,38 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.faces.people.registry import FILE_NAME, Registry, edit
+from pipeline.faces.people.registry import FILE_NAME, Registry, changeable, edit
 from pipeline.faces.people.sameness import Sameness
-from pipeline.store.remove import Removal, blocks, remove_faces
+from pipeline.store.remove import Removal, Rows, blocks, remove_rows
 from pipeline.store.run import InputStore, RunStore
 from pipeline.text import unknown
 
+FACES = Rows("face", "n_faces", "face_frame", {"shot": "thumbnail_face"})
+"""What goes with a face: its thumbnail."""
 FORGOTTEN = "forgotten"
 """Attribute of an input: what was removed of it, and when; without a name."""
 
 Bools = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
 Note = Callable[[str], None]
-Space = tuple[str, str, int]
-"""Model, alignment, dimension: embeddings of two spaces cannot be compared."""
+
+
+@dataclass(frozen=True)
+class EmbeddingKind:
+    """What embeddings have in common that can be compared."""
+
+    model: str
+    align: str
+    dimension: int
+    threshold: float | None = field(compare=False)
+    """Cosine distance up to which two faces may be one person's; the model's own."""
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> EmbeddingKind:
+        """From the metadata of an array `embedding`."""
+        attributes = node.get("attributes", {})
+        threshold = (attributes.get("thresholds") or {}).get("cosine")
+        return cls(str(attributes.get("model")), str(attributes.get("align")), int(node["shape"][1]), threshold)
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,7 @@ class Who:
 
 
 @dataclass(frozen=True)
-class Found:
+class Holding:
     """What one complete input holds of the person."""
 
     store: Path
@@ -88,12 +107,12 @@ class Search:
     """Everything that is to go, and what is near it."""
 
     who: Who
-    found: tuple[Found, ...]
+    found: tuple[Holding, ...]
     alike: tuple[Alike, ...]
     galleries: tuple[str, ...]
     """Folders whose pictures name the person."""
-    vectors: dict[Space, tuple[npt.NDArray[np.float32], float | None]]
-    """The embeddings that go, and the threshold of their model."""
+    vectors: dict[EmbeddingKind, Float32]
+    """The embeddings that go."""
 
     @property
     def faces(self) -> int:
@@ -106,24 +125,30 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
     Raises UsageError where nobody is called so, or where their registry knows of faces in a store that is not named,
     StoreError where a store is damaged or of another registry.
     """
-    sources = [source for out in _places(outs) for source in _inputs(out)]
-    who = _who(outs, sources, person, registry)
-    _require_every_store(who, _places(outs))
-    complete = [source for source in sources if _is_compacted(source)]
-    gone: dict[tuple[str, str], Bools] = {}
+    places = _places(outs)
+    sources = [source for out in places for source in _inputs(out)]
+    who = _who(places, sources, person, registry)
+    _require_every_store(who, places)
+    complete = [source for source in sources if source.attributes.get("complete")]
+    gone: dict[str, Bools] = {}
     for source in complete:
         note(f"searching {source.name} in {source.path}")
-        gone[source.path, source.name] = rows_of(source, who)
-    told = {key: rows.copy() for key, rows in gone.items()}
+        gone[source.folder] = rows_of(source, who)
+    told = {folder: int(rows.sum()) for folder, rows in gone.items()}
     vectors = _with_the_same(complete, gone)
-    found = [_found(source, gone[source.path, source.name], told[source.path, source.name], who) for source in complete]
+    found = [_holding(source, gone[source.folder], told[source.folder], who) for source in complete]
     matcher = sameness(vectors)
-    alike = [_alike(source, matcher, gone.get((source.path, source.name))) for source in sources]
+    alike = [_alike(source, matcher, gone.get(source.folder)) for source in sources]
+    galleries = [
+        str(attributes.get("gallery"))
+        for attributes in (_attributes_of(source, "identity") for source in complete)
+        if any(_same_name(name, who.name) for name in attributes.get("names") or ())
+    ]
     return Search(
         who,
         tuple(one for one in found if len(one.rows) or one.named),
         tuple(one for one in alike if one is not None),
-        tuple(dict.fromkeys(folder for source in complete for folder in _galleries(source, who))),
+        tuple(dict.fromkeys(galleries)),
         vectors,
     )
 
@@ -137,8 +162,10 @@ def forget(
     same call again does the rest. Raises as `search` does, and StoreLockedError where a run is under way.
     """
     with contextlib.ExitStack() as locks:
-        stores = {out: locks.enter_context(_writable(out)) for out in _places(outs)}
-        path = _registry_path(outs, [source for out in stores for source in _inputs(out)], registry)
+        places = _places(outs)
+        require_stores(places)
+        stores = {out: locks.enter_context(RunStore.open(out)) for out in places}
+        path = _registry_path(places, [source for out in stores for source in _inputs(out)], registry)
         if path is not None:
             locks.enter_context(edit(path))
         findings = search(outs, person, registry, note)
@@ -149,11 +176,6 @@ def forget(
         if findings.who.registry is not None and findings.who.id is not None:
             _bury(findings.who.registry, findings.who.ids)  # last: until here its names find the person again
     return findings, done
-
-
-def _writable(out: Path) -> RunStore:
-    require_stores([out])
-    return RunStore.open(out)
 
 
 def require_stores(outs: Sequence[Path]) -> None:
@@ -172,10 +194,6 @@ def _inputs(out: Path) -> Iterator[InputStore]:
     return (store.input(name) for name in store.input_names())
 
 
-def _is_compacted(source: InputStore) -> bool:
-    return bool(source.attributes.get("complete"))
-
-
 # --- who ------------------------------------------------------------------------------------------------------------
 
 
@@ -188,16 +206,25 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
         for key, name in (_attributes_of(source, "person").get("names") or {}).items():
             people.setdefault(int(key), name)
     merged = known.merged if known is not None else {}
+
+    def one(number: int) -> Who:
+        ids = (number, *sorted(old for old, new in merged.items() if new == number))
+        return Who(number, ids, people.get(number), path)
+
     if person.isdecimal():
+        number = int(person)
         ids = {*people, *merged, *(known.forgotten if known is not None else ())}
-        return _by_id(int(person), people, merged, ids, sources, path)
-    called = sorted({merged.get(key, key) for key, name in people.items() if _alike_names(name, person)})
+        if number not in ids and not any(_occurs(source, number) for source in sources):
+            where = path or "these stores"
+            raise UsageError(f"there is no person {number} in {where}; `reelgraph people` lists them")
+        return one(merged.get(number, number))
+    called = sorted({merged.get(key, key) for key, name in people.items() if _same_name(name, person)})
     if len(called) > 1:
         raise UsageError(f"{len(called)} people are called {person!r}: {', '.join(map(str, called))}; give the id")
     if called:
-        return Who(called[0], _ids(called[0], merged), people.get(called[0]), path)
+        return one(called[0])
     in_galleries = {name for source in sources for name in _attributes_of(source, "identity").get("names") or ()}
-    pictured = next((name for name in sorted(in_galleries) if _alike_names(name, person)), None)
+    pictured = next((name for name in sorted(in_galleries) if _same_name(name, person)), None)
     if pictured is not None:
         return Who(None, (), pictured, path)
     raise UsageError(unknown("person", person, sorted({*filter(None, people.values()), *in_galleries})))
@@ -219,23 +246,9 @@ def _require_every_store(who: Who, outs: Sequence[Path]) -> None:
         raise UsageError(f"{who} is in {named} too; name every store of theirs, so that all is removed together")
 
 
-def _alike_names(one: str | None, other: str | None) -> bool:
+def _same_name(one: str | None, other: str | None) -> bool:
     """Whether two names are one; case does not count."""
     return one is not None and other is not None and one.casefold() == other.casefold()
-
-
-def _by_id(
-    number: int, people: Mapping[int, str | None], merged: Mapping[int, int], known: set[int],
-    sources: Sequence[InputStore], registry: Path | None,
-) -> Who:  # fmt: skip
-    last = merged.get(number, number)
-    if number not in known and not any(_occurs(source, number) for source in sources):
-        raise UsageError(f"there is no person {number} in {registry or 'these stores'}; `reelgraph people` lists them")
-    return Who(last, _ids(last, merged), people.get(last), registry)
-
-
-def _ids(number: int, merged: Mapping[int, int]) -> tuple[int, ...]:
-    return (number, *sorted(old for old, new in merged.items() if new == number))
 
 
 def _occurs(source: InputStore, number: int) -> bool:
@@ -258,13 +271,10 @@ def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: P
         if not given.is_file():
             raise UsageError(f"there is no registry {given}; leave --registry out to take that of the stores")
         return given
-    named = (
-        Path(source.path) / str(_attributes_of(source, "person")["registry"])
-        for source in sources
-        if "registry" in _attributes_of(source, "person")
-    )
-    candidates = [*named, *(out.parent / FILE_NAME for out in _places(outs))]
-    return next((path.resolve() for path in candidates if path.is_file()), None)
+    named = (changeable(_attributes_of(source, "person"), Path(source.path)) for source in sources)
+    beside = (out.parent / FILE_NAME for out in outs)
+    candidates = [*filter(None, named), *(path for path in beside if path.is_file())]
+    return next((path.resolve() for path in candidates), None)
 
 
 def _require_one_registry(sources: Sequence[InputStore], known: Registry | None) -> None:
@@ -305,83 +315,67 @@ def rows_of(source: InputStore, who: Who) -> Bools:
     rows = np.zeros(int(arrays["face_frame"]["shape"][0]), bool)
     untold = np.ones(len(rows), bool)
     if "person" in arrays:
-        for start, person in blocks(source, "person"):
-            part = slice(start, start + len(person))
+        for part, person in blocks(source, "person"):
             rows[part] = np.isin(person, who.ids)
             untold[part] = person < 0 if who.id is not None else True
     if "identity" in arrays and who.name is not None:
         names = _attributes_of(source, "identity").get("names") or []
-        theirs = [row for row, name in enumerate(names) if _alike_names(name, who.name)]
-        for start, identity in blocks(source, "identity"):
-            part = slice(start, start + len(identity))
+        theirs = [row for row, name in enumerate(names) if _same_name(name, who.name)]
+        for part, identity in blocks(source, "identity"):
             rows[part] |= np.isin(identity, theirs) & untold[part]
     return rows
 
 
-def space_of(source: InputStore) -> tuple[Space, float | None] | None:
-    """Of an input's embeddings, with the cosine threshold of their model; None where it has none."""
-    content = source.group().arrays.get("embedding")
-    if content is None:
-        return None
-    attributes = content["attributes"]
-    threshold = attributes.get("thresholds", {}).get("cosine")
-    return (str(attributes.get("model")), str(attributes.get("align")), int(content["shape"][1])), threshold
+def embeddings(
+    source: InputStore, among: Container[EmbeddingKind] | None = None
+) -> Iterator[tuple[EmbeddingKind, slice, Float32]]:
+    """Yield all embeddings of an input in blocks, with their rows: of the input or, while it is incomplete, of a chunk.
+    With `among` only those of these kinds are read."""
+    if source.attributes.get("complete"):
+        node = source.group().arrays.get("embedding")
+        kind = EmbeddingKind.of(node) if node is not None else None
+        if kind is not None and (among is None or kind in among):
+            yield from ((kind, part, block) for part, block in blocks(source, "embedding"))
+        return
+    chunks = source.chunks()
+    for index in (index for index in chunks.indices.tolist() if chunks.holds(index, "embedding")):
+        kind = EmbeddingKind.of(chunks.nodes(index)["embedding"])
+        if among is None or kind in among:
+            block = chunks.arrays(index, ["embedding"])["embedding"]
+            yield kind, slice(0, len(block)), block
 
 
-def _with_the_same(
-    complete: Sequence[InputStore], gone: dict[tuple[str, str], Bools]
-) -> dict[Space, tuple[npt.NDArray[np.float32], float | None]]:
-    """Add faces with the very same embedding to those that go, until there is none; all embeddings that go."""
+def _with_the_same(complete: Sequence[InputStore], gone: Mapping[str, Bools]) -> dict[EmbeddingKind, Float32]:
+    """Add faces with the very same embedding to those that go, until there is none. Return the embeddings that go: the
+    only ones held together in memory."""
     while True:
-        vectors = _vectors(complete, gone)
+        parts: dict[EmbeddingKind, list[Float32]] = {}
+        for source in (source for source in complete if gone[source.folder].any()):
+            for kind, part, block in embeddings(source):
+                parts.setdefault(kind, []).append(block[gone[source.folder][part]])
+        vectors = {kind: np.concatenate(found) for kind, found in parts.items()}
         matcher = sameness(vectors)
         more = False
         for source in complete:
-            spaced = space_of(source)
-            if spaced is None or spaced[0] not in matcher:
-                continue
-            rows = gone[source.path, source.name]
-            for start, block in blocks(source, "embedding"):
-                part = slice(start, start + len(block))
+            rows = gone[source.folder]
+            for kind, part, block in embeddings(source, matcher):
                 stays = np.flatnonzero(~rows[part])
-                new = stays[matcher[spaced[0]].same(block[stays])]
+                new = stays[matcher[kind].same(block[stays])]
+                rows[part.start + new] = True
                 more = more or len(new) > 0
-                rows[start + new] = True
         if not more:
             return vectors
 
 
-def _vectors(
-    complete: Sequence[InputStore], gone: Mapping[tuple[str, str], Bools]
-) -> dict[Space, tuple[npt.NDArray[np.float32], float | None]]:
-    """The embeddings of the faces that go: the only ones held together in memory."""
-    pieces: dict[Space, list[np.ndarray]] = {}
-    thresholds: dict[Space, float | None] = {}
-    for source in complete:
-        rows, spaced = gone[source.path, source.name], space_of(source)
-        if spaced is None or not rows.any():
-            continue
-        thresholds[spaced[0]] = spaced[1]
-        found = [block[rows[start : start + len(block)]] for start, block in blocks(source, "embedding")]
-        pieces.setdefault(spaced[0], []).extend(found)
-    return {space: (np.concatenate(found), thresholds[space]) for space, found in pieces.items()}
+def sameness(vectors: Mapping[EmbeddingKind, Float32]) -> dict[EmbeddingKind, Sameness]:
+    return {kind: Sameness(found, kind.threshold) for kind, found in vectors.items()}
 
 
-def sameness(vectors: Mapping[Space, tuple[npt.NDArray[np.float32], float | None]]) -> dict[Space, Sameness]:
-    return {space: Sameness(*content) for space, content in vectors.items()}
-
-
-def _found(source: InputStore, rows: Bools, told: Bools, who: Who) -> Found:
-    path = str(source.attributes.get("path", ""))
-    named = bool(_cleaned(source, who))
-    same = int(rows.sum() - told.sum())
-    return Found(Path(source.path), source.name, path, len(rows), np.flatnonzero(rows), same, named)
-
-
-def _galleries(source: InputStore, who: Who) -> list[str]:
-    attributes = _attributes_of(source, "identity")
-    names = attributes.get("names") or ()
-    return [str(attributes.get("gallery"))] if any(_alike_names(name, who.name) for name in names) else []
+def _holding(source: InputStore, rows: Bools, told: int, who: Who) -> Holding:
+    path, named = str(source.attributes.get("path", "")), bool(_cleaned(source, who))
+    return Holding(
+        Path(source.path), source.name, path, len(rows), np.flatnonzero(rows), int(rows.sum()) - told, named
+    )
 
 
 def _cleaned(source: InputStore, who: Who) -> dict[str, dict[str, Any]]:
@@ -396,50 +390,34 @@ def _cleaned(source: InputStore, who: Who) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _rewrite(store: RunStore, one: Found, who: Who) -> Removal:
+def _rewrite(store: RunStore, one: Holding, who: Who) -> Removal:
     source = store.input(one.input)
     gone = np.zeros(one.faces, bool)
     gone[one.rows] = True
     at = datetime.now(UTC).isoformat(timespec="seconds")
     entry = {"person": who.id, "faces": len(one.rows), "at": at}
     facts = {FORGOTTEN: [*source.attributes.get(FORGOTTEN, []), entry]} if len(one.rows) else {}
-    return remove_faces(store, one.input, gone, _cleaned(source, who), facts)
+    return remove_rows(store, one.input, FACES, gone, _cleaned(source, who), facts)
 
 
 # --- what stays and is alike ------------------------------------------------------------------------------------------
 
 
-def _alike(source: InputStore, matcher: Mapping[Space, Sameness], gone: Bools | None) -> Alike | None:
-    place = Path(source.path)
-    if gone is None:
-        counts = [(len(block), int(one.alike(block).sum())) for one, block in chunk_embeddings(source, matcher)]
-        faces, alike = (sum(count[k] for count in counts) for k in (0, 1))
-        return Alike(place, source.name, "incomplete", faces, alike)
-    spaced = space_of(source)
-    if spaced is None or spaced[0] not in matcher:
-        return Alike(place, source.name, "no embeddings", 0, 0) if len(gone) and not gone.all() and matcher else None
-    told = "person" in source.group().arrays
+def _alike(source: InputStore, matcher: Mapping[EmbeddingKind, Sameness], gone: Bools | None) -> Alike | None:
+    """Compare what stays; `gone` is None for an incomplete input."""
+    arrays = source.group().arrays
+    told = gone is not None and "person" in arrays
+    if gone is not None and ("embedding" not in arrays or EmbeddingKind.of(arrays["embedding"]) not in matcher):
+        is_open = len(gone) and not gone.all() and matcher
+        return Alike(Path(source.path), source.name, "no embeddings", 0, 0) if is_open else None
+    faces = alike = 0
     people: dict[int, int] = {}
-    for start, block in blocks(source, "embedding"):
-        rows = start + np.flatnonzero(~gone[start : start + len(block)])
-        rows = rows[matcher[spaced[0]].alike(block[rows - start])]
-        person = source.read_rows("person", start, start + len(block))[rows - start] if told else np.full(len(rows), -1)
+    for kind, part, block in embeddings(source, matcher):
+        stays = np.flatnonzero(~gone[part]) if gone is not None else np.arange(len(block))
+        near = stays[matcher[kind].alike(block[stays])]
+        faces, alike = faces + len(stays), alike + len(near)
+        person = source.read_rows("person", part.start, part.stop)[near] if told else np.full(len(near), -1)
         for number, count in zip(*np.unique(person, return_counts=True), strict=True):
             people[int(number)] = people.get(int(number), 0) + int(count)
-    state = "people" if told else "not told apart"
-    return Alike(place, source.name, state, int((~gone).sum()), sum(people.values()), people)
-
-
-def chunk_embeddings(
-    source: InputStore, matcher: Mapping[Space, Sameness]
-) -> Iterator[tuple[Sameness, npt.NDArray[np.float32]]]:
-    """Embeddings of an incomplete input, chunk by chunk, with what compares them; other models' are left out."""
-    chunks = source.chunks()
-    for index in chunks.indices.tolist():
-        if not chunks.holds(index, "embedding"):
-            continue
-        node = chunks.nodes(index)["embedding"]
-        attributes = node.get("attributes", {})
-        space = (str(attributes.get("model")), str(attributes.get("align")), int(node["shape"][1]))
-        if space in matcher:
-            yield matcher[space], chunks.arrays(index, ["embedding"])["embedding"]
+    state = "incomplete" if gone is None else "people" if told else "not told apart"
+    return Alike(Path(source.path), source.name, state, faces, alike, people if gone is not None else {})

@@ -1,4 +1,4 @@
-"""Galleries: pictures of known people, a folder or a file of what was embedded of one, as rows to match faces with."""
+"""Galleries: pictures of known people, as rows to match faces with; from a folder, or from a file of its embeddings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.faces.people.pictures import (
 )
 
 FORMAT = 1
-"""Of the files of galleries."""
+"""Version of the format of gallery files."""
 SHOWN_FILES = 5
 
 
@@ -34,13 +34,13 @@ class Gallery:
     """Known faces, in the order of their pictures."""
 
     path: str
-    """The folder, or the file."""
+    """Path of the folder or the file."""
     names: tuple[str, ...]
-    """Of each row: whose face it is. Several rows may be one person's."""
+    """Name of the person of each row. Several rows may be one person's."""
     pictures: tuple[str, ...]
-    """Of each row: path below the gallery's folder, with /."""
+    """Path of each row's picture below the gallery's folder, with /."""
     box: npt.NDArray[np.float32]
-    """float32 (n, 4): the face taken in its picture: x, y, w, h in pixels."""
+    """float32 (n, 4): the face of each row in its picture: x, y, w, h in pixels."""
     embedding: npt.NDArray[np.float32]
     """float32 (n, d)."""
     model: str
@@ -48,10 +48,10 @@ class Gallery:
     keys: dict[str, str]
     """Resume keys of the stages that found and embedded these faces, without sampling."""
     sha256: str
-    """Of the gallery's content: pictures and their paths, and which faces of them were taken."""
+    """Hash (hex) of the gallery's content: pictures, their paths, and which of their faces it uses."""
     all_faces: bool
     notes: tuple[str, ...] = ()
-    """What was left out, and which of several faces was taken; one line each."""
+    """One line each on pictures that were left out, and on the face chosen among several."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,7 +63,7 @@ class Gallery:
 
     @property
     def person(self) -> npt.NDArray[np.int64]:
-        """int64 (n,): each row's place in `people`."""
+        """Index of each row's person in `people`, int64 (n,)."""
         place = {name: k for k, name in enumerate(self.people)}
         return np.array([place[name] for name in self.names], np.int64)
 
@@ -71,10 +71,10 @@ class Gallery:
 def open_gallery(
     path: str | Path, recipe: Recipe, where: str, *, all_faces: bool = False, progress: Progress | None = None
 ) -> Gallery:
-    """The gallery of a folder, embedded by the recipe of a store (`where`), or of a file that `save` wrote.
+    """Return the gallery of a folder, embedded by the recipe of a store (`where`), or of a file that `save` wrote.
 
-    Of a picture with several faces the largest is taken (a bystander must not become the person), or with `all_faces`
-    every one, as DeepFace does; the notes say so. Raises InputError where nothing can be used, or where a file was made
+    It uses the largest face of a picture with several (a bystander must not become the person), or with `all_faces`
+    every face, as DeepFace does; the notes say so. Raises InputError if no picture can be used, or if a file was made
     with another model than the store.
     """
     place = Path(path).expanduser()
@@ -92,7 +92,7 @@ def open_gallery(
 
 
 def gallery_sha256(path: str | Path, *, all_faces: bool = False) -> str:
-    """Hash of a gallery's content, without a model. Raises InputError where there is none."""
+    """Return the hash of a gallery's content, without a model. Raises InputError if there is none."""
     place = Path(path).expanduser()
     if place.is_file():
         return load(place).sha256
@@ -102,21 +102,21 @@ def gallery_sha256(path: str | Path, *, all_faces: bool = False) -> str:
 
 
 def require_same_model(gallery: Gallery, recipe: Recipe, where: str) -> None:
-    """Raise InputError unless a gallery was embedded as the faces of a store were."""
+    """Raise InputError unless a gallery was embedded in the same way as the faces of a store."""
     if (gallery.model, gallery.align) != (recipe.model, recipe.align):
         raise InputError(
             f"the gallery {gallery.path} was embedded with {gallery.model} (align {gallery.align}), the faces of "
             f"{where} with {recipe.model} (align {recipe.align}); embed its pictures again: --gallery FOLDER"
         )
-    if sorted(gallery.keys.values()) != sorted(recipe.keys.values()):  # stages may bear other names
+    if sorted(gallery.keys.values()) != sorted(recipe.keys.values()):  # stages may have other names
         raise InputError(
-            f"the gallery {gallery.path} was embedded with {gallery.model} by other settings of detection or embedding "
-            f"than the faces of {where}, which are {recipe.model}'s as well; embed its pictures again: --gallery FOLDER"
+            f"the gallery {gallery.path} was embedded with {gallery.model}, as the faces of {where} were, but with "
+            "other settings of detection or embedding; embed its pictures again: --gallery FOLDER"
         )
 
 
 def save(gallery: Gallery, path: str | Path) -> None:
-    """Write a gallery to a file, plain arrays and JSON, for machines that lack its pictures. Raises UsageError."""
+    """Write a gallery to a file of plain arrays and JSON, for machines without its pictures. Raises UsageError."""
     from pipeline.files.whole import written_whole
 
     facts = {
@@ -136,7 +136,7 @@ def save(gallery: Gallery, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Gallery:
-    """A gallery that `save` wrote. Raises InputError where the file is something else, or damaged."""
+    """Return a gallery that `save` wrote. Raises InputError if the file is not one, or is damaged."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
@@ -161,7 +161,7 @@ def load(path: str | Path) -> Gallery:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as err:
         raise InputError(
-            f"{path} is no gallery that --save-gallery wrote, or it is damaged ({err}); "
+            f"{path} is not a gallery that --save-gallery wrote, or is damaged ({err}); "
             "write it again from the pictures, or name their folder"
         ) from err
 
@@ -186,8 +186,8 @@ def _of_folder(folder: Path, recipe: Recipe, all_faces: bool, progress: Progress
         if len(faces) > 1 and not all_faces:
             taken = [faces.largest]
             notes.append(
-                f"{path}: {len(faces)} faces, the largest is taken: {as_text(faces.box[taken[0]])}; "
-                "--all-faces takes every one"
+                f"{path}: {len(faces)} faces, the largest is used: {as_text(faces.box[taken[0]])}; "
+                "use --all-faces for every face"
             )
         below = path.relative_to(folder)
         rows += [(name_of(below), below.as_posix(), faces.box[k], faces.embedding[k]) for k in taken]
@@ -203,18 +203,21 @@ def _of_folder(folder: Path, recipe: Recipe, all_faces: bool, progress: Progress
 
 
 def name_of(below: Path) -> str:
-    """Whose picture it is, by its path below the gallery: the folder, all of it where they are nested (a `Smith` of one
-    department is not that of another); for a picture that lies in the gallery itself its name without the suffix."""
+    """Return the person's name for a picture, by its path below the gallery.
+
+    It is the folder's whole path below the gallery: a `Smith` of one department is not that of another. A picture that
+    lies in the gallery itself gives its own name without the suffix.
+    """
     return below.parent.as_posix() if len(below.parts) > 1 else below.stem
 
 
 def as_text(box: Iterable[float]) -> str:
-    """A box as people write it, and as --box takes it: x,y,w,h."""
+    """Return a box as users write it for --box: x,y,w,h."""
     return ",".join(str(round(float(side))) for side in box)
 
 
 def _content_of(folder: Path, pictures: Sequence[Path], all_faces: bool) -> str:
-    """Unreadable files count by their name: once they can be read the gallery is another."""
+    """Hash the content. Unreadable files count by their name: once they can be read the gallery is another."""
     listed: list[tuple[str, str]] = []
     for path in pictures:
         try:

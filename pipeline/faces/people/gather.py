@@ -1,4 +1,4 @@
-"""People of any number of stores: tracks where they are missing, who they are, and what the registry keeps of it."""
+"""Gather the people of any number of stores: missing tracks, identities, and the registry that keeps them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Groups, Look, Points, Tracks, group_points, near_pairs
 from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
-from pipeline.faces.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, edit, known
+from pipeline.faces.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, changeable, edit, known
 from pipeline.faces.people.space import Space
 from pipeline.store.schema import Array
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 UNKNOWN = -1
 SIMILAR_SHARE = 1.15
-"""Of the threshold: people nearer than this are named, for somebody to look at."""
+"""Multiple of the threshold: pairs of people nearer than this are listed for the user to compare."""
 MOST_SIMILAR = 8
-"""Of each person."""
+"""Most such pairs for each person."""
 MIN_FACES = 3
-"""Faces that the detector was sure of, below which nobody is taken for a person: a flaw of a moment is no person."""
+"""Faces of which the detector was sure that a new person needs; fewer may be a false detection of a moment."""
 PERSON = Array("person", ("face",), "int32")
 
 Note = Callable[[str], None]
@@ -35,31 +35,31 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class GatherOptions:
-    """How people are made of tracks."""
+    """The options of grouping tracks into people."""
 
     threshold: float | None = None
     """Average distance up to which tracks are one person; None for 0.85 of the model's own threshold."""
     min_faces: int = MIN_FACES
-    """Faces that a new person needs."""
+    """Number of faces that a new person needs."""
     again: bool = False
-    """Take all inputs again, also those that have been assigned; what people decided stays."""
+    """Assign all inputs again, also those that were assigned before; the user's decisions stay."""
     thumbnails: bool = True
-    """Whether to decode best shots."""
+    """True: decode best shots."""
 
 
 @dataclass
 class Gathered:
-    """What a run over stores did."""
+    """The result of a run over stores."""
 
     registry: Registry
     runs: list[Run]
     inputs: list[RunInput]
-    """Complete inputs with faces to go by, in order."""
+    """Complete inputs with usable faces, in order."""
     assigned: list[str] = field(default_factory=list)
-    """Keys of inputs that were taken now; the others had been before."""
+    """Keys of inputs that were assigned now; the others had been before."""
     new_people: list[int] = field(default_factory=list)
     similar: list[tuple[int, int, float]] = field(default_factory=list)
-    """People that look like one: ids and distance."""
+    """Pairs of people that look alike: ids and distance."""
     notes: list[str] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     """Inputs that were left out: store, input, reason."""
@@ -73,38 +73,39 @@ class _Taken:
     item: RunInput
     tracks: Tracks
     before: npt.NDArray[np.int32] | None
-    """int32 (n_faces,): the people it had by this registry; None where it had none."""
+    """int32 (n_faces,): the people it had by this registry; None if it had none."""
 
 
 def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | None]:
-    """The registry of these stores and a note where it is not the obvious one: the given one, else that which they have
-    their people by, else `people.json` beside the first.
+    """Return the registry of these stores, and a note if it is not the obvious one.
 
-    Raises UsageError where they have their people by several and none is given.
+    It is the given one, else the one that they use already, else `people.json` beside the first. Raises UsageError if
+    they use several and none is given.
     """
     if given is not None:
         return given.expanduser().resolve(), None
     named = _named_registries(runs)
     if len(named) > 1:
         raise UsageError(
-            f"these stores have their people by {len(named)} registries ({', '.join(map(str, named))}); choose one "
-            "with --registry, or take the stores apart"
+            f"these stores use {len(named)} registries ({', '.join(map(str, named))}); choose one with --registry, "
+            "or run them separately"
         )
     folders = list(dict.fromkeys(run.path.parent for run in runs))
     path = named[0] if named else folders[0] / FILE_NAME
     if named and path != folders[0] / FILE_NAME:
-        return path, f"these stores have their people by {path}"
+        return path, f"these stores use the registry {path}"
     return path, f"the stores lie in {len(folders)} folders; the registry is {path}" if len(folders) > 1 else None
 
 
 def _named_registries(runs: Sequence[Run]) -> list[Path]:
-    """Registries, by the stores' own word, that are still there and are the same."""
+    """Return the distinct registries that the stores name, if they still exist and are the same."""
     found: dict[Path, None] = {}
     for run in runs:
         for item in run.inputs.values():
             declared = item.arrays.get("person")
-            if declared is not None and known(declared.attributes, run.path) is not None:
-                found[(run.path / str(declared.attributes["registry"])).resolve()] = None
+            path = changeable(declared.attributes, run.path) if declared is not None else None
+            if declared is not None and path is not None and known(declared.attributes, run.path) is not None:
+                found[path.resolve()] = None
     return list(found)
 
 
@@ -113,7 +114,7 @@ def gather(
 ) -> Gathered:
     """Assign people to all complete inputs of these stores that have none yet, or whose tracks have changed.
 
-    Raises StoreError where a store or the registry is damaged, is being written, or holds another model's embeddings.
+    Raises StoreError if a store or the registry is damaged, is being written, or holds another model's embeddings.
     """
     options = options or GatherOptions()
     from pipeline.store.read import open as open_store
@@ -180,20 +181,20 @@ class _Work:
             yield _Taken(self.registry.key(item.store_path, item.name), item, tracks, before)
 
     def _note_settings(self, item: RunInput, attributes: dict[str, Any]) -> None:
-        """Say where other settings were asked for than an input was assigned with."""
+        """Note inputs that were assigned with other settings than the present ones."""
         wanted = {"threshold": self.threshold, "min_faces": self.options.min_faces}
         if any(attributes.get(name) != value for name, value in wanted.items()):
-            self.note(f"{item.name} keeps the people it was given with other settings; --again takes it anew")
+            self.note(f"{item.name} keeps its people, found with other settings; use --again to find them again")
 
     @property
     def threshold(self) -> float:
         assert self.space is not None
         return self.options.threshold or THRESHOLD_SHARE * self.space.threshold
 
-    # -- who is who --------------------------------------------------------------------------------------
+    # -- identities --------------------------------------------------------------------------------------
 
     def _dissolve(self, taken: Sequence[_Taken]) -> set[int]:
-        """With `again`: people of whom nobody decided anything and who are in no other input; they are found anew."""
+        """Return, with `again`, the people to find again: those without a user's decision and in no other input."""
         if not self.options.again:
             return set()
         keys = {one.key for one in taken}
@@ -207,7 +208,7 @@ class _Work:
         return {n for n, one in self.registry.people.items() if not one.decided and n not in elsewhere}
 
     def _assign(self, taken: Sequence[_Taken], dissolved: set[int]) -> list[npt.NDArray[np.int32]]:
-        """The person of each track of each input; the registry gets new people, exemplars and counts."""
+        """Return the person of each track of each input; give the registry new people, exemplars and counts."""
         points, apart, rows = self._points(taken, dissolved)
         groups = group_points(
             points, apart, self.threshold, [n for n, one in self.registry.people.items() if one.twice]
@@ -232,8 +233,10 @@ class _Work:
     def _similar(
         self, taken: Sequence[_Taken], people: Sequence[npt.NDArray[np.int32]]
     ) -> list[tuple[int, int, float]]:
-        """Two people that are nearly one, and their distance, nearest first; but those seen together, or of whom
-        somebody has said that they are two."""
+        """Return pairs of people that look alike and their distance, nearest first.
+
+        Leave out pairs that were seen together, and pairs that a user has declared to be two people.
+        """
         numbers = [number for number, one in self.registry.people.items() for _ in one.exemplars]
         looks = [each for one in self.registry.people.values() for each in one.exemplars]
         if not looks:
@@ -255,8 +258,10 @@ class _Work:
     def _points(
         self, taken: Sequence[_Taken], dissolved: set[int]
     ) -> tuple[Points, npt.NDArray[np.int64], list[npt.NDArray[np.int64]]]:
-        """Points: what is known of people, then all tracks; pairs that are apart; and, per input, each track's point
-        (-1 for tracks without an embedding)."""
+        """Return the points (exemplars of known people, then all tracks), the pairs that are apart, and rows per input.
+
+        Those rows are each track's point; -1 for tracks without an embedding.
+        """
         width = next(one.tracks.vector.shape[1] for one in taken)
         vectors, spread, weight, person = [np.empty((0, width), np.float32)], [], [], []
         founds: list[bool] = []
@@ -265,7 +270,7 @@ class _Work:
             for each in somebody.exemplars if number not in dissolved else ():
                 vectors.append(each.vector[None])
                 spread.append(each.spread)
-                # Taken again, a person's own tracks come back with their weight: what was kept of them is a mere seed.
+                # With --again a person's own tracks come back with their weight, so the exemplar is only a seed.
                 weight.append(min(each.weight, 1.0) if self._is_only_in(number, keys) else each.weight)
                 person.append(number)
                 founds.append(True)
@@ -293,12 +298,12 @@ class _Work:
         return points, np.concatenate(apart), rows
 
     def _is_only_in(self, number: int, keys: set[str]) -> bool:
-        """Whether all inputs in which a person was seen last are among these."""
+        """Return whether all inputs in which a person was last seen are among these."""
         seen = {key for key, counts in self.registry.inputs.items() if counts.get(number)}
         return bool(seen) and seen <= keys
 
     def _pinned(self, one: _Taken) -> npt.NDArray[np.int64]:
-        """int64 (tracks,): the person whom somebody has given a track to, 0 where nobody has."""
+        """Return int64 (tracks,): the person to whom a user has assigned a track, 0 for none."""
         person = np.zeros(len(one.tracks.faces), np.int64)
         pins = [pin for pin in self.registry.pins if pin.input == one.key]
         pins = [pin for pin in pins if pin.fingerprint == str(one.item.attributes.get("fingerprint"))]
@@ -316,7 +321,7 @@ class _Work:
         rows: Sequence[npt.NDArray[np.int64]],
         dissolved: set[int],
     ) -> dict[int, int]:
-        """Person by group: those known, then those that were somebody before, then new ones, in order of appearance."""
+        """Return the person of each group: known people, then people from before, then new ones, by appearance."""
         found: dict[int, int] = {}
         for row in np.flatnonzero(points.person).tolist():
             found[int(groups.group[row])] = int(points.person[row])
@@ -343,7 +348,7 @@ class _Work:
             )
 
     def _refresh_names(self) -> None:
-        """Names were given, people merged since: the copy that stores keep follows."""
+        """Update the names in the stores, since people may have been named or merged meanwhile."""
         for item in self.result.inputs:
             declared = item.arrays.get("person")
             if declared is None or declared.attributes.get("registry_id") != self.registry.id:
@@ -372,7 +377,7 @@ def _usable(runs: Sequence[Run]) -> tuple[list[RunInput], list[dict[str, Any]]]:
 
 
 def _unusable(item: RunInput) -> str | None:
-    """Why people cannot be told in an input; None where they can."""
+    """Return why an input cannot be used; None if it can."""
     if not item.complete:
         return f"{item.frames_done} of {item.frames_total} frames are done, run it to its end first"
     missing = [name for name in ("n_faces", "box", "embedding") if name not in item.arrays]
@@ -384,7 +389,7 @@ def _why(skipped: Sequence[dict[str, Any]]) -> str:
 
 
 def _common_space(items: Sequence[RunInput]) -> Space | None:
-    """The space of all inputs' embeddings. Raises StoreError where there are two models."""
+    """Return the space of all inputs' embeddings. Raises StoreError if there are two models."""
     first: tuple[Space, RunInput] | None = None
     for item in items:
         space = Space.of(item.arrays["embedding"].attributes)
@@ -394,13 +399,13 @@ def _common_space(items: Sequence[RunInput]) -> Space | None:
             raise StoreError(
                 f"{item.name!r} of {item.store_path} has embeddings of {space.model} (align {space.align}), "
                 f"{first[1].name!r} of {first[1].store_path} of {first[0].model} (align {first[0].align}); "
-                "take them apart, with a registry each"
+                "run them separately, each with its own registry"
             )
     return first[0] if first else None
 
 
 def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
-    """Tracks for inputs that no workflow has made any for."""
+    """Make tracks for inputs whose workflow made none."""
     from pipeline.faces.stages.track import Track, TrackOptions, track_input
     from pipeline.store.compact import add_arrays
     from pipeline.store.run import RunStore
@@ -420,7 +425,7 @@ def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
 def _as_before(
     groups: Groups, taken: Sequence[_Taken], rows: Sequence[npt.NDArray[np.int64]], wanted: set[int], free: set[int]
 ) -> dict[int, int]:
-    """Groups that get back the id that most of their faces had; each id and each group once."""
+    """Return the groups that get back the id that most of their faces had; each id and each group once."""
     counts: dict[tuple[int, int], int] = {}
     for one, mine in zip(taken, rows, strict=True):
         if one.before is None:
@@ -445,7 +450,7 @@ def _exemplar(look: Look) -> Exemplar:
 
 
 def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
-    """The track that now has each pin's face; -1 where none has."""
+    """Return the track that now has each pin's face; -1 if none has."""
     from pipeline.faces.people.geometry import overlap
 
     arrays = item.read(["frame", "n_faces", "box", "track"])
@@ -492,6 +497,6 @@ def _as_merged(person: npt.NDArray[np.int32], registry: Registry) -> npt.NDArray
 
 
 def _names(person: npt.NDArray[np.int32], registry: Registry) -> dict[str, str]:
-    """The given names of the people that occur."""
+    """Return the given names of the people that occur."""
     given = ((n, registry.people.get(n, Person()).name) for n in np.unique(person).tolist())
     return {str(n): name for n, name in given if name}

@@ -1,4 +1,4 @@
-"""Where boxes lie to each other, and where a face looks, by its landmarks."""
+"""The overlap of boxes, and the direction of a face by its landmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def overlap(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
-    """float64 (n, m): intersection over union of boxes x, y, w, h, (n, 4) and (m, 4); 0 for boxes without an area."""
+    """Return float64 (n, m): intersection over union of boxes x, y, w, h, (n, 4) and (m, 4); 0 for empty boxes."""
     a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]
     low = np.maximum(a[..., :2], b[..., :2])
     high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
@@ -21,8 +21,11 @@ def overlap(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
 
 
 def frontality(landmarks: npt.NDArray[Any]) -> Floats:
-    """float64 (n,), 0.1 to 1, of landmarks (n, 5, 2): 1 where the nose is midway between the eyes, along the line
-    through them; 0.1 where it lies at an eye or beyond, as in a profile. 0.5 where landmarks are not known."""
+    """Return float64 (n,), 0.1 to 1, for landmarks (n, 5, 2): how frontal each face is.
+
+    It is 1 if the nose is midway between the eyes, along the line through them. It is 0.1 if the nose is at an eye or
+    beyond, as in a profile, and 0.5 if landmarks are not known.
+    """
     points = landmarks.astype(np.float64)
     between = points[:, 1] - points[:, 0]
     length = (between**2).sum(axis=1)

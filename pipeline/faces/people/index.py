@@ -1,8 +1,8 @@
-"""`reelgraph index`: an approximate index over the faces of many stores, for questions answered at once.
+"""`reelgraph index`: an approximate index over the faces of many stores, for fast answers.
 
-A folder: `index.faiss` and `lists.ivf` are faiss's (an inverted file of unit vectors, a byte per component, read
-through a memory map), `index.json` says which rows are which faces, and by what the stores can be told from what they
-were. The index only nominates faces; their distances are computed from the stores.
+It is a folder. `index.faiss` and `lists.ivf` are faiss's: an inverted file of unit vectors, a byte per component, read
+through a memory map. `index.json` says which rows are which faces, and how to recognise a store that has changed. The
+index only nominates faces; their distances are computed from the stores.
 """
 
 from __future__ import annotations
@@ -38,19 +38,21 @@ if TYPE_CHECKING:
 FORMAT = 1
 INDEX_FILE, LISTS_FILE, FACTS_FILE = "index.faiss", "lists.ivf", "index.json"
 
+_KIND = b"IwSq"
+"""First bytes of INDEX_FILE: an IndexIVFScalarQuantizer."""
 BLOCK_FACES = 1_000_000
 """Faces added in memory before they go to disk: 136 MB of codes and ids at 128 components."""
 _TRAINING_PER_LIST = 64
-"""Faiss wants 39 to 256 vectors for each centre."""
+"""Training vectors for each centre; faiss recommends 39 to 256."""
 _TRAINING_PIECES = 64
-"""Places of the stores that the training set is taken from."""
+"""Number of places in the stores that give training vectors."""
 _PROBED_SHARE = 32
-"""One list in so many is looked through by default, at least 16."""
+"""By default one list in this many is searched, at least _LEAST_PROBES."""
 _LEAST_PROBES = 16
 _CODE_SLACK = 0.01
-"""What the byte codes may make of a cosine, with room: nominated faces are this much farther than wanted."""
+"""Error that the byte codes may add to a cosine, with a margin: the search reaches this much farther."""
 _NOMINATED = 4
-"""Times as many faces are nominated as are to be told, where nobody is near enough."""
+"""Multiple of the wanted number of faces that is nominated if no face is near enough."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +70,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an index is of."""
+    """The contents of an index."""
 
     model: str
     align: str
     key: str
-    """`Recipe.key`: what found and embedded these faces."""
+    """`Recipe.key`: detection and embedding of these faces."""
     dimension: int
     lists: int
     faces: int
-    """Of all inputs; those without an embedding are in no list."""
+    """Number of faces of all inputs; faces without an embedding are in no list."""
     entries: tuple[Entry, ...]
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of the building: training, adding, merging."""
+    """Seconds of each step: training, adding, merging."""
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {"format": FORMAT, **asdict(self)}
 
 
@@ -97,10 +99,10 @@ def build(
     progress: Callable[[int, int], None] | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Facts:
-    """Make an index of all complete inputs of stores, in bounded memory; one that is there is replaced.
+    """Build an index of all complete inputs of stores, in bounded memory; replace an earlier one.
 
-    `lists`: into how many the faces are sorted (about a quarter of the root of their number if not given). Raises
-    ReelgraphError where faiss is missing, the stores are of several models, or there is nothing to index.
+    `lists`: the number of lists (by default about a quarter of the root of the number of faces). Raises ReelgraphError
+    if faiss is missing, the stores are of several models, or there is no face to index.
     """
     faiss = _faiss()
     items, recipe, notes = _gathered(outs, note)
@@ -145,15 +147,18 @@ def build(
 
 
 class FaceIndex:
-    """An index that `build` made, opened for questions."""
+    """An index that `build` made, opened for queries."""
 
     def __init__(self, path: str | Path, probes: int | None = None) -> None:
-        """`probes`: how many lists are looked through for each face asked for. Raises InputError where there is no
-        index, UsageError where faiss is missing."""
+        """Open an index. `probes`: number of lists to search for each query.
+
+        Raises InputError if there is no index, UsageError if faiss is missing.
+        """
         self.path = Path(path).expanduser()
         self.facts = _read_facts(self.path)
         faiss = _faiss()
-        # Lists on disk are mapped anyway; asked to map the rest as well, faiss 1.15 crashes on them.
+        _require_ours(self.path)
+        # Lists on disk are mapped anyway; if asked to map the rest as well, faiss 1.15 crashes on them.
         flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
         try:
             with _quiet():
@@ -167,20 +172,22 @@ class FaceIndex:
 
     @property
     def outs(self) -> list[str]:
-        """Stores that it holds faces of."""
+        """Stores whose faces it holds."""
         return list(dict.fromkeys(entry.out for entry in self.facts.entries))
 
     def lookup(self, item: RunInput, query: Query) -> tuple[Hits | None, str]:
-        """Faces of an input with their exact distances, as `search.nearest_in` gives them but for what the index does
-        not nominate; or None and the reason why the index cannot tell."""
+        """Return faces of an input with their exact distances; or None and the reason why the index cannot be used.
+
+        The hits are those of `search.nearest_in`, without faces that the index does not nominate.
+        """
         if query.metric == "euclidean":
-            return None, "the index holds directions, which euclidean distances do not go by"
+            return None, "the index holds directions only, but euclidean distances need lengths"
         entry = self._entries.get((str(item.store_path), item.name))
         if entry is None:
-            return None, "it is not in the index; reelgraph index makes it anew"
+            return None, "it is not in the index; run reelgraph index again"
         recipe = self._recipe(item.store_path)
         if recipe.key != self.facts.key or _fingerprint(item, recipe) != entry.fingerprint:
-            return None, "it has changed since the index was made; reelgraph index makes it anew"
+            return None, "it has changed since the index was made; run reelgraph index again"
         ids = self.nominated(query)
         first, last = np.searchsorted(ids, [entry.first, entry.first + entry.faces])
         rows = ids[first:last] - entry.first
@@ -190,7 +197,7 @@ class FaceIndex:
         return Hits(rows, query.distances(faces)), ""
 
     def _recipe(self, store: Path) -> Recipe:
-        """Of a store, made once for all its inputs."""
+        """Return the recipe of a store, made once for all its inputs."""
         from pipeline.store.read import open as open_store
 
         if store not in self._recipes:
@@ -198,11 +205,11 @@ class FaceIndex:
         return self._recipes[store]
 
     def nominated(self, query: Query) -> npt.NDArray[np.int64]:
-        """Ids, ascending, of all faces of the index that may be near enough, and of the nearest."""
+        """Return the ids, ascending, of all faces of the index that may be near enough, and of the nearest."""
         key = query.vectors.tobytes() + f"{query.limit()} {query.top}".encode()
         if key not in self._nominated:
             vectors = np.ascontiguousarray(query.vectors)
-            # Of unit vectors the squared distance is twice the cosine distance.
+            # For unit vectors the squared distance is twice the cosine distance.
             _, _, within = self._index.range_search(vectors, 2 * (query.limit() + _CODE_SLACK))
             _, nearest = self._index.search(vectors, min(_NOMINATED * query.top, max(1, self._index.ntotal)))
             ids = np.unique(np.concatenate([within, nearest.ravel()]).astype(np.int64))
@@ -221,7 +228,7 @@ def _faiss() -> Any:
 def _gathered(
     outs: Sequence[str | Path], note: Callable[[str], None]
 ) -> tuple[list[tuple[str, RunInput, int]], Recipe, list[str]]:
-    """(store, input, id of its first face) of all that can be indexed."""
+    """Return (store, input, id of its first face) of all usable inputs, their recipe, and notes."""
     from pipeline.store.read import open as open_store
 
     items: list[tuple[str, RunInput, int]] = []
@@ -254,8 +261,10 @@ def _faces_of(item: RunInput) -> int:
 
 
 def _fingerprint(item: RunInput, recipe: Recipe) -> str:
-    """Tells embeddings from others: by the video, what embedded it, and the sizes of the compressed files (a copy of a
-    store has other times of change)."""
+    """Return a hash of an input's embeddings: the video, the recipe, and the sizes of the compressed files.
+
+    Times of change would differ in a copy of a store.
+    """
     folder = item.store_path / item.name / "embedding"
     sizes = [file.stat().st_size for file in sorted((folder / "c").rglob("*")) if file.is_file()]
     facts = [item.attributes.get("fingerprint"), embedding_key(item, recipe), _faces_of(item), sizes]
@@ -263,20 +272,23 @@ def _fingerprint(item: RunInput, recipe: Recipe) -> str:
 
 
 def _usual_lists(n_faces: int) -> int:
-    """A quarter of the root: to sort a face into its list costs as many distances, and to look through the longer lists
-    costs little (a byte per component)."""
+    """Return a quarter of the root of the number of faces, as a power of two.
+
+    Sorting a face into its list costs as many distances as there are lists. Searching the longer lists costs little (a
+    byte per component).
+    """
     return 1 << round(math.log2(max(1.0, math.sqrt(n_faces) / 4)))
 
 
 def _unit(faces: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Vectors of length 1, and the rows that have one."""
+    """Return the vectors at length 1, and the rows that have one."""
     length = np.sqrt(np.einsum("ij,ij->i", faces, faces))
     rows = np.flatnonzero(np.isfinite(length) & (length > 0))
     return np.ascontiguousarray(faces[rows] / length[rows, None], np.float32), rows
 
 
 def _trained(faiss: Any, dimension: int, lists: int, pieces: Sequence[Piece]) -> Any:
-    """An empty index whose lists have their centres."""
+    """Return an empty index whose lists have their centres."""
     wanted = _TRAINING_PER_LIST * lists
     chosen = [pieces[k] for k in np.unique(np.linspace(0, len(pieces) - 1, _TRAINING_PIECES).round().astype(int))]
     each = -(-wanted // len(chosen))
@@ -292,7 +304,7 @@ def _trained(faiss: Any, dimension: int, lists: int, pieces: Sequence[Piece]) ->
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatL2(dimension), dimension, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2
     )
-    index.cp.min_points_per_centroid = 1  # small archives have few faces; nothing to warn of
+    index.cp.min_points_per_centroid = 1  # small archives have few faces; do not warn about that
     index.train(sample)
     return index
 
@@ -306,7 +318,7 @@ def _blocks(
     n_faces: int,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Path]:
-    """Add all faces, a block at a time to disk; their files."""
+    """Add all faces, writing a block at a time to disk; yield the blocks' files."""
     firsts = {id(piece): first for first, piece in pieces}
     seen = written = 0
     for piece, (vectors, rows) in for_each(
@@ -325,7 +337,7 @@ def _blocks(
 
 
 def _merge(faiss: Any, index: Any, blocks: Sequence[Path], folder: Path) -> None:
-    """All blocks in one file of lists."""
+    """Merge all blocks into one file of lists."""
     from faiss.contrib.ondisk import merge_ondisk
 
     merge_ondisk(index, [str(path) for path in blocks], str(folder / LISTS_FILE))
@@ -335,11 +347,15 @@ def _merge(faiss: Any, index: Any, blocks: Sequence[Path], folder: Path) -> None
 
 
 def _replace(made: Path, place: Path) -> None:
-    """Put a folder in the place of an earlier index. Raises OSError, InputError where something else is there."""
+    """Put a folder in the place of an earlier index. Raises OSError, or InputError if another file is there."""
     if not place.exists():
         os.replace(made, place)
         return
     _read_facts(place)
+    others = {entry.name for entry in place.iterdir()} - {INDEX_FILE, LISTS_FILE, FACTS_FILE}
+    if others or place.is_symlink():
+        what = "it is a link" if place.is_symlink() else f"it holds {min(others)!r} too"
+        raise InputError(f"the index {place} is not replaced: {what}; remove it yourself or choose another place")
     old = place.with_name(f"{place.name}.{os.getpid()}.old{PARTIAL}")
     os.replace(place, old)
     os.replace(made, place)
@@ -348,7 +364,7 @@ def _replace(made: Path, place: Path) -> None:
 
 def _read_facts(path: Path) -> Facts:
     if not (path / FACTS_FILE).is_file():
-        raise InputError(f"{path} is no index of reelgraph's; make one: reelgraph index OUT... --out {path}")
+        raise InputError(f"{path} is not an index of reelgraph; make one: reelgraph index OUT... --out {path}")
     try:
         content = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
@@ -359,9 +375,21 @@ def _read_facts(path: Path) -> Facts:
         raise InputError(f"the index {path} is damaged ({err}); make it again: reelgraph index") from err
 
 
+def _require_ours(path: Path) -> None:
+    """Raise InputError unless an index is of the one kind that `build` writes: faiss has readers for many more kinds,
+    each of which would trust the file."""
+    try:
+        with (path / INDEX_FILE).open("rb") as file:
+            kind = file.read(len(_KIND))
+    except OSError as err:
+        raise InputError(f"the index {path} is damaged ({err.strerror}); make it again: reelgraph index") from err
+    if kind != _KIND:
+        raise InputError(f"the index {path} is damaged (its kind is {kind!r}); make it again: reelgraph index")
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Faiss prints to standard output, which belongs to --json, from C."""
+    """Silence faiss, which prints from C to standard output, the place of --json."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -369,7 +397,7 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            ctypes.CDLL(None).fflush(None)  # what C holds back would come later
+            ctypes.CDLL(None).fflush(None)  # C's buffer would be printed later
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Who each stored face is, as far as the store and its registry know: what reports, videos and exports show."""
+"""Names of the stored faces, as the store and its registry know them: for reports, videos and exports."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Labels:
     """One code per face of an input, and the name of each code."""
 
     source: Source
-    """The array that says so: `person` (of `reelgraph people`), `identity` (of `reelgraph find --gallery`), or none."""
+    """Array of the labels: `person` (of `reelgraph people`), `identity` (of `reelgraph find --gallery`), or none."""
     code: npt.NDArray[np.int32]
-    """int32 (n_faces,): the person's id in the registry, or a number for each name of the gallery; -1 where unknown."""
+    """int32 (n_faces,): the person's id in the registry, or a number for each name of the gallery; -1 if unknown."""
     names: dict[int, str]
-    """What to call each code that occurs; `person 3` where nobody has given a name."""
+    """Name to show for each code that occurs; `person 3` for a person without a name."""
     named: frozenset[int]
     """Codes that have a name of their own."""
 
 
 def labels(item: RunInput, source: Source | None = None) -> Labels:
-    """Labels of all faces of an input, in their order. `source` None takes `person` where it is there, else `identity`.
+    """Return the labels of all faces of an input, in order. `source` None: `person` if it exists, else `identity`.
 
-    Raises StoreError where an array is damaged.
+    Raises StoreError if an array is damaged.
     """
     there = item.arrays
     chosen = source or next((name for name in ("person", "identity") if name in there), "none")
@@ -50,7 +50,7 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
 
 
 def _of_gallery(rows: npt.NDArray[np.int32], names: list[str]) -> Labels:
-    """Several rows of a gallery may be pictures of one person."""
+    """Return the labels by names of a gallery, of which several rows may be one person's pictures."""
     distinct = sorted(set(names))
     code_of = {name: code for code, name in enumerate(distinct)}
     codes = np.array([code_of[name] for name in names] + [UNKNOWN], np.int32)
@@ -60,8 +60,10 @@ def _of_gallery(rows: npt.NDArray[np.int32], names: list[str]) -> Labels:
 
 
 def _of_registry(rows: npt.NDArray[np.int32], attributes: dict[str, object], store_path: Path) -> Labels:
-    """The registry's word counts where its file is there, and not another's in its place; else the names that the store
-    kept a copy of."""
+    """Return the labels by the registry's names.
+
+    If its file is missing, or another registry is in its place, use the copy of the names in the store.
+    """
     known = registry.known(attributes, store_path)
     copied = attributes.get("names") or {}
     assert isinstance(copied, dict)

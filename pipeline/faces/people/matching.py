@@ -1,4 +1,4 @@
-"""Which known faces are near: DeepFace's distances (modules/verification.py, find_distance) for many faces at once."""
+"""The nearest known faces: DeepFace's distances (modules/verification.py, find_distance) for many faces at once."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pipeline.text import unknown
 
 Metric = Literal["cosine", "euclidean", "euclidean_l2", "angular"]
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean", "euclidean_l2", "angular")
-"""DeepFace's names."""
+"""Names of DeepFace's metrics."""
 
 DECIMALS = 6
-"""DeepFace rounds every distance, and compares what is rounded."""
+"""Decimals to which DeepFace rounds every distance before it compares."""
 _EPSILON = 1e-10
-"""What DeepFace adds to the length of a vector before it divides by it (l2_normalize)."""
+"""Number that DeepFace adds to the length of a vector before it divides by it (l2_normalize)."""
 _BLOCK_BYTES = 16 << 20
-"""Distances held at a time. Passes over larger blocks wait for memory: 64 MB take twice the time, and so do 4."""
+"""Bytes of distances in memory at a time. Larger blocks wait for memory: 64 MB take twice the time, and so do 4."""
 
 Floats = npt.NDArray[np.float64]
 
 
 def checked_metric(name: str) -> Metric:
-    """Raises UsageError for an unknown one."""
+    """Return the metric of this name. Raises UsageError for an unknown one."""
     for metric in METRICS:
         if name == metric:
             return metric
@@ -37,24 +37,24 @@ def checked_metric(name: str) -> Metric:
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of each face, the nearest rows of the gallery: one per person, nearest first. k columns."""
+    """The nearest rows of the gallery for each face: one per person, nearest first. k columns."""
 
     row: npt.NDArray[np.int32]
-    """int32 (n, k): row of the gallery; -1 where the face has no embedding."""
+    """int32 (n, k): row of the gallery; -1 if the face has no embedding."""
     distance: npt.NDArray[np.float32]
-    """float32 (n, k); NaN where the face has no embedding."""
+    """float32 (n, k); NaN if the face has no embedding."""
 
 
 class Matcher:
     """Distances to fixed vectors.
 
-    In float64 throughout: in float32 the angle of two nearly equal vectors is wrong in the fourth decimal, and so is
-    their Euclidean distance by way of a product; a product of matrices in float64 still takes 0.1 ms for a thousand
-    distances of 128 components.
+    All arithmetic is float64. In float32 the angle of two nearly equal vectors is wrong in the fourth decimal. So is
+    their Euclidean distance by way of a product. A product of matrices in float64 still takes only 0.1 ms for a
+    thousand distances of 128 components.
     """
 
     def __init__(self, known: npt.NDArray[np.floating], metric: Metric) -> None:
-        """`known`: (rows, d). A row with NaN (a picture without a face) is infinitely far from everything."""
+        """Take the known vectors, (rows, d). A row with NaN (a picture without a face) is infinitely far from all."""
         self.metric = metric
         vectors = np.asarray(known, np.float64)
         self._absent: npt.NDArray[np.bool_] = np.any(~np.isfinite(vectors), axis=1)
@@ -69,7 +69,7 @@ class Matcher:
         return squares
 
     def distances(self, faces: npt.NDArray[np.floating]) -> Floats:
-        """float64 (n, rows), rounded as DeepFace does it. Rows of NaN give NaN."""
+        """Return float64 (n, rows), rounded as DeepFace does it. Rows of NaN give NaN."""
         vectors = self._prepared(np.asarray(faces, np.float64))
         with np.errstate(invalid="ignore"):  # faces without an embedding are NaN, and stay so
             products = vectors @ self._known.T
@@ -91,8 +91,10 @@ class Matcher:
         return unit
 
     def nearest(self, faces: npt.NDArray[np.floating], people: npt.NDArray[np.integer], k: int = 1) -> Nearest:
-        """The k nearest people of each face (fewer where there are fewer), each by their nearest row; of equally near
-        rows the first. `people`: (rows,), who each row is. Computed in blocks of bounded memory."""
+        """Return the k nearest people of each face (or all, if there are fewer), each by their nearest row.
+
+        Of equally near rows the first counts. `people`: (rows,), the person of each row. The memory is bounded.
+        """
         order = np.argsort(people, kind="stable")
         starts = np.flatnonzero(np.diff(people[order], prepend=people[order[:1]] - 1))
         k = min(k, len(starts))
@@ -113,13 +115,13 @@ class Matcher:
 def _nearest_of_each(
     found: Floats, order: npt.NDArray[np.intp], starts: npt.NDArray[np.intp], k: int
 ) -> npt.NDArray[np.intp]:
-    """int (n, k): columns, before they were put in `order`, of the nearest row of each of the k nearest groups."""
+    """Return int (n, k): columns, in their first order, of the nearest row of each of the k nearest groups."""
     found = np.where(np.isnan(found), np.inf, found)
     least = np.minimum.reduceat(found, starts, axis=1)
     chosen = np.argsort(least, axis=1, kind="stable")[:, :k]
     sizes = np.diff(starts, append=found.shape[1])
     group = np.repeat(np.arange(len(starts)), sizes)
-    # Of each group the first column that has the least distance of its group.
+    # The first column of each group that has the least distance of its group.
     is_least = found == least[:, group]
     first = np.where(is_least, np.arange(found.shape[1]), found.shape[1])
     columns = np.minimum.reduceat(first, starts, axis=1)

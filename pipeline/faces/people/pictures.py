@@ -1,7 +1,7 @@
-"""Faces of pictures, found and embedded in this process by the stages of a workflow, and kept by the picture's content.
+"""Faces of pictures, found and embedded in this process by the stages of a workflow, and cached by the content.
 
-The room that galleries, questions (`find --face`) and `pipeline.deepface.find` share: a picture is looked at once for
-each choice of detector, network and options, whatever folder it lies in and whatever its name.
+Galleries, queries (`find --face`) and `pipeline.deepface.find` share this cache. A picture is analysed once for each
+choice of detector, network and options, whatever its folder and its name.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import pipeline
 from pipeline.engine import steps
 from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.finding import STAGES, is_known
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-"""DeepFace's (commons/image_utils.py, IMAGE_EXTS)."""
+"""Suffixes that DeepFace reads (commons/image_utils.py, IMAGE_EXTS)."""
 OTHER_SUFFIXES = (".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
-"""Pictures too, but DeepFace passes them over without a word."""
+"""Suffixes of other pictures, which DeepFace ignores silently."""
 
 OF_TRACKS = ("per", "best")
 """Options by which a face of a film may get the vector of its track."""
 
 Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
-"""Gets pictures done and in all."""
+"""Function of the number of pictures done and in all."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PictureFaces:
     confidence: npt.NDArray[np.float32]
     """float32 (n,)."""
     rank: npt.NDArray[np.int32]
-    """int32 (n,): place in DeepFace's own list with align deepface, else in this one."""
+    """int32 (n,): rank in DeepFace's own list with align deepface, else in this one."""
     embedding: npt.NDArray[np.float32]
     """float32 (n, d)."""
     size: npt.NDArray[np.int64]
@@ -77,12 +77,12 @@ class PictureFaces:
 
 
 class UnreadableError(ReelgraphError):
-    """A file that is no picture, or not a whole one."""
+    """A file that is not a picture, or not a whole one."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How faces are found and embedded: the stages of a workflow that lead to `embedding`, and nothing else."""
+    """The detection and embedding of faces: only the stages of a workflow that lead to `embedding`."""
 
     workflow: Workflow
 
@@ -105,7 +105,7 @@ class Recipe:
 
     @cached_property
     def keys(self) -> dict[str, str]:
-        """Resume keys of the stages, as without sampling: equal wherever the same faces get the same vectors."""
+        """Resume keys of the stages without sampling; equal whenever the same faces get the same vectors."""
         return self.workflow.keys()
 
     @cached_property
@@ -114,24 +114,24 @@ class Recipe:
 
     @classmethod
     def of_store(cls, attributes: Mapping[str, Any], where: str) -> Recipe:
-        """That of a store, from its root attributes. Raises StoreError where it has no stage that embeds faces."""
-        stages = dict(attributes.get("workflow", {}).get("stages", {}))
+        """Return the recipe of a store, from its root attributes. Raises StoreError if no stage embeds faces."""
+        stages = _stages_of(attributes)
         reasons = []
         for name in stages:
             try:
                 workflow = _leading_to(stages, name)
-            except ReelgraphError as err:  # a stage of somebody's own, not installed here: perhaps the one that embeds
+            except ReelgraphError as err:  # a user's own stage that is not installed here: perhaps the one that embeds
                 reasons.append(f"; {err}")
                 continue
             if "embedding" in {array.name for array in workflow.node(name).stage.outputs}:
                 return cls(workflow)
         raise StoreError(
             f"{where} was made without a stage that embeds faces (its stages: {', '.join(stages) or 'none'}); "
-            f"run workflows/faces.yaml into it first{''.join(reasons[:1])}"
+            f"run the workflow faces into it first{''.join(reasons[:1])}"
         )
 
     def faces(self, pictures: Sequence[Pixels]) -> Iterator[PictureFaces]:
-        """Of each picture, uint8 (height, width, 3) RGB, in order. Raises ModelError where weights are missing."""
+        """Yield the faces of each picture, uint8 (height, width, 3) RGB. Raises ModelError if weights are missing."""
         run = stages_here(self.workflow)
         for start, stop in _batches(pictures):
             batch = list(pictures[start:stop])
@@ -144,8 +144,7 @@ class Recipe:
 
 
 def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
-    """Return a function that runs all stages of a workflow on one chunk, in this process. It returns the chunk's arrays
-    and those that the stages make."""
+    """Return a function that runs all stages of a workflow on one chunk here, and returns all arrays."""
     recipe = BoundWorkflow(workflow).recipe(tuple(node.name for node in workflow.stages))
     device = Device("cpu", threads=available_cores())
     stages = [steps.loaded_stage(step.ref, device) for step in recipe.stages]
@@ -162,7 +161,7 @@ def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
 
 
 def read_picture(path: str | Path) -> Pixels:
-    """uint8 (height, width, 3) RGB, upright. Raises UnreadableError for what OpenCV does not read."""
+    """Return uint8 (height, width, 3) RGB, upright. Raises UnreadableError if OpenCV cannot read it."""
     import cv2
 
     try:
@@ -174,19 +173,19 @@ def read_picture(path: str | Path) -> Pixels:
     except cv2.error:  # pictures beyond its limit on pixels
         bgr = None
     if bgr is None:
-        raise UnreadableError(f"{path} is no picture that OpenCV reads")
+        raise UnreadableError(f"{path} is not a picture that OpenCV can read")
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
 def list_pictures(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Pictures below a folder, sorted, by DeepFace's suffixes; and files that are pictures by other suffixes."""
+    """Return the pictures below a folder by DeepFace's suffixes, sorted, and those by other suffixes."""
     found = sorted(Path(top) / name for top, _, names in os.walk(folder) for name in names)
     ours = [path for path in found if path.suffix.lower() in SUFFIXES]
     return ours, [path for path in found if path.suffix.lower() in OTHER_SUFFIXES]
 
 
 def content_sha256(path: str | Path) -> str:
-    """Of a file; read once for each size and time of change. Raises UnreadableError."""
+    """Return the hash of a file, read once for each size and time of change. Raises UnreadableError."""
     try:
         return sha256([Path(path)])
     except OSError as err:
@@ -194,20 +193,20 @@ def content_sha256(path: str | Path) -> str:
 
 
 class PictureCache:
-    """Faces of pictures on disk, one file of plain arrays for each content, in a folder for each recipe."""
+    """A cache on disk of the faces of pictures: a file of plain arrays per content, a folder per recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self._folder = cache_folder() / "pictures" / recipe.key
 
     def has(self, path: str | Path) -> bool:
-        """Raises UnreadableError."""
+        """Return whether the cache holds a picture. Raises UnreadableError."""
         return self._file(content_sha256(path)).is_file()
 
     def faces(
         self, paths: Sequence[str | Path], progress: Progress | None = None
     ) -> Iterator[PictureFaces | UnreadableError]:
-        """Of each file, in order; those that the cache lacks are embedded. An unreadable file gives its error."""
+        """Yield the faces of each file, in order; embed those that the cache lacks. Unreadable files give an error."""
         done = 0
         for some in (paths[k : k + MAX_CHUNK_FRAMES] for k in range(0, len(paths), MAX_CHUNK_FRAMES)):
             contents = [_or_error(content_sha256, path) for path in some]
@@ -229,7 +228,7 @@ class PictureCache:
                 progress(done, len(paths))
 
     def _embed(self, paths: Mapping[str, str | Path]) -> dict[str, PictureFaces | UnreadableError]:
-        """Of files by their content, fewer than 64; their pixels are held a batch at a time."""
+        """Embed files, fewer than 64, by their content, with the pixels of one batch in memory at a time."""
         found: dict[str, PictureFaces | UnreadableError] = {}
         waiting: dict[str, Pixels] = {}
         for content, path in paths.items():
@@ -257,10 +256,10 @@ class PictureCache:
             with self._file(content).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return PictureFaces(**{field.name: stored[field.name] for field in fields(PictureFaces)})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            return None  # not there, or damaged: made again
+            return None  # missing or damaged: embed again
 
     def _write(self, content: str, faces: PictureFaces) -> None:
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, no more
+        with contextlib.suppress(OSError):  # without a writable cache it only takes longer
             self._folder.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.savez(file, **{field.name: getattr(faces, field.name) for field in fields(PictureFaces)})
@@ -274,26 +273,41 @@ def _or_error(read: Callable[[str | Path], Any], path: str | Path) -> Any:
         return err
 
 
+def _stages_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections of a store's workflow; none where they are damaged."""
+    workflow = attributes.get("workflow")
+    stages = workflow.get("stages") if isinstance(workflow, dict) else None
+    return {name: one for name, one in stages.items() if isinstance(one, dict)} if isinstance(stages, dict) else {}
+
+
 def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
-    """A workflow of one stage and those before it."""
+    """Return a workflow of one stage and those before it."""
     wanted, waiting = {name}, [name]
     while waiting:
-        for other in stages[waiting.pop()].get("after", ()):
-            if other not in wanted:
+        section = stages[waiting.pop()]
+        use = str(section.get("use", ""))
+        if not is_known(use):
+            raise StoreError(
+                f"stage {use!r}: a store's word alone cannot import {use.partition(':')[0]!r}; install it with "
+                f"an entry point in the group {STAGES}, or import it in your own process first"
+            )
+        after = section.get("after") or ()
+        for other in map(str, after if isinstance(after, list | tuple) else [after]):
+            if other in stages and other not in wanted:
                 wanted.add(other)
                 waiting.append(other)
     sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}
-    # Only what is installed, or on PYTHONPATH: a store that came from elsewhere must not pick files of this folder.
-    return build_workflow("pictures", {"stages": sections}, Path(pipeline.__file__).parent.parent)
+    # Only installed modules, or those on PYTHONPATH: a store from elsewhere must not import files of this folder.
+    return build_workflow("pictures", {"stages": sections}, Path(__file__).parents[3])
 
 
 def _of_pictures(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's options, less those of tracks: pictures are no frames of one film, and each face is embedded itself."""
+    """Return a stage's options without those of tracks: pictures are not frames of one film."""
     return {name: value for name, value in section.items() if name not in OF_TRACKS}
 
 
 def _batches(pictures: Sequence[Pixels]) -> Iterator[tuple[int, int]]:
-    """Ranges of at most as many pictures, and as large, as a chunk of video may be."""
+    """Yield ranges of at most as many pictures, and as large, as a chunk of video may have."""
     start, held = 0, 0
     for k, picture in enumerate(pictures):
         held += picture.nbytes
@@ -310,9 +324,9 @@ def _faces_of(arrays: Mapping[str, Any], start: int, stop: int, picture: Pixels)
 
 
 def open_searchable(out: str | Path, model: str | None) -> tuple[Run, Recipe]:
-    """A store with embedded faces, and how they were made.
+    """Open a store with embedded faces, and return it with its recipe.
 
-    Raises StoreError where there is no such store, or it is empty; UsageError where `model` names another than its.
+    Raises StoreError if there is no such store, or it is empty; UsageError if `model` is not its model.
     """
     from pipeline.store.read import open as open_store
 

@@ -1,4 +1,4 @@
-"""The face that somebody asks for: of a photo, or of a moment of a video."""
+"""The face of a query: from a photo, or from a moment of a video."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Question:
-    """Where the face is to be found."""
+    """The source of the face."""
 
     path: str
     time_seconds: float | None = None
-    """Of a video: which moment."""
+    """Moment of a video."""
     box: Box | None = None
-    """x, y, w, h in pixels: the face that overlaps with it most; None: the largest."""
+    """x, y, w, h in pixels: search for the face that overlaps it most; None: for the largest face."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The face that was taken."""
+    """The face that was chosen."""
 
     question: Question
     box: Box
@@ -53,7 +53,7 @@ class Asked:
 
 
 def ask(question: Question, recipe: Recipe) -> Asked:
-    """Find and embed the face of a question. Raises InputError where there is none, or the file cannot be used."""
+    """Find and embed the face of a question. Raises InputError if there is none, or the file cannot be used."""
     faces, where = _faces(question, recipe)
     if not len(faces):
         raise InputError(f"{where}: no face found; choose a clearer picture of the face")
@@ -63,12 +63,12 @@ def ask(question: Question, recipe: Recipe) -> Asked:
     if len(faces) > 1 and question.box is None:
         others = " ".join(as_text(other) for k, other in enumerate(faces.box) if k != row)
         taken = as_text(faces.box[row])
-        notes.append(f"{where}: {len(faces)} faces, the largest is taken: {taken}; --box takes another: {others}")
+        notes.append(f"{where}: {len(faces)} faces, the largest is used: {taken}; choose another with --box: {others}")
     return Asked(question, (box[0], box[1], box[2], box[3]), faces.embedding[row], tuple(notes))
 
 
 def _faces(question: Question, recipe: Recipe) -> tuple[PictureFaces, str]:
-    """All faces, and what the picture is called in messages."""
+    """Return all faces, and the picture's name in messages."""
     path = Path(question.path).expanduser()
     if not path.exists():
         raise InputError(f"there is no picture or video at {path}; check the path")
@@ -86,7 +86,7 @@ def _faces(question: Question, recipe: Recipe) -> tuple[PictureFaces, str]:
 
 
 def frame_at(path: Path, time_seconds: float) -> Pixels:
-    """uint8 (height, width, 3) RGB: the frame on screen at a time. Raises InputError beyond the video's end."""
+    """Return the frame on screen at a time, uint8 (height, width, 3) RGB. Raises InputError beyond the video's end."""
     from pipeline.media.video.source import VideoOptions, VideoSource
 
     source = VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
@@ -104,7 +104,7 @@ def frame_at(path: Path, time_seconds: float) -> Pixels:
 
 
 def frames_at(source: VideoSource, ranks: Sequence[int]) -> list[Pixels | None]:
-    """Frames of a video by their ranks, ascending; None where one cannot be decoded."""
+    """Return frames of a video by their ranks, ascending; None for a frame that cannot be decoded."""
     found: list[Pixels | None] = []
     for rank in ranks:
         decoded = source.job_of_ranks(np.array([rank], np.int64), "pyav").decode()
@@ -113,7 +113,7 @@ def frames_at(source: VideoSource, ranks: Sequence[int]) -> list[Pixels | None]:
 
 
 def _overlapping(boxes: npt.NDArray[np.float32], wanted: Box, where: str) -> int:
-    """Row of the box with the best overlap. Raises InputError where none overlaps."""
+    """Return the row of the box with the best overlap. Raises InputError if none overlaps."""
     shared = overlap(np.array([wanted]), boxes)[0]
     if not (shared > 0).any():
         found = " ".join(as_text(box) for box in boxes)
@@ -122,11 +122,11 @@ def _overlapping(boxes: npt.NDArray[np.float32], wanted: Box, where: str) -> int
 
 
 def parse_box(text: str) -> Box:
-    """x,y,w,h. Raises ValueError."""
+    """Return the numbers of x,y,w,h. Raises ValueError."""
     try:
         x, y, w, h = (float(part) for part in text.split(","))
     except ValueError as err:
-        raise ValueError(f"{text!r} is no box; write x,y,width,height in pixels: 120,40,80,100") from err
+        raise ValueError(f"{text!r} is not a box; write x,y,width,height in pixels: 120,40,80,100") from err
     if not (np.isfinite([x, y, w, h]).all() and w > 0 and h > 0):
-        raise ValueError(f"{text!r} is no box: width and height must be more than 0")
+        raise ValueError(f"{text!r} is not a box: width and height must be more than 0")
     return x, y, w, h

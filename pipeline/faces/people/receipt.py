@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.faces.people.forget import Alike, Search, Who, chunk_embeddings, rows_of, sameness, space_of
+from pipeline.faces.people.forget import FACES, Alike, EmbeddingKind, Search, Who, embeddings, rows_of, sameness
 from pipeline.faces.people.registry import Registry
 from pipeline.faces.people.sameness import EQUAL_DISTANCE, Sameness
 from pipeline.files.lock import LOCK_FILE
 from pipeline.store.nodes import CHUNKS, NODE_FILE
-from pipeline.store.remove import FACE_OF, Removal, blocks
-from pipeline.store.run import REMOVING, InputStore, RunStore
+from pipeline.store.remove import Removal, blocks
+from pipeline.store.run import InputStore, RunStore, removing
 
 
 @dataclass
@@ -63,23 +63,23 @@ def _is_known(name: str, names: set[str]) -> bool:
     return name in names or name.startswith(LOCK_FILE)
 
 
-def _check_complete(proof: Proof, source: InputStore, who: Who, matcher: Mapping[Any, Sameness]) -> None:
+def _check_complete(proof: Proof, source: InputStore, who: Who, matcher: Mapping[EmbeddingKind, Sameness]) -> None:
     where = f"{source.name!r} in {source.path}"
     group = source.group()
     folders = {entry.name for entry in os.scandir(source.folder) if entry.is_dir()}
     surplus = folders - group.arrays.keys() - {CHUNKS}
-    if surplus or REMOVING in group.attributes:
+    if surplus or removing(group.attributes):
         proof.problems.append(f"{where}: {', '.join(sorted(surplus)) or 'a removal'} is left over; open it again")
     rows: dict[str, set[int]] = {}
-    spaced = space_of(source)
     same = 0
     for name, content in group.arrays.items():
+        one = matcher.get(EmbeddingKind.of(content)) if name == "embedding" else None
         count = 0
         for _, block in blocks(source, name):
             count += len(block)
-            if name == "embedding" and spaced is not None and spaced[0] in matcher:
+            if one is not None:
                 proof.embeddings += len(block)
-                same += int(matcher[spaced[0]].same(block).sum())
+                same += int(one.same(block).sum())
         proof.arrays += 1
         proof.rows += count
         rows.setdefault(content["dimension_names"][0], set()).add(count)
@@ -101,16 +101,16 @@ def _check_counts(proof: Proof, source: InputStore, where: str, rows: Mapping[st
         proof.problems.append(f"{where}: arrays of one dimension have different numbers of rows: {dict(rows)}")
     if "n_faces" in arrays and rows.get("face") != {int(source.read_rows("n_faces", 0, None).sum())}:
         proof.problems.append(f"{where}: n_faces does not add up to the {rows.get('face')} faces there are")
-    for name in FACE_OF.values():
+    for name in FACES.pointers.values():
         if name in arrays and (source.read_rows(name, 0, None) >= max(rows["face"])).any():
             proof.problems.append(f"{where}: {name!r} points beyond the last face")
 
 
-def _check_chunks(proof: Proof, source: InputStore, matcher: Mapping[Any, Sameness]) -> None:
+def _check_chunks(proof: Proof, source: InputStore, matcher: Mapping[EmbeddingKind, Sameness]) -> None:
     same = 0
-    for one, block in chunk_embeddings(source, matcher):
+    for kind, _, block in embeddings(source, matcher):
         proof.embeddings += len(block)
-        same += int(one.same(block).sum())
+        same += int(matcher[kind].same(block).sum())
     if same:
         proof.problems.append(
             f"{source.name!r} in {source.path} is not complete and has {same} embeddings within {EQUAL_DISTANCE:g} of "
@@ -164,11 +164,17 @@ def as_dict(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, p
 def _rewritten(removal: Removal) -> dict[str, Any]:
     return {
         "frames": removal.frames,
-        "thumbnails": removal.shots_before - removal.shots_after,
+        "thumbnails": thumbnails_of(removal),
         "arrays": list(removal.arrays),
         "files_deleted": removal.files,
         "chunks_dropped": removal.chunks_dropped,
     }
+
+
+def thumbnails_of(removal: Removal) -> int:
+    """Thumbnails that were removed."""
+    before, after = removal.rows.get("shot", (0, 0))
+    return before - after
 
 
 def remains(searched: Search) -> list[str]:
@@ -197,7 +203,7 @@ def lines(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, pro
         text = f"  {one.input} in {one.store}: {len(one.rows)} of {one.faces} faces{extra}"
         if done is not None:
             removal = done[one.store, one.input]
-            text += f"; {removal.shots_before - removal.shots_after} thumbnails; {len(removal.arrays)} arrays rewritten"
+            text += f"; {thumbnails_of(removal)} thumbnails; {len(removal.arrays)} arrays rewritten"
             text += "; a stage that was being added there starts again" if removal.chunks_dropped else ""
         shown.append(text)
     if done is not None and searched.who.registry and searched.who.id is not None:

@@ -1,7 +1,7 @@
 """The registry of people: a JSON file that keeps ids, names, merges and splits while stores come and go.
 
-An id is given once and never again. What people decide (names, merges, splits) is kept apart from what was computed, so
-that it holds however often the rest is computed anew.
+An id is given only once. The user's decisions (names, merges, splits) are kept apart from computed values, so that they
+stay however often the rest is computed again.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ FILE_NAME = "people.json"
 
 @dataclass(frozen=True)
 class Known:
-    """What views need of a registry."""
+    """The part of a registry that views need."""
 
     names: dict[int, str]
     merged: dict[int, int]
-    """Ids that became another one, already followed to the last."""
+    """Ids that were merged, each with the id that it has now."""
 
 
 def known(attributes: Mapping[str, Any], store_path: Path) -> Known | None:
-    """Names and merges of the registry that an array `person` names in its attributes; None where its file is away, or
-    is another registry by now: the same ids are then other people. Raises StoreError where it is damaged."""
+    """Return names and merges of the registry that an array `person` names in its attributes.
+
+    None if its file is missing, or is another registry by now: the same ids are then other people. Raises StoreError if
+    it is damaged.
+    """
     path = store_path / str(attributes.get("registry", ""))
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     content = _read(path)
     if attributes.get("registry_id") not in (None, content.get("id")):
@@ -54,16 +57,24 @@ def known(attributes: Mapping[str, Any], store_path: Path) -> Known | None:
     return Known(names, merged)
 
 
+def changeable(attributes: Mapping[str, Any], store_path: Path) -> Path | None:
+    """Return the file that the attributes of an array `person` name as their registry, if it is there and they give an
+    id too. Without one a stranger's store could have `people` and `forget` change any registry whose place it guesses.
+    """
+    path = store_path / str(attributes.get("registry", ""))
+    return path if attributes.get("registry_id") is not None and os.path.isfile(path) else None
+
+
 @dataclass(frozen=True)
 class Exemplar:
-    """A look of a person: what some of their tracks have in common."""
+    """A typical look of a person: the mean of some of their tracks."""
 
     vector: npt.NDArray[np.float32]
-    """float32 (d,): mean, in the space where the model's embeddings are compared."""
+    """float32 (d,): mean, in the space in which the model's embeddings are compared."""
     spread: float
-    """Mean squared distance from it."""
+    """Mean squared distance from the vector."""
     weight: float
-    """How many faces it stands for, those beyond a few per track not counted."""
+    """Number of faces it stands for; of each track only a few count."""
 
 
 @dataclass
@@ -72,20 +83,20 @@ class Person:
 
     name: str | None = None
     decided: bool = False
-    """Whether somebody named, merged or split them: then even `--again` takes them for what they are."""
+    """True if a user named, merged or split them: then even `--again` keeps them."""
     exemplars: list[Exemplar] = field(default_factory=list)
     twice: bool = False
-    """Whether two faces of one frame may be theirs: somebody merged people seen side by side (a mirror)."""
+    """True if two faces of one frame may be theirs: a user merged people seen side by side (a mirror)."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One face of a track that somebody has said is a person's; it holds for whatever track has the face later."""
+    """A face that a user has assigned to a person; it decides for the track that has this face later."""
 
     input: str
     """Key of the input (`Registry.key`)."""
     fingerprint: str
-    """Of the file, so that another one by the same name is not meant."""
+    """Fingerprint of the file, so that the pin does not apply to another file of the same name."""
     frame: int
     """Rank of the frame in the file."""
     box: tuple[float, float, float, float]
@@ -95,7 +106,7 @@ class Pin:
 
 @dataclass
 class Registry:
-    """All people that are known of one model's embeddings. Change and save it within `edit`, which keeps others out."""
+    """All known people by one model's embeddings. Change and save it within `edit`, which locks others out."""
 
     path: Path
     id: str
@@ -103,21 +114,21 @@ class Registry:
     align: str
     people: dict[int, Person] = field(default_factory=dict)
     merged: dict[int, int] = field(default_factory=dict)
-    """Ids that are another person's now; never two steps."""
+    """Ids that are another person's now, never in two steps."""
     forgotten: list[int] = field(default_factory=list)
-    """Ids that were somebody who is not to be known any more: they stay taken."""
+    """Ids of people to be forgotten; they are not given again."""
     apart: set[tuple[int, int]] = field(default_factory=set)
-    """Pairs, lower id first, that somebody has said are two people."""
+    """Pairs, lower id first, that a user has declared to be two people."""
     pins: list[Pin] = field(default_factory=list)
     inputs: dict[str, dict[int, int]] = field(default_factory=dict)
-    """Faces per person of each input that was last seen, by key."""
+    """Number of faces per person of each input, as last seen, by key."""
     next_id: int = 1
 
     # -- file --------------------------------------------------------------------------------------------
 
     @classmethod
     def load(cls, path: Path) -> Registry:
-        """Raises UsageError where there is no file, StoreError where it is damaged or of another format."""
+        """Read a registry. Raises UsageError if there is no file, StoreError if it is damaged or of another format."""
         if not path.is_file():
             raise UsageError(f"there is no registry at {path}; run: reelgraph people OUT, or say --registry FILE")
         content = _read(path)
@@ -128,7 +139,7 @@ class Registry:
 
     @classmethod
     def open(cls, path: Path, model: str, align: str) -> Registry:
-        """The registry of a file, or a new one where there is none; of this model. Raises StoreError."""
+        """Return the registry of a file, or a new one if there is none; of this model. Raises StoreError."""
         if not path.is_file():
             return cls(path, uuid.uuid4().hex, model, align)
         registry = cls.load(path)
@@ -136,11 +147,11 @@ class Registry:
         return registry
 
     def require(self, model: str, align: str) -> None:
-        """Raises StoreError where embeddings of this model are not of the registry's kind."""
+        """Raise StoreError if embeddings of this model cannot be compared with the registry's."""
         if (model, align) != (self.model, self.align):
             raise StoreError(
-                f"{self.path} knows people by {self.model} (align {self.align}), these embeddings are {model}'s (align "
-                f"{align}); use another registry: --registry FILE"
+                f"{self.path} was made with {self.model} (align {self.align}), but these embeddings are of {model} "
+                f"(align {align}); use another registry: --registry FILE"
             )
 
     def save(self) -> None:
@@ -148,10 +159,10 @@ class Registry:
         with disk_errors(f"write the registry {self.path}"):
             atomic_write(self.path, json.dumps(_to_json(self), indent=1).encode())
 
-    # -- what people decide ------------------------------------------------------------------------------
+    # -- the user's decisions ----------------------------------------------------------------------------
 
     def resolve(self, number: int) -> int:
-        """The id that a person has now. Raises UsageError where nobody has it, or not any more."""
+        """Return the id that a person has now. Raises UsageError if the id is unknown or forgotten."""
         found = self.merged.get(number, number)
         if found in self.people:
             return found
@@ -159,25 +170,27 @@ class Registry:
             raise UsageError(f"person {number} was forgotten; the id is not given again")
         ids = sorted(self.people)
         shown = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
-        raise UsageError(f"{self.path} has no person {number}; it has {shown or 'nobody yet'}")
+        raise UsageError(f"{self.path} has no person {number}; it has {shown or 'no people yet'}")
 
     def name(self, number: int, name: str) -> int:
-        """Give a name, or with an empty one take it away; the person's id. Raises UsageError."""
+        """Give a name, or with an empty one remove it; return the person's id. Raises UsageError."""
         found = self.resolve(number)
         self.people[found].name = name.strip() or None
         self.people[found].decided = True
         return found
 
     def named(self, name: str) -> list[int]:
-        """Ids of all people of this name."""
+        """Return the ids of all people of this name."""
         return [number for number, one in sorted(self.people.items()) if one.name == name]
 
     def merge(self, numbers: Iterable[int]) -> int:
-        """Several people become the first of them, who keeps their name or takes the first that there is. Raises
-        UsageError."""
+        """Merge people into the first of them and return its id. Raises UsageError.
+
+        The first keeps its name; without one it takes the first name of the others.
+        """
         ids = list(dict.fromkeys(self.resolve(number) for number in numbers))
         if len(ids) < 2:
-            raise UsageError(f"merge needs two people that are not one already, not {', '.join(map(str, ids))}")
+            raise UsageError(f"merge needs the ids of two different people, not {', '.join(map(str, ids))}")
         first, others = ids[0], ids[1:]
         kept = self.people[first]
         for other in others:
@@ -201,7 +214,7 @@ class Registry:
                 counts[new] = counts.get(new, 0) + counts.pop(old)
 
     def split(self, number: int) -> int:
-        """A new person who is not this one; the caller pins tracks and makes the exemplars anew. Raises UsageError."""
+        """Add a person who is not this one. The caller pins tracks and makes the exemplars again. Raises UsageError."""
         old = self.resolve(number)
         new = self.new_person()
         self.apart.add(_pair(old, new))
@@ -209,8 +222,10 @@ class Registry:
         return new
 
     def forget(self, number: int) -> list[int]:
-        """Remove a person: exemplars, name, pins; their id, and those merged into it, are never given again. Returns
-        these ids. Raises UsageError."""
+        """Remove a person with exemplars, name and pins; return their ids, also of people merged into them.
+
+        These ids are not given again. Raises UsageError.
+        """
         found = self.resolve(number)
         gone = [found, *sorted(old for old, new in self.merged.items() if new == found)]
         del self.people[found]
@@ -225,35 +240,35 @@ class Registry:
     # -- what is computed --------------------------------------------------------------------------------
 
     def new_person(self) -> int:
-        """A person with an id that nobody had."""
+        """Add a person with an id that was never given."""
         number = self.next_id
         self.next_id += 1
         self.people[number] = Person()
         return number
 
     def retire(self, number: int) -> None:
-        """Somebody who is not found any more, and of whom nobody decided anything, goes; the id is not given again."""
+        """Remove a person who was not found again and about whom no user decided; the id is not given again."""
         del self.people[number]
         for counts in self.inputs.values():
             counts.pop(number, None)
 
     def key(self, store: Path, name: str) -> str:
-        """What an input goes by: its store's path as seen from the registry's folder, and its name."""
+        """Return the key of an input: its store's path from the registry's folder, and its name."""
         return f"{os.path.relpath(store, self.path.parent)}:{name}"
 
     def store_of(self, key: str) -> tuple[Path, str]:
-        """Store and name of an input by its key."""
+        """Return store and name of an input by its key."""
         place, _, name = key.rpartition(":")
         return Path(os.path.normpath(self.path.parent / place)), name
 
     def faces(self, number: int) -> int:
-        """Faces of a person in all inputs, as last seen."""
+        """Return the number of faces of a person in all inputs, as last seen."""
         return sum(counts.get(number, 0) for counts in self.inputs.values())
 
 
 @contextlib.contextmanager
 def edit(path: Path) -> Iterator[None]:
-    """Hold the registry's lock: load, change and save within. Raises StoreLockedError where another process has it."""
+    """Hold the registry's lock: load, change and save within. Raises StoreLockedError if another process has it."""
     with disk_errors(f"write to {path.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = StoreLock.acquire(path.parent, name=f".{path.name}.lock")
@@ -273,7 +288,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as err:
         raise _damaged(path, err) from err
     if not isinstance(content, dict):
-        raise _damaged(path, ValueError("it is no JSON object"))
+        raise _damaged(path, ValueError("it is not a JSON object"))
     return content
 
 
@@ -348,7 +363,7 @@ def _to_json(registry: Registry) -> dict[str, Any]:
 
 
 def _encode(vector: npt.NDArray[np.float32]) -> str:
-    """Little-endian float32, as base64."""
+    """Return little-endian float32, as base64."""
     return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.faces.people.find import threshold_of
+from pipeline.errors import UsageError
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, checked_metric
-from pipeline.faces.people.pictures import Recipe, open_searchable
+from pipeline.faces.people.near import NearSearch, Searched, done_share
+from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.question import Asked, Question, ask
 from pipeline.faces.people.sightings import FrameTimes, Shot, Sighting, shot_dict
 from pipeline.machine.cores import available_cores
 from pipeline.store.pieces import Piece, for_each
-from pipeline.store.run import each_once
 
 if TYPE_CHECKING:
     from pipeline.faces.people.index import FaceIndex
-    from pipeline.store.read import RunInput
+    from pipeline.store.read import Run, RunInput
 
 TOP = 10
 """Best shots that are told by default."""
@@ -48,68 +48,6 @@ class Seen:
         return {**where, **shot_dict(self.shot), "accepted": self.accepted}
 
 
-@dataclass(frozen=True)
-class Reach:
-    """One input, as far as it was searched."""
-
-    out: str
-    input: str
-    faces: int
-    share: float
-    """Of its sampled frames, 0 to 1."""
-    threshold: float
-    how: str
-    """"exact", or "index"."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What `find --face` says."""
-
-    faces: tuple[Asked, ...]
-    """What was asked for, by the settings of the first store."""
-    metric: Metric
-    sightings: tuple[Sighting, ...]
-    """One per input where the person was seen, longest on screen first."""
-    best: tuple[Seen, ...]
-    """The nearest face of each appearance, nearest first; where nobody is near enough the nearest faces there are."""
-    inputs: tuple[Reach, ...]
-    embedding_bytes: int
-    """Of the embeddings that were read."""
-    seconds: dict[str, float]
-    """`ask`: finding and embedding the face; `search`: everything after."""
-    notes: tuple[str, ...]
-    unusable: tuple[str, ...]
-    """Stores and inputs that could not be searched, with the reason."""
-
-    @property
-    def exit_code(self) -> int:
-        return 1 if self.unusable else 0
-
-    @property
-    def screen_seconds(self) -> float:
-        return sum(one.screen_seconds for one in self.sightings)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        asked = [
-            {"path": one.question.path, "time_seconds": one.question.time_seconds, "box": list(one.box)}
-            for one in self.faces
-        ]
-        return {
-            "faces": asked,
-            "metric": self.metric,
-            "screen_seconds": round(self.screen_seconds, 3),
-            "sightings": [one.as_dict() for one in self.sightings],
-            "best": [one.as_dict() for one in self.best],
-            "inputs": [vars(one) for one in self.inputs],
-            "embedding_bytes": self.embedding_bytes,
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-            "notes": list(self.notes),
-            "unusable": list(self.unusable),
-        }
-
-
 def search(
     outs: Sequence[str | Path],
     faces: Sequence[Question],
@@ -132,10 +70,13 @@ def search(
         raise UsageError("no face is asked for; name a picture: --face FILE")
     if top < 1:
         raise UsageError(f"top must be at least 1, not {top}")
-    job = _Job(tuple(faces), checked_metric(metric), threshold, top, model, index, looked, note)
-    for out in each_once(outs):
-        job.store(out)
-    return job.answer()
+    job = Answer(
+        metric=checked_metric(metric), threshold=threshold, model=model, looked=looked, note=note,
+        questions=tuple(faces), top=top, index=index,
+    )  # fmt: skip
+    job.through(outs)
+    job.finish()
+    return job
 
 
 @dataclass
@@ -233,127 +174,118 @@ def _kept(hits: Hits, query: Query) -> Hits:
     return hits.nearest(max(query.top, int(accepted.sum())))
 
 
-@dataclass
-class _Job:
+@dataclass(kw_only=True)
+class Answer(NearSearch):
+    """A search for one person by pictures, and what it found."""
+
     questions: tuple[Question, ...]
-    metric: Metric
-    threshold: float | None
     top: int
-    model: str | None
     index: FaceIndex | None
-    looked: Callable[[int], None]
-    note: Callable[[str], None]
-    faces: int = 0
-    """Looked at so far."""
+    sightings: list[Sighting] = field(default_factory=list)
+    """One per input where the person was seen, longest on screen first."""
+    best: list[Seen] = field(default_factory=list)
+    """The nearest face of each appearance, nearest first; if no face is near enough, the nearest faces there are."""
     asked: dict[str, tuple[Asked, ...]] = field(default_factory=dict)
-    found: list[tuple[FrameTimes, Query, Hits]] = field(default_factory=list)
-    inputs: list[Reach] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    unusable: list[str] = field(default_factory=list)
+    """Faces by the recipe that they were found and embedded by."""
+    hits: list[tuple[FrameTimes, Query, Hits]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"ask": 0.0, "search": 0.0})
-    read: int = 0
+    """`ask`: finding and embedding the face; `search`: everything after."""
+    embedding_bytes: int = 0
+    """Size of the embeddings that were read."""
 
-    def tell(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-            self.note(text)
-
-    def store(self, out: str | Path) -> None:
-        try:
-            run, recipe = open_searchable(out, self.model)
-        except StoreError as err:
-            self.unusable.append(str(err))
-            return
-        vectors = self._vectors(recipe)
-        began = time.perf_counter()
-        for item in run.inputs.values():
-            try:
-                self._input(str(out), item, vectors)
-            except StoreError as err:  # damage to one film is no reason to say nothing of the others
-                self.unusable.append(str(err))
-        self.seconds["search"] += time.perf_counter() - began
-
-    def _vectors(self, recipe: Recipe) -> npt.NDArray[np.float32]:
+    @contextlib.contextmanager
+    def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
         if recipe.key not in self.asked:
-            began = time.perf_counter()
-            self.asked[recipe.key] = tuple(ask(question, recipe) for question in self.questions)
-            self.seconds["ask"] += time.perf_counter() - began
-            for one in self.asked[recipe.key]:
-                for text in one.notes:
-                    self.tell(text)
-        return np.stack([one.embedding for one in self.asked[recipe.key]])
+            with self._timed("ask"):
+                self.asked[recipe.key] = tuple(ask(question, recipe) for question in self.questions)
+            for text in (text for one in self.asked[recipe.key] for text in one.notes):
+                self.tell(text)
+        with self._timed("search"):
+            yield
 
-    def _input(self, out: str, item: RunInput, vectors: npt.NDArray[np.float32]) -> None:
-        if "embedding" not in item.arrays:
-            self.inputs.append(Reach(out, item.name, 0, 0.0, 0.0, "exact"))
-            self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
-            return
-        query = Query(vectors, self.metric, threshold_of(item, self.metric, self.threshold), self.top)
-        hits, reach = item.retried(lambda: self._hits(out, item, query))
-        if reach.how == "exact":
-            self.read += reach.faces * vectors.shape[1] * vectors.itemsize
-        if reach.share < 1:
-            self.tell(f"{out}, {item.name}: {reach.share:.0%} is done and was searched")
-        self.inputs.append(reach)
+    @contextlib.contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[step] += time.perf_counter() - began
+
+    def unstarted(self, out: str, item: RunInput) -> Searched:
+        return Searched(out, item.name, 0, 0.0, 0.0, how="exact")
+
+    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> Searched:
+        vectors = np.stack([one.embedding for one in self.asked[recipe.key]])
+        query = Query(vectors, self.metric, threshold, self.top)
+        hits, done = item.retried(lambda: self._near(out, item, query))
+        if done.how == "exact":
+            self.embedding_bytes += done.faces * vectors.shape[1] * vectors.itemsize
         if len(hits.rows):
-            self.found.append((FrameTimes(item, out), query, hits))
+            self.hits.append((FrameTimes(item, out), query, hits))
+        return done
 
-    def _hits(self, out: str, item: RunInput, query: Query) -> tuple[Hits, Reach]:
+    def _near(self, out: str, item: RunInput, query: Query) -> tuple[Hits, Searched]:
         pieces = item.pieces("embedding")
         n_faces = pieces[-1].stop if pieces else 0
-        share = 1.0 if item.complete else len(item.array("n_faces")) / max(1, item.frames_total)
+        share = done_share(item)
         if self.index is not None:
             hits, reason = self.index.lookup(item, query)
             if hits is not None:
-                return hits, Reach(out, item.name, n_faces, share, query.threshold, "index")
+                return hits, Searched(out, item.name, n_faces, share, query.threshold, how="index")
             self.tell(f"{out}, {item.name}: {reason}; searched exactly")
-        hits = nearest_in(pieces, query, available_cores(), self._look)
-        return hits, Reach(out, item.name, n_faces, share, query.threshold, "exact")
+        hits = nearest_in(pieces, query, available_cores(), self.look)
+        return hits, Searched(out, item.name, n_faces, share, query.threshold, how="exact")
 
-    def _look(self, faces: int) -> None:
-        self.faces += faces
-        self.looked(self.faces)
+    def finish(self) -> None:
+        """Rank what was found in all inputs."""
+        self.require_some()
+        with self._timed("search"):
+            self.best = self._seen() or self._nearest()
 
-    def answer(self) -> Answer:
-        if not self.inputs:
-            raise InputError(self.unusable[0] if self.unusable else "no store is named")
-        for text in self.unusable:
-            self.note(text)
-        began = time.perf_counter()
-        sightings, best = self._sightings()
-        if not best:
-            best = self._nearest()
-        self.seconds["search"] += time.perf_counter() - began
-        return Answer(
-            next(iter(self.asked.values())), self.metric, tuple(sightings), tuple(best), tuple(self.inputs), self.read,
-            self.seconds, tuple(self.notes), tuple(self.unusable),
-        )  # fmt: skip
-
-    def _sightings(self) -> tuple[list[Sighting], list[Seen]]:
-        sightings: list[Sighting] = []
+    def _seen(self) -> list[Seen]:
+        """Fill `sightings`; the best shots of them."""
         ranked: list[tuple[float, Seen]] = []
-        for times, query, hits in self.found:
+        for times, query, hits in self.hits:
             accepted = hits.distance <= query.threshold
             if not accepted.any():
                 continue
             (one,) = times.sightings([(None, hits.rows[accepted], hits.distance[accepted])])
-            sightings.append(one)
-            for shot in one.shots:
-                ranked.append((shot.distance / query.threshold, Seen(one.out, one.input, one.video, shot, True)))
-        sightings.sort(key=lambda one: -one.screen_seconds)
-        ranked.sort(key=lambda entry: entry[0])
-        return sightings, [seen for _, seen in ranked[: self.top]]
+            self.sightings.append(one)
+            ranked += [(shot.distance / query.threshold, _seen(times, shot, True)) for shot in one.shots]
+        self.sightings.sort(key=lambda one: -one.screen_seconds)
+        return [seen for _, seen in sorted(ranked, key=lambda entry: entry[0])[: self.top]]
 
     def _nearest(self) -> list[Seen]:
         """The nearest faces there are: how far off they lie tells whether another threshold would help."""
         ranked = sorted(
             (float(distance) / query.threshold, k, int(row), float(distance))
-            for k, (_, query, hits) in enumerate(self.found)
+            for k, (_, query, hits) in enumerate(self.hits)
             for row, distance in zip(hits.rows, hits.distance, strict=True)
         )[: self.top]
         found = []
         for _, k, row, distance in ranked:
-            times = self.found[k][0]
-            (shot,) = times.shots(np.array([row]), np.array([distance]))
-            found.append(Seen(times.out, times.item.name, times.video, shot, False))
+            times = self.hits[k][0]
+            found += [_seen(times, shot, False) for shot in times.shots(np.array([row]), np.array([distance]))]
         return found
+
+    @property
+    def screen_seconds(self) -> float:
+        return sum(one.screen_seconds for one in self.sightings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        asked = next(iter(self.asked.values()))  # by the settings of the first store
+        return {
+            "faces": [
+                {"path": one.question.path, "time_seconds": one.question.time_seconds, "box": list(one.box)}
+                for one in asked
+            ],
+            "screen_seconds": round(self.screen_seconds, 3),
+            "sightings": [one.as_dict() for one in self.sightings],
+            "best": [one.as_dict() for one in self.best],
+            "embedding_bytes": self.embedding_bytes,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            **super().as_dict(),
+        }
+
+
+def _seen(times: FrameTimes, shot: Shot, accepted: bool) -> Seen:
+    return Seen(times.out, times.item.name, times.video, shot, accepted)

@@ -1,4 +1,4 @@
-"""Faces cut out of the videos that they were seen in, as JPEGs."""
+"""Cut faces out of their videos, as JPEGs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from pipeline.media.video.source import VideoSource
 
 MARGIN = 0.4
-"""Of a box's size, shown around it on each side."""
+"""Share of a box's size that is shown around it on each side."""
 QUALITY = 92
 
 
 def cut_shots(seen: Sequence[Seen], folder: str | Path) -> tuple[list[Path], list[str]]:
-    """Write each face as a JPEG, named by its rank, input and time; the files, and a line for each video that is not
-    there, or not as it was. Raises UsageError where the folder cannot be written."""
+    """Write each face as a JPEG, named by its rank, input and time.
+
+    Return the files, and a line for each video that is missing or has changed. Raises UsageError if the folder cannot
+    be written.
+    """
     import cv2
 
     place = Path(folder).expanduser()
@@ -57,7 +60,7 @@ def cut_shots(seen: Sequence[Seen], folder: str | Path) -> tuple[list[Path], lis
 
 
 def _source(out: str, name: str) -> VideoSource | str:
-    """The video of an input, or why it cannot be used."""
+    """Return the video of an input, or why it cannot be used."""
     from pipeline.media.video.source import open_as_stored
     from pipeline.store.read import open as open_store
 
@@ -68,7 +71,7 @@ def _source(out: str, name: str) -> VideoSource | str:
 
 
 def _cut(frame: np.ndarray, shot: Shot) -> np.ndarray:
-    """uint8 (height, width, 3): the box and what is around it, inside the frame, at least one pixel."""
+    """Return uint8 (height, width, 3): the box and its surroundings, inside the frame, at least one pixel."""
     x, y, w, h = shot.box
     height, width = frame.shape[:2]
     left, right = (int(np.clip(value, 0, width)) for value in (x - MARGIN * w, x + (1 + MARGIN) * w))

@@ -1,4 +1,4 @@
-"""Where somebody was seen: in which input, when, how long, and how surely."""
+"""Sightings of a person: in which input, when, how long, and how surely."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Sighting:
     """One person in one input."""
 
     out: str
-    """The store, as it was named."""
+    """Path of the store, as the user gave it."""
     input: str
     video: str
     """Path of the file, as the store knows it."""
     name: str | None
-    """None for somebody who was asked for by a picture."""
+    """Name of the person; None for a search by a picture."""
     faces: int
     screen_seconds: float
     appearances: tuple[Appearance, ...]
@@ -63,7 +63,7 @@ class Sighting:
         return min(self.shots, key=lambda shot: shot.distance)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "out": self.out,
             "input": self.input,
@@ -87,7 +87,7 @@ class Sighting:
 
 
 def shot_dict(shot: Shot) -> dict[str, Any]:
-    """JSON values."""
+    """Return JSON values."""
     return {
         "distance": round(shot.distance, 6),
         "time_seconds": shot.time_seconds,
@@ -98,7 +98,7 @@ def shot_dict(shot: Shot) -> dict[str, Any]:
 
 
 class FrameTimes:
-    """When the frames of an input are: read when first asked for, once for any number of people."""
+    """Ranks and times of the frames of an input, read on first use and once for any number of people."""
 
     def __init__(self, item: RunInput, out: str) -> None:
         self.item, self.out = item, out
@@ -112,18 +112,18 @@ class FrameTimes:
 
     @property
     def frame(self) -> npt.NDArray[np.int64]:
-        """int64 (frames,): rank of each sampled frame in the file."""
+        """Rank of each sampled frame in the file, int64 (frames,)."""
         return self._read["frame"]
 
     @property
     def time_seconds(self) -> npt.NDArray[np.float64]:
-        """float64 (frames,)."""
+        """Presentation time of each sampled frame, float64 (frames,)."""
         return self._read["time_seconds"]
 
     def sightings(
         self, people: Sequence[tuple[str | None, npt.NDArray[np.int64], npt.NDArray[np.float64]]]
     ) -> list[Sighting]:
-        """Of each (name, rows of faces ascending, their distances), none of them empty."""
+        """Return one sighting for each (name, rows of faces ascending, their distances), none of them empty."""
         everyone = np.unique(np.concatenate([rows for _, rows, _ in people]))
         at = self._frames_of(everyone)
         drafts = [
@@ -145,7 +145,7 @@ class FrameTimes:
         return found
 
     def shots(self, rows: npt.NDArray[np.int64], distance: npt.NDArray[np.float64]) -> list[Shot]:
-        """Of rows in any order."""
+        """Return the shots of rows in any order."""
         if not len(rows):
             return []
         ascending = np.unique(rows)
@@ -163,7 +163,7 @@ class FrameTimes:
     def _appearances(
         self, rows: npt.NDArray[np.int64], distance: npt.NDArray[np.float64], frames: npt.NDArray[np.int64]
     ) -> tuple[list[Appearance], npt.NDArray[np.int64]]:
-        """Stretches of time, and the row of the nearest face of each."""
+        """Return stretches of time, and the row of the nearest face of each."""
         present = np.zeros(len(self.time_seconds), bool)
         present[frames] = True
         found = appearances(present, self.time_seconds)
@@ -173,7 +173,7 @@ class FrameTimes:
         return found, rows[firsts]
 
     def _frames_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Index along the frame axis of faces."""
+        """Return the index along the frame axis of each face."""
         if self.item.complete:
             return self._rows("face_frame", rows)
         found: npt.NDArray[np.int64] = self.item.array("face_frame")[rows]
@@ -181,5 +181,5 @@ class FrameTimes:
 
     def _rows(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         found = rows_of(self.item.pieces(name), rows, threads=1)
-        assert found is not None, "nobody asks for no row"
+        assert found is not None, "rows are never empty here"
         return found

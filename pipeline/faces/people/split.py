@@ -1,4 +1,4 @@
-"""Taking a person apart: some of the tracks become somebody else, for good."""
+"""Split a person: some of the tracks become a new person, permanently."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class _Part:
 
 
 def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: int = 2) -> list[int]:
-    """Move tracks (INPUT:TRACK) of a person to a new one, or with none listed take the person apart into `parts` by who
-    looks alike; the new ids. The registry is changed, and so are the stores; `registry.save` is the caller's.
+    """Move tracks (INPUT:TRACK) of a person to a new one; return the new ids.
 
-    Raises UsageError where the tracks are not the person's or nobody would be left, StoreError where no store of theirs
-    is there.
+    Without tracks, split the person into `parts` groups of faces that look alike. This changes the registry and the
+    stores; the caller then calls `registry.save`.
+
+    Raises UsageError if the tracks are not the person's or none would be left, StoreError if no store of theirs exists.
     """
     person = registry.resolve(number)
     found = _parts_of(registry, person)
@@ -47,7 +48,7 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
             if a < b:
                 registry.apart.add((a, b))
     owner = np.array(people)[part_of]
-    # Whoever comes later must not undo it: one face of every track says whose it is.
+    # Later runs must not undo the split: one face of every track records its person.
     registry.pins = [pin for pin in registry.pins if pin.person != person]
     at = 0
     for part in found:
@@ -61,7 +62,7 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
 
 
 def seen_together(registry: Registry, numbers: Sequence[int]) -> list[str]:
-    """Keys of inputs with two of these people in one frame; inputs whose stores are away are passed over."""
+    """Return the keys of inputs with two of these people in one frame; ignore inputs whose stores are missing."""
     from pipeline.store.read import open as open_store
 
     people, found = [registry.resolve(number) for number in numbers], []
@@ -104,13 +105,13 @@ def _parts_of(registry: Registry, person: int) -> list[_Part]:
         found.append(_Part(key, item, described, numbers[numbers >= 0].astype(np.int64)))
     if not found:
         raise StoreError(
-            f"person {person} cannot be split: no store of theirs is there any more ({', '.join(gone) or 'none known'})"
+            f"person {person} cannot be split: none of their stores exists any more ({', '.join(gone) or 'none known'})"
         )
     return found
 
 
 def _listed(found: Sequence[_Part], person: int, tracks: Sequence[str]) -> npt.NDArray[np.int64]:
-    """int64: 1 for the listed tracks, 0 for the others, over the tracks of all parts."""
+    """Return int64 over the tracks of all parts: 1 for the listed tracks, 0 for the others."""
     wanted = [_parse(text) for text in tracks]
     names = [(part.item.name, int(track)) for part in found for track in part.numbers]
     for name, track in wanted:
@@ -119,19 +120,19 @@ def _listed(found: Sequence[_Part], person: int, tracks: Sequence[str]) -> npt.N
             raise UsageError(f"track {name}:{track} is not one of person {person}; theirs are {mine}")
     part_of = np.array([name in wanted for name in names], np.int64)
     if part_of.all():
-        raise UsageError(f"these are all tracks of person {person}; leave some")
+        raise UsageError(f"these are all tracks of person {person}; leave at least one out")
     return part_of
 
 
 def _parse(text: str) -> tuple[str, int]:
     name, _, track = text.rpartition(":")
     if not name or not track.isdecimal():
-        raise UsageError(f"{text!r} is no track; write INPUT:TRACK, as in clip:3")
+        raise UsageError(f"{text!r} is not a track; write INPUT:TRACK, as in clip:3")
     return name, int(track)
 
 
 def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.int64]:
-    """int64: part of each track, 0 the one with most faces."""
+    """Return int64: part of each track; part 0 has most faces."""
     from scipy.cluster.hierarchy import fcluster, linkage
 
     vectors = np.concatenate([part.tracks.vector[part.numbers] for part in found])
@@ -150,7 +151,7 @@ def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.in
 
 
 def _pins(part: _Part, owner: npt.NDArray[np.int64]) -> list[Pin]:
-    """One face of every track: the one in the middle."""
+    """Return one pin for every track: its face in the middle."""
     arrays = part.item.read(["track", "face_frame", "frame", "box"])
     fingerprint = str(part.item.attributes.get("fingerprint"))
     pins = []
@@ -163,7 +164,7 @@ def _pins(part: _Part, owner: npt.NDArray[np.int64]) -> list[Pin]:
 
 
 def _move(registry: Registry, part: _Part, owner: npt.NDArray[np.int64], person: int) -> None:
-    """Write an input's people anew, and its counts."""
+    """Write an input's people again, and its counts."""
     of_track = np.full(len(part.tracks.faces) + 1, -1, np.int32)
     of_track[part.numbers] = owner
     before = part.item.array("person")
@@ -176,7 +177,7 @@ def _move(registry: Registry, part: _Part, owner: npt.NDArray[np.int64], person:
 
 
 def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Exemplar]:
-    """What the chosen tracks have in common: one mean, or several where they differ by more than is usual."""
+    """Return the exemplars of the chosen tracks: one mean, or several if they differ by more than is usual."""
     vectors = np.concatenate([part.tracks.vector[part.numbers] for part in found])
     spread = np.concatenate([part.tracks.spread[part.numbers] for part in found])
     weight = np.concatenate([part.tracks.weight[part.numbers] for part in found])

@@ -1,4 +1,4 @@
-"""Best shots of each person of an input, cut from the video while it is there."""
+"""Best shots of each person of an input, cut from the video while it exists."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Pixels = npt.NDArray[np.uint8]
 SIDE = 96
 SHOTS_EACH = 3
 APART_SECONDS = 2.0
-"""Two shots nearer in time than this show the same."""
+"""Seconds between two shots; nearer ones show the same."""
 MARGIN = 1.5
 """Side of the cut, in longer sides of the face's box."""
 BATCH_BYTES = 128 << 20
-"""Decoded frames alive at a time."""
+"""Bytes of decoded frames in memory at a time."""
 FACE = Array("thumbnail_face", ("shot",), "int64", attributes={"description": "row of the face along the face axis"})
 THUMBNAIL = Array("thumbnail", ("shot", "row", "column", "channel"), "uint8", (SIDE, SIDE, 3), {"channels": "RGB"})
 
@@ -35,7 +35,7 @@ THUMBNAIL = Array("thumbnail", ("shot", "row", "column", "channel"), "uint8", (S
 def best_shots(
     person: npt.NDArray[np.int32], score: npt.NDArray[np.float64], time_seconds: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
-    """int64: rows of up to three faces of each person, apart in time; by person, the best first.
+    """Return the rows (int64) of up to three faces of each person, apart in time; by person, the best first.
 
     `person`, `score` and `time_seconds` have one value per face.
     """
@@ -55,9 +55,9 @@ def best_shots(
 
 
 def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> None:
-    """Write `thumbnail` and `thumbnail_face` of the inputs whose people have changed since they were cut.
+    """Write `thumbnail` and `thumbnail_face` of the inputs whose people have changed since the last thumbnails.
 
-    Where the video is gone, is another file by now or cannot be read, a note says so and the input keeps no thumbnails.
+    If the video is missing, has changed or cannot be read, note it; the input then has no thumbnails.
     """
     for item in items:
         person = item.array("person")
@@ -95,9 +95,10 @@ def _write(item: RunInput, rows: npt.NDArray[np.int64], pictures: Pixels, state:
 def _cut(
     item: RunInput, rows: npt.NDArray[np.int64], ranks: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], Pixels]:
-    """The rows whose frames can be read again, and their pictures, uint8 (n, 96, 96, 3) RGB.
+    """Return the rows whose frames can be read again, and their pictures, uint8 (n, 96, 96, 3) RGB.
 
-    Raises InputError where the video cannot be had."""
+    Raises InputError if the video cannot be used.
+    """
     pictures, is_made = np.zeros((len(rows), SIDE, SIDE, 3), np.uint8), np.zeros(len(rows), bool)
     if not len(rows):
         return rows, pictures
@@ -113,7 +114,7 @@ def _cut(
 
 
 def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Pixels]]:
-    """Those of the frames (ranks, ascending) that decode, some at a time: uint8 (n, height, width, 3)."""
+    """Yield frames (ranks, ascending) that can be decoded, some at a time: uint8 (n, height, width, 3)."""
     from pipeline.media.video.readers import close_readers
 
     size = max(1, BATCH_BYTES // max(1, source.item_bytes))
@@ -127,7 +128,7 @@ def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tupl
 
 
 def crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
-    """uint8 (96, 96, 3): a square around a face's box (x, y, w, h in pixels of the frame), the border continued."""
+    """Return uint8 (96, 96, 3): a square around a face's box (x, y, w, h in pixels of the frame), edges continued."""
     import cv2
 
     x, y, w, h = (float(value) for value in box)

@@ -1,7 +1,7 @@
-"""Tracks: the faces of one input, linked along time by where they are and by who they look like.
+"""Tracks: the faces of one input, linked along time by their position and their embeddings.
 
-Frames come in order and are associated one by one; only tracks seen within the last seconds are held. What comes out
-depends on the faces alone: neither on how a run was cut into chunks nor on how many frames are handed over at once.
+Frames come in order and are associated one by one; only tracks seen within the last seconds are in memory. The result
+depends on the faces alone, not on the cut into chunks nor on the number of frames per call.
 """
 
 from __future__ import annotations
@@ -20,34 +20,33 @@ Vectors = npt.NDArray[np.float32]
 
 NONE = -1
 RECENT = 5
-"""A face is compared with a track's last one and with the mean of the last few: one bad chip then does not end it."""
+"""A face is compared with a track's last one and with the mean of the last few, so one bad chip does not end it."""
 _LEAST_SHARE = 0.72
-"""Of max_distance: within this embeddings must lie where the place says nothing. The less it says, the more must a
-face: after a cut somebody who looks alike may stand there, but seldom to the pixel, and later anybody may."""
+"""Share of max_distance that embeddings must be within if the position says nothing (see _Tracker._costs)."""
 _SAME_PLACE = [0.2, 0.7]
-"""Overlap of boxes from which a place says something, and from which it says all it can."""
+"""Overlap of boxes from which the position counts as evidence, and from which it counts fully."""
 _MOMENT_SECONDS = 1.0
-"""Time in which that wears off, to a third."""
+"""Seconds after which that evidence falls to 1/e."""
 _REJECTED = 2.6
-"""Cost of leaving a face and a track alone: just above the most that an accepted pair costs, so that a poor pair is
-never forced to make room for another."""
+"""Cost of leaving a face and a track alone. It is just above the most that an accepted pair costs, so that a poor pair
+is never forced for the sake of another."""
 
 
 @dataclass(frozen=True)
 class TrackSettings:
-    """When two faces are the same one a little later."""
+    """The limits within which two faces are the same one a little later."""
 
     max_gap_seconds: float = 2.0
-    """Longest time that a face may be away (hidden, turned) within a track; never less than one and a half of the usual
-    distance between sampled frames."""
+    """Longest time that a face may be absent (hidden, turned) within a track. It is at least one and a half of the
+    usual distance between sampled frames."""
     min_iou: float = 0.2
-    """Overlap of two boxes that counts as the same place without asking for more."""
+    """Overlap of two boxes that counts as the same place without further evidence."""
     max_distance: float = np.inf
-    """Embeddings farther apart than this are another person, wherever the face is (Euclidean; see `space`)."""
+    """Largest distance of one person's embeddings, at any position (Euclidean; see `space`)."""
     reach: float = 1.0
-    """Distance between centres, in face sizes, that a face may have moved between neighbouring frames."""
+    """Distance between centres, in face sizes, that a face may move between neighbouring frames."""
     reach_per_second: float = 2.0
-    """The same per second that lies between, on top."""
+    """Distance that it may move on top for each second between the frames, in face sizes."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,13 @@ class Block:
     """Faces of some sampled frames, in frame order."""
 
     n_faces: npt.NDArray[np.int32]
-    """int32 (frames,)."""
+    """int32 (frames,): number of faces in each frame."""
     time_seconds: Floats
-    """float64 (frames,)."""
+    """float64 (frames,): presentation times."""
     box: npt.NDArray[np.float32]
     """float32 (faces, 4): x, y, w, h in pixels."""
     vectors: Vectors | None
-    """float32 (faces, d), as they are compared; NaN where a face has none. None: by position alone."""
+    """float32 (faces, d), as they are compared; NaN if a face has none. None: by position alone."""
 
 
 @dataclass
@@ -72,12 +71,12 @@ class _Active:
     seen_seconds: float
     box: Floats
     velocity: Floats
-    """Of the centre, pixels per second."""
+    """Velocity of the centre, pixels per second."""
     recent: list[Vectors] = field(default_factory=list)
 
 
 def track_faces(blocks: Iterable[Block], settings: TrackSettings, usual_gap_seconds: float = 0.0) -> Iterator[Any]:
-    """int32 (faces,) for each block: the faces' tracks, from 0 in order of first appearance.
+    """Yield int32 (faces,) for each block: the faces' tracks, from 0 in order of first appearance.
 
     `usual_gap_seconds` is the usual distance between sampled frames of the whole input.
     """
@@ -87,7 +86,7 @@ def track_faces(blocks: Iterable[Block], settings: TrackSettings, usual_gap_seco
 
 
 def usual_gap(time_seconds: Floats) -> float:
-    """Median distance between sampled frames in seconds; 0 where there are fewer than two."""
+    """Return the median distance between sampled frames in seconds; 0 if there are fewer than two."""
     return float(np.median(np.diff(time_seconds))) if len(time_seconds) > 1 else 0.0
 
 
@@ -99,7 +98,7 @@ class _Tracker:
         self.made = 0
 
     def follow(self, block: Block) -> npt.NDArray[np.int32]:
-        """Tracks of the faces of the next frames."""
+        """Return the tracks of the faces of the next frames."""
         track = np.full(len(block.box), NONE, np.int32)
         edges = np.concatenate([[0], np.cumsum(block.n_faces)])
         for index in np.flatnonzero(block.n_faces):
@@ -125,7 +124,7 @@ class _Tracker:
         return self.active[-1]
 
     def _associate(self, now: float, box: Floats, vectors: Vectors | None) -> list[_Active | None]:
-        """The track that each face goes on, None where it begins one; each track once."""
+        """Return the track that each face continues, None if it begins one; each track once."""
         chosen: list[_Active | None] = [None] * len(box)
         if not self.active:
             return chosen
@@ -138,10 +137,25 @@ class _Tracker:
         return chosen
 
     def _costs(self, now: float, box: Floats, vectors: Vectors | None) -> Floats:
-        """float64 (faces, tracks): 0 is certain, 2.5 the most that is accepted, _REJECTED is out of the question."""
+        """Return float64 (faces, tracks): 0 is certain, at most 2.5 is accepted, _REJECTED is impossible.
+
+        A cost is the sum of two parts, and a pair must pass two tests.
+
+        Position: boxes that overlap by `min_iou` are at the same place and cost 1 less the overlap. A face that is only
+        near (within `reach`, and of similar size) costs 1 to 1.5 by its distance. Both are taken from the track's last
+        box and from where its velocity would have carried it, whichever fits better.
+
+        Embedding: it costs 0 to 1, as a share of its limit. The limit depends on the position. After a cut another
+        person who looks alike may be near that place, but seldom exactly there, and after a while anyone may. So with
+        full overlap and no gap the limit is `max_distance`. It falls to _LEAST_SHARE of that with less overlap
+        (_SAME_PLACE) and with time (_MOMENT_SECONDS). A face without an embedding must be at the same place.
+
+        The least total cost over all pairs then assigns faces to tracks (the Hungarian method). Without embeddings the
+        position decides alone, and a face that is only near must be twice as near.
+        """
         gap = np.array([now - one.seen_seconds for one in self.active])
         last = np.array([one.box for one in self.active])
-        # A steady movement goes on, but for no longer than half a second: it may as well have ended.
+        # A steady movement goes on, but for at most half a second: it may have ended since.
         moved = np.array([one.velocity for one in self.active]) * np.minimum(gap, 0.5)[:, None]
         guess = last.copy()
         guess[:, :2] += moved
@@ -149,7 +163,7 @@ class _Tracker:
         away = np.minimum(_centre_distance(box, last), _centre_distance(box, guess))
         size = np.sqrt(box[:, None, 2:].prod(-1) / np.maximum(last[None, :, 2:].prod(-1), 1e-9))
         reach = self.settings.reach + self.settings.reach_per_second * gap
-        change = 1.6 + gap  # a face may come that much nearer or go that much farther
+        change = 1.6 + gap  # factor by which a face may come nearer or go farther
         is_near = (away <= reach) & (size <= change) & (size >= 1 / change)
         at_place = shared >= self.settings.min_iou
         place = np.where(at_place, 1 - shared, 1 + 0.5 * away / reach)
@@ -164,7 +178,7 @@ class _Tracker:
         return np.where(agrees & (is_near | at_place), place + share, _REJECTED)
 
     def _looks(self, vectors: Vectors) -> Floats:
-        """float64 (faces, tracks): distance to a track's last face or to the mean of the last few; NaN unknown."""
+        """Return float64 (faces, tracks): distance to a track's last face or the mean of its last few; NaN unknown."""
         look = np.full((len(vectors), len(self.active)), np.nan)
         for k, one in enumerate(self.active):
             if one.recent:
@@ -188,7 +202,7 @@ def _remember(one: _Active, vector: Vectors | None) -> None:
 
 
 def _centre_distance(box: Floats, last: Floats) -> Floats:
-    """float64 (n, m): distance of centres in mean sizes of the two boxes."""
+    """Return float64 (n, m): distance of centres in mean sizes of the two boxes."""
     between = (box[:, None, :2] + box[:, None, 2:] / 2) - (last[None, :, :2] + last[None, :, 2:] / 2)
     size = (np.sqrt(box[:, None, 2:].prod(-1)) + np.sqrt(last[None, :, 2:].prod(-1))) / 2
     result: Floats = np.hypot(between[..., 0], between[..., 1]) / np.maximum(size, 1e-9)

@@ -1,7 +1,8 @@
-"""Tracklets: the faces of one chunk that are one face, frame after frame, told by where they are and what is around
-them. No network looks at them; that is what they save.
+"""Tracklets: the faces of one chunk that are one face, frame after frame, linked by position and surroundings.
 
-Faces of neighbouring sampled frames are linked where their boxes overlap and the picture around them stays; measured on
+No network looks at them; that is what they save.
+
+Faces of neighbouring sampled frames are linked if their boxes overlap and the picture around them stays. Measured on
 clips of the data folder (pairs of overlapping faces k frames apart, detector `mtcnn`):
 
 | k  | likeness, one person: 5% / median | across a cut: most | frames' difference: most | at a cut: least |
@@ -11,7 +12,7 @@ clips of the data folder (pairs of overlapping faces k frames apart, detector `m
 | 15 | 0.37 to 0.83 / 0.74 to 0.99       | 0.71               | 9                        | 21              |
 | 30 | 0.34 to 0.82 / 0.58 to 0.97       | 0.81               | 14                       | 21              |
 
-Both must say so: a link that is missed costs a few faces more, a wrong one gives a face somebody else's result.
+Both tests must pass. A missed link costs a few more faces; a wrong link gives a face another person's result.
 """
 
 from __future__ import annotations
@@ -29,27 +30,27 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 LEAST_OVERLAP = 0.3
-"""Intersection over union of two boxes; the usual choice of trackers (SORT, Bewley et al. 2016, iou_min)."""
+"""Intersection over union of two boxes: the usual choice of trackers (SORT, Bewley et al. 2016, iou_min)."""
 LEAST_LIKENESS = 0.75
 """Correlation of the surroundings of two faces; see the table above."""
 CUT_DIFFERENCE = 15.0
 """Mean difference of two frames, in grey levels of 255, beyond which they are two shots; see the table above."""
 LONGEST_STEP_SECONDS = 2.0
-"""Frames that lie further apart say nothing of one another."""
+"""Seconds between frames beyond which they say nothing about one another."""
 
 _SURROUNDINGS = 2.0
-"""Side of the square that likeness looks at, in sides of the box: hair, shoulders, and what is behind."""
+"""Side of the square for likeness, in sides of the box: it shows hair, shoulders, and background."""
 _LOOK_SIDE = 16
 _SHARP_SIDE = 48
 _THUMBNAIL_SIDE = 32
 
 
 def link(frame: Int64, box: Float32, look: Float32, time_seconds: Float64, cut: npt.NDArray[np.bool_]) -> Int64:
-    """int64 (n,): number of each face's tracklet, from 0 in order of first appearance.
+    """Return int64 (n,): number of each face's tracklet, from 0 in order of first appearance.
 
-    `frame` int64 (n,), ascending: index of each face's frame, of neighbouring sampled ones; `box` float32 (n, 4);
-    `look` float32 (n, k) of `looks`; `time_seconds` float64 (frames,); `cut` bool (frames,) of `cuts`. Faces of two
-    neighbouring frames are assigned to each other so that overlap and likeness are the most in all.
+    `frame` int64 (n,), ascending: index of each face's frame among neighbouring sampled ones. `box` float32 (n, 4);
+    `look` float32 (n, k) of `looks`. `time_seconds` float64 (frames,); `cut` bool (frames,) of `cuts`. Faces of two
+    neighbouring frames are assigned to each other so that the sum of overlap and likeness is largest.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -73,8 +74,10 @@ def link(frame: Int64, box: Float32, look: Float32, time_seconds: Float64, cut: 
 
 
 def looks(frames_rgb: Frames, frame: Int64, box: Float32) -> Float32:
-    """float32 (n, 256): each face and what is around it, small and grey, of mean 0 and length 1, so that the product of
-    two is their correlation. All 0, and so like nothing, where nothing of a face is in its frame."""
+    """Return float32 (n, 256): each face and its surroundings, small and grey, of mean 0 and length 1.
+
+    The product of two is their correlation. If no part of a face is in its frame its row is 0, and so like no other.
+    """
     found = np.zeros((len(frame), _LOOK_SIDE**2), np.float32)
     for row, (number, one) in enumerate(zip(frame, box, strict=True)):
         crop = _grey_crop(np.asarray(frames_rgb[int(number)]), one, _SURROUNDINGS, _LOOK_SIDE)
@@ -86,8 +89,10 @@ def looks(frames_rgb: Frames, frame: Int64, box: Float32) -> Float32:
 
 
 def cuts(frames_rgb: Frames) -> npt.NDArray[np.bool_]:
-    """bool (frames,): whether a new shot starts with each frame; the first counts as none. Samples of pixels will do:
-    within a shot even a walk through the picture changes most of them little."""
+    """Return bool (frames,): true if a new shot starts with a frame; false for the first.
+
+    Samples of pixels are enough: within a shot even a walk through the picture changes most of them little.
+    """
     found = np.zeros(len(frames_rgb), bool)
     before = None
     for number in range(len(frames_rgb)):
@@ -99,8 +104,10 @@ def cuts(frames_rgb: Frames) -> npt.NDArray[np.bool_]:
 
 
 def quality(frames_rgb: Frames, frame: Int64, box: Float32, landmarks: Float32, confidence: Float32) -> Float64:
-    """float64 (n,), above 0: how well a network will see each face. Comparable within a tracklet: the product of the
-    detector's confidence, the side of the box, how frontal the face is and how sharp."""
+    """Return float64 (n,), above 0: how well a network will see each face, comparable within a tracklet.
+
+    It is the product of the detector's confidence, the side of the box, and how frontal and how sharp the face is.
+    """
     side = np.sqrt(np.clip(box[:, 2:].astype(np.float64), 0, None).prod(axis=1))
     sharp = np.array([_sharpness(np.asarray(frames_rgb[int(n)]), one) for n, one in zip(frame, box, strict=True)])
     value = np.clip(confidence, 0.01, None) * side * frontality(landmarks) * sharp.reshape(-1)
@@ -108,14 +115,17 @@ def quality(frames_rgb: Frames, frame: Int64, box: Float32, landmarks: Float32, 
 
 
 def choose(rows: Int64, quality: Float64, best: int) -> Int64:
-    """The `best` rows of a tracklet (all, where it has no more): it is cut into so many parts of equal length, and
-    each gives its finest, so that they are spread over its time. `quality` float64: of all faces, by row."""
+    """Return the `best` rows of a tracklet, or all if it has no more.
+
+    The tracklet is cut into `best` parts of equal length, and each gives its row of highest quality. So they are spread
+    over its time. `quality` float64: of all faces, by row.
+    """
     parts: Sequence[Int64] = np.array_split(rows, min(best, len(rows)))
     return np.array([part[quality[part].argmax()] for part in parts], np.int64)
 
 
 def _sharpness(frame_rgb: npt.NDArray[np.uint8], box: Float32) -> float:
-    """Deviation of the Laplacian at one size for all faces, in grey levels; 1 where there is nothing to see."""
+    """Return 1 plus the deviation of the Laplacian at one size for all faces, in grey levels; 1 without a crop."""
     import cv2
 
     crop = _grey_crop(frame_rgb, box, 1.0, _SHARP_SIDE)
@@ -125,8 +135,10 @@ def _sharpness(frame_rgb: npt.NDArray[np.uint8], box: Float32) -> float:
 def _grey_crop(
     frame_rgb: npt.NDArray[np.uint8], box: Float32, factor: float, side: int
 ) -> npt.NDArray[np.float32] | None:
-    """float32 (side, side): the square around the middle of a box, `factor` times its longer side, as far as it is in
-    the frame; None where less than two pixels are."""
+    """Return float32 (side, side): the square around the middle of a box, `factor` times its longer side.
+
+    It is cut at the frame's edge; None if less than two pixels are left.
+    """
     import cv2
 
     half = float(max(box[2], box[3])) * factor / 2
@@ -141,6 +153,6 @@ def _grey_crop(
 
 
 def _thumbnail(frame_rgb: npt.NDArray[np.uint8]) -> Float32:
-    """float32, 32 to 63 samples a side, in colour: reading every pixel would cost more than it tells."""
+    """Return float32, 32 to 63 samples a side, in colour: reading every pixel would take time and gain little."""
     rows, columns = (max(1, size // _THUMBNAIL_SIDE) for size in frame_rgb.shape[:2])
     return frame_rgb[::rows, ::columns].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Read age, gender, emotion and race off faces."""
+"""Estimate age, gender, emotion and race of faces."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 Name = Literal["age", "gender", "emotion", "race"]
 
 MOST_FACES = 128
-"""Faces whose chips are alive at once: 77 MB of float32, however crowded a chunk is."""
+"""Faces whose chips are in memory together: 77 MB of float32, however crowded a chunk is."""
 
 
 SPREADS = {"age": 15.0, "gender": 0.5, "race": 0.5}
-"""Per track, differences beyond which two faces cannot be one person: years, and total variation of probabilities.
-Emotion is left out, for it changes with time; where its course matters, give it a stage of its own, per face."""
+"""Differences beyond which two faces of a track cannot be one person, with `per: track`: years, or total variation of
+probabilities. Emotion is left out, because it changes with time; to follow it, give it a stage of its own, per face."""
 
 
 class AnalyzeOptions(TrackOptions):
     """Options of `analyze`."""
 
     attributes: tuple[Name, ...] = Field(
-        ("age", "gender", "emotion", "race"), min_length=1, description="which to read off; each has weights of its own"
+        ("age", "gender", "emotion", "race"), min_length=1, description="attributes; each has weights of its own"
     )
     align: Literal["native", "deepface"] = Field(
-        "native", description="native: the upright box with what is around it; deepface: as DeepFace cuts faces"
+        "native", description="native: the upright box with its surroundings; deepface: as DeepFace cuts faces"
     )
     rotate: bool = Field(True, description="align deepface: turn faces until the eyes are level")
     engine: Literal["onnx", "tensorflow", "torch"] = Field(
@@ -54,12 +54,12 @@ class AnalyzeOptions(TrackOptions):
     @field_validator("attributes")
     @classmethod
     def _each_once(cls, names: tuple[Name, ...]) -> tuple[Name, ...]:
-        """In one order, so that the order in which they are named changes nothing."""
+        """Sort the attributes, so that the order in the workflow changes nothing."""
         return tuple(name for name in ("age", "gender", "emotion", "race") if name in names)
 
 
 class Analyze(Stage):
-    """One number or one set of probabilities per face and attribute; per track, of the best faces of its track."""
+    """One number or one set of probabilities per face and attribute; per track, from the best faces of its track."""
 
     needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box", "landmarks")
     slot = "gpu"
@@ -94,7 +94,7 @@ class Analyze(Stage):
         return {**values, analyzed(self.options.attributes): own}
 
     def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """What the networks say of some of the chunk's faces themselves."""
+        """Return the networks' own results for some of the chunk's faces."""
         faces = Faces(
             frame=chunk.face_frame[rows],
             box=chunk["box"][rows],
@@ -109,13 +109,16 @@ class Analyze(Stage):
         return results
 
     def _read(self, frames_rgb: np.ndarray, faces: Faces) -> dict[str, np.ndarray]:
-        """All attributes of some faces, from one set of chips."""
+        """Return all attributes of some faces, from one set of chips."""
         chips = next(iter(self.attributes.values())).chips(frames_rgb, faces)
         return {name: attribute.predict(chips) for name, attribute in self.attributes.items()}
 
 
 def analyzed(attributes: tuple[Name, ...]) -> str:
-    """With per track, name of the array that says which rows are the networks' own: several stages share a store."""
+    """Return the name of the array that marks the networks' own rows, with `per: track`.
+
+    Each choice of attributes has a name of its own, because several stages share a store.
+    """
     every = Name.__args__  # type: ignore[attr-defined]
     return "analyzed" if attributes == every else "_".join(["analyzed", *attributes])
 
@@ -134,7 +137,7 @@ def _array(name: str) -> Array:
         about: dict[str, Any] = {
             "model": model,
             "units": "year",
-            "description": "apparent age; NaN where nothing of a face is in the frame",
+            "description": "apparent age; NaN if no part of the face is in the frame",
         }
         return Array(name, ("face",), "float32", (), about)
     classes = zoo.card(model).classes
@@ -142,7 +145,7 @@ def _array(name: str) -> Array:
         "model": model,
         "units": "1",
         "class_names": list(classes),
-        "description": "probability of each class, adding up to 1; NaN where nothing of a face is in the frame",
+        "description": "probability of each class, adding up to 1; NaN if no part of the face is in the frame",
     }
     # Dimensions of one name have one size in a store, so each attribute has a name of its own for its classes.
     return Array(name, ("face", f"{name}_class"), "float32", (len(classes),), about)

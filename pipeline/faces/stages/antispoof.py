@@ -1,4 +1,4 @@
-"""Tell live faces from pictures of faces."""
+"""Separate live faces from pictures of faces."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 CHECKED = "real_checked"
-"""Array, with per track: whether what is said of a face is the model's own."""
+"""Array that marks, with `per: track`, the faces whose result is the model's own."""
 MOST_SPREAD = 0.5
-"""Per track, total variation of two faces' probabilities beyond which they are not one face."""
+"""Total variation of two faces' probabilities beyond which they are not one face, with `per: track`."""
 
 
 class AntispoofOptions(TrackOptions):
@@ -32,7 +32,7 @@ class AntispoofOptions(TrackOptions):
 
 
 class Antispoof(Stage):
-    """Whether each face is a live one."""
+    """Probabilities that each face is live, or a picture."""
 
     needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box")
     slot = "gpu"
@@ -53,8 +53,8 @@ class Antispoof(Stage):
                     "units": "1",
                     "class_names": list(classes),
                     "description": (
-                        "probability of each class, adding up to 1: the face is live where 'real' is the largest; "
-                        "which kind of spoof is said counts for little; NaN where nothing of a face is in the frame"
+                        "probability of each class, adding up to 1; the face is live if 'real' is the largest. "
+                        "Do not rely on the kind of spoof. NaN if no part of the face is in the frame"
                     ),
                 },
             ),

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class DetectOptions(StageOptions):
-    """Options of `detect`. One that the model does not heed is refused."""
+    """Options of `detect`. An option that the model does not support is refused."""
 
     model: str = Field("mtcnn", description="detector; `reelgraph models` lists them")
-    min_face: int = Field(20, ge=10, description="smallest face looked for, side in pixels of the frame")
+    min_face: int = Field(20, ge=10, description="smallest face to look for (side in pixels of the frame)")
     align: Literal["native", "deepface"] = Field(
         "native",
         description="native: detect on the frame itself; deepface: the boxes and eyes that DeepFace finds on it",
@@ -29,7 +29,7 @@ class DetectOptions(StageOptions):
     threshold: float | None = Field(
         None, gt=0, lt=1, description="least score of a face; the detector's own if not set"
     )
-    max_faces: int | None = Field(None, ge=1, description="keep the largest so many faces of a frame; all if not set")
+    max_faces: int | None = Field(None, ge=1, description="keep this many faces per frame, the largest; all if not set")
     rotate: bool = Field(True, description="align deepface: DeepFace's parameter `align`")
     expand_percentage: int = Field(
         0, ge=0, description="align deepface: DeepFace's parameter, percent of a box's width and height"
@@ -61,7 +61,7 @@ RANK = Array(
 
 
 class Detect(Stage):
-    """Faces of every frame: boxes, five landmarks, confidence; with align deepface also their rank."""
+    """The faces of every frame: boxes, five landmarks, confidence; with align deepface also their rank."""
 
     needs = ("frames_rgb",)
     slot = "gpu"
@@ -69,7 +69,7 @@ class Detect(Stage):
     seconds_per_megapixel = 0.055  # mtcnn, min_face 20 (`make bench`)
     Options = DetectOptions
     outputs: tuple[Array, ...] = (
-        Array("n_faces", ("frame",), "int32", (), {"description": "faces found, 0 where the frame was not decoded"}),
+        Array("n_faces", ("frame",), "int32", (), {"description": "faces found, 0 if the frame was not decoded"}),
         Array(
             "box",
             ("face", "xywh"),
@@ -85,7 +85,7 @@ class Detect(Stage):
             {
                 "units": "pixel",
                 "landmark_names": ["right_eye", "left_eye", "nose", "right_mouth", "left_mouth"],
-                "description": "the person's own right and left; NaN where the detector gives none",
+                "description": "the person's own right and left; NaN if the detector gives none",
             },
         ),
         Array("confidence", ("face",), "float32", (), {"units": "1", "description": "score of the detector, 0 to 1"}),
@@ -110,7 +110,7 @@ class Detect(Stage):
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         readable = np.flatnonzero(chunk.decoded)
-        # Unreadable frames are black; they are left out, so that nothing is ever found in them.
+        # Unreadable frames are black; they are left out, so that no face is ever found in them.
         frames = chunk.frames_rgb if len(readable) == len(chunk.decoded) else chunk.frames_rgb[readable]
         faces = self.detector.detect(frames)
         n_faces = np.zeros(len(chunk.frame), np.int32)

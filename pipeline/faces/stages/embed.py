@@ -1,4 +1,4 @@
-"""Turn faces into vectors that are near for one person and far for two."""
+"""Turn faces into vectors that are near for one person and far apart for two."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 Normalization = Literal["base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace"]
 
 FACES_AT_ONCE = 256
-"""Chips alive at a time: 154 MB of the largest, VGG-Face's with align deepface."""
+"""Chips that are in memory together: 154 MB of the largest, VGG-Face's with align deepface."""
 
 EMBEDDED = "embedded"
-"""Array, with per track: whether a face's embedding is the network's own."""
+"""Array that marks, with `per: track`, the faces whose embedding is the network's own."""
 
 CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
     "align": ("alignment", ("native", "deepface")),
     "engine": ("engine", clients.ENGINES),
     "normalization": ("normalization", Normalization.__args__),  # type: ignore[attr-defined]
 }
-"""What a name is called in errors, and its valid values."""
+"""Name of each choice in errors, and its valid values."""
 
 
 class EmbedOptions(TrackOptions):
@@ -75,7 +75,7 @@ class EmbedOptions(TrackOptions):
         deepface_only = {"normalization": self.normalization != "base", "rotate": not self.rotate}
         deepface_only["eight_bit"] = self.eight_bit
         for name in (name for name, given in deepface_only.items() if given and self.align == "native"):
-            raise ValueError(f"option {name!r} belongs to align: deepface; leave it out, or set align: deepface")
+            raise ValueError(f"option {name} needs align: deepface; leave it out, or set align: deepface")
         card = zoo.card(self.model, "recogniser")
         try:
             clients.check(card, self.engine)
@@ -84,7 +84,7 @@ class EmbedOptions(TrackOptions):
         return self
 
     def keyed(self) -> dict[str, Any]:
-        """Without `eight_bit` stores are those that were made before there was a choice."""
+        """Leave out `eight_bit` if it is false, so that stores from before this option still resume."""
         values = super().keyed()
         if not self.eight_bit:
             del values["eight_bit"]
@@ -92,7 +92,7 @@ class EmbedOptions(TrackOptions):
 
 
 class Embed(Stage):
-    """One embedding per face, each made for itself or, per track, of the best faces of its track."""
+    """One embedding per face, made from the face itself or, per track, from the best faces of its track."""
 
     needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box", "landmarks")
     slot = "gpu"
@@ -145,7 +145,7 @@ class Embed(Stage):
         return {**values, EMBEDDED: own}
 
     def _embedded(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The network's own embeddings of some of the chunk's faces."""
+        """Return the network's own embeddings of some of the chunk's faces."""
         embedding = np.empty((len(rows), self.embedder.dimension), np.float32)
         for start in range(0, len(rows), FACES_AT_ONCE):
             part = rows[start : start + FACES_AT_ONCE]

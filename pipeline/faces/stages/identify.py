@@ -1,4 +1,4 @@
-"""Say who of a gallery each face is."""
+"""Find each face in a gallery."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class IdentifyOptions(StageOptions):
     """Options of `identify`."""
 
     gallery: str = Field(
-        description="folder with a folder of pictures for each person, or with one picture each; or a file that "
-        "`reelgraph find --save-gallery` wrote; relative to the working directory"
+        description="folder with a folder of pictures, or one picture, for each person; or a file by "
+        "`reelgraph find --save-gallery` (path, relative to the working directory)"
     )
     metric: Metric = Field("cosine", description="distance: cosine, euclidean, euclidean_l2 or angular, as DeepFace's")
     threshold: float | None = Field(
-        None, gt=0, description="distance up to which a face is that person's; the model's own if not set"
+        None, gt=0, description="largest distance of a match (default: the model's own)"
     )
     all_faces: bool = Field(
-        False, description="of a gallery's picture with several faces take all, as DeepFace does, not the largest"
+        False, description="use all faces of a gallery's picture, as DeepFace does, not only the largest"
     )
 
     @field_validator("metric", mode="before")
@@ -41,7 +41,7 @@ class IdentifyOptions(StageOptions):
 
 
 class Identify(Stage):
-    """The nearest face of a gallery for each face, over a whole input: once its embeddings are stored."""
+    """The nearest face of a gallery for each face of an input, once its embeddings are stored."""
 
     needs = ("embedding",)
     scope = "input"
@@ -60,16 +60,17 @@ class Identify(Stage):
 
         try:
             return gallery_sha256(self.options.gallery, all_faces=self.options.all_faces)
-        except InputError as err:  # no input's fault
+        except InputError as err:  # not the fault of an input
             raise WorkflowError(f"identify.gallery: {err}") from err
 
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
-        """`identity` and `distance`, with what the gallery's rows are called.
+        """Return `identity` and `distance`, with the names of the gallery's rows.
 
-        Raises InputError where the gallery cannot be used.
+        Raises InputError if the gallery cannot be used.
         """
         from pipeline.faces.people import find
         from pipeline.faces.people.gallery import open_gallery
+        from pipeline.faces.people.near import threshold_of
         from pipeline.faces.people.pictures import Recipe
         from pipeline.store.read import open as open_store
 
@@ -81,8 +82,8 @@ class Identify(Stage):
                 options.gallery, recipe, str(item.store_path), all_faces=options.all_faces
             )
         gallery = self._galleries[key]
-        threshold = find.threshold_of(item, options.metric, options.threshold)
-        wanted = find.Wanted(options.gallery, options.metric, options.threshold, options.all_faces)
+        threshold = threshold_of(item, options.metric, options.threshold)
+        wanted = find.Wanted(options.gallery, options.metric, options.all_faces)
         attributes = wanted.attributes(gallery, threshold, find.embedding_key(item, recipe))
         identity, distance = find.matched(item, gallery, options.metric, threshold)
         specs = {spec.name: spec for spec in find.outputs(attributes)}

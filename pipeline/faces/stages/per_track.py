@@ -1,8 +1,10 @@
-"""The option `per: track` of stages that look at each face: the network sees the best few faces of each tracklet of a
-chunk (pipeline/people/tracklets.py), and the others get what these gave, weighted by how well they could be seen.
+"""The option `per: track` of stages that look at each face.
 
-Where the chosen faces do not agree, a tracklet is cut in half, and so on, in the end down to single faces: then every
-face is the network's own. Tracklets end with their chunk, so that results depend on the input and the workflow alone.
+The network sees the best few faces of each tracklet of a chunk (pipeline/people/tracklets.py). The other faces get the
+mean of these results, weighted by how well the chosen faces could be seen.
+
+If the chosen faces do not agree, a tracklet is cut in half, and again, down to single faces. Then every face has the
+network's own result. Tracklets end with their chunk, so that results depend on the input and the workflow alone.
 
 Measured (`make bench-per-track`, Dlib, faces from mtcnn; verification on pairs of labelled faces of different shots):
 
@@ -13,7 +15,7 @@ Measured (`make bench-per-track`, Dlib, faces from mtcnn; verification on pairs 
 | one man, 53 s    | 5     | 268   | 7%   |                          |                               |
 | a film with cuts | 5     | 90    | 60%  |                          |                               |
 
-Only the film's chosen faces ever disagreed: asked by halves 54 faces are seen there, 60 if all are asked at once.
+Only the film's chosen faces ever disagreed. By halves the network sees 54 faces there; with all faces at once, 60.
 """
 
 from __future__ import annotations
@@ -34,30 +36,30 @@ BEST = 3
 Int64 = npt.NDArray[np.int64]
 Values = dict[str, np.ndarray]
 Compute = Callable[[Int64], Values]
-"""Takes rows of the chunk's faces, returns one row of each array for each."""
+"""Function from rows of the chunk's faces to arrays with one row for each."""
 Agree = Callable[[Values], bool]
-"""Whether the rows of a tracklet's chosen faces can stand for all of it."""
+"""Function that returns whether the rows of a tracklet's chosen faces can stand for all of it."""
 Mean = Callable[[str, np.ndarray, npt.NDArray[np.float64]], np.ndarray]
-"""Of an array's name, its rows (k, ...), and their weights (k,), adding up to 1: one row."""
+"""Function from an array's name, its rows (k, ...), and their weights (k,), which add up to 1, to one row."""
 
 
 class TrackOptions(StageOptions):
-    """`per` and `best`, for stages that have them."""
+    """The options `per` and `best`, for stages that have them."""
 
     per: Literal["face", "track"] = Field(
         "face",
         description="track: only the best faces of each track within a chunk; its others get their mean",
     )
-    best: int = Field(BEST, ge=1, description="per track: so many faces of each, spread over its time")
+    best: int = Field(BEST, ge=1, description="per track: number of faces that the network sees, spread over its time")
 
     @model_validator(mode="after")
     def _best_is_heeded(self) -> TrackOptions:
         if self.per == "face" and self.best != BEST:
-            raise ValueError("option 'best' belongs to per: track; leave it out, or set per: track")
+            raise ValueError("option best needs per: track; leave it out, or set per: track")
         return self
 
     def keyed(self) -> dict[str, Any]:
-        """With `per: face` stores are those that were made before there was a choice."""
+        """Leave out `per` and `best` with `per: face`, so that stores from before these options still resume."""
         values = super().keyed()
         if self.per == "face":
             del values["per"], values["best"]
@@ -65,24 +67,24 @@ class TrackOptions(StageOptions):
 
 
 NEEDS = ("confidence",)
-"""What the choice of faces takes beside frames, boxes and landmarks."""
+"""Arrays that the choice of faces needs beside frames, boxes and landmarks."""
 
 
 def get_ready(options: TrackOptions) -> None:
-    """What would else be imported while the first chunk waits; for a stage's `load`."""
+    """Import what the first chunk would else wait for; call it in a stage's `load`."""
     if options.per == "track":
         import scipy.optimize  # noqa: F401
 
 
 def own_rows(name: str, what: str) -> Array:
-    """Declares the array that says which rows are the network's own."""
+    """Declare the array that marks the rows of the network's own."""
     return Array(name, ("face",), "bool", (), {"description": f"whether {what} is the network's own for this face"})
 
 
 def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mean) -> tuple[Values, np.ndarray]:
-    """Every face's row of every array, and bool (n,): whether it is the network's own.
+    """Return every face's row of every array, and bool (n,): whether it is the network's own.
 
-    The network is asked in rounds, for the faces of all tracklets of the chunk at once: batches stay large.
+    The network runs in rounds, on the faces of all tracklets of the chunk at once, so that batches stay large.
     """
     frame, box = chunk.face_frame, chunk["box"]
     landmarks = chunk.arrays.get("landmarks")
@@ -108,12 +110,12 @@ def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mea
 
 
 def halves(rows: Int64) -> list[Int64]:
-    """The two halves of a tracklet, in time; of at least two faces."""
+    """Return the two halves of a tracklet, in time; it has at least two faces."""
     return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
 
 def _groups(tracklet: Int64) -> list[Int64]:
-    """Rows of each tracklet, in order of time."""
+    """Return the rows of each tracklet, in order of time."""
     order = np.argsort(tracklet, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(tracklet[order])) + 1) if len(order) else []
 
@@ -121,7 +123,7 @@ def _groups(tracklet: Int64) -> list[Int64]:
 def _settled(
     rows: Int64, own: np.ndarray, values: Values, quality: npt.NDArray[np.float64], agree: Agree, mean: Mean
 ) -> bool:
-    """Give the other rows what the network's own say, if these agree; true where nothing is left to do."""
+    """Give the network's results to the other rows if they agree; return true if nothing is left to do."""
     known, others = rows[own[rows]], rows[~own[rows]]
     if len(others) == 0:
         return True
@@ -135,7 +137,7 @@ def _settled(
 
 
 def mean_vector(_: str, vectors: np.ndarray, weights: npt.NDArray[np.float64]) -> np.ndarray:
-    """Of embeddings: their mean direction, at their mean length, so that vectors of length 1 keep it."""
+    """Return the mean direction of embeddings at their mean length, so that vectors of length 1 keep it."""
     vectors = vectors.astype(np.float64)
     middle = weights @ vectors
     length = np.linalg.norm(middle)
@@ -144,20 +146,22 @@ def mean_vector(_: str, vectors: np.ndarray, weights: npt.NDArray[np.float64]) -
 
 
 def mean_value(_: str, values: np.ndarray, weights: npt.NDArray[np.float64]) -> np.ndarray:
-    """Of numbers and of probabilities, which still add up to 1."""
+    """Return the weighted mean of numbers, or of probabilities, which still add up to 1."""
     return np.asarray(np.tensordot(weights, values.astype(np.float64), 1), np.float32)
 
 
 def vectors_agree(vectors: np.ndarray, cosine_threshold: float) -> bool:
-    """Whether no two are further apart than faces of one person may be."""
+    """Return whether no two vectors are further apart than faces of one person may be."""
     wide = vectors.astype(np.float64)
     unit = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-10)
     return bool((1 - unit @ unit.T).max() <= cosine_threshold)
 
 
 def spread(values: np.ndarray) -> float:
-    """The largest difference of two rows: of numbers (k,) their distance, of probabilities (k, classes) the total
-    variation, 0 to 1."""
+    """Return the largest difference of two rows.
+
+    For numbers (k,) that is their distance, for probabilities (k, classes) the total variation, 0 to 1.
+    """
     if values.ndim == 1:
         return float(np.ptp(values))
     return float(np.abs(values[:, None] - values[None]).sum(axis=-1).max() / 2)

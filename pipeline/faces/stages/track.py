@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 FRAMES_AT_ONCE = 2048
 TRACK_SHARE = 0.9
-"""Of the model's own threshold: faces of one person a moment apart are much nearer than photographs years apart (99% of
-them within 0.7 of it), and people who look alike take each other's place at a cut within 0.82 of it. Where it is too
-strict a track ends and another begins, which the clustering joins."""
+"""Share of the model's own threshold. Faces of one person a moment apart are much nearer than photographs years apart:
+99% of them within 0.7 of it. People who look alike replace each other at a cut within 0.82 of it. If the share is too
+strict, a track ends and another begins; the clustering joins the two."""
 
 
 class TrackOptions(StageOptions):
     """Options of `track`."""
 
     max_gap_seconds: float = Field(
-        2.0, ge=0, description="longest time that a face may be away within a track (seconds)"
+        2.0, ge=0, description="longest time that a face may be absent within a track (seconds)"
     )
     min_iou: float = Field(0.2, gt=0, le=1, description="overlap of boxes that counts as the same place (0 to 1)")
     max_distance: float | None = Field(
-        None, gt=0, description="embeddings farther apart are another person (distance; default: 0.9 of the model's)"
+        None, gt=0, description="largest distance of one person's embeddings (default: 0.9 of the model's threshold)"
     )
     use_embedding: bool = Field(True, description="false: link by position alone")
 
@@ -55,14 +55,14 @@ class Track(Stage):
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
         if not self.options.use_embedding:
-            self.needs = ("n_faces", "box")  # by position alone it runs where there are none
+            self.needs = ("n_faces", "box")  # without embeddings it links by position alone
 
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
         return {"track": track_input(item, self.options)}
 
 
 def track_input(item: RunInput, options: TrackOptions) -> np.ndarray:
-    """int32 (n_faces,): the tracks of a complete input. Holds a few thousand frames' faces at a time."""
+    """Return int32 (n_faces,): the tracks of a complete input, with a few thousand frames in memory at a time."""
     time_seconds = item.array("time_seconds")
     arrays = item.arrays
     space = Space.of(arrays["embedding"].attributes) if options.use_embedding and "embedding" in arrays else None

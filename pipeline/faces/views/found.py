@@ -1,13 +1,17 @@
-"""Who was found, as lines."""
+"""Who was found, as lines: the people of a gallery, or one person by a picture. The notes were told as they came."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.faces.people.gallery import as_text
 from pipeline.text import clock, duration
 
 if TYPE_CHECKING:
-    from pipeline.faces.people.find import Found, Person
+    from pipeline.faces.people.find import Found
+    from pipeline.faces.people.near import NearSearch
+    from pipeline.faces.people.search import Answer
     from pipeline.faces.people.sightings import Sighting
 
 SHOWN_INPUTS = 5
@@ -15,51 +19,67 @@ SHOWN_TIMES = 4
 SHOWN_NAMES = 10
 
 
-def lines(found: Found) -> list[str]:
-    """A block per person, longest on screen first; then what was searched. The notes were told as they came."""
-    shown = [line for person in found.people for line in _person(person)]
+def people_lines(found: Found) -> list[str]:
+    """A block per person, longest on screen first; then what was searched."""
+    shown = []
+    for one in found.people:
+        where = f" in {len(one.sightings)} videos" if len(one.sightings) > 1 else ""
+        seen = f"{duration(one.screen_seconds)} on screen{where}, {one.faces} faces"
+        shown += [f"{one.name}: {seen}, best {one.best_distance:.3f}", *_sightings(one.sightings)]
     if found.absent:
-        names = ", ".join(found.absent[:SHOWN_NAMES])
         more = f" and {len(found.absent) - SHOWN_NAMES} more" if len(found.absent) > SHOWN_NAMES else ""
-        shown.append(f"not seen: {names}{more}")
-    return [*shown, *_searched(found)]
+        shown.append(f"not seen: {', '.join(found.absent[:SHOWN_NAMES])}{more}")
+    written, unchanged = (sum(one.written == state for one in found.inputs) for state in ("written", "unchanged"))
+    said = f"{_searched(found)}, {sum(one.unknown_faces or 0 for one in found.inputs)} unknown"
+    if written:
+        said += f"; identity and distance written to {written} inputs"
+    elif unchanged == len(found.inputs):
+        said += "; nothing to do: the stores hold this matching already"
+    return [*shown, said]
 
 
-def _person(person: Person) -> list[str]:
-    best = min((one.best.distance for one in person.sightings), default=0.0)
-    where = f" in {len(person.sightings)} videos" if len(person.sightings) > 1 else ""
-    head = f"{person.name}: {duration(person.screen_seconds)} on screen{where}, {person.faces} faces, best {best:.3f}"
-    return [head, *sightings(person.sightings)]
+def answer_lines(answer: Answer) -> list[str]:
+    """Screen time and times by video; the best shots; what was searched."""
+    if answer.sightings:
+        faces, n = sum(one.faces for one in answer.sightings), len(answer.sightings)
+        where = f"in {n} video{'s' if n > 1 else ''}"
+        shown = [f"seen for {duration(answer.screen_seconds)} {where}, {faces} faces"]
+        shown += [*_sightings(answer.sightings), "best shots (distance, time, box):"]
+    else:
+        limits = sorted({one.threshold for one in answer.inputs if one.faces})
+        said = f"not seen: no face within {answer.metric} {' or '.join(f'{limit:g}' for limit in limits)}"
+        shown = [said + ("; the nearest (distance, time, box):" if answer.best else "")]
+    for seen in answer.best:
+        shot = seen.shot
+        place = f"{as_text(shot.box)}  {seen.out} {seen.input}"
+        shown.append(f"  {shot.distance:.3f}  {clock(shot.time_seconds)}  {place}")
+    by_index = sum(one.faces for one in answer.inputs if one.how == "index")
+    said = _searched(answer) + (f", {by_index} of them by the index" if by_index else "")
+    said += f"; searched in {answer.seconds['search']:.2f} s"
+    if answer.embedding_bytes > 1e8:
+        said += f", {answer.embedding_bytes / 1e6 / max(answer.seconds['search'], 1e-9):.0f} MB/s"
+    return [*shown, said]
 
 
-def sightings(found: tuple[Sighting, ...]) -> list[str]:
+def _sightings(found: Sequence[Sighting]) -> list[str]:
     """A line per input, longest on screen first."""
     ordered = sorted(found, key=lambda one: -one.screen_seconds)
-    shown = [f"  {_where(one)}: {duration(one.screen_seconds)}: {times(one)}" for one in ordered[:SHOWN_INPUTS]]
+    shown = [
+        f"  {one.out} {one.input}: {duration(one.screen_seconds)}: {_times(one)}" for one in ordered[:SHOWN_INPUTS]
+    ]
     if len(ordered) > SHOWN_INPUTS:
         shown.append(f"  ... and {len(ordered) - SHOWN_INPUTS} more videos; --json shows all")
     return shown
 
 
-def _where(one: Sighting) -> str:
-    return f"{one.out} {one.input}"
-
-
-def times(one: Sighting) -> str:
+def _times(one: Sighting) -> str:
     spans = [f"{clock(span.start_seconds)}-{clock(span.stop_seconds)}" for span in one.appearances[:SHOWN_TIMES]]
     more = len(one.appearances) - SHOWN_TIMES
     return ", ".join(spans) + (f" and {more} more times until {clock(one.last_seconds)}" if more > 0 else "")
 
 
-def _searched(found: Found) -> list[str]:
-    faces = sum(one.faces for one in found.inputs)
-    unknown = sum(one.unknown_faces for one in found.inputs)
-    done = [one for one in found.inputs if one.share < 1]
-    share = f" ({len(done)} of them not complete)" if done else ""
-    said = f"{faces} faces of {len(found.inputs)} inputs{share}, {unknown} unknown"
-    counts = {state: sum(one.written == state for one in found.inputs) for state in ("written", "unchanged")}
-    if counts["written"]:
-        said += f"; identity and distance written to {counts['written']} inputs"
-    elif counts["unchanged"] == len(found.inputs):
-        said += "; nothing to do: the stores hold this matching already"
-    return [said]
+def _searched(search: NearSearch) -> str:
+    """Faces and inputs that were looked at."""
+    partial = sum(one.share < 1 for one in search.inputs)
+    share = f" ({partial} of them not complete)" if partial else ""
+    return f"{sum(one.faces for one in search.inputs)} faces of {len(search.inputs)} inputs{share}"

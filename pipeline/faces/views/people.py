@@ -1,4 +1,4 @@
-"""Who is in stores: what `reelgraph people` shows and gives as JSON."""
+"""The people of stores: what `reelgraph people` shows and gives as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import labels
-from pipeline.text import clock
+from pipeline.text import clock, plural
 
 if TYPE_CHECKING:
     from pipeline.faces.people.gather import Gathered
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PersonView:
-    """One person over all inputs that were looked at."""
+    """One person over all inputs of the command."""
 
     id: int
     name: str | None
@@ -30,14 +30,14 @@ class PersonView:
     screen_seconds: float = 0.0
     inputs: list[str] = field(default_factory=list)
     appearances: list[dict[str, Any]] = field(default_factory=list)
-    """Each: store, input, start_seconds, stop_seconds, screen_seconds, frames; in order of inputs and time."""
+    """Appearances in order of inputs and time: store, input, start_seconds, stop_seconds, screen_seconds, frames."""
     best: dict[str, Any] | None = None
-    """store, input, time_seconds, box (x, y, w, h in pixels) of the clearest face."""
+    """The clearest face: store, input, time_seconds, box (x, y, w, h in pixels)."""
     best_score: float = 0.0
 
 
 def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]:
-    """Everybody in these inputs, longest on screen first. Raises StoreError where an array is damaged."""
+    """Return all people in these inputs, longest on screen first. Raises StoreError if an array is damaged."""
     from pipeline.faces.people.described import face_quality
 
     found: dict[int, PersonView] = {}
@@ -81,7 +81,7 @@ def _add(one: PersonView, item: RunInput, mine: np.ndarray, arrays: dict[str, np
 
 
 def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
-    """For `--json`: JSON values only."""
+    """Return JSON values for `--json`."""
     return {
         "registry": str(gathered.registry.path),
         "registry_id": gathered.registry.id,
@@ -101,16 +101,16 @@ def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
 
 MOST_SIMILAR = 5
 WIDE_COLUMNS = 120
-"""From this width on of a terminal, first and last appearance are shown even where every one needs its input's name."""
+"""Columns of a terminal from which on first and last appearance are shown even with the names of their inputs."""
 NAME_CHARACTERS = 20
 
 
 def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
-    """One row per person on standard output, and what to do next."""
+    """Print one row per person on standard output, and what to do next."""
     from rich.console import Console
     from rich.table import Table
 
-    # Into a file or a pipe nothing is cut off.
+    # Nothing is cut off in a file or a pipe.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
     many = len(gathered.inputs) > 1
     headings = ["id", "name", "faces", "tracks", "on screen", "inputs", "first", "last", "best shot"]
@@ -148,8 +148,8 @@ def _cells(one: PersonView, many: bool) -> dict[str, str]:
 def _closing(gathered: Gathered, people: Sequence[PersonView]) -> list[str]:
     unknown = sum(int((labels(item, "person").code < 0).sum()) for item in gathered.inputs)
     lines = [
-        f"{len(people)} people in {len(gathered.inputs)} inputs, {unknown} faces of nobody; "
-        f"registry {gathered.registry.path}"
+        f"{plural(len(people), 'person', 'people')} in {plural(len(gathered.inputs), 'input')}, "
+        f"{plural(unknown, 'face')} of unknown people; registry {gathered.registry.path}"
     ]
     if not gathered.assigned:
         lines.append("nothing to do: all inputs had their people already")
@@ -174,12 +174,12 @@ def _where(name: str, seconds: float, many: bool) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """H:MM:SS.s: a tenth of a second is enough to find a place in a film."""
+    """Return H:MM:SS.s: a tenth of a second is enough to find a place in a film."""
     return clock(round(seconds, 1))[:-2]
 
 
 def registry_rows(registry: Registry) -> list[dict[str, Any]]:
-    """What a registry alone knows, JSON values only: everybody, with faces and inputs as last seen."""
+    """Return the registry's own facts as JSON values: all people, with faces and inputs as last seen."""
     return [
         {
             "id": number,
@@ -193,11 +193,11 @@ def registry_rows(registry: Registry) -> list[dict[str, Any]]:
 
 
 def registry_lines(registry: Registry) -> list[str]:
-    """The same for a terminal."""
+    """Return the lines of registry_rows for a terminal."""
     rows = registry_rows(registry)
     width = max([4, *(len(row["name"] or "-") for row in rows)])
-    shown = [f"{'id':>5}  {'name':{width}}  {'faces':>8}  {'inputs':>6}"] if rows else ["nobody yet"]
+    shown = [f"{'id':>5}  {'name':{width}}  {'faces':>8}  {'inputs':>6}"] if rows else ["no people yet"]
     for row in rows:
         also = f"  (was {', '.join(map(str, row['merged']))})" if row["merged"] else ""
         shown.append(f"{row['id']:>5}  {row['name'] or '-':{width}}  {row['faces']:>8}  {len(row['inputs']):>6}{also}")
-    return [f"{registry.path}: {len(rows)} people by {registry.model}", *shown]
+    return [f"{registry.path}: {plural(len(rows), 'person', 'people')} by {registry.model}", *shown]

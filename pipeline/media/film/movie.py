@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import av
 import numpy as np
@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import UsageError
 from pipeline.media.film.film import Colour, Film
+from pipeline.media.film.sound import Sound
 from pipeline.store.nodes import disk_errors
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -43,14 +44,6 @@ _WITH_MATRIX_OF_ITS_OWN = frozenset({1, 4, 7, 9})
 """AVCOL_SPC of BT.709, FCC, SMPTE 240M and BT.2020: swscale numbers them alike; it takes BT.601 for all others."""
 _SWS_BT601 = 5
 _SOUND_AHEAD_SECONDS = 0.5
-
-
-class Sound(Protocol):
-    """What is written along with the frames."""
-
-    def until(self, seconds: float) -> None: ...
-    def finish(self) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -84,8 +77,7 @@ class Movie:
         self.sound: Sound | None = None
         self.n_frames = 0
         self._reformatter = VideoReformatter()
-        self._durations: dict[int, int] = {}
-        self._last: tuple[VideoFrame, int] | None = None
+        self._last_pts = -(1 << 62)
 
     @property
     def note(self) -> str | None:
@@ -118,18 +110,17 @@ class Movie:
         context.color_range = _LIMITED_RANGE
         context.colorspace = _BT601 if look.colour.matrix == _RGB else look.colour.matrix
         context.color_trc, context.color_primaries = look.colour.transfer, look.colour.primaries
-        self._base = base
+        self._base, self._frame_ticks = base, max(1, round(1 / (look.rate * base)))
         return stream
 
     def put(self, frame_rgb: npt.NDArray[np.uint8], pts: int) -> None:
         """Append a frame, uint8 (height, width, 3); `pts` in the look's time base, above that of the last one."""
-        pts = round(pts * self.look.time_base / self._base)
         frame = self._to_yuv(frame_rgb)
-        if self._last is not None:
-            pts = max(pts, self._last[1] + 1)
-            with disk_errors(f"write {self.target}"):
-                self._send(pts)
-        self._last = (frame, pts)
+        pts = max(round(pts * self.look.time_base / self._base), self._last_pts + 1)
+        frame.pts, frame.time_base, self._last_pts = pts, self._base, pts
+        self.n_frames += 1
+        with disk_errors(f"write {self.target}"):
+            self._mux(self._stream.encode(frame))
 
     def _to_yuv(self, frame_rgb: npt.NDArray[np.uint8]) -> VideoFrame:
         height, width = frame_rgb.shape[:2]
@@ -145,25 +136,14 @@ class Movie:
             threads=1,
         )
 
-    def _send(self, next_pts: int) -> None:
-        """Encode the frame before the last one put, now that it is known how long it lasts."""
-        assert self._last is not None
-        frame, pts = self._last
-        frame.pts, frame.time_base = pts, self._base
-        self._durations[pts] = next_pts - pts
-        self.n_frames += 1
-        self._mux(self._stream.encode(frame))
-
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
-            packet.duration = self._durations.pop(packet.pts, 0)
+            packet.duration = self._frame_ticks  # players go by the start of the next frame: only the last one's counts
             if self.sound is not None and packet.dts is not None:
                 self.sound.until(float(packet.dts * packet.time_base) + _SOUND_AHEAD_SECONDS)
             self.container.mux_one(packet)
 
     def _finish(self) -> None:
-        if self._last is not None:
-            self._send(self._last[1] + max(1, round(1 / (self.look.rate * self._base))))
         self._mux(self._stream.encode(None))
         if self.sound is not None:
             self.sound.finish()

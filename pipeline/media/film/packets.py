@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -12,8 +10,9 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.media.film.film import Film
 from pipeline.media.film.movie import part_of
-from pipeline.media.film.sound import audio_streams
+from pipeline.media.film.sound import Copied, audio_streams, packets_before
 from pipeline.media.video.index import open_container
+from pipeline.store.nodes import disk_errors
 
 _SAME_BOXES = "mov,mp4"
 
@@ -31,10 +30,18 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
     key = _key_before(film, start)
     begin = float(key * film.index.time_base)
     aside = part_of(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    kind, options = ("mp4", {"movflags": "+faststart"}) if target.suffix == ".mp4" else ("matroska", {})
     try:
-        _copy(film, aside, target.suffix, key, stop)
-        aside.replace(target)
+        with disk_errors(f"write {target}"), open_container(film.path) as source:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with av.open(str(aside), "w", format=kind, options=options) as container:
+                video = source.streams[film.index.stream]
+                chosen = [video, *(source.streams[index] for index in audio_streams(film.path))]
+                copies = {stream.index: Copied(container, stream, begin) for stream in chosen}
+                source.seek(key, stream=video, backward=True)
+                for packet in packets_before(source, chosen, stop):
+                    copies[packet.stream_index].take(packet)
+            aside.replace(target)
     except av.FFmpegError as err:
         raise InputError(f"{film.path}: its packets cannot be copied ({err.strerror}); cut it without --copy") from err
     finally:
@@ -47,32 +54,3 @@ def _key_before(film: Film, start: float) -> int:
     keys = film.index.seek_pts
     at = int(np.searchsorted(keys * float(film.index.time_base), start + 1e-6)) - 1
     return int(keys[max(at, 0)]) if len(keys) else int(film.index.pts[0])
-
-
-def _copy(film: Film, aside: Path, suffix: str, key: int, stop: float) -> None:
-    kind, options = ("mp4", {"movflags": "+faststart"}) if suffix == ".mp4" else ("matroska", {})
-    begin = key * film.index.time_base
-    with open_container(film.path) as source, av.open(str(aside), "w", format=kind, options=dict(options)) as target:
-        video = source.streams[film.index.stream]
-        chosen = [video, *(source.streams[index] for index in audio_streams(film.path))]
-        copies = {stream.index: target.add_stream_from_template(stream) for stream in chosen}
-        source.seek(key, stream=video, backward=True)
-        done: set[int] = set()
-        for packet in source.demux(chosen):
-            if not packet.size or packet.pts is None:
-                continue
-            if float((packet.dts if packet.dts is not None else packet.pts) * packet.time_base) >= stop:
-                done.add(packet.stream_index)
-                if len(done) == len(chosen):
-                    break
-            elif packet.pts * packet.time_base >= begin and packet.stream_index not in done:
-                _move(packet, begin)
-                packet.stream = copies[packet.stream_index]
-                target.mux_one(packet)
-
-
-def _move(packet: Any, begin: Fraction) -> None:
-    shift = round(begin / packet.time_base)
-    packet.pts -= shift
-    if packet.dts is not None:
-        packet.dts -= shift

@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from pipeline.media.film.film import Film
 from pipeline.media.film.movie import Look, Movie
-from pipeline.media.film.sound import CopiedSound, audio_streams
-
-_COUNTED_AT_ONCE = 8
+from pipeline.media.film.sound import Sound, audio_streams, voices
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,10 @@ def write_film(
     start = 0.0 if origin is None else float(film.times[origin])
     stop = film.end_of(last - 1) if last < len(film) else np.inf
     with Movie(target, Look.of(film)) as movie:
-        sound = CopiedSound(film.path, audio_streams(film.path), movie.container, start, stop, exact_sound)
-        movie.sound = sound
-        frames = faces = 0
+        heard = audio_streams(film.path)
+        movie.sound = Sound(film.path, heard, start, stop, voices(movie.container, start, stop, exact_sound))
         for rank, frame_rgb in film.frames(first, last):
-            faces += edit(rank, frame_rgb)
+            faces = edit(rank, frame_rgb)
             movie.put(frame_rgb, int(film.index.pts[rank]) - shift)
-            frames += 1
-            if frames == _COUNTED_AT_ONCE:
-                done(frames, faces)
-                frames = faces = 0
-        done(frames, faces)
-    return Written(movie.n_frames, sound.n_streams, movie.codec, () if movie.note is None else (movie.note,))
+            done(1, faces)
+    return Written(movie.n_frames, len(heard), movie.codec, () if movie.note is None else (movie.note,))

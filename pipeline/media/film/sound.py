@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
+from math import isinf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import av
-import numpy as np
-import numpy.typing as npt
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
+from av.filter import Graph
 from av.packet import Packet
 
 from pipeline.media.video.index import open_container
@@ -27,233 +26,216 @@ _COPIED = {
     "webm": frozenset({"opus", "vorbis"}),
 }
 """Codecs that players expect in a container; Matroska takes all."""
+_BEFORE_ZERO = ("mp4", "mov")
+"""Containers that hold packets from before time 0, as AAC begins. Matroska holds them only if the source says how many
+samples they are, as Matroska does; else it would move the whole film later instead."""
 _ENCODER = {"webm": "libopus"}
 _OPUS_RATE = 48000
 _AAC_HIGHEST_RATE = 96000
+_LAYOUTS = {1: "mono", 6: "5.1"}
+"""Layout to encode for a number of channels; stereo for any other."""
 _BEFORE_SECONDS = 1.0
 """Sound lies a little before or after its picture in a file."""
-_AAC_FRAME = 1024
-"""Samples; encoders say theirs once they are open."""
-_JITTER_SECONDS = 0.02
-"""Time stamps may be off by as much before samples are left out or silence is put in: Matroska rounds to 1 ms."""
+_IN_STEP = "aresample=async=1:min_hard_comp=0.02"
+"""FFmpeg's filter that leaves samples out, or puts silence in, if time stamps are off by more than 0.02 s: Matroska
+rounds them to 1 ms."""
 _KEPT = ("language", "title", "handler_name")
 
 
 def audio_streams(path: Path) -> list[int]:
-    """Indices of the audio streams that can be decoded."""
+    """Return the indices of the audio streams that can be decoded."""
     with open_container(path) as container:
         return [s.index for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
 
 
-class CopiedSound:
-    """Audio packets of a file as they are, or, where the container does not take them, decoded and encoded."""
-
-    def __init__(
-        self, path: Path, streams: list[int], target: OutputContainer, start: float, stop: float, exact: bool = False
-    ) -> None:
-        """Adds a stream to `target` for each; `start` to `stop` in seconds of the source, start becoming 0. Packets are
-        some 20 ms long; `exact` encodes all, and cuts between samples."""
-        self._source = open_container(path)
-        self._target, self._start, self._stop = target, start, stop
-        self._copies: dict[int, AudioStream] = {}
-        self._lines: dict[int, SoundLine] = {}
-        self._last_dts: dict[int, int] = {}
-        allowed = frozenset[str]() if exact else _COPIED.get(target.format.name)
-        for index in streams:
-            stream = self._source.streams[index]
-            assert isinstance(stream, AudioStream)
-            if allowed is None or stream.codec_context.codec.canonical_name in allowed:
-                self._copies[index] = target.add_stream_from_template(stream)
-                _tag(self._copies[index], stream)
-            else:
-                self._lines[index] = SoundLine(target, stream)
-        self._packets = self._wanted()
-        self._next: Packet[Any] | None = next(self._packets, None)
-
-    @property
-    def n_streams(self) -> int:
-        """Streams that are written, copied or not."""
-        return len(self._copies) + len(self._lines)
-
-    def _wanted(self) -> Iterator[Packet[Any]]:
-        chosen = [*self._copies, *self._lines]
-        if not chosen:
-            return
-        _seek_before(self._source, self._start)
-        try:
-            for packet in self._source.demux(chosen):
-                if packet.size and packet.pts is not None and float(packet.pts * packet.time_base) < self._stop:
+def packets_before(container: InputContainer, streams: list[Any], stop: float) -> Iterator[Packet[Any]]:
+    """Yield the packets of some streams that are decoded before `stop` (seconds)."""
+    done: set[int] = set()
+    if not streams:  # FFmpeg would read all of them
+        return
+    with suppress(av.FFmpegError):  # a file that is cut off: what came before stands
+        for packet in container.demux(streams):
+            if packet.size and packet.pts is not None:
+                if float((packet.pts if packet.dts is None else packet.dts) * packet.time_base) < stop:
                     yield packet
-        except av.FFmpegError:
-            return  # a file that is cut off: what came before stands
+                elif len(done := done | {packet.stream_index}) == len(streams):
+                    return
+
+
+class Sound:
+    """The sound of a file between two times, written piece by piece along with the picture."""
+
+    def __init__(self, path: Path, streams: list[int], start: float, stop: float, voice: Voicing) -> None:
+        """`start` and `stop` are in seconds of the file; `voice` makes what the packets of a stream are given to."""
+        self._source = open_container(path)
+        self._start = start
+        chosen = [self._source.streams[index] for index in streams]
+        self._voices = {stream.index: voice(cast(AudioStream, stream)) for stream in chosen}
+        if start > _BEFORE_SECONDS:
+            with suppress(av.FFmpegError):  # a file that cannot be searched is read from its start
+                self._source.seek(int((start - _BEFORE_SECONDS) * av.time_base))
+        self._packets = packets_before(self._source, chosen, stop)
+        self._next = next(self._packets, None)
 
     def until(self, seconds: float) -> None:
-        """Write what is heard before this time, in seconds of the film that is written."""
+        """Write what is heard less than so many seconds after the start."""
         while self._next is not None and _starts(self._next) - self._start < seconds:
-            self._take(self._next)
+            self._voices[self._next.stream_index].take(self._next)
             self._next = next(self._packets, None)
-
-    def _take(self, packet: Packet[Any]) -> None:
-        line = self._lines.get(packet.stream_index)
-        if line is not None:
-            for frame in _decoded(packet):
-                line.put(frame, self._start, self._stop, -self._start)
-            return
-        if self._start and _starts(packet) < self._start:
-            return
-        shift = round(self._start / packet.time_base)
-        packet.pts = (packet.pts or 0) - shift
-        packet.dts = packet.pts if packet.dts is None else packet.dts - shift
-        last = self._last_dts.get(packet.stream_index)
-        if last is not None and packet.dts <= last:  # time stands still or goes back in damaged files: no container may
-            packet.dts = last + 1
-            packet.pts = max(packet.pts, packet.dts)
-        self._last_dts[packet.stream_index] = packet.dts
-        packet.stream = self._copies[packet.stream_index]
-        self._target.mux_one(packet)
 
     def finish(self) -> None:
         """Write what is left."""
         self.until(float("inf"))
-        for line in self._lines.values():
-            line.finish()
+        for voice in self._voices.values():
+            voice.finish()
 
     def close(self) -> None:
         self._source.close()
 
 
-class SoundLine:
-    """One audio stream that is encoded: samples are put at times, what is missing between them is silence."""
+class Copied:
+    """A stream whose packets are written as they are."""
 
-    def __init__(self, target: OutputContainer, like: AudioStream | None = None) -> None:
-        """`like` gives rate, channels and language; stereo at 48 kHz without."""
-        codec = _ENCODER.get(target.format.name, "aac")
-        source = like.codec_context if like is not None else None
-        rate = source.sample_rate if source is not None and codec == "aac" else _OPUS_RATE
-        self.rate = min(rate, _AAC_HIGHEST_RATE)
-        channels = source.layout.nb_channels if source is not None else 2
-        layout = source.layout.name if source is not None and channels in (1, 2, 6) else "stereo"
-        self.layout = "mono" if channels == 1 else layout
-        self._target = target
-        stream = target.add_stream(codec, rate=self.rate, layout=self.layout)
-        assert isinstance(stream, AudioStream)
-        self._stream = stream
-        self._stream.time_base = Fraction(1, self.rate)
-        if like is not None:
-            _tag(self._stream, like)
-        self._resampler = AudioResampler("fltp", self.layout, self.rate)
-        context = stream.codec_context
-        self._shape = AudioResampler(context.format.name, self.layout, self.rate, context.frame_size or _AAC_FRAME)
-        self._written: int | None = None
-        """Samples from time 0 to the end of what was put; None before the first."""
+    def __init__(self, target: OutputContainer, like: Any, begin: float) -> None:
+        """`begin` (seconds of the source) becomes time 0."""
+        self._target, self._begin = target, begin
+        self._stream = target.add_stream_from_template(like)
+        _tag(self._stream, like)
+        holds = target.format.name in _BEFORE_ZERO or like.container.format.name.startswith("matroska")
+        self._drops = bool(begin) or not holds
+        self._last_dts: int | None = None
 
-    @classmethod
-    def of_file(cls, target: OutputContainer, path: Path, stream_index: int) -> SoundLine:
-        """A line like a stream of a file."""
-        with open_container(path) as source:
-            stream = source.streams[stream_index]
-            assert isinstance(stream, AudioStream)
-            return cls(target, stream)
-
-    def put(self, frame: AudioFrame, start: float, stop: float, shift: float) -> None:
-        """The part of a decoded frame between start and stop (seconds of its source), heard at its time plus shift."""
-        at = _frame_starts(frame)
-        if np.isnan(at):
+    def take(self, packet: Packet[Any]) -> None:
+        """Write a packet, unless it begins before time 0."""
+        if self._drops and _starts(packet) < self._begin:
             return
-        for part in self._resampled(frame):
-            samples = np.asarray(part.to_ndarray(), np.float32)
-            first = max(0, round((start - at) * self.rate))
-            last = round(min(samples.shape[1], (stop - at) * self.rate))
-            if last > first:
-                self._place(samples[:, first:last], round((at + shift) * self.rate) + first)
-            at += part.samples / self.rate
+        shift = round(self._begin / packet.time_base)
+        packet.pts = (packet.pts or 0) - shift
+        if packet.dts is not None:
+            packet.dts -= shift
+            if self._last_dts is not None and packet.dts <= self._last_dts:
+                # Time stands still or goes back in damaged files: no container may.
+                packet.dts = self._last_dts + 1
+                packet.pts = max(packet.pts, packet.dts)
+            self._last_dts = packet.dts
+        packet.stream = self._stream
+        self._target.mux_one(packet)
 
-    def _resampled(self, frame: AudioFrame) -> list[AudioFrame]:
+    def finish(self) -> None: ...
+
+
+class Encoded:
+    """A stream that is encoded: parts of other streams, one after the other, cut between samples.
+
+    FFmpeg's filters do the work, in two graphs. The first brings what is decoded to the rate and the channels of this
+    stream; it is made again when a source changes its own, as broadcasts do. The second is made for each part: it keeps
+    samples in step with their time stamps, and leaves out what lies outside the part.
+    """
+
+    def __init__(self, target: OutputContainer, like: AudioStream) -> None:
+        """`like` gives rate, channels and language."""
+        codec = _ENCODER.get(target.format.name, "aac")
+        self._rate = min(like.codec_context.sample_rate, _AAC_HIGHEST_RATE) if codec == "aac" else _OPUS_RATE
+        self._layout = _LAYOUTS.get(like.codec_context.layout.nb_channels, "stereo")
+        self._target = target
+        self._stream = cast(AudioStream, target.add_stream(codec, rate=self._rate, layout=self._layout))
+        self._stream.time_base = Fraction(1, self._rate)
+        _tag(self._stream, like)
+        self._kind: tuple[Any, ...] = ()
+        self._shape: Graph | None = None
+        self._cut: Graph | None = None
+
+    def begin(self, start: float, stop: float, at: float | None = None) -> None:
+        """Begin a part: what is heard from `start` to `stop`, in seconds of its source.
+
+        `start` becomes time 0, and nothing is written before the first sample nor after the last one. With `at`, it
+        becomes that time, and the part has its whole length: it is silent if its source is.
+        """
+        self.end()
+        first, last = round(start * self._rate), "" if isinf(stop) else f":end_pts={round(stop * self._rate)}"
+        filters = [_IN_STEP, f"atrim=start_pts={first}{last}", f"asetpts=PTS-{first}"]
+        if at is not None:
+            begin = round(at * self._rate)
+            length = round((at + stop - start) * self._rate) - begin
+            filters = [f"{_IN_STEP}:first_pts={first}", f"atrim=end_pts={first + length}"]
+            filters += [f"apad=whole_len={length}", f"asetpts=N+{begin}"]
+        self._cut = _graph(("fltp", self._layout, self._rate, Fraction(1, self._rate)), *filters)
+
+    def take(self, packet: Packet[Any]) -> None:
+        """Write the sound of a packet, as far as it belongs to the part. A damaged packet is silence."""
         try:
-            return self._resampler.resample(frame)
-        except ValueError:  # broadcasts change the number of channels on their way
-            self._resampler = AudioResampler("fltp", self.layout, self.rate)
-            return self._resampler.resample(frame)
-
-    def silence_until(self, seconds: float) -> None:
-        """Fill up to this time, so that what follows is in step with the picture."""
-        end = round(seconds * self.rate)
-        self._written = self._written or 0
-        if end > self._written:
-            self._encode(np.zeros((self._channels, end - self._written), np.float32))
-
-    @property
-    def _channels(self) -> int:
-        return self._stream.codec_context.layout.nb_channels
-
-    def _place(self, samples: npt.NDArray[np.float32], at: int) -> None:
-        if self._written is None:
-            self._written = max(at, 0)
-        off = at - self._written
-        if off > _JITTER_SECONDS * self.rate:
-            self._encode(np.zeros((self._channels, off), np.float32))
-        elif off < -_JITTER_SECONDS * self.rate:
-            samples = samples[:, -off:]
-        if samples.shape[1]:
-            self._encode(samples)
-
-    def _encode(self, samples: npt.NDArray[np.float32]) -> None:
-        assert self._written is not None
-        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), "fltp", self.layout)
-        frame.sample_rate, frame.pts, frame.time_base = self.rate, self._written, Fraction(1, self.rate)
-        self._written += samples.shape[1]
-        self._send(self._shape.resample(frame))
-
-    def _send(self, frames: list[AudioFrame]) -> None:
+            frames = cast("list[AudioFrame]", packet.decode())
+        except av.FFmpegError:
+            return
         for frame in frames:
-            self._target.mux(self._stream.encode(frame))
+            if frame.pts is not None:
+                kind = frame.format.name, frame.layout.name, frame.sample_rate, frame.time_base
+                if kind != self._kind:
+                    self._put(None)
+                    form = f"sample_fmts=fltp:sample_rates={self._rate}:channel_layouts={self._layout}"
+                    self._kind, self._shape = kind, _graph(kind, f"aresample={self._rate}", f"aformat={form}")
+                self._put(frame)
+
+    def _put(self, frame: AudioFrame | None) -> None:
+        for shaped in _through(self._shape, frame):
+            self._write(shaped)
+
+    def _write(self, frame: AudioFrame | None) -> None:
+        for cut in _through(self._cut, frame):
+            self._target.mux(self._stream.encode(cut))
+
+    def end(self) -> None:
+        """End the part: write what the filters still hold."""
+        self._put(None)
+        self._write(None)
+        self._kind, self._shape, self._cut = (), None, None
 
     def finish(self) -> None:
-        """Write what is left in the encoder."""
-        if self._written is not None:
-            self._send(self._shape.resample(None))
+        """End the part, and write what the encoder still holds."""
+        self.end()
         self._target.mux(self._stream.encode(None))
 
 
-def sound_between(path: Path, stream_index: int, start: float, stop: float) -> Iterator[AudioFrame]:
-    """Decoded frames of an audio stream that have samples between start and stop (seconds)."""
-    with open_container(path) as container:
-        _seek_before(container, start)
-        try:
-            for packet in container.demux(container.streams[stream_index]):
-                for frame in _decoded(packet):
-                    if _frame_starts(frame) >= stop:
-                        return
-                    yield frame
-        except av.FFmpegError:
-            return  # a file that is cut off: what came before stands
+def voices(target: OutputContainer, start: float, stop: float, exact: bool) -> Voicing:
+    """Return what makes a stream of `target` for each stream of a source: packets as they are if the container takes
+    them, else encoded. Packets are some 20 ms long; `exact` encodes all, and cuts between samples."""
+    allowed = frozenset[str]() if exact else _COPIED.get(target.format.name)
+
+    def voice(like: AudioStream) -> Copied | Encoded:
+        if allowed is None or like.codec_context.codec.canonical_name in allowed:
+            return Copied(target, like, start)
+        encoded = Encoded(target, like)
+        encoded.begin(start, stop)
+        return encoded
+
+    return voice
 
 
-def _frame_starts(frame: AudioFrame) -> float:
-    """Seconds; NaN where nothing is known of it."""
-    if frame.pts is None or frame.time_base is None:
-        return float("nan")
-    return float(frame.pts * frame.time_base)
+Voicing = Callable[[AudioStream], Copied | Encoded]
 
 
-def _seek_before(container: InputContainer, seconds: float) -> None:
-    """Go to a little before this time; where a file cannot be searched, it is read from its start."""
-    if seconds > _BEFORE_SECONDS:
-        with suppress(av.FFmpegError):
-            container.seek(int((seconds - _BEFORE_SECONDS) * av.time_base))
+def _graph(source: tuple[Any, ...], *filters: str) -> Graph:
+    """Link filters, each written as `name=options`; `source` is sample format, layout, rate and time base."""
+    graph = Graph()
+    sample_format, layout, rate, base = source
+    begin = graph.add_abuffer(format=sample_format, layout=layout, sample_rate=rate, time_base=base)
+    steps = [graph.add(*written.split("=", 1)) for written in filters]
+    graph.link_nodes(begin, *steps, graph.add("abuffersink")).configure()
+    return graph
 
 
-def _decoded(packet: Packet[Any]) -> list[AudioFrame]:
-    try:
-        frames: list[Any] = packet.decode()
-        return [frame for frame in frames if isinstance(frame, AudioFrame)]
-    except av.FFmpegError:
-        return []  # a damaged packet is silence
+def _through(graph: Graph | None, frame: AudioFrame | None) -> Iterator[AudioFrame]:
+    """Yield what comes out of a graph when a frame goes in; None ends it."""
+    if graph is not None:
+        with suppress(BlockingIOError, EOFError):  # it waits for more, or has all that it wants
+            graph.push(frame)
+            while True:
+                yield cast(AudioFrame, graph.pull())
 
 
 def _starts(packet: Packet[Any]) -> float:
     return float((packet.pts or 0) * packet.time_base)
 
 
-def _tag(stream: AudioStream, like: AudioStream) -> None:
+def _tag(stream: Any, like: Any) -> None:
     stream.metadata.update({key: like.metadata[key] for key in _KEPT if key in like.metadata})

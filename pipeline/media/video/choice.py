@@ -1,4 +1,4 @@
-"""Which decoder reads a video. Depends on the file and the workflow alone, never on the clock or the machine."""
+"""The choice of a video's decoder. It depends on the file and the workflow alone, never on the clock or the machine."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from pipeline.media.video.readers import DecordReader
     from pipeline.media.video.source import VideoSource
 
-# decord 0.6 was found exact on these, and wrong without a word on others (H.265, MPEG-TS, AVI, edit lists).
+# decord 0.6 was found exact on these, and silently wrong on others (H.265, MPEG-TS, AVI, edit lists).
 _DECORD_CODECS = frozenset({"h264", "vp8", "vp9"})
 _DECORD_CONTAINERS = ("mov,", "matroska,")
 _EIGHT_BIT = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12"})
 # The frames of the compared chunk, counted from the key frame nearest to the middle.
 _COMPARED = (0, 1, 5)
 _COMPARED_REACH = 60
-# Where a group of pictures is several chunks long, decord would decode it once for each, for it cannot be left standing
-# where it is.
+# If a group of pictures is this many chunks long, PyAV reads it: decord cannot pause in the middle of a file, so it
+# would decode the group once per chunk.
 _CHUNKS_PER_GROUP = 2
 
 
 def choose_decoder(source: VideoSource, wanted: str) -> tuple[str, str | None]:
-    """ "decord", "pyav" or "nvdec", and one line for the user where it is not the wanted one.
+    """Return "decord", "pyav" or "nvdec", and one line for the user if it is not the wanted one.
 
-    Raises InputError where `wanted` is decord and it is not exact on this file.
+    Raises InputError if `wanted` is decord and decord is not exact on this file.
     """
     if wanted != "nvdec":
         return _choose(source, wanted), None
@@ -45,7 +45,7 @@ def choose_decoder(source: VideoSource, wanted: str) -> tuple[str, str | None]:
 
 
 def kept_decoder(decoder: str) -> str | None:
-    """One line for the user where the decoder that was stored at set-up cannot be used by this process."""
+    """Return one line for the user if this process cannot use the decoder that was stored at set-up, else None."""
     if decoder != "nvdec":
         return None
     from pipeline.media.video.nvdec import why_not_here
@@ -54,8 +54,8 @@ def kept_decoder(decoder: str) -> str | None:
     if reason is None:
         return None
     return (
-        f"decoder nvdec, which the store was set up with, cannot be used here ({reason}); workers that lack it decode "
-        "with PyAV, which gave the same pixels then"
+        f"decoder nvdec, which the store was set up with, cannot be used here ({reason}). Workers without it decode "
+        "with PyAV, which gave the same pixels at set-up"
     )
 
 
@@ -73,8 +73,11 @@ def _choose(source: VideoSource, wanted: str) -> str:
 
 
 def _leaves_frames_out(source: VideoSource) -> bool:
-    """PyAV passes over packets that no wanted frame is built on; decord decodes and converts every frame (measured
-    on 1080p H.264, every fifth frame: 1.6 times the time)."""
+    """Return whether the sampling skips frames.
+
+    If it does, PyAV passes over packets that no wanted frame is built on. Decord decodes and converts every frame: 1.6
+    times the time (measured on 1080p H.264, every fifth frame).
+    """
     return bool((np.diff(source.frame) > 1).any())
 
 
@@ -87,7 +90,7 @@ def _groups_outgrow_chunks(source: VideoSource) -> bool:
 
 
 def why_not_decord(source: VideoSource) -> str | None:
-    """Why decord cannot be trusted with this file, None where it can."""
+    """Return why decord is not reliable for this file, None if it is."""
     return _why_not_by_index(source) or _why_not_by_pixels(source)
 
 
@@ -103,11 +106,11 @@ def _why_not_by_index(source: VideoSource) -> str | None:
 
 
 def _why_not_plain(source: VideoSource) -> str | None:
-    """What makes frames hard to tell or to start from, whatever decodes them; None for a plain file."""
+    """Return what makes frames hard to identify or to start from, for every decoder; None for a plain file."""
     index = source.index
     reasons = {
         "its groups of pictures are open": index.open_gop,
-        "it has key frames that are no clean start": index.unclean_keys > 0,
+        "some of its key frames are not a clean start": index.unclean_keys > 0,
         "it is trimmed by an edit list": index.discarded > 0,
         "frames have no timestamps of their own": index.ordinal,
         "it is cut off": not bool(index.readable.all()),
@@ -117,7 +120,7 @@ def _why_not_plain(source: VideoSource) -> str | None:
 
 
 def _why_not_nvdec(source: VideoSource) -> str | None:
-    """By the index, then by some frames in the middle and, after a seek back, some at the start of the file."""
+    """Check the index, then some frames in the middle and, after a seek back, some at the start of the file."""
     from pipeline.media.video.nvdec import CODECS, PIXEL_FORMATS
 
     index = source.index
@@ -134,7 +137,7 @@ def _why_not_nvdec(source: VideoSource) -> str | None:
     try:
         return _why_not_nvdec_by_pixels(source)
     finally:
-        close_readers()  # whoever sets up a run is not who decodes: it must not hold a part of the GPU
+        close_readers()  # the process that sets up a run does not decode: it must not hold a part of the GPU
 
 
 def _why_not_nvdec_by_pixels(source: VideoSource) -> str | None:
@@ -170,7 +173,7 @@ def _why_not_by_pixels(source: VideoSource) -> str | None:
         return "decord cannot open it"
     try:
         if len(reader) != len(source.index):
-            return f"decord counts {len(reader)} frames where there are {len(source.index)}"
+            return f"decord counts {len(reader)} frames, but the file has {len(source.index)}"
         return _compare(source, reader)
     except (DECORDError, StopIteration):
         return "decord fails in the middle of it"
@@ -191,7 +194,7 @@ def _compare(source: VideoSource, reader: DecordReader) -> str | None:
 
 
 def _compared_ranks(source: VideoSource) -> np.ndarray:
-    """int64: the key frame nearest to the middle of the file, and some that follow it."""
+    """Return the rank of the key frame nearest to the middle of the file, and of some frames after it, as int64."""
     keys = source.index.seek_rank
     middle = len(source.index) // 2
     key = int(keys[np.argmin(np.abs(keys - middle))])

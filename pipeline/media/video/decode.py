@@ -1,4 +1,4 @@
-"""Decode one chunk of a video on a worker: from values only, with no index at hand."""
+"""Decode one chunk of a video on a worker, from values only, without an index."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.errors import InputError
 from pipeline.machine.memory import MEMORY
 from pipeline.media.video.readers import POOL, DecordReader, FileKey, PacketReader, Segment, Sent, sent_of
 
-# After damage, frames are watched this far beyond the last one wanted: the longest reordering of H.264 and H.265 is 16.
+# After damage, frames are watched this far beyond the last wanted one: the longest reordering of H.264 and H.265 is 16.
 _WATCHED_BEYOND = 32
 _LISTED_RUNS = 4
 
 
 class _TroubleError(Exception):
-    """Not every frame came out clean: read again, packet by packet."""
+    """A frame is missing or damaged: read again, packet by packet."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class VideoDecodeJob(Job):
     rank: np.ndarray
     """int64 (n,): ranks in presentation order, ascending."""
     pts: np.ndarray
-    """int64 (n,)."""
+    """int64 (n,): presentation times in the stream's time base."""
     time_seconds: np.ndarray
-    """float64 (n,)."""
+    """float64 (n,): presentation times in seconds."""
     readable: np.ndarray
-    """bool (n,): false where the file holds no packet for the frame."""
+    """bool (n,): false if the file holds no packet for the frame."""
     unreadable_reason: str | None
     ordinal: bool
-    """Frames are told by their place in the output, not by pts."""
+    """True if frames are identified by their rank in the output, not by pts."""
     segments: tuple[Segment, ...]
 
     @property
@@ -80,7 +80,7 @@ class VideoDecodeJob(Job):
     def decode(self, threads: int = 1) -> Decoded:
         """Decode the chunk on `threads` codec threads.
 
-        Raises InputError where the file is gone or is another one than when the run was set up.
+        Raises InputError if the file is gone or has changed since the run was set up.
         """
         self._check_unchanged()
         output = _Output(self)
@@ -106,11 +106,11 @@ class VideoDecodeJob(Job):
         return FileKey(decoder, self.path, self.bytes, self.mtime_ns, self.stream)
 
     def _wanted(self, segment: Segment) -> list[int]:
-        """Indices of the segment's frames that can be read."""
+        """Return the indices of the segment's frames that can be read."""
         return [i for i in range(segment.first, segment.last) if self.readable[i]]
 
     def _read_decord(self, segment: Segment, output: _Output, threads: int) -> bool:
-        """Read a segment with decord; False where it failed, so that PyAV can say which frames are damaged."""
+        """Read a segment with decord. If it fails return False, so that PyAV can say which frames are damaged."""
         from decord import DECORDError
 
         wanted = self._wanted(segment)
@@ -129,15 +129,17 @@ class VideoDecodeJob(Job):
         return True
 
     def decode_with_nvdec(self) -> np.ndarray | None:
-        """The frames, all of them as NVDEC gives them; None where it does not give all. Raises NvdecError."""
+        """Return all frames as NVDEC gives them; None if it does not give all. Raises NvdecError."""
         output = _Output(self)
         if all(self._read_packets(segment, output, 1, "nvdec") for segment in self.segments):
             return output.frames
         return None
 
     def _read_nvdec(self, segment: Segment, output: _Output) -> bool:
-        """Read a segment with NVDEC; False where it cannot, so that PyAV does: on a worker without a GPU, or where
-        frames are missing."""
+        """Read a segment with NVDEC. If that fails return False, so that PyAV reads it.
+
+        It fails on a worker without a GPU, or if frames are missing.
+        """
         from pipeline.media.video.nvdec import NvdecError, why_not_here
 
         if why_not_here() is not None:
@@ -148,7 +150,7 @@ class VideoDecodeJob(Job):
             return False
 
     def _read_packets(self, segment: Segment, output: _Output, threads: int, decoder: str = "pyav") -> bool:
-        """Read a segment with PyAV, which hands packets to the decoder; False at the first sign of damage."""
+        """Read a segment with PyAV, which passes packets to the decoder. Return False at the first sign of damage."""
         wanted = self._wanted(segment)
         first, last = int(self.rank[wanted[0]]), int(self.rank[wanted[-1]])
         index = self._by_name(wanted)
@@ -167,12 +169,12 @@ class VideoDecodeJob(Job):
         return True
 
     def _by_name(self, wanted: list[int]) -> dict[int, int]:
-        """Index in the chunk by what a decoded frame is known by: its pts, or its rank."""
+        """Return the index in the chunk by what identifies a decoded frame: its pts, or its rank."""
         names = self.rank if self.ordinal else self.pts
         return {int(names[i]): i for i in wanted}
 
     def _stand(self, reader: PacketReader, key: tuple[int, int] | None, segment: Segment) -> None:
-        """Put the reader before a key frame, or at the start of the file where there is no way to seek to it."""
+        """Put the reader before a key frame, or at the start of the file if it cannot seek to that key frame."""
         earlier = segment.keys[-1][1] if segment.keys else 0
         if key is None or not reader.seek(*key, earlier):
             reader.rewind()
@@ -196,10 +198,10 @@ class VideoDecodeJob(Job):
             raise _TroubleError
 
     def _read_carefully(self, segment: Segment, output: _Output) -> None:
-        """Read a segment of a damaged file on one thread, where an error is about the packet just sent.
+        """Read a segment of a damaged file on one thread, so that an error belongs to the packet just sent.
 
-        A frame counts as decoded when no packet from its key frame up to its own was bad. Frames that are
-        missing without an error are tried again from key frames further back.
+        A frame counts as decoded if no packet from its key frame up to its own was bad. Frames that are missing without
+        an error are tried again from key frames further back.
         """
         wanted = self._wanted(segment)
         missing = wanted
@@ -227,7 +229,7 @@ class _Walk:
         self._sent: dict[int, Sent] = {}
 
     def run(self) -> bool:
-        """Put the good frames out; False where packets were bad."""
+        """Put out the good frames; return False if packets were bad."""
         while not self._reader.ended or self._reader.has_frames:
             try:
                 if self._pass():
@@ -240,7 +242,7 @@ class _Walk:
         return not self._bad
 
     def _pass(self) -> bool:
-        """Read on; True at the end. Raises av.FFmpegError at a bad packet."""
+        """Read on; return True at the end. Raises av.FFmpegError at a bad packet."""
         wanted = None if self._job.ordinal else frozenset(self._index)
         for frame in self._reader.frames(wanted, self._last):
             sent = sent_of(frame)
@@ -260,7 +262,7 @@ class _Walk:
         self._output.reason = self._output.reason or reason
 
     def _tainted(self, sent: Sent) -> bool:
-        """Whether a bad packet lies between the frame's key frame and itself."""
+        """Return whether a bad packet lies between the frame's key frame and itself."""
         start = max(
             (k.number for k in self._reader.keys if k.number <= sent.number and _shown_after(k, sent)), default=0
         )
@@ -272,7 +274,7 @@ def _shown_after(key: Sent, sent: Sent) -> bool:
 
 
 class _Output:
-    """The arrays of a chunk while it is decoded; a row that is not decoded holds anything."""
+    """The arrays of a chunk while it is decoded. A row that is not decoded may hold anything."""
 
     def __init__(self, job: VideoDecodeJob) -> None:
         self._job = job
@@ -287,7 +289,7 @@ class _Output:
         self.put(i, np.rot90(rgb, self._job.rotation // 90))
 
     def put(self, i: int, upright: np.ndarray) -> None:
-        """Copy an upright frame into row i. ValueError where it has another size than was probed."""
+        """Copy an upright frame into row i. Raises ValueError if its size differs from the probed one."""
         if self._job.roi is not None:
             x, y, w, h = self._job.roi
             upright = upright[y : y + h, x : x + w]
@@ -295,11 +297,11 @@ class _Output:
         self.decoded[i] = True
 
     def take_back(self, i: int) -> None:
-        """The frame in row i turned out to be built on a bad one."""
+        """Mark row i as not decoded: its frame turned out to be built on a bad one."""
         self.decoded[i] = False
 
     def explain(self) -> str | None:
-        """One line on the frames that are missing, None where none is."""
+        """Return one line on the frames that are missing, None if none is."""
         runs = _runs(np.flatnonzero(~self.decoded))
         if not runs:
             return None
@@ -322,7 +324,7 @@ class _Output:
 
 
 def _runs(indices: np.ndarray) -> list[tuple[int, int]]:
-    """First and last of each run of consecutive integers."""
+    """Return first and last of each run of consecutive integers."""
     if not len(indices):
         return []
     parts = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
@@ -330,7 +332,7 @@ def _runs(indices: np.ndarray) -> list[tuple[int, int]]:
 
 
 def output_shape(width: int, height: int, rotation: int, roi: tuple[int, int, int, int] | None) -> tuple[int, int, int]:
-    """Height, width and 3 of a frame after rotation and cropping."""
+    """Return height, width and 3 of a frame after rotation and cropping."""
     if rotation % 180:
         width, height = height, width
     return (roi[3], roi[2], 3) if roi is not None else (height, width, 3)

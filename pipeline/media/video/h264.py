@@ -1,4 +1,4 @@
-"""The little of an H.264 bitstream (ITU-T H.264) that sampling needs: what each picture is to others."""
+"""The part of H.264 bitstreams (ITU-T H.264) that sampling needs: which other pictures a picture is needed for."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from collections.abc import Iterator
 _SLICES = range(1, 6)
 _IDR = 5
 _SHARED = frozenset({7, 8, 13, 15})
-"""Parameter sets, on which later pictures may depend."""
+"""NAL unit types of parameter sets, on which later pictures may depend."""
 _I_SLICE_TYPES = frozenset({2, 4, 7, 9})
-"""I and SI (table 7-6)."""
+"""Slice types I and SI (table 7-6)."""
 
 
 def nal_length_bytes(extradata: bytes | None) -> int:
-    """Bytes of the length before each NAL unit, as MP4 and Matroska store them (ISO/IEC 14496-15, 5.3.3.1);
-    0 for a byte stream with start codes."""
+    """Return the size in bytes of the length before each NAL unit; 0 for a byte stream with start codes.
+
+    MP4 and Matroska store it in the codec's header (ISO/IEC 14496-15, 5.3.3.1).
+    """
     if extradata is None or len(extradata) < 7 or extradata[0] != 1:
         return 0
     return (extradata[4] & 3) + 1
 
 
 def is_unreferenced(packet: memoryview, length_bytes: int) -> bool:
-    """Whether no other picture refers to this one: nal_ref_idc is 0 (7.4.1). False where it also carries
-    parameter sets."""
+    """Return whether no other picture refers to this one: nal_ref_idc is 0 (7.4.1).
+
+    False if the packet also carries parameter sets.
+    """
     for unit in _units(packet, length_bytes):
         kind = unit[0] & 0x1F
         if kind in _SLICES:
@@ -33,7 +37,7 @@ def is_unreferenced(packet: memoryview, length_bytes: int) -> bool:
 
 
 def is_clean_start(packet: memoryview, length_bytes: int) -> bool:
-    """Whether decoding can start here with the right picture at once: all its slices are intra.
+    """Return whether decoding from here gives the right picture at once: all its slices are intra.
 
     Periodic intra refresh marks pictures as key frames from which a decoder recovers only after a while.
     """
@@ -42,7 +46,7 @@ def is_clean_start(packet: memoryview, length_bytes: int) -> bool:
 
 
 def _units(packet: memoryview, length_bytes: int) -> Iterator[memoryview]:
-    """NAL units of a packet, each not empty."""
+    """Yield the NAL units of a packet that are not empty."""
     if length_bytes:
         yield from _prefixed_units(packet, length_bytes)
         return
@@ -60,7 +64,7 @@ def _prefixed_units(packet: memoryview, length_bytes: int) -> Iterator[memoryvie
 
 
 def _slice_type(header: bytes) -> int:
-    """The second Exp-Golomb number of a slice header (7.3.3); the first is the address of its first macroblock."""
+    """Return the second Exp-Golomb number of a slice header (7.3.3); the first is its first macroblock's address."""
     bits = "".join(f"{byte:08b}" for byte in header)
     value = -1
     for _ in range(2):

@@ -1,7 +1,7 @@
-"""The packet index of a video: which frames it has, when they are shown, where decoding can start.
+"""The packet index of a video: its frames, the times at which they are shown, the places where decoding can start.
 
-It is made by reading packets, not pixels (one frame is decoded for its size and rotation), and it is the
-truth for `frame` and `time_seconds`, whichever decoder reads the pixels.
+It is made by reading packets, not pixels; one frame is decoded for its size and rotation. The index is the truth for
+`frame` and `time_seconds`, whichever decoder reads the pixels.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from av.video.stream import VideoStream
 from pipeline.errors import InputError
 from pipeline.media.video.h264 import is_clean_start, nal_length_bytes
 
-# These put pictures back into order with one picture of delay, so that FFmpeg's timestamps hold in any container.
+# These codecs reorder pictures with a delay of one picture, so FFmpeg's timestamps hold in any container.
 _SIMPLE_ORDER = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "h263", "msmpeg4v3", "wmv1", "wmv2", "mjpeg"})
 _CUT_OFF = "the file is cut off"
 _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
 _MOST_SHOWN = 100
-"""Characters of what may be no path at all but, say, a picture in base64."""
+"""Characters of a path to show in a message; a user may have passed something else, say a picture in base64."""
 FILE_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
-"""A playlist among the inputs must not make FFmpeg reach for the network."""
+"""Options that keep FFmpeg off the network, even for a playlist among the inputs."""
 TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""A title in another encoding than UTF-8 must not make a file unreadable; from PyAV 19 on it never does."""
+"""Options that read files whose title is not UTF-8; from PyAV 19 on they are not needed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PacketIndex:
     stream: int
     """Index of the stream in its container."""
     video_streams: int
-    """Video streams in the container, cover pictures not counted."""
+    """Number of video streams in the container, cover pictures not counted."""
     container: str
     """FFmpeg's name of the container, for example "mov,mp4,m4a,3gp,3g2,mj2"."""
     codec: str
@@ -61,15 +61,15 @@ class PacketIndex:
     key: np.ndarray
     """bool (n,): key frames."""
     readable: np.ndarray
-    """bool (n,): false where the file promises a frame whose packet is not there (cut off)."""
+    """bool (n,): false if the file promises a frame but does not hold its packet (cut off)."""
     seek_pts: np.ndarray
-    """int64 (k,): timestamps of the packets where decoding can start, ascending; also those not shown."""
+    """int64 (k,): timestamps of the packets from which decoding can start, ascending; also those not shown."""
     seek_dts: np.ndarray
-    """int64 (k,)."""
+    """int64 (k,): decoding timestamps of the same packets."""
     ordinal: bool
-    """The container has no usable timestamps: the rank of a frame is its place in the decoder's output."""
+    """True if the container has no usable timestamps: a frame's rank is then its rank in the decoder's output."""
     open_gop: bool
-    """Some frames are shown before the key frame that they follow in the file."""
+    """True if some frames are shown before the key frame that they follow in the file."""
     unclean_keys: int
     """Packets flagged as key frames from which decoding starts with wrong pictures (periodic intra refresh)."""
     discarded: int
@@ -77,19 +77,19 @@ class PacketIndex:
     fps: float
     """Average rate that the container gives, frames per second."""
     truncated: str | None
-    """Why frames are not readable, for messages; None where all are."""
+    """Reason why frames are not readable, for messages; None if all are."""
 
     def __len__(self) -> int:
         return len(self.pts)
 
     @property
     def seek_rank(self) -> np.ndarray:
-        """int64 (k,): rank of the first frame that decoding from each seek point gives."""
+        """Rank of the first frame that decoding from each seek point gives, int64 (k,)."""
         return np.searchsorted(self.pts, self.seek_pts).astype(np.int64)
 
     @property
     def duration_seconds(self) -> float:
-        """From the start of the first frame to the end of the last."""
+        """Time from the start of the first frame to the end of the last."""
         if not len(self):
             return 0.0
         return float(self.time_seconds[-1] - self.time_seconds[0] + 1.0 / self.fps)
@@ -97,18 +97,18 @@ class PacketIndex:
 
 @dataclass
 class _Packets:
-    """What demuxing gives, in file order."""
+    """Packets as demuxing gives them, in file order."""
 
     pts: list[int | None]
     dts: list[int | None]
     key: list[bool]
     shown: list[bool]
     unclean_keys: int = 0
-    """Key flags that were not believed."""
+    """Number of key flags that proved wrong."""
 
 
 def open_container(path: Path) -> InputContainer:
-    """Open a video file; InputError, with the likely cause, where FFmpeg cannot."""
+    """Open a video file. If FFmpeg cannot, raise InputError with the likely cause."""
     check_readable(path)
     try:
         container: InputContainer = av.open(str(path), options=dict(FILE_OPTIONS), **TITLES)
@@ -118,9 +118,9 @@ def open_container(path: Path) -> InputContainer:
 
 
 def check_readable(path: Path) -> None:
-    """InputError unless `path` is a file that we may read and that holds anything."""
+    """Raise InputError unless `path` is a readable file that is not empty."""
     try:
-        str(path).encode()  # as tables and reports will
+        str(path).encode()  # as tables and reports encode it
     except UnicodeEncodeError as err:
         raise InputError(f"{os.fsencode(path)!r}: its name is not UTF-8; rename it") from err
     try:
@@ -136,7 +136,7 @@ def check_readable(path: Path) -> None:
             raise InputError(f"{path} is empty (0 bytes); copy it again")
     except PermissionError as err:
         raise InputError(f"{path} cannot be read: permission denied; change its permissions") from err
-    except OSError as err:  # a loop of links, or no path at all: a name too long
+    except OSError as err:  # a loop of links, or not a path: a name too long
         raise InputError(f"{str(path)[:_MOST_SHOWN]} cannot be reached: {err.strerror}; name a file") from err
 
 
@@ -151,7 +151,7 @@ def _why_not_opened(path: Path, err: av.FFmpegError) -> str:
 
 
 def _top_level_boxes(path: Path) -> list[str]:
-    """Names of the boxes of an MP4 or QuickTime file (ISO/IEC 14496-12, 4.2); of another file, nonsense."""
+    """Return the names of the boxes of an MP4 or QuickTime file (ISO/IEC 14496-12, 4.2); nonsense for other files."""
     names: list[str] = []
     size_of_file = path.stat().st_size
     with path.open("rb") as file:
@@ -169,7 +169,7 @@ def _top_level_boxes(path: Path) -> list[str]:
 
 
 def pick_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The video stream that players show: the first with the default flag, or else the first; no cover pictures."""
+    """Return the stream that players show: the first with the default flag, or else the first; no cover pictures."""
     streams = video_streams(container)
     if not streams or container.format.name == "tty":
         raise InputError(f"{path} has no video stream; name a file with pictures")
@@ -177,14 +177,14 @@ def pick_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
-    """Streams of moving pictures."""
+    """Return the streams of moving pictures."""
     return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
 
 
 def build_index(path: Path) -> PacketIndex:
     """Read all packets of the default video stream of `path`, and one frame.
 
-    Raises InputError where the file cannot be opened, has no video, or nothing of it can be decoded.
+    Raises InputError if the file cannot be opened, has no video, or gives no picture.
     """
     with open_container(path) as container:
         stream = pick_stream(container, path)
@@ -230,14 +230,14 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
             key(clean)
             shown(visible and not packet.is_discard)
     except av.FFmpegError:
-        # Damage between packets: what was found so far stands, and what the header promises beyond
-        # it is added as unreadable.
+        # Damage between packets: keep what was found so far. The frames that the header promises beyond it are added
+        # as unreadable.
         pass
     return found
 
 
 def _first_frame(path: Path, stream_index: int) -> VideoFrame:
-    """The first picture that comes out of the decoder: its size, format and rotation hold for all."""
+    """Return the first picture that the decoder gives: its size, format and rotation hold for all."""
     reason = "no picture came out of its first packets"
     with open_container(path) as container:
         stream = container.streams[stream_index]
@@ -259,7 +259,7 @@ def _first_frame(path: Path, stream_index: int) -> VideoFrame:
 def _promised_packets(
     container: InputContainer, stream: VideoStream, found: _Packets, path: Path
 ) -> tuple[np.ndarray, str | None]:
-    """Timestamps (int64, in time base) of frames that the file promises but does not hold, and why they are missing."""
+    """Return times (int64, time base) of frames that the file promises but does not hold, and why they are missing."""
     none = np.empty(0, np.int64)
     name = container.format.name
     seen = len(found.pts)
@@ -276,9 +276,9 @@ def _promised_packets(
 
 
 def _missing_samples(dts: np.ndarray, found: _Packets) -> np.ndarray:
-    """Pts (int64) of the samples that a sample table (their dts) names and demuxing did not give.
+    """Return the pts (int64) of samples that a sample table (their dts) names but demuxing did not give.
 
-    At an even rate the pts of all frames are their dts in order, shifted; at an uneven one this comes near.
+    At an even rate the pts of all frames are their dts in order, shifted. At an uneven rate this is an approximation.
     """
     first_dts = next((d for d in found.dts if d is not None), 0)
     seen = np.array([p for p in found.pts if p is not None], np.int64)
@@ -293,7 +293,7 @@ def _frame_step(stream: VideoStream) -> int:
 
 
 def _matroska_duration(container: InputContainer, stream: VideoStream) -> int:
-    """End of the video in its time base: the stream's own tag where there is one, or else the container's."""
+    """Return the end of the video in its time base: the stream's own tag if there is one, or else the container's."""
     seconds = (container.duration or 0) / av.time_base
     tag = stream.metadata.get("DURATION", "")
     parts = tag.split(":")
@@ -303,7 +303,7 @@ def _matroska_duration(container: InputContainer, stream: VideoStream) -> int:
 
 
 def _matroska_cut_off(path: Path) -> bool:
-    """Whether the segment of a Matroska file (RFC 8794, 9559) says that it is longer than the file."""
+    """Return whether the segment of a Matroska file (RFC 8794, 9559) claims to be longer than the file."""
     with path.open("rb") as file:
         head = file.read(4096)
     at = head.find(b"\x18\x53\x80\x67")
@@ -356,7 +356,7 @@ def _assemble(
 
 
 def _presentation_times(packets: _Packets, step: int, reorders: bool) -> tuple[np.ndarray, bool]:
-    """Pts of all packets in file order (int64), and whether the order of the frames cannot be told from them."""
+    """Return the pts of all packets in file order (int64), and whether they leave the order of frames open."""
     pts = packets.pts
     if None not in pts:
         return np.array(pts, np.int64), False
@@ -367,6 +367,6 @@ def _presentation_times(packets: _Packets, step: int, reorders: bool) -> tuple[n
 
 
 def _has_leading_frames(pts: np.ndarray, key: np.ndarray) -> bool:
-    """Whether a frame that follows a key frame in the file is shown before it."""
+    """Return whether a frame that follows a key frame in the file is shown before it."""
     key_pts = np.where(key, pts, np.iinfo(np.int64).min)
     return bool((pts < np.maximum.accumulate(key_pts)).any())

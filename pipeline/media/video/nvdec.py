@@ -1,12 +1,12 @@
 """NVDEC, the GPU's own video decoder, through PyNvVideoCodec: PyAV's packets in, PyAV's frames out.
 
-Only the decoding itself moves to the GPU. Which packets are read, how frames are told (by the timestamp of the packet
-that each came from) and how they become RGB (swscale, the stream's matrix and range) is what PacketReader does, so
-frames cannot be counted differently. Decoding to standard gives the same bytes everywhere; choice.py compares some
-frames with PyAV's before a file is read so.
+Only the decoding itself moves to the GPU. PacketReader still reads the packets and identifies frames, by the timestamp
+of the packet that each came from. It also converts them to RGB (swscale, the stream's matrix and range). So frames
+cannot be counted differently. A decoder that follows the standard gives the same bytes everywhere; choice.py compares
+some frames with PyAV's before it chooses NVDEC for a file.
 
-What NVDEC cannot do: say which frames are damaged. It shows what it can make of them. An open file takes memory of the
-GPU beside the models' share: the pictures that its codec refers to, and the driver's own.
+NVDEC does not say which frames are damaged: it shows what it can make of them. An open file takes GPU memory beside the
+models' share: the pictures that its codec refers to, and the driver's own.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from pipeline.media.video.readers import PacketReader, Sent
 
 PACKAGE = "PyNvVideoCodec"
 CODECS = {"h264": "H264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "AV1"}
-"""PyNvVideoCodec.cudaVideoCodec by the names of FFmpeg."""
+"""Names in PyNvVideoCodec.cudaVideoCodec by the names of FFmpeg."""
 TO_START_CODES = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
-"""NVDEC wants start codes and parameter sets in the stream, where mp4 and mkv have lengths and a header: the filters
-that FFmpeg's own cuvid decoders use. They leave alone what has start codes already."""
+"""Bitstream filters by codec. NVDEC needs start codes and parameter sets in the stream, but mp4 and mkv have lengths
+and a header. FFmpeg's own cuvid decoders use these filters too. Streams that have start codes pass unchanged."""
 PIXEL_FORMATS = ("yuv420p", "yuvj420p")
-"""What NVDEC hands out as NV12, the same bytes with the two planes of colour interleaved."""
+"""Pixel formats that NVDEC gives as NV12: the same bytes with the two planes of colour interleaved."""
 
 
 class NvdecError(Exception):
-    """NVDEC did not do it: PyAV has to."""
+    """NVDEC failed: PyAV has to decode."""
 
 
 @lru_cache(maxsize=1)
 def why_not_here() -> str | None:
-    """Why this process cannot use NVDEC, None where it can, as far as can be told without a file."""
+    """Return why this process cannot use NVDEC, None if it can, as far as it shows without a file."""
     from pipeline.machine.gpus import visible_gpus
 
     if importlib.util.find_spec(PACKAGE) is None:
@@ -50,7 +50,7 @@ def why_not_here() -> str | None:
         return "no GPU is visible"
     try:
         importlib.import_module(PACKAGE)
-    except Exception as error:  # it raises RuntimeError, ImportError and OSError, for want of a driver or its libraries
+    except Exception as error:  # RuntimeError, ImportError or OSError, if the driver or its libraries are missing
         return f"{PACKAGE} cannot be loaded: {_first_line(error)}"
     return None
 
@@ -59,7 +59,7 @@ class NvdecReader(PacketReader):
     """A PacketReader whose packets are decoded on the first visible GPU."""
 
     def __init__(self, path: str, stream: int) -> None:
-        """Raises NvdecError where NVDEC cannot be used here, or not for this stream."""
+        """Open a file. Raises NvdecError if NVDEC cannot be used here, or not for this stream."""
         reason = why_not_here()
         if reason is not None:
             raise NvdecError(reason)
@@ -89,11 +89,11 @@ class NvdecReader(PacketReader):
         name = self._context.codec.canonical_name
         self._filter = BitStreamFilterContext(TO_START_CODES[name], self._stream) if name in TO_START_CODES else None
         if self._decoder is not None and self._awaited:
-            self._decode(b"", 0)  # the end of a stream: what is still inside belongs to where the reader stood before
+            self._decode(b"", 0)  # the end of a stream: the frames still inside belong to the reader's old position
         self._awaited: dict[int, Sent] = {}
 
     def _prime(self) -> None:
-        """For FFmpeg's decoder only."""
+        """Do nothing: only FFmpeg's decoder needs this."""
 
     def _send(self, packet: Packet[Any] | None) -> Sequence[VideoFrame]:
         if packet is None:
@@ -108,13 +108,13 @@ class NvdecReader(PacketReader):
         self._number += 1
         self.sent += 1
         found: list[VideoFrame] = []
-        # Filtering takes the packet's content away: nothing of it may be asked for from here on.
+        # Filtering takes the packet's content away: nothing may read it from here on.
         for part in [packet] if self._filter is None else self._filter.filter(packet):
             found += self._frames(self._decode(bytes(part), pts))
         return found
 
     def _decode(self, content: bytes, pts: int) -> list[Any]:
-        """PyNvVideoCodec's frames, valid until the next call. Without content: all that are still to come."""
+        """Return PyNvVideoCodec's frames, valid until the next call. Without content: all that are still to come."""
         packet = self._library.PacketData()
         buffer = ctypes.create_string_buffer(content, len(content))  # alive until Decode has returned
         if content:
@@ -125,7 +125,7 @@ class NvdecReader(PacketReader):
             raise NvdecError(_first_line(error)) from error
 
     def _frames(self, decoded: list[Any]) -> list[VideoFrame]:
-        """Copies, each with the packet that it came from; without those that nobody sent since the last seek."""
+        """Return copies, each with the packet that it came from, without frames sent before the last seek."""
         found = []
         for one in decoded:
             sent = self._awaited.pop(one.getPTS(), None)
@@ -137,7 +137,7 @@ class NvdecReader(PacketReader):
         width, height = self._context.width, self._context.height
         size = width * height * 3 // 2
         if decoded.framesize() != size:
-            raise NvdecError(f"frames of {decoded.framesize()} bytes, where {width}x{height} pixels have {size}")
+            raise NvdecError(f"frames of {decoded.framesize()} bytes, but {width}x{height} pixels have {size}")
         address = ctypes.cast(decoded.GetPtrToPlane(0), ctypes.POINTER(ctypes.c_uint8))
         rows = np.ctypeslib.as_array(address, (height * 3 // 2, width))
         frame = VideoFrame(width, height, self._format)

@@ -1,8 +1,8 @@
-"""Open decoders, kept between chunks so that a group of pictures is decoded once per process.
+"""Open decoders, kept between chunks so that a process decodes each group of pictures once.
 
-A reader stands somewhere in its file. A chunk goes on from a reader that stands between the chunk's key
-frame and its first frame, waits for one that will soon stand there, or else seeks to the key frame. A
-reader is used by one thread at a time.
+A reader has a position in its file. A chunk goes on from a reader whose position is between the chunk's key frame and
+its first frame. If a reader will soon be there, the chunk waits for it; else a reader seeks to the key frame. One
+thread at a time uses a reader.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from pipeline.media.video.h264 import is_unreferenced, nal_length_bytes
 from pipeline.media.video.index import open_container
 
 PARKED_READERS = 4
-"""Readers that a process keeps open while nobody reads; each holds its codec's reference frames."""
+"""Parked readers that a process keeps open; each holds its codec's reference frames."""
 
 
 @dataclass(frozen=True)
 class FileKey:
-    """What a reader is opened on; another size or time of change is another file."""
+    """Identity of a reader's file; another size or time of change is another file."""
 
     decoder: str
     path: str
@@ -53,17 +53,17 @@ class Segment:
     key_rank: int
     """Rank of the first frame that decoding from the key frame gives."""
     keys: tuple[tuple[int, int], ...]
-    """(pts, dts) of key frames to start from: the nearest, then ones further back in case that it fails."""
+    """(pts, dts) of key frames to start from: the nearest, then ones further back in case it fails."""
 
 
 class Reader(ABC):
-    """One open decoder. `position` is the rank of the last frame that it handed on; -1 at the start of the file."""
+    """One open decoder. `position` is the rank of the last frame that it gave; -1 at the start of the file."""
 
     position: int = -1
 
     @abstractmethod
     def park(self) -> None:
-        """Make ready to be left alone for a while."""
+        """Prepare for a pause."""
 
     @abstractmethod
     def close(self) -> None:
@@ -75,13 +75,13 @@ class Sent:
     """A packet that was sent to the decoder; its frame carries this."""
 
     number: int
-    """Place in file order since the reader last seeked."""
+    """Number of packets since the reader's last seek, in file order."""
     pts: int | None
     key: bool
 
 
 def sent_of(frame: VideoFrame) -> Sent:
-    """The packet that a frame came from."""
+    """Return the packet that a frame came from."""
     assert isinstance(frame.opaque, Sent)
     return frame.opaque
 
@@ -91,7 +91,7 @@ class PacketReader(Reader):
 
     def __init__(self, path: str, stream: int, threads: int) -> None:
         self.sent = 0
-        """Packets sent to the decoder, ever."""
+        """Number of packets ever sent to the decoder."""
         self._path, self._stream_index, self._threads = path, stream, threads
         self._reformatter = VideoReformatter()
         self._open()
@@ -126,9 +126,9 @@ class PacketReader(Reader):
         self.position = -1
 
     def seek(self, pts: int, dts: int, earlier: int) -> bool:
-        """Stand before the key frame with these timestamps; False where no seek finds its packet.
+        """Go to the key frame with these timestamps; return False if no seek finds its packet.
 
-        Containers without an index (MPEG-TS) land anywhere near: what counts is which packet is read then.
+        Containers without an index (MPEG-TS) seek inexactly, so the packet that is read afterwards decides.
         """
         self._prime()
         second = round(1 / (self._stream.time_base or 1))
@@ -144,10 +144,10 @@ class PacketReader(Reader):
         return False
 
     def _prime(self) -> None:
-        """Show the decoder the first packet of the file once, before it is taken elsewhere.
+        """Show the decoder the first packet of the file once, before the reader seeks.
 
-        x264 names its version there, and nowhere else; FFmpeg makes up for the errors of old versions by it (4:4:4
-        comes out wrong without).
+        x264 writes its version there, and nowhere else. FFmpeg needs it to correct the errors of old versions (4:4:4
+        comes out wrong without it).
         """
         if self._primed:
             return
@@ -159,7 +159,7 @@ class PacketReader(Reader):
                 return
 
     def _find(self, pts: int, dts: int) -> Packet[Any] | None:
-        """The key packet with this pts among those that follow, if it is still to come."""
+        """Return the key packet with this pts among those that follow, None if it is already past."""
         for packet in self._container.demux(self._stream):
             if packet.pts == pts and packet.is_keyframe and packet.size:
                 return packet
@@ -168,10 +168,10 @@ class PacketReader(Reader):
         return None
 
     def frames(self, wanted: frozenset[int] | None, last_pts: int) -> Iterator[VideoFrame]:
-        """Frames as they are shown, from where the reader stands. Of those up to `last_pts`, the ones not in
-        `wanted` may be left out; None wants all.
+        """Yield frames in the order in which they are shown, from the reader's position.
 
-        Raises av.FFmpegError for a packet that cannot be decoded; call again to go on after it.
+        Frames up to `last_pts` that are not in `wanted` may be left out; None wants all. Raises av.FFmpegError for a
+        packet that cannot be decoded; call again to go on after it.
         """
         while True:
             while self._pending:
@@ -183,10 +183,10 @@ class PacketReader(Reader):
                 self._pending.extend(self._send(packet))
 
     def rank_of(self, frame: VideoFrame) -> int:
-        """Rank of a frame by its place in the output since the start of the file; to be asked of each frame once.
+        """Return the rank of a frame by its position in the output since the start of the file. Call once per frame.
 
-        Packets that gave no frame are made up for at the next key frame: what is shown before it are the packets
-        before it in the file, and those after it that were shown already.
+        The count is corrected at each key frame, for packets that gave no frame. The frames shown before a key frame
+        are those of the packets before it in the file, and those after it that were shown already.
         """
         sent = sent_of(frame)
         if sent.key:
@@ -208,7 +208,7 @@ class PacketReader(Reader):
         return packet
 
     def _find_nal_length(self) -> int:
-        """0 also for MPEG-TS, where the two fields of one picture can be two packets."""
+        """Return the size of NAL lengths; 0 also for MPEG-TS, which may store a picture's two fields as two packets."""
         if self._context.codec.canonical_name != "h264":
             return 0
         if not self._container.format.name.startswith(("mov", "matroska")):
@@ -216,9 +216,9 @@ class PacketReader(Reader):
         return nal_length_bytes(self._context.extradata)
 
     def _is_needless(self, packet: Packet[Any], wanted: frozenset[int] | None, last_pts: int) -> bool:
-        """Whether a packet is neither wanted nor referred to by others, so that leaving it out changes nothing.
+        """Return whether a packet is neither wanted nor referred to by others, so that it can be left out.
 
-        The decoder's own skip_frame would do the same, but then hides errors in packets that are needed.
+        The decoder's own skip_frame would do the same, but it hides errors in packets that are needed.
         """
         if not self._nal_length_bytes or wanted is None or packet.pts is None:
             return False
@@ -239,19 +239,19 @@ class PacketReader(Reader):
 
     @property
     def has_frames(self) -> bool:
-        """Whether decoded frames wait to be handed out."""
+        """True if decoded frames wait to be given out."""
         return bool(self._pending)
 
     @property
     def last_sent(self) -> Sent:
-        """The packet that was sent last: with one thread, the one that an error is about."""
+        """Packet that was sent last: with one thread, the one that an error is about."""
         return self._sent_now
 
     def to_rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
-        """uint8 (height, width, 3) view of `frame` in RGB, not yet rotated; valid until the view is dropped.
+        """Return a uint8 (height, width, 3) view of `frame` in RGB, not yet rotated; valid until the view is dropped.
 
-        The same swscale conversion as `frame.to_ndarray(format="rgb24")`, less its copy (3 of 4 ms at 1080p). One
-        thread: swscale's own threads gain nothing on one frame and stalled under several of ours.
+        This is the swscale conversion of `frame.to_ndarray(format="rgb24")` without its copy (3 of 4 ms at 1080p). It
+        uses one thread: swscale's own threads gain nothing on one frame, and stalled under several of ours.
         """
         rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
         plane = rgb.planes[0]
@@ -260,14 +260,14 @@ class PacketReader(Reader):
         return view
 
     def park(self) -> None:
-        """A reader of packets does nothing while nobody asks."""
+        """Do nothing: a reader of packets works only when called."""
 
     def close(self) -> None:
         self._container.close()
 
 
 class DecordReader(Reader):
-    """decord: frames by rank, upright. Decodes ahead without bound unless it is parked at the start."""
+    """Frames from decord, by rank, upright. It decodes ahead without bound unless it is parked at the start."""
 
     def __init__(self, path: str, threads: int) -> None:
         import decord
@@ -275,13 +275,13 @@ class DecordReader(Reader):
         decord.logging.set_level(decord.logging.QUIET)
         self._reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=max(1, threads))
         self._next = 0
-        """Rank of the frame that decord hands out next; `position` is what the pool goes by."""
+        """Rank of the frame that decord gives next; the pool uses `position`."""
 
     def __len__(self) -> int:
         return len(self._reader)
 
     def read(self, rank: int) -> np.ndarray:
-        """uint8 (height, width, 3): the frame of this rank, which must lie after the last one read."""
+        """Return the frame of this rank, uint8 (height, width, 3); it must come after the last one read."""
         if rank > self._next:
             self._reader.skip_frames(rank - self._next)
         frame: np.ndarray = self._reader.next().asnumpy()
@@ -289,7 +289,7 @@ class DecordReader(Reader):
         return frame
 
     def seek(self, key_rank: int) -> None:
-        """Stand before the key frame of this rank."""
+        """Go to the key frame of this rank."""
         if self._next != key_rank:
             self._reader.seek(key_rank)
             self._next = key_rank
@@ -310,7 +310,7 @@ class _Entry:
     reader: Reader
     busy: bool = True
     goal: int = 0
-    """Rank where a busy reader will stand when it is given back."""
+    """Rank of a busy reader's position when its borrower gives it back."""
 
     @property
     def reach(self) -> int:
@@ -319,7 +319,7 @@ class _Entry:
 
 @dataclass
 class _Request:
-    """A thread that wants frames first to last of a file, decodable from key_rank on."""
+    """A thread that waits for frames first to last of a file, decodable from key_rank on."""
 
     key: FileKey
     key_rank: int
@@ -329,7 +329,23 @@ class _Request:
 
 @dataclass
 class ReaderPool:
-    """The readers of this process. Thread-safe."""
+    """The readers of this process. Thread-safe.
+
+    Several threads decode neighbouring chunks at once, and several chunks may share one group of pictures. If each
+    chunk started at its key frame, the group would be decoded once per chunk. So the pool chooses for each request,
+    under one lock (`_changed`):
+
+    1. A free reader of the same file between the request's key frame and its first frame. The thread goes on from
+       there.
+    2. A busy reader that will be there once its borrower is done (`goal`). The thread waits, because decoding the
+       same frames again would take as long. If several threads wait for one reader, the earliest frames come first.
+    3. Otherwise any free reader of the file, which seeks, or a new one. A new reader takes its place in `_entries`
+       before it is open (`_Opening`), so that the next chunk of its group already waits for it.
+
+    When a reader comes back, it is parked unless a waiting thread needs it; decord would decode ahead meanwhile. Of
+    all free readers the `limit` last used stay open. A reader whose borrower raised is closed, because its position
+    is unknown.
+    """
 
     limit: int = PARKED_READERS
     _entries: list[_Entry] = field(default_factory=list)
@@ -339,9 +355,9 @@ class ReaderPool:
 
     @contextmanager
     def borrow(self, key: FileKey, key_rank: int, first: int, last: int, threads: int) -> Iterator[tuple[Reader, bool]]:
-        """A reader for frames first to last (ranks, inclusive), and whether it stands where it can go on from.
+        """Yield a reader for frames first to last (ranks, inclusive), and whether it can go on from its position.
 
-        If not, the borrower has to seek. A reader is closed when its borrower raises.
+        If not, the borrower has to seek. A reader is closed if its borrower raises.
         """
         request = _Request(key, key_rank, first, last)
         entry, goes_on = self._acquire(request, threads)
@@ -370,7 +386,7 @@ class ReaderPool:
             if entry is not None:
                 self._take(entry, request, goes_on)
                 return entry, goes_on
-            # Reserve a place at once, so that the next chunk of this group of pictures waits for us.
+            # Take a place at once, so that the next chunk of this group of pictures waits for this reader.
             entry = _Entry(request.key, _Opening(request.key_rank - 1), goal=request.last)
             self._entries.append(entry)
         try:
@@ -390,8 +406,10 @@ class ReaderPool:
         self._changed.notify_all()
 
     def _nearest(self, request: _Request) -> _Entry | None:
-        """The reader that stands, or will stand, nearest before the first frame, and need not decode more than
-        from the key frame to get there. One that has not come to the key frame yet is no gain to wait for."""
+        """Return the reader whose position is, or will be, nearest before the first frame; None if there is none.
+
+        A reader whose position is still before the key frame does not count: waiting for it would gain nothing.
+        """
         near = [
             e
             for e in self._entries
@@ -400,7 +418,7 @@ class ReaderPool:
         return max(near, key=lambda e: e.reach, default=None)
 
     def _someone_before(self, request: _Request, entry: _Entry) -> bool:
-        """Whether another waiting thread wants this reader for frames before ours."""
+        """Return whether another waiting thread wants this reader for frames before ours."""
         return any(
             w is not request
             and w.key == request.key
@@ -433,7 +451,7 @@ class ReaderPool:
         entry.reader.close()
 
     def close(self) -> None:
-        """Close all readers that nobody is using."""
+        """Close all readers that are not in use."""
         with self._changed:
             idle = [e for e in self._entries if not e.busy]
             self._entries = [e for e in self._entries if e.busy]

@@ -24,20 +24,19 @@ if TYPE_CHECKING:
 
 DEFAULT_EVERY = 5
 _LARGEST_EVERY = 2**31 - 1
-"""A year of 60 frames per second; ranks of frames are counted in 64 bits."""
+"""Largest value of `every`: a year of 60 frames per second; ranks of frames have 64 bits."""
 Decoder = Literal["auto", "pyav", "decord", "nvdec"]
 
 # Reading on is cheaper than a seek below about this many frames: a seek costs the frames in the codec's delay.
 _SEEK_GAIN_FRAMES = 16
-# How far back a chunk looks for a key frame that works, and the rank up to which the start of the file is one.
+# Key frames before a chunk that it may try, counted back; and the rank up to which it may try the file's start.
 _KEYS_BACK = (0, 1, 4)
 _START_IS_NEAR = 2000
 class VideoOptions(SourceOptions):
-    """Which frames of a video are sampled and how they are decoded."""
+    """The sampling and the decoding of a video."""
 
     UNKEYED: ClassVar[tuple[str, ...]] = ("decoder",)
 
-    kind: Literal["video"] = "video"
     every: int | None = Field(
         None,
         ge=1,
@@ -51,13 +50,13 @@ class VideoOptions(SourceOptions):
     start: float | None = Field(None, description="first time to sample (inclusive; seconds, or HH:MM:SS.mmm)")
     stop: float | None = Field(None, description="time to stop at (exclusive; seconds, or HH:MM:SS.mmm)")
     roi: tuple[int, int, int, int] | None = Field(
-        None, description="x, y, width, height of the part to look at (pixels of the upright frame)"
+        None, description="x, y, width, height of the part to analyse (pixels of the upright frame)"
     )
     decoder: Decoder = Field(
         "auto",
-        description="auto takes decord where every frame is wanted and it is exact, and PyAV elsewhere; "
-        "pyav or decord force one; nvdec decodes on the GPU where that gives PyAV's pixels, else auto takes its place "
-        "(needs PyNvVideoCodec; of damage it tells nothing)",
+        description="auto: decord if every frame is wanted and decord is exact, else PyAV. pyav, decord: only that "
+        "one. nvdec: the GPU if it gives PyAV's pixels, else as auto (needs PyNvVideoCodec, which does not report "
+        "damage)",
     )
 
     def keyed(self) -> dict[str, Any]:
@@ -125,7 +124,7 @@ class VideoSource(Source):
     def __init__(self, path: Path | str, options: VideoOptions, decoder: str | None = None) -> None:
         """Probe `path`. `decoder` is the one that was stored when the run was set up, None to choose now.
 
-        Raises InputError where the file cannot be used or no frame of it is sampled.
+        Raises InputError if the file cannot be used or no frame of it is sampled.
         """
         from pipeline.media.video.choice import choose_decoder, kept_decoder
         from pipeline.media.video.decode import output_shape
@@ -178,7 +177,7 @@ class VideoSource(Source):
         }
 
     def _nearest_start(self, ranks: np.ndarray) -> np.ndarray:
-        """int64: for each rank, that of the first frame that decoding from the last key frame before it gives."""
+        """Return int64: for each rank, the first frame that decoding from the last key frame before it gives."""
         seeks = self.index.seek_rank
         if self.index.ordinal or not len(seeks):
             return np.zeros(len(ranks), np.int64)
@@ -187,8 +186,10 @@ class VideoSource(Source):
         return starts
 
     def cost(self, chunk_frames: int) -> int:
-        """Source frames that are decoded if the sampled frames are cut into chunks of this length and
-        each chunk is decoded alone from the key frame before it."""
+        """Return the number of source frames that are decoded with chunks of this many sampled frames.
+
+        Each chunk is decoded alone, from the key frame before it.
+        """
         first = np.arange(0, len(self.frame), chunk_frames)
         last = np.minimum(first + chunk_frames, len(self.frame)) - 1
         saved = np.concatenate([[0], np.cumsum(_saved_by_seeking(self.frame, self._start_rank))])
@@ -210,11 +211,11 @@ class VideoSource(Source):
         return f"{self.facts['width']}×{self.facts['height']}, {self.decoder}"
 
     def job(self, start: int, stop: int) -> VideoDecodeJob:
-        """The decode job of sampled frames start (inclusive) to stop (exclusive)."""
+        """Return the decode job of sampled frames start (inclusive) to stop (exclusive)."""
         return self.job_of_ranks(self.frame[start:stop], self.decoder)
 
     def job_of_ranks(self, ranks: np.ndarray, decoder: str) -> VideoDecodeJob:
-        """The job that decodes the frames of these ranks (int64, ascending) with a decoder of choice."""
+        """Return the job that decodes the frames of these ranks (int64, ascending) with the given decoder."""
         from pipeline.media.video.decode import VideoDecodeJob
 
         index = self.index
@@ -238,7 +239,7 @@ class VideoSource(Source):
         )
 
     def _segments(self, ranks: np.ndarray) -> tuple[Segment, ...]:
-        """Cut a chunk where a seek saves decoding; without the parts that cannot be read."""
+        """Cut a chunk at each seek that saves decoding; leave out the parts that cannot be read."""
         from pipeline.media.video.readers import Segment
 
         starts = self._nearest_start(ranks)
@@ -255,7 +256,7 @@ class VideoSource(Source):
         return tuple(found)
 
     def _keys(self, rank: int, start: int) -> tuple[tuple[int, int], ...]:
-        """(pts, dts) of the key frames that a frame can be decoded from, nearest first."""
+        """Return (pts, dts) of the key frames that a frame can be decoded from, nearest first."""
         index = self.index
         if index.ordinal:
             return ()
@@ -267,14 +268,14 @@ class VideoSource(Source):
 
 
 def _saved_by_seeking(ranks: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """int64 (n,): frames between a sampled frame and the one before it that a seek avoids; 0 where it is no gain."""
+    """Return int64 (n,): frames before a sampled frame that a seek avoids decoding; 0 if a seek gains nothing."""
     saved = np.zeros(len(ranks), np.int64)
     saved[1:] = starts[1:] - ranks[:-1] - 1
     return np.where(saved >= _SEEK_GAIN_FRAMES, saved, 0)
 
 
 def sample(index: PacketIndex, options: VideoOptions) -> np.ndarray:
-    """int64: ranks of the sampled frames. The grid counts from the first frame of the file, whatever start is."""
+    """Return the ranks (int64) of the sampled frames, on a grid from the file's first frame, whatever start is."""
     time = index.time_seconds
     if options.keyframes:
         ranks = np.flatnonzero(index.key)
@@ -289,8 +290,8 @@ def sample(index: PacketIndex, options: VideoOptions) -> np.ndarray:
 
 
 def _first_at_ticks(time: np.ndarray, fps: float) -> np.ndarray:
-    """Ranks of the first frame at or after each tick time[0] + k / fps, each once."""
-    # A frame's tick is the last one that is not after it, forgiving what rounding to the time base takes away.
+    """Return the ranks of the first frame at or after each tick time[0] + k / fps, each once."""
+    # A frame's tick is the last one that is not after it. The tolerance allows for rounding to the time base.
     tick = np.floor((time - time[0]) * fps + 1e-6)
     return np.flatnonzero(np.diff(tick, prepend=-1.0) > 0)
 
@@ -317,14 +318,14 @@ def _describe_times(index: PacketIndex) -> str:
 
 
 def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
-    """The video that a store's input was made from (`facts`: its attributes), every frame of it.
+    """Open the video that a store's input was made from (`facts`: its attributes), with every frame.
 
-    Raises InputError where it is gone, cannot be read, or is another file by now.
+    Raises InputError if it is gone, cannot be read, or has changed.
     """
     path = Path(str(facts.get("path", "")))
     try:
         if not path.is_file():
-            raise InputError(f"{path}: the video is not there")
+            raise InputError(f"{path}: the video is missing")
         if fingerprint(path) != facts.get("fingerprint"):
             raise InputError(f"{path}: the video has changed since it was analysed")
     except OSError as err:

@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Listener
 
 TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
-"""Files of this package."""
+"""Names of the page's parts, files of this package."""
 SPREAD_EDGES = np.arange(0.0, 33.0)
 """Rows per item: 0, 1, 2, ...; they grow with what is found."""
 _GENERATOR = b'<meta name="generator" content="reelgraph'
-"""Near the head of every report: what may be replaced by a newer one."""
+"""Line near the head of every report: a file with it may be replaced by a newer report."""
 
 
 @dataclass(frozen=True)
 class Reported:
-    """What a report was made of."""
+    """Facts of a report that was written."""
 
     file: str
     bytes: int
@@ -52,13 +52,14 @@ class Reported:
     """Rows by axis."""
     done_share: float
     failures: int
-    counts: dict[str, int] = field(default_factory=dict)
-    """What panels counted, by plural noun: {"people": 4}."""
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Counts of panels by noun and plural: {("person", "people"): 4}."""
 
     @property
     def _by_noun(self) -> dict[str, int]:
         rows = {plural_of(axis): count for axis, count in self.rows.items()}
-        return {plural_of(self.item): self.items, **rows, **self.counts}
+        more = {many: count for (_, many), count in self.counts.items()}
+        return {plural_of(self.item): self.items, **rows, **more}
 
     def __getattr__(self, name: str) -> int:
         """Return a count by its plural noun: `reported.frames`, `reported.people`."""
@@ -124,7 +125,7 @@ def default_place(out: str | os.PathLike[str]) -> Path:
 
 
 def render(filled: dict[str, Any]) -> str:
-    """Return the page, with style and script inside. Every text is escaped: names and paths are anybody's."""
+    """Return the page, with style and script inside. Every text is escaped: names and paths may hold anything."""
     style, script = filled["style"], filled["script"]
     script = "\n".join(filter(None, [text_of(__name__, SCRIPT), script]))
     values = {**filled, "style": f"{text_of(__name__, STYLE)}{style}", "script": script, "script_hash": _hash(script)}
@@ -132,21 +133,21 @@ def render(filled: dict[str, Any]) -> str:
 
 
 def _hash(script: str) -> str:
-    """Return the hash by which the page's own policy allows its one script: no other runs, whatever a name may hold."""
+    """Return the hash by which the page's own policy allows its one script, and no script in a name."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _inert(values: Any) -> str:
-    """Return JSON that ends no script element and opens no comment."""
+    """Return JSON that can neither end a script element nor open a comment."""
     text = json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def lines(reported: Reported) -> list[str]:
-    """Return what a report was made of, for people."""
+    """Return the lines to print about a report."""
     size = f"{reported.bytes / 1e6:.1f} MB" if reported.bytes >= 1e5 else f"{reported.bytes / 1e3:.0f} kB"
     rows = [plural(count, axis) for axis, count in reported.rows.items()]
-    more = [f"{count} {noun}" for noun, count in reported.counts.items()]
+    more = [plural(count, one, many) for (one, many), count in reported.counts.items()]
     shown = [f"{reported.file}: {', '.join([plural(reported.inputs, 'input'), *rows, *more])} ({size})"]
     if reported.done_share < 1 and reported.inputs:
         nouns = plural_of(reported.item)

@@ -1,4 +1,4 @@
-"""What stands on the page, as plain values: texts for the template, numbers for the charts."""
+"""The content of the page, as plain values: texts for the template, numbers for the charts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pipeline.models.catalogue import cards
 from pipeline.text import clock, duration, plural, plural_of
 from pipeline.version import __version__
 from pipeline.views.report.panel import About, Content, InputContent, Section, Tile, counted, grouped
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.views.report.panel import Panel
 
 SHOWN_FAILURES = 50
-"""Failures listed of one input."""
+"""Most failures listed of one input."""
 _RESTRICTED = re.compile(r"non.?commercial|research|\bNC\b|academic", re.IGNORECASE)
 _COPYLEFT = re.compile(r"\bA?GPL", re.IGNORECASE)
 _EMPTY_LICENCE = ("", "unknown", "none")
@@ -28,7 +29,7 @@ def content(
     about: About, inputs: Sequence[Surveyed], axes: Sequence[str], item: str, panels: Sequence[Panel],
     spread: Mapping[str, Histogram],
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what the template is filled with; `charts` is what the page's script draws."""
+    """Return the template's values; `charts` is what the page's script draws."""
     runs = about.runs
     made = [panel.content(inputs) for panel in panels]
     plain = _plain(axes, item, spread)
@@ -153,7 +154,7 @@ def _input(about: About, one: Surveyed, axes: Sequence[str], made: Sequence[Inpu
 
 
 def lasting(seconds: float) -> str:
-    """Return a duration as a person says it, without the zeros: 30 min, 3 h."""
+    """Return a duration in short words, without zeros: 30 min, 3 h."""
     return duration(seconds).replace(" 00 s", "").replace(" 00 min", "")
 
 
@@ -189,7 +190,7 @@ def _range(start: float | None, stop: float | None, one: Surveyed) -> str:
 
 
 def _speed(run: Run, several: bool) -> dict[str, Any] | None:
-    """Return how fast the last run went and what held it up; of a run that was broken off, what its chunks say."""
+    """Return the speed of the last run and its bottleneck; if the run was broken off, by its chunks."""
     attributes = run.attributes
     stored = attributes.get("speed") or {}
     steps = dict(stored.get("step_seconds") or {})
@@ -217,7 +218,7 @@ def _speed(run: Run, several: bool) -> dict[str, Any] | None:
 
 
 def _faster_than_life(run: Run, seconds_per_item: float | None) -> float | None:
-    """Return seconds of video done in a second of work; None if the inputs have no duration."""
+    """Return the seconds of video that a second of work covers; None if the inputs have no duration."""
     if not seconds_per_item:
         return None
     items = list(run.inputs.values())
@@ -228,14 +229,15 @@ def _faster_than_life(run: Run, seconds_per_item: float | None) -> float | None:
 
 def _models(runs: Sequence[Run], panels: Sequence[Panel]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
+    kinds = {kind: words for panel in panels for kind, words in panel.kinds.items()}
     for run in runs:
         for model in run.attributes.get("models", []):
             name, licence = str(model.get("name", "?")), str(model.get("licence") or "")
-            kind, said = next(filter(None, (panel.model(name) for panel in panels)), ("", ""))
-            source = _text(model.get("licence_source")) or said
+            card = cards().get(name)
+            source = _text(model.get("licence_source")) or (card.licence_source if card else "")
             found[name, str(model.get("weights_sha256"))] = {
                 "name": name,
-                "kind": kind,
+                "kind": kinds.get(card.kind, card.kind) if card else "",
                 "runtime": _text(model.get("runtime")),
                 "sha256": _text(model.get("weights_sha256")),
                 "licence": licence or "not stated",
@@ -247,7 +249,10 @@ def _models(runs: Sequence[Run], panels: Sequence[Panel]) -> list[dict[str, Any]
 
 
 def licence_flag(licence: str) -> str:
-    """Return restricted (not for commercial use, or for research only), copyleft (GPL and its kin), unknown or free."""
+    """Return a class of licence.
+
+    restricted: not for commercial use, or for research only; copyleft: GPL and similar; unknown; free.
+    """
     if _RESTRICTED.search(licence):
         return "restricted"
     if _COPYLEFT.search(licence):

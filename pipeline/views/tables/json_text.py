@@ -1,7 +1,7 @@
-"""JSON written a column at a time: the texts of a million rows in seconds, where row by row takes minutes.
+"""JSON written a column at a time: the texts of a million rows in seconds; row by row takes minutes.
 
-Every function takes and gives Arrow arrays; texts are JSON of their own (`"Ann"`, `0.99`, `null`, `[1, 2]`) and never
-null themselves.
+Every function accepts and returns Arrow arrays. Texts are JSON of their own (`"Ann"`, `0.99`, `null`, `[1, 2]`) and
+never null themselves.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ NULL = "null"
 
 
 def texts(values: pa.Array) -> pa.Array:
-    """JSON of each value: strings, numbers (a float32 as short as it prints: 0.99, not 0.9900000095), lists of them.
+    """Return JSON of each value: strings, lists, numbers (a float32 as short as it prints: 0.99, not 0.9900000095).
 
-    What is null or not finite is `null`.
+    Values that are null or not finite give `null`.
     """
     kind = values.type
     if pa.types.is_dictionary(kind):
@@ -36,12 +36,12 @@ def texts(values: pa.Array) -> pa.Array:
 
 
 def lists(columns: Sequence[pa.Array]) -> pa.Array:
-    """`[a, b, ...]` of one row each, from the texts of the columns."""
+    """Return `[a, b, ...]` for each row, from the texts of the columns."""
     return pc.binary_join_element_wise("[", pc.binary_join_element_wise(*columns, ", "), "]", "")
 
 
 def objects(fields: Sequence[tuple[str, pa.Array]], *, spare_null: bool = False) -> pa.Array:
-    """`{"name": value, ...}` of one row each, from names and texts; with `spare_null` without what is null."""
+    """Return `{"name": value, ...}` for each row, from names and texts; `spare_null` leaves null values out."""
     parts: list[pa.Array | str] = ["{"]
     begun: pa.Array | None = None
     for k, (name, values) in enumerate(fields):
@@ -57,7 +57,7 @@ def objects(fields: Sequence[tuple[str, pa.Array]], *, spare_null: bool = False)
 
 
 def joined(rows: pa.Array, between: str) -> bytes:
-    """All texts as one, in UTF-8."""
+    """Return all texts as one, in UTF-8."""
     if len(rows) == 0:
         return b""
     whole = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)

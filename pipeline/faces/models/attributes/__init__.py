@@ -11,18 +11,18 @@ from pipeline.models.card import ModelCard
 
 @dataclass(frozen=True)
 class AttributeOptions:
-    """What may be asked of an attribute."""
+    """The options of an attribute."""
 
     align: str = "native"
     """"native": the box, upright, with the frame around it. "deepface": as DeepFace cuts faces."""
     rotate: bool = True
-    """align deepface: DeepFace's parameter `align`."""
+    """With `align: deepface`: DeepFace's parameter `align`."""
     engine: str = "onnx"
     """"onnx", or "tensorflow" or "torch": DeepFace's own client on that library."""
 
 
 def create(card: ModelCard, device: Device, options: AttributeOptions) -> Attribute:
-    """An attribute, ready to run.
+    """Return an attribute that is ready to run.
 
     Raises ModelError: weights or the engine are missing, or the device cannot be used.
     """
@@ -34,7 +34,7 @@ def create(card: ModelCard, device: Device, options: AttributeOptions) -> Attrib
 
 
 def create_spoofing(card: ModelCard, device: Device) -> Attribute:
-    """A network that tells live faces from pictures, ready to run. Raises ModelError as `create`."""
+    """Return a network that separates live faces from pictures, ready to run. Raises ModelError as `create` does."""
     from pipeline.faces.models.attributes.fasnet import Fasnet
 
     return Fasnet(device)

@@ -1,9 +1,9 @@
 """`Age`, `Gender`, `Emotion`, `Race`: DeepFace's networks on ONNX Runtime, many faces at a time.
 
-All four look at the same chips of 224 pixels. With `align: deepface` these are DeepFace's own: what a turn leaves empty
-is black, and so are the bars beside a narrow face. With `align: native` the frame goes on there.
+All four look at the same chips of 224 pixels. With `align: deepface` these are DeepFace's own: black in the corners
+that a turn leaves empty, and black beside a narrow face. With `align: native` those parts show the frame.
 
-With stand-ins for the weights, probabilities were those of DeepFace.analyze to 2e-7 and ages the same on 70 faces with
+With stand-ins for the weights, probabilities agree with DeepFace.analyze to 2e-7 and ages are equal on 70 faces with
 DeepFace's own boxes. Which alignment gives the truer answers has not been measured.
 """
 
@@ -29,7 +29,7 @@ from pipeline.models.weights import weights_files
 Float32 = npt.NDArray[np.float32]
 
 SIDE = 224
-"""Of the chips; `Emotion` makes its own, smaller ones of them."""
+"""Side of the chips in pixels; `Emotion` makes its own, smaller ones of them."""
 AGES = 101
 """Outputs of `Age`: the years from 0 to 100."""
 BYTES_PER_CHIP = 4 * (SIDE**2 * 3 + 2 * SIDE**2 * 64)
@@ -56,12 +56,12 @@ class Demography:
             self._run = clients.Client("facial_attribute", card, options.engine, device).predict
 
     def _open(self, path: Path) -> Callable[[Float32], Float32]:
-        """ONNX Runtime on a file of weights."""
+        """Open a file of weights on ONNX Runtime."""
         share = MEMORY_SHARES.get(self._card.name, MEMORY_SHARES["attribute"])
         session = open_weights(self._card, path, self._device, share)
         found = session.get_outputs()[0].shape[-1]
         if isinstance(found, int) and found != self._outputs:
-            raise ModelError(f"{path} gives {found} values for a face, where {self._card.name} has {self._outputs}")
+            raise ModelError(f"{path} gives {found} values for a face, but {self._card.name} has {self._outputs}")
         given = session.get_inputs()[0]
         if isinstance(given.shape[0], int):
             self._most = given.shape[0]
@@ -72,9 +72,11 @@ class Demography:
         return run
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
-        """What all four attributes take: uint8 (n, 224, 224, 3) RGB, or float32 (n, 224, 224, 3) BGR from 0 to 1 with
-        `align: deepface`. Where nothing of a face is in the frame the chip is black, or NaN with `align: deepface`,
-        where a black one is what DeepFace makes of a black frame."""
+        """Return the input of all four attributes: uint8 (n, 224, 224, 3) RGB.
+
+        With `align: deepface` it is float32 (n, 224, 224, 3) BGR from 0 to 1. If no part of a face is in the frame, its
+        chip is black. With `align: deepface` it is NaN, because DeepFace makes black chips of black frames.
+        """
         if self._native:
             return warp_faces(frames_rgb, faces, upright_box_transforms(faces, (SIDE, SIDE)), SIDE)
         chips = deepface_chips(frames_rgb, faces, (SIDE, SIDE), self._rotate)
@@ -82,14 +84,17 @@ class Demography:
         return chips
 
     def predict(self, chips: Chips) -> Float32:
-        """Age: float32 (n,), years. The others: float32 (n, classes), probabilities that add up to 1, in the order of
-        the card's classes. NaN for chips without a face: those of uint8 that are black all over, or NaN."""
+        """Return years for Age, float32 (n,); for the others probabilities, float32 (n, classes).
+
+        Probabilities add up to 1 and are in the order of the card's classes. Chips without a face give NaN: uint8 chips
+        that are black all over, and chips of NaN.
+        """
         if chips.shape[1:] != (SIDE, SIDE, 3) or chips.dtype not in (np.uint8, np.float32):
             raise ValueError(f"chips must be uint8 or float32 (n, 224, 224, 3), not {chips.dtype} {chips.shape}")
         values = np.empty((len(chips), self._outputs), np.float32)
 
         def run(start: int, stop: int) -> Float32:
-            # DeepFace's clients make what Emotion looks at themselves.
+            # DeepFace's own clients prepare Emotion's input themselves.
             return self._run(_network_input(chips[start:stop], self._card.name if self._own else ""))
 
         for start, stop, result in run_in_batches(
@@ -104,7 +109,7 @@ class Demography:
 
 
 def _outside(frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.bool_]:
-    """bool (n,): whether nothing of a face's box lies in its frame."""
+    """Return bool (n,): True if no part of a face's box lies in its frame."""
     sizes = [frames_rgb[int(index)].shape[1::-1] for index in faces.frame]
     size = np.array(sizes, np.float32).reshape(-1, 2)
     corner, far = faces.box[:, :2], faces.box[:, :2] + faces.box[:, 2:]
@@ -112,7 +117,7 @@ def _outside(frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.bool_]:
 
 
 def _network_input(chips: Chips, name: str) -> Float32:
-    """float32 BGR from 0 to 1, (n, 224, 224, 3), or (n, 48, 48, 1) grey for Emotion."""
+    """Return float32 BGR from 0 to 1, (n, 224, 224, 3), or (n, 48, 48, 1) grey for Emotion."""
     if chips.dtype == np.uint8:
         chips = chips[..., ::-1].astype(np.float32) / np.float32(255)
     if name != "Emotion":
@@ -121,7 +126,7 @@ def _network_input(chips: Chips, name: str) -> Float32:
 
 
 def _grey(chips_bgr: Float32) -> Float32:
-    """As DeepFace's EmotionClient makes them."""
+    """Return grey chips of 48 pixels as DeepFace's EmotionClient makes them."""
     import cv2
 
     small = [cv2.resize(cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY), (48, 48)) for chip in chips_bgr]
@@ -129,10 +134,10 @@ def _grey(chips_bgr: Float32) -> Float32:
 
 
 def _meaning(values: Float32, name: str) -> Float32:
-    """What DeepFace.analyze reports of a network's values, but for its percents and its cut to whole years."""
+    """Return what DeepFace.analyze reports for a network's values, without its percents and its cut to whole years."""
     if name == "Age":
         years: Float32 = (values.astype(np.float64) @ np.arange(AGES)).astype(np.float32)
         return years
     if name == "Gender":
-        return values  # the network's softmax as it is
+        return values  # the network's softmax, unchanged
     return np.asarray(values / values.sum(axis=1, keepdims=True), np.float32)

@@ -1,11 +1,11 @@
 """`Fasnet`: is a face live, or a picture of one? The two MiniFASNet networks of Silent-Face-Anti-Spoofing (Apache-2.0).
 
-Each sees the face and what is around it, at its own scale; DeepFace and this take the mean of what they say. Weights
-are read from Minivision's own files; batch norms are folded into the convolutions, the softmax is in the graph.
+Each network sees the face and its surroundings, at a scale of its own; DeepFace and this take the mean of the two.
+Weights come from Minivision's own files. Batch norms are folded into the convolutions, the softmax is in the graph.
 The meaning of the classes: github.com/minivision-ai/Silent-Face-Anti-Spoofing, issues 46 and 55.
 
-Agrees with DeepFace's TensorFlow networks to 1e-6 on the same boxes. The two kinds of spoof are not to be relied on:
-Minivision's own sample of a flat poster is called 3D.
+Results agree with DeepFace's TensorFlow networks to 1e-6 on the same boxes. Do not rely on the two kinds of spoof:
+Minivision's own sample of a flat poster is classified as 3D.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ NAME = "Fasnet"
 GRAPH_VERSION = 1
 SIDE = 80
 SCALES = (2.7, 4.0)
-"""Of the box that each network sees, in the order of the card's weights: the numbers before `_80x80` in their names."""
+"""Size of each network's view as a multiple of the box, in the order of the card's weights: the numbers before `_80x80`
+in their names."""
 CLASSES = 3
 COLOURS = 3
 CHANNEL_BLOCK = 16
-"""ONNX Runtime has its fast convolutions for whole blocks of channels (16 with AVX-512, 8 with AVX2); the widths of
-these networks, 13, 26, 103, 231 and so on, are what pruning left. It saves a fifth of the time."""
+"""Channels of a block. ONNX Runtime has fast convolutions for whole blocks of channels (16 with AVX-512, 8 with AVX2).
+Pruning left these networks with widths such as 13, 26, 103 and 231. Filling up saves a fifth of the time."""
 BLOCKS = {"conv_3": 4, "conv_4": 6, "conv_5": 2}
 """Residual blocks of each group: MiniFASNet.__init__ in Minivision's src/model_lib/MiniFASNet.py."""
 BATCH_NORM_EPSILON = 1e-5
-"""torch.nn.BatchNorm2d."""
+"""Default of torch.nn.BatchNorm2d."""
 BYTES_PER_CHIP = 4 * (SIDE**2 * 3 + 2 * 103 * 40 * 40)
 """The input and the two largest activations of one chip."""
 MOST_CHIPS = {"cpu": 8, "cuda": 512, "tensorrt": 512}
 
 
 class Fasnet:
-    """Probabilities of spoof and live. Thread-safe."""
+    """The probabilities of spoof and live. Thread-safe."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -52,7 +53,7 @@ class Fasnet:
         self._most = max(1, min(MOST_CHIPS[device.kind], device.batch_memory_bytes // BYTES_PER_CHIP))
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.uint8]:
-        """uint8 (n, 2, 80, 80, 3) RGB: each face at both scales; black where nothing of it is in the frame."""
+        """Return uint8 (n, 2, 80, 80, 3) RGB: each face at both scales; black if no part of it is in the frame."""
         import cv2
 
         chips = np.zeros((len(faces.frame), len(SCALES), SIDE, SIDE, 3), np.uint8)
@@ -67,8 +68,10 @@ class Fasnet:
         return chips
 
     def predict(self, chips: Chips) -> npt.NDArray[np.float32]:
-        """float32 (n, 3): probabilities of the card's classes, which add up to 1; the face is live where the second is
-        the largest. NaN where a chip is black all over, as no face is."""
+        """Return float32 (n, 3): probabilities of the card's classes, which add up to 1.
+
+        The face is live if the second is the largest. A chip that is black all over shows no face and gives NaN.
+        """
         expected = (len(SCALES), SIDE, SIDE, 3)
         if chips.shape[1:] != expected or chips.dtype != np.uint8:
             raise ValueError(f"chips must be uint8 (n, 2, 80, 80, 3), not {chips.dtype} {chips.shape}")
@@ -77,7 +80,7 @@ class Fasnet:
         return np.asarray(mean, np.float32)
 
     def _scale(self, index: int, chips: Chips) -> npt.NDArray[np.float32]:
-        """float32 (n, 3): what the network of one scale says of its chips."""
+        """Return float32 (n, 3): the answer of one scale's network to its chips."""
 
         def run(start: int, stop: int) -> npt.NDArray[np.float32]:
             inputs = {"chips": np.ascontiguousarray(chips[start:stop])}
@@ -95,14 +98,17 @@ class Fasnet:
 
 
 def clipped(box: npt.NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
-    """x, y, w, h as DeepFace hands them on (detection.extract_faces); w or h is not above 0 where nothing is left."""
+    """Return x, y, w, h as DeepFace passes them on (detection.extract_faces); w or h is below 1 if nothing is left."""
     x, y = max(0, int(box[0])), max(0, int(box[1]))
     return x, y, min(width - x - 1, int(box[2])), min(height - y - 1, int(box[3]))
 
 
 def surroundings(box: tuple[int, int, int, int], scale: float, width: int, height: int) -> tuple[int, int, int, int]:
-    """left, top, right, bottom, all inclusive: the box, `scale` times as large about its middle where the frame allows
-    it, else shrunk to the frame and shifted into it. Minivision's CropImage._get_new_box, with its roundings."""
+    """Return left, top, right, bottom, all inclusive: the box, `scale` times as large about its middle.
+
+    If it does not fit the frame, it is shrunk to the frame and shifted into it. This is Minivision's
+    CropImage._get_new_box, with its roundings.
+    """
     x, y, w, h = box
     scale = min((height - 1) / h, (width - 1) / w, scale)
     left, right = _shifted(x, w, scale, width)
@@ -111,7 +117,7 @@ def surroundings(box: tuple[int, int, int, int], scale: float, width: int, heigh
 
 
 def _shifted(start: int, length: int, scale: float, limit: int) -> tuple[int, int]:
-    """First and last pixel along one axis."""
+    """Return the first and last pixel along one axis."""
     middle, wide = length / 2 + start, length * scale
     first, last = middle - wide / 2, middle + wide / 2
     if first < 0:
@@ -133,19 +139,19 @@ def _graph(path: Path) -> bytes:
 
 
 def build_graph(path: Path) -> bytes:
-    """One network as ONNX: input `chips` uint8 (n, 80, 80, 3) RGB, output `probability` float32 (n, 3).
+    """Return one network as ONNX: input `chips` uint8 (n, 80, 80, 3) RGB, output `probability` float32 (n, 3).
 
-    Raises ModelError where the file is not that of a MiniFASNet.
+    Raises ModelError if the file is not that of a MiniFASNet.
     """
     tensors = read_tensors(path)
     try:
         return _Builder(tensors).build()
     except (KeyError, ValueError) as error:
-        raise ModelError(f"{path} holds no MiniFASNet ({error}); delete it and fetch it again") from error
+        raise ModelError(f"{path} is not a MiniFASNet ({error}); delete it and fetch it again") from error
 
 
 class _Builder:
-    """Writes a network down by the names of its tensors; widths, and whether blocks are gated, are read off these."""
+    """Writes a network by the names of its tensors, from which it also reads widths and which blocks are gated."""
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
@@ -169,14 +175,14 @@ class _Builder:
         return graph.serialise("chips", ("n", SIDE, SIDE, 3), {"probability": (value, ("n", CLASSES))}, np.uint8)
 
     def _head(self, value: str) -> str:
-        """Embedding, its batch norm, and the last matrix: nothing bends between them, so they are one."""
+        """Add the embedding, its batch norm and the last matrix as one matrix: all three are linear."""
         scale, shift = self._batch_norm("bn")
         last = self._tensors["prob.weight"]
         matrix = (last * scale) @ self._tensors["linear.weight"]
         return self._graph.add("Add", self._graph.add("MatMul", value, _float32(matrix.T)), _float32(last @ shift))
 
     def _convolution(self, value: str, name: str, stride: int = 1, padding: int | None = None) -> str:
-        """Convolution and batch norm, and PReLU where there is one. Depthwise where each filter sees one channel."""
+        """Add convolution, batch norm and, if there is one, PReLU. It is depthwise if each filter sees one channel."""
         weights, bias = self._folded(f"{name}.conv", f"{name}.bn")
         alone = weights.shape[1] == 1
         weights = _filled_up(weights, 0) if alone or weights.shape[1] == COLOURS else _filled_up(weights, 0, 1)
@@ -192,7 +198,7 @@ class _Builder:
         return value if slope is None else self._prelu(value, _filled_up(slope, 0)[:, None, None])
 
     def _prelu(self, value: str, slope: Weights) -> str:
-        """max(x, slope x) is the same where no slope is above 1, and takes half the time of ONNX Runtime's PRelu."""
+        """Add max(x, slope x), which equals PReLU if no slope is above 1, in half the time of ONNX Runtime's PRelu."""
         if slope.max() > 1:
             return self._graph.add("PRelu", value, slope)
         return self._graph.add("Max", value, self._graph.add("Mul", value, slope))
@@ -210,19 +216,19 @@ class _Builder:
         return self._graph.add("Add", branch, value)
 
     def _gated(self, value: str, name: str) -> str:
-        """Squeeze and excitation."""
+        """Add squeeze and excitation."""
         gate = self._graph.add("GlobalAveragePool", value)
         gate = self._graph.add("Relu", self._graph.conv(gate, *self._folded(f"{name}.fc1", f"{name}.bn1")))
         gate = self._graph.add("Sigmoid", self._graph.conv(gate, *self._folded(f"{name}.fc2", f"{name}.bn2")))
         return self._graph.add("Mul", value, gate)
 
     def _folded(self, convolution: str, batch_norm: str) -> tuple[Weights, Weights]:
-        """A convolution's weights and bias with the batch norm behind it."""
+        """Return a convolution's weights and bias, with the batch norm that follows folded in."""
         scale, shift = self._batch_norm(batch_norm)
         return _float32(self._tensors[f"{convolution}.weight"] * scale[:, None, None, None]), _float32(shift)
 
     def _batch_norm(self, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """float64 (channels,): what a batch norm at rest multiplies by, and adds."""
+        """Return float64 (channels,): the factor and the summand of a batch norm at inference."""
         weight, bias, mean, variance = (
             self._tensors[f"{name}.{part}"].astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")
@@ -232,8 +238,10 @@ class _Builder:
 
 
 def _filled_up(array: npt.NDArray[np.floating], *axes: int) -> Weights:
-    """float32, with zeros behind it up to whole blocks of channels: these change nothing, as what they make is zero,
-    and weighed by zero."""
+    """Return float32, with zeros appended up to whole blocks of channels.
+
+    These change nothing: their outputs are zero, and are multiplied by zero.
+    """
     widths = [(0, -size % CHANNEL_BLOCK if axis in axes else 0) for axis, size in enumerate(array.shape)]
     return _float32(np.pad(array, widths))
 

@@ -14,27 +14,27 @@ from pipeline.models.card import ModelCard
 from pipeline.text import unknown
 
 SKIP = ModelCard("skip", "detector", "none", engine="none")
-"""DeepFace's detector_backend="skip": looks for nothing, the whole frame is the face."""
+"""DeepFace's detector_backend="skip": no detection, the whole frame is the face."""
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """What may be asked of a detector. What one does not heed it refuses (check)."""
+    """The options of a detector. A detector refuses options that it does not support (check)."""
 
     align: str = "native"
     """"native": boxes and landmarks on the frame itself. "deepface": those of DeepFace on the same frame."""
     min_face: float = 20
-    """Smallest face looked for, side in pixels of the frame."""
+    """Side of the smallest face to look for, in pixels of the frame."""
     threshold: float | None = None
     """Least score of a face, 0 to 1; None: the detector's own default."""
     rotate: bool = True
-    """align deepface: DeepFace's parameter `align`."""
+    """With `align: deepface`: DeepFace's parameter `align`."""
     expand_percentage: int = 0
-    """align deepface: DeepFace's parameter, percent of a box's width and height."""
+    """With `align: deepface`: DeepFace's parameter, percent of a box's width and height."""
     max_faces: int | None = None
-    """Keep the largest so many faces of a frame; None: all."""
+    """Number of the largest faces to keep per frame; None: all."""
     whole_frame: bool = False
-    """align deepface: a frame without faces counts as one face of confidence 0, as with DeepFace's
+    """With `align: deepface`: a frame without faces counts as one face of confidence 0, as with DeepFace's
     `enforce_detection=False`."""
 
 
@@ -47,8 +47,8 @@ MODULES = {
     "opencv": ("cascades", "CascadeDetector"),
     "dlib": ("dlib_hog", "DlibDetector"),
 }
-"""Module and class of each detector of our own, made with (device, min_face, threshold); DeepFace's clients run the
-others."""
+"""Module and class of each detector of our own, created with (device, min_face, threshold). DeepFace's clients run all
+other detectors."""
 
 HEED: dict[str, dict[str, tuple[str, ...]]] = {
     "min_face": {
@@ -60,14 +60,14 @@ HEED: dict[str, dict[str, tuple[str, ...]]] = {
         "deepface": tuple(name for name in MODULES if name != "opencv"),
     },
 }
-"""The detectors that heed an option, by alignment. Of those that DeepFace's clients run with no such parameter, only
-the packages `mtcnn` and facenet-pytorch have a least size."""
+"""Detectors that support an option, by alignment. Of those that DeepFace's clients run without such a parameter, only
+the packages `mtcnn` and facenet-pytorch have a minimum face size."""
 
 DEEPFACE_ONLY = ("rotate", "expand_percentage", "whole_frame")
 
 
 def card(name: str) -> ModelCard:
-    """The card of a detector or of `skip`. Raises ModelError, with the nearest valid name, where there is none."""
+    """Return the card of a detector or of `skip`. Raises ModelError, with the nearest valid name, if there is none."""
     if name == SKIP.name:
         return SKIP
     valid = (*zoo.names("detector"), SKIP.name)
@@ -77,22 +77,24 @@ def card(name: str) -> ModelCard:
 
 
 def check(name: str, options: DetectorOptions) -> None:
-    """Raises ModelError: the name is unknown, a value is out of range, or this detector does not heed an option that
-    was set. Loads nothing."""
+    """Raise ModelError if the name is unknown, a value is out of range, or the detector does not support a set option.
+
+    Loads nothing.
+    """
     card(name)
     _check_ranges(options)
     default = {field.name: field.default for field in fields(DetectorOptions)}
     chosen = {key for key, value in vars(options).items() if value != default[key]}
     if options.align != "deepface":
         for option in sorted(chosen.intersection(DEEPFACE_ONLY)):
-            raise ModelError(f"{option} is heeded with align: deepface only; leave it out, or set align: deepface")
+            raise ModelError(f"option {option} needs align: deepface; leave it out, or set align: deepface")
         if name == SKIP.name:
             raise ModelError("detector 'skip' finds no eyes to turn faces by; set align: deepface")
     for option in sorted(chosen.intersection(HEED)):
         heeding = HEED[option].get(options.align, ())
         if name not in heeding:
             raise ModelError(
-                f"detector {name!r} does not heed {option} with align: {options.align}; leave it out, or choose one of "
+                f"detector {name!r} does not support {option} with align: {options.align}; leave it out, or use one of "
                 f"{', '.join(heeding)}"
             )
 
@@ -109,7 +111,7 @@ def _check_ranges(options: DetectorOptions) -> None:
 
 
 def create(card: ModelCard, device: Device, options: DetectorOptions) -> Detector:
-    """A detector, ready to run.
+    """Return a detector that is ready to run.
 
     Raises ModelError: an option is wrong (check), weights or a package are missing, or the device cannot be used.
     """
@@ -136,7 +138,7 @@ def _create(card: ModelCard, device: Device, options: DetectorOptions) -> ZooDet
 
 
 class _Largest:
-    """The largest faces that a detector finds in each frame."""
+    """Keeps the largest faces that a detector finds in each frame."""
 
     def __init__(self, detector: Detector, most: int) -> None:
         self._detector = detector

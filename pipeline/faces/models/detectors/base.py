@@ -1,4 +1,4 @@
-"""What every detector of the zoo offers: its own faces of a frame, and those that DeepFace's client would give."""
+"""The interface of every detector of the zoo: its own faces of a frame, and those that DeepFace's client would give."""
 
 from __future__ import annotations
 
@@ -14,41 +14,45 @@ Frame = npt.NDArray[np.uint8]
 
 
 class ZooDetector(Protocol):
-    """Finds faces in frames, in both ways. Thread-safe. Results do not depend on which frames come together."""
+    """Finds faces in frames, in both ways. Thread-safe. A frame's result does not depend on the others of its batch."""
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """`align: native`: faces of the frames themselves, boxes and landmarks not rounded; in a frame by confidence
-        (descending), x, y. Raises ValueError for anything but uint8 (height, width, 3) frames."""
+        """Return the faces of the frames themselves (`align: native`), boxes and landmarks not rounded.
+
+        Faces of a frame are sorted by confidence (descending), x, y. Raises ValueError for anything but uint8 (height,
+        width, 3) frames.
+        """
         ...
 
     def areas(self, frames_rgb: Frames) -> Faces:
-        """What DeepFace's client of this name returns for exactly these pictures (nothing is padded here).
+        """Return what DeepFace's client of this name returns for exactly these pictures (nothing is padded here).
 
-        Frames ascending; in a frame in the client's own order, `rank` None. `box`: whole pixels. `landmarks`: right
-        and left eye in rows 0 and 1 (the person's own, whole pixels), nose and mouth only where the client fills
-        them; NaN for what it gives not. `confidence`: the client's, not rounded.
+        Frames ascend; within a frame faces are in the client's own order, and `rank` is None. `box`: whole pixels.
+        `landmarks`: right and left eye in rows 0 and 1 (the person's own, whole pixels), nose and mouth if the client
+        gives them, else NaN. `confidence`: the client's, not rounded.
         """
         ...
 
 
 @runtime_checkable
 class PadsItself(Protocol):
-    """A detector with a cheaper way to the areas of frames amid black than looking at all that black."""
+    """A detector that finds the areas of a frame in a black border without looking at all of that border."""
 
     def padded_areas(self, frames_rgb: Frames) -> Faces:
-        """`areas` of each frame with a black border of half its size (border()) on each side, in pixels of the
-        padded picture."""
+        """Return `areas` of each frame with a black border of half its size (border()) on each side.
+
+        Coordinates are in pixels of the padded picture.
+        """
         ...
 
 
 def border(frame: Frame) -> tuple[int, int]:
-    """Rows above (and below) and columns left (and right) by which DeepFace pads a frame."""
+    """Return the rows above (and below) and the columns left (and right) by which DeepFace pads a frame."""
     return frame.shape[0] // 2, frame.shape[1] // 2
 
 
 def checked(frame: Any) -> Frame:
-    """A frame as a contiguous array. Raises ValueError for anything but uint8 (height, width, 3) with
-    pixels."""
+    """Return a frame as a contiguous array. Raises ValueError for anything but uint8 (height, width, 3) with pixels."""
     array = np.asarray(frame)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ValueError(f"a frame must be uint8 (height, width, 3) with pixels, not {array.dtype} {array.shape}")
@@ -56,18 +60,18 @@ def checked(frame: Any) -> Frame:
 
 
 def ordered(faces: Faces) -> Faces:
-    """By frame, then confidence (descending), then x, then y; `rank` moves along."""
+    """Sort by frame, then confidence (descending), then x, then y; `rank` moves along."""
     return taken(faces, np.lexsort((faces.box[:, 1], faces.box[:, 0], -faces.confidence, faces.frame)))
 
 
 def taken(faces: Faces, index: npt.NDArray[Any]) -> Faces:
-    """Some faces, by index or mask."""
+    """Return some faces, chosen by index or mask."""
     rank = None if faces.rank is None else faces.rank[index]
     return Faces(faces.frame[index], faces.box[index], faces.landmarks[index], faces.confidence[index], rank)
 
 
 def joined(parts: Sequence[Faces]) -> Faces:
-    """The faces of several parts, one after the other, without `rank`. Nothing joined is no face."""
+    """Return the faces of several parts, one part after the other, without `rank`. Without parts there is no face."""
     nothing = Faces(
         np.empty(0, np.int64),
         np.empty((0, 4), np.float32),
@@ -79,7 +83,7 @@ def joined(parts: Sequence[Faces]) -> Faces:
 
 
 def largest(faces: Faces, most: int) -> Faces:
-    """The `most` largest faces of each frame, by width times height, in their present order."""
+    """Return the `most` largest faces of each frame, by width times height, in their present order."""
     order = np.lexsort((-faces.box[:, 2] * faces.box[:, 3], faces.frame))
     place = np.arange(len(order)) - np.searchsorted(faces.frame[order], faces.frame[order])
     return taken(faces, np.sort(order[place < most]))

@@ -21,7 +21,7 @@ def squared(corners: Corners) -> Corners:
 
 
 def shifted(corners: Corners, offsets: npt.NDArray[np.float32]) -> Corners:
-    """Move each corner by its offset, given as a share of the box's size (counted in whole pixels, both ends in)."""
+    """Move each corner by its offset, a share of the box's size (counted in whole pixels, both ends included)."""
     size = corners[:, 2:] - corners[:, :2] + 1
     return corners + offsets * np.tile(size, 2)
 
@@ -29,24 +29,24 @@ def shifted(corners: Corners, offsets: npt.NDArray[np.float32]) -> Corners:
 def suppress(
     frame: Index, corners: Corners, score: npt.NDArray[np.float32], threshold: float, of_smaller: bool = False
 ) -> Index:
-    """Indices of the boxes that stay, by frame, then by score (descending).
+    """Return the indices of the boxes that stay, by frame, then by score (descending).
 
-    A box goes when any box of higher score in its frame overlaps it by more than `threshold`, also one that
-    itself goes: that is the package's rule, and not the usual greedy one. Overlap is intersection over union, or
-    over the smaller box.
+    A box is dropped if any box of higher score in its frame overlaps it by more than `threshold`, even a dropped box.
+    This is the package's rule, not the usual greedy one. Overlap is intersection over union, or over
+    the smaller box.
     """
     parts = [np.empty(0, np.int64)]
     for index in np.unique(frame):
         mine = np.flatnonzero(frame == index)
         # Scores saturate at 1, so ties are common. The package sorts upwards, in doubles, by numpy's default, which is
-        # not stable, and reverses: the same call gives the same order.
+        # not stable, and reverses. The same call gives the same order.
         order = mine[np.argsort(score[mine].astype(np.float64))[::-1]]
         parts.append(order[~_overlapped(corners[order], threshold, of_smaller)])
     return np.concatenate(parts)
 
 
 def _overlapped(corners: Corners, threshold: float, of_smaller: bool) -> npt.NDArray[np.bool_]:
-    """Whether each box overlaps one before it."""
+    """Return for each box whether it overlaps one before it."""
     gone = np.zeros(len(corners), bool)
     x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
     area = (x2 - x1) * (y2 - y1)

@@ -20,7 +20,7 @@ from pipeline.models.weights import weights_files
 
 NAME = "opencv"
 SCALE_STEP, NEIGHBOURS = 1.1, 10
-"""What DeepFace's client passes to detectMultiScale (OpenCv.py)."""
+"""Arguments of detectMultiScale in DeepFace's client (OpenCv.py)."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -28,12 +28,12 @@ Float32 = npt.NDArray[np.float32]
 class CascadeDetector:
     """Finds frontal faces, and both eyes in some of them. Thread-safe.
 
-    `confidence`: the cascade's weight s has no upper bound. Native: s / (1 + s), so that `threshold` (default 0) is a
-    share; with DeepFace (100 - s) / 100, its client's own, which is the lower the surer the cascade is.
+    The cascade's weight s has no upper bound. The native `confidence` is s / (1 + s), so that `threshold` (default 0)
+    is a share. With DeepFace it is its client's (100 - s) / 100, which is lower the surer the cascade is.
     """
 
     def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
-        """Runs on the CPU, whatever the device. Raises ModelError: OpenCV or its files lack the cascades."""
+        """Load the cascades. They run on the CPU, whatever the device. Raises ModelError if they are missing."""
         faces, _ = weights_files(zoo.card(NAME))
         self._cascade = _Cascade(faces)
         self._eyes = EyeFinder()
@@ -41,20 +41,22 @@ class CascadeDetector:
         self._threshold = threshold or 0.0
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Faces of all frames, with eyes where both are found. Raises ValueError for anything but uint8 (height,
-        width, 3) frames."""
+        """Return the faces of all frames, with eyes if both are found.
+
+        Raises ValueError for anything but uint8 (height, width, 3) frames.
+        """
         faces = self._all(frames_rgb, self._min_face)
         share = faces.confidence / (1 + faces.confidence)
         faces = Faces(faces.frame, faces.box, faces.landmarks, share.astype(np.float32))
         return ordered(taken(faces, share >= self._threshold))
 
     def areas(self, frames_rgb: Frames) -> Faces:
-        """As DeepFace's client (detectors/base.py)."""
+        """Return the faces of DeepFace's client (detectors/base.py)."""
         faces = self._all(frames_rgb, 0)
         return Faces(faces.frame, faces.box, faces.landmarks, (100 - faces.confidence) / np.float32(100))
 
     def _all(self, frames_rgb: Frames, min_face: int) -> Faces:
-        """In the cascade's order, with its weights as confidence."""
+        """Return all faces in the cascade's order, with its weights as confidence."""
         return joined([self._of_frame(index, checked(frame), min_face) for index, frame in enumerate(frames_rgb)])
 
     def _of_frame(self, index: int, frame: Frame, min_face: int) -> Faces:
@@ -71,13 +73,15 @@ class EyeFinder:
     """Finds the eyes in the crop of a face, as DeepFace's OpenCvClient.find_eyes does. Thread-safe."""
 
     def __init__(self) -> None:
-        """Raises ModelError: OpenCV or its files lack the cascade."""
+        """Load the cascade. Raises ModelError if OpenCV or its files lack it."""
         _, eyes = weights_files(zoo.card(NAME))
         self._cascade = _Cascade(eyes)
 
     def find(self, crop_rgb: Frame) -> npt.NDArray[np.int64] | None:
-        """int64 (2, 2): x, y of the middle of the right and the left eye (the person's own) in pixels of the crop; None
-        where no two are found."""
+        """Return the middle of the right and the left eye (the person's own); None if no two are found.
+
+        int64 (2, 2): x, y in pixels of the crop.
+        """
         if not crop_rgb.size:
             return None
         found: Sequence[Any] = sorted(self._cascade.find_plain(crop_rgb), key=_area, reverse=True)[:2]
@@ -104,10 +108,10 @@ _alone = threading.Lock()
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One cascade at a time in this process, on one thread.
+    """Run one cascade at a time in this process, on one thread.
 
-    A cascade keeps what it works on, and several threads give its boxes in an order of chance, in which DeepFace then
-    lists faces and takes eyes of equal size.
+    A cascade keeps its working memory. Several threads would also give its boxes in an order of chance. DeepFace lists
+    faces, and chooses among eyes of equal size, in that order.
     """
     import cv2
 
@@ -128,24 +132,24 @@ class _Cascade:
 
         if not hasattr(cv2, "CascadeClassifier"):
             raise ModelError(
-                f"detector 'opencv' needs cv2.CascadeClassifier, which OpenCV {cv2.__version__} is without; run: "
+                f"detector 'opencv' needs cv2.CascadeClassifier, which OpenCV {cv2.__version__} lacks; run: "
                 'pip install "opencv-contrib-python-headless<5"'
             )
         self._cascade = cv2.CascadeClassifier(str(file))
         if self._cascade.empty():
-            raise ModelError(f"{file} is no cascade of OpenCV 4; run: reelgraph models fetch {NAME}")
+            raise ModelError(f"{file} is not a cascade of OpenCV 4; run: reelgraph models fetch {NAME}")
 
     def find(self, picture_rgb: Frame, min_size: int) -> tuple[npt.NDArray[np.int64], Float32]:
-        """Boxes x, y, w, h, int64 (n, 4), and their weights, float32 (n,)."""
+        """Return boxes x, y, w, h, int64 (n, 4), and their weights, float32 (n,)."""
         with _one_thread():
             boxes, _, weights = self._cascade.detectMultiScale3(
                 _grey(picture_rgb), SCALE_STEP, NEIGHBOURS, minSize=(min_size, min_size), outputRejectLevels=True
             )
-        # Nothing found comes as empty tuples.
+        # If OpenCV finds nothing it returns empty tuples.
         return np.array(boxes, np.int64).reshape(-1, 4), np.array(weights, np.float32).reshape(-1)
 
     def find_plain(self, picture_rgb: Frame) -> npt.NDArray[np.int64]:
-        """Boxes x, y, w, h, int64 (n, 4)."""
+        """Return boxes x, y, w, h, int64 (n, 4)."""
         with _one_thread():
             boxes = self._cascade.detectMultiScale(_grey(picture_rgb), SCALE_STEP, NEIGHBOURS)
         return np.array(boxes, np.int64).reshape(-1, 4)

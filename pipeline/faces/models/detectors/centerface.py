@@ -1,8 +1,8 @@
 """The detector `centerface`: CenterFace, of many frames at once, by ONNX Runtime.
 
 Decoding and suppression are those of DeepFace's client (models/face_detection/CenterFace.py), which a test compares.
-It reads the network anew for every picture, because OpenCV's answers go wrong from the second one on; ONNX Runtime's do
-not.
+DeepFace's client reads the network again for every picture, because OpenCV's answers go wrong from the second one on.
+ONNX Runtime's do not.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from pipeline.models.weights import cached_graph
 NAME = "centerface"
 GRAPH_VERSION = 1
 OUTPUTS = ("537", "538", "539", "540")
-"""Of the published graph: heat map (n, 1, rows, columns), scale and offset (n, 2, ...) as y, x, and points (n, 10, ...)
-as y, x of each."""
+"""Outputs of the published graph: heat map (n, 1, rows, columns), scale (n, 2, ...) and offset (n, 2, ...), both as y,
+x. The last is the points (n, 10, ...), as y, x of each."""
 MULTIPLE = 32
-"""The sides of what the network takes are multiples of its largest stride."""
+"""Largest stride of the network; the sides of its input are multiples of it."""
 STRIDE = 4
 """Pixels from one cell of the output to the next."""
 OVERLAP = 0.3
 CLIENT_THRESHOLD = ("CENTERFACE_THRESHOLD", 0.35)
-"""The variable of the environment that DeepFace's client reads, and its default; `detect` takes the same default."""
+"""Environment variable that DeepFace's client reads, and its default; `detect` has the same default."""
 SMALLEST = 16
-"""Pixels of the smallest face looked for, four cells a side. Chosen, not measured: the weights were not at hand."""
+"""Smallest face to look for, in pixels: four cells a side. Chosen, not measured: the weights were not available."""
 BYTES_PER_PIXEL = 256
-"""Memory per pixel of a picture: MobileNetV2's widest layers are 96 float32 for each four pixels, before and after
-their activation."""
+"""Memory per pixel of a picture in bytes. MobileNetV2's widest layers are 96 float32 for each four pixels, before and
+after their activation."""
 
 
 class CenterFaceDetector(WholeFrameDetector):
@@ -57,7 +57,7 @@ class CenterFaceDetector(WholeFrameDetector):
         return cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Faces of all frames, in pixels of the frame; boxes are cut at the edge of what the network saw.
+        """Return the faces of all frames, in pixels of the frame; boxes are cut at the edge of the network's view.
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
@@ -82,8 +82,11 @@ class CenterFaceDetector(WholeFrameDetector):
 
 
 def build_graph(path: Path) -> bytes:
-    """The published network, which states ten pictures of 32 × 32, made to take uint8 RGB pictures whose sides are
-    multiples of 32; its outputs are as they were. Raises ModelError where the file is no such graph."""
+    """Return the published network, rewritten for uint8 RGB pictures whose sides are multiples of 32.
+
+    The published graph states ten pictures of 32 × 32. Its outputs do not change. Raises ModelError if the file is not
+    such a graph.
+    """
     model = read_graph(path, set(OUTPUTS))
     take_uint8(model, transpose=True)
     content: bytes = model.SerializeToString()
@@ -91,9 +94,9 @@ def build_graph(path: Path) -> bytes:
 
 
 def decoded(heatmap: Float32, scale: Float32, offset: Float32, points: Float32, view: View, limit: float) -> Faces:
-    """Faces of a batch in pixels of the frame, by frame, then by score; takes what the network gives.
+    """Return the faces of a batch in pixels of the frame, by frame, then by score, from the network's outputs.
 
-    Rounded between float32 and float64 where the client does.
+    Rounding between float32 and float64 follows the client.
     """
     frame, row, column = np.nonzero(heatmap[:, 0] > np.float32(limit))
     score = heatmap[frame, 0, row, column]
@@ -114,7 +117,7 @@ def decoded(heatmap: Float32, scale: Float32, offset: Float32, points: Float32, 
 
 
 def _client_faces(found: Faces) -> Faces:
-    """The client's rounding and clipping."""
+    """Apply the client's rounding and clipping."""
     landmarks = np.full(found.landmarks.shape, np.nan, np.float32)
     landmarks[:, :2] = np.trunc(found.landmarks[:, :2])
     return Faces(found.frame, np.trunc(found.box), landmarks, np.clip(found.confidence, 0, 1))

@@ -21,32 +21,35 @@ LANDMARKS = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
 
 
 class ClientDetector:
-    """A detector by way of DeepFace's client of that name. Thread-safe, by a lock.
+    """A detector that DeepFace's client of that name runs. Thread-safe, by a lock.
 
-    Boxes and eyes are in whole pixels, thresholds the client's (some heed variables of the environment, see DeepFace's
-    documentation). `confidence` is the client's; all that are run this way give 0 to 1.
+    Boxes and eyes are in whole pixels. Thresholds are the client's; some read environment variables, see DeepFace's
+    documentation. `confidence` is the client's, from 0 to 1 for all detectors that run this way.
     """
 
     def __init__(self, card: ModelCard) -> None:
-        """Raises ModelError: its package or its weights are missing (DeepFace would download them), or its client
-        cannot be made."""
+        """Create the client.
+
+        Raises ModelError if its package or its weights are missing (DeepFace would download them), or if it does not
+        start.
+        """
         need(card)
         weights_files(card)
         from deepface.modules import modeling
 
         try:
             self._client: Any = modeling.get_model_class("face_detector", card.name)()
-        except Exception as error:  # whatever the package raises; the user needs one line with its reason
+        except Exception as error:  # any error of the package; the user needs one line with its reason
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(f"detector {card.name!r} cannot start: {reason}") from error
         self._lock = threading.Lock()
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Faces of all frames. Raises ValueError for anything but uint8 (height, width, 3) frames."""
+        """Return the faces of all frames. Raises ValueError for anything but uint8 (height, width, 3) frames."""
         return ordered(self.areas(frames_rgb))
 
     def areas(self, frames_rgb: Frames) -> Faces:
-        """As DeepFace's client (detectors/base.py)."""
+        """Return the faces of DeepFace's client (detectors/base.py)."""
         return joined([self._of_frame(index, checked(frame)) for index, frame in enumerate(frames_rgb)])
 
     def _of_frame(self, index: int, frame: Frame) -> Faces:

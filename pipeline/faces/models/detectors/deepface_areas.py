@@ -1,7 +1,7 @@
-"""`align: deepface` around any detector: the boxes and eyes that DeepFace cuts its crops by.
+"""`align: deepface` around any detector: the boxes and eyes by which DeepFace cuts its crops.
 
-Follows DeepFace 0.0.103 (modules/detection.py: detect_faces, extract_face, extract_faces) step by step. Boxes are those
-that it cuts by, not the ones that extract_faces reports after a last clip to the frame.
+The code follows DeepFace 0.0.103 (modules/detection.py: detect_faces, extract_face, extract_faces) step by step. Boxes
+are those of the cut, not the ones that extract_faces reports after a last clip to the frame.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from pipeline.faces.models.detectors.cascades import EyeFinder
 
 GROUP_BYTES = 96 << 20
-"""Most bytes of padded pictures that are in memory together; three of 1080p."""
+"""Most bytes of padded pictures that are in memory together: three of 1080p."""
 SURELY_LEFT = 3
-"""Side of a box, in pixels, from which on no rounding of its turned place makes an empty crop of it."""
+"""Side of a box in pixels. From this size on no rounding of the turned box makes an empty crop."""
 
 Boxes = npt.NDArray[np.int64]
 
 
 class DeepFaceAreas:
-    """The faces that DeepFace finds with one detector, each with its place in DeepFace's list. Thread-safe.
+    """Finds the faces that DeepFace finds with one detector, each with its rank in DeepFace's list. Thread-safe.
 
-    Boxes are in whole pixels of the frame and may reach beyond it; `landmarks` hold the eyes that DeepFace turns the
-    face by (NaN: it is not turned), and the nose and mouth corners where its client gives them.
+    Boxes are in whole pixels of the frame and may reach beyond it. `landmarks` hold the eyes by which DeepFace turns
+    the face; NaN: it is not turned. They hold nose and mouth corners if its client gives them.
     """
 
     def __init__(self, detector: ZooDetector | None, options: DetectorOptions, search_eyes: bool) -> None:
-        """`detector` None: DeepFace's `skip`. `search_eyes`: look for eyes where the detector gave none."""
+        """Wrap a detector; None: DeepFace's `skip`. `search_eyes`: search for eyes that the detector does not give."""
         self._detector = detector
         self._options = options
         self._search_eyes = search_eyes
@@ -47,7 +47,7 @@ class DeepFaceAreas:
         self._lock = threading.Lock()
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Faces of all frames. Raises ValueError for anything but uint8 (height, width, 3) frames."""
+        """Return the faces of all frames. Raises ValueError for anything but uint8 (height, width, 3) frames."""
         parts, start = [], 0
         for group in self._groups(frames_rgb):
             areas = self._areas(group)
@@ -60,10 +60,10 @@ class DeepFaceAreas:
         return ordered(replace(joined(parts), rank=rank))
 
     def _groups(self, frames_rgb: Frames) -> Iterator[list[Frame]]:
-        """Runs of frames whose pictures are in memory together."""
+        """Yield runs of frames whose pictures are in memory together."""
         group: list[Frame] = []
         taken_bytes = 0
-        # One that pads by itself makes no picture, only one copy of each frame.
+        # A detector that pads by itself makes no picture, only one copy of each frame.
         growth = 4 if self._options.rotate and not isinstance(self._detector, PadsItself) else 1
         for given in frames_rgb:
             frame = checked(given)
@@ -76,7 +76,7 @@ class DeepFaceAreas:
             yield group
 
     def _areas(self, frames: Sequence[Frame]) -> Faces:
-        """What DeepFace's client gives of these frames as DeepFace hands them to it: padded, or not."""
+        """Return the areas of these frames by DeepFace's client, padded or not, as DeepFace passes them to it."""
         if self._detector is None:
             return joined([])
         if not self._options.rotate:
@@ -86,7 +86,7 @@ class DeepFaceAreas:
         return self._detector.areas([_padded(frame) for frame in frames])
 
     def _of_frame(self, frame: Frame, areas: Faces) -> Faces:
-        """DeepFace's list of one frame, from its client's."""
+        """Return DeepFace's list for one frame, from its client's areas."""
         if not len(areas.box):
             return _whole(frame) if self._options.whole_frame or self._detector is None else _listed(areas)
         areas = self._largest(areas)
@@ -104,7 +104,7 @@ class DeepFaceAreas:
         return _listed(taken(found, np.flatnonzero(kept)))
 
     def _largest(self, areas: Faces) -> Faces:
-        """As heapq.nlargest: the largest first, equals in their order; all in their own order where they are few."""
+        """Return the max_faces largest, the largest first, as heapq.nlargest; all in their order if there are fewer."""
         most = self._options.max_faces
         if most is None or most >= len(areas.box):
             return areas
@@ -112,7 +112,7 @@ class DeepFaceAreas:
         return taken(areas, np.argsort(-size, kind="stable")[:most])
 
     def _fill_eyes(self, frame: Frame, box: npt.NDArray[np.int64], landmarks: npt.NDArray[np.float32]) -> None:
-        """Put in the eyes that OpenCV's cascade finds in a box, for those that are NaN."""
+        """Replace eyes that are NaN by those that OpenCV's cascade finds in a box."""
         missing = [eye for eye in (RIGHT_EYE, LEFT_EYE) if np.isnan(landmarks[eye]).any()]
         if not missing:
             return
@@ -132,12 +132,14 @@ class DeepFaceAreas:
 
 
 def expanded(boxes: Boxes, percentage: int, size: tuple[int, int]) -> Boxes:
-    """Boxes, int64 (n, 4) x, y, w, h, grown about their middle, in whole pixels, within a picture of `size` (height,
-    width)."""
+    """Return boxes, int64 (n, 4) x, y, w, h, grown about their middle, in whole pixels.
+
+    They stay within a picture of `size` (height, width).
+    """
     if percentage <= 0:
         return boxes
     x, y, w, h = boxes.T
-    # int() of DeepFace cuts towards zero, as trunc does; its quotients are doubles, as these are.
+    # DeepFace's int() cuts towards zero, as trunc does; its quotients are doubles, as these are.
     wide, high = w + np.trunc(w * percentage / 100), h + np.trunc(h * percentage / 100)
     x, y = np.maximum(0, x - np.trunc((wide - w) / 2)), np.maximum(0, y - np.trunc((high - h) / 2))
     grown = np.stack([x, y, np.minimum(size[1] - x, wide), np.minimum(size[0] - y, high)], axis=1)
@@ -145,7 +147,7 @@ def expanded(boxes: Boxes, percentage: int, size: tuple[int, int]) -> Boxes:
 
 
 def clipped(boxes: Boxes, size: tuple[int, int]) -> Boxes:
-    """Boxes, int64 (n, 4) x, y, w, h, cut to a picture of `size` (height, width); of none is less than nothing left."""
+    """Return boxes, int64 (n, 4) x, y, w, h, cut to a picture of `size` (height, width); sides are 0 or more."""
     x, y, w, h = boxes.T
     left, top = np.maximum(0, x), np.maximum(0, y)
     right, bottom = np.minimum(size[1], x + w), np.minimum(size[0], y + h)
@@ -160,7 +162,7 @@ def _padded(frame: Frame) -> Frame:
 
 
 def _is_left(frame: Frame, rotate: bool, box: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32]) -> bool:
-    """Whether DeepFace's crop of this box holds a pixel; it leaves out those that do not."""
+    """Return whether DeepFace's crop of this box holds a pixel; DeepFace drops boxes without one."""
     if min(box[2:]) >= SURELY_LEFT:
         return True
     return min(box[2:]) > 0 and cut(frame, box, landmarks, rotate).size > 0
@@ -171,7 +173,7 @@ def _listed(faces: Faces) -> Faces:
 
 
 def _whole(frame: Frame) -> Faces:
-    """The whole frame as one face of confidence 0."""
+    """Return the whole frame as one face of confidence 0."""
     height, width = frame.shape[:2]
     box = np.array([[0, 0, width, height]], np.float32)
     landmarks = np.full((1, 5, 2), np.nan, np.float32)

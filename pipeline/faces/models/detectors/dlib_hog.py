@@ -17,7 +17,7 @@ from pipeline.models.weights import weights_files
 
 NAME = "dlib"
 DOUBLINGS = 1
-"""Times that a frame is doubled in size first, as in DeepFace's client: faces from 40 pixels on are found."""
+"""Times that a frame is doubled in size first, as in DeepFace's client: it then finds faces from 40 pixels on."""
 
 EYE_CORNERS = ((2, 3), (0, 1))
 """Parts of dlib's five point shape: corners of the right and of the left eye; part 4 is the base of the nose."""
@@ -26,12 +26,12 @@ EYE_CORNERS = ((2, 3), (0, 1))
 class DlibDetector:
     """Finds frontal faces of 40 pixels or more, and their eyes. Thread-safe.
 
-    `confidence` is dlib's score cut to 0 to 1 (it may be above 3). The nose stays NaN: dlib's is the base, where others
-    have the tip.
+    `confidence` is dlib's score cut to 0 to 1 (it may be above 3). The nose stays NaN: dlib gives its base, other
+    detectors its tip.
     """
 
     def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
-        """Runs on the CPU, whatever the device; min_face is not heeded.
+        """Load the detector. It runs on the CPU, whatever the device, and ignores min_face.
 
         Raises ModelError: the package dlib, or the file of its shape predictor, is missing.
         """
@@ -44,19 +44,21 @@ class DlibDetector:
         self._lock = threading.Lock()
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Faces of all frames; boxes may reach beyond the frame. Raises ValueError for anything but uint8 (height,
-        width, 3) frames."""
+        """Return the faces of all frames; boxes may reach beyond the frame.
+
+        Raises ValueError for anything but uint8 (height, width, 3) frames.
+        """
         return ordered(self._all(frames_rgb, native=True))
 
     def areas(self, frames_rgb: Frames) -> Faces:
-        """As DeepFace's client (detectors/base.py)."""
+        """Return the faces of DeepFace's client (detectors/base.py)."""
         return self._all(frames_rgb, native=False)
 
     def _all(self, frames_rgb: Frames, native: bool) -> Faces:
         return joined([self._of_frame(index, checked(frame), native) for index, frame in enumerate(frames_rgb)])
 
     def _of_frame(self, index: int, frame: Frame, native: bool) -> Faces:
-        # DeepFace hands over BGR. dlib takes the channel of steepest gradient, the first of equals.
+        # DeepFace passes BGR. dlib takes the channel of steepest gradient, the first of equals.
         picture = frame if native else np.ascontiguousarray(frame[:, :, ::-1])
         with self._lock:  # the detector keeps its pyramid of features
             found, scores, _ = self._detector.run(picture, DOUBLINGS, self._threshold)

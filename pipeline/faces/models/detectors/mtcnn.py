@@ -1,8 +1,8 @@
-"""The detector `mtcnn`: the faces that the `mtcnn` package finds, of many frames at once, by ONNX Runtime.
+"""The detector `mtcnn`: the faces that the `mtcnn` package finds, in many frames at once, by ONNX Runtime.
 
-Every step and constant is that package's (mtcnn 1.0.0: stages/, utils/images.py, utils/bboxes.py), with two exceptions:
-levels of the pyramid too small for P-Net are left out (the package raises, or finds nothing, as min_face grows), and
-results are not rounded to whole pixels.
+Every step and constant is that package's (mtcnn 1.0.0: stages/, utils/images.py, utils/bboxes.py), with two exceptions.
+Levels of the pyramid that are too small for P-Net are left out (the package raises, or finds nothing, as min_face
+grows). Results are not rounded to whole pixels.
 """
 
 from __future__ import annotations
@@ -42,20 +42,21 @@ Float32 = npt.NDArray[np.float32]
 
 NAME = "mtcnn"
 PNET_BYTES_PER_PIXEL = 112
-"""Memory per pixel of a level: the input, the first convolution (16 float32) and what is alive beside it."""
+"""Memory per pixel of a level in bytes: the input, the first convolution (16 float32) and what lives beside it."""
 FRAME_BYTES_PER_PIXEL = 24
-"""Memory per pixel of a frame whose levels are made in the graph: itself, and its rows by blocks, uint8 and float32."""
+"""Memory in bytes per pixel of a frame whose levels the graph makes: the frame, and its rows by blocks as uint8 and
+float32."""
 PATCH_BYTES = {"rnet": 4 * (24 * 24 * 3 + 3 * 22 * 22 * 28), "onet": 4 * (48 * 48 * 3 + 3 * 46 * 46 * 32)}
-"""Memory per candidate of R-Net and O-Net: the patch and the largest activations."""
+"""Memory per candidate of R-Net and O-Net in bytes: the patch and the largest activations."""
 SAMPLED_BYTES = {network: 8 * 4 * 3 * side * side for network, side in SIDES.items()}
-"""What comes on top where patches are made in the graph: places, four pixels around each point, and between them."""
+"""Bytes on top if the graph makes the patches: indices, four pixels around each point, and the values between them."""
 MOST_PATCHES = {"cpu": 64, "cuda": 4096, "tensorrt": 4096}
-"""A CPU is fastest while a batch stays in its caches."""
+"""Most patches of a batch. A CPU is fastest while a batch stays in its caches."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What the package's detect_faces takes as threshold_pnet, nms_pnet1 and so on, with its defaults."""
+    """The package's thresholds and their defaults, named as in its detect_faces (threshold_pnet, nms_pnet1, ...)."""
 
     pnet: float = 0.6
     rnet: float = 0.7
@@ -71,7 +72,7 @@ class Candidates:
     """Boxes of several frames on their way through the three networks, in frame order."""
 
     frame: npt.NDArray[np.int64]
-    """int64 (n,): index into the frames given."""
+    """int64 (n,): index into the given frames."""
     corners: npt.NDArray[np.float64]
     """float64 (n, 4): x1, y1, x2, y2 in pixels of the frame."""
     score: Float32
@@ -83,7 +84,7 @@ class Candidates:
         return Candidates(self.frame[index], self.corners[index], self.score[index], self.landmarks[index])
 
     def behind(self, frames: int) -> Candidates:
-        """The same of frames that follow upon so many others."""
+        """Return the same candidates with `frames` added to each frame index."""
         return Candidates(self.frame + frames, self.corners, self.score, self.landmarks)
 
     def squared(self) -> Candidates:
@@ -103,8 +104,8 @@ class MtcnnDetector:
     """Finds faces and five landmarks. Thread-safe.
 
     `min_face` is the smallest face to look for, in pixels, 12 at least; time goes with its inverse square. `threshold`
-    is the least score of O-Net, in the place of that of `thresholds`. `in_graphs`: what the networks see is made in
-    their graphs (mtcnn_sight.py); None: on a GPU.
+    is the least score of O-Net and replaces that of `thresholds`. `in_graphs`: the networks' graphs make their own
+    input (mtcnn_sight.py); None: on a GPU only.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class MtcnnDetector:
         self._buffers = Buffers()
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Faces of all frames; boxes are cut at the frame's edge, landmarks are not.
+        """Return the faces of all frames; boxes are cut at the frame's edge, landmarks are not.
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
@@ -144,11 +145,11 @@ class MtcnnDetector:
         return ordered(_faces(self._find(pictures), pictures))
 
     def areas(self, frames_rgb: Frames) -> Faces:
-        """As DeepFace's client (detectors/base.py): boxes and eyes rounded, by confidence."""
+        """Return the faces of DeepFace's client (detectors/base.py): boxes and eyes rounded, by confidence."""
         return self._areas([Picture(checked(frame), (0, 0)) for frame in frames_rgb])
 
     def padded_areas(self, frames_rgb: Frames) -> Faces:
-        """`areas` of frames amid black (detectors/base.py), of which only what the frames show is looked at."""
+        """Return `areas` of frames in a black border (detectors/base.py); look only at what shows the frame."""
         frames = [checked(frame) for frame in frames_rgb]
         return self._areas([Picture(frame, border(frame)) for frame in frames])
 
@@ -178,10 +179,10 @@ class MtcnnDetector:
         found = self._refine("onet", seen, found, limits.onet)
         return found.suppressed(limits.nms_onet, of_smaller=True)
 
-    # -- the first network: every place of every frame, at every size -------------------------------------------------
+    # -- the first network: every position of every frame, at every size ----------------------------------------------
 
     def _propose(self, pictures: Sequence[Picture], seen: Seen) -> Candidates:
-        if self._in_graphs:  # pictures are a batch as it is
+        if self._in_graphs:  # the pictures are already one batch
             return self._propose_slice(pictures, seen, range(len(pictures)), 0, len(pictures))
         found: list[Candidates] = []
         for indices in _runs_of_one_size(pictures):
@@ -196,14 +197,14 @@ class MtcnnDetector:
         return level_sizes(size[1], size[0], self._min_face, self._scale_factor)
 
     def _frames_at_once(self, size: tuple[int, int]) -> int:
-        """Frames of this height and width that go through the first network together."""
+        """Return how many frames of this height and width go through the first network together."""
         largest = max((rows * columns for _, rows, columns in self._levels(size)), default=0)
         return frames_at_once(self._device, largest, size[0] * size[1] if self._in_graphs else 0)
 
     def _propose_slice(
         self, pictures: Sequence[Picture], seen: Seen, indices: range, start: int, stop: int
     ) -> Candidates:
-        """Candidates of some pictures of one size, after the suppression within each level."""
+        """Return candidates of some pictures of one size, after the suppression within each level."""
         batch = indices[start:stop]
         picture = pictures[batch[0]]
         found = []
@@ -215,7 +216,7 @@ class MtcnnDetector:
         return Candidates.join(found).behind(batch[0])
 
     def _propose_level(self, seen: Seen, batch: range, part: Part, scale: float, origin: tuple[int, int]) -> Candidates:
-        """Cells of (a part of) one level that look like a face, as boxes of the picture; `origin` is the first cell."""
+        """Return the cells of (a part of) a level that look like a face, as boxes; `origin` is the first cell."""
         parts = []
         look = seen.level(batch, part, math.log(self._thresholds.pnet / (1 - self._thresholds.pnet)))
         for first, stop in self._strips(len(batch), part):
@@ -229,10 +230,9 @@ class MtcnnDetector:
         return Candidates.join(parts)
 
     def _strips(self, frames: int, part: Part) -> Iterator[tuple[int, int]]:
-        """First row of cells, and the row of pixels that ends them, of strips whose activations stay within
-        batch_memory_bytes.
+        """Yield strips whose activations stay within batch_memory_bytes, as first row of cells and end row of pixels.
 
-        A strip of cells y1 to y2 needs rows 2 y1 to 2 y2 + 10 of the level: its results are those of the whole.
+        A strip of cells y1 to y2 needs rows 2 y1 to 2 y2 + 10 of the level. Its results equal the whole level's.
         """
         cell_rows = (part.height - 1) // 2 - 4
         strip = self._device.batch_memory_bytes // (PNET_BYTES_PER_PIXEL * part.width * frames)
@@ -267,10 +267,12 @@ class MtcnnDetector:
 
 
 def frames_at_once(device: Device, level_pixels: int, uploaded_pixels: int) -> int:
-    """Frames whose largest level, of so many pixels, P-Net takes together; `uploaded_pixels`: of a frame whose levels
-    are made in the graph, 0 where they are made beforehand."""
+    """Return how many frames, with a largest level of `level_pixels`, P-Net takes together.
+
+    `uploaded_pixels`: pixels of a frame whose levels the graph makes; 0 if they are made beforehand.
+    """
     if device.kind == "cpu" and not uploaded_pixels:
-        return 1  # no faster there than one frame after the other, and it takes more memory
+        return 1  # a batch is no faster there than one frame after the other, and takes more memory
     bytes_each = PNET_BYTES_PER_PIXEL * level_pixels + FRAME_BYTES_PER_PIXEL * uploaded_pixels
     return max(1, device.batch_memory_bytes // max(1, bytes_each))
 
@@ -288,7 +290,7 @@ def _create_sessions(device: Device, in_graphs: bool) -> dict[str, Any]:
 
 
 def _runs_of_one_size(pictures: Sequence[Picture]) -> Iterator[range]:
-    """Ranges of neighbouring pictures of equal size."""
+    """Yield ranges of neighbouring pictures of equal size."""
     start = 0
     for stop in range(1, len(pictures) + 1):
         if stop == len(pictures) or pictures[stop].size != pictures[start].size:
@@ -297,15 +299,17 @@ def _runs_of_one_size(pictures: Sequence[Picture]) -> Iterator[range]:
 
 
 def _probability(logit: Float32) -> Float32:
-    """Of the difference of two logits, with the roundings of TensorFlow's softmax: near 1 they make scores equal, which
-    decides what is suppressed."""
+    """Return the probability for the difference of two logits, with the roundings of TensorFlow's softmax.
+
+    Near 1 those roundings make scores equal, which decides what is suppressed.
+    """
     other = np.exp(-np.abs(logit))
     larger = 1 / (1 + other)
     return np.asarray(np.where(logit >= 0, larger, other * larger), np.float32)
 
 
 def _placed(corners: npt.NDArray[np.float64], landmarks: Float32) -> npt.NDArray[np.float64]:
-    """O-Net's landmarks, five x then five y as shares of the box, as float64 (n, 5, 2) in pixels of the frame."""
+    """Turn O-Net's landmarks, five x then five y as shares of the box, into float64 (n, 5, 2) in the frame's pixels."""
     size = corners[:, None, 2:] - corners[:, None, :2] + 1
     shares = landmarks.reshape(-1, 2, 5).transpose(0, 2, 1)
     return size * shares + corners[:, None, :2] - 1
@@ -316,7 +320,7 @@ def _faces(
     pictures: Sequence[Picture],
     rounding: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = np.asarray,
 ) -> Faces:
-    """In the package's order: by frame and score; of equal scores the last first."""
+    """Return faces in the package's order: by frame and score; the last of equal scores first."""
     edges = np.array([picture.size[::-1] for picture in pictures], np.float64).reshape(-1, 2)
     corners = np.clip(found.corners.reshape(-1, 2, 2), 0, edges[found.frame][:, None] - 1)
     start, stop = corners[:, 0], corners[:, 1]
@@ -325,7 +329,7 @@ def _faces(
 
 
 def _eyes_only(faces: Faces) -> Faces:
-    """DeepFace's client passes no nose and no mouth on."""
+    """Drop nose and mouth, which DeepFace's client does not pass on."""
     landmarks = faces.landmarks.copy()
     landmarks[:, 2:] = np.nan
     return Faces(faces.frame, faces.box, landmarks, faces.confidence)
@@ -335,7 +339,7 @@ class FastMtcnnDetector(MtcnnDetector):
     """DeepFace's `fastmtcnn`: facenet-pytorch's MTCNN(), here on the networks of the `mtcnn` package.
 
     Its defaults are those of facenet-pytorch 2.x (models/mtcnn.py: min_face_size 20, thresholds 0.6, 0.7, 0.7, factor
-    0.709). Both packages hold conversions of one original, so that faces agree, but not to the pixel: facenet-pytorch
+    0.709). Both packages hold conversions of one original, so faces agree, but not to the pixel: facenet-pytorch
     resizes by adaptive average pooling and crops whole pixels.
     """
 
@@ -343,9 +347,9 @@ class FastMtcnnDetector(MtcnnDetector):
         super().__init__(device, min_face, threshold, thresholds=Thresholds(onet=0.7))
 
     def _areas(self, pictures: Sequence[Picture]) -> Faces:
-        """As DeepFace's client: cut to whole pixels, the largest box first (facenet-pytorch's select_largest)."""
+        """Return boxes as DeepFace's client: whole pixels, the largest first (facenet-pytorch's select_largest)."""
         faces = _faces(self._find(pictures), pictures)
-        # Its corners become whole pixels after w = x2 - x1 was taken, as here.
+        # The client rounds corners to whole pixels after it takes w = x2 - x1, as is done here.
         order = np.lexsort((-faces.box[:, 2] * faces.box[:, 3], faces.frame))
         cut = Faces(faces.frame, np.trunc(faces.box), np.trunc(faces.landmarks), faces.confidence)
         return _eyes_only(taken(cut, order))

@@ -1,16 +1,15 @@
 """The three networks of the `mtcnn` package (MIT licence, Keras layout) as ONNX graphs.
 
-Written for what ONNX Runtime does fast on a CPU, with the arithmetic of the package:
+The graphs keep the arithmetic of the package in the forms that ONNX Runtime runs fast on a CPU:
 
 - Its blocked convolutions need channels in multiples of eight: missing ones are filled with zero weights.
-- They break at PRelu, for which it has no blocked form. With slope a, prelu(x) = a x + (1 - a) relu(x), that is a
-  Relu and two 1 × 1 depthwise convolutions, which it has; where slopes do not exceed one, also x + relu((a - 1) x).
-- P-Net's first PRelu stands before a pooling and has negative slopes, so it does not commute with it. But
-  the largest prelu(x) of a cell is max(M, a m), with M and m the largest and smallest x; so the first convolution
-  also gives -x for channels of negative slope, pooling makes M and -m of them, and PRelu runs on a quarter
-  of the pixels.
-- The normalisation (x - 127.5) / 128 goes into the first convolution, which pads nothing; so does the softmax of two
-  classes into the difference of their logits.
+- PRelu has no blocked form and breaks the chain. With slope a, prelu(x) = a x + (1 - a) relu(x): a Relu and two 1 × 1
+  depthwise convolutions, which have one. If no slope exceeds one it is also x + relu((a - 1) x).
+- P-Net's first PRelu comes before a pooling and has negative slopes, so the two cannot be exchanged. But the largest
+  prelu(x) of a cell is max(M, a m), with M and m the largest and smallest x. So the first convolution also gives -x for
+  channels of negative slope, and pooling makes M and -m of them. PRelu then runs on a quarter of the pixels.
+- The normalisation (x - 127.5) / 128 goes into the first convolution, which does not pad. The softmax of two classes
+  becomes the difference of their logits.
 
 On one core P-Net takes 0.6 of the time of the plain graph. Inputs are RGB from 0 to 255.
 """
@@ -34,22 +33,24 @@ INPUT_MEAN, INPUT_SCALE = 127.5, 1 / 128
 BLOCK = 8
 """Channels that ONNX Runtime's blocked layout keeps together with AVX2."""
 NOT_ITS_WEIGHTS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError)
-"""What reading another file, or a damaged one, raises: lz4, joblib and what is made of the arrays."""
+"""Errors of reading another file, or a damaged one: from lz4, joblib and the arrays' own checks."""
 
 
 def build_graph(name: str, path: Path, portable: bool, sampled: bool = False) -> bytes:
-    """One of NETWORKS. `portable` keeps to poolings that CUDA has too (none with a partial last cell). `sampled` makes
-    what the network sees inside the graph, of frames that it is given (below).
+    """Return one of NETWORKS as ONNX.
 
-    - pnet: `image` float32 (n, 3, rows, columns) to `cells` float32 (n, 8, y, x): logit of face against not face,
-      the four offsets, nothing; one cell per 2 × 2 pixels.
+    `portable` keeps to poolings that CUDA supports too (none with a partial last cell). With `sampled` the graph makes
+    the network's view itself, from whole frames.
+
+    - pnet: `image` float32 (n, 3, rows, columns) to `cells` float32 (n, 8, y, x), one cell per 2 × 2 pixels. A cell
+      holds the logit of face against not face, the four offsets, and three unused values.
     - rnet, onet: `patches` float32 (n, 24 or 48, 24 or 48, 3) to `logit` (n, 1), `offsets` (n, 4), `landmarks` (n, 10).
 
-    Sampled, all take `frames` uint8 (n, height, width, 3), and what _level_of and _patches_of list.
+    Sampled, all take `frames` uint8 (n, height, width, 3), and the inputs that _level_of and _patches_of list.
 
-    - pnet: further `logit_above` float32 (); gives of the k cells above it, by frame, row and column, `place` int64
-      (k, 3) and `values` float32 (k, 8).
-    - rnet, onet: as above.
+    - pnet: also takes `logit_above` float32 (). For the k cells above it, by frame, row and column, it gives `place`
+      int64 (k, 3) and `values` float32 (k, 8).
+    - rnet, onet: outputs as above.
     """
     try:
         weights = _load(path)
@@ -65,7 +66,7 @@ def _load(path: Path) -> list[Weights]:
     import joblib
     from lz4.frame import decompress
 
-    # joblib's own way with such a file leaves it open: from Python 3.13 on that ends in a traceback.
+    # joblib would open such a file itself and leave it open: from Python 3.13 on that ends in a traceback.
     content = io.BytesIO(decompress(path.read_bytes()))
     return [np.asarray(array, np.float32) for array in joblib.load(content)]
 
@@ -124,15 +125,15 @@ def _onet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: b
     return graph.serialise_all(outputs)
 
 
-# -- what the networks see, made of frames -----------------------------------------------------------------------------
+# -- the networks' views, made of frames -------------------------------------------------------------------------------
 
 
 def _level_of(graph: GraphWriter) -> str:
-    """float32 (n, 3, rows, columns): a level of the pyramid, or a part of one, of frames: averaged down, then across.
+    """Add float32 (n, 3, rows, columns): a level of the pyramid, or a part of one, averaged down, then across.
 
-    For each of both, its table (pyramid.py, Averaging): `down_index` int64 (blocks, pixels), `down_share` float32
-    (blocks, cells, pixels), and `down_shape` int64 (4,), the result's, the cells that fill the last block included.
-    `size` int64 (2,): rows and columns.
+    Each direction has its table (pyramid.py, Averaging): `down_index` int64 (blocks, pixels) and `down_share` float32
+    (blocks, cells, pixels). `down_shape` int64 (4,) is the shape of the result, including the cells that fill the last
+    block. `size` int64 (2,): rows and columns.
     """
     value = graph.input("frames", np.uint8, ("n", "height", "width", 3))
     size = graph.input("size", np.int64, (2,))
@@ -152,7 +153,7 @@ def _level_of(graph: GraphWriter) -> str:
 
 
 def _above(graph: GraphWriter, cells: str) -> Outputs:
-    """The cells whose logit is above `logit_above`: of a level nearly none, and the rest stay on the GPU."""
+    """Add the cells whose logit is above `logit_above`: few of a level; the rest stays on the GPU."""
     limit = graph.input("logit_above", np.float32, ())
     value = graph.add("Transpose", cells, perm=[0, 2, 3, 1])
     logit = graph.add("Gather", value, np.array(0), axis=3)
@@ -167,11 +168,12 @@ def _patches_input(graph: GraphWriter, side: int, sampled: bool) -> str:
 
 
 def _patches_of(graph: GraphWriter, side: int) -> str:
-    """float32 (k, side, side, 3): boxes of the frames, sampled between the four pixels around each point.
+    """Add float32 (k, side, side, 3): boxes of the frames, sampled between the four pixels around each point.
 
-    Of each row of points (pyramid.py, Sampling): `upper`, `lower` int64 (k, side), where in all frames' pixels the rows
-    begin before and after it; `down` float32 (k, side), how far between them it lies; `row_inside` bool (k, side). Of
-    each column `left`, `right`, places in a row, `across` and `column_inside`.
+    The inputs come from pyramid.py, Sampling. For each row of points, `upper` and `lower` int64 (k, side) say
+    where, among all frames' pixels, the rows before and after it begin. `down` float32 (k, side) is its
+    position between them, and `row_inside` bool (k, side). For each column, `left` and `right` are indices within a
+    row, with `across` and `column_inside`.
     """
     pixels = graph.add("Reshape", graph.input("frames", np.uint8, ("n", "height", "width", 3)), np.array([-1, 3]))
     behind, between = np.array([2]), np.array([1])
@@ -201,12 +203,12 @@ def _patches_of(graph: GraphWriter, side: int) -> str:
 
 
 def _oihw(kernel: Weights) -> Weights:
-    """Keras (rows, columns, in, out) to ONNX (out, in, rows, columns)."""
+    """Turn Keras' (rows, columns, in, out) into ONNX's (out, in, rows, columns)."""
     return kernel.transpose(3, 2, 0, 1)
 
 
 def _face_logit(weights: Weights, axis: int) -> Weights:
-    """Both classes' weights to those of their difference: softmax of two is the sigmoid of the difference."""
+    """Turn both classes' weights into those of their difference, whose sigmoid is the softmax of the two."""
     not_face, face = np.split(weights, 2, axis)
     return face - not_face
 
@@ -219,7 +221,7 @@ def _normalised(kernel: Weights, bias: Weights) -> tuple[Weights, Weights]:
 
 
 def _fill(array: Weights, size: int, axis: int = 0) -> Weights:
-    """Zeros behind the last entry of an axis, up to `size`."""
+    """Append zeros to an axis, up to `size`."""
     widths = [(0, size - array.shape[axis] if i == axis else 0) for i in range(array.ndim)]
     return np.pad(array, widths)
 
@@ -228,7 +230,7 @@ def _fill(array: Weights, size: int, axis: int = 0) -> Weights:
 
 
 def _prelu(graph: GraphWriter, value: str, slope: Weights) -> str:
-    """prelu of a blocked value; slope float32 (channels,)."""
+    """Add prelu of a blocked value; slope float32 (channels,)."""
     channels = len(slope)
     column = slope.reshape(-1, 1, 1, 1)
     if slope.max() <= 1:
@@ -251,11 +253,14 @@ def _pooled_prelu(
     following: Weights,
     portable: bool,
 ) -> tuple[str, Weights]:
-    """Convolution, PRelu and 2 × 2 pooling; returns the value and the next kernel, fitted to its channels.
+    """Add convolution, PRelu and 2 × 2 pooling; return the value and the next kernel, fitted to its channels.
 
-    Per channel, of largest M and smallest m in a cell: slope 0 to 1: M + relu((a - 1) M); slope below 0:
-    max(M, a m) = M + relu(-a (-m) - M); slope above 1: M - relu((1 - a) M), whose second term is made in the
-    place of one of the -m, none of which the next layer wants, and subtracted by the next kernel.
+    Per channel, with M the largest and m the smallest value of a cell:
+
+    - slope 0 to 1: M + relu((a - 1) M);
+    - slope below 0: max(M, a m) = M + relu(-a (-m) - M);
+    - slope above 1: M - relu((1 - a) M). The second term takes the channel of one of the -m, which the next layer does
+      not need, and the next kernel subtracts it.
     """
     channels = len(slope)
     negative, steep = np.flatnonzero(slope < 0), np.flatnonzero(slope > 1)
@@ -280,10 +285,10 @@ def _pooled_prelu(
 
 
 def _max_pool(graph: GraphWriter, value: str, size: int, stride: int, portable: bool, partial: bool = False) -> str:
-    """Max pooling; `partial` keeps a last cell that reaches beyond the edge, as Keras' "same" does here."""
+    """Add max pooling; `partial` keeps a last cell that reaches beyond the edge, as Keras' "same" does here."""
     shape: dict[str, Any] = {"kernel_shape": [size, size], "strides": [stride, stride]}
     if partial and portable:
-        # A frame of one row and column behind the edge that never wins; unused where the size comes out even.
+        # One row and column beyond the edge that are never the largest; unused if the size comes out even.
         lowest = np.array(np.finfo(np.float32).min)
         value = graph.add("Pad", value, np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int64), lowest)
         partial = False
@@ -297,7 +302,7 @@ def _dense(graph: GraphWriter, value: str, weights: Weights, bias: Weights) -> s
 def _dense_prelu(
     graph: GraphWriter, value: str, weights: Weights, bias: Weights, slope: Weights, size: tuple[int, int]
 ) -> str:
-    """Flatten and a fully connected layer. The package flattens (column, row, channel), ONNX (channel, row, column)."""
+    """Add flatten and a fully connected layer. The package flattens (column, row, channel), ONNX channels first."""
     rows, columns = size
     order: npt.NDArray[np.int64] = np.arange(len(weights)).reshape(columns, rows, -1).transpose(2, 1, 0).ravel()
     value = _dense(graph, graph.add("Flatten", value), weights[order], bias)

@@ -1,8 +1,8 @@
-"""What the networks of mtcnn see, levels of a pyramid and patches of frames, and what they answer.
+"""The views of mtcnn's networks, levels of a pyramid and patches of frames, and the networks' answers.
 
-On a CPU numpy and OpenCV make it beforehand. On a GPU the networks' graphs make it themselves, of frames that are
-uploaded once, and give back the few cells that look like a face: for faces from 20 pixels on, all levels take three
-times a frame's bytes, and all cells twice.
+On a CPU numpy and OpenCV make the views beforehand. On a GPU the networks' graphs make them from frames that are
+uploaded once, and return the few cells that look like a face. For faces from 20 pixels on, all levels take three times
+a frame's bytes, and all cells twice.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ Index = npt.NDArray[np.int64]
 STRIDE = 2
 """Pixels of a level from one cell of P-Net's output to the next."""
 SIDES = {"rnet": 24, "onet": 48}
-"""Of the patches that a network sees, in pixels."""
+"""Side of the patches that a network sees, in pixels."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What the networks look at: a frame, or a frame amid black. Coordinates are those of the whole picture."""
+    """A frame as the networks see it, alone or in a black border. Coordinates are those of the whole picture."""
 
     frame: Frame
     border: tuple[int, int] | None = None
-    """Black rows above and below, columns left and right. None: the frame is the picture, and its pyramid the fast one,
-    which lacks TensorFlow's roundings."""
+    """Black rows above and below, columns left and right. None: the frame is the whole picture, and its pyramid is the
+    fast one, without TensorFlow's roundings."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width in pixels."""
         above, aside = self.border or (0, 0)
         return self.frame.shape[0] + 2 * above, self.frame.shape[1] + 2 * aside
 
     @cached_property
     def pixels(self) -> Frame:
-        """What `patches` takes."""
+        """Pixels in the form that `patches` takes."""
         return self.frame if self.border is None else rimmed(self.frame)
 
     def cells(self, rows: int, columns: int) -> tuple[range, range]:
-        """Rows and columns of P-Net's cells that see anything but black, on a level of so many rows and columns."""
+        """Return the rows and columns of P-Net's cells that see the frame, on a level of `rows` and `columns`."""
         above, aside = self.border or (0, 0)
         height, width = self.size
         return _cells_seen(rows, above, height), _cells_seen(columns, aside, width)
 
 
 def _cells_seen(level: int, border: int, picture: int) -> range:
-    """Cells along one side that see the frame; `level` and `picture` are the lengths of that side, in pixels.
+    """Return the cells along one side that see the frame; `level` and `picture` are lengths of that side in pixels.
 
     Cell c sees pixels 2 c to 2 c + 11 of the level.
     """
@@ -69,10 +69,10 @@ def _cells_seen(level: int, border: int, picture: int) -> range:
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a level that P-Net looks at; all of it where pictures have no border."""
+    """The part of a level that P-Net looks at; the whole level if pictures have no border."""
 
     rows: int
-    """Of the whole level, in pixels, as `columns`."""
+    """Height of the whole level in pixels; `columns` is its width."""
     columns: int
     top: int
     bottom: int
@@ -81,7 +81,7 @@ class Part:
 
     @staticmethod
     def around(cells: tuple[range, range], rows: int, columns: int) -> Part:
-        """What these rows and columns of P-Net's cells see."""
+        """Return the part that these rows and columns of P-Net's cells see."""
         return Part(rows, columns, *_span(cells[0], rows), *_span(cells[1], columns))
 
     @property
@@ -94,7 +94,7 @@ class Part:
 
 
 def _span(cells: range, level: int) -> tuple[int, int]:
-    """First pixel of a level, and the one after the last, that these cells see."""
+    """Return the first pixel of a level, and the one after the last, that these cells see."""
     # The last cell of the whole level pools what is left at the edge.
     last = cells.stop >= (level - 1) // STRIDE - 4
     return STRIDE * cells.start, level if last else STRIDE * cells.stop + CELL - STRIDE
@@ -105,7 +105,7 @@ class Cells:
     """Cells of P-Net above a limit, by frame, row and column."""
 
     frame: Index
-    """int64 (k,): place in the batch, and the cell's row and column."""
+    """int64 (k,): index in the batch; then the cell's row and column."""
     row: Index
     column: Index
     values: Float32
@@ -113,23 +113,23 @@ class Cells:
 
 
 Look = Callable[[int, int], Cells]
-"""P-Net's cells of the rows of a part from one to before another; rows of cells count from there."""
+"""Function from a range of rows of a part to P-Net's cells in it; the cells' rows count from the range's start."""
 
 
 class Seen(Protocol):
-    """Pictures, as the networks see them."""
+    """Pictures in the form that the networks see."""
 
     def level(self, batch: range, part: Part, logit_above: float) -> Look:
-        """A part of a level of some pictures, all of one size. What it gave before is no longer valid."""
+        """Return a view of a part of a level, of pictures of one size. It invalidates the view of the last call."""
         ...
 
     def refined(self, network: str, frame: Index, corners: npt.NDArray[np.float64]) -> list[Float32]:
-        """What R-Net or O-Net gives for boxes, float64 (n, 4): logits, offsets, and of O-Net landmarks."""
+        """Return the answers of R-Net or O-Net for boxes, float64 (n, 4): logits, offsets, and O-Net's landmarks."""
         ...
 
 
 class MadeBeforehand:
-    """For a CPU: any pictures."""
+    """Views made on a CPU, of any pictures."""
 
     def __init__(self, sessions: Mapping[str, Any], pictures: Sequence[Picture], buffers: Buffers) -> None:
         self._sessions, self._pictures, self._buffers = sessions, pictures, buffers
@@ -162,12 +162,12 @@ class MadeBeforehand:
 
 
 class MadeInGraphs:
-    """For a GPU: pictures of one size, uploaded as they are, amid one black pixel where they have a border."""
+    """Views made on a GPU, of pictures of one size. A picture with a border is uploaded with one black pixel around."""
 
     def __init__(self, sessions: Mapping[str, Any], pictures: Sequence[Picture], device: Device) -> None:
         self._sessions, self._border = sessions, pictures[0].border
         self._size = pictures[0].size
-        """Of a picture, its border included."""
+        """Height and width of a picture in pixels, its border included."""
         together = in_one([picture.pixels for picture in pictures])
         self._shape = together.shape
         self._frames = uploaded(together, device)
@@ -218,8 +218,11 @@ class MadeInGraphs:
 
 
 def in_one(frames: Sequence[Frame]) -> Frame:
-    """uint8 (n, height, width, 3): frames of one size. Where they lie one behind the other, as those of a chunk do,
-    it is that memory itself, which a GPU reads fast where it is page-locked (sources/memory.py)."""
+    """Return uint8 (n, height, width, 3): frames of one size.
+
+    Frames that are adjacent in memory, as those of a chunk are, are not copied. If that memory is page-locked
+    (sources/memory.py), a GPU reads it fast.
+    """
     first, owner = frames[0], frames[0].base
     starts = [frame.__array_interface__["data"][0] - first.__array_interface__["data"][0] for frame in frames]
     neighbours = starts == [number * first.nbytes for number in range(len(frames))]
@@ -229,7 +232,7 @@ def in_one(frames: Sequence[Frame]) -> Frame:
 
 
 class Buffers(threading.local):
-    """Memory that each thread uses again from frame to frame: fresh pages cost more than what is written to them."""
+    """Memory that each thread uses again for each frame: fresh pages cost more than the writes to them."""
 
     def __init__(self) -> None:
         self._pyramids: list[Pyramid] = []
@@ -240,7 +243,7 @@ class Buffers(threading.local):
         return self._pyramids[:count]
 
     def planes(self, count: int, rows: int, columns: int) -> Float32:
-        """float32 (count, 3, rows, columns), of any content."""
+        """Return float32 (count, 3, rows, columns), of any content."""
         size = count * 3 * rows * columns
         if self._planes.size < size:
             self._planes = np.empty(size, np.float32)

@@ -1,4 +1,4 @@
-"""Packages beyond the base install that some detectors run on."""
+"""Packages beyond the base install that some detectors need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.models.card import ModelCard
 
 
 def need(card: ModelCard) -> None:
-    """Raises ModelError, with the command that helps, where a model's engine is not installed. Imports nothing."""
+    """Raise ModelError, with the command that helps, if a model's engine is not installed. Imports nothing."""
     if card.requires and importlib.util.find_spec(card.engine) is None:
         raise ModelError(
             f"detector {card.name!r} needs the package {card.engine!r}, which is not installed; run: "

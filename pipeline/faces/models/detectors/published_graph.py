@@ -1,4 +1,4 @@
-"""Graphs as their authors publish them, made to take a batch of uint8 pictures of any size.
+"""Graphs as their authors publish them, rewritten for batches of uint8 pictures of any size.
 
 Bytes, not floats, travel to a GPU: casting and transposing become nodes of the graph.
 """
@@ -11,12 +11,14 @@ from typing import Any
 from pipeline.errors import ModelError
 
 PICTURE = "picture"
-"""Name of the input of a graph made so."""
+"""Name of the input of a rewritten graph."""
 
 
 def read_graph(path: Path, outputs: int | set[str]) -> Any:
-    """The onnx model in a file. Raises ModelError where it is none, or has not so many outputs, or not of these
-    names."""
+    """Return the onnx model in a file.
+
+    Raises ModelError if the file is not one, or has other outputs than `outputs` (their number or names).
+    """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -32,9 +34,9 @@ def read_graph(path: Path, outputs: int | set[str]) -> Any:
 
 
 def take_uint8(model: Any, transpose: bool) -> None:
-    """Let a float32 graph take uint8 (n, height, width, 3) under the name PICTURE, and forget the sizes it states.
+    """Make a float32 graph take uint8 (n, height, width, 3) under the name PICTURE, and remove the sizes it states.
 
-    transpose: the graph itself wants (n, 3, height, width).
+    transpose: the graph itself takes (n, 3, height, width).
     """
     from onnx import TensorProto, helper
 
@@ -42,7 +44,7 @@ def take_uint8(model: Any, transpose: bool) -> None:
     _hide_weights(model)
     (old,) = graph.input
     floats = f"{PICTURE}_float"
-    if transpose:  # of bytes: a quarter of the traffic
+    if transpose:  # transpose the bytes, which are a quarter of the floats
         nodes = [
             helper.make_node("Transpose", [PICTURE], [f"{PICTURE}_planes"], perm=[0, 3, 1, 2]),
             helper.make_node("Cast", [f"{PICTURE}_planes"], [floats], to=TensorProto.FLOAT),
@@ -64,9 +66,9 @@ def take_uint8(model: Any, transpose: bool) -> None:
 
 
 def _hide_weights(model: Any) -> None:
-    """Weights that are inputs too, as old exports have it, could change from run to run: no runtime would fuse them."""
+    """Remove weights from the inputs. Old exports list them there, and no runtime fuses what could change per run."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 4)  # the first that lets weights be no inputs
+    model.ir_version = max(model.ir_version, 4)  # the first version in which weights need not be inputs

@@ -1,8 +1,21 @@
 """Smaller versions of one frame, by area averaging, and square patches out of it, by bilinear sampling.
 
 Both give what TensorFlow gives the `mtcnn` package (tf.image.resize with method "area", tf.image.crop_and_resize), from
-8-bit frames and in the range 0 to 255. Either can see the frame in the middle of a black border, as DeepFace's padded
-picture, without that picture being made.
+8-bit frames and in the range 0 to 255. Either can place the frame in the middle of a black border, as in DeepFace's
+padded picture, without making that picture.
+
+A cell of a level is the mean of the pixels that it covers, and pixels at its edges count by the share covered. There
+are three ways to compute it, because none is fastest for all sizes:
+
+- Large levels: cv2.resize with INTER_AREA, from the frame as float32 (Pyramid._whole).
+- Levels of at most half the frame's rows: first average rows down, then let OpenCV average across. OpenCV alone goes
+  across first, through every row of the frame.
+- The smallest levels (INTEGRAL_BELOW), and all levels with a border: by the integral image. Its entry at (y, x) is
+  the sum of all pixels above and left of it. The sum over a cell is the difference of four entries. The cost goes with
+  the number of cells, not with that of pixels. Edges between two pixels are interpolated. A border costs
+  nothing: its pixels are zero, so edges inside it are moved to the frame's edge.
+
+On a GPU a level is two products of matrices, one per axis (Averaging), in the networks' own graphs.
 """
 
 from __future__ import annotations
@@ -22,21 +35,21 @@ Float32 = npt.NDArray[np.float32]
 CELL = 12
 """Side of the square that P-Net looks at, in pixels."""
 OUTSIDE = 127.5
-"""What a patch shows outside its frame: zero after normalisation."""
+"""Value of a patch outside its frame: zero after normalisation."""
 INTEGRAL_BELOW = 0.02
-"""Share of the frame's pixels below which a level is faster by way of the integral image, whose cost goes with
-the size of the level, than by averaging, whose cost goes with that of the frame (measured at 1080p)."""
+"""Share of the frame's pixels below which a level is faster by the integral image than by averaging (measured at
+1080p). The cost of the one goes with the size of the level, that of the other with the size of the frame."""
 BAND_ROWS = 32
 """Rows of a level that are made together with a border: few enough to stay in a core's cache."""
 BLOCK_CELLS = 16
-"""Cells of a level that one product of matrices makes on a GPU: the more, the more zeros are multiplied."""
+"""Cells of a level that one product of matrices makes on a GPU. More cells multiply more zeros."""
 BANDS_BELOW = 0.5
-"""Share of the frame's rows below which averaging down before across is faster than OpenCV, which goes across first,
-one pixel at a time, through every row of the frame (measured at 1080p)."""
+"""Share of the frame's rows below which averaging down before across is faster than OpenCV alone (measured at 1080p).
+OpenCV goes across first, one pixel at a time, through every row of the frame."""
 
 
 def level_sizes(width: int, height: int, min_face: float, factor: float) -> list[tuple[float, int, int]]:
-    """(scale, rows, columns) of each level of the pyramid, largest first; empty for frames too small for any."""
+    """Return (scale, rows, columns) of each level, largest first; empty for frames that are too small for any."""
     shortest = min(width, height)
     if shortest < CELL:
         return []
@@ -47,8 +60,11 @@ def level_sizes(width: int, height: int, min_face: float, factor: float) -> list
 
 
 class Pyramid:
-    """The levels of one frame after another. Holds one frame as float32, its only full copy, or its integral image, or
-    both, in memory that is used again from frame to frame: fresh pages can cost more than what is written to them."""
+    """Makes the levels of one frame after another.
+
+    It holds one frame as float32, its only full copy, or its integral image, or both. That memory is used again for
+    each frame, because fresh pages can cost more than the writes to them.
+    """
 
     def __init__(self) -> None:
         self._float: Float32 = np.empty((0, 0, 3), np.float32)
@@ -60,16 +76,16 @@ class Pyramid:
         self._summed = False
 
     def load(self, frame: Frame, border: tuple[int, int] | None = None) -> None:
-        """Copy a frame in, uint8 (height, width, 3). Keeps no hold of it: it may be a view of a whole chunk.
+        """Copy a frame in, uint8 (height, width, 3). It keeps no reference, as a frame may be a view of a whole chunk.
 
-        `border`: black rows above and below, columns left and right, that levels show beside it. With a border, of
-        nothing too, levels are TensorFlow's to the last bit but one, which takes longer.
+        `border`: black rows above and below, columns left and right, that levels show beside it. With a border, even
+        one of (0, 0), levels are TensorFlow's to the last bit but one, which takes longer.
         """
         import cv2
 
         self._border = border
         if border is not None:
-            # Sums of 32 bit are half the memory, but hold no more than this.
+            # Sums of 32 bits take half the memory, but overflow for larger frames.
             depth = cv2.CV_32S if frame.shape[0] * frame.shape[1] < 2**31 // 255 else cv2.CV_64F
             self._sums = np.asarray(cv2.integral(frame, sum=self._sums, sdepth=depth))
             return
@@ -87,7 +103,7 @@ class Pyramid:
         self._sums = np.empty((height + 1, width + 1, 4), np.int32)
 
     def level(self, rows: int, columns: int, planes: Float32, first: tuple[int, int] = (0, 0)) -> None:
-        """Write a level of so many rows and columns into planes, float32 (3, rows, columns).
+        """Write a level of `rows` and `columns` into planes, float32 (3, rows, columns).
 
         With a border `planes` may be smaller: a part of the level, whose first row and column are `first`.
         """
@@ -95,7 +111,7 @@ class Pyramid:
             self._amid_black(rows, columns, planes, first)
             return
         height, width = self._float.shape[:2]
-        # The sums of the integral image are 32 bit.
+        # The sums of the integral image have 32 bits.
         if rows * columns < INTEGRAL_BELOW * height * width and height * width < 2**31 // 255:
             np.copyto(planes, self._by_integral(rows, columns).transpose(2, 0, 1))
         else:
@@ -113,7 +129,7 @@ class Pyramid:
         cv2.split(level, [planes[0], planes[1], planes[2]])
 
     def _amid_black(self, rows: int, columns: int, planes: Float32, first: tuple[int, int]) -> None:
-        """A part of a level of the frame and its border, by way of the integral image: down, then across."""
+        """Write a part of a level of the frame and its border, by the integral image: down, then across."""
         above, aside = self._border or (0, 0)
         height, width = self._sums.shape[0] - 1 + 2 * above, self._sums.shape[1] - 1 + 2 * aside
         y, y_part = _tensorflow_edges(rows, height, above, first[0], planes.shape[1])
@@ -130,7 +146,7 @@ class Pyramid:
             planes[:, start : start + len(band)] = level.transpose(2, 0, 1)
 
     def _averaged_down(self, rows: int) -> Float32:
-        """float32 (rows, width, 3): the level's rows at the frame's full width."""
+        """Return float32 (rows, width, 3): the level's rows at the frame's full width."""
         height = len(self._float)
         pixels = self._float.reshape(height, -1)
         bands = self._bands[:rows]
@@ -140,8 +156,7 @@ class Pyramid:
         return bands
 
     def _by_integral(self, rows: int, columns: int) -> npt.NDArray[np.float64]:
-        """float64 (rows, columns, 3): the mean over a cell is the difference of the integral image at its corners,
-        interpolated between pixels."""
+        """Return float64 (rows, columns, 3), by the integral image, interpolated between pixels at a cell's corners."""
         import cv2
 
         if not self._summed:
@@ -164,40 +179,46 @@ class Pyramid:
 
 @lru_cache(maxsize=256)
 def _shares(cells: int, pixels: int) -> tuple[tuple[int, Float32], ...]:
-    """The first pixel that each of so many equal cells covers, and the share of the cell that is of it and of the
-    following ones; there are no more cells than pixels."""
+    """Return for each of `cells` equal cells its first pixel and the share of the cell that each pixel covers.
+
+    There are no more cells than pixels.
+    """
     whole, part = _edges(cells, pixels)
     shares = []
     for (start, stop), (before, after) in zip(pairwise(whole.tolist()), pairwise(part.tolist()), strict=True):
         covered = np.ones(stop - start + 1)
         covered[0] -= before
         covered[-1] -= 1 - after
-        # Rounding can leave next to nothing of a last pixel.
+        # Rounding can leave a share near zero of the last pixel.
         shares.append((start, (covered[: len(covered) - (after < 1e-9)] * (cells / pixels)).astype(np.float32)))
     return tuple(shares)
 
 
 @dataclass(frozen=True)
 class Averaging:
-    """Area averaging along one axis as one product of matrices per block of cells: a cell of a block is the sum of the
-    pixels that the block covers, each times its share. Cells behind the last wanted one fill the last block."""
+    """Area averaging along one axis, as one product of matrices per block of cells.
+
+    A cell of a block is the sum of the pixels that the block covers, each times its share. Extra cells fill the last
+    block.
+    """
 
     index: npt.NDArray[np.int64]
-    """int64 (blocks, pixels)."""
+    """int64 (blocks, pixels): the pixels that a block covers."""
     share: Float32
-    """float32 (blocks, cells, pixels)."""
+    """float32 (blocks, cells, pixels): the share of each pixel in each cell."""
 
     @property
     def cells(self) -> int:
-        """Of all blocks."""
+        """Number of cells of all blocks."""
         return len(self.share) * BLOCK_CELLS
 
 
 @lru_cache(maxsize=256)
 def averaging(cells: int, pixels: int, border: int | None, first: int, count: int) -> Averaging:
-    """How `count` of the cells of a level, from `first` on, come about from so many pixels of a picture.
+    """Return the averaging of `count` cells of a level, from `first` on, over an axis of `pixels` pixels.
 
-    `border`: black pixels of it at either end, and the others are counted as in what `rimmed` gives; None for none.
+    `border`: black pixels at either end of the axis; the pixels between are numbered as in the result of `rimmed`.
+    None: no border.
     """
     if border is None:
         whole, part = (values[first : first + count + 1] for values in _edges(cells, pixels))
@@ -207,7 +228,7 @@ def averaging(cells: int, pixels: int, border: int | None, first: int, count: in
         whole, held = whole + 1, pixels - 2 * border + 2
     edge = whole + part
     blocks = -(-count // BLOCK_CELLS)
-    edge = np.pad(edge, (0, blocks * BLOCK_CELLS - count), mode="edge")  # no pixel is of a cell without width
+    edge = np.pad(edge, (0, blocks * BLOCK_CELLS - count), mode="edge")  # a cell without width has no pixels
     starts = np.floor(edge[:-1:BLOCK_CELLS]).astype(np.int64)
     width = int((np.ceil(edge[BLOCK_CELLS::BLOCK_CELLS]) - starts).max(initial=1))
     pixel = starts[:, None] + np.arange(width)
@@ -218,7 +239,7 @@ def averaging(cells: int, pixels: int, border: int | None, first: int, count: in
 
 
 def _edges(cells: int, pixels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Whole and fractional part of the edges of equal cells, in pixels."""
+    """Return the whole and fractional part of the edges of equal cells, in pixels."""
     edge: npt.NDArray[np.float64] = np.arange(cells + 1) * np.float64(pixels / cells)
     whole = np.minimum(edge.astype(np.int64), pixels - 1)
     return whole, edge - whole
@@ -227,11 +248,10 @@ def _edges(cells: int, pixels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 def _tensorflow_edges(
     cells: int, pixels: int, border: int, first: int, count: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """`_edges` of `count` cells from `first` on, counted from where the border ends on; those in the border are moved
-    to its end.
+    """Return `_edges` of `count` cells from `first` on, counted from the border's end; edges inside it are moved there.
 
-    In float32, as TensorFlow (resize_area_op.cc): far from the corner its edges are off by 1e-4 of a pixel, enough to
-    decide between two boxes of nearly one score.
+    The arithmetic is float32, as TensorFlow's (resize_area_op.cc). Far from the corner its edges are off by 1e-4 of a
+    pixel, enough to decide between two boxes of nearly one score.
     """
     step = np.float32(pixels) / np.float32(cells)
     edge = (np.arange(first, first + count + 1, dtype=np.float32) * step).astype(np.float64)
@@ -241,7 +261,7 @@ def _tensorflow_edges(
 
 
 def rimmed(frame: Frame) -> Frame:
-    """A frame with one black pixel around it, from which `patches` reads all that is black."""
+    """Return a frame with one black pixel around it, which `patches` reads for all black pixels."""
     import cv2
 
     return np.asarray(cv2.copyMakeBorder(frame, 1, 1, 1, 1, cv2.BORDER_CONSTANT))
@@ -250,13 +270,13 @@ def rimmed(frame: Frame) -> Frame:
 def patches(
     frame: Frame, corners: npt.NDArray[np.float64], side: int, border: tuple[int, int] | None = None
 ) -> Float32:
-    """float32 (n, side, side, 3): each box of a frame, sampled at side × side points from corner to corner.
+    """Return float32 (n, side, side, 3): each box of a frame, sampled at side × side points from corner to corner.
 
-    With `border` (black rows above and below, columns left and right) boxes are those of the padded picture, and
-    `frame` is what `rimmed` gives of the frame within it.
+    `border`: black rows above and below, columns left and right. Boxes are then those of the padded picture, and
+    `frame` is the result of `rimmed` for the frame within it.
     """
     at = sampling(frame.shape[:2], corners, side, border)
-    pixels = frame.reshape(-1, 3).view("V3").ravel()  # so that a pixel is gathered as one item
+    pixels = frame.reshape(-1, 3).view("V3").ravel()  # so that numpy gathers a pixel as one item
     width = frame.shape[1]
     y, y_next = at.y[:, :, None] * width, at.y_next[:, :, None] * width
     x, x_next = at.x[:, None, :], at.x_next[:, None, :]
@@ -272,8 +292,11 @@ def patches(
 
 @dataclass(frozen=True)
 class Sampling:
-    """Where boxes are sampled, along each axis: the pixels before and after each point, int64 (n, side), how far
-    between them it lies, float32, and whether in the picture, bool."""
+    """The sampling points of boxes, along each axis.
+
+    Indices of the pixels before and after each point are int64 (n, side). `part` is the point's position between them,
+    float32; `inside` is True if the point is in the picture.
+    """
 
     y: npt.NDArray[np.int64]
     y_next: npt.NDArray[np.int64]
@@ -288,7 +311,7 @@ class Sampling:
 def sampling(
     size: tuple[int, int], corners: npt.NDArray[np.float64], side: int, border: tuple[int, int] | None = None
 ) -> Sampling:
-    """Of boxes, float64 (n, 4), in a frame of this height and width; with `border` as in `patches`."""
+    """Return the sampling of boxes, float64 (n, 4), in a frame of `size` (height, width); `border` as in `patches`."""
     height, width = size
     tall, wide = (height, width) if border is None else (height - 2 + 2 * border[0], width - 2 + 2 * border[1])
     y, y_next, y_part, y_inside = _samples(corners[:, 1], corners[:, 3], tall, side)
@@ -302,7 +325,7 @@ def sampling(
 def _between(
     pixels: npt.NDArray[np.void], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], part: Float32
 ) -> Float32:
-    """float32 (n, side, side, 3): pixels at left, moved towards those at right."""
+    """Return float32 (n, side, side, 3): pixels at left, moved by `part` towards those at right."""
     a = pixels.take(left).view(np.uint8).reshape(*left.shape, 3).astype(np.float32)
     b = pixels.take(right).view(np.uint8).reshape(*right.shape, 3).astype(np.float32)
     b -= a
@@ -314,9 +337,9 @@ def _between(
 def _samples(
     start: npt.NDArray[np.float64], stop: npt.NDArray[np.float64], pixels: int, side: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32, npt.NDArray[np.bool_]]:
-    """Pixel before and after each sampling point of each box along one axis, the part between, and whether inside.
+    """Return, for points of boxes along one axis: pixel before, pixel after, position between, whether inside.
 
-    The package divides by the size of the frame, TensorFlow multiplies by the size less one; in float32, as it does.
+    The package divides by the size of the frame, and TensorFlow multiplies by the size less one; both in float32.
     """
     first = (start / pixels).astype(np.float32)
     last = (stop / pixels).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The detector `retinaface`: the network of the `retina-face` package, of many frames at once, by ONNX Runtime.
+"""The detector `retinaface`: the network of the `retina-face` package, for many frames at once, by ONNX Runtime.
 
 Sizes, anchors, decoding and suppression are those of that package (0.0.19: RetinaFace.py, commons/), which a test
 compares.
@@ -32,11 +32,11 @@ Float64 = npt.NDArray[np.float64]
 
 NAME = "retinaface"
 THRESHOLD = 0.9
-"""Least score: the package's default, and what DeepFace's client asks for."""
+"""Least score: the default of the package and of DeepFace's client."""
 OVERLAP = 0.4
 STRIDES = (32, 16, 8)
-"""Pixels from one cell to the next, in the order of the network's outputs: for each stride scores (n, rows, columns,
-4), the last two being those of a face, boxes (..., 8) and points (..., 20) of the two anchors."""
+"""Pixels from one cell to the next, in the order of the network's outputs. For each stride they are scores (n, rows,
+columns, 4), boxes (..., 8) and points (..., 20) of the two anchors. The last two scores are those of a face."""
 ANCHORS = (
     ((-248, -248, 263, 263), (-120, -120, 135, 135)),
     ((-56, -56, 71, 71), (-24, -24, 39, 39)),
@@ -44,14 +44,14 @@ ANCHORS = (
 )
 """Corners x1, y1, x2, y2 of the two anchors of the cell at 0, 0, for each stride."""
 CLIENT_SIDES = (1024, 1980)
-"""The package makes the shorter side of a picture the first, unless the longer one would exceed the second."""
+"""Pixels. The package scales the shorter side of a picture to the first, unless the longer would exceed the second."""
 SMALLEST = 16
-"""Pixels of the smallest face looked for: the smallest anchor. Chosen, not measured: the weights were not at hand."""
+"""Smallest face to look for, in pixels: the smallest anchor. Chosen, not measured: the weights were not available."""
 MULTIPLE = 32
-"""`detect` pads frames to multiples of the largest stride, so that the levels of the network's pyramid fit."""
+"""Pixels: `detect` pads frames to multiples of the largest stride, so that the levels of the network's pyramid fit."""
 BYTES_PER_PIXEL = 256
-"""Memory per pixel of a picture: ResNet-50's widest layers are 256 float32 for each 16 pixels, of which three live at
-once (a block's input, its output, the shortcut), or 64 for each four; and the picture as floats."""
+"""Memory per pixel of a picture in bytes, for the picture as floats and ResNet-50's widest layers. Those are 256
+float32 for each 16 pixels, or 64 for each four. Three live at once: a block's input, its output, the shortcut."""
 
 
 class RetinaFaceDetector(WholeFrameDetector):
@@ -64,11 +64,11 @@ class RetinaFaceDetector(WholeFrameDetector):
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def _graph(self, files: Sequence[Path]) -> bytes:
-        """Not kept in the cache: the graph is as large as the weights, and quickly made."""
+        """Return the graph; it is not cached, because it is as large as the weights, and quickly made."""
         return build_graph(files[0])
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Faces of all frames, in pixels of the frame; boxes are cut at its edge, landmarks are not.
+        """Return the faces of all frames, in pixels of the frame; boxes are cut at its edge, landmarks are not.
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
@@ -79,19 +79,19 @@ class RetinaFaceDetector(WholeFrameDetector):
         return ordered(_sized(self._find(frames_rgb, view, self._look)))
 
     def _client(self, frames_rgb: Frames, padded: bool) -> Faces:
-        """Neither `min_face` nor the frame's size changes what the network is shown here."""
+        """Return the faces of DeepFace's client, whose view depends on neither `min_face` nor the frame's size."""
         found = self._find(frames_rgb, client_view, self._look, padded)
         return _sized(Faces(found.frame, np.trunc(found.box), np.trunc(found.landmarks), found.confidence))
 
     def _look(self, batch: Frame, view: View) -> Faces:
-        """Faces whose boxes are corners x1, y1, x2, y2."""
+        """Return faces whose boxes are corners x1, y1, x2, y2."""
         return decoded(self._session.run(self._outputs, {PICTURE: batch}), view, self._threshold or THRESHOLD)
 
 
 def build_graph(path: Path) -> bytes:
-    """The published network, from uint8 RGB pictures of any size to nine outputs (STRIDES), as they were.
+    """Return the published network, from uint8 RGB pictures of any size to its nine outputs (STRIDES).
 
-    Raises ModelError where the file is no such graph.
+    Raises ModelError if the file is not such a graph.
     """
     model = read_graph(path, 3 * len(STRIDES))
     take_uint8(model, transpose=False)
@@ -100,7 +100,7 @@ def build_graph(path: Path) -> bytes:
 
 
 def client_view(shape: tuple[int, ...]) -> View:
-    """What the package shows the network of frames (height, width, 3)."""
+    """Return the view that the package shows its network of frames (height, width, 3)."""
     shorter, longer = sorted(shape[:2])
     factor = CLIENT_SIDES[0] / float(shorter)
     if round(factor * longer) > CLIENT_SIDES[1]:
@@ -109,14 +109,14 @@ def client_view(shape: tuple[int, ...]) -> View:
 
 
 def decoded(outputs: Sequence[Float32], view: View, limit: float) -> Faces:
-    """Faces of a batch in pixels of the frame, by frame, then by score; boxes are corners x1, y1, x2, y2.
+    """Return the faces of a batch in pixels of the frame, by frame, then by score; boxes are corners x1, y1, x2, y2.
 
-    Takes what the network gives. Rounded between float32 and float64 where the package does.
+    `outputs` are the network's. Rounding between float32 and float64 follows the package.
     """
     found = join_faces([_candidates(outputs, level, view, limit) for level in range(len(STRIDES))])
 
     def choose(some: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        # Sorted twice, as in the package: that settles which of equal scores comes first.
+        # Sorted twice, as in the package: that decides which of equal scores comes first.
         some = some[np.argsort(found.confidence[some])[::-1]]
         return some[by_score(found.box[some], found.confidence[some], OVERLAP)]
 
@@ -124,7 +124,7 @@ def decoded(outputs: Sequence[Float32], view: View, limit: float) -> Faces:
 
 
 def _candidates(outputs: Sequence[Float32], level: int, view: View, limit: float) -> Faces:
-    """Anchors of one stride whose score reaches `limit`, moved to where the network sees a face."""
+    """Return the anchors of one stride whose score reaches `limit`, moved to the network's face."""
     scores, boxes, points = outputs[3 * level : 3 * level + 3]
     frame, row, column, anchor = np.nonzero(scores[..., 2:] >= np.float32(limit))
     by_anchor = (*boxes.shape[:3], 2, -1)
@@ -145,7 +145,7 @@ def _candidates(outputs: Sequence[Float32], level: int, view: View, limit: float
 
 
 def _moved(centre: Float64, size: Float64, shift: Float32, view: View) -> Float32:
-    """float32 (n, 4): corners of the boxes moved off their anchors, cut at the frame's edge, in its pixels."""
+    """Return float32 (n, 4): corners of the boxes moved off their anchors, cut at the frame's edge, in its pixels."""
     middle = shift[:, :2] * size + centre
     with np.errstate(over="ignore"):
         half = 0.5 * (np.exp(shift[:, 2:]) * size - 1)
@@ -156,6 +156,6 @@ def _moved(centre: Float64, size: Float64, shift: Float32, view: View) -> Float3
 
 
 def _sized(faces: Faces) -> Faces:
-    """Corners to x, y, w, h."""
+    """Turn corners into x, y, w, h."""
     box = np.concatenate([faces.box[:, :2], faces.box[:, 2:] - faces.box[:, :2]], axis=1)
     return Faces(faces.frame, box, faces.landmarks, faces.confidence)

@@ -1,4 +1,4 @@
-"""Greedy suppression: the best box stays, those that overlap it too much go, and so on with what is left."""
+"""Greedy suppression: keep the best box, drop those that overlap it too much, and go on with the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Index = npt.NDArray[np.int64]
 
 
 def greedy(count: int, gone: Callable[[int, Index], npt.NDArray[np.bool_]]) -> Index:
-    """Places of the boxes that stay, of so many, best first; `gone(best, others)` says which of the others go."""
+    """Return the indices of the boxes that stay, best first; `gone(best, others)` says which of the others to drop."""
     left = np.arange(count)
     kept = []
     while len(left):
@@ -23,12 +23,12 @@ def greedy(count: int, gone: Callable[[int, Index], npt.NDArray[np.bool_]]) -> I
 
 
 def by_score(corners: Float32, score: Float32, threshold: float) -> Index:
-    """Indices of the boxes that stay, by score (descending), as the loops of retina-face and of CenterFace choose them.
+    """Return the indices of the boxes that stay, by score (descending), as retina-face and CenterFace choose them.
 
-    corners: float32 (n, 4), x1, y1, x2, y2, in whole pixels, both ends in. A box goes where it overlaps one that stays
-    by `threshold` or more, as intersection over union. In float32, as theirs.
+    corners: float32 (n, 4), x1, y1, x2, y2, in whole pixels, both ends included. A box is dropped if it overlaps one
+    that stays by `threshold` or more, as intersection over union. Arithmetic is float32, as in both packages.
     """
-    order = np.argsort(score)[::-1]  # not stable, as theirs: equal scores must fall alike
+    order = np.argsort(score)[::-1]  # not stable, as in both packages: equal scores must come in the same order
     x1, y1, x2, y2 = np.ascontiguousarray(corners[order].T)
     area = (x2 - x1 + 1) * (y2 - y1 + 1)
 
@@ -44,9 +44,10 @@ def by_score(corners: Float32, score: Float32, threshold: float) -> Index:
 
 
 def by_whole_pixels(boxes: Index, threshold: float) -> Index:
-    """Places of the boxes that stay, as cv2.dnn.NMSBoxes chooses them; int64 (n, 4), x, y, w, h, best first.
+    """Return the indices of the boxes that stay, as cv2.dnn.NMSBoxes chooses them.
 
-    A box goes where it overlaps one that stays by more than `threshold`. Rounded as in OpenCV's rectOverlap.
+    boxes: int64 (n, 4), x, y, w, h, best first. A box is dropped if it overlaps one that stays by more than
+    `threshold`. Rounding follows OpenCV's rectOverlap.
     """
     x, y, width, height = np.ascontiguousarray(boxes.T)
     area = width * height

@@ -1,4 +1,4 @@
-"""The detector `yunet`: OpenCV's YuNet of 2023, of many frames at once, by ONNX Runtime.
+"""The detector `yunet`: OpenCV's YuNet of 2023, for many frames at once, by ONNX Runtime.
 
 Decoding and suppression are those of OpenCV 4 (modules/objdetect/src/face_detect.cpp), which a test compares.
 """
@@ -35,35 +35,36 @@ from pipeline.models.weights import cached_graph
 
 NAME = "yunet"
 MULTIPLE = 32
-"""The sides of what the network takes are multiples of its largest stride."""
+"""Largest stride of the network; the sides of its input are multiples of it."""
 OVERLAP = 0.3
-"""cv2.FaceDetectorYN's nms_threshold, by default."""
+"""Default of cv2.FaceDetectorYN's nms_threshold."""
 MOST_CANDIDATES = 5000
-"""cv2.FaceDetectorYN's top_k, by default."""
+"""Default of cv2.FaceDetectorYN's top_k."""
 THRESHOLD = 0.75
-"""Least score for `detect`, by default: in 108 frames of clips with one face each and 45 with none, nothing was missed
-and nothing else found (0.7 finds a printed skull, and a shoe in a photograph). DeepFace's 0.9 would lose one of eight
-faces of 32 pixels, and most from 512 on. Chosen on those very frames and photographs: no others were held back."""
+"""Default of the least score for `detect`. In 108 frames of clips with one face each and 45 with none, it missed no
+face and found nothing else. 0.7 finds a printed skull, and a shoe in a photograph. DeepFace's 0.9 would lose one of
+eight faces of 32 pixels, and most from 512 on. It was chosen on those very frames and photographs: none were held
+back."""
 SMALLEST = 20
-"""Pixels of the smallest face that the network finds reliably. 187 faces of photographs that YuNet itself finds (score
-0.8 at two of three sizes of the picture, so a share of what it can find, not of all faces), shown at one size after the
-other (side: root of the box's area): share that reaches THRESHOLD at 12 pixels 0.22, 14: 0.39, 16: 0.67, 20: 0.96,
-24: 0.98, 32: 0.99, 64: 1."""
+"""Pixels of the smallest face that the network finds reliably. Measured on 187 faces of photographs that YuNet finds
+itself (score 0.8 at two of three sizes of the picture). So the shares are of what it can find, not of all faces. Each
+was shown at several sizes (side: root of the box's area). Share that reaches THRESHOLD at 12 pixels: 0.22, 14: 0.39,
+16: 0.67, 20: 0.96, 24: 0.98, 32: 0.99, 64: 1."""
 COARSE = 4
-"""Frames whose larger side is seen at more than LARGEST pixels are looked at a second time, so many times smaller: a
-sixteenth of the work."""
+"""Factor of a second, smaller view, for frames whose larger side is seen at more than LARGEST pixels: a sixteenth of
+the work."""
 LARGEST = 512
-"""Pixels of the largest face that the network finds reliably: share of the same faces that scores 0.8 at 192 to 512
-pixels 1, at 560: 0.96, 640: 0.41, 720: 0.02."""
+"""Pixels of the largest face that the network finds reliably. Share of the same faces that scores 0.8 at 192 to 512
+pixels: 1, at 560: 0.96, 640: 0.41, 720: 0.02."""
 LARGEST_BOX = 2**24
-"""Pixels; up to here float32 counts them one by one."""
+"""Largest side of a box in pixels; float32 counts whole pixels up to here."""
 CLIENT_SIDE = 640
-"""DeepFace's client shows the network nothing larger."""
+"""Longest side in pixels of the picture that DeepFace's client shows the network."""
 CLIENT_THRESHOLD = ("yunet_score_threshold", 0.9)
-"""The variable of the environment that DeepFace's client reads, and its default."""
+"""Environment variable that DeepFace's client reads, and its default."""
 BYTES_PER_PIXEL = 64
-"""Memory per pixel of a picture: as bytes, as floats, and the first convolutions (16 float32 for each four pixels);
-measured on a CPU: 40."""
+"""Memory per pixel of a picture in bytes: the picture as bytes, as floats, and the first convolutions (16 float32 for
+each four pixels). Measured on a CPU: 40."""
 
 
 class YunetDetector(WholeFrameDetector):
@@ -75,7 +76,7 @@ class YunetDetector(WholeFrameDetector):
         return cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Faces of all frames, in pixels of the frame; boxes and landmarks may reach beyond it.
+        """Return the faces of all frames, in pixels of the frame; boxes and landmarks may reach beyond it.
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
@@ -96,7 +97,7 @@ class YunetDetector(WholeFrameDetector):
         return suppressed(join_faces(found), limit, max(1.0, self._scale))
 
     def _candidates(self, batch: Frame, limit: float) -> Faces:
-        """Cells whose score reaches `limit`, in pixels of the picture, not yet suppressed."""
+        """Return the cells whose score reaches `limit`, in pixels of the picture, not yet suppressed."""
         score, box, points = self._session.run(None, {PICTURE: batch})
         return decoded(score, box, points, batch.shape[1:3], limit)
 
@@ -119,7 +120,7 @@ class YunetDetector(WholeFrameDetector):
 
 
 def _scales(shape: tuple[int, ...], finest: float) -> list[float]:
-    """Scales at which to look at frames of one size, finest first."""
+    """Return the scales at which to look at frames of one size, finest first."""
     scales = [finest]
     while max(shape[:2]) * scales[-1] > LARGEST:
         scales.append(scales[-1] / COARSE)
@@ -127,16 +128,17 @@ def _scales(shape: tuple[int, ...], finest: float) -> list[float]:
 
 
 def _scaled(faces: Faces, view: View) -> Faces:
-    """From pixels of a view to pixels of the frame."""
+    """Convert pixels of a view to pixels of the frame."""
     x, y = view.scale
     box = np.divide(faces.box, np.array([x, y, x, y], np.float32))
     return Faces(faces.frame, box, np.divide(faces.landmarks, np.array([x, y], np.float32)), faces.confidence)
 
 
 def decoded(score: Float32, box: Float32, points: Float32, size: tuple[int, int], limit: float) -> Faces:
-    """Candidates of a batch of pictures (height, width), by frame, then as OpenCV scans them: stride, row, column.
+    """Return the candidates of a batch of pictures (height, width), by frame, then in OpenCV's order of scanning.
 
-    Takes what the graph gives (yunet_graph.py). Arithmetic is in float32, as OpenCV's.
+    That order is stride, row, column. The arrays are the graph's outputs (yunet_graph.py). Arithmetic is float32, as
+    OpenCV's.
     """
     frame, cell = np.nonzero(score >= np.float32(limit))
     column, row, stride = (values[cell] for values in _cells(size))
@@ -147,12 +149,12 @@ def decoded(score: Float32, box: Float32, points: Float32, size: tuple[int, int]
     landmarks = points[frame, cell].reshape(-1, 5, 2) + np.stack([column, row], axis=1)[:, None]
     landmarks *= stride[:, None, None]
     found = Faces(frame, np.stack([left, top, width, height], axis=1), landmarks, score[frame, cell])
-    # The network may run wild on noise; OpenCV's whole pixels cannot hold such boxes either.
+    # The network may give huge boxes on noise; OpenCV's whole pixels cannot hold them either.
     return taken(found, np.flatnonzero(np.maximum(width, height) < LARGEST_BOX))
 
 
 def _cells(size: tuple[int, int]) -> tuple[Float32, Float32, Float32]:
-    """Column, row and stride of every cell, float32 (cells,)."""
+    """Return column, row and stride of every cell, float32 (cells,)."""
     parts = []
     for stride in STRIDES:
         row, column = np.indices((size[0] // stride, size[1] // stride), np.float32).reshape(2, -1)
@@ -162,9 +164,11 @@ def _cells(size: tuple[int, int]) -> tuple[Float32, Float32, Float32]:
 
 
 def suppressed(found: Faces, limit: float, scale: float = 1.0) -> Faces:
-    """The faces of each frame that stay, by score (descending; of equal ones the first), as cv2.dnn.NMSBoxes has it:
-    on boxes cut to whole pixels (of the frame times `scale`), one goes where it overlaps one that stays by more than
-    OVERLAP. A frame's only candidate stays untested, as with cv2.FaceDetectorYN."""
+    """Return the faces of each frame that stay, by score (descending; the first of equals), as cv2.dnn.NMSBoxes does.
+
+    Boxes are cut to whole pixels (of the frame times `scale`). A box is dropped if it overlaps one that stays by more
+    than OVERLAP. A frame's only candidate stays untested, as in cv2.FaceDetectorYN.
+    """
 
     def choose(candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         if len(candidates) == 1:
@@ -179,7 +183,7 @@ def suppressed(found: Faces, limit: float, scale: float = 1.0) -> Faces:
 
 
 def _client_view(shape: tuple[int, ...]) -> tuple[View, float]:
-    """What the client shows the network of a frame, and its resize factor, 1 where it leaves the frame alone."""
+    """Return the client's view of a frame, and its resize factor: 1 if it does not resize the frame."""
     height, width = shape[:2]
     if max(height, width) <= CLIENT_SIDE:
         return view_of(shape, 1, MULTIPLE), 1.0
@@ -189,7 +193,7 @@ def _client_view(shape: tuple[int, ...]) -> tuple[View, float]:
 
 
 def _client_faces(found: Faces, factor: float) -> Faces:
-    """The client's rounding: to whole pixels of what the network saw, cut at 0, then to whole pixels of the frame."""
+    """Round as the client does: to whole pixels of the network's view, cut at 0, then to whole pixels of the frame."""
     box: npt.NDArray[np.float64] = np.trunc(found.box.astype(np.float64))
     box[:, :2] = np.maximum(box[:, :2], 0)
     landmarks = np.full(found.landmarks.shape, np.nan)

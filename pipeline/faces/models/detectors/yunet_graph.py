@@ -1,4 +1,4 @@
-"""YuNet's published graph, which takes one picture of 640 × 640, made to take a batch of any size."""
+"""YuNet's published graph, which takes one picture of 640 × 640, rewritten for a batch of any size."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STRIDES = (8, 16, 32)
 
 
 def build_graph(path: Path) -> bytes:
-    """The network from uint8 RGB pictures, sides multiples of 32, to the cells of all strides, one after the other:
+    """Return the network from uint8 RGB pictures, sides multiples of 32, to the cells of all strides in a row.
 
-    score float32 (n, cells), the root of the product of the two scores, as cv2.FaceDetectorYN has it;
-    box float32 (n, cells, 4) and points (n, cells, 10), as the network gives them.
+    - score float32 (n, cells): the root of the product of the two scores, as in cv2.FaceDetectorYN;
+    - box float32 (n, cells, 4) and points (n, cells, 10): as the network gives them.
 
-    Raises ModelError where the file is no such graph.
+    Raises ModelError if the file is not such a graph.
     """
     wanted = {f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES}
     model = read_graph(path, wanted)
@@ -34,7 +34,7 @@ def build_graph(path: Path) -> bytes:
 
 
 def _flip_first_convolution(graph: Any) -> None:
-    """The network wants BGR: its first weights, turned round, take RGB."""
+    """Turn the first weights round: the network takes BGR, and then takes RGB."""
     from onnx import numpy_helper
 
     first = next(node for node in graph.node if node.op_type == "Conv")
@@ -51,7 +51,7 @@ def _free_batch(graph: Any) -> None:
     for tensor in graph.initializer:
         if tensor.name in targets:
             shape: npt.NDArray[np.int64] = numpy_helper.to_array(tensor).copy()
-            shape[0] = 0  # ONNX: as the input has it
+            shape[0] = 0  # ONNX: the same size as the input's
             tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
 
 

@@ -13,7 +13,7 @@ __all__ = ["RecogniserOptions", "create"]
 
 
 def create(card: ModelCard, device: Device, options: RecogniserOptions) -> Embedder:
-    """A recogniser, ready to run.
+    """Return a recogniser that is ready to run.
 
     Raises ModelError: an option is unknown, weights or the engine are missing, or the device cannot be used.
     """

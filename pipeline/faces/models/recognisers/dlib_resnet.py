@@ -1,7 +1,8 @@
 """The network of `Dlib`: the ResNet of dlib's face recognition, read from its own file format, written as ONNX.
 
-Chips are cut by the eyes and the mouth corners. Euclidean distances on 509 labelled pairs of photographs (250 of one
-person, 259 of two), faces from the detector `mtcnn`; TAR: true accepts at 1% false accepts:
+Chips are cut by the eyes and the mouth corners. The table is by Euclidean distances on 509 labelled pairs of
+photographs (250 of one person, 259 of two), with faces from the detector `mtcnn`. TAR is the share of true accepts at
+1% false accepts:
 
 | points                           | ROC AUC | TAR   | with `flip` | TAR   |
 |----------------------------------|---------|-------|-------------|-------|
@@ -32,10 +33,10 @@ NAME = "Dlib"
 GRAPH_VERSION = 1
 DIMENSION = 128
 LEVELS = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1, True))
-"""Filters, residual blocks, and whether the first block halves the size: dlib's dnn_face_recognition_ex.cpp,
-alevel4 to alevel0."""
+"""Filters, residual blocks, and True if the first block halves the size: alevel4 to alevel0 of dlib's
+dnn_face_recognition_ex.cpp."""
 MEAN_RGB = (122.782, 117.001, 104.298)
-"""dlib's input_rgb_image, which then divides by 256."""
+"""Mean of dlib's input_rgb_image, which then divides by 256."""
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
@@ -43,7 +44,7 @@ MEAN_RGB = (122.782, 117.001, 104.298)
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """A convolution of dlib with the affine layer behind it folded in."""
+    """A convolution of dlib, with the affine layer that follows folded in."""
 
     weights: Weights
     """float32 (filters, channels, rows, columns)."""
@@ -54,11 +55,11 @@ class ConvLayer:
 
 
 class DlibFile:
-    """Reads dlib's serialisation of a network from the input on.
+    """Reads dlib's serialisation of a network, layer by layer from the input on.
 
     A packed integer is one byte (bit 7: sign; low bits: how many bytes follow), then little-endian bytes. A string
     is its packed length, then its bytes. A tensor is packed 2, n, k, rows, columns, then raw little-endian float32.
-    Layers stand in the file in the order in which an image passes them.
+    Layers are in the order in which an image passes them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +68,7 @@ class DlibFile:
         self._at = 0
 
     def conv(self) -> ConvLayer:
-        """The next convolution, with the affine layer that follows each of them."""
+        """Read the next convolution, with the affine layer that follows each of them."""
         self._seek("con_4")
         params = self._tensor()
         filters, rows, columns, stride, stride_x, padding, padding_x = (self._integer() for _ in range(7))
@@ -80,10 +81,10 @@ class DlibFile:
         return ConvLayer(weights * gamma[:, None, None, None], bias * gamma + beta, stride, padding)
 
     def matrix(self) -> Weights:
-        """The next fully connected layer: float32 (inputs, outputs)."""
+        """Read the next fully connected layer: float32 (inputs, outputs)."""
         self._seek("fc_2")
         for _ in range(2):
-            self._integer()  # outputs and inputs, again in the shape of the tensor
+            self._integer()  # outputs and inputs, which the shape of the tensor repeats
         return self._tensor().reshape(-1, DIMENSION)
 
     def _seek(self, layer: str) -> None:
@@ -120,7 +121,7 @@ class DlibFile:
 
 
 def build_graph(path: Path) -> bytes:
-    """The network as ONNX: input `chips` uint8 (n, 150, 150, 3) RGB, output `embedding` float32 (n, 128)."""
+    """Return the network as ONNX: input `chips` uint8 (n, 150, 150, 3) RGB, output `embedding` float32 (n, 128)."""
     try:
         return _build(DlibFile(path))
     except (IndexError, ValueError) as error:
@@ -144,7 +145,7 @@ def _build(file: DlibFile) -> bytes:
 
 
 def _fold_normalisation(layer: ConvLayer) -> ConvLayer:
-    """Take (pixel - mean) / 256 into the first convolution; exact, because it pads nothing."""
+    """Take (pixel - mean) / 256 into the first convolution. This is exact, because that convolution does not pad."""
     if layer.padding:
         raise ValueError(f"the first convolution pads by {layer.padding}")
     weights = layer.weights / 256
@@ -158,7 +159,7 @@ def _conv(graph: GraphWriter, value: str, layer: ConvLayer) -> str:
 
 
 def _residual(graph: GraphWriter, value: str, rows: int, file: DlibFile, filters: int, down: bool) -> tuple[str, int]:
-    """dlib's ares (down false) or ares_down block. Returns the value and its number of rows."""
+    """Add dlib's ares (down false) or ares_down block. Returns the value and its number of rows."""
     first, second = file.conv(), file.conv()
     channels = first.weights.shape[1]
     branch = _conv(graph, graph.add("Relu", _conv(graph, value, first)), second)
@@ -166,8 +167,8 @@ def _residual(graph: GraphWriter, value: str, rows: int, file: DlibFile, filters
         return graph.add("Relu", graph.add("Add", branch, value)), rows
     shortcut = graph.add("AveragePool", value, kernel_shape=[2, 2], strides=[2, 2])
     branch_rows, shortcut_rows = (rows - 3) // 2 + 1, rows // 2
-    # dlib adds operands of different sizes as if the smaller one were padded with zeros behind its last
-    # row, column and channel.
+    # dlib adds operands of different sizes as if the smaller one were padded with zeros behind its last row, column
+    # and channel.
     branch = _pad(graph, branch, 0, shortcut_rows - branch_rows)
     shortcut = _pad(graph, shortcut, filters - channels, 0)
     return graph.add("Relu", graph.add("Add", branch, shortcut)), shortcut_rows

@@ -1,4 +1,4 @@
-"""The ONNX graphs of recognisers: opened, checked, and freed of a batch size of one."""
+"""The ONNX graphs of recognisers: opened, checked, and rewritten for batches of any size."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pipeline.models.weights import cached_graph, weights_files
 Run = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 FREED_VERSION = 1
-"""Of what free_batch writes."""
+"""Version of free_batch's result."""
 FREED_TOLERANCE = 1e-3
-"""Largest difference between a row of a batch and the same chip alone, as part of the largest component: a graph
-whose batch was written as one may be optimised otherwise once it is free, but no further than rounding."""
+"""Largest difference between a row of a batch and the same chip alone, as a share of the largest component. ONNX
+Runtime may optimise a rewritten graph in another way, but results may differ by rounding only."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Network:
     """A recogniser's network, ready to run."""
 
     run: Run
-    """From a batch, as Traits.feed makes it, to its vectors, float32 (n, dimension)."""
+    """Function from a batch, as Traits.feed makes it, to its vectors, float32 (n, dimension)."""
     batched: bool = True
-    """False where it takes one chip at a time."""
+    """False if it takes one chip at a time."""
 
 
 def open_network(card: ModelCard, device: Device, traits: Traits) -> Network:
-    """A recogniser's graph on ONNX Runtime.
+    """Open a recogniser's graph on ONNX Runtime.
 
-    Raises ModelError: weights are missing, are no such graph, or the device cannot be used.
+    Raises ModelError: weights are missing or of another network, or the device cannot be used.
     """
     (path,) = weights_files(card)
     if card.name == dlib_resnet.NAME:
@@ -66,7 +66,7 @@ def _runner(session: Any, name: str) -> Run:
 
 
 def _check(card: ModelCard, session: Any, traits: Traits, path: Path) -> None:
-    """That a graph takes and gives what its card says, as far as the graph tells."""
+    """Check that a graph takes and gives what its card says, as far as the graph states it."""
     width, height = card.input_size or (0, 0)
     expected = (3, height, width) if traits.channels_first else (height, width, 3)
     for what, found, wanted in (
@@ -84,7 +84,7 @@ def _check(card: ModelCard, session: Any, traits: Traits, path: Path) -> None:
 
 
 def _freed(card: ModelCard, device: Device, traits: Traits, path: Path, single: Run, name: str) -> Run | None:
-    """The same graph for batches of any size; None where a batch of two does not give what `single` gives."""
+    """Return the same graph for batches of any size; None if a batch of two differs from two runs of `single`."""
     width, height = card.input_size or (0, 0)
     batch = traits.feed(np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8))
     expected = np.concatenate([single(batch[index : index + 1]) for index in range(2)])
@@ -101,10 +101,10 @@ def _freed(card: ModelCard, device: Device, traits: Traits, path: Path, single: 
 
 
 def free_batch(path: Path) -> bytes:
-    """An ONNX graph that was exported for a batch of one, with the size of its batch left free.
+    """Return an ONNX graph that was exported for a batch of one, with the size of its batch left free.
 
-    What the exporter wrote as sizes of one is rewritten: the first dimension of inputs and outputs, and of the shapes
-    that activations are given. Weights that are listed as inputs, as old exporters did, become constants.
+    It replaces the ones that the exporter wrote: the first dimension of inputs and outputs, and of the shapes given to
+    activations. Weights that are listed as inputs, as old exporters did, become constants.
     """
     import onnx
     from onnx import numpy_helper
@@ -126,7 +126,7 @@ def free_batch(path: Path) -> bytes:
         shape = constants[node.input[1]]
         if shape.size and shape[0] == 1:
             name = f"free_shape_{index}"
-            # 0: as many as there are in the input
+            # 0: the same size as the input's
             graph.initializer.append(numpy_helper.from_array(np.array([0, *shape[1:]], np.int64), name))
             node.input[1] = name
     model.ir_version = max(model.ir_version, 4)  # before 4 every weight had to be an input

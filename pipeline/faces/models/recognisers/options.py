@@ -1,4 +1,4 @@
-"""What may be asked of a recogniser."""
+"""The options of a recogniser."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RecogniserOptions:
-    """What may be asked of a recogniser."""
+    """The options of a recogniser."""
 
     align: str = "native"
     """"native": chips as the network was trained on. "deepface": as DeepFace cuts them."""
     flip: bool = False
     """Average each vector with that of the mirrored chip, for twice the time."""
     rotate: bool = True
-    """align deepface: DeepFace's parameter `align`."""
+    """With `align: deepface`: DeepFace's parameter `align`."""
     normalization: str = "base"
-    """align deepface: DeepFace's parameter; crops.NORMALISATIONS."""
+    """With `align: deepface`: DeepFace's parameter; one of crops.NORMALISATIONS."""
     eight_bit: bool = False
-    """align deepface: chips are scaled in 8 bits (crops.deepface_chips)."""
+    """With `align: deepface`: chips are scaled in 8 bits (crops.deepface_chips)."""
     engine: str = "onnx"
     """"onnx", or "tensorflow" or "torch": DeepFace's own client on that library."""

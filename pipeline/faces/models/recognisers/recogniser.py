@@ -1,4 +1,4 @@
-"""Every recogniser: chips cut as the network wants them, fed in batches, one vector each."""
+"""Every recogniser: chips cut for its network, fed in batches, one vector each."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MOST_CHIPS = {"cpu": 32, "cuda": 512, "tensorrt": 512}
 
 
 class Recogniser:
-    """Embedder of one network. Thread-safe.
+    """The embedder of one network. Thread-safe.
 
-    Chips of `align: native` are uint8 (n, height, width, 3) RGB; those of `align: deepface` float32 BGR, normalised as
-    asked for. With `flip` a vector is the mean of those of the chip and of its mirror image.
+    Chips of `align: native` are uint8 (n, height, width, 3) RGB; those of `align: deepface` are float32 BGR, with the
+    normalisation of the options. With `flip` a vector is the mean of the chip's and its mirror image's.
     """
 
     def __init__(self, card: ModelCard, device: Device, options: RecogniserOptions) -> None:
@@ -41,13 +41,13 @@ class Recogniser:
             self._feed = traits.feed
             self._network = open_network(card, device, traits)
         else:
-            self._feed = bgr_unit  # what every client of DeepFace takes
+            self._feed = bgr_unit  # the input of every client of DeepFace
             self._network = Network(clients.Client("facial_recognition", card, options.engine, device).forward)
         most = min(MOST_CHIPS[device.kind], device.batch_memory_bytes // (4 * traits.activations))
         self._most = max(1, most) if self._network.batched else 1
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
-        """One chip per face. Black outside the frame, and where there is neither a box nor landmarks."""
+        """Return one chip per face. It is black outside the frame, and for a face without box and landmarks."""
         if self._options.align == "deepface":
             chips = deepface_chips(frames_rgb, faces, self._size, self._options.rotate, self._options.eight_bit)
             return normalise(chips, self._options.normalization)
@@ -56,8 +56,11 @@ class Recogniser:
         return warp_faces(frames_rgb, faces, onto_template(faces, self._template), self._size)
 
     def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
-        """float32 (n, dimension), as DeepFace's client of this network gives it: VGG-Face of length 1, others not
-        normalised. Raises ValueError for chips of another size or type."""
+        """Return float32 (n, dimension), as DeepFace's client of this network gives it.
+
+        Vectors of VGG-Face have length 1; others are not normalised. Raises ValueError for chips of another size or
+        type.
+        """
         expected = (self._size[1], self._size[0], 3)
         if chips.shape[1:] != expected or chips.dtype not in (np.uint8, np.float32):
             sizes = ", ".join(map(str, expected))

@@ -15,12 +15,12 @@ DEEPFACE_THRESHOLDS = {
     "GhostFaceNet": {"cosine": 0.65, "euclidean": 35.71, "euclidean_l2": 1.10, "angular": 0.38},
     "Buffalo_L": {"cosine": 0.55, "euclidean": 0.6, "euclidean_l2": 1.1, "angular": 0.45},
 }
-"""DeepFace 0.0.103, deepface/config/threshold.py: by recogniser and distance metric (verification.find_distance)."""
+"""Thresholds by recogniser and distance metric (verification.find_distance): DeepFace 0.0.103, config/threshold.py."""
 
 NATIVE_THRESHOLDS = {"Dlib": {"cosine": 0.08, "euclidean": 0.6, "euclidean_l2": 0.4, "angular": 0.128}}
-"""For `align: native`, where they have been measured: `make accuracy` on labelled photographs, faces from mtcnn,
-in-sample. True and false accepts of 509 pairs (259 of two people); and strangers, 62 photographs whose person is left
-out of a gallery of 67: the share that is taken for somebody.
+"""Thresholds for `align: native`, by recogniser, as measured by `make accuracy` on labelled photographs, faces from
+mtcnn, in-sample. The column "pairs" gives true and false accepts of 509 pairs (259 of two people). For the column
+"strangers", each of 62 photographs is searched in a gallery of 67 without its person: the share that is matched.
 
 | distance | threshold | pairs         | strangers |
 |----------|-----------|---------------|-----------|
@@ -28,11 +28,11 @@ out of a gallery of 67: the share that is taken for somebody.
 | cosine   | 0.08      | 0.956 / 0     | 0         |
 | cosine   | 0.09      | 0.976 / 0.004 | 0.145     |
 
-DeepFace's 0.07 is stricter than native chips need; above 0.08 strangers are taken for somebody. `euclidean_l2` and
-`angular` are the same limit by their own formulas; 0.6 is dlib's."""
+DeepFace's 0.07 is stricter than native chips need; above 0.08 strangers are matched to people of the gallery.
+`euclidean_l2` and `angular` are the same limit by their own formulas; 0.6 is dlib's."""
 
 
 def thresholds(model: str, align: str) -> dict[str, float]:
-    """Distances by metric below which two faces count as one person: those measured for such chips, else DeepFace's."""
+    """Return the distances by metric below which two faces count as one person: measured for `align`, or DeepFace's."""
     measured = NATIVE_THRESHOLDS.get(model) if align == "native" else None
     return dict(measured or DEEPFACE_THRESHOLDS[model])

@@ -1,4 +1,4 @@
-"""What tells the recognisers apart: how a face lies on the chip, and in which form the network takes chips."""
+"""The differences between recognisers: the position of a face on the chip, and the form in which it is fed."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ Feed = Callable[[Chips], Input]
 
 @dataclass(frozen=True)
 class Traits:
-    """How one recogniser is fed. Sizes and file names are on its card in zoo.py."""
+    """The form of one recogniser's input. Sizes and file names are on its card in zoo.py."""
 
     feed: Feed
-    """From chips, uint8 RGB or float32 BGR, to what the network takes."""
+    """Function from chips, uint8 RGB or float32 BGR, to the network's input."""
     activations: int
-    """float32 values of the two largest neighbouring activations of one chip: bounds batches."""
+    """float32 values of the two largest neighbouring activations of one chip; this bounds batches."""
     template: align.Template | None = None
-    """align native: where the face goes; None for an eye-aligned crop of its box."""
+    """With `align: native`: position of the face; None for an eye-aligned crop of its box."""
     channels_first: bool = False
     l2: bool = False
-    """DeepFace divides its vectors by their length."""
+    """True if DeepFace divides its vectors by their length."""
 
 
 def bgr_unit(chips: Chips) -> Input:
-    """float32 (n, height, width, 3) BGR from 0 to 1, as DeepFace feeds all networks that it has converted itself."""
+    """Return float32 (n, height, width, 3) BGR from 0 to 1, as DeepFace feeds the networks that it converted itself."""
     if chips.dtype != np.uint8:
         return np.ascontiguousarray(chips, np.float32)
     return np.multiply(chips[..., ::-1], np.float32(1 / 255), dtype=np.float32)
 
 
 def rgb_bytes(chips: Chips) -> Input:
-    """uint8 (n, height, width, 3) RGB, cut to whole numbers as DeepFace's DlibClient does.
+    """Return uint8 (n, height, width, 3) RGB, cut to whole numbers as DeepFace's DlibClient does.
 
-    It takes a chip whose largest value is at most 1 for one that goes from 0 to 1 (DeepFace asks that of a whole
-    batch).
+    If the largest value of a chip is at most 1, the chip is taken to go from 0 to 1. DeepFace decides that for a whole
+    batch.
     """
     if chips.dtype == np.uint8:
         return np.ascontiguousarray(chips)
@@ -51,13 +51,13 @@ def rgb_bytes(chips: Chips) -> Input:
 
 
 def rgb_planes(chips: Chips) -> Input:
-    """float32 (n, 3, height, width) RGB, whole numbers from 0 to 255, as SFaceClient.predict feeds them."""
+    """Return float32 (n, 3, height, width) RGB, whole numbers from 0 to 255, as SFaceClient.predict feeds them."""
     pixels = chips if chips.dtype == np.uint8 else _truncated(chips * np.float32(255))
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
 
 
 def rgb_planes_centred(chips: Chips) -> Input:
-    """float32 (n, 3, height, width) RGB from -1 to 1: insightface, ArcFaceONNX.get_feat, mean and scale 127.5."""
+    """Return float32 (n, 3, height, width) RGB from -1 to 1: ArcFaceONNX.get_feat of insightface, scale 127.5."""
     pixels = chips if chips.dtype == np.uint8 else chips[..., ::-1] * np.float32(255)
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
     planes -= np.float32(127.5)
@@ -83,5 +83,5 @@ TRAITS = {
     "GhostFaceNet": Traits(bgr_unit, 2 * 112 * 112 * 64, align.insightface()),
     "Buffalo_L": Traits(rgb_planes_centred, 2 * 112 * 112 * 64, align.insightface(), channels_first=True),
 }
-"""By the names of zoo.RECOGNISERS. Native chips keep the channel order and scale that DeepFace gives each network:
-its thresholds were tuned on them."""
+"""Traits by the names of zoo.RECOGNISERS. Native chips keep the channel order and scale that DeepFace gives each
+network, because its thresholds were tuned on them."""

@@ -1,4 +1,4 @@
-"""Whether the weights that are here are what they should be."""
+"""Check that the weights on this machine are complete and undamaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State = Literal["ok", "missing", "damaged"]
 
 
 def check(card: ModelCard) -> list[dict[str, Any]]:
-    """One result per file: size and hash where they are known, and, for ONNX, whether ONNX Runtime opens it."""
+    """Return one result per file: its size and hash if known and, for ONNX, whether ONNX Runtime opens it."""
     results = []
     for found in locate(card):
         state, why, remedy = _check(found)
@@ -34,7 +34,7 @@ def _check(found: Located) -> tuple[State, str, str]:
     if found.path.suffix == ".onnx":
         wrong = _why_not_opened(found)
         if wrong:
-            # Its hash is right, or nobody knows it: only --force replaces such a file.
+            # Its hash is right or unknown, so a plain fetch would keep the file: only --force replaces it.
             return "damaged", wrong, found.remedy if found.package else f"{found.remedy} --force"
     return "ok", _proof(found), ""
 
@@ -59,12 +59,12 @@ def _differs_from_package(found: Located) -> str:
 
 
 def _packaged_sha256(found: Located) -> str:
-    """What pip wrote down of a file when it installed it; empty where an installer kept no hashes."""
+    """Return the hash that pip recorded when it installed a file; empty if the installer recorded no hashes."""
     if found.file.packaged is None:
         return ""
     try:
         files = metadata.files(found.file.packaged.project) or []
-    except metadata.PackageNotFoundError:  # another build of it, opencv-python for example
+    except metadata.PackageNotFoundError:  # another package carries it, for example opencv-python
         return ""
     for path in files:
         if path.name == found.path.name and path.hash is not None and path.hash.mode == "sha256":
@@ -73,7 +73,7 @@ def _packaged_sha256(found: Located) -> str:
 
 
 def _why_not_opened(found: Located) -> str:
-    """Make a session on the CPU, without optimising the graph; empty where that works."""
+    """Return the error of opening a session on the CPU, without optimising the graph; empty if it opens."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -82,6 +82,6 @@ def _why_not_opened(found: Located) -> str:
     options.intra_op_num_threads = 1
     try:
         onnxruntime.InferenceSession(str(found.path), options, providers=["CPUExecutionProvider"])
-    except Exception as err:  # its errors have no base of their own
+    except Exception as err:  # ONNX Runtime's errors have no common base class
         return f"ONNX Runtime cannot open it: {' '.join(str(err).split())[:200]}"
     return ""

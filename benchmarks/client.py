@@ -1,0 +1,261 @@
+"""What a run costs its client: per chunk, at a million chunks, on resuming, on opening many inputs.
+
+    python benchmarks/client.py [--chunks 1000] [--pictures 1000] [--parts chunk plan resume open]
+
+`chunk` drives the real plan, keys, graph, Dask submission and outcomes on a local cluster whose workers do nothing, and
+takes the CPU time of the client's thread. The scheduler shares the process, so the CPU time of the whole process stands
+beside it. `plan` and `resume` are one process each, with their peak memory and the files that they opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.events import ChunkDone, InputStarted, Listeners, RunStarted
+from pipeline.engine.executor import Orders
+from pipeline.engine.graph import Node, chunk_nodes
+from pipeline.engine.plan import ChunkTask, InputPlan
+from pipeline.engine.source import InputRef, Source, SourceOptions
+from pipeline.engine.steps import Committed, WorkerSettings
+from pipeline.engine.summary import Summary
+from pipeline.engine.workflow import load_workflow
+from pipeline.media.video.decode import VideoDecodeJob
+from pipeline.media.video.readers import Segment
+from pipeline.media.video.source import VideoSource
+from pipeline.store.chunks import Chunks, chunk_file, write_chunk
+from pipeline.store.compact import compact
+from pipeline.store.read import open as open_store
+from pipeline.store.record import Record
+from pipeline.store.run import RunStore
+from pipeline.store.schema import DECODED, Array, Axis, Schema
+from pipeline.views.progress import Tally
+
+WORKFLOWS = Path(__file__).parents[1] / "workflows"
+CHUNK_ITEMS = 64
+
+
+class MadeUp(Source):
+    """A video that exists only as numbers: 64 frames a chunk, jobs as large as real ones."""
+
+    kind = "video"
+    Options = SourceOptions
+    arrays: ClassVar[tuple[Array, ...]] = VideoSource.arrays
+    item_bytes = 1920 * 1080 * 3
+
+    def __init__(self, chunks: int) -> None:
+        self.items = chunks * CHUNK_ITEMS
+        self.facts = {"path": "made-up", "fingerprint": "made-up"}
+
+    @classmethod
+    def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
+        return iter(())
+
+    @classmethod
+    def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> Source:
+        return cls(1)
+
+    @classmethod
+    def fingerprint(cls, ref: InputRef) -> str:
+        return "made-up"
+
+    def __len__(self) -> int:
+        return self.items
+
+    def values(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        frame = np.arange(start, stop, dtype=np.int64)
+        return {"frame": frame, "time_seconds": frame / 25.0}
+
+    def job(self, start: int, stop: int) -> VideoDecodeJob:
+        frame = np.arange(start, stop, dtype=np.int64)
+        return VideoDecodeJob(
+            path="made-up.mp4", bytes=1, mtime_ns=1, stream=0, decoder="pyav", width=1920, height=1080, rotation=0,
+            roi=None, rank=frame, pts=frame, time_seconds=frame / 25.0, readable=np.ones(len(frame), bool),
+            unreadable_reason=None, ordinal=False, segments=(Segment(0, len(frame), 0, ((0, 0),)),),
+        )  # fmt: skip
+
+
+def nothing(task: ChunkTask, name: str, settings: WorkerSettings, *inputs: Any) -> Any:
+    """Stand in for a step on the worker; the last one says what was committed."""
+    return Committed(task.n_items, {"face": 2}, (), None, {"decode": 0.1, "detect": 0.2}) if name == "write" else name
+
+
+def workflow_of(name: str, pictures: int, folder: Path) -> Any:
+    """Load a shipped workflow; find.yaml with a gallery of so many small pictures."""
+    if name != "find":
+        return load_workflow(WORKFLOWS / f"{name}.yaml")
+    gallery = folder / "people"
+    gallery.mkdir(exist_ok=True)
+    for number in range(pictures):
+        Image.fromarray(np.full((32, 32, 3), number % 251, np.uint8)).save(gallery / f"person{number}.png")
+    return load_workflow(WORKFLOWS / "find.yaml", [f"identify.gallery={gallery}"])
+
+
+def per_chunk(name: str, chunks: int, pictures: int) -> dict[str, Any]:
+    """Return milliseconds per chunk of the client's thread, of the process, and of the wall clock."""
+    from pipeline.cluster.executor import DaskExecutor
+    from pipeline.cluster.options import ClusterOptions
+    from pipeline.cluster.starting import connect
+
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = workflow_of(name, pictures, Path(folder))
+        with connect(ClusterOptions(workers=1, threads=2, device="cpu", dashboard_port=0)) as cluster:
+            executor = DaskExecutor(cluster)
+
+            def light(task: ChunkTask, settings: WorkerSettings) -> list[Node]:
+                return [replace(node, function=nothing) for node in chunk_nodes(task, "made-up.zarr", settings)]
+
+            def drive(chunks: int) -> tuple[float, float, float]:
+                began = time.thread_time(), time.process_time(), time.perf_counter()
+                bound = BoundWorkflow(loaded)
+                plan = InputPlan(bound, "clip", MadeUp(chunks), CHUNK_ITEMS, None)
+                summary = Summary("made-up.zarr")
+                listeners = Listeners([summary, Tally()])
+                listeners.on(RunStarted("made-up.zarr", 1, "frame", ("face",)))
+                listeners.on(InputStarted("clip", plan.n_items))
+                for outcome in executor.run(plan.tasks(), Orders(light, lambda: False, listeners.on)):
+                    result = outcome.result
+                    assert isinstance(result, Committed), result
+                    done = result.n_items, result.rows, result.seconds
+                    listeners.on(ChunkDone("clip", outcome.task.index, *done, elapsed_seconds=1.0))
+                assert summary.chunks == chunks
+                return (
+                    time.thread_time() - began[0], time.process_time() - began[1], time.perf_counter() - began[2]
+                )  # fmt: skip
+
+            drive(50)  # imports, connections
+            thread, process, wall = drive(chunks)
+    return {
+        "workflow": name, "chunks": chunks, "client_thread_ms": 1e3 * thread / chunks,
+        "client_and_scheduler_ms": 1e3 * process / chunks, "wall_ms": 1e3 * wall / chunks,
+    }  # fmt: skip
+
+
+class Opened:
+    """Counts the files that this process opens."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        self.count += event == "open"
+
+
+def plan_many(chunks: int) -> dict[str, Any]:
+    """Plan an input of so many chunks, and make a task of every thousandth."""
+    bound = BoundWorkflow(load_workflow(WORKFLOWS / "faces.yaml"))
+    opened, began = Opened(), time.perf_counter()
+    plan = InputPlan(bound, "clip", MadeUp(chunks), CHUNK_ITEMS, None)
+    todo = plan.todo
+    tasks = [plan.task(index) for index in todo[::1000].tolist()]
+    return _measured(opened, began, {"chunks": len(todo), "tasks": len(tasks)})
+
+
+def resume_many(committed: int, folder: Path) -> dict[str, Any]:
+    """Plan an input of which so many chunks are committed, and one in a thousand is not."""
+    bound = BoundWorkflow(load_workflow(WORKFLOWS / "faces.yaml"))
+    total = committed + committed // 1000
+    out = make_committed(bound, folder, committed, total)
+    opened, began = Opened(), time.perf_counter()
+    plan = InputPlan(bound, "clip", MadeUp(total), CHUNK_ITEMS, Chunks(out, "clip"))
+    tasks = list(plan.tasks())
+    return _measured(opened, began, {"committed": len(plan.done), "to_do": len(tasks)})
+
+
+def make_committed(bound: BoundWorkflow, folder: Path, committed: int, total: int) -> Path:
+    """Make a store with one real chunk file and links to it for all others: only the names are planned from."""
+    out = folder / "many.zarr"
+    chunks = out / "clip" / "chunks"
+    chunks.mkdir(parents=True)
+    record = Record("ok", stages={stage: bound.keys[stage] for stage in bound.wanted})
+    schema = replace(bound.schema, arrays=())
+    values = {**MadeUp(1).values(0, CHUNK_ITEMS), DECODED.name: np.ones(CHUNK_ITEMS, bool)}
+    first = write_chunk(str(out), "clip", 0, values, schema.item_arrays, record, schema, items=CHUNK_ITEMS)
+    indices = np.setdiff1d(np.arange(total), np.arange(1000, total, 1001))[:committed]
+    for index in indices[1:].tolist():
+        os.symlink(first, chunks / chunk_file(index, record))
+    return out
+
+
+def open_many(inputs: int, folder: Path) -> dict[str, Any]:
+    """Open a finished store of so many inputs and count its rows."""
+    out = folder / "inputs.zarr"
+    count = Array("n_faces", ("frame",), "int32")
+    schema = Schema("frame", (*VideoSource.arrays, DECODED), (Axis("face"),), (count,))
+    record = Record("ok", stages={"detect": "k"})
+    source = MadeUp(1)
+    with RunStore.open(out) as store:
+        for number in range(inputs):
+            facts = {"path": f"/films/{number}.mp4", "fingerprint": "f", "chunk_frames": 64, "frames": 8, "every": 1}
+            name = store.add_input(f"film{number}", facts)
+            store.input(name).update(stages={"detect": {"key": "k", "state": "partial"}})
+            values = {**source.values(0, 8), DECODED.name: np.ones(8, bool), "n_faces": np.ones(8, np.int32)}
+            specs = (*schema.item_arrays, count)
+            write_chunk(str(out), name, 0, values, specs, record, schema, items=8, flush=False)
+            compact(store, name, schema, 8, 64, source.values)
+    opened, began = Opened(), time.perf_counter()
+    run = open_store(out)
+    frames = sum(item.frames_done for item in run.inputs.values())
+    return _measured(opened, began, {"inputs": len(run.inputs), "frames": frames})
+
+
+def _measured(opened: Opened, began: float, facts: dict[str, Any]) -> dict[str, Any]:
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {**facts, "seconds": seconds, "files_opened": opened.count, "peak_memory_mb": peak / 1e6}
+
+
+def alone(part: str, size: int) -> dict[str, Any]:
+    """Run one part in a process of its own; its measured values."""
+    command = [sys.executable, __file__, "--only", part, "--size", str(size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=1000)
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--parts", nargs="+", default=["chunk", "plan", "resume", "open"])
+    parser.add_argument("--plan", type=int, default=1_000_000, help="chunks to plan")
+    parser.add_argument("--committed", type=int, default=125_000, help="committed chunks to resume from")
+    parser.add_argument("--inputs", type=int, default=1000, help="inputs of the store to open")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            parts = {
+                "plan": lambda: plan_many(options.size),
+                "resume": lambda: resume_many(options.size, Path(folder)),
+                "open": lambda: open_many(options.size, Path(folder)),
+            }
+            print(json.dumps(parts[options.only]()))
+        return
+    sizes = {"plan": options.plan, "resume": options.committed, "open": options.inputs}
+    for part in options.parts:
+        if part == "chunk":
+            for name in ("faces", "find"):
+                print(json.dumps({"part": part, **per_chunk(name, options.chunks, options.pictures)}))
+        else:
+            print(json.dumps({"part": part, **alone(part, sizes[part])}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Start what a run works on, and run: the one way in for the command line, for Python and for domains."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.cluster.options import ClusterOptions, check
+from pipeline.engine import run as runner
+from pipeline.engine.events import Listener
+from pipeline.engine.executor import Executor, InProcessExecutor
+from pipeline.engine.run import RunOptions
+from pipeline.engine.steps import unload_stages
+from pipeline.engine.summary import Summary
+from pipeline.engine.workflow import Workflow, load_workflow
+from pipeline.errors import ReelgraphError, UsageError
+from pipeline.text import unknown
+
+EXECUTORS = ("dask", "inline")
+
+
+@dataclass(frozen=True)
+class _Site:
+    executor: Executor
+    description: str
+    dashboard: str
+    gpu_slots: int
+    device: str
+
+
+def execute(
+    workflow: str | Path | Workflow,
+    inputs: Sequence[str],
+    out: str | Path,
+    *,
+    overrides: Sequence[str],
+    executor: str,
+    cluster: ClusterOptions,
+    options: RunOptions,
+    listener: Listener,
+    debug: bool = False,
+) -> Summary:
+    """Do what `run` does, with everything said explicitly. `overrides` are for workflow files."""
+    _refuse_in_spawned_child()
+    if executor not in EXECUTORS:
+        raise UsageError(unknown("executor", executor, EXECUTORS))
+    loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
+    if debug and executor != "inline":
+        raise UsageError("--debug raises what a stage raises, which needs this process: add --executor inline")
+    refs = list(loaded.source.find(inputs, loaded.source_options))
+    if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
+        check(cluster)
+
+    def worksite() -> contextlib.AbstractContextManager[_Site]:
+        return _in_process(cluster, debug) if executor == "inline" else _on_dask(cluster)
+
+    return runner.run(loaded, refs, Path(out), worksite, listener, options)
+
+
+@contextlib.contextmanager
+def _in_process(options: ClusterOptions, debug: bool) -> Iterator[_Site]:
+    from pipeline.cluster.starting import in_process_settings
+
+    settings = replace(in_process_settings(options), debug=debug)
+    try:
+        yield _Site(InProcessExecutor(settings), "in this process", "", 1, settings.device.name)
+    finally:
+        unload_stages()
+
+
+@contextlib.contextmanager
+def _on_dask(options: ClusterOptions) -> Iterator[_Site]:
+    from pipeline.cluster.executor import DaskExecutor
+    from pipeline.cluster.starting import connect
+
+    with connect(options) as cluster:
+        name = cluster.settings.device.name
+        yield _Site(DaskExecutor(cluster), cluster.description, cluster.dashboard, len(cluster.slots()), name)
+
+
+def _refuse_in_spawned_child() -> None:
+    """A worker process imports the script that started it; a script without a guard would start a run in each."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ReelgraphError(
+            "a run was started while a worker process imports your script; "
+            "put its call under: if __name__ == '__main__':"
+        )

@@ -1,0 +1,148 @@
+"""Stored faces near given vectors: the way through stores and inputs that `find --gallery` and `find --face` share."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pipeline.errors import InputError, StoreError, UsageError
+from pipeline.faces.people.matching import Metric
+from pipeline.faces.people.pictures import Recipe, open_searchable
+from pipeline.store.run import each_once
+
+if TYPE_CHECKING:
+    from pipeline.store.read import Run, RunInput
+
+Written = Literal["written", "unchanged", "incomplete", "locked"]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One input of a store, as far as it is done. The last three fields are of one kind of search each."""
+
+    out: str
+    input: str
+    faces: int
+    share: float
+    """Share of its sampled frames, 0 to 1, that are done and could be searched."""
+    threshold: float
+    unknown_faces: int | None = None
+    """Faces that are nobody's of the gallery."""
+    written: Written | None = None
+    """What became of the arrays `identity` and `distance`: `incomplete` inputs and `locked` stores get none."""
+    how: Literal["exact", "index"] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(kw_only=True)
+class NearSearch(ABC):
+    """One search, and what came of it. If a store or an input cannot be used, the reason is kept and the others are
+    searched all the same."""
+
+    half_done: ClassVar[str] = ""
+    """What to add to the news that an input is half done."""
+    metric: Metric
+    threshold: float | None
+    """None: the model's own (`thresholds` of the array `embedding`)."""
+    model: str | None
+    """Stores of another model are refused."""
+    looked: Callable[[int], None]
+    """Gets the number of faces looked at so far."""
+    note: Callable[[str], None]
+    """Gets lines for the user as they come."""
+    faces: int = 0
+    inputs: list[Searched] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    """Stores and inputs that could not be searched, or written, with the reason."""
+
+    @abstractmethod
+    def unstarted(self, out: str, item: RunInput) -> Searched:
+        """Return the account of an input of which nothing is done yet."""
+
+    @abstractmethod
+    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> Searched:
+        """Search one input, complete or half done."""
+
+    @contextlib.contextmanager
+    def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
+        """Do what a store needs before its inputs are searched, and after."""
+        yield
+
+    def through(self, outs: Sequence[str | Path]) -> None:
+        """Search all inputs of some stores, each store once."""
+        for out in map(str, each_once(outs)):
+            try:
+                run, recipe = open_searchable(out, self.model)
+            except StoreError as err:
+                self.unusable.append(str(err))
+                continue
+            with self.opened(out, run, recipe):
+                for item in run.inputs.values():
+                    try:
+                        self.inputs.append(self._input(out, item, recipe))
+                    except StoreError as err:  # damage to one film is no reason to say nothing of the others
+                        self.unusable.append(str(err))
+
+    def _input(self, out: str, item: RunInput, recipe: Recipe) -> Searched:
+        if "embedding" not in item.arrays:
+            self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
+            return self.unstarted(out, item)
+        done = self.search(out, item, recipe, threshold_of(item, self.metric, self.threshold))
+        if done.share < 1 or done.written == "incomplete":
+            self.tell(f"{out}, {item.name}: {done.share:.0%} is done and was searched{self.half_done}")
+        return done
+
+    def require_some(self) -> None:
+        """Raise InputError if nothing could be searched; else tell the user what could not."""
+        if not self.inputs:
+            raise InputError(self.unusable[0] if self.unusable else "no store is named")
+        for text in self.unusable:
+            self.note(text)
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.unusable else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "metric": self.metric,
+            "inputs": [one.as_dict() for one in self.inputs],
+            "notes": self.notes,
+            "unusable": self.unusable,
+        }
+
+    def tell(self, text: str) -> None:
+        """Tell the user something, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.note(text)
+
+    def look(self, faces: int) -> None:
+        """Count faces that were looked at."""
+        self.faces += faces
+        self.looked(self.faces)
+
+
+def done_share(item: RunInput) -> float:
+    """Return the share of an input's sampled frames whose arrays can be read."""
+    return 1.0 if item.complete else len(item.array("frame")) / max(1, item.frames_total)
+
+
+def threshold_of(item: RunInput, metric: Metric, given: float | None) -> float:
+    """Return the threshold to use for an input. Raises UsageError if none is given and the model has none."""
+    if given is not None:
+        return given
+    attributes = item.arrays["embedding"].attributes
+    known = attributes.get("thresholds") or {}
+    if metric not in known:
+        raise UsageError(f"{attributes.get('model', 'the model')} has no threshold for {metric}; give one: --threshold")
+    return float(known[metric])

@@ -1,0 +1,171 @@
+"""A source of one's own, in a module beside the workflow: other items than frames of a film, other arrays of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pipeline
+from pipeline.engine.events import InputStarted
+from pipeline.engine.workflow import load_workflow
+from pipeline.errors import InputError, StoreError, WorkflowError
+from pipeline.views import status as status_view
+from tests.own import PLAIN, SOURCE, Own
+from tests.test_engine_events import Heard
+
+SQUARE = {"square": "plain:Square"}
+
+
+@pytest.fixture(autouse=True)
+def modules(own: Own) -> None:
+    own.module("plain", PLAIN)
+
+
+def test_it_runs_and_is_read(own: Own) -> None:
+    run = own.run(own.workflow(SQUARE))
+    assert run.summary.exit_code == 0
+    item = run.input("numbers")
+    assert item.complete
+    assert item.array("word").tolist() == [str(k) for k in range(12)]
+    assert item.array("line").tolist() == list(range(1, 13))
+    assert item.array("square").tolist() == [k**2 for k in range(12)]
+    assert sorted(item.arrays) == ["decoded", "line", "square", "word"]
+    table = run.frames()
+    assert list(table.columns) == ["input", "line", "word", "decoded", "square"]
+    assert table["word"].tolist() == [str(k) for k in range(12)]
+    assert len(run.faces()) == 0
+    attributes = item.attributes
+    assert attributes["path"] == str(own.folder / "numbers.txt")
+    assert (attributes["longest"], attributes["chunk_frames"], attributes["frames"]) == (2, 5, 12)
+    assert run.attributes["workflow"]["source"] == {"kind": "own_source:Numbers", "skip": 0, "note": ""}
+
+
+def test_half_done_it_is_read_and_resumed(own: Own) -> None:
+    path = own.workflow(SQUARE)
+    with pytest.raises(KeyboardInterrupt):
+        own.run(path, listener=Heard(2))
+    half = pipeline.open(own.out)
+    item = half.input("numbers")
+    assert (item.frames_done, item.frames_total, item.done_share) == (10, 12, 10 / 12)
+    assert item.array("square").tolist() == [k**2 for k in range(10)]
+    assert half.frames()["word"].tolist() == [str(k) for k in range(10)]
+    assert "10 of 12 frames" in "\n".join(status_view.lines(status_view.describe(own.out)))
+    heard = Heard()
+    done = own.run(path, listener=heard)
+    assert heard.of(InputStarted) == [InputStarted("numbers", 12, 10)]
+    assert (done.summary.chunks, done.summary.chunks_skipped) == (1, 2)
+    assert done.array("numbers", "square").tolist() == [k**2 for k in range(12)]
+    assert own.run(path).summary.chunks == 0
+
+
+def test_a_stage_is_added_to_a_finished_store(own: Own) -> None:
+    own.run(own.workflow(SQUARE))
+    text = PLAIN.replace("Square", "Length").replace('"number"', '"word"').replace('"square"', '"length"')
+    own.module("length", text.replace('chunk["word"] ** 2', 'list(map(len, chunk["word"]))'))
+    run = own.run(own.workflow({**SQUARE, "length": "length:Length"}))
+    assert run.array("numbers", "length").tolist() == [len(str(k)) for k in range(12)]
+
+
+def test_items_that_cannot_be_read(own: Own) -> None:
+    own.numbers(1, "?", 3)
+    path = own.workflow(SQUARE)
+    run = own.run(path)
+    assert run.summary.exit_code == 1
+    assert run.array("numbers", "decoded").tolist() == [True, False, True]
+    (entry,) = run.summary.unreadable
+    assert (entry["frames"], entry["time_range"], entry["error"]) == ([1], "lines 1 to 3", "a line is unreadable")
+    assert own.run(path, accept_failed=True).summary.exit_code == 0
+
+
+def test_nothing_of_a_chunk_can_be_read(own: Own) -> None:
+    own.numbers(*range(5), "?", "?")
+    path = own.workflow(SQUARE)
+    (failure,) = own.run(path).summary.failures
+    assert (failure["chunk"], failure["error"]) == (1, "decode: a line is unreadable")
+    run = own.run(path, accept_failed=True)
+    assert run.summary.exit_code == 0
+    assert run.array("numbers", "word").tolist() == ["0", "1", "2", "3", "4", "?", "?"]
+    assert run.array("numbers", "decoded").tolist() == [True] * 5 + [False] * 2
+    assert np.isnan(run.array("numbers", "square")[5:]).all()
+    (failure,) = run.input("numbers").failures
+    assert (failure["frames"], failure["time_seconds"]) == ([5, 7], None)
+
+
+def test_another_content_is_refused(own: Own) -> None:
+    path = own.workflow(SQUARE)
+    own.run(path)
+    own.numbers(*range(13))
+    run = own.run(path)
+    assert run.summary.exit_code == 2
+    assert "is not the input that was stored as 'numbers' (its content changed)" in run.summary.unusable[0]["error"]
+
+
+def test_options_are_part_of_the_keys(own: Own) -> None:
+    own.run(own.workflow(SQUARE))
+    with pytest.raises(StoreError, match=r"source\.skip: 0 -> 3"):
+        own.run(own.workflow(SQUARE, skip=3))
+    run = own.run(own.workflow(SQUARE, skip=3), out=own.folder / "other.zarr")
+    assert run.array("numbers", "line").tolist() == list(range(4, 13))
+    assert run.array("numbers", "square")[0] == 9
+
+
+def test_plan(own: Own) -> None:
+    planned = pipeline.plan(own.workflow(SQUARE), [str(own.folder / "numbers.txt")], own.out)
+    (line,) = planned.inputs
+    assert (line.name, line.frames, line.chunk_frames, line.chunks) == ("numbers", 12, 5, 3)
+    assert planned.estimated_disk_bytes > 0
+    assert not own.out.exists()
+
+
+def test_its_note_is_said_once(own: Own) -> None:
+    from pipeline.engine.events import Note
+
+    heard = Heard()
+    other = own.numbers(1, name="other")
+    own.run(own.workflow(SQUARE, note="read by hand"), own.folder / "numbers.txt", other, listener=heard)
+    assert heard.of(Note) == [Note("read by hand")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("own_source:Nambers", r"source 'own_source:Nambers': unknown class 'Nambers'; did you mean 'Numbers'\?"),
+        ("own_source:InputError", r"InputError is not a subclass of pipeline\.Source"),
+        ("nowhere_source:Be", r"source 'nowhere_source:Be': cannot import 'nowhere_source'"),
+        ("numbers", r"unknown source 'numbers'.*or your own as 'package\.module:Class'"),
+    ],
+)
+def test_mistakes_in_its_name(own: Own, kind: str, message: str) -> None:
+    with pytest.raises(WorkflowError, match=message):
+        load_workflow(own.workflow(SQUARE, kind=kind))
+
+
+def test_mistakes_in_its_options(own: Own) -> None:
+    with pytest.raises(WorkflowError, match=r"source: unknown option 'skp'; did you mean 'skip'\?"):
+        load_workflow(own.workflow(SQUARE, skp=1))
+
+
+def test_a_stage_that_needs_what_it_does_not_load(own: Own) -> None:
+    own.module("plain", PLAIN.replace('"number"', '"frames_rgb"'))
+    with pytest.raises(WorkflowError, match=r"stages\.square: it needs the array 'frames_rgb', which no stage"):
+        load_workflow(own.workflow(SQUARE))
+
+
+def test_an_input_that_it_does_not_find(own: Own) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        own.run(own.workflow(SQUARE), own.folder / "nowhere.txt")
+    assert not own.out.exists()
+
+
+def test_its_arrays_are_those_of_items(own: Own) -> None:
+    own.module("own_source", SOURCE.replace('Array("line", ("frame",)', 'Array("line", ("face",)'))
+    with pytest.raises(WorkflowError, match=r"source 'numbers': array 'line' lies along 'face'.* one row per 'frame'"):
+        load_workflow(own.workflow(SQUARE))
+
+
+def test_values_that_do_not_fit_their_declaration(own: Own) -> None:
+    own.module("own_source", SOURCE.replace('{"line": line,', '{"line": line[1:],'))
+    run = own.run(own.workflow(SQUARE))
+    assert run.summary.exit_code == 1
+    expected = "write: chunk 0 of 'numbers': array 'line' has 4 rows along 'frame' and this chunk has 5; return one row"
+    assert run.summary.failures[0]["error"].startswith(expected)
