@@ -18,8 +18,8 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from pipeline.views.report import lines, report
     from pipeline.views.progress import for_stderr
+    from pipeline.views.report import lines, report
 
     with for_stderr() as progress:
         reported = report(options.outs, options.out, pictures=not options.no_pictures, progress=progress)

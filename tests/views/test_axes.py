@@ -1,4 +1,4 @@
-"""Export, report and status of stores without a face: rows of any axis, or items alone; formats and panels of one's own."""
+"""Export, report and status of stores without a face: rows of any axis, or items alone; a user's own formats."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def test_vectors_of_any_axis_are_left_out_unless_asked_for(
 def test_json_floats_are_what_is_stored(tmp_path: Path, store: Path, truth: dict[str, np.ndarray]) -> None:
     export(store, tmp_path / "t.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()][: len(truth["box"])]
-    assert [row["time_seconds"] for row in rows] == truth["time_seconds"][np.repeat(np.arange(N), truth["n_objects"])].tolist()
+    at = np.repeat(np.arange(N), truth["n_objects"])
+    assert [row["time_seconds"] for row in rows] == truth["time_seconds"][at].tolist()
     assert np.float32([row["x"] for row in rows]).tolist() == truth["box"][:, 0].tolist()
     assert [row["score"] is None for row in rows] == np.isnan(truth["score"]).tolist()
 
@@ -100,7 +101,8 @@ def test_items_are_rows_if_there_are_no_others(tmp_path: Path) -> None:
     exported = export(tmp_path / "f.zarr", tmp_path / "t.parquet", embeddings=True)
     table = pq.read_table(tmp_path / "t.parquet").to_pandas()
     assert exported.axis == "frame"
-    assert list(table.columns) == ["store", "input", "path", "name", "frame", "decoded", "brightness", "colour", "feature"]
+    expected = ["store", "input", "path", "name", "frame", "decoded", "brightness", "colour", "feature"]
+    assert list(table.columns) == expected
     assert table["name"].tolist() == truth["name"].tolist()
     assert table["frame"].tolist() == list(range(N))
     np.testing.assert_array_equal(np.stack(table["colour"].tolist()), truth["colour"])
@@ -341,7 +343,8 @@ def test_status_of_faces_has_its_keys(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_damaged_array_is_an_error_of_any_view(tmp_path: Path) -> None:
     make_objects(tmp_path / "s.zarr", N)
-    shard = next(p for p in (tmp_path / "s.zarr" / "street" / "score").rglob("*") if p.is_file() and p.name != "zarr.json")
+    scores = (tmp_path / "s.zarr" / "street" / "score").rglob("*")
+    shard = next(path for path in scores if path.is_file() and path.name != "zarr.json")
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(StoreError, match="damaged"):
         export(tmp_path / "s.zarr", tmp_path / "t.csv")

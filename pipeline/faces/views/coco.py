@@ -84,7 +84,7 @@ class _Writer:
             self._write(block, record_batch(block, one.columns, schema))
 
     def _write(self, block: Block, rows: pa.RecordBatch) -> None:
-        kept = np.arange(block.n_items) if self.all_frames else np.flatnonzero(block.counts)
+        kept = np.arange(block.n_items) if self.all_frames else np.flatnonzero(np.asarray(block.counts))
         ids = np.zeros(block.n_items, np.int64)
         ids[kept] = self.images + 1 + np.arange(len(kept))
         _extend(self.image_file, self._images(block, kept, ids[kept]), self.images > 0)

@@ -110,8 +110,9 @@ def report(
     totals = filled["totals"]
     failures = sum(len(one.failures) for one in inputs) + len(filled["unusable"])
     return Reported(
-        str(place), len(page), len(inputs), item_axis, totals["items"], totals["rows"], totals["share"], failures, counts
-    )
+        str(place), len(page), len(inputs), item_axis, totals["items"], totals["rows"], totals["share"], failures,
+        counts,
+    )  # fmt: skip
 
 
 def _panels() -> list[type[Panel]]:

@@ -35,7 +35,7 @@ def content(
     plain = _plain(axes, item, spread)
     sections = [section for one in [*made, plain] for section in one.sections]
     words = Words(inputs, item)
-    totals = _totals(about, inputs, axes, made)
+    totals = _totals(about, inputs, axes)
     return {
         "title": runs[0].path.name if len(runs) == 1 else plural(len(runs), "store"),
         "subtitle": next((one.subtitle for one in made if one.subtitle), "report"),
@@ -97,9 +97,7 @@ def _plain(axes: Sequence[str], item: str, spread: Mapping[str, Histogram]) -> C
     return Content([], sections=sections, histograms=histograms)
 
 
-def _totals(
-    about: About, inputs: Sequence[Surveyed], axes: Sequence[str], made: Sequence[Content]
-) -> dict[str, Any]:
+def _totals(about: About, inputs: Sequence[Surveyed], axes: Sequence[str]) -> dict[str, Any]:
     total = sum(one.item.frames_total for one in inputs)
     done = sum(one.item.frames_done for one in inputs)
     seconds = sum(float(one.facts.get("duration_seconds") or 0) for one in inputs)

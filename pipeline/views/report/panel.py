@@ -77,7 +77,7 @@ class Lanes:
     rest: str = ""
     """Label of the lane of what has no name: "unknown"."""
     rest_title: str = ""
-    """The same in full: "faces of nobody known"."""
+    """The same in full: "faces of unknown people"."""
     there: str = "on screen"
     absent: str = "not seen"
     overview: str = ""
@@ -147,9 +147,11 @@ class Panel(ABC):
 
     def add(self, one: Surveyed, block: Block) -> None:
         """Take the next rows of the input."""
+        return
 
     def finish(self, one: Surveyed) -> None:
         """End an input."""
+        return
 
     @abstractmethod
     def content(self, inputs: Sequence[Surveyed]) -> Content:

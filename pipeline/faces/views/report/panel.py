@@ -116,7 +116,10 @@ class FacesPanel(Panel):
             for presence, spans in zip(rows, joined, strict=True)
         ]
         series = {
-            name: {**drawn, "followed": [{**part, "of": place[one.people[part["of"]].key]} for part in drawn["followed"]]}
+            name: {
+                **drawn,
+                "followed": [{**part, "of": place[one.people[part["of"]].key]} for part in drawn["followed"]],
+            }
             for name, drawn in one.attributes.items()
         }
         return InputContent(

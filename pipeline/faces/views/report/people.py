@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.views.report.series import rounded
 from pipeline.faces.views.report.survey import Candidate, Key, Presence, Seen
+from pipeline.views.report.series import rounded
 
 
 @dataclass
