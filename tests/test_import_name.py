@@ -41,9 +41,9 @@ def test_both_names_are_one_package(tmp_path: Path, repository: Path, own_file: 
         (tmp_path / "pipeline.py").write_text(USERS_OWN)
     text = f"""
 import reelgraph
-import reelgraph.sources.base as base
+import reelgraph.engine.source as base
 from reelgraph import Stage, deepface, errors
-import pipeline, pipeline.sources.base, pipeline.workflow
+import pipeline, pipeline.engine.source, pipeline.engine.workflow
 import reelgraph.workflow
 import sys
 assert reelgraph is pipeline

@@ -330,12 +330,13 @@ class Part:
 class Chunks:
     """The committed chunks of one input, from one listing of its folder. `Chunks(...)` again looks again."""
 
-    def __init__(self, store_path: str | os.PathLike[str], input_name: str) -> None:
+    def __init__(self, store_path: str | os.PathLike[str], input_name: str, *, void: bool = False) -> None:
+        """`void`: whether what lies there does not count any more; nothing is listed then."""
         self.folder = chunks_folder(store_path, input_name)
         self._of = f"of {input_name!r} in {store_path}"
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         folders = []
-        for name in _plain_entries(self.folder):
+        for name in [] if void else _plain_entries(self.folder):
             match = _FILE.fullmatch(name)
             if match is not None:
                 found[match[2], match[3]].append(int(match[1]))
@@ -351,11 +352,6 @@ class Chunks:
 
     def __len__(self) -> int:
         return len(self.indices)
-
-    def none(self) -> Chunks:
-        """Return the same input without any chunk: they are void."""
-        self.groups, self._folders = {}, {}
-        return self
 
     @cached_property
     def axes(self) -> dict[str, Axis]:
@@ -551,8 +547,8 @@ def unreadable_chunks(records: Mapping[int, Record]) -> list[dict[str, Any]]:
 
 def sweep_chunks(folder: str | os.PathLike[str]) -> None:
     """Remove what a killed process was writing below `NAME/chunks`. Raises OSError."""
+    names = _plain_entries(str(folder))  # refuses links before anything is removed
     sweep_partial(folder)
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(folder):
-            if _FOLDER.fullmatch(name):
-                sweep_partial(f"{folder}/{name}")
+    for name in names:
+        if _FOLDER.fullmatch(name):
+            sweep_partial(f"{folder}/{name}")
