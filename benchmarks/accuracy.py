@@ -20,10 +20,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import harness
 import identification
 import numpy as np
 import verification
-from harness import REPOSITORY, Rows, data_folder, labels_in, link_weights, parser, say, show, timed, write_json
+from harness import REPOSITORY, Rows, data_folder, explain, labels_in, link_weights, parser, say, show, timed
 
 OURS = ("native", "native, flip", "deepface")
 HOW = {
@@ -33,29 +34,16 @@ HOW = {
     "deepface": "this package, align: deepface",
 }
 DETECTORS = ("mtcnn", "yunet", "retinaface", "centerface", "opencv")
-NAMES = {"detector": "detector", "network": "network", "": "how"}
-VERIFICATION_COLUMNS = {
-    **NAMES,
-    "pairs": "pairs_with_faces",
-    "distance": "distance",
-    "ROC AUC": "auc:.5f",
-    "TAR at 1% FAR": "true_accepts_1_percent:.3f",
-    "accuracy at default": "default_accuracy:.3f",
-    "default": "default_threshold:g",
-    "s": "seconds:.0f",
-}
-THRESHOLD_COLUMNS = {
-    **NAMES,
-    "distance": "distance",
-    "rule": "rule",
-    "threshold": "threshold:.4f",
-    "TAR": "true_accepts:.3f",
-    "FAR": "false_accepts:.3f",
-    "accuracy": "accuracy:.3f",
-    "other half: TAR": "other_half_true_accepts:.3f",
-    "FAR ": "other_half_false_accepts:.3f",
-    "accuracy ": "other_half_accuracy:.3f",
-}
+NAMES = ("detector", "network", "=how")
+VERIFICATION_COLUMNS = (
+    *NAMES, "pairs=pairs_with_faces", "distance", "ROC AUC=auc:.5f", "TAR at 1% FAR=true_accepts_1_percent:.3f",
+    "accuracy at default=default_accuracy:.3f", "default=default_threshold:g", "s=seconds:.0f",
+)  # fmt: skip
+THRESHOLD_COLUMNS = (
+    *NAMES, "distance", "rule", "threshold:.4f", "TAR=true_accepts:.3f", "FAR=false_accepts:.3f", "accuracy:.3f",
+    "other half: TAR=other_half_true_accepts:.3f", "FAR =other_half_false_accepts:.3f",
+    "accuracy =other_half_accuracy:.3f",
+)  # fmt: skip
 
 Vectors = dict[str, np.ndarray]
 """Vectors by name of the photograph; photographs without a face are left out."""
@@ -114,7 +102,7 @@ def main() -> None:
         raise SystemExit("nothing could run; see the reasons above")
     show_all(rows)
     if chosen.json:
-        write_json(chosen.json, {"how": HOW, "faces": str(chosen.faces), "rows": rows})
+        harness.write_json(chosen.json, {"how": HOW, "faces": str(chosen.faces), "rows": rows})
 
 
 def _names(kind: Any) -> Callable[[str], tuple[str, ...]]:
@@ -251,8 +239,7 @@ def show_all(rows: Rows) -> None:
     title = f"Verification, {rows[0]['pairs']} pairs of {rows[0]['photographs']} photographs"
     show(title, VERIFICATION_COLUMNS, lines("by_metric"))
     if any(row["identification"] for row in rows):
-        columns = {**NAMES, **identification.COLUMNS}
-        show(identification.TITLE, columns, lines("identification"), {"Identification": identification.HOW})
+        show(identification.TITLE, (*NAMES, *identification.COLUMNS), lines("identification"), identification.HOW)
     choices = [
         row | {"distance": metric} | choice
         for row in rows
@@ -263,7 +250,7 @@ def show_all(rows: Rows) -> None:
     if choices:
         title = "Thresholds: chosen on all pairs (in-sample); other half: chosen on half, tried on the other"
         show(title, THRESHOLD_COLUMNS, choices)
-    print(*(f"- {how}: {words}." for how, words in HOW.items()), sep="\n")
+    explain(HOW)
 
 
 if __name__ == "__main__":

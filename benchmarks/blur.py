@@ -22,14 +22,7 @@ from pipeline.views.annotate import Wanted, annotate
 
 SAME_PLACE = 0.3
 """Smallest intersection over union of a face in the film and one in the source at the same place."""
-COLUMNS = {
-    "clip": "clip",
-    "every": "every",
-    "faces": "faces",
-    "found again": "again",
-    "recognised": "recognised",
-    "hidden": "hidden:.2%",
-}
+COLUMNS = ("clip", "every", "faces", "found again=again", "recognised", "hidden:.2%")
 
 
 def looked_at(clip: Path, out: Path, every: int) -> RunInput:

@@ -25,7 +25,7 @@ from unittest.mock import patch
 import cv2
 import made_up
 import numpy as np
-from harness import Done, Rows, environment, parser, say, show, timed, watched, write_json
+from harness import Done, Rows, environment, explain, parser, say, show, timed, watched, write_json
 
 import pipeline
 from pipeline.people.find import find
@@ -48,27 +48,14 @@ HOW = {
     "peak MB": "memory of its own, without the pages of files that it maps",
     "recall": "of the nearest 10 and 100 faces of an exact search, how many the index finds",
 }
-GALLERY_COLUMNS = {
-    "": "name",
-    "faces": "faces:,",
-    "microseconds per face": "us_per_face:,.1f",
-    "to reelgraph find": "times_find:,.1f",
-}
-SEARCH_COLUMNS = {
-    "": "name",
-    "seconds": "seconds:.2f",
-    "MB/s": "mb_per_second:,.0f",
-    "command, s": "command_seconds:,.1f",
-    "its CPU, s": "cpu_seconds:,.1f",
-    "peak MB": "peak_mb:,.1f",
-    "faces found": "faces_found",
-}
-RECALL_COLUMNS = {
-    "lists looked through": "probes",
-    "recall@10": "recall_at_10:.3f",
-    "recall@100": "recall_at_100:.3f",
-    "seconds": "seconds:.3f",
-}
+GALLERY_COLUMNS = ("=name", "faces:,", "microseconds per face=us_per_face:,.1f", "to reelgraph find=times_find:,.1f")
+SEARCH_COLUMNS = (
+    "=name", "seconds:.2f", "MB/s=mb_per_second:,.0f", "command, s=command_seconds:,.1f",
+    "its CPU, s=cpu_seconds:,.1f", "peak MB=peak_mb:,.1f", "faces found=faces_found",
+)  # fmt: skip
+RECALL_COLUMNS = (
+    "lists looked through=probes", "recall@10=recall_at_10:.3f", "recall@100=recall_at_100:.3f", "seconds:.3f",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -97,7 +84,7 @@ def main() -> None:
         size, peak = made["bytes"] / 1e9, made["peak_mb"]
         cost = f"{made['seconds']:.0f} s ({made['cpu_seconds']:.0f} s of CPU), {size:.2f} GB"
         show(f"index: {cost}, {made['lists']} lists, peak {peak:,.0f} MB", RECALL_COLUMNS, found["recall"])
-    print(*(f"- {name}: {words}." for name, words in HOW.items()), sep="\n")
+    explain(HOW)
     write_json(chosen.json, result)
 
 

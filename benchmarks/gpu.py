@@ -28,19 +28,11 @@ from harness import REPOSITORY, WORKFLOW, Race, Rows
 HEADING = "## On GPUs"
 INTERVAL_SECONDS = 0.2
 """Time between two samples; NVML's own utilisation is a mean over up to a second."""
-COLUMNS = {
-    "workers per GPU": "per_gpu",
-    "frames": "frames",
-    "frames/s": "rate:.1f",
-    "models alone": "models:.1f",
-    "of the limit": "share_of_limit:.0%",
-    "GPU busy": "gpu_busy:.0%",
-    "decoder busy": "decoder_busy:.0%",
-    "GPU memory MB": "gpu_memory_mb:.0f",
-    "bottleneck": "bottleneck",
-    "models busy": "model_share:.0%",
-    "peak MB": "peak_mb:.0f",
-}
+COLUMNS = (
+    "workers per GPU=per_gpu", "frames", "frames/s=rate:.1f", "models alone=models:.1f",
+    "of the limit=share_of_limit:.0%", "GPU busy=gpu_busy:.0%", "decoder busy=decoder_busy:.0%",
+    "GPU memory MB=gpu_memory_mb:.0f", "bottleneck", "models busy=model_share:.0%", "peak MB=peak_mb:.0f",
+)  # fmt: skip
 VERSIONS = ("onnxruntime-gpu", "onnxruntime", "PyNvVideoCodec", "av", "dask", "dask-cuda", "numpy")
 
 
@@ -175,16 +167,12 @@ def cards(gpus: list[str]) -> tuple[Any, list[Any]]:
 def machine(gpus: list[str]) -> str:
     """Return one line on the cards, the driver and the packages."""
     nvml, handles = cards(gpus)
-
-    def text(value: str | bytes) -> str:
-        return value.decode() if isinstance(value, bytes) else value
-
-    names = [text(nvml.nvmlDeviceGetName(handle)) for handle in handles]
+    names = [str(nvml.nvmlDeviceGetName(handle)) for handle in handles]
     listed = ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
     cuda, facts = nvml.nvmlSystemGetCudaDriverVersion(), harness.machine()
     packages = ", ".join(f"{name} {number}" for name, number in harness.versions_of(VERSIONS).items())
     return (
-        f"{listed}, driver {text(nvml.nvmlSystemGetDriverVersion())} (CUDA {cuda // 1000}.{cuda % 1000 // 10}), "
+        f"{listed}, driver {nvml.nvmlSystemGetDriverVersion()} (CUDA {cuda // 1000}.{cuda % 1000 // 10}), "
         f"{facts['cores']} cores ({facts['cpu']}), Python {platform.python_version()}; {packages}"
     )
 

@@ -29,7 +29,6 @@ from typing import Any
 REPOSITORY = Path(__file__).parent.parent
 WORKFLOW = REPOSITORY / "workflows" / "faces.yaml"
 SIZE = (1920, 1080)
-KEY_FRAME_INTERVAL = 50
 REAL_CLIP = "videos/lp_s18.mp4"
 """Clip of the data folder: one woman, half-body, 1280x720, 282 frames."""
 PACKAGES = ("deepface", "mtcnn", "tensorflow-cpu", "dlib-bin", "onnxruntime", "dask", "numpy")
@@ -42,19 +41,22 @@ LIMIT = (
 Rows = list[dict[str, Any]]
 
 
-def parser(doc: str | None, json: str = "", folder: str = "") -> argparse.ArgumentParser:
-    """Return a parser with `--json` (default: that file in the repository) and `--folder` (in runs/), if named."""
+def parser(doc: str | None, json: str = "", folder: str = "", race: bool = False) -> argparse.ArgumentParser:
+    """Return a parser with `--json` (default: that file in the repository) and `--folder` (in runs/), if named, and
+    with the options of races."""
     made = argparse.ArgumentParser(description=doc, formatter_class=_Help)
     if json:
         made.add_argument("--json", type=Path, default=REPOSITORY / json, help="write all figures there")
     if folder:
         place = REPOSITORY / "runs" / folder
-        made.add_argument("--folder", type=_resolved, default=place, help="for clips and stores")
+        made.add_argument("--folder", type=lambda path: Path(path).resolve(), default=place, help="for what is kept")
+    if race:
+        made.add_argument("--frames", type=int, help="sampled frames of a run (default: by the benchmark)")
+        made.add_argument("--deepface-frames", type=int, help="sampled frames for DeepFace (default: by the benchmark)")
+        made.add_argument("--every", type=int, default=5, help="sample every Nth frame")
+        made.add_argument("--quick", action="store_true", help="few frames")
+        made.add_argument("--clip", type=Path, help="a clip of your own, used as it is")
     return made
-
-
-def _resolved(path: str) -> Path:
-    return Path(path).resolve()
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -148,26 +150,19 @@ def clip_for(own: Path | None, folder: Path, n_frames: int) -> Clip:
 
 
 def encode(
-    path: Path,
-    frames: Iterable[Any],
-    size: tuple[int, int],
-    n_frames: int = 0,
-    fps: int = 30,
-    key_frame_interval: int = KEY_FRAME_INTERVAL,
-    b_frames: int = 2,
-    **options: str,
+    path: Path, frames: Iterable[Any], size: tuple[int, int], n_frames: int = 0, fps: int = 30, **options: str
 ) -> None:
-    """Write frames of PyAV as H.264, scaled; with `n_frames`, so many: the packets again and again.
+    """Write frames of PyAV as H.264, scaled; with `n_frames`, that number of frames: the packets again and again.
 
     Repeating packets costs no time, and nothing that is measured remembers a frame. Each round starts with a key frame.
     """
     import av
 
     aside = path.with_suffix(".partial")
+    options = {"crf": "21", "preset": "veryfast", "g": "50", "bf": "2", **options}
     with av.open(str(aside), "w", format="mp4") as writer:
-        stream = writer.add_stream("libx264", rate=fps, options={"crf": "21", "preset": "veryfast", **options})
+        stream = writer.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.codec_context.gop_size, stream.codec_context.max_b_frames = key_frame_interval, b_frames
         stream.codec_context.time_base = Fraction(1, fps)
         packets = []
         for index, frame in enumerate(frames):
@@ -323,15 +318,11 @@ class Measured:
         return self.frames / self.seconds
 
 
-RACE_COLUMNS = {
-    "frames": "frames",
-    "frames/s": "frames_per_second:.2f",
-    "faces/frame": "faces_per_frame:.2f",
-    "in DeepFace's frames": "same_faces:.2f",
-    "times the loop": "times_loop:.1f",
-    "of the limit": "share_of_limit:.0%",
-    "peak MB": "peak_mb:.0f",
-}
+RACE_COLUMNS = (
+    "frames", "frames/s=frames_per_second:.2f", "faces/frame=faces_per_frame:.2f",
+    "in DeepFace's frames=same_faces:.2f", "times the loop=times_loop:.1f", "of the limit=share_of_limit:.0%",
+    "peak MB=peak_mb:.0f",
+)  # fmt: skip
 
 
 class Race:
@@ -425,40 +416,51 @@ def faces_of(store: Path, first: int | None = None) -> int:
 # --- tables, JSON, words ----------------------------------------------------------------------------------------------
 
 
-def table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], padded: bool = False) -> list[str]:
-    """Return the lines of a Markdown table. `columns`: by heading, a row's key and a format, as in "seconds:.1f"."""
-    cells = []
-    for row in rows:
-        values = [(row.get(key), form) for key, _, form in (column.partition(":") for column in columns.values())]
-        cells.append(["" if value is None else format(value, form) for value, form in values])
-    numeric = [all(cell[:1] in "0123456789-" for cell in column) for column in zip(*cells, strict=True)]
-    numeric = numeric or [False] * len(columns)
-    widths = [max(4, *map(len, column)) if padded else 4 for column in zip(columns, *cells, strict=True)]
-    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, numeric, strict=True)]
-    lines = [[*columns], rule, *cells]
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], padded: bool = False) -> list[str]:
+    """Return the lines of a Markdown table.
+
+    A column is "heading=key:format", such as "peak MB=peak_mb:.0f": what a row has under the key, in that format. The
+    heading may be left out if it is the key.
+    """
+    headings, keys, formats = [], [], []
+    for column in columns:
+        heading, _, rest = column.rpartition("=")
+        key, _, form = rest.partition(":")
+        headings.append(heading if "=" in column else key)
+        keys.append(key)
+        formats.append(form)
+    cells = [
+        ["" if row.get(key) is None else format(row[key], form) for key, form in zip(keys, formats, strict=True)]
+        for row in rows
+    ]
+    right = [all(cell[:1] in "0123456789-" for cell in column) for column in zip(*cells, strict=True)]
+    widths = [max(4, *map(len, column)) if padded else 4 for column in zip(headings, *cells, strict=True)]
+    rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, right, strict=True)]
+    lines = [headings, rule, *cells]
     if padded:
-        just = [str.rjust if right else str.ljust for right in numeric]
-        lines = [[put(cell, width) for put, cell, width in zip(just, line, widths, strict=True)] for line in lines]
+        put = [str.rjust if number else str.ljust for number in right]
+        lines = [[one(cell, width) for one, cell, width in zip(put, line, widths, strict=True)] for line in lines]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def show(
-    title: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], how: Mapping[str, str] | None = None
-) -> None:
-    """Print a table; with `how`, what its names mean, and the machine."""
+def show(title: str, columns: Sequence[str], rows: Rows, how: Mapping[str, str] | None = None) -> None:
+    """Print a table, and what its names mean."""
     print(f"\n{title}\n", *table(columns, rows, padded=True), sep="\n", flush=True)
-    for name, words in (how or {}).items():
+    explain(how or {})
+
+
+def explain(how: Mapping[str, str]) -> None:
+    for name, words in how.items():
         print(f"- {name}: {words}.")
-    if how:
-        print(machine()["words"])
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write all figures, with the command and the machine."""
     command = shlex.join(["python", *sys.argv])
-    values = {"command": command, "machine": machine(), **content}
+    facts = machine()
+    values = {"command": command, "machine": facts, **content}
     path.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
-    say(f"written to {path}")
+    say(f"{facts['words']}; written to {path}")
 
 
 def say(text: str) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +19,22 @@ from verification import METRICS, at_false_accepts
 DEEPFACE_METRICS = ("cosine",)
 """Distances tried with DeepFace: each one runs detector and network on every probe again."""
 TITLE = "Identification: the first half of each person's pictures is the gallery, the rest are probes"
-COLUMNS = {
-    "gallery": "gallery",
-    "probes": "probes",
-    "distance": "distance",
-    "threshold": "threshold:g",
-    "rank 1": "rank_1:.3f",
-    "named rightly": "named_rightly:.3f",
-    "wrongly": "named_wrongly:.3f",
-    "false accepts": "false_accepts:.3f",
-    "rightly at 1%": "strict_named_rightly:.3f",
-    "threshold at 1%": "strict_threshold:.3g",
+COLUMNS = (
+    "gallery", "probes", "distance", "threshold:g", "rank 1=rank_1:.3f", "named rightly=named_rightly:.3f",
+    "wrongly=named_wrongly:.3f", "false accepts=false_accepts:.3f", "rightly at 1%=strict_named_rightly:.3f",
+    "threshold at 1%=strict_threshold:.3g",
+)  # fmt: skip
+HOW = {
+    "gallery, probes": "numbers of pictures (of the gallery's, those with a face); shares are those of all probes, "
+    "also of those without a face",
+    "stock": "DeepFace.find on the gallery's folder: it enters every face of a picture; of a probe its largest face "
+    "counts. Ours takes the largest face of each",
+    "rank 1": "closed set: the nearest of the gallery is the right person's",
+    "named rightly, wrongly": "closed set: and it is within the threshold",
+    "false accepts": "open set: another person is within the threshold",
+    "threshold at 1%": "open set: the largest that accepts at most 1% of the probes wrongly (in-sample); rightly at "
+    "1%: closed set, with that",
 }
-HOW = (
-    "stock is DeepFace.find on the gallery's folder (it enters every face of a picture; of a probe its largest face "
-    "counts); ours takes the largest face of each. Rank 1: the nearest is the right person's; named rightly, wrongly: "
-    "and it is within the threshold. False accepts: the person's own pictures are left out of the gallery, and a name "
-    "is given all the same. Rightly at 1%: with the threshold (in-sample) that accepts at most 1% so"
-)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Figures of one distance at its default threshold. Shares of the probes, those without a face included."""
-
-    threshold: float
-    gallery: int
-    """Pictures with a face."""
-    probes: int
-    rank_1: float
-    """Closed set: the nearest of the gallery is of the right person, near enough or not."""
-    named_rightly: float
-    """Closed set: and it is near enough."""
-    named_wrongly: float
-    """Closed set: the nearest is near enough, and another person's."""
-    false_accepts: float
-    """Open set: another person is near enough."""
-    strict_threshold: float
-    """Open set: the largest threshold that accepts at most 1% of the probes wrongly."""
-    strict_named_rightly: float
-    """Closed set, at that threshold."""
 
 
 def halves(identity: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -132,7 +107,7 @@ def judged(
     threshold: float,
     gallery: int,
 ) -> dict[str, Any]:
-    """Return the Figures. `ranked`: for each probe with a face, each row of the gallery: its person and distance."""
+    """Return the figures. `ranked`: for each probe with a face, each row of the gallery: its person and distance."""
     known = {person for rows in ranked.values() for person, _ in rows}
     closed = [path for path in probes if identity[path] in known]
     strangers = np.array([
@@ -144,7 +119,12 @@ def judged(
     right = np.array([identity[path] == person for path, person, _ in nearest], bool)
     distance = np.array([distance for _, _, distance in nearest])
     near = distance <= threshold
-    shares = [float(hits.sum()) / len(closed) for hits in (right, right & near, ~right & near)]
-    strictly = float((right & (distance <= strict)).sum()) / len(closed)
-    accepted = float((strangers <= threshold).mean())
-    return asdict(Figures(threshold, gallery, len(probes), *shares, accepted, strict, strictly))
+    shares = {
+        "rank_1": right, "named_rightly": right & near, "named_wrongly": ~right & near,
+        "strict_named_rightly": right & (distance <= strict),
+    }  # fmt: skip
+    return {
+        "threshold": threshold, "gallery": gallery, "probes": len(probes), "strict_threshold": strict,
+        "false_accepts": float((strangers <= threshold).mean()),
+        **{name: float(hits.sum()) / len(closed) for name, hits in shares.items()},
+    }  # fmt: skip

@@ -10,12 +10,12 @@ DeepFace looks for them (DEEPFACE_HOME, in runs/bench); `mtcnn` brings its own.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from harness import LIMIT, RACE_COLUMNS, WORKFLOW, Race, clip_for, environment, parser, show, write_json
 
-FRAMES = 984
-"""Sampled frames for reelgraph: 24 full chunks at 1080p, so that two, three or four workers end together."""
+FRAMES, DEEPFACE_FRAMES = 984, 60
+"""Sampled frames for reelgraph (24 full chunks at 1080p, so that two, three or four workers end together), and for
+DeepFace."""
+QUICK_FRAMES, QUICK_DEEPFACE_FRAMES = 164, 8
 HOW = {
     "DeepFace loop": "DeepFace.represent(frame, model_name='Dlib', detector_backend='mtcnn', enforce_detection=False)",
     "DeepFace, 2 threads": "the same in a ThreadPoolExecutor(2)",
@@ -32,24 +32,20 @@ DEEPFACE = {
 
 
 def main() -> None:
-    options = parser(__doc__, "bench.json", "bench")
-    options.add_argument("--frames", type=int, help=f"sampled frames for reelgraph ({FRAMES}; quick: 164)")
-    options.add_argument("--deepface-frames", type=int, help="sampled frames for DeepFace (60; quick: 8)")
-    options.add_argument("--every", type=int, default=5, help="sample every Nth frame")
+    options = parser(__doc__, "bench.json", "bench", race=True)
     options.add_argument("--min-face", type=int, nargs="+", default=[20, 40], help="for reelgraph")
-    options.add_argument("--quick", action="store_true", help="few frames")
-    options.add_argument("--clip", type=Path, help="a clip of your own, used as it is")
     chosen = options.parse_args()
-    frames = chosen.frames or (164 if chosen.quick else FRAMES)
+    frames = chosen.frames or (QUICK_FRAMES if chosen.quick else FRAMES)
+    first = chosen.deepface_frames or (QUICK_DEEPFACE_FRAMES if chosen.quick else DEEPFACE_FRAMES)
     there = environment(chosen.folder)
     race = Race(clip_for(chosen.clip, chosen.folder, frames * chosen.every), chosen.every, chosen.folder, there)
     for label, name in DEEPFACE.items():
-        race.deepface(label, name, chosen.deepface_frames or (8 if chosen.quick else 60))
+        race.deepface(label, name, first)
     for min_face in chosen.min_face:
         smallest = [f"detect.min_face={min_face}"]
         race.reelgraph("reelgraph run", WORKFLOW, [race.clip.path], smallest, min_face=min_face)
         race.limit(WORKFLOW, frames, smallest, min_face=min_face)
-    show(race.clip.words, {"": "name", "min_face": "min_face", **RACE_COLUMNS}, race.rows, HOW)
+    show(race.clip.words, ("=name", "min_face", *RACE_COLUMNS), race.rows, HOW)
     write_json(chosen.json, {"clip": vars(race.clip), "how": HOW, "rows": race.rows})
 
 

@@ -43,14 +43,9 @@ HOW = {
 
 
 def main() -> None:
-    options = parser(__doc__, "bench-pairs.json", "bench")
+    options = parser(__doc__, "bench-pairs.json", "bench", race=True)
     options.add_argument("--pairs", nargs="+", choices=PAIRS, default=[*PAIRS], metavar="PAIR", help=" ".join(PAIRS))
     options.add_argument("--align", nargs="+", choices=ALIGNS, default=ALIGNS, help="for reelgraph")
-    options.add_argument("--frames", type=int, help="sampled frames of each worker (default: a pair's own)")
-    options.add_argument("--deepface-frames", type=int, help="sampled frames for DeepFace (default: a pair's own)")
-    options.add_argument("--every", type=int, default=5, help="sample every Nth frame")
-    options.add_argument("--quick", action="store_true", help="few frames")
-    options.add_argument("--clip", type=Path, help="a clip of your own, used as it is")
     chosen = options.parse_args()
     sizes = {}
     for pair in chosen.pairs:
@@ -67,7 +62,7 @@ def main() -> None:
         rows += [{"pair": pair, "models": models, **row} for row in raced(race, pair, chosen.align, theirs, ours)]
         # After each pair, so that an end before the last loses one only.
         write_json(chosen.json, {"clip": vars(clip), "how": HOW, "stand_ins": sorted(standing), "rows": rows})
-    show(clip.words, {"models": "models", "": "name", "align": "align", **RACE_COLUMNS}, rows, HOW)
+    show(clip.words, ("models", "=name", "align", *RACE_COLUMNS), rows, HOW)
 
 
 def raced(race: Race, pair: str, aligns: list[str], deepface_frames: int, frames: int) -> Rows:

@@ -19,8 +19,6 @@ from harness import encode, labels_in
 from pipeline.people.geometry import overlap
 
 WIDTH, HEIGHT, FPS = 960, 540, 25
-KEY_FRAME_INTERVAL = 250
-"""A cut need not be a key frame: encoders put them where they like."""
 SEED = 4
 ASL_SHOTS = ((0, "A"), (58, "B"), (109, "D"), (177, "A"))
 """First frame of each shot of asl_parade_dev.mp4, and who is in it (MANIFEST.md of the data folder)."""
@@ -164,8 +162,8 @@ def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:
                 yield av.VideoFrame.from_ndarray(pixels, format="rgb24")
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    still = {"crf": "23", "threads": "1", "sc_threshold": "0"}
-    encode(path, frames(), (WIDTH, HEIGHT), fps=fps, key_frame_interval=KEY_FRAME_INTERVAL, **still)
+    # A cut need not be a key frame: encoders put them where they like.
+    encode(path, frames(), (WIDTH, HEIGHT), fps=fps, crf="23", g="250", threads="1", sc_threshold="0")
     box = np.array([box for _, box, _ in faces], np.float32).reshape(-1, 4)
     made = Truth(np.array([frame for frame, _, _ in faces], np.int64), box, [identity for _, _, identity in faces])
     made.save(truth_path(path))

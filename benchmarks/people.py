@@ -20,15 +20,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import parade
 from harness import REPOSITORY, WORKFLOW, data_folder, parser, show, write_json
 
 import pipeline
-from pipeline.people.clustering import Points, best_rows, describe, group_points, near_pairs, quality, together
-from pipeline.people.clustering import certainty as certainty_of
-from pipeline.people.described import THRESHOLD_SHARE, UNSURE_SHARE, VERY_SURE_CONFIDENCE
+from pipeline.people.clustering import Points, Tracks, group_points
+from pipeline.people.described import THRESHOLD_SHARE, describe_tracks
 from pipeline.people.gather import MIN_FACES
 from pipeline.people.space import Space
 from pipeline.people.tracking import Block, TrackSettings, track_faces, usual_gap
@@ -37,24 +37,29 @@ from pipeline.stages.track import TRACK_SHARE
 PARADES = 3
 SURE = 0.9
 NAMES = ("frame", "n_faces", "face_frame", "time_seconds", "box", "landmarks", "confidence", "embedding")
-COLUMNS = {
-    "": "way",
-    "precision": "precision:.3f",
-    "recall": "recall:.3f",
-    "F1": "f1:.3f",
-    "people": "people",
-    "tracks": "tracks",
-    "mixed tracks": "mixed",
-}
+COLUMNS = ("=way", "precision:.3f", "recall:.3f", "F1=f1:.3f", "people", "tracks", "mixed tracks=mixed")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The stored faces of one clip, and whose they are."""
+    """The stored faces of one clip, and whose they are; `describe_tracks` reads it as it reads a store."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Any]
+    """Declared arrays of the store."""
+    values: dict[str, np.ndarray]
     space: Space
     identity: list[str | None]
+
+    @property
+    def frames_total(self) -> int:
+        return len(self.values["n_faces"])
+
+    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {name: self.values[name] for name in names}
+
+    def read_frames(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        rows = slice(*np.searchsorted(self.values["face_frame"], [start, stop]))
+        return {name: self.values[name][rows] for name in names}
 
 
 @dataclass(frozen=True)
@@ -99,21 +104,20 @@ def stored_clips(folder: Path, data: Path, n_shots: int) -> dict[str, list[Clip]
     run = pipeline.run(str(WORKFLOW), [str(path) for path in [*real, *made]], out=str(folder / "people.zarr"))
     clips = {}
     for item in run.inputs.values():
-        path, arrays = Path(item.attributes["path"]), item.read(NAMES)
-        space = Space.of(item.arrays["embedding"].attributes)
-        clips[path] = Clip(arrays, space, _labels(path, arrays))
+        path, values = Path(item.attributes["path"]), item.read(NAMES)
+        clips[path] = Clip(item.arrays, values, Space.of(item.arrays["embedding"].attributes), _labels(path, values))
     sets = {"real clips": [clips[path] for path in real], "parades": [clips[path] for path in made]}
     return {**sets, "both": [*sets["real clips"], *sets["parades"]]}
 
 
-def _labels(path: Path, arrays: dict[str, np.ndarray]) -> list[str | None]:
+def _labels(path: Path, values: dict[str, np.ndarray]) -> list[str | None]:
     """Return each face's person; in real clips only for faces that the detector is sure of (not a print on clothes)."""
     if parade.truth_path(path).is_file():
         truth = parade.Truth.load(parade.truth_path(path))
-        return parade.identities_of(truth, arrays["frame"], arrays["face_frame"], arrays["box"])
+        return parade.identities_of(truth, values["frame"], values["face_frame"], values["box"])
     found: list[str | None] = []
-    ranks, middle = arrays["frame"][arrays["face_frame"]], arrays["box"][:, 0] + arrays["box"][:, 2] / 2
-    for rank, centre, confidence in zip(ranks.tolist(), middle.tolist(), arrays["confidence"], strict=True):
+    ranks, middle = values["frame"][values["face_frame"]], values["box"][:, 0] + values["box"][:, 2] / 2
+    for rank, centre, confidence in zip(ranks.tolist(), middle.tolist(), values["confidence"], strict=True):
         signer = parade.signer(path.stem, rank, centre)
         found.append(signer[1] if signer and confidence >= SURE else None)
     return found
@@ -126,7 +130,17 @@ def people_by(way: Way, clips: Sequence[Clip]) -> Score:
     """Score one way on a set of clips, taken together."""
     began = time.perf_counter()
     tracks = [_tracks(way, clip) for clip in clips]
-    points, apart, sure, rows = _points(clips, tracks)
+    described: list[Tracks] = []
+    for clip, track in zip(clips, tracks, strict=True):
+        tracked: Any = replace(clip, values={**clip.values, "track": track})
+        described.append(describe_tracks(tracked, clip.space, SURE))
+    starts = np.cumsum([0, *(len(one.faces) for one in described)])
+    apart = np.concatenate([one.apart + start for one, start in zip(described, starts, strict=False)])
+    vector, spread, weight, founds, sure = (
+        np.concatenate([getattr(one, name) for one in described])
+        for name in ("vector", "spread", "weight", "founds", "sure_faces")
+    )
+    points = Points(vector, spread, weight, np.zeros(len(sure), np.int64), founds)
     cluster = way.cluster or (lambda *problem: group_points(*problem).group)
     group = cluster(points, apart if way.cannot_link else apart[:0], way.share * clips[0].space.threshold)
     seconds = time.perf_counter() - began
@@ -134,53 +148,25 @@ def people_by(way: Way, clips: Sequence[Clip]) -> Score:
     founded = np.zeros(len(count), bool)
     founded[group[points.founds]] = True
     person = np.where((count >= MIN_FACES) & founded, np.arange(len(count)), -1)[group]
-    label = np.concatenate([person[mine[track]] for mine, track in zip(rows, tracks, strict=True)])
+    label = np.concatenate([person[start + track] for start, track in zip(starts, tracks, strict=False)])
     identity = [who for clip in clips for who in clip.identity]
     mixed = sum(_mixed(track, clip.identity) for track, clip in zip(tracks, clips, strict=True))
-    return _score(label, identity, sum(len(mine) for mine in rows), mixed, seconds)
+    return _score(label, identity, int(starts[-1]), mixed, seconds)
 
 
 def _tracks(way: Way, clip: Clip) -> np.ndarray:
-    arrays = clip.arrays
+    """Return int32 (n_faces,), the track of each face."""
+    values = clip.values
     if way.stitch == "none":
-        return np.arange(len(arrays["box"]), dtype=np.int32)
-    vectors = clip.space.project(arrays["embedding"]) if way.use_embedding else None
+        return np.arange(len(values["box"]), dtype=np.int32)
+    vectors = clip.space.project(values["embedding"]) if way.use_embedding else None
     limit = TRACK_SHARE * clip.space.threshold if way.use_embedding else np.inf
     settings = TrackSettings(way.max_gap_seconds, max_distance=limit)
-    block = Block(arrays["n_faces"], arrays["time_seconds"], arrays["box"], vectors)
-    track: np.ndarray = next(track_faces([block], settings, usual_gap(arrays["time_seconds"])))
+    block = Block(values["n_faces"], values["time_seconds"], values["box"], vectors)
+    track: np.ndarray = next(track_faces([block], settings, usual_gap(values["time_seconds"])))
     if way.stitch == "chunks":
-        _, track = np.unique(track + len(track) * (arrays["face_frame"] // 10), return_inverse=True)
+        _, track = np.unique(track + len(track) * (values["face_frame"] // 10), return_inverse=True)
     return track.astype(np.int32)
-
-
-def _points(
-    clips: Sequence[Clip], tracks: Sequence[np.ndarray]
-) -> tuple[Points, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Return the points of all tracks, pairs apart, sure faces of each, and each clip's tracks as points."""
-    vectors, spreads, sure, founds, apart, rows = [], [], [], [], [np.empty((0, 2), np.int64)], []
-    for clip, track in zip(clips, tracks, strict=True):
-        arrays = clip.arrays
-        score = quality(arrays["box"], arrays["landmarks"], arrays["confidence"])
-        certain = certainty_of(arrays["landmarks"], arrays["confidence"], len(score))
-        unsure = UNSURE_SHARE * (THRESHOLD_SHARE * clip.space.threshold) ** 2
-        projected = clip.space.project(arrays["embedding"])
-        best = best_rows(track, score)
-        count = int(track.max(initial=-1)) + 1
-        rows.append(len(sure) + np.arange(count))
-        apart.append(together(track, arrays["n_faces"]) + len(sure))
-        order = best[np.argsort(track[best], kind="stable")]
-        for some in np.split(order, np.searchsorted(track[order], np.arange(1, count))) if count else []:
-            vector, spread = describe(projected[some], score[some], certain[some], unsure)
-            mine = arrays["confidence"][track == track[some[0]]]
-            vectors.append(vector)
-            spreads.append(spread)
-            sure.append(int((mine >= SURE).sum()))
-            founds.append(sure[-1] >= 2 or float(mine.max()) >= VERY_SURE_CONFIDENCE)
-    weight = np.clip(np.array(sure) + 0.1, 0.1, 20.0)
-    known = np.zeros(len(sure), np.int64)
-    points = Points(np.array(vectors), np.array(spreads), weight, known, np.array(founds))
-    return points, np.concatenate(apart), np.array(sure), rows
 
 
 def _mixed(track: np.ndarray, identity: Sequence[str | None]) -> int:
@@ -209,43 +195,42 @@ def _pairs(counts: np.ndarray) -> float:
 # --- other methods ----------------------------------------------------------------------------------------------------
 
 
+def _squared(points: Points) -> np.ndarray:
+    """Return the average squared distances of the faces behind any two points, 0 on the diagonal."""
+    difference = points.vector[:, None].astype(np.float64) - points.vector[None]
+    squared = np.einsum("ijk,ijk->ij", difference, difference) + points.spread[:, None] + points.spread[None]
+    np.fill_diagonal(squared, 0)
+    return squared
+
+
 def by_scipy(points: Points, apart: np.ndarray, threshold: float) -> np.ndarray:
     """Use SciPy's average linkage over the whole matrix of distances; faces of one frame are infinitely far."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    difference = points.vector[:, None].astype(np.float64) - points.vector[None]
-    matrix = np.einsum("ijk,ijk->ij", difference, difference) + points.spread[:, None] + points.spread[None]
+    matrix = _squared(points)
     matrix[apart[:, 0], apart[:, 1]] = matrix[apart[:, 1], apart[:, 0]] = 1e6
-    np.fill_diagonal(matrix, 0)
     cut: np.ndarray = fcluster(linkage(squareform(matrix, checks=False), "average"), threshold**2, "distance")
     return cut - 1
 
 
 def by_whispers(points: Points, apart: np.ndarray, threshold: float) -> np.ndarray:
-    """Use Chinese whispers: each track in turn takes the label that weighs most among its neighbours, except labels of
-    tracks in the same frames."""
-    neighbours: list[dict[int, float]] = [{} for _ in points.vector]
-    for rows, others, squared in near_pairs(points.vector, points.spread, threshold**2, 64):
-        for a, b, value in zip(rows.tolist(), others.tolist(), squared.tolist(), strict=True):
-            neighbours[a][b] = neighbours[b][a] = 1 - value / threshold**2
-    enemies: list[set[int]] = [set() for _ in points.vector]
-    for a, b in apart.tolist():
-        enemies[a].add(b)
-        enemies[b].add(a)
-    label = np.arange(len(points.vector))
-    rng = np.random.default_rng(0)
+    """Use Chinese whispers: each track in turn takes the label that weighs most among its 64 nearest neighbours, except
+    labels of tracks in the same frames."""
+    weight = np.clip(1 - _squared(points) / threshold**2, 0, None)
+    np.fill_diagonal(weight, 0)
+    weight *= weight >= np.sort(weight, axis=1)[:, -64:][:, :1]
+    weight = np.maximum(weight, weight.T)
+    enemies = np.zeros(weight.shape, bool)
+    enemies[apart[:, 0], apart[:, 1]] = enemies[apart[:, 1], apart[:, 0]] = True
+    label, rng = np.arange(len(weight)), np.random.default_rng(0)
     for _ in range(20):
         for k in rng.permutation(len(label)).tolist():
-            taken = {int(label[j]) for j in enemies[k]}
-            votes: dict[int, float] = {}
-            for j, weight in neighbours[k].items():
-                if int(label[j]) not in taken:
-                    votes[int(label[j])] = votes.get(int(label[j]), 0.0) + weight
-            if votes:
-                label[k] = max(sorted(votes), key=lambda one: votes[one])
-    _, numbered = np.unique(label, return_inverse=True)
-    return np.asarray(numbered)
+            votes = np.bincount(label, weight[k], len(label))
+            votes[label[enemies[k]]] = 0
+            if votes.any():
+                label[k] = votes.argmax()
+    return np.unique(label, return_inverse=True)[1]
 
 
 WAYS = (

@@ -49,28 +49,14 @@ HOW = {
     "limit": "ONNX Runtime's sessions called on ready inputs, in the batches of the stage; in turn with the stage, on "
     "one thread, in the process's own CPU seconds",
 }
-EMBED_COLUMNS = {
-    "clips": "clips",
-    "every": "every",
-    "": "way",
-    "faces": "faces",
-    "seen": "embedded",
-    "of the faces": "share_embedded:.0%",
-    "seconds": "seconds:.2f",
-    "times": "times:.1f",
-    "AUC": "auc:.4f",
-    "TAR at 1%": "true_accepts_1_percent:.4f",
-    "moved": "moved:.4f",
-}
-ANALYZE_COLUMNS = {
-    "": "way",
-    "every": "every",
-    "frames": "frames",
-    "frames/s": "rate:.3g",
-    "times": "ratio:.1f",
-    "times (CPU)": "cpu_ratio:.1f",
-    "faces seen": "faces",
-}
+EMBED_COLUMNS = (
+    "clips", "every", "=way", "faces", "seen=embedded", "of the faces=share_embedded:.0%", "seconds:.2f", "times:.1f",
+    "AUC=auc:.4f", "TAR at 1%=true_accepts_1_percent:.4f", "moved:.4f",
+)  # fmt: skip
+ANALYZE_COLUMNS = (
+    "=way", "every", "frames", "frames/s=rate:.3g", "times=ratio:.1f", "times (CPU)=cpu_ratio:.1f",
+    "faces seen=faces",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -106,7 +92,7 @@ def main() -> None:
         print(f"\nanalyze per face: {found['limit']['share_of_limit']:.1%} of the sessions' own speed ({shares})")
     if found.get("stand_ins"):
         print(f"stand-ins (true architecture, random weights): {', '.join(found['stand_ins'])}")
-    print(*(f"- {name}: {words}." for name, words in HOW.items()), sep="\n")
+    harness.explain(HOW)
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------
