@@ -32,7 +32,6 @@ from pipeline.people.find import find
 from pipeline.people.gallery import Gallery, save
 from pipeline.people.pictures import Recipe
 from pipeline.people.search import Query
-from pipeline.store.pieces import for_each
 
 PARTS = ("gallery", "search")
 HOW = {
@@ -259,19 +258,16 @@ def by_index(opened: Any, items: Sequence[Any], query: Query) -> list[tuple[str,
 
 def nearest_faces(items: Sequence[Any], vectors: np.ndarray, n: int) -> list[list[tuple[str, int]]]:
     """Return the same by looking at every face, for all questions in one pass."""
+
+    def unit(faces: np.ndarray) -> np.ndarray:
+        return faces / np.linalg.norm(faces, axis=1, keepdims=True)
+
     best: list[list[tuple[float, tuple[str, int]]]] = [[] for _ in vectors]
-    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-    def nearest(_: Any, faces: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        distance = 1 - (unit @ faces.T) / np.linalg.norm(faces, axis=1)
-        rows = np.argpartition(distance, min(n, len(faces) - 1), axis=1)[:, :n]
-        return list(zip(rows, np.take_along_axis(distance, rows, axis=1), strict=True))
-
     for item in items:
-        for piece, found in for_each(item.pieces("embedding"), nearest, 2):
-            for k, (rows, distance) in enumerate(found):
-                near = zip(distance.tolist(), rows.tolist(), strict=True)
-                best[k] = sorted([*best[k], *((d, (item.name, piece.start + row)) for d, row in near)])[:n]
+        distance = 1 - unit(vectors) @ unit(item.array("embedding")).T
+        for k, row in enumerate(distance):
+            near = np.argpartition(row, min(n, len(row) - 1))[:n].tolist()
+            best[k] = sorted([*best[k], *((float(row[face]), (item.name, face)) for face in near)])[:n]
     return [[face for _, face in one] for one in best]
 
 

@@ -164,7 +164,7 @@ def encode(
         stream = writer.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = Fraction(1, fps)
-        packets = []
+        packets: list[Any] = []
         for index, frame in enumerate(frames):
             if index == n_frames > 0:
                 break

@@ -83,7 +83,7 @@ def written_workflow(race: Race, detector: str, network: str, align: str, frames
     import av
 
     with av.open(race.clip.path) as container:
-        rate = container.streams.video[0].average_rate
+        rate: Any = container.streams.video[0].average_rate
     # Half a sampled frame early: the one after the last lies at the end itself.
     stop = float((frames - 0.5) * race.every / rate)
     detect: dict[str, Any] = {"use": "detect", "model": detector, "align": align}

@@ -102,45 +102,37 @@ def savings(videos: Path, every: int) -> Rows:
     """Return the rows of each clip or group of clips, and of all labelled clips together; each way in turn."""
     groups = {Path(name).name: [videos / name] for name in CLIPS}
     groups |= {Path(name).name: sorted(videos.glob(name)) for name in GROUPS}
-    rows, labelled = [], []
-    for group, paths in groups.items():
-        parts = [embedded(path, every) for path in paths if path.is_file()]
-        if parts:
-            rows += [summed(group, every, way, parts) for way in WAYS]
-        labelled += [part for part in parts if part["labels"]]
+    parts = {name: [embedded(path, every) for path in paths if path.is_file()] for name, paths in groups.items()}
+    labelled = parts["all labelled"] = [part for several in parts.values() for part in several if any(part["labels"])]
+    rows = [summed(name, every, way, several) for name, several in parts.items() if several for way in WAYS]
     if not labelled:
         return rows
     labels = [label for part in labelled for label in part["labels"]]
     shot, person = (np.unique([label[k] for label in labels], return_inverse=True)[1] for k in (0, 1))
-    left, right = np.triu_indices(len(labels), 1)
-    left, right = (side[shot[left] != shot[right]] for side in (left, right))
-    if len(left) > MOST_PAIRS:
-        some = np.random.default_rng(0).choice(len(left), MOST_PAIRS, replace=False)
-        left, right = left[some], right[some]
-    for way in WAYS:
-        vectors = np.concatenate([part[way]["vectors"] for part in labelled])
-        distance = verification.distances(vectors[left], vectors[right], "cosine")
-        figures = asdict(verification.verify(distance, person[left] == person[right], 0.08))
-        rows.append({**summed("all labelled", every, way, labelled), **figures})
+    pairs = np.stack(np.triu_indices(len(labels), 1))
+    pairs = pairs[:, shot[pairs[0]] != shot[pairs[1]]]
+    if pairs.shape[1] > MOST_PAIRS:
+        pairs = pairs[:, np.random.default_rng(0).choice(pairs.shape[1], MOST_PAIRS, replace=False)]
+    for row in rows[-len(WAYS) :]:
+        left, right = np.concatenate([part[row["way"]]["vectors"] for part in labelled])[pairs]
+        distance = verification.distances(left, right, "cosine")
+        row |= asdict(verification.verify(distance, person[pairs[0]] == person[pairs[1]], 0.08))
     return rows
 
 
 def summed(group: str, every: int, way: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    faces, embedded, seconds, exact = (
-        sum(part[one][name] for part in parts)
-        for one, name in ((way, "faces"), (way, "embedded"), (way, "seconds"), (WAYS[0], "seconds"))
-    )
-    moved = max(part[way]["moved"] for part in parts)
+    faces, embedded, seconds = (sum(part[way][name] for part in parts) for name in ("faces", "embedded", "seconds"))
+    exact, moved = sum(part[WAYS[0]]["seconds"] for part in parts), max(part[way]["moved"] for part in parts)
     return {
         "clips": group, "every": every, "way": way, "faces": faces, "embedded": embedded,
-        "share_embedded": embedded / max(faces, 1), "seconds": seconds,
-        "times": exact / seconds if seconds else None, "moved": moved,
+        "share_embedded": embedded / max(faces, 1), "seconds": seconds, "times": exact / max(seconds, 1e-9),
+        "moved": moved,
     }  # fmt: skip
 
 
 def embedded(video: Path, every: int) -> dict[str, Any]:
-    """Embed the faces of a clip each way. Return, by way, the vectors and their cost; and `labels`, if known: the shot
-    and the person of each face."""
+    """Embed the faces of a clip each way. Return the vectors and their cost by way, and as `labels` the shot and the
+    person of each face, or None."""
     from pipeline.models import Device
     from pipeline.stages.detect import Detect, DetectOptions
     from pipeline.workflow import build_workflow
@@ -162,11 +154,11 @@ def embedded(video: Path, every: int) -> dict[str, Any]:
             result, seconds = timed(lambda run=run, chunk=chunk: run(chunk))
             seen = result.get("embedded", np.ones(len(result["embedding"]), bool))
             made[way].append((result["embedding"], int(seen.sum()), seconds))
-    found: dict[str, Any] = {"labels": labels if any(labels) else None}
-    exact = np.concatenate([vectors for vectors, _, _ in made["per face"]])
+    found: dict[str, Any] = {"labels": labels}
     for way, parts in made.items():
         vectors = np.concatenate([part[0] for part in parts])
-        moved = float(verification.distances(exact, vectors, "cosine").max()) if len(exact) else 0.0
+        exact = found["per face"]["vectors"] if found.get("per face") else vectors
+        moved = float(verification.distances(exact, vectors, "cosine").max(initial=0))
         seen, seconds = (sum(part[k] for part in parts) for k in (1, 2))
         found[way] = {"vectors": vectors, "faces": len(vectors), "embedded": seen, "seconds": seconds, "moved": moved}
     return found
