@@ -145,7 +145,7 @@ def clip_for(own: Path | None, folder: Path, n_frames: int) -> Clip:
     path = folder / f"{source.stem}-{content}-{SIZE[0]}x{SIZE[1]}-{n_frames}.mp4"
     if not path.exists():
         with av.open(str(source)) as reader:
-            encode(path, reader.decode(video=0), SIZE, n_frames)
+            encode(path, reader.decode(video=0), SIZE, n_frames, g="50", bf="2")
     return Clip(str(path), made_from, *SIZE, n_frames)
 
 
@@ -159,7 +159,7 @@ def encode(
     import av
 
     aside = path.with_suffix(".partial")
-    options = {"crf": "21", "preset": "veryfast", "g": "50", "bf": "2", **options}
+    options = {"crf": "21", "preset": "veryfast", **options}
     with av.open(str(aside), "w", format="mp4") as writer:
         stream = writer.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -388,7 +388,7 @@ class Race:
         self.enter(label, Measured(summary["frames"], seconds, faces_of(out), peak_mb=peak), same_faces=same, **more)
 
     def limit(self, workflow: Path, frames: int, overrides: Sequence[str] = (), copies: int = 1, **more: Any) -> None:
-        """Measure the LIMIT of the last run, over so many copies of the clip, `frames` sampled frames each."""
+        """Measure the LIMIT of the last run, over that many copies of the clip, `frames` sampled frames each."""
         say(f"limit {more}")
         settings = {"workflow": str(workflow), "overrides": overrides, "copies": copies}
         decoding = self.contest("decode_alone", frames, self.decoders, **settings)

@@ -159,7 +159,7 @@ def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:
         for shot in shots:
             for pixels, seen in _frames(shot):
                 faces.extend(seen)
-                yield av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                yield av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
 
     path.parent.mkdir(parents=True, exist_ok=True)
     # A cut need not be a key frame: encoders put them where they like.
