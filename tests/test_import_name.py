@@ -51,7 +51,7 @@ assert pipeline.__file__ == {str(repository / "pipeline" / "__init__.py")!r}, pi
 assert reelgraph.run is pipeline.run
 assert reelgraph.deepface is deepface is sys.modules["pipeline.deepface"]
 assert base is pipeline.engine.source
-assert reelgraph.workflow is pipeline.engine.workflow is sys.modules["reelgraph.workflow"]
+assert reelgraph.engine.workflow is pipeline.engine.workflow is sys.modules["reelgraph.engine.workflow"]
 assert pipeline.engine.workflow.__spec__.name == "pipeline.engine.workflow"
 assert issubclass(pipeline.faces.stages.detect.Detect if hasattr(pipeline.engine.finding, "detect") else Stage, Stage)
 assert errors.ReelgraphError is reelgraph.ReelgraphError
