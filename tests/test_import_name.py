@@ -44,7 +44,7 @@ import reelgraph
 import reelgraph.engine.source as base
 from reelgraph import Stage, deepface, errors
 import pipeline, pipeline.engine.source, pipeline.engine.workflow
-import reelgraph.workflow
+import reelgraph.engine.workflow
 import sys
 assert reelgraph is pipeline
 assert pipeline.__file__ == {str(repository / "pipeline" / "__init__.py")!r}, pipeline.__file__
@@ -53,7 +53,7 @@ assert reelgraph.deepface is deepface is sys.modules["pipeline.deepface"]
 assert base is pipeline.engine.source
 assert reelgraph.engine.workflow is pipeline.engine.workflow is sys.modules["reelgraph.engine.workflow"]
 assert pipeline.engine.workflow.__spec__.name == "pipeline.engine.workflow"
-assert issubclass(pipeline.faces.stages.detect.Detect if hasattr(pipeline.engine.finding, "detect") else Stage, Stage)
+assert issubclass(pipeline.engine.finding.find_stage("detect"), Stage)
 assert errors.ReelgraphError is reelgraph.ReelgraphError
 both = [name for name in sys.modules if name.startswith("reelgraph.")]
 assert all(sys.modules[name] is sys.modules["pipeline" + name[len("reelgraph"):]] for name in both), both

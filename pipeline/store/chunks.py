@@ -255,7 +255,7 @@ class Part:
         try:
             node = json.loads(content)
             attributes = node["attributes"] if isinstance(node, dict) else node
-        except (ValueError, KeyError) as err:
+        except (ValueError, KeyError, RecursionError) as err:
             raise self.damaged(str(err)) from err
         return Record.from_json(attributes, f"{self.where}: {self.path}")
 
@@ -282,7 +282,7 @@ class Part:
             content = read(f"{array}/{NODE_FILE}")
         try:
             node: dict[str, Any] = json.loads(content or b"")
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise self.damaged(f"the metadata of {array!r} cannot be read") from err
         check_array(self.path, array, node)
         return node
@@ -332,7 +332,7 @@ class Chunks:
 
     def __init__(self, store_path: str | os.PathLike[str], input_name: str, *, void: bool = False) -> None:
         """`void`: whether what lies there does not count any more; nothing is listed then."""
-        self.folder = chunks_folder(store_path, input_name)
+        self.folder = f"{store_path}/{input_name}/{CHUNKS}" if void else chunks_folder(store_path, input_name)
         self._of = f"of {input_name!r} in {store_path}"
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         folders = []
