@@ -1,4 +1,4 @@
-"""Stages and a source of a user's own, in modules beside the workflow; the source reads numbers, so no film is needed."""
+"""Stages and a source of a user's own, in modules beside the workflow. The source reads numbers; no film is needed."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_a_store_of_an_earlier_version_goes_on_and_a_later_edit_is_noticed(
     added = own.run(path, own.folder / "more.txt")
     assert added.input("more").attributes["stages"]["mine"]["key"] == old["mine"]
     edit(own, "FACTOR = 2", "FACTOR = 3")
-    with pytest.raises(StoreError, match="source text of stage 'mine'.*--keep-stale mine"):
+    with pytest.raises(StoreError, match=r"source text of stage 'mine'.*--keep-stale mine"):
         own.run(path)
     np.testing.assert_array_equal(
         own.run(path, keep_stale=["mine"]).array("numbers", "mine"), np.arange(12) * 2

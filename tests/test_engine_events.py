@@ -100,7 +100,8 @@ def test_a_complete_store_is_told_of_in_short(own: Own) -> None:
 
 
 def test_failures_are_told(own: Own) -> None:
-    own.module("plain", texts.PLAIN.replace('        return', '        assert 6 not in chunk["number"]\n        return'))
+    failing = texts.PLAIN.replace("        return", '        assert 6 not in chunk["number"]\n        return')
+    own.module("plain", failing)
     heard = Heard()
     path = own.workflow({"square": "plain:Square"})
     run = own.run(path, listener=heard)

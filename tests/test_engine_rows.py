@@ -132,6 +132,16 @@ def test_one_of_a_kind_is_singular(own: Own) -> None:
     assert summary_view.lines(run.summary)[0].startswith("1 frame, 1 object, 2 keypoints in ")
 
 
+WRONG_MODULE = """
+import numpy as np
+from things import Objects
+
+
+class Wrong(Objects):
+    def run(self, chunk):
+        n = chunk["number"].astype("int32")
+        return {{**super().run(chunk), {change}}}
+"""
 WRONG = {
     "rows": ('"size": np.zeros(3)', "array 'size' has 3 rows along 'object' and this chunk has 10; return one row per"),
     "shape": ('"size": np.zeros((10, 2))', r"array 'size' has shape \(10, 2\); declared is \(n\)"),
@@ -144,10 +154,9 @@ WRONG = {
 
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_rows_are_one_line_with_stage_and_array(own: Own, change: str, message: str) -> None:
-    wrong = texts.OBJECTS.replace("        return {\"n_objects\"", "        return {**self.good(chunk, n), " + change + "}\n\n    def good(self, chunk, n):\n        rows = np.repeat(np.arange(len(chunk)), n)\n        points = np.repeat(np.arange(len(chunk)), n + 1)\n        return {\"n_objects\"")
-    own.module("things", wrong)
+    own.module("wrong", WRONG_MODULE.format(change=change))
     own.numbers(*range(5))
-    run = own.run(own.workflow({"objects": "things:Objects"}))
+    run = own.run(own.workflow({"objects": "wrong:Wrong"}))
     (failure,) = run.summary.failures
     assert re.search(f"^objects: stage 'objects'.*{message}", failure["error"]), failure["error"]
     assert "\n" not in failure["error"]
@@ -165,7 +174,7 @@ def test_wrong_rows_are_one_line_with_stage_and_array(own: Own, change: str, mes
             '("frame",), "int32"), Array("size"', '("object",), "int32"), Array("size"',
             r"stages\.objects: axis 'object' needs its count array 'n_objects', whole numbers along 'frame', among",
         ),
-        ('needs = ("number",)', 'needs = ("number",)\n    item = "pair"', r"it runs on pairs and source .* gives frames"),
+        ('needs = ("number",)', 'needs = ("number",)\n    item = "pair"', r"it runs on pairs and .* gives frames"),
         ('Array("size", ("object",)', 'Array("word", ("object",)', r"output array 'word' is a name of the store's own"),
         ('Array("size", ("object",)', 'Array("a/b", ("object",)', r"output array 'a/b' is a name of the store's own"),
     ],
@@ -180,9 +189,13 @@ def test_mistakes_are_refused_at_load(own: Own, old: str, new: str, message: str
 
 
 def test_an_axis_that_two_stages_declare_differently(own: Own) -> None:
-    own.module("other", texts.OBJECTS.replace('Axis("object")', 'Axis("object", count="how_many")'))
-    with pytest.raises(WorkflowError, match="axis 'object' is declared in two ways|both make array"):
-        load_workflow(own.workflow({"one": "things:Objects", "two": "other:Objects"}))
+    own.module(
+        "other",
+        "from pipeline import Array, Axis, Stage\n\n\nclass Other(Stage):\n"
+        '    axes = (Axis("object", count="many"),)\n    outputs = (Array("many", ("frame",), "int32"),)\n',
+    )
+    with pytest.raises(WorkflowError, match=r"stages\.two: axis 'object' is declared in two ways: .*n_objects"):
+        load_workflow(own.workflow({"one": "things:Objects", "two": "other:Other"}))
 
 
 def test_the_usual_count_implies_its_axis(own: Own) -> None:

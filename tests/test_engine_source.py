@@ -159,7 +159,7 @@ def test_an_input_that_it_does_not_find(own: Own) -> None:
 
 def test_its_arrays_are_those_of_items(own: Own) -> None:
     own.module("own_source", SOURCE.replace('Array("line", ("frame",)', 'Array("line", ("face",)'))
-    with pytest.raises(WorkflowError, match="source 'numbers': array 'line' lies along 'face'; .* one row per 'frame'"):
+    with pytest.raises(WorkflowError, match=r"source 'numbers': array 'line' lies along 'face'.* one row per 'frame'"):
         load_workflow(own.workflow(SQUARE))
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
 from pipeline.engine.source import Job, Source, most_chunk_items
-from pipeline.engine.stage import Stage
 from pipeline.engine.workflow import code_digest, differences
 from pipeline.errors import StoreError
 from pipeline.store.chunks import Chunks
@@ -201,9 +201,9 @@ def check_keys(
         return
     now = workflow.resolved()
     old = {
-        "source": stored_workflow.get("source", {}),
+        "source": {**_defaults(workflow.source_options), **stored_workflow.get("source", {})},
         "stages": {
-            s: {**_defaults(workflow.node(s).stage), **v}  # options that came after the store was written
+            s: {**_defaults(workflow.node(s).stage.options), **v}  # options that came after the store was written
             for s, v in stored_workflow.get("stages", {}).items()
             if s in now["stages"]
         },
@@ -221,6 +221,6 @@ def check_keys(
     raise StoreError(f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); {advice}")
 
 
-def _defaults(stage: Stage) -> dict[str, Any]:
-    fields = type(stage.options).model_fields
+def _defaults(options: BaseModel) -> dict[str, Any]:
+    fields = type(options).model_fields
     return {name: to_jsonable_python(field.default) for name, field in fields.items() if not field.is_required()}

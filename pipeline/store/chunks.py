@@ -330,13 +330,13 @@ class Part:
 class Chunks:
     """The committed chunks of one input, from one listing of its folder. `Chunks(...)` again looks again."""
 
-    def __init__(self, store_path: str | os.PathLike[str], input_name: str, *, void: bool = False) -> None:
-        """`void`: whether what lies there does not count any more; nothing is listed then."""
-        self.folder = f"{store_path}/{input_name}/{CHUNKS}" if void else chunks_folder(store_path, input_name)
+    def __init__(self, store_path: str | os.PathLike[str], input_name: str, *, are_void: bool = False) -> None:
+        """List the chunks; none if what the folder still holds is void (compacted)."""
+        self.folder = f"{store_path}/{input_name}/{CHUNKS}" if are_void else chunks_folder(store_path, input_name)
         self._of = f"of {input_name!r} in {store_path}"
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         folders = []
-        for name in [] if void else _plain_entries(self.folder):
+        for name in () if are_void else _plain_entries(self.folder):
             match = _FILE.fullmatch(name)
             if match is not None:
                 found[match[2], match[3]].append(int(match[1]))

@@ -105,7 +105,7 @@ class InputStore:
 
     def chunks(self) -> Chunks:
         """List the committed chunks that are not compacted."""
-        return Chunks(self.path, self.name, void=bool(self.attributes.get(VOID_CHUNKS)))
+        return Chunks(self.path, self.name, are_void=bool(self.attributes.get(VOID_CHUNKS)))
 
     def axes(self, chunks: Chunks | None = None) -> dict[str, Axis]:
         """Return the ragged axes of what is stored, by name: of the compacted arrays, or of a chunk."""

@@ -21,8 +21,9 @@ CODEC = Zstd(level=0, checksum=True)
 
 
 def write_folder(
-    out: Path, name: str, index: int, arrays: Mapping[str, np.ndarray], specs: Sequence[Array], record: Mapping[str, Any]
-) -> Path:
+    out: Path, name: str, index: int, arrays: Mapping[str, np.ndarray], specs: Sequence[Array],
+    record: Mapping[str, Any],
+) -> Path:  # fmt: skip
     """Write `NAME/chunks/000123`, in a folder that may hold arrays of stages before."""
     folder = out / name / "chunks" / f"{index:06d}"
     described = dict(record.get("arrays", {}))

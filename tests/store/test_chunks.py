@@ -226,7 +226,7 @@ def test_files_by_name(store: RunStore) -> None:
     made.assert_equal(
         read_files(store.path, "clip", 0, files, wanted), made.arrays_of(0, (*made.OLD, *made.SHARP))
     )
-    with pytest.raises(StoreError, match="chunk 0 of 'clip' in .* has no array 'sharpness'"):
+    with pytest.raises(StoreError, match=r"chunk 0 of 'clip' in .* has no array 'sharpness'"):
         read_files(store.path, "clip", 0, files[:1], wanted)
 
 

@@ -38,7 +38,9 @@ FEWEST = {"new chunk": 2, "chunk again": 2, "failed chunk again": 3}
 """Operations of a case; the others have dozens. A chunk is one file: opened aside, and renamed."""
 
 
-@pytest.mark.parametrize("case", [case if case in FEWEST else pytest.param(case, marks=pytest.mark.slow) for case in CASES])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in FEWEST else pytest.mark.slow) for case in CASES]
+)
 def test_every_operation(case: str, tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / "faults.py"), case, str(tmp_path)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)

@@ -29,6 +29,7 @@ from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store
 from tests.people import drawn
+from tests.store.old_chunks import write_record
 
 FACE = (100, 60, 60, 90)
 N_FRAMES = 70
@@ -75,7 +76,8 @@ def mine(made: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "mine"
     shutil.copytree(made / "a.zarr" / "lobby", folder / "lobby")
     shutil.copytree(made / "half.zarr" / "lobby" / "chunks", folder / "chunks")
-    for name in ("letters.txt", "film.mp4.partial", "chunks/draft.partial"):
+    write_record(folder / "chunks" / "000000", {"state": "failed", "error": "as earlier versions had it"})
+    for name in ("letters.txt", "film.mp4.partial", "chunks/draft.partial", "chunks/000000/draft.partial"):
         (folder / name).write_text("precious")
     Registry(folder / "people.json", "mine", "Dlib", "native").save()
     return folder
@@ -167,6 +169,11 @@ def linked_chunk(out: Path, mine: Path) -> None:
     chunk.symlink_to(mine / "chunks" / chunk.name)
 
 
+def linked_chunk_folder(out: Path, mine: Path) -> None:
+    """Of a store that an earlier version made."""
+    replace_by_link(out / "lobby" / "chunks" / "000000", mine / "chunks" / "000000")
+
+
 def linked_chunks(out: Path, mine: Path) -> None:
     replace_by_link(out / "lobby" / "chunks", mine / "chunks")
 
@@ -245,7 +252,8 @@ WRITERS_AND_READERS: dict[str, tuple[Attack, str, set[str]]] = {
 }  # fmt: skip
 """Whoever comes across it refuses: what was sent, what is said of it and by whom; `status` for example does not."""
 HALF: dict[str, tuple[Attack, str, set[str]]] = {
-    "linked chunk": (linked_chunk, "is a link", {*COMMANDS}),
+    "linked chunk": (linked_chunk, "is a link", {*COMMANDS} - {"forget", "run"}),
+    "linked chunk folder": (linked_chunk_folder, "is a link", {*COMMANDS}),
     "linked chunks": (linked_chunks, "is a link", {*COMMANDS}),
 }
 
@@ -488,13 +496,14 @@ def test_a_chunk_whose_array_says_nothing(
     content: str, out: Path, half: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (chunk,) = (half / "lobby" / "chunks").glob("000000.*.zip")
-    with zipfile.ZipFile(chunk) as archive:
-        held = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(chunk, "w") as archive:
-        for name, old in {**held, "embedding/zarr.json": content.encode()}.items():
-            archive.writestr(name, old)
+    with zipfile.ZipFile(chunk) as whole:
+        held = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(chunk, "w") as edited:
+        for name, before in held.items():
+            edited.writestr(name, content if name == "embedding/zarr.json" else before)
     before = snapshot(half)
     assert main(["forget", str(out), str(half), "--person", "1", "--dry-run"]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert len([line for line in said if re.match(r"reelgraph: .*(array|metadata of) 'embedding'.*000000", line)]) == 1
+    told = "(array 'embedding' in .*chunks/000000.*zip |chunk 0 of 'lobby' .* metadata of 'embedding' cannot be read)"
+    assert len([line for line in said if re.match(f"reelgraph: {told}", line)]) == 1
     assert snapshot(half) == before
