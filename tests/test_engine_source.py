@@ -110,7 +110,7 @@ def test_options_are_part_of_the_keys(own: Own) -> None:
 
 
 def test_plan(own: Own) -> None:
-    planned = pipeline.engine.plan(own.workflow(SQUARE), [str(own.folder / "numbers.txt")], own.out)
+    planned = pipeline.plan(own.workflow(SQUARE), [str(own.folder / "numbers.txt")], own.out)
     (line,) = planned.inputs
     assert (line.name, line.frames, line.chunk_frames, line.chunks) == ("numbers", 12, 5, 3)
     assert planned.estimated_disk_bytes > 0
