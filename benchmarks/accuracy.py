@@ -7,39 +7,46 @@
 
 With a file of labels (columns identity, path) the same vectors are asked who is who as well (identification.py).
 The pairs file has columns path_a, path_b (below the folder of faces) and same (1 or 0). A photograph stands for the
-largest face that is found in it; pairs without one on either side are left out, and counted. Every detector and
-network runs whose weights are at hand (reelgraph models).
+largest face that is found in it; pairs without a face on either side are left out, and counted. Every detector and
+network runs if its weights are available (reelgraph models).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import os
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import harness
 import identification
 import numpy as np
 import verification
-from weights_at_hand import REPOSITORY, data_folder, link_weights
+from harness import REPOSITORY, Rows, data_folder, explain, labels_in, link_weights, parser, say, show, timed
 
 OURS = ("native", "native, flip", "deepface")
 HOW = {
-    "stock": "DeepFace.represent(photograph, max_faces=1, enforce_detection=False), a face of confidence 0 being none",
+    "stock": "DeepFace.represent(photograph, max_faces=1, enforce_detection=False); a face of confidence 0 means none",
     "native": "this package, align: native",
     "native, flip": "the same, each vector averaged with that of the mirrored face",
     "deepface": "this package, align: deepface",
 }
 DETECTORS = ("mtcnn", "yunet", "retinaface", "centerface", "opencv")
+NAMES = ("detector", "network", "=how")
+VERIFICATION_COLUMNS = (
+    *NAMES, "pairs=pairs_with_faces", "distance", "ROC AUC=auc:.5f", "TAR at 1% FAR=true_accepts_1_percent:.3f",
+    "accuracy at default=default_accuracy:.3f", "default=default_threshold:g", "s=seconds:.0f",
+)  # fmt: skip
+THRESHOLD_COLUMNS = (
+    *NAMES, "distance", "rule", "threshold:.4f", "TAR=true_accepts:.3f", "FAR=false_accepts:.3f", "accuracy:.3f",
+    "other half: TAR=other_half_true_accepts:.3f", "FAR =other_half_false_accepts:.3f",
+    "accuracy =other_half_accuracy:.3f",
+)  # fmt: skip
 
 Vectors = dict[str, np.ndarray]
-"""By name of the photograph; photographs without a face are left out."""
+"""Vectors by name of the photograph; photographs without a face are left out."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,14 @@ class Labelled:
     same: np.ndarray
     """bool (pairs,)."""
     identity: dict[str, str]
-    """Of labelled photographs: whose each is. Empty without a file of labels."""
+    """Person of each labelled photograph. Empty without a file of labels."""
 
     @property
     def names(self) -> list[str]:
         return sorted({*self.left, *self.right, *self.identity})
 
     def photograph(self, name: str) -> np.ndarray:
-        """uint8 (height, width, 3) RGB."""
+        """Return uint8 (height, width, 3) RGB."""
         import cv2
 
         bgr = cv2.imread(str(self.folder / name))
@@ -68,27 +75,19 @@ class Labelled:
         return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    detector: str
-    network: str
-    how: str
-    photographs: int
-    with_face: int
-    pairs: int
-    pairs_with_faces: int
-    seconds: float
-    """All photographs, detection included."""
-    by_metric: dict[str, dict[str, Any]]
-    thresholds: dict[str, list[dict[str, Any]]]
-    identification: dict[str, dict[str, Any]]
-    """By distance; empty without labels."""
-
-
 def main() -> None:
-    chosen = arguments()
+    from pipeline.faces.models import zoo
+
+    options = parser(__doc__)
+    options.add_argument("--faces", type=Path, default=data_folder() / "faces", help="folder of photographs")
+    options.add_argument("--pairs", type=Path, help="default: pairs.csv or pairs_dev.csv in that folder")
+    options.add_argument("--labels", type=Path, help="default: labels.csv or labels_dev.csv in that folder")
+    options.add_argument("--below", default="", metavar="FOLDER", help="only photographs below this folder of `faces`")
+    options.add_argument("--detectors", type=_names("detector"), default=DETECTORS, help="separated by commas")
+    options.add_argument("--networks", type=_names("recogniser"), default=zoo.names("recogniser"), help="by commas")
+    options.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True, help="run DeepFace as well")
+    options.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
+    chosen = options.parse_args()
     faces = read_labelled(chosen.faces, chosen.pairs, chosen.labels, chosen.below)
     home = REPOSITORY / "runs" / "accuracy"
     link_weights(home, chosen.faces.parent / "weights" / "deepface")
@@ -97,30 +96,13 @@ def main() -> None:
     for detector in chosen.detectors:
         for contestant in [our_rows, *([stock_rows] if chosen.stock else [])]:
             for row in contestant(detector, chosen.networks, faces):
-                say(f"{row.detector} + {row.network}, {row.how}: {row.seconds:.0f} s")
+                say(f"{row['detector']} + {row['network']}, {row['how']}: {row['seconds']:.0f} s")
                 rows.append(row)
     if not rows:
         raise SystemExit("nothing could run; see the reasons above")
-    show(rows)
+    show_all(rows)
     if chosen.json:
-        content = {"how": HOW, "faces": str(chosen.faces), "rows": [asdict(row) for row in rows]}
-        chosen.json.write_text(json.dumps(content, indent=1) + "\n")
-        say(f"wrote {chosen.json}")
-
-
-def arguments() -> argparse.Namespace:
-    from pipeline.faces.models import zoo
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", type=Path, default=data_folder() / "faces", help="folder of photographs")
-    parser.add_argument("--pairs", type=Path, help="default: pairs.csv or pairs_dev.csv in that folder")
-    parser.add_argument("--labels", type=Path, help="default: labels.csv or labels_dev.csv in that folder")
-    parser.add_argument("--below", default="", metavar="FOLDER", help="only photographs below this folder of `faces`")
-    parser.add_argument("--detectors", type=_names("detector"), default=DETECTORS, help="separated by commas")
-    parser.add_argument("--networks", type=_names("recogniser"), default=zoo.names("recogniser"), help="by commas")
-    parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True, help="run DeepFace as well")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
-    return parser.parse_args()
+        harness.write_json(chosen.json, {"how": HOW, "faces": str(chosen.faces), "rows": rows})
 
 
 def _names(kind: Any) -> Callable[[str], tuple[str, ...]]:
@@ -136,31 +118,22 @@ def _names(kind: Any) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def read_labelled(folder: Path, pairs: Path | None, labels: Path | None, below: str = "") -> Labelled:
-    candidates = [pairs] if pairs else [folder / "pairs.csv", folder / "pairs_dev.csv"]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
-        raise SystemExit(f"no pairs file: {' or '.join(map(str, candidates))}; name one with --pairs")
-    with found.open() as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"path_a", "path_b", "same"} <= set(rows[0]):
-        raise SystemExit(f"{found} must have columns path_a, path_b and same")
+def read_labelled(folder: Path, pairs: Path | None, labels: Path | None, below: str) -> Labelled:
+    """Read the pairs and the labels of photographs below a folder of `folder`."""
     part = f"{below.rstrip('/')}/" if below else ""
+    files = [pairs] if pairs else [folder / "pairs.csv", folder / "pairs_dev.csv"]
+    rows = labels_in(files, {"path_a", "path_b", "same"})
     rows = [row for row in rows if row["path_a"].startswith(part) and row["path_b"].startswith(part)]
     same = np.array([row["same"] == "1" for row in rows])
     if same.all() or not same.any():
-        raise SystemExit(
-            f"{found} must have pairs of one person and pairs of two" + (f" below {below}" if below else "")
-        )
-    left, right = [row["path_a"] for row in rows], [row["path_b"] for row in rows]
-    identity = identification.read_labels(folder, labels)
-    return Labelled(folder, left, right, same, {name: who for name, who in identity.items() if name.startswith(part)})
+        raise SystemExit(f"the pairs file must have pairs of one person and pairs of two below '{part or '.'}'")
+    files = [labels] if labels else [folder / "labels.csv", folder / "labels_dev.csv"]
+    known = labels_in(files, {"path", "identity"}) if labels or any(path.is_file() for path in files) else []
+    identity = {row["path"]: row["identity"] for row in known if row["path"].startswith(part)}
+    return Labelled(folder, [row["path_a"] for row in rows], [row["path_b"] for row in rows], same, identity)
 
 
-# --- ours -------------------------------------------------------------------------------------------------------------
-
-
-def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[Row]:
+def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[dict[str, Any]]:
     from pipeline.errors import ModelError
     from pipeline.faces.models import create_detector, create_embedder
     from pipeline.machine.device import Device
@@ -181,25 +154,19 @@ def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Itera
                     say(f"{network}, {how}, left out: {error}")
                     continue
                 vectors, seconds = timed(lambda embedder=embedder, found=found: embedded(embedder, found, faces))
-                yield judged(detector, network, how, vectors, faces, detection + seconds)
+                who = identification.of_vectors(network, align, vectors, faces.identity)
+                yield judged(detector, network, how, vectors, faces, detection + seconds, who)
 
 
 def detected(finder: Any, faces: Labelled) -> dict[str, Any]:
-    """The largest face of each photograph, as Faces of one."""
+    """Return the largest face of each photograph, as Faces of one."""
     largest = {}
     for name in faces.names:
         found = finder.detect([faces.photograph(name)])
-        if len(found.frame) == 0:
-            continue
-        at = slice(best := int(found.box[:, 2:].prod(axis=1).argmax()), best + 1)
-        largest[name] = replace(
-            found,
-            frame=found.frame[at],
-            box=found.box[at],
-            landmarks=found.landmarks[at],
-            confidence=found.confidence[at],
-            rank=None,
-        )
+        if len(found.frame):
+            at = slice(best := int(found.box[:, 2:].prod(axis=1).argmax()), best + 1)
+            rows = {field: getattr(found, field)[at] for field in ("frame", "box", "landmarks", "confidence")}
+            largest[name] = replace(found, **rows, rank=None)
     return largest
 
 
@@ -210,10 +177,7 @@ def embedded(embedder: Any, found: dict[str, Any], faces: Labelled) -> Vectors:
     }
 
 
-# --- DeepFace's own ---------------------------------------------------------------------------------------------------
-
-
-def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[Row]:
+def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[dict[str, Any]]:
     from pipeline.errors import ModelError
     from pipeline.faces.models import zoo
     from pipeline.models.weights import weights_files
@@ -224,13 +188,13 @@ def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Ite
     for network in networks:
         try:
             for name in (detector, network):
-                weights_files(zoo.card(name))  # DeepFace would try to download what is not here
+                weights_files(zoo.card(name))  # DeepFace would try to download missing ones
             vectors, seconds = timed(lambda network=network: represented(detector, network, faces))
         except (ModelError, ImportError, ValueError) as error:
             say(f"stock DeepFace, {detector} + {network}, left out: {str(error).splitlines()[0]}")
             continue
-        row = judged(detector, network, "stock", vectors, faces, seconds)
-        yield replace(row, identification=identification.of_deepface(detector, network, faces.folder, faces.identity))
+        who = identification.of_deepface(detector, network, faces.folder, faces.identity)
+        yield judged(detector, network, "stock", vectors, faces, seconds, who)
 
 
 def represented(detector: str, network: str, faces: Labelled) -> Vectors:
@@ -247,86 +211,47 @@ def represented(detector: str, network: str, faces: Labelled) -> Vectors:
     return vectors
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def judged(detector: str, network: str, how: str, vectors: Vectors, faces: Labelled, seconds: float) -> Row:
+def judged(
+    detector: str, network: str, how: str, vectors: Vectors, faces: Labelled, seconds: float, who: dict[str, Any]
+) -> dict[str, Any]:
+    """Return one row; `seconds` are those of all photographs, detection included."""
     from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
 
     seen = np.array([a in vectors and b in vectors for a, b in zip(faces.left, faces.right, strict=True)])
-    pairs = [(a, b) for a, b, both in zip(faces.left, faces.right, seen, strict=True) if both]
-    by_metric, thresholds = {}, {}
-    same = faces.same[seen]
+    same, by_metric, thresholds = faces.same[seen], {}, {}
     if same.any() and not same.all():
-        left, right = (np.stack([vectors[pair[side]] for pair in pairs]) for side in (0, 1))
+        sides = (np.array(names)[seen] for names in (faces.left, faces.right))
+        left, right = (np.stack([vectors[name] for name in names]) for names in sides)
         for metric in verification.METRICS:
             distance = verification.distances(left, right, metric)
-            default = DEEPFACE_THRESHOLDS[network][metric]
-            by_metric[metric] = asdict(verification.verify(distance, same, default))
+            by_metric[metric] = asdict(verification.verify(distance, same, DEEPFACE_THRESHOLDS[network][metric]))
             thresholds[metric] = [asdict(choice) for choice in verification.thresholds(distance, same)]
-    counts = (len(faces.names), len(vectors), len(seen), int(seen.sum()))
-    align = "deepface" if how in ("stock", "deepface") else "native"
-    who = {} if how == "stock" else identification.of_vectors(network, align, vectors, faces.identity)
-    return Row(detector, network, how, *counts, seconds, by_metric, thresholds, who)
+    return {
+        "detector": detector, "network": network, "how": how, "photographs": len(faces.names),
+        "with_face": len(vectors), "pairs": len(seen), "pairs_with_faces": int(seen.sum()), "seconds": seconds,
+        "by_metric": by_metric, "thresholds": thresholds, "identification": who,
+    }  # fmt: skip
 
 
-def show(rows: list[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def show_all(rows: Rows) -> None:
+    def lines(key: str) -> Rows:
+        return [row | {"distance": metric} | found for row in rows for metric, found in row[key].items()]
 
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    table = Table(title=f"Verification, {rows[0].pairs} pairs of {rows[0].photographs} photographs")
-    columns = ("detector", "network", "", "pairs", "distance", "ROC AUC", "TAR at 1% FAR", "accuracy at default", "s")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("detector", "network", "", "distance") else "right")
-    for row in rows:
-        for index, (metric, found) in enumerate(row.by_metric.items()):
-            names = [row.detector, row.network, row.how, str(row.pairs_with_faces)] if index == 0 else [""] * 4
-            figures = [f"{found['auc']:.5f}", f"{found['true_accepts_1_percent']:.3f}"]
-            default = f"{found['default_accuracy']:.3f} ({found['default_threshold']:g})"
-            table.add_row(*names, metric, *figures, default, f"{row.seconds:.0f}" if index == 0 else "")
-        table.add_section()
-    console.print(table)
-    if any(row.identification for row in rows):
-        identification.show(console, [(row.detector, row.network, row.how, row.identification) for row in rows])
-    ours = [row for row in rows if row.how != "stock"]
-    if ours:
-        _show_thresholds(console, ours)
-    for how, words in HOW.items():
-        console.print(f"[bold]{how}[/bold]: {words}.", highlight=False)
-
-
-def _show_thresholds(console: Any, rows: list[Row]) -> None:
-    """What the thresholds should be."""
-    from rich.table import Table
-
-    table = Table(
-        title="Thresholds: chosen on all pairs (in-sample); the last column: chosen on half, tried on the other"
-    )
-    for column in ("detector", "network", "", "distance", "rule", "threshold", "TAR / FAR / accuracy", "other half"):
-        table.add_column(column, justify="right" if column == "threshold" else "left")
-    for row in rows:
-        for metric, choices in row.thresholds.items():
-            for choice in choices:
-                rates = [f"{choice[name]:.3f}" for name in ("true_accepts", "false_accepts", "accuracy")]
-                names = ("true_accepts", "false_accepts", "accuracy")
-                others = [f"{choice[f'other_half_{name}']:.3f}" for name in names]
-                table.add_row(
-                    *(row.detector, row.network, row.how, metric, choice["rule"], f"{choice['threshold']:.4f}"),
-                    " / ".join(rates),
-                    " / ".join(others),
-                )
-        table.add_section()
-    console.print(table)
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    began = time.perf_counter()
-    return work(), time.perf_counter() - began
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    title = f"Verification, {rows[0]['pairs']} pairs of {rows[0]['photographs']} photographs"
+    show(title, VERIFICATION_COLUMNS, lines("by_metric"))
+    if any(row["identification"] for row in rows):
+        show(identification.TITLE, (*NAMES, *identification.COLUMNS), lines("identification"), identification.HOW)
+    choices = [
+        row | {"distance": metric} | choice
+        for row in rows
+        if row["how"] != "stock"
+        for metric, several in row["thresholds"].items()
+        for choice in several
+    ]
+    if choices:
+        title = "Thresholds: chosen on all pairs (in-sample); other half: chosen on half, tried on the other"
+        show(title, THRESHOLD_COLUMNS, choices)
+    explain(HOW)
 
 
 if __name__ == "__main__":

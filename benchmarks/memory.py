@@ -10,77 +10,42 @@ pages that they share count once for each.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from race import benchmark_environment, long_clip, say
-from watch import watched
-from weights_at_hand import REPOSITORY
+from harness import REPOSITORY, WORKFLOW, Rows, clip_for, environment, parser, reelgraph_run, say, show, write_json
 
 FRAMES_PER_MINUTE = 30 * 60
+COLUMNS = (
+    "workflow", "minutes", "frames", "seconds:.0f", "peak MB=peak_mb:.0f", "to the shortest=times_the_shortest:.2f",
+)  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parse(arguments)
-    folder = options.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    faces = [str(REPOSITORY / "workflows" / "faces.yaml"), "--set", f"detect.min_face={options.min_face}"]
+def main() -> None:
+    options = parser(__doc__, "memory.json", "bench")
+    options.add_argument("--minutes", type=int, nargs="*", default=[3, 15], help="lengths with the models")
+    options.add_argument("--light-minutes", type=int, nargs="*", default=[3, 60], help="lengths without")
+    options.add_argument("--min-face", type=int, default=20, help="smallest face of the detector, pixels")
+    options.add_argument("--workers", type=int, default=2, help="CPU workers")
+    chosen = options.parse_args()
+    there = environment(chosen.folder)
+    faces = [str(WORKFLOW), "--set", f"detect.min_face={chosen.min_face}"]
     light = [str(REPOSITORY / "benchmarks" / "light.yaml")]
+    rows: Rows = []
     for label, workflow, lengths in (
-        (f"faces.yaml, min_face {options.min_face}", faces, options.minutes),
-        ("light stage", light, options.light_minutes),
+        (f"faces.yaml, min_face {chosen.min_face}", faces, chosen.minutes),
+        ("light stage", light, chosen.light_minutes),
     ):
-        measured = [_run(label, workflow, minutes, folder, options.workers) for minutes in lengths]
-        rows += [row | {"times_the_shortest": row["peak_mb"] / measured[0]["peak_mb"]} for row in measured]
-    _print(rows)
-    options.json.write_text(json.dumps(rows, indent=2) + "\n")
-    return 0
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=int, nargs="*", default=[3, 15], help="with the models (default: 3 15)")
-    parser.add_argument("--light-minutes", type=int, nargs="*", default=[3, 60], help="without (default: 3 60)")
-    parser.add_argument("--min-face", type=int, default=20, help="of the detector, pixels (default: 20)")
-    parser.add_argument("--workers", type=int, default=2, help="CPU workers (default: 2)")
-    parser.add_argument("--json", type=Path, default=REPOSITORY / "memory.json", help="result (default: memory.json)")
-    parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs" / "bench", help="for clips and stores")
-    return parser.parse_args(arguments)
-
-
-def _run(label: str, workflow: list[str], minutes: int, folder: Path, workers: int) -> dict[str, Any]:
-    clip = long_clip(folder, minutes * FRAMES_PER_MINUTE)
-    say(f"{label}, {minutes} minutes")
-    command = [sys.executable, "-m", "pipeline", "run", *workflow, clip.path, "--workers", str(workers)]
-    command += ["--out", str(folder / "memory.zarr"), "--fresh", "--json"]
-    done, peak_mb = watched(command, benchmark_environment(folder), folder)
-    summary = json.loads(done)
-    return {
-        "workflow": label,
-        "minutes": minutes,
-        "frames": summary["frames"],
-        "seconds": summary["seconds"]["run"],
-        "peak_mb": peak_mb,
-    }
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Peak memory of the whole process tree, 1080p, every 5th frame")
-    for column in ("workflow", "minutes", "frames", "seconds", "peak MB", "to the shortest"):
-        table.add_column(column, justify="left" if column == "workflow" else "right")
-    for row in rows:
-        numbers = (f"{row['seconds']:.0f}", f"{row['peak_mb']:.0f}", f"{row['times_the_shortest']:.2f}")
-        table.add_row(row["workflow"], str(row["minutes"]), str(row["frames"]), *numbers)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        shortest = 0.0
+        for minutes in lengths:
+            clip = clip_for(None, chosen.folder, minutes * FRAMES_PER_MINUTE)
+            say(f"{label}, {minutes} minutes")
+            words = [*workflow, clip.path, "--out", str(chosen.folder / "memory.zarr")]
+            words += ["--workers", str(chosen.workers)]
+            summary, peak = reelgraph_run(words, there, chosen.folder)
+            shortest = shortest or peak
+            figures = {"frames": summary["frames"], "seconds": summary["seconds"]["run"], "peak_mb": peak}
+            rows.append({"workflow": label, "minutes": minutes, **figures, "times_the_shortest": peak / shortest})
+    show("Peak memory of the whole process tree, 1080p, every 5th frame", COLUMNS, rows)
+    write_json(chosen.json, {"rows": rows})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

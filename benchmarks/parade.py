@@ -1,24 +1,29 @@
-"""Clips of people with known truth, drawn from labelled photographs: short shots with pans and zooms, hard cuts, one to
-three people side by side, somebody hidden for a moment, the same person again with another photograph."""
+"""Clips of people with known truth: the data folder's clips of signers, and parades drawn from labelled photographs.
+
+A parade has short shots with pans and zooms, hard cuts, one to three people side by side, a face hidden for a moment,
+the same person again with another photograph.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import encode, labels_in
 
 from pipeline.faces.people.geometry import overlap
 
 WIDTH, HEIGHT, FPS = 960, 540, 25
-KEY_FRAME_INTERVAL = 250
-"""A cut need not be a key frame: encoders put them where they like."""
 SEED = 4
+ASL_SHOTS = ((0, "A"), (58, "B"), (109, "D"), (177, "A"))
+"""First frame of each shot of asl_parade_dev.mp4, and who is in it (MANIFEST.md of the data folder)."""
+ASL_COLUMNS, ASL_COLUMN_PIXELS = ("A", "B", "D"), 320
+"""Signers of asl_grid_dev.mp4, column by column."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Shown:
-    """One photograph within a shot: what its face's box is at the shot's start and end."""
+    """One photograph within a shot, with its face's place at the shot's start and end."""
 
     photograph: Photograph
     cell: tuple[int, int, int, int]
@@ -59,7 +64,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Truth:
-    """Who is where in one clip."""
+    """The visible faces of one clip."""
 
     frame: np.ndarray
     """int64 (n,): frame of each visible face, ascending."""
@@ -79,8 +84,23 @@ class Truth:
         return cls(np.asarray(content["frame"], np.int64), box, content["identity"])
 
 
+def signer(stem: str, frame: int, centre: float) -> tuple[str, str] | None:
+    """Return the shot and the person of a face in one of the data folder's clips of signers; None for other clips.
+
+    `centre`: x of the middle of the face, in pixels.
+    """
+    if "asl_parade" in stem:
+        shot = max(k for k, (first, _) in enumerate(ASL_SHOTS) if first <= frame)
+        return f"parade {shot}", ASL_SHOTS[shot][1]
+    if "asl_grid" in stem:
+        column = int(centre // ASL_COLUMN_PIXELS)
+        return f"grid {column}", ASL_COLUMNS[column]
+    match = re.match(r"asl_([A-Z])_", stem)
+    return (stem, match[1]) if match else None
+
+
 def labelled_photographs(folder: Path) -> list[Photograph]:
-    """Photographs of `labels.csv` (columns identity, path) in which the bundled detector finds a face."""
+    """Return the photographs of `labels.csv` (columns identity, path) in which the bundled detector finds a face."""
     import cv2
 
     from pipeline.faces.models import create_detector
@@ -88,9 +108,7 @@ def labelled_photographs(folder: Path) -> list[Photograph]:
 
     detector = create_detector("mtcnn", Device("cpu", 0))
     found = []
-    with (folder / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
+    for row in labels_in([folder / "labels.csv"], {"identity", "path"}):
         picture = cv2.imread(str(folder / row["path"]))
         if picture is None:
             continue
@@ -98,26 +116,24 @@ def labelled_photographs(folder: Path) -> list[Photograph]:
         small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         boxes = detector.detect(np.ascontiguousarray(small[None, :, :, ::-1])).box
         if len(boxes):
-            box = boxes[np.argmax(boxes[:, 2] * boxes[:, 3])] / scale
-            x, y, w, h = (float(value) for value in box)
+            x, y, w, h = (boxes[np.argmax(boxes[:, 2] * boxes[:, 3])] / scale).tolist()
             found.append(Photograph(folder / row["path"], row["identity"], (x, y, w, h)))
     return found
 
 
 def plan_shots(photographs: Sequence[Photograph], n_shots: int, seed: int = SEED) -> list[Shot]:
-    """Shots of 1 to 4 s; nobody twice in one shot. The same shots for the same photographs and seed."""
+    """Return shots of 1 to 4 s without anyone twice in one; the same shots for the same photographs and seed."""
     rng = np.random.default_rng(seed)
     identities = sorted({one.identity for one in photographs})
     of = {identity: [one for one in photographs if one.identity == identity] for identity in identities}
     shots, start = [], 0
     for _ in range(n_shots):
         length = int(rng.integers(FPS, 4 * FPS))
-        count = int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))
-        chosen = rng.choice(len(identities), size=min(count, len(identities)), replace=False)
-        cells = [(k * WIDTH // len(chosen), 0, WIDTH // len(chosen), HEIGHT) for k in range(len(chosen))]
+        count = min(int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])), len(identities))
         shown = []
-        for k, cell in zip(chosen, cells, strict=True):
-            mine = of[identities[int(k)]]
+        for k, chosen in enumerate(rng.choice(len(identities), size=count, replace=False).tolist()):
+            mine = of[identities[chosen]]
+            cell = (k * WIDTH // count, 0, WIDTH // count, HEIGHT)
             shown.append(_shown(mine[int(rng.integers(len(mine)))], cell, rng))
         shots.append(Shot(start, start + length, tuple(shown)))
         start += length
@@ -130,34 +146,27 @@ def _shown(photograph: Photograph, cell: tuple[int, int, int, int], rng: np.rand
         height = float(rng.uniform(0.16, 0.42))
         return float(rng.uniform(0.38, 0.62)), float(rng.uniform(0.35, 0.65)), height
 
-    hidden = None
-    if rng.random() < 0.25:
-        begins = float(rng.uniform(0.2, 0.5))
-        hidden = (begins, begins + 0.25)
-    return Shown(photograph, cell, waypoint(), waypoint(), hidden)
+    begins = float(rng.uniform(0.2, 0.5)) if rng.random() < 0.25 else None
+    return Shown(photograph, cell, waypoint(), waypoint(), None if begins is None else (begins, begins + 0.25))
 
 
 def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:
-    """Draw the shots into an H.264 mp4 and return (and write beside it) who is where."""
+    """Draw the shots into an H.264 mp4; return the truth, and write it beside the clip."""
     import av
 
-    truth: list[tuple[int, list[float], str]] = []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="mp4") as container:
-        options = {"crf": "23", "preset": "veryfast", "threads": "1", "sc_threshold": "0"}
-        stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.gop_size = KEY_FRAME_INTERVAL
+    faces: list[tuple[int, list[float], str]] = []
+
+    def frames() -> Iterator[Any]:
         for shot in shots:
-            for pixels, faces in _frames(shot):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-                truth += faces
-        container.mux(stream.encode(None))
-    made = Truth(
-        np.array([frame for frame, _, _ in truth], np.int64),
-        np.array([box for _, box, _ in truth], np.float32).reshape(-1, 4),
-        [identity for _, _, identity in truth],
-    )
+            for pixels, seen in _frames(shot):
+                faces.extend(seen)
+                yield av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A cut need not be a key frame: encoders put them where they like.
+    encode(path, frames(), (WIDTH, HEIGHT), fps=fps, crf="23", g="250", threads="1", sc_threshold="0")
+    box = np.array([box for _, box, _ in faces], np.float32).reshape(-1, 4)
+    made = Truth(np.array([frame for frame, _, _ in faces], np.int64), box, [identity for _, _, identity in faces])
     made.save(truth_path(path))
     return made
 
@@ -180,13 +189,13 @@ def _frames(shot: Shot) -> Iterator[tuple[np.ndarray, list[tuple[int, list[float
                 x, y, w, h = (round(value) for value in box)
                 cv2.rectangle(frame, (x - w // 4, y - h // 4), (x + w + w // 4, y + h + h // 4), (96, 84, 70), -1)
             else:
-                faces.append((index, [float(value) for value in box], one.photograph.identity))
+                faces.append((index, box, one.photograph.identity))
         yield frame, faces
 
 
 def _prepared(one: Shown) -> tuple[np.ndarray, float]:
-    """The photograph, uint8 RGB, shrunk to twice the largest size at which it is shown (a linear warp alone would
-    alias), and by how much."""
+    """Return the photograph, uint8 RGB, shrunk to twice the largest size at which it is shown (a linear warp alone
+    would alias), and the factor."""
     import cv2
 
     picture = np.ascontiguousarray(cv2.imread(str(one.photograph.path))[:, :, ::-1])
@@ -197,8 +206,8 @@ def _prepared(one: Shown) -> tuple[np.ndarray, float]:
     return picture, shrunk
 
 
-def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, shrunk: float, share: float) -> np.ndarray:
-    """Draw a photograph into its cell; float64 (4,): the face's box in the frame."""
+def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, shrunk: float, share: float) -> list[float]:
+    """Draw a photograph into its cell; return the face's box in the frame: x, y, w, h."""
     import cv2
 
     left, top, width, height = one.cell
@@ -212,12 +221,11 @@ def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, shrunk: float, sha
         picture, place, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     size = scale * np.array([w, h])
-    corner = np.array([left, top]) + centre - size / 2
-    return np.concatenate([corner, size])
+    return [*(np.array([left, top]) + centre - size / 2).tolist(), *size.tolist()]
 
 
 def identities_of(truth: Truth, frame: np.ndarray, face_frame: np.ndarray, box: np.ndarray) -> list[str | None]:
-    """(n_faces,): whose face each stored face is: that whose true box it overlaps most, by at least 0.3; else None."""
+    """Return (n_faces,) the identity whose true box each stored face overlaps most, by at least 0.3; else None."""
     rows: dict[int, list[int]] = {}
     for row, at in enumerate(truth.frame.tolist()):
         rows.setdefault(at, []).append(row)

@@ -1,68 +1,65 @@
-"""Who is who in labelled clips: tracks and people beside the truth, what each choice adds, what 100,000 tracks cost.
+"""Tracks and people of labelled clips beside the truth, the effect of each choice, and the cost of 100,000 tracks.
 
     make bench-people                           the data folder's clips and faces ($REELGRAPH_DATA)
     make bench-people ARGS="--shots 20"         shorter made-up parades
-    make bench-people ARGS="--thresholds"       and what other thresholds give
+    make bench-people ARGS="--thresholds"       other thresholds too
 
 Real clips: those of the data folder whose names say who is in them (asl_A_help.mkv: signer A), one with hard cuts
 between them and one with three side by side. Made-up parades: photographs of faces/labels.csv in short shots
 (parade.py). Pairs of faces are counted, over all clips of a set at once: precision is the share of pairs with one label
-that are one person, recall the share of pairs of one person that have one label. Faces that are given to nobody
-count as a person each; those that the truth does not know are left out.
+that are one person, recall the share of pairs of one person that have one label. A face without a person counts as a
+person of its own; faces that the truth does not know are left out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import parade
-from weights_at_hand import REPOSITORY, data_folder
+from harness import REPOSITORY, WORKFLOW, data_folder, parser, show, write_json
 
-from pipeline.faces.people.clustering import (
-    Groups,
-    Points,
-    best_rows,
-    describe,
-    group_points,
-    near_pairs,
-    quality,
-    together,
-)
-from pipeline.faces.people.clustering import certainty as certainty_of
-from pipeline.faces.people.described import THRESHOLD_SHARE, UNSURE_SHARE, VERY_SURE_CONFIDENCE
+import pipeline
+from pipeline.faces.people.clustering import Points, Tracks, group_points
+from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks
 from pipeline.faces.people.gather import MIN_FACES
 from pipeline.faces.people.space import Space
 from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
 from pipeline.faces.stages.track import TRACK_SHARE
 
 PARADES = 3
-ASL_CUTS = ((0, 57, "signer_A"), (58, 108, "signer_B"), (109, 176, "signer_D"), (177, 241, "signer_A"))
-"""Frames of asl_parade_dev.mp4, inclusive, and who is in them (MANIFEST.md of the data folder)."""
-ASL_COLUMNS = ("signer_A", "signer_B", "signer_D")
-COLUMN_PIXELS = 320
 SURE = 0.9
-
-Arrays = dict[str, np.ndarray]
+NAMES = ("frame", "n_faces", "face_frame", "time_seconds", "box", "landmarks", "confidence", "embedding")
+COLUMNS = ("=way", "precision:.3f", "recall:.3f", "F1=f1:.3f", "people", "tracks", "mixed tracks=mixed")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The stored faces of one clip, and whose they are."""
+    """The stored faces of one clip, and whose they are; `describe_tracks` reads it as it reads a store."""
 
-    name: str
-    arrays: Arrays
+    arrays: dict[str, Any]
+    """Declared arrays of the store."""
+    values: dict[str, np.ndarray]
     space: Space
     identity: list[str | None]
+
+    @property
+    def frames_total(self) -> int:
+        return len(self.values["n_faces"])
+
+    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {name: self.values[name] for name in names}
+
+    def read_frames(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        rows = slice(*np.searchsorted(self.values["face_frame"], [start, stop]))
+        return {name: self.values[name][rows] for name in names}
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Way:
     cannot_link: bool = True
     share: float = THRESHOLD_SHARE
     cluster: Callable[[Points, np.ndarray, float], np.ndarray] | None = None
-    """None for ours."""
+    """None for this package's."""
 
 
 @dataclass(frozen=True)
@@ -93,134 +90,88 @@ class Score:
     seconds: float
 
 
-# -- clips and stores ------------------------------------------------------------------------------------
-
-
-def stored_clips(folder: Path, data: Path, n_shots: int) -> tuple[list[Clip], list[Clip]]:
-    """Real clips and made-up parades, analysed once into stores below `folder`."""
-    import pipeline
-
+def stored_clips(folder: Path, data: Path, n_shots: int) -> dict[str, list[Clip]]:
+    """Return real clips and made-up parades, analysed once into stores below `folder`."""
     videos = data / "videos"
     real = [*sorted(videos.glob("asl_*.mkv")), *sorted(videos.glob("derived/asl_parade*.mp4"))]
     real += sorted(videos.glob("derived/asl_grid*.mp4"))
+    made = [folder / f"parade{k}-{n_shots}.mp4" for k in range(PARADES)]
     photographs: list[parade.Photograph] = []
-    made = []
-    for k in range(PARADES):
-        clip = folder / f"parade{k}-{n_shots}.mp4"
-        if not parade.truth_path(clip).is_file():
+    for k, path in enumerate(made):
+        if not parade.truth_path(path).is_file():
             photographs = photographs or parade.labelled_photographs(data / "faces")
-            parade.make_clip(clip, parade.plan_shots(photographs, n_shots, parade.SEED + k))
-        made.append(clip)
-    workflow = REPOSITORY / "workflows" / "faces.yaml"
-    run = pipeline.run(str(workflow), [str(path) for path in [*real, *made]], out=str(folder / "people.zarr"))
-    items = {Path(item.attributes["path"]): item for item in run.inputs.values()}
-    return [_clip(items[path], _real_labels) for path in real], [_clip(items[path], _made_labels) for path in made]
+            parade.make_clip(path, parade.plan_shots(photographs, n_shots, parade.SEED + k))
+    run = pipeline.run(str(WORKFLOW), [str(path) for path in [*real, *made]], out=str(folder / "people.zarr"))
+    clips = {}
+    for item in run.inputs.values():
+        path, values = Path(item.attributes["path"]), item.read(NAMES)
+        clips[path] = Clip(item.arrays, values, Space.of(item.arrays["embedding"].attributes), _labels(path, values))
+    sets = {"real clips": [clips[path] for path in real], "parades": [clips[path] for path in made]}
+    return {**sets, "both": [*sets["real clips"], *sets["parades"]]}
 
 
-def _clip(item: Any, label: Callable[[Path, Arrays], list[str | None]]) -> Clip:
-    names = ("frame", "n_faces", "face_frame", "time_seconds", "box", "landmarks", "confidence", "embedding")
-    arrays = item.read(names)
-    space = Space.of(item.arrays["embedding"].attributes)
-    return Clip(item.name, arrays, space, label(Path(item.attributes["path"]), arrays))
-
-
-def _made_labels(path: Path, arrays: Arrays) -> list[str | None]:
-    truth = parade.Truth.load(parade.truth_path(path))
-    return parade.identities_of(truth, arrays["frame"], arrays["face_frame"], arrays["box"])
-
-
-def _real_labels(path: Path, arrays: Arrays) -> list[str | None]:
-    """Of clips of one signer at a time; what the detector is not sure of (a print on clothes) is nobody."""
-    ranks = arrays["frame"][arrays["face_frame"]]
+def _labels(path: Path, values: dict[str, np.ndarray]) -> list[str | None]:
+    """Return each face's person; in real clips only for faces that the detector is sure of (not a print on clothes)."""
+    if parade.truth_path(path).is_file():
+        truth = parade.Truth.load(parade.truth_path(path))
+        return parade.identities_of(truth, values["frame"], values["face_frame"], values["box"])
     found: list[str | None] = []
-    for rank, box, confidence in zip(ranks.tolist(), arrays["box"], arrays["confidence"], strict=True):
-        found.append(_signer(path.stem, rank, float(box[0] + box[2] / 2)) if confidence >= SURE else None)
+    ranks, middle = values["frame"][values["face_frame"]], values["box"][:, 0] + values["box"][:, 2] / 2
+    for rank, centre, confidence in zip(ranks.tolist(), middle.tolist(), values["confidence"], strict=True):
+        signer = parade.signer(path.stem, rank, centre)
+        found.append(signer[1] if signer and confidence >= SURE else None)
     return found
 
 
-def _signer(stem: str, rank: int, centre: float) -> str:
-    if "parade" in stem:
-        return next(who for first, last, who in ASL_CUTS if first <= rank <= last)
-    if "grid" in stem:
-        return ASL_COLUMNS[int(centre // COLUMN_PIXELS)]
-    match = re.match(r"asl_([A-Z])_", stem)
-    assert match is not None, stem
-    return f"signer_{match[1]}"
-
-
-# -- ways ------------------------------------------------------------------------------------------------
+# --- ways -------------------------------------------------------------------------------------------------------------
 
 
 def people_by(way: Way, clips: Sequence[Clip]) -> Score:
-    """How well one way does on a set of clips, taken together."""
+    """Score one way on a set of clips, taken together."""
     began = time.perf_counter()
     tracks = [_tracks(way, clip) for clip in clips]
-    points, apart, sure, rows = _points(clips, tracks)
-    threshold = way.share * clips[0].space.threshold
-    pairs = apart if way.cannot_link else apart[:0]
-    group = (
-        group_points(points, pairs, threshold).group if way.cluster is None else way.cluster(points, pairs, threshold)
+    described: list[Tracks] = []
+    for clip, track in zip(clips, tracks, strict=True):
+        tracked: Any = replace(clip, values={**clip.values, "track": track})
+        described.append(describe_tracks(tracked, clip.space, SURE))
+    starts = np.cumsum([0, *(len(one.faces) for one in described)])
+    apart = np.concatenate([one.apart + start for one, start in zip(described, starts, strict=False)])
+    vector, spread, weight, founds, sure = (
+        np.concatenate([getattr(one, name) for one in described])
+        for name in ("vector", "spread", "weight", "founds", "sure_faces")
     )
+    points = Points(vector, spread, weight, np.zeros(len(sure), np.int64), founds)
+    cluster = way.cluster or (lambda *problem: group_points(*problem).group)
+    group = cluster(points, apart if way.cannot_link else apart[:0], way.share * clips[0].space.threshold)
     seconds = time.perf_counter() - began
     count = np.bincount(group, weights=sure)
     founded = np.zeros(len(count), bool)
     founded[group[points.founds]] = True
     person = np.where((count >= MIN_FACES) & founded, np.arange(len(count)), -1)[group]
-    label = np.concatenate([person[mine[track]] for mine, track in zip(rows, tracks, strict=True)])
+    label = np.concatenate([person[start + track] for start, track in zip(starts, tracks, strict=False)])
     identity = [who for clip in clips for who in clip.identity]
     mixed = sum(_mixed(track, clip.identity) for track, clip in zip(tracks, clips, strict=True))
-    return _score(label, identity, sum(len(mine) for mine in rows), mixed, seconds)
+    return _score(label, identity, int(starts[-1]), mixed, seconds)
 
 
 def _tracks(way: Way, clip: Clip) -> np.ndarray:
-    arrays = clip.arrays
+    """Return int32 (n_faces,), the track of each face."""
+    values = clip.values
     if way.stitch == "none":
-        return np.arange(len(arrays["box"]), dtype=np.int32)
-    vectors = clip.space.project(arrays["embedding"]) if way.use_embedding else None
+        return np.arange(len(values["box"]), dtype=np.int32)
+    vectors = clip.space.project(values["embedding"]) if way.use_embedding else None
     limit = TRACK_SHARE * clip.space.threshold if way.use_embedding else np.inf
     settings = TrackSettings(way.max_gap_seconds, max_distance=limit)
-    block = Block(arrays["n_faces"], arrays["time_seconds"], arrays["box"], vectors)
-    track: np.ndarray = next(track_faces([block], settings, usual_gap(arrays["time_seconds"])))
+    block = Block(values["n_faces"], values["time_seconds"], values["box"], vectors)
+    track: np.ndarray = next(track_faces([block], settings, usual_gap(values["time_seconds"])))
     if way.stitch == "chunks":
-        _, track = np.unique(track + len(track) * (arrays["face_frame"] // 10), return_inverse=True)
+        _, track = np.unique(track + len(track) * (values["face_frame"] // 10), return_inverse=True)
     return track.astype(np.int32)
 
 
-def _points(
-    clips: Sequence[Clip], tracks: Sequence[np.ndarray]
-) -> tuple[Points, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Points of all tracks, pairs apart, sure faces of each, and each clip's tracks as points."""
-    vectors, spreads, sure, founds, apart, rows = [], [], [], [], [np.empty((0, 2), np.int64)], []
-    for clip, track in zip(clips, tracks, strict=True):
-        arrays = clip.arrays
-        score = quality(arrays["box"], arrays["landmarks"], arrays["confidence"])
-        certain = certainty_of(arrays["landmarks"], arrays["confidence"], len(score))
-        unsure = UNSURE_SHARE * (THRESHOLD_SHARE * clip.space.threshold) ** 2
-        projected = clip.space.project(arrays["embedding"])
-        best = best_rows(track, score)
-        count = int(track.max(initial=-1)) + 1
-        rows.append(len(sure) + np.arange(count))
-        apart.append(together(track, arrays["n_faces"]) + len(sure))
-        order = best[np.argsort(track[best], kind="stable")]
-        for some in np.split(order, np.searchsorted(track[order], np.arange(1, count))) if count else []:
-            vector, spread = describe(projected[some], score[some], certain[some], unsure)
-            mine = arrays["confidence"][track == track[some[0]]]
-            vectors.append(vector)
-            spreads.append(spread)
-            sure.append(int((mine >= SURE).sum()))
-            founds.append(sure[-1] >= 2 or float(mine.max()) >= VERY_SURE_CONFIDENCE)
-    weight = np.clip(np.array(sure) + 0.1, 0.1, 20.0)
-    known = np.zeros(len(sure), np.int64)
-    points = Points(np.array(vectors), np.array(spreads), weight, known, np.array(founds))
-    return points, np.concatenate(apart), np.array(sure), rows
-
-
 def _mixed(track: np.ndarray, identity: Sequence[str | None]) -> int:
-    seen: dict[int, set[str]] = {}
-    for number, who in zip(track.tolist(), identity, strict=True):
-        if who is not None:
-            seen.setdefault(number, set()).add(who)
-    return sum(len(who) > 1 for who in seen.values())
+    seen = {(number, who) for number, who in zip(track.tolist(), identity, strict=True) if who is not None}
+    return sum(count > 1 for count in Counter(number for number, _ in seen).values())
 
 
 def _score(label: np.ndarray, identity: Sequence[str | None], tracks: int, mixed: int, seconds: float) -> Score:
@@ -241,46 +192,45 @@ def _pairs(counts: np.ndarray) -> float:
     return float((counts.astype(np.float64) * (counts - 1) / 2).sum())
 
 
-# -- other methods ---------------------------------------------------------------------------------------
+# --- other methods ----------------------------------------------------------------------------------------------------
+
+
+def _squared(points: Points) -> np.ndarray:
+    """Return the average squared distances of the faces behind any two points, 0 on the diagonal."""
+    difference = points.vector[:, None].astype(np.float64) - points.vector[None]
+    squared = np.einsum("ijk,ijk->ij", difference, difference) + points.spread[:, None] + points.spread[None]
+    np.fill_diagonal(squared, 0)
+    return squared
 
 
 def by_scipy(points: Points, apart: np.ndarray, threshold: float) -> np.ndarray:
-    """Average linkage of scipy over the whole matrix of distances; faces of one frame are infinitely far."""
+    """Use SciPy's average linkage over the whole matrix of distances; faces of one frame are infinitely far."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    difference = points.vector[:, None].astype(np.float64) - points.vector[None]
-    matrix = np.einsum("ijk,ijk->ij", difference, difference) + points.spread[:, None] + points.spread[None]
+    matrix = _squared(points)
     matrix[apart[:, 0], apart[:, 1]] = matrix[apart[:, 1], apart[:, 0]] = 1e6
-    np.fill_diagonal(matrix, 0)
     cut: np.ndarray = fcluster(linkage(squareform(matrix, checks=False), "average"), threshold**2, "distance")
     return cut - 1
 
 
 def by_whispers(points: Points, apart: np.ndarray, threshold: float) -> np.ndarray:
-    """Chinese whispers: tracks take, in turn, the label that weighs most among their neighbours, but for those of
-    tracks they share a frame with."""
-    neighbours: list[dict[int, float]] = [{} for _ in points.vector]
-    for rows, others, squared in near_pairs(points.vector, points.spread, threshold**2, 64):
-        for a, b, value in zip(rows.tolist(), others.tolist(), squared.tolist(), strict=True):
-            neighbours[a][b] = neighbours[b][a] = 1 - value / threshold**2
-    enemies: list[set[int]] = [set() for _ in points.vector]
-    for a, b in apart.tolist():
-        enemies[a].add(b)
-        enemies[b].add(a)
-    label = np.arange(len(points.vector))
-    rng = np.random.default_rng(0)
+    """Use Chinese whispers: each track in turn takes the label that weighs most among its 64 nearest neighbours, except
+    labels of tracks in the same frames."""
+    weight = np.clip(1 - _squared(points) / threshold**2, 0, None)
+    np.fill_diagonal(weight, 0)
+    weight *= weight >= np.sort(weight, axis=1)[:, -64:][:, :1]
+    weight = np.maximum(weight, weight.T)
+    enemies = np.zeros(weight.shape, bool)
+    enemies[apart[:, 0], apart[:, 1]] = enemies[apart[:, 1], apart[:, 0]] = True
+    label, rng = np.arange(len(weight)), np.random.default_rng(0)
     for _ in range(20):
         for k in rng.permutation(len(label)).tolist():
-            taken = {int(label[j]) for j in enemies[k]}
-            votes: dict[int, float] = {}
-            for j, weight in neighbours[k].items():
-                if int(label[j]) not in taken:
-                    votes[int(label[j])] = votes.get(int(label[j]), 0.0) + weight
-            if votes:
-                label[k] = max(sorted(votes), key=lambda one: votes[one])
-    _, numbered = np.unique(label, return_inverse=True)
-    return np.asarray(numbered)
+            votes = np.bincount(label, weight[k], len(label))
+            votes[label[enemies[k]]] = 0
+            if votes.any():
+                label[k] = votes.argmax()
+    return np.unique(label, return_inverse=True)[1]
 
 
 WAYS = (
@@ -298,19 +248,18 @@ WAYS = (
 
 
 def scale(n_tracks: int, n_people: int, seed: int = 0) -> dict[str, float]:
-    """Seconds that so many made-up tracks take, at the distances of Dlib's vectors (one person 0.32, two 0.8)."""
+    """Measure made-up tracks, at the distances of Dlib's vectors (one person 0.32, two 0.8)."""
     rng = np.random.default_rng(seed)
     centre = rng.normal(0, 0.05, (n_people, 128))
     who = rng.integers(0, n_people, n_tracks)
     vector = (centre[who] + rng.normal(0, 0.02, (n_tracks, 128))).astype(np.float32)
-    points = Points(
-        vector, np.full(n_tracks, 0.02), np.full(n_tracks, 10.0), np.zeros(n_tracks, np.int64), np.ones(n_tracks, bool)
-    )
+    spread, weight = np.full(n_tracks, 0.02), np.full(n_tracks, 10.0)
+    points = Points(vector, spread, weight, np.zeros(n_tracks, np.int64), np.ones(n_tracks, bool))
     first = np.arange(0, n_tracks - 1, 10)
     apart = np.stack([first, first + 1], axis=1)
     apart = apart[who[apart[:, 0]] != who[apart[:, 1]]]
     began, began_cpu = time.perf_counter(), time.process_time()
-    groups: Groups = group_points(points, apart, 0.51)
+    groups = group_points(points, apart, 0.51)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     wrong = sum(len(np.unique(who[groups.group == k])) > 1 for k in range(min(len(groups.looks), 200)))
     return {
@@ -320,41 +269,33 @@ def scale(n_tracks: int, n_people: int, seed: int = 0) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="where clips and store go, and are kept (default: a new one)")
-    parser.add_argument("--shots", type=int, default=45, help="shots of each made-up parade")
-    parser.add_argument("--thresholds", action="store_true", help="other thresholds too")
-    parser.add_argument("--scale", type=int, default=100_000, metavar="N", help="made-up tracks; 0 for none")
-    parser.add_argument("--out", type=Path, default=Path("bench-people.json"))
-    options = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--folder", type=Path, help="where clips and store go, and are kept (default: a new one)")
+    options.add_argument("--shots", type=int, default=45, help="shots of each made-up parade")
+    options.add_argument("--thresholds", action="store_true", help="other thresholds too")
+    options.add_argument("--scale", type=int, default=100_000, metavar="N", help="made-up tracks; 0 for none")
+    options.add_argument("--out", type=Path, default=REPOSITORY / "bench-people.json", help="write all figures there")
+    chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        real, made = stored_clips(options.folder or Path(scratch), data_folder(), options.shots)
-    sets = {"real clips": real, "parades": made, "both": [*real, *made]}
+        sets = stored_clips(chosen.folder or Path(scratch), data_folder(), chosen.shots)
     ways = list(WAYS)
-    if options.thresholds:
+    if chosen.thresholds:
         ways += [replace(WAYS[0], name=f"threshold {share:.2f}", share=share) for share in (0.7, 0.75, 0.8, 0.9, 1)]
-    rows = {way.name: {name: people_by(way, clips) for name, clips in sets.items()} for way in ways}
-    _print(rows, sets)
-    cost = scale(options.scale, max(1, options.scale // 100)) if options.scale else None
+    found: dict[str, dict[str, dict[str, float]]] = {way.name: {} for way in ways}
+    for name, clips in sets.items():
+        for way in ways:
+            found[way.name][name] = asdict(people_by(way, clips))
+        labels = [who for clip in clips for who in clip.identity]
+        known = len(labels) - labels.count(None)
+        people = found[WAYS[0].name][name]["truth"]
+        title = f"{name}: {len(clips)} clips, {len(labels)} faces, {known} labelled, {people} people"
+        show(title, COLUMNS, [{"way": way, **row[name]} for way, row in found.items()])
+    cost = scale(chosen.scale, max(1, chosen.scale // 100)) if chosen.scale else None
     if cost:
         print(f"\n{cost['tracks']:,} made-up tracks of {cost['people']:,} people: {cost['found']:,} people found, "
               f"{cost['mixed']} of the first 200 mixed, {cost['seconds']:.0f} s, {cost['cpu_seconds']:.0f} s of CPU, "
               f"peak {cost['peak_mb']:.0f} MB")  # fmt: skip
-    content = {name: {key: vars(score) for key, score in row.items()} for name, row in rows.items()}
-    options.out.write_text(json.dumps({"ways": content, "scale": cost}, indent=1), encoding="utf-8")
-
-
-def _print(rows: dict[str, dict[str, Score]], sets: dict[str, list[Clip]]) -> None:
-    for name, clips in sets.items():
-        faces = sum(len(clip.identity) for clip in clips)
-        labelled = sum(who is not None for clip in clips for who in clip.identity)
-        truth = next(iter(rows.values()))[name].truth
-        print(f"\n{name}: {len(clips)} clips, {faces} faces, {labelled} labelled, {truth} people\n")
-        print("| | precision | recall | F1 | people | tracks | mixed tracks |\n|---|---|---|---|---|---|---|")
-        for way, row in rows.items():
-            one = row[name]
-            shares = f"{one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f}"
-            print(f"| {way} | {shares} | {one.people} | {one.tracks} | {one.mixed} |")
+    write_json(chosen.out, {"ways": found, "scale": cost})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""How well distances tell one person from two: exact figures, from every pair."""
+"""Exact figures, from every pair, on how well distances tell one person from two."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +18,15 @@ SPLITS = 200
 
 @dataclass(frozen=True)
 class Verification:
-    """Of one kind of vector and one distance."""
+    """Figures of one kind of vector and one distance."""
 
     auc: float
     """Area under the receiver operating characteristic: how often a pair of one person is nearer than one of two."""
     true_accepts_1_percent: float
-    """Part of the pairs of one person that is accepted where at most 1% of those of two are."""
+    """Share of the pairs of one person that is accepted if at most 1% of those of two are."""
     default_threshold: float
     default_accuracy: float
-    """Part of all pairs that the default threshold judges rightly."""
+    """Share of all pairs that the default threshold judges rightly."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Threshold:
 
 
 def distances(left: Distances, right: Distances, metric: str) -> Distances:
-    """float64 (n,) between the rows of two (n, dimension)."""
+    """Return float64 (n,) between the rows of two (n, dimension)."""
     left, right = left.astype(np.float64), right.astype(np.float64)
     if metric == "cosine":
         return 1 - (_unit(left) * _unit(right)).sum(axis=1)
@@ -69,18 +70,18 @@ def verify(distance: Distances, same: Flags, default: float) -> Verification:
 
 
 def _above(one: Distances, two: Distances, ties: bool = False) -> Distances:
-    """For each of `one`, the part of the sorted `two` that is larger (or as large)."""
+    """Return, for each of `one`, the share of the sorted `two` that is larger (or as large)."""
     return (len(two) - np.searchsorted(two, one, side="left" if ties else "right")) / len(two)
 
 
 def at_false_accepts(two: Distances, rate: float) -> float:
-    """The largest float that accepts (distance <= threshold) no more than this part of the pairs of two people."""
+    """Return the largest threshold that accepts (distance <= threshold) at most this share of pairs of two people."""
     ordered = np.sort(two)
     return float(np.nextafter(ordered[int(rate * len(ordered))], -np.inf))
 
 
 def most_accurate(distance: Distances, same: Flags) -> float:
-    """The threshold that judges most pairs rightly: the middle of the widest such gap between two distances."""
+    """Return the threshold that judges most pairs rightly: the middle of the widest such gap between two distances."""
     order = np.argsort(distance)
     ordered, is_same = distance[order], same[order]
     right = np.concatenate([[0], np.cumsum(np.where(is_same, 1, -1))])[1:-1]
@@ -102,7 +103,7 @@ RULES = {
 
 
 def thresholds(distance: Distances, same: Flags) -> list[Threshold]:
-    """What the threshold should be. People appear in both halves of a split, so the halves are not independent."""
+    """Choose a threshold by each rule. People appear in both halves of a split, so the halves are not independent."""
     found = []
     for rule, choose in RULES.items():
         threshold = choose(distance, same)
@@ -113,17 +114,17 @@ def thresholds(distance: Distances, same: Flags) -> list[Threshold]:
     return found
 
 
-def _other_half(distance: Distances, same: Flags, choose: object, chance: np.random.Generator) -> tuple[float, ...]:
-    """Rates on one half, which has half of either kind of pair, at the threshold that is chosen on the other."""
+def _other_half(distance: Distances, same: Flags, choose: Any, chance: np.random.Generator) -> tuple[float, ...]:
+    """Return the rates on one half, with half of either kind of pair, at the threshold that is chosen on the other."""
     chosen = np.zeros(len(same), bool)
     for kind in (same, ~same):
         members = chance.permutation(np.flatnonzero(kind))
         chosen[members[: len(members) // 2]] = True
-    threshold = choose(distance[chosen], same[chosen])  # type: ignore[operator]
+    threshold = choose(distance[chosen], same[chosen])
     return _rates(distance[~chosen], same[~chosen], threshold)
 
 
 def _rates(distance: Distances, same: Flags, threshold: float) -> tuple[float, float, float]:
-    """True accepts, false accepts, accuracy."""
+    """Return true accepts, false accepts, accuracy."""
     accepted = distance <= threshold
     return float(accepted[same].mean()), float(accepted[~same].mean()), float((accepted == same).mean())

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline import cluster
-from pipeline.cluster.options import ClusterOptions, check
+from pipeline.cluster import existing, starting
+from pipeline.cluster import options as options_module
+from pipeline.cluster.options import ClusterOptions, check, chosen_gpus
 from pipeline.errors import ClusterError, ReelgraphError
 from pipeline.faces.models.base import Faces
-from pipeline.machine.device import Device
+from pipeline.machine.device import Device, gpu_device
 from pipeline.machine.gpus import GPU_HEADROOM_BYTES
 from tests.clips import write_clip
 from tests.devices import GPU_TOLERANCE, assert_same_faces, device_parameters, matched, tolerance
@@ -27,22 +28,23 @@ GPU_BYTES = 80 << 30
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "visible_gpus", lambda: ["0", "1"])
-    monkeypatch.setattr(cluster, "card_bytes", lambda gpu: GPU_BYTES + GPU_HEADROOM_BYTES)
+    for module in (options_module, starting):
+        monkeypatch.setattr(module, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(starting, "card_bytes", lambda gpu: GPU_BYTES + GPU_HEADROOM_BYTES)
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "visible_gpus", lambda: [])
+    monkeypatch.setattr(options_module, "visible_gpus", lambda: [])
 
 
 @pytest.mark.parametrize(("device", "expected"), [("auto", ["0", "1"]), ("cuda", ["0", "1"]), ("cpu", [])])
 def test_gpus_of_a_device(two_gpus: None, device: str, expected: list[str]) -> None:
-    assert cluster._chosen_gpus(ClusterOptions(device=device)) == expected
+    assert chosen_gpus(ClusterOptions(device=device)) == expected
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(no_gpu: None) -> None:
-    assert cluster._chosen_gpus(ClusterOptions()) == []
+    assert chosen_gpus(ClusterOptions()) == []
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_auto_is_the_cpu_where_there_is_no_gpu(no_gpu: None) -> None:
 )
 def test_what_cannot_be_had(no_gpu: None, options: dict[str, str], message: str) -> None:
     with pytest.raises(ClusterError, match=message) as caught:
-        check(ClusterOptions(**options))  # type: ignore[arg-type]
+        check(ClusterOptions.of(**options))
     assert "\n" not in str(caught.value)
 
 
@@ -67,7 +69,7 @@ def test_what_cannot_be_had(no_gpu: None, options: dict[str, str], message: str)
 def test_in_this_process(two_gpus: None, device: str, kind: str, memory: int | None) -> None:
     wanted = 6 << 30 if device == "tensorrt" else None
     options = ClusterOptions(device=device, gpus=("1",) if device != "auto" else None, gpu_memory_bytes=wanted)
-    found = cluster.in_process_settings(options).device
+    found = starting.in_process_settings(options).device
     assert (found.kind, found.memory_bytes, found.index) == (kind, memory, int(kind != "cpu"))
 
 
@@ -78,32 +80,32 @@ def worker(address: str, host: str, gpu: str | None, gigabytes: int = 0) -> dict
 
 def test_the_kind_of_workers_that_are_there_already() -> None:
     gpu, cpu = worker("tcp://a", "one", "0", 40), worker("tcp://b", "two", None)
-    assert cluster._kind_on([gpu, cpu], "auto") == "cpu"
-    assert cluster._kind_on([gpu], "auto") == "cuda"
-    assert cluster._kind_on([gpu], "tensorrt") == "tensorrt"
-    assert cluster._kind_on([gpu, cpu], "cpu") == "cpu"
+    assert existing._kind_on([gpu, cpu], "auto") == "cpu"
+    assert existing._kind_on([gpu], "auto") == "cuda"
+    assert existing._kind_on([gpu], "tensorrt") == "tensorrt"
+    assert existing._kind_on([gpu, cpu], "cpu") == "cpu"
     with pytest.raises(ClusterError, match="--device cuda: worker tcp://b sees no GPU"):
-        cluster._kind_on([gpu, cpu], "cuda")
+        existing._kind_on([gpu, cpu], "cuda")
 
 
 def test_shares_of_cards_that_are_elsewhere(no_gpu: None) -> None:
     """Of the cards that the workers have, whatever this machine has; workers on one card share it."""
     shared = [worker("tcp://a", "one", "0", 82), worker("tcp://b", "one", "0", 82), worker("tcp://c", "two", "0", 82)]
-    found = cluster._settings_there(shared, 3, ClusterOptions(scheduler="tcp://s:1"))
+    found = existing._settings_there(shared, 3, ClusterOptions(scheduler="tcp://s:1"))
     assert (found.device.kind, found.device.memory_bytes) == ("cuda", 40 << 30)
-    assert found.device == cluster.gpu_device("cuda", 40 << 30)
+    assert found.device == gpu_device("cuda", 40 << 30)
     assert found.decode_threads == 16 // 2 // 2
     smaller = [*shared, worker("tcp://d", "three", "GPU-1", 26)]
-    assert cluster._settings_there(smaller, 3, ClusterOptions()).device.memory_bytes == 24 << 30
+    assert existing._settings_there(smaller, 3, ClusterOptions()).device.memory_bytes == 24 << 30
     wanted = ClusterOptions(gpu_memory_bytes=8 << 30)
-    assert cluster._settings_there(shared, 3, wanted).device.memory_bytes == 8 << 30
+    assert existing._settings_there(shared, 3, wanted).device.memory_bytes == 8 << 30
     with pytest.raises(ClusterError, match=r"--gpu-memory 64\.4 GB for each of 2 workers does not fit a card of 88\.0"):
-        cluster._settings_there(shared, 3, ClusterOptions(gpu_memory_bytes=60 << 30))
+        existing._settings_there(shared, 3, ClusterOptions(gpu_memory_bytes=60 << 30))
 
 
 def test_cores_of_workers_without_a_gpu() -> None:
     there = [worker("tcp://a", "one", None), worker("tcp://b", "one", None)]
-    found = cluster._settings_there(there, 1, ClusterOptions(gpu_memory_bytes=8 << 30))
+    found = existing._settings_there(there, 1, ClusterOptions(gpu_memory_bytes=8 << 30))
     assert (found.device, found.decode_threads) == (Device("cpu", threads=8), 8)
 
 

@@ -41,19 +41,19 @@ def test_both_names_are_one_package(tmp_path: Path, repository: Path, own_file: 
         (tmp_path / "pipeline.py").write_text(USERS_OWN)
     text = f"""
 import reelgraph
-import reelgraph.sources.base as base
+import reelgraph.engine.source as base
 from reelgraph import Stage, deepface, errors
-import pipeline, pipeline.sources.base, pipeline.workflow
-import reelgraph.workflow
+import pipeline, pipeline.engine.source, pipeline.engine.workflow
+import reelgraph.engine.workflow
 import sys
 assert reelgraph is pipeline
 assert pipeline.__file__ == {str(repository / "pipeline" / "__init__.py")!r}, pipeline.__file__
 assert reelgraph.run is pipeline.run
 assert reelgraph.deepface is deepface is sys.modules["pipeline.deepface"]
 assert base is pipeline.engine.source
-assert reelgraph.workflow is pipeline.engine.workflow is sys.modules["reelgraph.workflow"]
+assert reelgraph.engine.workflow is pipeline.engine.workflow is sys.modules["reelgraph.engine.workflow"]
 assert pipeline.engine.workflow.__spec__.name == "pipeline.engine.workflow"
-assert issubclass(pipeline.faces.stages.detect.Detect if hasattr(pipeline.engine.finding, "detect") else Stage, Stage)
+assert issubclass(pipeline.engine.finding.find_stage("detect"), Stage)
 assert errors.ReelgraphError is reelgraph.ReelgraphError
 both = [name for name in sys.modules if name.startswith("reelgraph.")]
 assert all(sys.modules[name] is sys.modules["pipeline" + name[len("reelgraph"):]] for name in both), both

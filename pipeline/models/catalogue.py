@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -11,9 +13,6 @@ GROUP = "reelgraph.models"
 
 
 @cache
-def cards() -> dict[str, ModelCard]:
+def cards() -> Mapping[str, ModelCard]:
     """Return the cards of all domains by name. Each entry point names a mapping of names to cards."""
-    found: dict[str, ModelCard] = {}
-    for point in entry_points(group=GROUP):
-        found |= point.load()
-    return found
+    return ChainMap(*(point.load() for point in entry_points(group=GROUP)))

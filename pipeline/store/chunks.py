@@ -547,8 +547,8 @@ def unreadable_chunks(records: Mapping[int, Record]) -> list[dict[str, Any]]:
 
 def sweep_chunks(folder: str | os.PathLike[str]) -> None:
     """Remove what a killed process was writing below `NAME/chunks`. Raises OSError."""
+    names = _plain_entries(str(folder))  # refuses links before anything is removed
     sweep_partial(folder)
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(folder):
-            if _FOLDER.fullmatch(name):
-                sweep_partial(below(folder, name))
+    for name in names:
+        if _FOLDER.fullmatch(name):
+            sweep_partial(f"{folder}/{name}")

@@ -146,14 +146,14 @@ class RunInput:
     @property
     def failures(self) -> list[dict[str, Any]]:
         """Failed chunks: `chunk`, `frames` and `time_seconds` (first and last, or None where not known), `error`."""
-        failed = self._chunks.failed.items()
+        failed = self._chunks.failed.items() if not self._is_finished else ()
         return [*self.attributes.get("failures", []), *(self._failure(index, record) for index, record in failed)]
 
     @property
     def unreadable(self) -> list[dict[str, Any]]:
         """Chunks that are done but for some frames: `chunk`, `frames` (ranks), `error`."""
         stored: list[dict[str, Any]] = self.attributes.get("unreadable", [])
-        return stored or unreadable_chunks(self._chunks.incomplete)
+        return stored if stored or self._is_finished else unreadable_chunks(self._chunks.incomplete)
 
     @property
     def step_seconds(self) -> dict[str, float]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +174,7 @@ def _checked_actions(actions: str | Iterable[str]) -> tuple[str, ...]:
 
 def _refuse_unknown(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Raise TypeError for a name among `given` that is not an option of a run, and so not of the function."""
-    options = ("executor", "fresh", *(field.name for field in fields(ClusterOptions)))
+    options = ("executor", "fresh", *ClusterOptions.model_fields)
     for name in given:
         if name not in options:
             own = [one.name for one in inspect.signature(function).parameters.values() if one.kind != one.VAR_KEYWORD]
