@@ -255,7 +255,8 @@ def test_rows_over_time_and_counts(tmp_path: Path, store: Path, truth: dict[str,
     assert dict(zip(spread["edges"], spread["counts"], strict=False)) == {
         k: 2 * int((truth["n_objects"] == k).sum()) for k in range(4)
     }
-    assert f"{2 * n}" in page
+    for k, name in enumerate(CLASSES):
+        assert f"{name} <b>{2 * int((truth['class'] == k).sum())}</b>" in page
     assert f'<td class="n">{n}' in page
 
 

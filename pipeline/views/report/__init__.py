@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.engine.events import Silent
 from pipeline.engine.finding import PANELS, find, names
 from pipeline.errors import UsageError
@@ -24,7 +22,7 @@ from pipeline.views.axes import axes_of, item_of
 from pipeline.views.progress import Work
 from pipeline.views.report.content import content
 from pipeline.views.report.panel import About, Panel, fill, text_of
-from pipeline.views.report.series import Histogram
+from pipeline.views.report.plain import PlainPanel
 from pipeline.views.report.survey import survey
 
 if TYPE_CHECKING:
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 """Names of the page's parts, files of this package."""
-SPREAD_EDGES = np.arange(0.0, 33.0)
-"""Rows per item: 0, 1, 2, ...; they grow with what is found."""
 _GENERATOR = b'<meta name="generator" content="reelgraph'
 """Line near the head of every report: a file with it may be replaced by a newer report."""
 
@@ -94,15 +90,13 @@ def report(
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
     axes, item_axis = axes_of(runs), item_of(runs)
     about = About(runs, len(pairs), pictures)
-    panels = [kind(about) for kind in _panels() if kind.axis in axes]
-    told = {panel.axis for panel in panels}
-    spread = {axis: Histogram(SPREAD_EDGES, grows=True) for axis in axes if axis not in told}
+    panels = _panels(about, axes, item_axis)
     inputs = []
     work = Work(progress or Silent())
     for run, item in pairs:
         shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
-        inputs.append(survey(run, item, shown, work, axes, panels, spread, len(pairs)))
-    filled = content(about, inputs, axes, item_axis, panels, spread)
+        inputs.append(survey(run, item, shown, work, axes, panels, len(pairs)))
+    filled = content(about, inputs, axes, item_axis, panels)
     counts = filled.pop("counts")
     page = render(filled).encode()
     with written_whole(place) as file:
@@ -115,8 +109,12 @@ def report(
     )  # fmt: skip
 
 
-def _panels() -> list[type[Panel]]:
-    return [find("panel", name, PANELS, Panel) for name in names(PANELS)]  # type: ignore[type-abstract]
+def _panels(about: About, axes: Sequence[str], item: str) -> list[Panel]:
+    """Return the panels of the domains whose axes there are, and a plain one for each other axis."""
+    kinds = [find("panel", name, PANELS, Panel) for name in names(PANELS)]  # type: ignore[type-abstract]
+    made = [kind(about) for kind in kinds if kind.axis in axes]
+    told = {panel.axis for panel in made}
+    return [*made, *(PlainPanel(about, axis, item) for axis in axes if axis not in told)]
 
 
 def default_place(out: str | os.PathLike[str]) -> Path:

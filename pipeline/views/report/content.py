@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.models.catalogue import cards
 from pipeline.text import clock, duration, plural, plural_of
 from pipeline.version import __version__
-from pipeline.views.report.panel import About, Content, InputContent, Section, Tile, counted, grouped
-from pipeline.views.report.series import Histogram
+from pipeline.views.report.panel import About, Content, InputContent, Tile, counted, grouped
 from pipeline.views.report.survey import Surveyed
 
 if TYPE_CHECKING:
@@ -26,14 +25,12 @@ _EMPTY_LICENCE = ("", "unknown", "none")
 
 
 def content(
-    about: About, inputs: Sequence[Surveyed], axes: Sequence[str], item: str, panels: Sequence[Panel],
-    spread: Mapping[str, Histogram],
-) -> dict[str, Any]:  # fmt: skip
+    about: About, inputs: Sequence[Surveyed], axes: Sequence[str], item: str, panels: Sequence[Panel]
+) -> dict[str, Any]:
     """Return the template's values; `charts` is what the page's script draws."""
     runs = about.runs
     made = [panel.content(inputs) for panel in panels]
-    plain = _plain(axes, item, spread)
-    sections = [section for one in [*made, plain] for section in one.sections]
+    sections = [section for one in made for section in one.sections]
     words = Words(inputs, item)
     totals = _totals(about, inputs, axes)
     return {
@@ -69,7 +66,7 @@ def content(
             "plurals": {axis: plural_of(axis) for axis in axes},
             "lanes": [one.lanes.as_dict() for one in made if one.lanes],
             "inputs": [_charts(one, [of.inputs[k] for of in made]) for k, one in enumerate(inputs)],
-            "histograms": {name: drawn for one in [*made, plain] for name, drawn in one.histograms.items()},
+            "histograms": {name: drawn for one in made for name, drawn in one.histograms.items()},
         },
         "counts": {name: count for one in made for name, count in one.counts.items()},
     }
@@ -82,19 +79,6 @@ class Words:
         self.is_timed = all(one.is_timed for one in inputs)
         self.item = f"sampled {item}" if self.is_timed else item
         self.items = plural_of(self.item)
-
-
-def _plain(axes: Sequence[str], item: str, spread: Mapping[str, Histogram]) -> Content:
-    """Return a section for each axis that no panel is about: how many rows an item has."""
-    sections, histograms = [], {}
-    for axis in (axis for axis in axes if axis in spread):
-        noun, drawn = plural_of(axis), spread[axis].drawn()
-        drawing = f'<div class="histogram" data-of="{noun}"></div>' if drawn["counts"] else ""
-        caption = f"<figcaption>{noun.capitalize()} per {item} <span>{plural_of(item)} with so many</span></figcaption>"
-        body = f"<figure>{caption}{drawing}</figure>" if drawing else '<p class="small">None yet.</p>'
-        sections.append(Section(noun, noun.capitalize(), body))
-        histograms[noun] = {**drawn, "noun": plural_of(item)}
-    return Content([], sections=sections, histograms=histograms)
 
 
 def _totals(about: About, inputs: Sequence[Surveyed], axes: Sequence[str]) -> dict[str, Any]:

@@ -134,7 +134,8 @@ class Content:
 class Panel(ABC):
     """A part of the report about the rows of one axis."""
 
-    axis: ClassVar[str]
+    axis: str
+    """Axis whose rows the panel is about."""
     kinds: ClassVar[dict[str, str]] = {}
     """Words for kinds of models, if the kind of a model's card is not shown as it is."""
 

@@ -42,7 +42,7 @@ MOST_STRETCHES = 60_000
 class FacesPanel(Panel):
     """People, presence lanes, attributes and pictures."""
 
-    axis: ClassVar[str] = "face"
+    axis = "face"
     kinds: ClassVar[dict[str, str]] = {"recogniser": "embedder", "spoofing": "anti-spoofing model"}
 
     def __init__(self, about: About) -> None:
