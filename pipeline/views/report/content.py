@@ -46,8 +46,7 @@ def content(
         "tiles": _tiles(totals, axes, made, words),
         "first_sections": [section for section in sections if section.is_first],
         "sections": [section for section in sections if not section.is_first],
-        "timeline_help": next((one.lanes.help for one in made if one.lanes), "")
-        or f"Rows per {item}{' over time' if words.is_timed else ''}. Move over it to see how many;",
+        "timeline_help": _timeline_help(axes, item, made, words),
         "overview": next((one.lanes for one in made if one.lanes and one.lanes.overview and one.lanes.names), None),
         "axes": [{"name": axis, "plural": plural_of(axis)} for axis in axes],
         "columns": [column for one in made for column in one.columns],
@@ -70,6 +69,14 @@ def content(
         },
         "counts": {name: count for one in made for name, count in one.counts.items()},
     }
+
+
+def _timeline_help(axes: Sequence[str], item: str, made: Sequence[Content], words: Words) -> str:
+    """Return what the timelines show, up to a semicolon."""
+    if not axes:
+        return f"The {words.items} that are done;"
+    shown = next((one.lanes.help for one in made if one.lanes), "")
+    return shown or f"Rows per {item}{' over time' if words.is_timed else ''}. Move over it to see how many;"
 
 
 class Words:
