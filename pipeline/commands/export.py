@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 from pipeline.errors import UsageError
 
 
-def add(commands: Any) -> None:
-    parser = add_command(
-        commands, "export", "write stored rows as a table (Parquet, CSV, JSON Lines), or in another format", _export
-    )
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, done or half done")
     parser.add_argument(
         "--to", required=True, metavar="FILE", help="file to write; - is standard output, for csv and jsonl"
@@ -55,3 +51,8 @@ def _export(options: argparse.Namespace) -> int:
         )
     print_result(options, exported.as_dict(), [] if to_stdout else lines(exported))
     return 0
+
+
+COMMAND = Command(
+    "export", "write stored rows as a table (Parquet, CSV, JSON Lines), or in another format", _arguments, _export
+)
