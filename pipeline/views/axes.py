@@ -67,9 +67,14 @@ def _section(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def source_options(run: Run) -> dict[str, Any]:
+    """Return the section `source` of the workflow that made a store; empty if there is none."""
+    return _section(_section(run.attributes.get("workflow")).get("source"))
+
+
 def source_arrays(run: Run) -> list[Array]:
     """Return the item arrays that say which item a row belongs to: those of the store's source."""
-    source = _section(_section(run.attributes.get("workflow")).get("source"))
+    source = source_options(run)
     kind = source.get("kind", DEFAULT_SOURCE)
     if source and kind in names(SOURCES):
         return list(find_source(kind).arrays)

@@ -350,3 +350,28 @@ def test_a_damaged_array_is_an_error_of_any_view(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="damaged"):
         export(tmp_path / "s.zarr", tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize("workflow", [{"source": {"kind": "M:Source"}, "stages": {"x": {"use": "M:Stage"}}}, ["odd"]])
+def test_a_store_cannot_make_a_view_import_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workflow: dict[str, object]
+) -> None:
+    """Of a store that is not begun, the axes are those of its workflow; a stranger may have written that."""
+    (tmp_path / "stranger.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    make_objects(tmp_path / "s.zarr", N, done_chunks=0)
+    node = json.loads((tmp_path / "s.zarr" / "zarr.json").read_text())
+    node["attributes"]["workflow"] = json.loads(json.dumps(workflow).replace("M:", "stranger:"))
+    (tmp_path / "s.zarr" / "zarr.json").write_text(json.dumps(node))
+    assert export(tmp_path / "s.zarr", "t.csv").rows == 0
+    assert report(tmp_path / "s.zarr", "r.html").rows == {}
+    assert describe(tmp_path / "s.zarr")["inputs"][0]["rows"] == {}
+    assert "stranger" not in sys.modules
+
+
+def test_a_store_that_is_not_begun_has_the_axes_of_its_workflow(tmp_path: Path) -> None:
+    workflow = {"source": {"kind": "video"}, "stages": {"detect": {"use": "detect"}}}
+    make_store(tmp_path / "s.zarr", {}, workflow=workflow)
+    assert export(tmp_path / "s.zarr", tmp_path / "t.csv").as_dict()["faces"] == 0
+    assert report(tmp_path / "s.zarr", tmp_path / "r.html").as_dict()["people"] == 0

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.media.spans import item_seconds
 from pipeline.text import parse_seconds
-from pipeline.views.axes import axis_in, source_arrays
+from pipeline.views.axes import axis_in, source_arrays, source_options
 from pipeline.views.report.series import Bins, per_item
 from pipeline.views.tables.rows import blocks
 
@@ -125,7 +125,7 @@ def _planned(found: Surveyed) -> tuple[float, float]:
     """Return seconds from and to of what is to be sampled of an input, as far as its facts say."""
     if not found.is_timed:
         return 0.0, float(found.item.frames_total)
-    facts, source = found.facts, found.run.attributes.get("workflow", {}).get("source", {})
+    facts, source = found.facts, source_options(found.run)
     start = float(facts.get("start_seconds") or 0.0)
     stop = start + float(facts.get("duration_seconds") or 0.0)
     wanted = [_seconds(source.get(name)) for name in ("start", "stop")]
