@@ -252,7 +252,7 @@ WRITERS_AND_READERS: dict[str, tuple[Attack, str, set[str]]] = {
 }  # fmt: skip
 """Whoever comes across it refuses: what was sent, what is said of it and by whom; `status` for example does not."""
 HALF: dict[str, tuple[Attack, str, set[str]]] = {
-    "linked chunk": (linked_chunk, "is a link", {*COMMANDS} - {"forget", "run"}),
+    "linked chunk": (linked_chunk, "is a link", {*COMMANDS}),
     "linked chunk folder": (linked_chunk_folder, "is a link", {*COMMANDS}),
     "linked chunks": (linked_chunks, "is a link", {*COMMANDS}),
 }
