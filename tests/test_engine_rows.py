@@ -76,8 +76,8 @@ def test_a_later_stage_gets_the_rows_of_an_axis(own: Own, together: bool) -> Non
 
 def shown(own: Own, run: pipeline.faces.table.FacesRun, path: Path, capfd: pytest.CaptureFixture[str]) -> str:
     """All that a person sees of a run, its plan and its store."""
-    planned = pipeline.engine.plan(path, [str(own.folder / "numbers.txt")], own.folder / "other.zarr")
-    later = pipeline.engine.plan(path, [str(own.folder / "numbers.txt")], own.out)
+    planned = pipeline.plan(path, [str(own.folder / "numbers.txt")], own.folder / "other.zarr")
+    later = pipeline.plan(path, [str(own.folder / "numbers.txt")], own.out)
     lines = [
         capfd.readouterr().err,
         *summary_view.lines(run.summary),

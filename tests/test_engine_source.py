@@ -110,7 +110,7 @@ def test_options_are_part_of_the_keys(own: Own) -> None:
 
 
 def test_plan(own: Own) -> None:
-    planned = pipeline.engine.plan(own.workflow(SQUARE), [str(own.folder / "numbers.txt")], own.out)
+    planned = pipeline.plan(own.workflow(SQUARE), [str(own.folder / "numbers.txt")], own.out)
     (line,) = planned.inputs
     assert (line.name, line.frames, line.chunk_frames, line.chunks) == ("numbers", 12, 5, 3)
     assert planned.estimated_disk_bytes > 0
@@ -169,3 +169,18 @@ def test_values_that_do_not_fit_their_declaration(own: Own) -> None:
     assert run.summary.exit_code == 1
     expected = "write: chunk 0 of 'numbers': array 'line' has 4 rows along 'frame' and this chunk has 5; return one row"
     assert run.summary.failures[0]["error"].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('{"number": numbers}', '{"number": numbers[1:]}', "the source loaded 4 rows of 'number' for 5 items"),
+        ("decoded, None if", "decoded[:2], None if", "the source loaded 2 rows of 'decoded' for 5 items"),
+    ],
+    ids=["array", "decoded"],
+)
+def test_a_job_loads_one_row_per_item(own: Own, old: str, new: str, message: str) -> None:
+    assert old in SOURCE
+    own.module("own_source", SOURCE.replace(old, new))
+    run = own.run(own.workflow(SQUARE))
+    assert run.summary.failures[0]["error"].startswith(f"decode: {message}; return one row per item")

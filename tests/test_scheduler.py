@@ -18,11 +18,13 @@ from distributed import Client
 
 import pipeline
 from pipeline.cli import main
-from pipeline.engine.events import Silent
+from pipeline.engine.events import ChunkDone, Silent
 from pipeline.errors import ClusterError
 from tests.clips import write_clip
 from tests.faults import one_stage
+from tests.own import PLAIN, Own
 from tests.processes import reelgraph, start, wait_until
+from tests.test_engine_events import Heard
 
 pytestmark = [pytest.mark.slow]
 Cluster = Callable[..., Path]
@@ -95,6 +97,22 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def run(workflow: Path, clip: Path, out: Path, scheduler: str | Path) -> int:
     return main(["run", str(workflow), str(clip), "--out", str(out), "--scheduler", str(scheduler)])
+
+
+def test_a_source_of_ones_own_is_found_by_workers_elsewhere(own: Own, pair: Path) -> None:
+    """Its module lies beside the workflow, where neither the scheduler nor the workers were started."""
+    own.module("plain", PLAIN)
+    heard = Heard()
+    run = own.run(own.workflow({"square": "plain:Square"}), executor="dask", scheduler=str(pair), listener=heard)
+    assert run.summary.exit_code == 0, run.summary.failures
+    np.testing.assert_array_equal(run.array("numbers", "square"), np.arange(12.0) ** 2)
+    assert sorted(event.chunk for event in heard.of(ChunkDone)) == [0, 1, 2]
+    for chunk in range(3):  # what workers announced in time is passed on, in order, before the chunk is done
+        events = [event for event in heard.events if getattr(event, "chunk", None) == chunk]
+        assert isinstance(events[-1], ChunkDone)
+        steps = [event.steps_done for event in events[:-1]]
+        assert steps == sorted(steps)
+        assert {event.step for event in events[:-1]} <= {"decode", "square", "write"}
 
 
 @pytest.mark.parametrize("by", ["file", "address"])

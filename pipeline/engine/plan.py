@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,8 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
-from pipeline.engine.source import Job, Source, most_chunk_items
-from pipeline.engine.workflow import code_digest, differences
+from pipeline.engine.source import Job, Loaded, Source, most_chunk_items
+from pipeline.engine.workflow import code_digest, differences, make_importable
 from pipeline.errors import StoreError
 from pipeline.store.chunks import Chunks
 
@@ -66,6 +68,31 @@ class ChunkTask:
     @property
     def n_items(self) -> int:
         return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class SealedJob(Job):
+    """A job of a source that is not part of this package.
+
+    Its class lies in a module beside the workflow, which the scheduler cannot import and a worker only once it is told
+    where. So it travels as bytes.
+    """
+
+    folder: str
+    """Folder of the workflow file."""
+    content: bytes
+    """Pickled job."""
+
+    @classmethod
+    def of(cls, job: Job, folder: Path) -> Job:
+        """Seal a job if its class is not part of this package."""
+        is_own = type(job).__module__.split(".")[0] != __name__.split(".")[0]
+        return cls(str(folder), pickle.dumps(job)) if is_own else job
+
+    def load(self, threads: int = 1) -> Loaded:
+        make_importable(Path(self.folder))
+        job: Job = pickle.loads(self.content)
+        return job.load(threads)
 
 
 class InputPlan:
@@ -151,7 +178,7 @@ class InputPlan:
             start=start,
             stop=stop,
             values=self.source.values(start, stop),
-            job=self.source.job(start, stop) if recipe.needs_items else None,
+            job=SealedJob.of(self.source.job(start, stop), self.bound.workflow.folder) if recipe.needs_items else None,
             recipe=recipe,
             where=self.source.where(start, stop),
             files=tuple(part.name for part in parts if not part.is_failure),

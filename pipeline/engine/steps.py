@@ -34,6 +34,7 @@ from pipeline.store.chunks import DamagedChunkError, write_chunk
 from pipeline.store.record import Record
 from pipeline.store.run import InputStore
 from pipeline.store.schema import DECODED, Schema
+from pipeline.text import plural
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,12 @@ def decode(task: ChunkTask, name: str, settings: WorkerSettings) -> Items:
     assert task.job is not None
     MEMORY.lock_pages(settings.device.kind != "cpu")
     loaded = task.job.load(settings.decode_threads)
+    for array, rows in {DECODED.name: loaded.decoded, **loaded.arrays}.items():
+        if len(rows) != task.n_items:
+            raise DecodeError(
+                f"the source loaded {plural(len(rows), 'row')} of {array!r} for {plural(task.n_items, 'item')}; "
+                "return one row per item"
+            )
     if not loaded.decoded.any():
         raise DecodeError(loaded.error or "no item of this chunk could be read")
     return Items(loaded.arrays, loaded.decoded, loaded.error, {name: time.perf_counter() - began})
