@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import errno
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
