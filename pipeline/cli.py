@@ -8,35 +8,18 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import NoReturn
 
-from pipeline.commands import EXIT_CODES, doctor, export, init, models, report, run, status, workflows
+from pipeline.commands import EXIT_CODES
 from pipeline.errors import ReelgraphError, UsageError
-from pipeline.faces.commands import annotate, clips, demo, find, forget, index, people
 from pipeline.version import __version__
 
 EXIT_INTERRUPTED = 130
 DESCRIPTION = (
     "Face analysis for whole archives of video: Dask tasks over chunks of frames, into a Zarr store that resumes."
 )
-COMMANDS = (
-    run,
-    status,
-    find,
-    index,
-    people,
-    forget,
-    report,
-    annotate,
-    clips,
-    export,
-    workflows,
-    init,
-    models,
-    doctor,
-    demo,
-)
-"""In the order of `reelgraph --help`."""
+GROUP = "reelgraph.commands"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of a terminal that has no ×, as standard error is
     words = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(words)
+    options = _parser(words).parse_args(words)
     try:
         _require_working_folder()
         return int(options.command(options))
@@ -77,10 +60,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"reelgraph: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser. Only the chosen command is imported; all of them for `--help` and for an unknown word."""
     parser = _Parser(prog="reelgraph", description=DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"reelgraph {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add(commands)
+    points = list(dict.fromkeys(entry_points(group=GROUP)))
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for point in [point for point in points if point.name == chosen] or points:
+        try:
+            command = point.load()
+        except Exception as err:  # of another package's command: the others must work
+            if point.name == chosen or point.value.startswith("pipeline."):
+                raise
+            print(f"reelgraph: command {point.name!r} cannot be loaded ({point.value}): {err}", file=sys.stderr)
+            continue
+        command.add_to(commands, point.name == chosen)
     return parser

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UsageError
@@ -17,16 +18,27 @@ EXIT_CODES = (
 )
 
 
-def add_command(
-    commands: Any, name: str, help_text: str, function: Callable[[argparse.Namespace], int]
-) -> argparse.ArgumentParser:
-    """A command's parser, with --json; `function` gets the parsed options and returns the exit code."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, epilog=EXIT_CODES
-    )
-    parser.set_defaults(command=function)
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    return parser
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line, found in the entry point group `reelgraph.commands`."""
+
+    name: str
+    help: str
+    """One line for `reelgraph --help`."""
+    arguments: Callable[[argparse.ArgumentParser], None]
+    """Adds the flags; called only if the command was chosen, so it may import what they need."""
+    run: Callable[[argparse.Namespace], int]
+    """Does the work on the parsed flags; returns the exit code."""
+
+    def add_to(self, commands: Any, chosen: bool) -> None:
+        """Add the command's parser; with its flags, --json among them, if it is the chosen one."""
+        parser: argparse.ArgumentParser = commands.add_parser(
+            self.name, help=self.help, description=self.help, epilog=EXIT_CODES
+        )
+        parser.set_defaults(command=self.run)
+        if chosen:
+            parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+            self.arguments(parser)
 
 
 def print_result(options: argparse.Namespace, values: Any, lines: list[str]) -> None:

@@ -1,32 +1,34 @@
-"""`reelgraph export`: stored faces as a table, or as COCO's annotations."""
+"""`reelgraph export`: stored rows as a table, or in another format."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 from pipeline.errors import UsageError
 
 
-def add(commands: Any) -> None:
-    parser = add_command(
-        commands, "export", "write every stored face as a row of a table, or as COCO's annotations", _export
-    )
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, done or half done")
     parser.add_argument(
         "--to", required=True, metavar="FILE", help="file to write; - is standard output, for csv and jsonl"
     )
     parser.add_argument(
+        "--axis",
+        metavar="NAME",
+        help="what a row is: an axis of the store, or frame for one row per item (default: the store's first axis)",
+    )
+    parser.add_argument(
         "--format",
-        choices=("parquet", "csv", "jsonl", "coco"),
-        help="default: by the file's suffix (.parquet, .csv, .jsonl; .json is COCO)",
+        metavar="NAME",
+        help="parquet, csv, jsonl, coco, or a class of your own as package.module:Class "
+        "(default: by the file's suffix: .parquet, .csv, .jsonl; .json is COCO)",
     )
     parser.add_argument(
         "--embeddings", action="store_true", help="with the embeddings (and other long vectors), left out by default"
     )
-    parser.add_argument("--all-frames", action="store_true", help="COCO: also list sampled frames without a face")
-    parser.add_argument("--force", action="store_true", help="replace the file where it exists")
+    parser.add_argument("--all-frames", action="store_true", help="COCO: also list sampled frames without a row")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -40,6 +42,7 @@ def _export(options: argparse.Namespace) -> int:
         exported = export(
             options.outs,
             options.to,
+            axis=options.axis,
             format=options.format,
             embeddings=options.embeddings,
             all_frames=options.all_frames,
@@ -48,3 +51,8 @@ def _export(options: argparse.Namespace) -> int:
         )
     print_result(options, exported.as_dict(), [] if to_stdout else lines(exported))
     return 0
+
+
+COMMAND = Command(
+    "export", "write stored rows as a table (Parquet, CSV, JSON Lines), or in another format", _arguments, _export
+)

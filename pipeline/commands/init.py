@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "init", "copy a shipped workflow, to edit it", _init)
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a shipped workflow; `reelgraph workflows` lists them")
     parser.add_argument("--to", metavar="FILE", help="where to (default: NAME.yaml in the working folder)")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
@@ -24,3 +22,6 @@ def _init(options: argparse.Namespace) -> int:
     lines = [*(f"wrote {file}" for file in files), "run it on a video of yours with:", f"  {command}"]
     print_result(options, {"workflow": files[0], "files": files, "command": command}, lines)
     return 0
+
+
+COMMAND = Command("init", "copy a shipped workflow, to edit it", _arguments, _init)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 from pipeline.errors import UsageError
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "models", "list the models there are, download their weights, check them", _models)
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "List every model with its licence, size and whether its weights are here; `fetch` downloads weights to where "
         "DeepFace looks for them, `verify` checks those that are here."
@@ -71,3 +69,6 @@ def _models_verify(options: argparse.Namespace, words: list[str]) -> int:
     verified, exit_code = view.verify(view.select(words), named=bool(words))
     print_result(options, verified, view.verified_lines(verified))
     return exit_code
+
+
+COMMAND = Command("models", "list the models there are, download their weights, check them", _arguments, _models)

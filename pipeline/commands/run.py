@@ -7,16 +7,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pipeline.commands import add_command, positive, print_result
+from pipeline.commands import Command, positive, print_result
 
 
-def add(commands: Any) -> None:
-    _add_run(commands)
-    _add_plan(commands)
-
-
-def _add_run(commands: Any) -> None:
-    parser = add_command(commands, "run", "run a workflow over inputs, or carry on where it stopped", _run)
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
     _add_work(parser)
     cluster = parser.add_argument_group("where it runs (does not change what is computed)")
     cluster.add_argument(
@@ -39,8 +33,7 @@ def _add_run(commands: Any) -> None:
     )
 
 
-def _add_plan(commands: Any) -> None:
-    parser = add_command(commands, "plan", "say what a run would do, without doing it", _plan)
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_work(parser)
 
 
@@ -150,3 +143,7 @@ def _positive_seconds(text: str) -> float:
 
 _TYPES = {"N": positive, "SIZE": _size, "SECONDS": _positive_seconds, "PORT": int}
 """How the value of a flag is read, by its placeholder in `--help`."""
+
+
+RUN = Command("run", "run a workflow over inputs, or carry on where it stopped", _run_arguments, _run)
+PLAN = Command("plan", "say what a run would do, without doing it", _plan_arguments, _plan)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 
 
-def add(commands: Any) -> None:
-    status = add_command(commands, "status", "say what a store holds: inputs, chunks done and failed", _status)
-    status.add_argument("out", metavar="OUT", help="the run store")
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", help="the run store")
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -20,3 +18,6 @@ def _status(options: argparse.Namespace) -> int:
     status = describe(Path(options.out))
     print_result(options, status, lines(status))
     return 0
+
+
+COMMAND = Command("status", "say what a store holds: inputs, chunks done and failed", _arguments, _status)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 
 
-def add(commands: Any) -> None:
-    about = "list the shipped workflows, or check one and explain its options"
-    workflows = add_command(commands, "workflows", about, _workflows)
-    workflows.add_argument(
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "workflow",
         metavar="WORKFLOW",
         nargs="?",
@@ -25,3 +22,8 @@ def _workflows(options: argparse.Namespace) -> int:
     described = describe(options.workflow) if options.workflow else describe_all()
     print_result(options, described, lines(described))
     return 0
+
+
+COMMAND = Command(
+    "workflows", "list the shipped workflows, or check one and explain its options", _arguments, _workflows
+)

@@ -1,6 +1,6 @@
-"""Stages and sources are found by the same two ways: an entry point's name, or `package.module:Class`.
+"""Stages, sources, exports and panels are found by the same two ways: an entry point's name, or `package.module:Class`.
 
-Built-in ones use the entry points too: groups `reelgraph.stages` and `reelgraph.sources`.
+Built-in ones use the entry points too: groups `reelgraph.stages`, `.sources`, `.exports`, `.panels`, `.columns`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from typing import TypeVar
 
 from pipeline.engine.source import Source
 from pipeline.engine.stage import Stage
-from pipeline.errors import WorkflowError
+from pipeline.errors import ReelgraphError, UsageError, WorkflowError
 from pipeline.text import unknown
 
 STAGES = "reelgraph.stages"
 SOURCES = "reelgraph.sources"
+EXPORTS = "reelgraph.exports"
+PANELS = "reelgraph.panels"
+COLUMNS = "reelgraph.columns"
 DEFAULT_SOURCE = "default"
 
 T = TypeVar("T")
@@ -46,40 +49,51 @@ def is_known(use: str) -> bool:
 
 def find_stage(use: str) -> type[Stage]:
     """Return the stage class behind `use`. Raises WorkflowError if there is none, or if it is not a Stage."""
-    return _find("stage", use, STAGES, Stage)
+    return find("stage", use, STAGES, Stage, WorkflowError, "put it beside the workflow file")
 
 
 def find_source(kind: str) -> type[Source]:
     """Return the source class behind `source.kind`. Raises WorkflowError if there is none, or if it is not a Source."""
-    return _find("source", kind, SOURCES, Source)  # type: ignore[type-abstract]
+    advice = "put it beside the workflow file"
+    return find("source", kind, SOURCES, Source, WorkflowError, advice)  # type: ignore[type-abstract]
 
 
-def _find(what: str, use: str, group: str, base: type[T]) -> type[T]:
+def find(
+    what: str,
+    use: str,
+    group: str,
+    base: type[T],
+    error: type[ReelgraphError] = UsageError,
+    advice: str = "start the command in its folder",
+) -> type[T]:
+    """Return the subclass of `base` behind `use`: a name of an entry point group, or `package.module:Class`.
+
+    `what` is the noun of messages ("export"); `advice` says what else than installing makes a module importable.
+    Raises `error`, in one line, if there is no such name, module or class, or if it is not a subclass.
+    """
     target = use if ":" in use else names(group).get(use)
     if target is None:
-        raise WorkflowError(unknown(what, use, names(group)) + ", or your own as 'package.module:Class'")
+        raise error(unknown(what, use, names(group)) + ", or your own as 'package.module:Class'")
     target = _moved(target, group)
     module_name, _, class_name = target.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
-        raise WorkflowError(f"{what} {use!r}: write a {what} of your own as 'package.module:Class'")
+        raise error(f"{what} {use!r}: write a {what} of your own as 'package.module:Class'")
     try:
         module = import_module(module_name)
     except ImportError as err:
-        raise WorkflowError(
-            f"{what} {use!r}: cannot import {module_name!r} ({err}); install it, or put it beside the workflow file"
-        ) from err
+        raise error(f"{what} {use!r}: cannot import {module_name!r} ({err}); install it, or {advice}") from err
     except Exception as err:  # a mistake in the user's own module, or in its name
         where = traceback.extract_tb(err.__traceback__)[-1]
-        raise WorkflowError(
+        raise error(
             f"{what} {use!r}: importing {module_name!r} ends in {type(err).__name__}: {err} "
             f"({where.filename}, line {where.lineno}); fix it"
         ) from err
     found = getattr(module, class_name, None)
     if found is None:
         classes = [name for name, value in vars(module).items() if _is(value, base)]
-        raise WorkflowError(f"{what} {use!r}: {unknown('class', class_name, classes)}")
+        raise error(f"{what} {use!r}: {unknown('class', class_name, classes)}")
     if not _is(found, base):
-        raise WorkflowError(f"{what} {use!r}: {class_name} is not a subclass of pipeline.{base.__name__}")
+        raise error(f"{what} {use!r}: {class_name} is not a subclass of pipeline.{base.__name__}")
     return found  # type: ignore[no-any-return]  # checked above
 
 

@@ -48,6 +48,19 @@ def _flush_folder(folder: str) -> None:
             os.close(descriptor)
 
 
+def flush_tree(folder: str | Path) -> None:
+    """Flush all files below a folder to the disk, and the names that lead to them. Raises OSError."""
+    for top, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            descriptor = os.open(os.path.join(top, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        _flush_folder(top)
+    _flush_folder(os.path.dirname(os.fspath(folder)))
+
+
 @contextlib.contextmanager
 def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
     """A file beside the one that is wanted, put in its place at the end, and removed on failure. Its folder is made.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StoreError
+from pipeline.files.whole import flush_tree
 from pipeline.store.chunks import Chunks, unreadable_chunks
 from pipeline.store.nodes import ASIDE, CHUNKS, Group, below, disk_errors, read_array_node, remove_tree
 from pipeline.store.run import VOID_CHUNKS, InputStore, RunStore, remove_void_chunks
@@ -356,6 +357,7 @@ def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray
     for block in _blocks(pieces, shard_rows):
         array[done : done + len(block)] = block
         done += len(block)
+    flush_tree(f"{folder}/{spec.name}")  # what these arrays are made of is removed once they are committed
 
 
 def _blocks(pieces: Iterator[np.ndarray], rows: int) -> Iterator[np.ndarray]:

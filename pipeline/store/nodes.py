@@ -86,12 +86,12 @@ def read_group(folder: str | Path, advice: str = "restore it or start over with 
 
 
 def write_group(folder: str | Path, group: Group) -> None:
-    """Write a group's `zarr.json` in one atomic step, making its folder where absent. Raises OSError."""
+    """Write a group's `zarr.json` in one atomic step that survives a power cut. Makes the folder. Raises OSError."""
     node: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": group.attributes}
     if group.consolidated:
         node["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": group.arrays}
     os.makedirs(folder, exist_ok=True)
-    atomic_write(f"{folder}/{NODE_FILE}", to_json(node))
+    atomic_write(f"{folder}/{NODE_FILE}", to_json(node), flush=True)
 
 
 def below(folder: str | os.PathLike[str], *names: str) -> str:

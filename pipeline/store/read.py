@@ -191,6 +191,13 @@ class RunInput:
         return tuple(axis for axis in self._axes.values() if axis.count in arrays)
 
     @property
+    def rows(self) -> dict[str, int]:
+        """Rows along each ragged axis, as the metadata of a complete input says; empty if the input is incomplete."""
+        if not self.complete:
+            return {}
+        return {axis.name: int(self._group.arrays[axis.index]["shape"][0]) for axis in self.axes}
+
+    @property
     def arrays(self) -> dict[str, Array]:
         """What can be read, by name: dims, dtype, sizes of trailing dimensions, attributes (units, class names)."""
         if self.complete:
@@ -220,7 +227,7 @@ class RunInput:
 
         Raises StoreError where one is not done, or damaged.
         """
-        return self._store.read_arrays(names, start, stop)
+        return self._store.read_arrays(names, start, stop, None if self.complete else self._chunks)
 
     def spans(self, most_frames: int) -> Iterator[tuple[int, int]]:
         """Stretches of sampled frames, start and stop (exclusive), whose arrays are there, in order: what

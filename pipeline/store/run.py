@@ -126,17 +126,19 @@ class InputStore:
         rest = [name for name in names if name not in committed]
         return {**found, **(read_files(self.path, self.name, index, files, rest) if rest else {})}
 
-    def read_arrays(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+    def read_arrays(
+        self, names: Sequence[str], start: int, stop: int, chunks: Chunks | None = None
+    ) -> dict[str, np.ndarray]:
         """Read arrays of items start (inclusive) to stop (exclusive), and of the rows that belong to them.
 
-        Reads compacted arrays of a complete input, else chunk files. Raises StoreError if an array, or the chunk that
-        would hold it, is not there or is damaged.
+        Reads compacted arrays of a complete input, else chunk files: those of `chunks`, by default those that are
+        there now. Raises StoreError if an array, or the chunk that would hold it, is not there or is damaged.
         """
         committed = self.group().arrays
         compacted = [name for name in names if name in committed]
         found = self._read_compacted(compacted, start, stop)
         rest = [name for name in names if name not in committed]
-        return {**found, **(self._read_chunks(rest, start, stop) if rest else {})}
+        return {**found, **(self._read_chunks(rest, start, stop, chunks) if rest else {})}
 
     def open_array(self, name: str) -> Any:
         """A compacted array as a read-only zarr array."""
@@ -199,9 +201,11 @@ class InputStore:
             self._starts[axis.name] = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         return int(self._starts[axis.name][start]), int(self._starts[axis.name][stop])
 
-    def _read_chunks(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+    def _read_chunks(
+        self, names: Sequence[str], start: int, stop: int, chunks: Chunks | None
+    ) -> dict[str, np.ndarray]:
         length = int(self.attributes["chunk_frames"])
-        chunks = self.chunks()
+        chunks = self.chunks() if chunks is None else chunks
         pieces = [
             self._read_piece(chunks, names, index, length, start, stop)
             for index in range(start // length, -(-stop // length))

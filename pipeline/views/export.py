@@ -1,41 +1,49 @@
-"""`reelgraph export`: every stored face as a row of a table, or as an annotation in COCO's form."""
+"""`reelgraph export`: the rows of an axis, over all inputs of one or several stores, in a file of some format.
+
+A format is a subclass of `Export`, found by its name in the entry point group `reelgraph.exports`, or by
+`package.module:Class`. This one writes a line per input:
+
+    class Counts(pipeline.Export):
+        def write(self, file, stored):
+            for one in stored.inputs:
+                n_rows = sum(len(batch) for batch in one.batches())
+                file.write(f"{one.name}: {n_rows} rows\\n".encode())
+
+    reelgraph export OUT --to counts.txt --format mymodule:Counts
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from pipeline.engine.events import Silent
-from pipeline.errors import UsageError
-from pipeline.faces.views import face_rows
-from pipeline.faces.views.coco import CocoWriter
+from pipeline.engine.finding import EXPORTS, find, names
+from pipeline.engine.workflow import make_importable
+from pipeline.errors import ReelgraphError, UsageError
 from pipeline.files.whole import written_whole
+from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
-from pipeline.text import unknown
+from pipeline.text import plural, plural_of
+from pipeline.views.axes import axes_of, chosen_axis, item_of
 from pipeline.views.progress import Work
-from pipeline.views.tables import FORMATS as TABLE_FORMATS
-from pipeline.views.tables import ROWS, Rows
+from pipeline.views.tables.rows import Block, Column, blocks, columns, record_batch, schema_of
 
 if TYPE_CHECKING:
     from pipeline.engine.events import Listener
-    from pipeline.faces.views.face_rows import Block, Column
-    from pipeline.store.read import Run, RunInput
 
-Format = Literal["parquet", "csv", "jsonl", "coco"]
-FORMATS = {**TABLE_FORMATS, ".json": "coco"}
-"""What a file's suffix stands for where no format is named."""
 STANDARD_OUTPUT = "-"
-ROW_GROUP = 65_536
-ROW_GROUP_BYTES = 64 << 20
-"""Rows of a Parquet row group, and their bytes in memory: what is held here, and what a reader takes, at once."""
 
 
 @dataclass
@@ -44,115 +52,192 @@ class Exported:
 
     file: str
     format: str
-    faces: int = 0
-    frames: int = 0
-    """Sampled frames gone through, with and without faces."""
+    axis: str
+    item: str
+    rows: int = 0
+    items: int = 0
+    """Items that were gone through, with and without rows."""
     inputs: int = 0
     columns: list[str] = field(default_factory=list)
-    """Names, in order; empty for COCO."""
+    """Names, in order; empty if the format has none."""
     done_share: float = 1.0
-    """Share of the stores' sampled frames that is done: below 1, the rest is not in the file."""
+    """Share of the stores' items that is done: below 1, the rest is not in the file."""
+
+    def __getattr__(self, name: str) -> int:
+        """Return a count by its plural noun: `exported.faces`, `exported.frames`."""
+        known = self.__dict__
+        for noun, count in ((known.get("axis"), known.get("rows")), (known.get("item"), known.get("items"))):
+            if noun is not None and plural_of(noun) == name:
+                return int(count or 0)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        """Return JSON values; counts have the plural of their noun as key: "objects", "frames"."""
+        return {
+            "file": self.file, "format": self.format, "axis": self.axis, plural_of(self.axis): self.rows,
+            plural_of(self.item): self.items, "inputs": self.inputs, "columns": self.columns,
+            "done_share": self.done_share,
+        }  # fmt: skip
 
 
-class Writer(Protocol):
-    """Takes the faces of one input after the other."""
+class Export(ABC):
+    """A format of a file that stored rows are written to."""
 
-    columns: list[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Suffixes of file names that choose this format if none is named: (".csv",)."""
+    axes: ClassVar[tuple[str, ...]] = ()
+    """Axes whose rows the format can hold; () for any."""
+    flags: ClassVar[tuple[str, ...]] = ()
+    """Flags that the format supports: "embeddings", "all_frames"."""
+    flat: ClassVar[bool] = False
+    """True if a cell holds one value, so that an array of several values needs several columns."""
+    to_standard_output: ClassVar[bool] = True
+    """False if the format needs a file."""
 
-    def start_input(self, run: Run, item: RunInput) -> list[str]:
-        """The arrays that it needs of this input."""
-        ...
+    @abstractmethod
+    def write(self, file: IO[bytes], stored: StoredRows) -> None:
+        """Write all rows. The file appears only when this returns."""
 
-    def write(self, block: Block) -> None: ...
 
-    def finish(self) -> None: ...
+class InputRows:
+    """The rows of one input along the exported axis."""
 
-    def close(self) -> None:
-        """Let go of what is open, finished or not."""
-        ...
+    def __init__(self, run: Run, item: RunInput, stored: StoredRows) -> None:
+        self.run, self.item, self._stored = run, item, stored
+        several = len(stored.runs) > 1
+        self.name = f"{run.path.name}/{item.name}" if several else item.name
+        """Name of the input, with the store's name if there are several stores."""
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """Columns of this input by name."""
+        stored = self._stored
+        return columns(self.run, self.item, stored.axis, wide=stored.embeddings, flat=stored.flat)
+
+    def blocks(self, arrays: Iterable[str] = ()) -> Iterator[Block]:
+        """Yield the rows in order, a block at a time: arrays as stored, those of the columns and those named."""
+        needs = [name for column in self.columns.values() for name in column.needs]
+        return self._stored._counted(self, blocks(self.item, self._stored.axis, [*needs, *arrays]))
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order as Arrow record batches with the columns of all inputs (`StoredRows.schema`)."""
+        return (record_batch(block, self.columns, self._stored.schema) for block in self.blocks())
+
+
+class StoredRows:
+    """The rows of one axis, over all inputs of one or several stores: what an export is made of."""
+
+    def __init__(
+        self, runs: Sequence[Run], axis: str, *, embeddings: bool = False, all_frames: bool = False, flat: bool = False,
+        progress: Listener | None = None,
+    ) -> None:  # fmt: skip
+        self.runs, self.axis = tuple(runs), axis
+        self.item = item_of(runs)
+        """Item axis: "frame", "pair". Rows are items themselves if it equals `axis`."""
+        self.embeddings, self.all_frames, self.flat = embeddings, all_frames, flat
+        self.inputs = [InputRows(run, item, self) for run in runs for item in run.inputs.values()]
+        self.n_rows = self.n_items = 0
+        """Rows and items that were gone through so far."""
+        self._work = Work(progress or Silent())
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of all inputs, as Arrow types."""
+        return schema_of(self.runs, self.axis, self.item, [one.columns for one in self.inputs])
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield all rows of all inputs as Arrow record batches."""
+        for one in self.inputs:
+            yield from one.batches()
+
+    def _counted(self, one: InputRows, found: Iterable[Block]) -> Iterator[Block]:
+        self._work.started(one.name, one.item.frames_done)
+        for block in found:
+            yield block
+            self.n_rows += block.n_rows
+            self.n_items += block.n_items
+            rows = {} if self.axis == self.item else {self.axis: block.n_rows}
+            self._work.done(one.name, block.n_items, rows)
+        self._work.finished(one.name)
 
 
 def export(
     outs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     to: str | os.PathLike[str],
     *,
-    format: Format | None = None,
+    axis: str | None = None,
+    format: str | None = None,
     embeddings: bool = False,
     all_frames: bool = False,
     force: bool = False,
     progress: Listener | None = None,
 ) -> Exported:
-    """Write the faces of one or several stores, done or half done, to a file, in bounded memory.
+    """Write the rows of one or several stores, done or half done, to a file, in bounded memory.
 
-    `format` None goes by the file's suffix; `to` "-" is standard output (csv and jsonl). `all_frames`: COCO lists
-    frames without faces too. The file appears whole or not at all. Raises UsageError where it exists (unless `force`),
-    cannot be written or its format is not clear, StoreError where a store cannot be read.
+    `axis`: rows to write ("face", "object"), or the items ("frame"); None takes the first ragged axis that the format
+    can hold, else the items. `format`: a name, or a class of your own as "package.module:Class"; None goes by the
+    file's suffix. `to` "-" is standard output. `all_frames`: COCO lists frames without rows too. The file appears whole
+    or not at all. Raises UsageError if the file exists (unless `force`) or cannot be written, or if there is no such
+    format or axis; StoreError if a store cannot be read.
     """
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
-    chosen = _format(str(to), format)
-    _check(str(to), chosen, embeddings, all_frames, force)
+    name, chosen = _format(str(to), format)
+    _check(str(to), name, chosen, {"embeddings": embeddings, "all_frames": all_frames}, force)
     runs = [open_store(path) for path in each_once(paths)]
-    exported = Exported(str(to), chosen)
-    with (
-        _sink(str(to)) as file,
-        contextlib.closing(_writer(chosen, file, runs, embeddings, all_frames)) as writer,
-    ):
-        exported.columns = writer.columns
-        work = Work(progress or Silent())
-        for run in runs:
-            for item in run.inputs.values():
-                shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
-                _export_input(run, item, shown, writer, exported, work)
-        writer.finish()
-    total = sum(item.frames_total for run in runs for item in run.inputs.values())
-    done = sum(item.frames_done for run in runs for item in run.inputs.values())
+    stored = StoredRows(
+        runs, _axis(runs, axis, name, chosen), embeddings=embeddings, all_frames=all_frames, flat=chosen.flat,
+        progress=progress,
+    )  # fmt: skip
+    with _sink(str(to)) as file:
+        _write(name, chosen, file, stored)
+    total = sum(one.item.frames_total for one in stored.inputs)
+    done = sum(one.item.frames_done for one in stored.inputs)
+    exported = Exported(str(to), name, stored.axis, stored.item, stored.n_rows, stored.n_items, len(stored.inputs))
+    exported.columns = list(stored.__dict__["schema"].names) if "schema" in stored.__dict__ else []
     exported.done_share = done / total if total else 1.0
     return exported
 
 
 def lines(exported: Exported) -> list[str]:
-    """What to say of an export, for people."""
-    shown = [f"{exported.file}: {exported.faces} faces of {exported.frames} frames, {exported.inputs} inputs"]
+    """Return what an export wrote, for people."""
+    items = plural(exported.items, exported.item)
+    rows = "" if exported.axis == exported.item else f"{plural(exported.rows, exported.axis)} of "
+    shown = [f"{exported.file}: {rows}{items}, {plural(exported.inputs, 'input')}"]
     if exported.done_share < 1:
-        shown.append(f"{exported.done_share:.1%} of the frames are done; the rest is not in the file")
+        shown.append(f"{exported.done_share:.1%} of the {plural_of(exported.item)} are done; the rest is not in the file")
     return shown
 
 
-def _export_input(run: Run, item: RunInput, shown: str, writer: Writer, exported: Exported, work: Work) -> None:
-    work.started(shown, item.frames_done)
-    exported.inputs += 1
-    for block in face_rows.blocks(item, writer.start_input(run, item)):
-        writer.write(block)
-        exported.faces += block.n_faces
-        exported.frames += block.n_frames
-        work.done(shown, block.n_frames, {"face": block.n_faces})
-    work.finished(shown)
+def _find(name: str) -> type[Export]:
+    make_importable(Path.cwd())
+    return find("format", name, EXPORTS, Export)  # type: ignore[type-abstract]
 
 
-def _format(to: str, named: str | None) -> str:
-    known = sorted(set(FORMATS.values()))
+def _format(to: str, named: str | None) -> tuple[str, type[Export]]:
+    """Return a format's name and class: the one that is named, else the one that the file's suffix says."""
     if named is not None:
-        if named not in known:
-            raise UsageError(unknown("format", named, known))
-        return named
+        return named, _find(named)
     suffix = Path(to).suffix.lower()
-    if suffix not in FORMATS:
+    found = [name for name in names(EXPORTS) if suffix and suffix in _find(name).suffixes]
+    if len(found) != 1:
         where = "standard output" if to == STANDARD_OUTPUT else f"{to!r}"
-        raise UsageError(f"which format {where} should have is not clear; add --format {' | '.join(known)}")
-    return FORMATS[suffix]
+        choice = " | ".join(found or sorted(names(EXPORTS)))
+        raise UsageError(f"which format {where} should have is not clear; add --format {choice}")
+    return found[0], _find(found[0])
 
 
-def _check(to: str, format: str, embeddings: bool, all_frames: bool, force: bool) -> None:
-    if all_frames and format != "coco":
-        raise UsageError(f"--all-frames is for COCO; {format} has one row per face")
-    if embeddings and format == "coco":
-        raise UsageError("COCO has no place for embeddings; choose parquet, csv or jsonl")
+def _check(to: str, name: str, chosen: type[Export], flags: dict[str, bool], force: bool) -> None:
+    def others(fits: Any) -> str:
+        return " | ".join(sorted(one for one in names(EXPORTS) if fits(_find(one))))
+
+    for flag, given in flags.items():
+        if given and flag not in chosen.flags:
+            choice = others(lambda one: flag in one.flags)
+            raise UsageError(f"format {name} does not support --{flag.replace('_', '-')}; choose --format {choice}")
     if to == STANDARD_OUTPUT:
-        if format not in ("csv", "jsonl"):
-            raise UsageError(f"{format} cannot go to standard output; name a file, or choose csv or jsonl")
+        if not chosen.to_standard_output:
+            choice = others(lambda one: one.to_standard_output)
+            raise UsageError(f"{name} cannot go to standard output; name a file, or choose --format {choice}")
         return
     path = Path(to)
     if path.is_dir():
@@ -161,54 +246,43 @@ def _check(to: str, format: str, embeddings: bool, all_frames: bool, force: bool
         raise UsageError(f"{to} exists already; choose another file, or replace it with --force")
 
 
+def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export]) -> str:
+    """Return the axis to write. Raises UsageError if the stores do not have it, or the format cannot hold it."""
+    if not chosen.axes:
+        return chosen_axis(runs, named)
+    there = axes_of(runs)
+    if named is None and not there and not any(item.arrays for run in runs for item in run.inputs.values()):
+        return chosen.axes[0]  # nothing is stored yet
+    fits = next((axis for axis in chosen.axes if axis in there), None)
+    axis = chosen_axis(runs, named or fits)
+    if axis not in chosen.axes:
+        raise UsageError(
+            f"format {name} holds rows of {' or '.join(map(repr, chosen.axes))} only, not of {axis!r}; "
+            "choose another --format"
+        )
+    return axis
+
+
+def _write(name: str, chosen: type[Export], file: IO[bytes], stored: StoredRows) -> None:
+    try:
+        chosen().write(file, stored)
+    except (ReelgraphError, OSError):
+        raise
+    except Exception as err:
+        if chosen.__module__.split(".")[0] == "pipeline":
+            raise
+        where = traceback.extract_tb(err.__traceback__)[-1]
+        raise UsageError(
+            f"format {name!r} ends in {type(err).__name__}: {err} ({where.filename}, line {where.lineno}); fix it"
+        ) from err
+
+
 @contextlib.contextmanager
 def _sink(to: str) -> Iterator[IO[bytes]]:
-    """Standard output, or a file that appears whole or not at all."""
+    """Open standard output, or a file that appears whole or not at all."""
     if to == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     with written_whole(to) as file:
         yield file
-
-
-def _writer(format: str, file: IO[bytes], runs: Sequence[Run], embeddings: bool, all_frames: bool) -> Writer:
-    if format == "coco":
-        return CocoWriter(file, runs, all_frames)
-    return _TableWriter(ROWS[format](file), runs, embeddings, flat=format == "csv")
-
-
-class _TableWriter:
-    """One row per face, in a schema that holds the columns of all inputs."""
-
-    def __init__(self, rows: Rows, runs: Sequence[Run], wide: bool, flat: bool) -> None:
-        self.rows, self.wide, self.flat = rows, wide, flat
-        self.schema = face_rows.schema_of(
-            [face_rows.columns(run, item, wide=wide, flat=flat) for run in runs for item in run.inputs.values()]
-        )
-        self.columns: list[str] = self.schema.names
-        self.current: dict[str, Column] = {}
-        self.waiting: list[pa.RecordBatch] = []
-        rows.start(self.schema)
-
-    def start_input(self, run: Run, item: RunInput) -> list[str]:
-        self.current = face_rows.columns(run, item, wide=self.wide, flat=self.flat)
-        return face_rows.arrays_of(item, wide=self.wide)
-
-    def write(self, block: Block) -> None:
-        if block.n_faces == 0:
-            return
-        self.waiting.append(face_rows.table(block, self.current, self.schema))
-        if sum(map(len, self.waiting)) >= ROW_GROUP or sum(b.nbytes for b in self.waiting) >= ROW_GROUP_BYTES:
-            self._flush()
-
-    def finish(self) -> None:
-        self._flush()
-
-    def close(self) -> None:
-        self.rows.close()
-
-    def _flush(self) -> None:
-        if self.waiting:
-            self.rows.write(pa.Table.from_batches(self.waiting, self.schema).unify_dictionaries())
-        self.waiting = []

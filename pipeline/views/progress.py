@@ -81,14 +81,18 @@ class Tally:
         return done / self.elapsed_seconds if self.elapsed_seconds > 0 else 0.0
 
     @property
+    def waiting_items(self) -> float:
+        """Items of inputs that were not opened yet, each taken for as long as the mean of those that were."""
+        known = self.counts.values()
+        return max(0, self.inputs_total - len(known)) * sum(count.items for count in known) / max(1, len(known))
+
+    @property
     def left_seconds(self) -> float | None:
-        """Time that is left, inputs that wait counted as long as the mean of those that were opened; None: unknown."""
-        if not self.rate or not self.counts:
+        """Time that is left; None if it is not known."""
+        if not self.rate:
             return None
-        known = list(self.counts.values())
-        mean = sum(count.items for count in known) / len(known)
-        waiting = max(0, self.inputs_total - len(known))
-        return (sum(count.items - count.done for count in known if not count.finished) + waiting * mean) / self.rate
+        left = sum(count.items - count.done for count in self.counts.values() if not count.finished)
+        return (left + self.waiting_items) / self.rate
 
     def speed(self) -> str:
         """Return rate and time left: "8.1 frames/s, 42 s left"; "" before the first chunk is done."""
@@ -252,8 +256,9 @@ class Bars:
     def _show_total(self) -> None:
         if self.total is not None:
             counts = self.tally.counts.values()
-            completed = sum(count.reached / count.items if count.items else 1.0 for count in counts)
-            self.bars.update(self.total, completed=completed, line=self.tally.total())
+            items = sum(count.items for count in counts) + self.tally.waiting_items
+            reached = sum(count.items if count.finished else count.reached for count in counts)
+            self.bars.update(self.total, total=max(items, 1), completed=reached, line=self.tally.total())
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)

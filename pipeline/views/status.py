@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.text import clock
+from pipeline.text import clock, plural, plural_of
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
 
 SHOWN_FAILURES = 10
 
 
 def describe(out: Path) -> dict[str, Any]:
-    """Inputs with frames, chunks and failures; JSON values only. Raises StoreError where `out` is no store."""
+    """Return inputs with frames, rows, chunks and failures; JSON values only. No chunk is opened for the rows.
+
+    Raises StoreError if `out` is not a store.
+    """
     from pipeline.store.read import open as open_store
+    from pipeline.views.axes import axes_of, item_of
 
     run = open_store(out)
+    axes = axes_of([run])
     inputs = [
         {
             "name": name,
             "path": one.attributes.get("path", ""),
             "frames": one.frames_total,
             "frames_done": one.frames_done,
+            "rows": one.rows,
             "chunks": one.chunks,
             "complete": bool(one.attributes.get("complete")),
             "stages": {stage: facts.get("state") for stage, facts in one.attributes.get("stages", {}).items()},
-            "forgotten_faces": sum(entry["faces"] for entry in one.attributes.get("forgotten", [])),
+            **_forgotten(one, axes),
             "failures": one.failures,
             "unreadable": one.unreadable,
         }
@@ -35,24 +44,30 @@ def describe(out: Path) -> dict[str, Any]:
         "reelgraph": run.attributes["reelgraph"],
         "created": run.attributes.get("created"),
         "done_share": run.done_share,
+        "item": item_of([run]),
         "inputs": inputs,
         "models": run.attributes.get("models", []),
         "unusable": run.attributes.get("unusable", []),
     }
 
 
+def _forgotten(one: RunInput, axes: list[str]) -> dict[str, int]:
+    """Return the rows that were removed from an input on purpose, by axis."""
+    entries = one.attributes.get("forgotten", [])
+    return {f"forgotten_{noun}": sum(entry.get(noun, 0) for entry in entries) for noun in map(plural_of, axes)}
+
+
 def lines(status: dict[str, Any]) -> list[str]:
-    shown = [f"{status['out']}: {status['done_share']:.1%} done, {len(status['inputs'])} inputs"]
+    """Return the status for a person."""
+    item = status["item"]
+    shown = [f"{status['out']}: {status['done_share']:.1%} done, {plural(len(status['inputs']), 'input')}"]
     for one in status["inputs"]:
-        chunks = one["chunks"]
-        state = "complete" if one["complete"] else f"{chunks['done']} of {chunks['total']} chunks done"
-        failed = f", {chunks['failed']} failed" if chunks["failed"] else ""
-        forgotten = f", {one['forgotten_faces']} faces forgotten" if one["forgotten_faces"] else ""
-        shown.append(f"  {one['name']}: {one['frames_done']} of {one['frames']} frames, {state}{failed}{forgotten}")
+        shown.append(f"  {one['name']}: {', '.join(_facts(one, item))}")
         for failure in one["failures"][:SHOWN_FAILURES]:
             shown.append(f"    chunk {failure['chunk']}{_time_range(failure)}: {failure['error']}")
         for entry in one["unreadable"][:SHOWN_FAILURES]:
-            shown.append(f"    chunk {entry['chunk']}: {len(entry['frames'])} frames not read: {entry['error']}")
+            unread = plural(len(entry["frames"]), item)
+            shown.append(f"    chunk {entry['chunk']}: {unread} not read: {entry['error']}")
         if len(one["failures"]) > SHOWN_FAILURES:
             shown.append(f"    ... and {len(one['failures']) - SHOWN_FAILURES} more failed; --json shows all")
         if len(one["unreadable"]) > SHOWN_FAILURES:
@@ -62,8 +77,22 @@ def lines(status: dict[str, Any]) -> list[str]:
     return shown
 
 
+def _facts(one: dict[str, Any], item: str) -> list[str]:
+    chunks = one["chunks"]
+    facts = [f"{one['frames_done']} of {plural(one['frames'], item)}"]
+    facts += [plural(count, axis) for axis, count in one["rows"].items()]
+    facts.append("complete" if one["complete"] else f"{chunks['done']} of {plural(chunks['total'], 'chunk')} done")
+    facts += [f"{chunks['failed']} failed"] if chunks["failed"] else []
+    for name, count in one.items():
+        if name.startswith("forgotten_") and count:
+            noun = name.removeprefix("forgotten_")
+            singular = next((axis for axis in one["rows"] if plural_of(axis) == noun), noun)
+            facts.append(f"{plural(count, singular, noun)} forgotten")
+    return facts
+
+
 def _model(model: dict[str, Any]) -> str:
-    """What its weights may be used for is said by who published them: --json has their words."""
+    """Return a model in one line. `--json` has what its publisher says on its use."""
     return f"  model {model['name']}: {model['licence']} ({model['runtime']}, weights {model['weights_sha256'][:12]})"
 
 

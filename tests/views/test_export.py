@@ -16,15 +16,16 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import ReelgraphError, StoreError, UsageError
-from pipeline.faces.views import face_rows
-from pipeline.faces.views.report import report
 from pipeline.media.film.targets import chosen_inputs
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from pipeline.views.export import export
+from pipeline.views.report import report
+from pipeline.views.tables import rows
 from tests.made_stores import CLASSES, Film, faces_of, film, make_store
 
 N_FRAMES = 300
+WORKFLOW = {"source": {"kind": "video"}, "stages": {"detect": {"use": "detect"}}}
 NAMES = {1: "Ann, with a comma", 2: 'Bo "the" Li'}
 
 
@@ -199,10 +200,10 @@ def test_nothing_to_export_is_an_empty_table(tmp_path: Path, suffix: str, kind: 
     nobody = film(100, 0, names=NAMES)  # every array there is, without a row
     out = make_store(
         tmp_path / "s.zarr", {} if kind == "no input" else {"a": nobody.arrays}, extra=nobody.extra,
-        done_chunks=0 if kind == "no chunk" else None,
+        done_chunks=0 if kind == "no chunk" else None, workflow=WORKFLOW,
     )  # fmt: skip
     exported = export(out, tmp_path / f"t.{suffix}")
-    assert exported.faces == 0
+    assert exported.faces == exported.as_dict()["faces"] == 0
     if suffix == "json":
         assert json.loads((tmp_path / "t.json").read_text())["annotations"] == []
     elif suffix == "jsonl":
@@ -217,9 +218,9 @@ def test_small_blocks_give_the_same_file(
     tmp_path: Path, store: Path, made: Film, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(store, tmp_path / "whole.jsonl", embeddings=True)
-    monkeypatch.setattr(face_rows, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(rows, "BLOCK_BYTES", 4000)
     item = pipeline.open(store).input("film")
-    sizes = [block.n_faces for block in face_rows.blocks(item, ["box", "embedding"])]
+    sizes = [block.n_rows for block in rows.blocks(item, "face", ["box", "embedding"])]
     crowd = int(made.arrays["n_faces"].max())
     assert len(sizes) > 3
     assert max(sizes) <= 4000 // (4 * 4 + 8 * 4) + crowd
@@ -307,8 +308,8 @@ def test_coco_of_all_frames_and_without_landmarks(tmp_path: Path) -> None:
         ("t.csv", {"format": "cvs"}, "csv"),
         ("-", {}, "standard output"),
         ("-", {"format": "parquet"}, "standard output"),
-        ("t.json", {"embeddings": True}, "COCO"),
-        ("t.csv", {"all_frames": True}, "COCO"),
+        ("t.json", {"embeddings": True}, "format coco does not support --embeddings; choose --format csv"),
+        ("t.csv", {"all_frames": True}, "format csv does not support --all-frames; choose --format coco"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

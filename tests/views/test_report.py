@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,11 +16,12 @@ import pytest
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.appearances import appearances
-from pipeline.faces.views.report import default_place, report
-from pipeline.faces.views.report.content import join_to, licence_flag
-from pipeline.faces.views.report.series import Histogram
+from pipeline.faces.views.report.panel import join_to
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
+from pipeline.views.report import default_place, report
+from pipeline.views.report.content import licence_flag
+from pipeline.views.report.series import Histogram
 from tests.clips import write_clip
 from tests.made_stores import EVERY, FPS, Film, add_shots, faces_of, fail, film, make_store
 
@@ -56,6 +58,16 @@ class Page(HTMLParser):
             self.scripts[-1] += data
         elif self.inside != "style":
             self.texts.append(data)
+
+    @property
+    def people(self) -> list[str]:
+        names: list[str] = self.charts["lanes"][0]["names"]
+        return names
+
+    def rows(self, place: int = 0) -> list[dict[str, Any]]:
+        """Lanes of one input."""
+        rows: list[dict[str, Any]] = self.charts["inputs"][place]["lanes"][0]["rows"]
+        return rows
 
     @property
     def text(self) -> str:
@@ -105,31 +117,31 @@ def times(n: int) -> np.ndarray:
 
 
 def test_rows_are_people_by_screen_time(page: Page, made: Film) -> None:
-    rows = page.charts["inputs"][0]["rows"]
-    assert [row["screen"] for row in rows] == sorted((row["screen"] for row in rows), reverse=True)
+    rows = page.rows()
+    assert [row["seconds"] for row in rows] == sorted((row["seconds"] for row in rows), reverse=True)
     frames = np.repeat(np.arange(900), made.arrays["n_faces"])
     expected = {}
     for who in range(1, 5):
         present = np.zeros(900, bool)
         present[frames[made.person == who]] = True
         expected[NAMES.get(who) or f"person {who}"] = appearances(present, times(900))
-    assert {page.charts["people"][row["person"]] for row in rows} == expected.keys()
+    assert {page.people[row["of"]] for row in rows} == expected.keys()
     for row in rows:
-        stretches = expected[page.charts["people"][row["person"]]]
+        stretches = expected[page.people[row["of"]]]
         spans = [(one.start_seconds, one.stop_seconds) for one in stretches]
         np.testing.assert_allclose(decoded(row["at"], page.charts["inputs"][0]["start"]), spans, atol=0.051)
-        assert row["screen"] == pytest.approx(sum(one.screen_seconds for one in stretches), abs=0.051)
+        assert row["seconds"] == pytest.approx(sum(one.screen_seconds for one in stretches), abs=0.051)
 
 
 def test_faces_per_frame_and_attributes_are_means_of_their_bins(page: Page, made: Film) -> None:
     drawn = page.charts["inputs"][0]
-    counts = drawn["counts"]
+    counts = drawn["counts"]["face"]
     n = len(counts["mean"])
     bins = np.minimum((times(900) * (n / (drawn["stop"] - drawn["start"]))).astype(int), n - 1)
     np.testing.assert_allclose(
         counts["mean"], np.bincount(bins, made.arrays["n_faces"]) / np.bincount(bins), atol=0.006
     )
-    emotion = drawn["attributes"]["emotion"]
+    emotion = drawn["series"]["emotion"]
     n = len(emotion["shares"][0])
     frames = np.repeat(np.arange(900), made.arrays["n_faces"])
     at = np.minimum((frames / 900 * n).astype(int), n - 1)
@@ -138,13 +150,13 @@ def test_faces_per_frame_and_attributes_are_means_of_their_bins(page: Page, made
         of_bin = happy[(at == k) & np.isfinite(happy)]
         assert share is None if len(of_bin) == 0 else share == pytest.approx(100 * of_bin.mean(), abs=0.51)
     assert emotion["classes"][3] == "happy"
-    assert {one["person"] for one in emotion["followed"]} == set(range(4))
+    assert {one["of"] for one in emotion["followed"]} == set(range(4))
 
 
 def test_attributes_of_one_person_are_of_that_person(page: Page, made: Film) -> None:
-    age = page.charts["inputs"][0]["attributes"]["age"]
+    age = page.charts["inputs"][0]["series"]["age"]
     for part in age["followed"]:
-        who = next(k for k in range(1, 5) if (NAMES.get(k) or f"person {k}") == page.charts["people"][part["person"]])
+        who = next(k for k in range(1, 5) if (NAMES.get(k) or f"person {k}") == page.people[part["of"]])
         ages = made.arrays["age"][made.person == who]
         known = [value for value in part["mean"] if value is not None]
         assert min(known) >= ages.min() - 0.1
@@ -153,9 +165,9 @@ def test_attributes_of_one_person_are_of_that_person(page: Page, made: Film) -> 
 
 
 def test_histograms_count_every_face(page: Page, made: Film) -> None:
-    assert sum(page.charts["size"]["counts"]) == sum(page.charts["confidence"]["counts"]) == len(made.person)
+    assert sum(page.charts["histograms"]["size"]["counts"]) == sum(page.charts["histograms"]["confidence"]["counts"]) == len(made.person)
     for name in ("size", "confidence"):
-        assert len(page.charts[name]["edges"]) == len(page.charts[name]["counts"]) + 1
+        assert len(page.charts["histograms"][name]["edges"]) == len(page.charts["histograms"][name]["counts"]) + 1
 
 
 def test_scores_beyond_one_have_a_histogram_too() -> None:
@@ -189,7 +201,7 @@ def test_names_and_paths_are_inert(store: Path, page: Page) -> None:
     assert QUOTED not in text
     assert len(page.scripts) == 2
     assert "alert(1)" not in page.scripts[1]
-    assert NASTY in page.charts["people"]
+    assert NASTY in page.people
     assert NASTY in page.text
     assert QUOTED in page.text
     assert not page.having("img", src="x")
@@ -235,7 +247,7 @@ def test_three_hours_of_forty_people_fit_in_a_megabyte(tmp_path: Path) -> None:
     reported = report(out, tmp_path / "long.html")
     assert reported.people == 40
     assert reported.bytes == (tmp_path / "long.html").stat().st_size < 1_000_000
-    assert len(Page((tmp_path / "long.html").read_text()).charts["inputs"][0]["rows"]) == 40
+    assert len(Page((tmp_path / "long.html").read_text()).rows()) == 40
 
 
 def test_a_hundred_inputs_fit_in_two_megabytes(tmp_path: Path) -> None:
@@ -333,8 +345,8 @@ def test_one_person_in_several_stores_is_one_person(tmp_path: Path) -> None:
         extra = (Array("person", ("face",), "int32", (), about),)
         outs.append(make_store(tmp_path / f"{name}.zarr", {"film": arrays}, extra=extra))
     page = page_of(outs, tmp_path / "all.html")
-    assert page.charts["people"] == ["Ann", "Ann"]
-    assert [row["person"] for one in page.charts["inputs"] for row in one["rows"]] == [0, 0, 1]
+    assert page.people == ["Ann", "Ann"]
+    assert [row["of"] for k in range(3) for row in page.rows(k)] == [0, 0, 1]
     assert "b.zarr / film" in page.text
     assert "in 2 inputs" in page.text
 
@@ -342,7 +354,7 @@ def test_one_person_in_several_stores_is_one_person(tmp_path: Path) -> None:
 def test_people_without_names_come_with_the_command_that_names_them(tmp_path: Path) -> None:
     unnamed = film(300, 3, seed=4, attributes=())
     page = page_of(make_store(tmp_path / "s.zarr", {"film": unnamed.arrays}, extra=unnamed.extra), tmp_path / "s.html")
-    first = page.charts["people"][page.charts["inputs"][0]["rows"][0]["person"]].removeprefix("person ")
+    first = page.people[page.rows()[0]["of"]].removeprefix("person ")
     assert f"reelgraph people name {first} NAME --registry {tmp_path.resolve() / 'people.json'}" in page.text
 
 
@@ -352,9 +364,9 @@ def test_identities_name_people_where_nobody_grouped_them(tmp_path: Path) -> Non
     arrays = faces_of(np.ones(60, int), np.zeros((60, 8)), identity=identity)
     out = make_store(tmp_path / "s.zarr", {"film": arrays}, extra=(Array("identity", ("face",), "int32", (), about),))
     page = page_of(out, tmp_path / "s.html")
-    assert page.charts["people"] == ["Ann", "Bo"]
-    assert [row["screen"] for row in page.charts["inputs"][0]["rows"]] == [6.0, 4.0]
-    assert any(page.charts["inputs"][0]["unknown"])
+    assert page.people == ["Ann", "Bo"]
+    assert [row["seconds"] for row in page.rows()] == [6.0, 4.0]
+    assert any(page.charts["inputs"][0]["lanes"][0]["rest"])
 
 
 def test_pictures_are_cut_from_the_video_where_it_is(tmp_path: Path) -> None:
@@ -394,8 +406,15 @@ def test_speed_names_the_bottleneck(tmp_path: Path, made: Film) -> None:
 
 
 def test_a_run_that_was_broken_off_says_what_its_chunks_took(tmp_path: Path, made: Film) -> None:
-    seconds = {"decode": 3.0, "detect": 1.0}
-    out = make_store(tmp_path / "s.zarr", {"film": made.arrays}, extra=made.extra, done_chunks=2, seconds=seconds)
+    out = make_store(tmp_path / "s.zarr", {"film": made.arrays}, extra=made.extra, done_chunks=2)
+    for file in out.glob("film/chunks/*.zip"):
+        with zipfile.ZipFile(file) as opened:
+            entries = {name: opened.read(name) for name in opened.namelist()}
+        node = json.loads(entries["zarr.json"])
+        node["attributes"]["seconds"] = {"decode": 3.0, "detect": 1.0}
+        with zipfile.ZipFile(file, "w") as opened:
+            for name, content in (entries | {"zarr.json": json.dumps(node).encode()}).items():
+                opened.writestr(name, content)
     text = page_of(out, tmp_path / "s.html").text
     assert "The bottleneck was decode" in text
     assert re.search(r"decode 6\.0 s 75%", text)

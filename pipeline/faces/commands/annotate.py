@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 
 
-def add(commands: Any) -> None:
-    parser = add_command(
-        commands, "annotate", "write the video with boxes and names, or with faces made unrecognisable", _annotate
-    )
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, complete or half done")
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME", help="only this input; may be repeated (default: all)"
@@ -53,3 +49,8 @@ def time_of(text: str | None, flag: str) -> float | None:
         return None if text is None else parse_seconds(text)
     except ValueError as err:
         raise UsageError(f"{flag}: {err}") from err
+
+
+COMMAND = Command(
+    "annotate", "write the video with boxes and names, or with faces made unrecognisable", _arguments, _annotate
+)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 
 _DEFAULT_MARGIN, _DEFAULT_GAP = 1.0, 2.0
 """The same as in faces.views.clips and faces.people.appearances, which are too heavy to be imported for --help."""
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "clips", "cut the appearances of one person out of the videos", _clips)
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, complete or half done")
     parser.add_argument(
         "--person", required=True, metavar="WHO", help="id or name of `reelgraph people`, or name of a gallery"
@@ -53,3 +51,6 @@ def _seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0")
     return value
+
+
+COMMAND = Command("clips", "cut the appearances of one person out of the videos", _arguments, _clips)

@@ -6,14 +6,13 @@ import argparse
 import sys
 from typing import Any
 
-from pipeline.commands import add_command, positive, print_result
+from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
 
 
-def add(commands: Any) -> None:
-    find = add_command(commands, "find", "find known people, or one person by a picture, in finished stores", _find)
-    find.add_argument("outs", metavar="OUT", nargs="*", help="run stores, complete or not")
-    who = find.add_argument_group("whom (one of the two)")
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("outs", metavar="OUT", nargs="*", help="run stores, complete or not")
+    who = parser.add_argument_group("whom (one of the two)")
     who.add_argument(
         "--gallery",
         metavar="DIR|FILE.npz",
@@ -25,11 +24,11 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="a photo or video of one person; may be repeated: the nearest counts",
     )
-    how = find.add_argument_group("what counts as found")
+    how = parser.add_argument_group("what counts as found")
     how.add_argument("--metric", default="cosine", help="cosine, euclidean, euclidean_l2 or angular (default: cosine)")
     how.add_argument("--threshold", type=float, metavar="X", help="largest distance (default: the model's own)")
     how.add_argument("--model", metavar="NAME", help="refuse stores whose faces are embedded with another model")
-    known = find.add_argument_group("with --gallery")
+    known = parser.add_argument_group("with --gallery")
     known.add_argument("--all-faces", action="store_true", help="take every face of a picture, as DeepFace does")
     known.add_argument(
         "--top-k", type=positive, metavar="K", help="nearest people of each face in the table (default: 1)"
@@ -38,7 +37,7 @@ def add(commands: Any) -> None:
     known.add_argument(
         "--save-gallery", metavar="FILE.npz", help="keep what was embedded, for machines without the pictures"
     )
-    asked = find.add_argument_group("with --face")
+    asked = parser.add_argument_group("with --face")
     asked.add_argument("--time", metavar="T", help="of a video: the moment with the face, seconds or H:MM:SS")
     asked.add_argument("--box", metavar="X,Y,W,H", help="where the face is in the picture (default: the largest face)")
     asked.add_argument("--top", type=positive, metavar="N", help="best shots to tell (default: 10)")
@@ -128,3 +127,6 @@ def _questions(options: argparse.Namespace) -> list[Any]:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+COMMAND = Command("find", "find known people, or one person by a picture, in finished stores", _arguments, _find)

@@ -8,17 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from pipeline.commands import add_command, print_result
+from pipeline.commands import Command, print_result
 from pipeline.errors import UsageError
 
 NOT_PROVEN = 1
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "forget", "remove a person's faces from stores for good, and prove it", _forget)
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outs", metavar="OUT", nargs="+", type=Path, help="run stores")
     parser.add_argument(
         "--person", required=True, metavar="ID|NAME", help="an id or a name of the registry, or a name of the gallery"
@@ -79,3 +77,6 @@ def _progress() -> Iterator[Callable[[str], None]]:
             print(text, file=sys.stderr, flush=True)
 
     yield note
+
+
+COMMAND = Command("forget", "remove a person's faces from stores for good, and prove it", _arguments, _forget)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
-from pipeline.commands import add_command, positive, print_result
+from pipeline.commands import Command, positive, print_result
 
 
-def add(commands: Any) -> None:
-    index = add_command(commands, "index", "index the faces of stores, for `find --face --index`", _index)
-    index.add_argument("outs", metavar="OUT", nargs="+", help="run stores; what is not complete is left out")
-    index.add_argument("--out", required=True, metavar="INDEX", help="the index (a folder)")
-    index.add_argument("--lists", type=positive, metavar="N", help="lists to sort faces into (default: by number)")
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores; what is not complete is left out")
+    parser.add_argument("--out", required=True, metavar="INDEX", help="the index (a folder)")
+    parser.add_argument("--lists", type=positive, metavar="N", help="lists to sort faces into (default: by number)")
 
 
 def _index(options: argparse.Namespace) -> int:
@@ -30,3 +28,6 @@ def _index(options: argparse.Namespace) -> int:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+COMMAND = Command("index", "index the faces of stores, for `find --face --index`", _arguments, _index)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands import add_command, positive, print_result
+from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,39 +23,36 @@ USAGE = """reelgraph people OUT...
        reelgraph people split ID [INPUT:TRACK...]"""
 
 
-def add(commands: Any) -> None:
-    people = add_command(
-        commands, "people", "say who is in stores, over all their videos; name, merge and split", _people
-    )
-    people.usage = f"{USAGE}\n       [options]"
-    people.add_argument(
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{USAGE}\n       [options]"
+    parser.add_argument(
         "words",
         nargs="+",
         metavar="OUT",
         help="run stores; or list, name, merge, split with ids (a store of such a name is ./name)",
     )
-    people.add_argument(
+    parser.add_argument(
         "--registry",
         type=Path,
         metavar="FILE",
-        help="the registry of people (default: that which the stores have their people by, else people.json beside the "
+        help="the registry of people (default: that which the stores have their people by, else parser.json beside the "
         "first; for list, name, merge and split "
-        "people.json or runs/people.json from here)",
+        "parser.json or runs/parser.json from here)",
     )
-    people.add_argument(
+    parser.add_argument(
         "--threshold",
         type=_distance,
         metavar="D",
         help="average distance up to which tracks are one person (default: 0.85 of the model's own threshold)",
     )
-    people.add_argument(
+    parser.add_argument(
         "--min-faces", type=positive, default=3, metavar="N", help="faces that a person needs (default 3)"
     )
-    people.add_argument(
+    parser.add_argument(
         "--again", action="store_true", help="take inputs again that have their people; names, merges and splits stay"
     )
-    people.add_argument("--no-thumbnails", action="store_true", help="decode no best shots")
-    people.add_argument(
+    parser.add_argument("--no-thumbnails", action="store_true", help="decode no best shots")
+    parser.add_argument(
         "--parts", type=_parts, default=2, metavar="N", help="split without tracks: into so many (default 2)"
     )
 
@@ -197,3 +194,6 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "merge": _merge,
     "split": _split,
 }
+
+
+COMMAND = Command("people", "say who is in stores, over all their videos; name, merge and split", _arguments, _people)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.media.spans import item_seconds as frame_seconds
+
 LONGEST_GAP_SECONDS = 2.0
 """Seconds after which a person who is not found has left. A turned head or a gap of the detector is shorter."""
-_GAPS = 3.0
-"""Most time that a frame stands for, in usual distances between frames. A longer gap was not done or not decoded."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,6 @@ class Appearance:
     """Sampled frames in which the person was found; at most last_frame - first_frame + 1."""
     screen_seconds: float
     """Time that these frames stand for together; at most stop_seconds - start_seconds."""
-
-
-def frame_seconds(time_seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return float64 (n,): the time that each sampled frame stands for, in seconds.
-
-    It is the time to the next one, at most _GAPS times the usual distance; for the last frame the usual distance.
-    """
-    if len(time_seconds) == 0:
-        return np.empty(0)
-    gaps = np.diff(time_seconds)
-    usual = float(np.median(gaps)) if len(gaps) else 0.0
-    return np.append(np.minimum(gaps, _GAPS * usual), usual)
 
 
 def appearances(

@@ -17,9 +17,15 @@ from pipeline.text import unknown
 from pipeline.views.tables.json_text import joined, objects, texts
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-"""Format for each suffix of a file."""
+"""What a file's suffix stands for."""
+
+
+def suffixes_of(format: str) -> tuple[str, ...]:
+    return tuple(suffix for suffix, one in FORMATS.items() if one == format)
+
+
 JSON_ROWS = 16_384
-"""Rows whose text is in memory at a time."""
+"""Rows whose text is held at a time."""
 
 
 class Rows(Protocol):
@@ -31,7 +37,7 @@ class Rows(Protocol):
 
 
 class Table:
-    """Accepts blocks of columns, all with the same names; the first block's types hold."""
+    """Takes blocks of columns, all with the same names; the first one's types hold."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -39,7 +45,7 @@ class Table:
 
     def write(self, columns: Mapping[str, Any]) -> None:
         if not len(next(iter(columns.values()))):
-            return  # without a value there is no type
+            return  # of no value there is no type
         table = pa.table({name: pa.array(values) for name, values in columns.items()}, schema=self._schema)
         if self._schema is None:
             self._schema = table.schema
@@ -47,14 +53,14 @@ class Table:
         self._rows.write(table)
 
     def close(self) -> None:
-        if self._schema is None:  # no input has a face
+        if self._schema is None:  # there was no row
             self._rows.start(pa.schema([]))
         self._rows.close()
 
 
 @contextlib.contextmanager
 def open_table(path: str | Path) -> Iterator[Table]:
-    """Yield a table whose format follows from the suffix. Raises UsageError for others, or as `written_whole`."""
+    """A table whose suffix says which kind. Raises UsageError for another suffix, or as `written_whole`."""
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
         raise UsageError(f"--table {path}: " + unknown("suffix", suffix, list(FORMATS)))

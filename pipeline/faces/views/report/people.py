@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.faces.views.report.series import rounded
-from pipeline.faces.views.report.survey import Candidate, Key, Presence, Surveyed
+from pipeline.faces.views.report.survey import Candidate, Key, Presence, Seen
+from pipeline.views.report.series import rounded
 
 
 @dataclass
@@ -23,21 +23,21 @@ class Person:
     appearances: int = 0
     faces: int = 0
     first: tuple[int, float] = (0, 0.0)
-    """Index of the input in the report, and seconds."""
+    """Input (place in the report) and seconds."""
     last: tuple[int, float] = (0, 0.0)
     inputs: list[int] = field(default_factory=list)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     candidates: list[tuple[int, Candidate]] = field(default_factory=list)
-    """Index of the input and face, for pictures."""
+    """Input and face, for pictures."""
     pictures: list[str] = field(default_factory=list)
-    """Pictures as `data:` addresses."""
+    """As `data:` addresses."""
 
 
-def gather(inputs: Sequence[Surveyed]) -> list[Person]:
-    """Return all people, by screen time, longest first."""
+def gather(inputs: Sequence[Seen]) -> list[Person]:
+    """Everybody, by screen time, longest first."""
     found: dict[Key, Person] = {}
-    for place, surveyed in enumerate(inputs):
-        for presence in surveyed.people:
+    for place, seen in enumerate(inputs):
+        for presence in seen.people:
             person = found.setdefault(presence.key, Person(presence.key, presence.name, presence.named))
             _add(person, place, presence)
     return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.name))
@@ -62,7 +62,7 @@ def _add(person: Person, place: int, presence: Presence) -> None:
 
 
 def attributes_of(person: Person) -> dict[str, list[float | None]]:
-    """Return the mean age, or percent of each class, over all faces of the person; only attributes that are known."""
+    """Mean age, or percent of each class, over all faces of the person; without those of which nothing is known."""
     found = {}
     for name, one in person.attributes.items():
         if one["count"]:

@@ -1,4 +1,4 @@
-"""Pictures of people for a report: those that the store keeps, else cut from the video if it still exists."""
+"""Pictures of people for a report: those that the store keeps, else cut from the video where it still is."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pipeline.errors import ReelgraphError
 from pipeline.faces.people.labels import labels
 from pipeline.faces.people.thumbnails import crop
 from pipeline.faces.views.report.people import Person
-from pipeline.faces.views.report.survey import SHOWN_FACES, Candidate, Surveyed
+from pipeline.faces.views.report.survey import SHOWN_FACES, Candidate, Seen
 
 if TYPE_CHECKING:
     from pipeline.media.video.source import VideoSource
 
 MOST_PICTURED = 150
-"""Most people with a picture, so that a page of hundreds of people has a few megabytes."""
+"""People with a picture: what keeps a page of hundreds of people at a few megabytes."""
 MOST_PICTURES = 4
-"""Pictures of each of the first `RICHLY_PICTURED` people; others have one."""
+"""Pictures of one person, of the first `RICHLY_PICTURED`; one of the others."""
 RICHLY_PICTURED = 60
 MOST_FRAMES_CUT = 60
-"""Most frames decoded for pictures that no store keeps; each costs up to a group of pictures."""
+"""Frames decoded for pictures that no store keeps: each costs up to a group of pictures."""
 _QUALITY = 82
 
 
-def add_pictures(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
+def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     """Give people their pictures, in place."""
     _take_stored(people, inputs)
     missing = [person for person in people[:MOST_PICTURED] if not person.pictures and person.candidates]
@@ -42,8 +42,8 @@ def add_pictures(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
             person.pictures += [picture] if picture else []
 
 
-def pictures_of_nobody(inputs: Sequence[Surveyed]) -> list[str]:
-    """Return pictures of some unknown faces, from the inputs that have any."""
+def pictures_of_nobody(inputs: Sequence[Seen]) -> list[str]:
+    """Some faces of nobody known, of the inputs that have any."""
     candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
     step = max(1, len(candidates) // SHOWN_FACES)
     wanted: dict[int, list[Candidate]] = defaultdict(list)
@@ -53,15 +53,15 @@ def pictures_of_nobody(inputs: Sequence[Surveyed]) -> list[str]:
     return [picture for picture in cut if picture]
 
 
-def _take_stored(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
+def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     person_of = {person.key: (k, person) for k, person in enumerate(people[:MOST_PICTURED])}
-    for surveyed in inputs:
-        arrays = surveyed.item.arrays
+    for seen in inputs:
+        arrays = seen.one.item.arrays
         if not {"thumbnail", "thumbnail_face"} <= arrays.keys():
             continue
-        read = surveyed.item.read(["thumbnail", "thumbnail_face"])
-        code = labels(surveyed.item).code
-        key_of = {presence.code: presence.key for presence in surveyed.people}
+        read = seen.one.item.read(["thumbnail", "thumbnail_face"])
+        code = labels(seen.one.item).code
+        key_of = {presence.code: presence.key for presence in seen.people}
         for pixels, face in zip(read["thumbnail"], read["thumbnail_face"], strict=True):
             key = key_of.get(int(code[face])) if 0 <= face < len(code) else None
             place, person = person_of.get(key, (0, None))
@@ -69,13 +69,13 @@ def _take_stored(people: Sequence[Person], inputs: Sequence[Surveyed]) -> None:
                 person.pictures.append(_encoded(pixels))
 
 
-def _cut(surveyed: Surveyed, candidates: Sequence[Candidate]) -> list[str | None]:
-    """Return a picture of each face, from the video; None if the video is missing, has changed, or is not readable."""
-    source = _source(surveyed.facts)
+def _cut(seen: Seen, candidates: Sequence[Candidate]) -> list[str | None]:
+    """A picture of each face, from the video; None where it is gone, another one by now, or not readable there."""
+    source = _source(seen.one.facts)
     if source is None:
         return [None] * len(candidates)
     found: dict[Candidate, str] = {}
-    for rank in sorted({candidate.rank for candidate in candidates}):  # one frame at a time, as 4K frames are large
+    for rank in sorted({candidate.rank for candidate in candidates}):  # a frame at a time: they may be of 4K
         try:
             decoded = source.job_of_ranks(np.array([rank], np.int64), "pyav").decode()
         except (ReelgraphError, OSError, IndexError):
@@ -97,7 +97,7 @@ def _source(facts: dict[str, Any]) -> VideoSource | None:
 
 
 def _encoded(pixels_rgb: npt.NDArray[np.uint8]) -> str:
-    """Return a JPEG, as a `data:` address."""
+    """A JPEG, as a `data:` address."""
     import cv2
 
     _, encoded = cv2.imencode(".jpg", pixels_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

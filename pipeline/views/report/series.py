@@ -1,4 +1,4 @@
-"""The numbers of a report's charts: means, extremes and shares per bin of time, so that hours of video stay small."""
+"""What a report draws of hours of video: means, extremes and shares per bin of time, so that a page stays small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 _DEVIATIONS = 1.2816
-"""Standard deviations from the mean that hold the middle four fifths of a normal distribution."""
+"""Half width of the middle four fifths of a normal distribution, in standard deviations."""
 
 
 class Bins:
@@ -19,16 +19,15 @@ class Bins:
         self.start, self.stop, self.n = start_seconds, max(stop_seconds, start_seconds + 1e-6), n
 
     def of(self, time_seconds: Floats) -> npt.NDArray[np.int64]:
-        """Return the bin of each time, int64; times outside belong to the first or the last."""
+        """Return int64: the bin of each time; times outside belong to the first or the last."""
         at = (time_seconds - self.start) * (self.n / (self.stop - self.start))
         return np.clip(at.astype(np.int64), 0, self.n - 1)
 
 
-def per_frame(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: npt.NDArray[Any]) -> dict[str, Any]:
-    """Return mean and maximum, per bin, of a count per sampled frame.
+def per_item(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return mean and most of a count per item (float64 (n,) times and how long each item stands for), per bin.
 
-    `time_seconds` and `stands_seconds`, float64 (n,): time of each frame, and how long it stands for. Returns lists
-    with one value per bin: of the frames in it, else of the frame that still stands there, else None.
+    Lists, one value per bin: of the items in it, else of the one that still stands there; None if there is none.
     """
     at = bins.of(time_seconds)
     n = np.bincount(at, minlength=bins.n)
@@ -46,7 +45,7 @@ def per_frame(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: 
 
 
 class Numbers:
-    """A number per face (age): mean and spread of each bin."""
+    """A number per row (age): mean and spread of each bin."""
 
     def __init__(self, n: int) -> None:
         self.sums = np.zeros((3, n))
@@ -68,7 +67,7 @@ class Numbers:
 
 
 class Shares:
-    """Probabilities of classes per face (emotion): their mean in each bin."""
+    """Probabilities of classes per row (emotion): their mean in each bin."""
 
     def __init__(self, n: int, classes: int) -> None:
         self.sums, self.counts = np.zeros((n, classes)), np.zeros(n)
@@ -80,16 +79,16 @@ class Shares:
             self.sums[:, k] += np.bincount(at[known], weights=values[known, k], minlength=len(self.counts))
 
     def drawn(self) -> dict[str, Any]:
-        """Return the percent of each class in each bin: one list per class."""
+        """Return percent of each class in each bin: one list per class."""
         shares = 100 * _ratio(self.sums, self.counts[:, None])
         return {"shares": [rounded(column, 0) for column in shares.T]}
 
 
 class Histogram:
-    """Counts between edges; values outside belong to the first or the last bin.
+    """Counts between edges; what lies outside belongs to the first or the last.
 
-    With `grows`, edges that start at 0 are spread twice as far whenever a value lies beyond them. Some detectors'
-    scores end at 1, others have no end.
+    With `grows`, edges that start at 0 are spread to twice as far whenever a value lies beyond them: the scores of some
+    detectors end at 1, others have no end.
     """
 
     def __init__(self, edges: npt.NDArray[np.float64], *, grows: bool = False) -> None:

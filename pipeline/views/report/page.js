@@ -20,11 +20,13 @@
     const two = (value, width = 2) => String(value).padStart(width, "0");
     return `${sign}${h}:${two(m)}:${two(s.toFixed(digits), digits ? digits + 3 : 2)}`;
   }
-  function lasting(seconds) {
+  function lasting(seconds, timed = true) {
+    if (!timed) return `${Math.round(seconds)} ${data.items}`;
     if (seconds < 60) return seconds < 10 ? `${seconds.toFixed(1)} s` : `${Math.round(seconds)} s`;
     const minutes = Math.round(seconds / 60);
     return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")}`;
   }
+  const NUMBERS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7];
   const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 
   // -- one input: tracks on one axis of time ---------------------------------------------------------------------
@@ -33,9 +35,12 @@
       this.input = input;
       this.whole = [input.start, Math.max(input.stop, input.start + 0.1)];
       this.view = [...this.whole];
-      this.rows = input.rows.map((row) => ({ ...row, spans: decode(row.at, input.start) }));
-      this.person = -1;
-      this.surfaces = [];
+      // Lanes of all groups in one list: what is there, and when.
+      this.groups = input.lanes.map((lanes, k) => ({ ...data.lanes[k], ...lanes, restLabel: data.lanes[k].rest, restTitle: data.lanes[k].rest_title,
+        lanes: lanes.rows.map((row) => ({ ...row, group: data.lanes[k], spans: decode(row.at, input.start) })) }));
+      this.lanes = this.groups.flatMap((group) => group.lanes);
+      this.chosen = "";
+      this.layers = [];
       this.tracks = html("div", { class: "tracks", tabindex: 0, role: "group", "aria-label": this.described() });
       place.append(this.tools(), this.tracks);
       this.build();
@@ -44,10 +49,13 @@
     }
 
     described() {
-      const n = this.rows.length + this.input.others;
-      return `Timeline of ${n} people from ${clock(this.whole[0])} to ${clock(this.whole[1])}. ` +
-        "Plus and minus zoom, the arrow keys move, zero shows all.";
+      const counted = this.groups.map((group) => `${group.lanes.length + group.others} ${group.many}`).join(", ");
+      const [from, to] = this.whole.map((at) => this.clock(at));
+      return `Timeline${counted ? ` of ${counted}` : ""} from ${from} to ${to}. Plus and minus zoom, the arrow keys move, zero shows all.`;
     }
+    // A time, or the number of an item if items have no times.
+    clock(at, digits = 0) { return this.input.timed ? clock(at, digits) : String(Math.floor(at)); }
+    ticks() { return this.input.timed ? STEPS : NUMBERS; }
 
     tools() {
       const button = (text, name, action) => {
@@ -56,13 +64,16 @@
         return made;
       };
       const bar = html("div", { class: "tools" });
-      const followed = Object.values(this.input.attributes).flatMap((one) => one.followed);
-      const people = [...new Set(followed.map((one) => one.person))];
-      if (people.length) {
-        const choice = html("select", {}, html("option", { value: -1 }, "everybody"));
-        for (const k of people) choice.append(html("option", { value: k }, data.people[k]));
-        choice.addEventListener("change", () => { this.person = Number(choice.value); this.build(); this.draw(); });
-        bar.append(html("label", {}, "Attributes of ", choice));
+      const choices = new Map();
+      for (const one of Object.values(this.input.series)) {
+        for (const part of one.followed) choices.set(`${one.lanes}:${part.of}`, data.lanes[one.lanes].names[part.of]);
+      }
+      if (choices.size) {
+        const group = data.lanes[parseInt(choices.keys().next().value)];
+        const choice = html("select", {}, html("option", { value: "" }, group.everything));
+        for (const [key, name] of choices) choice.append(html("option", { value: key }, name));
+        choice.addEventListener("change", () => { this.chosen = choice.value; this.build(); this.draw(); });
+        bar.append(html("label", {}, `${group.chooser} `, choice));
       }
       bar.append(html("span", { class: "space" }), html("span", { class: "zoom" },
         button("−", "Zoom out", () => this.zoom(2)), button("+", "Zoom in", () => this.zoom(0.5)),
@@ -72,18 +83,20 @@
 
     // Layout of the tracks; what is in them is drawn by `draw`.
     build() {
-      this.surfaces = [];
+      this.layers = [];
       this.tracks.replaceChildren();
-      this.surface(html("div"), AXIS, (s) => this.axis(s), "axis");
-      const unknown = this.input.unknown.length > 0;
-      const n = this.rows.length + (unknown ? 1 : 0);
-      if (n) this.surface(this.labels(unknown), n * ROW, (s) => this.people(s, unknown));
-      this.chart("Faces per frame", this.input.counts.mean, null, (s) => this.counts(s), () => {
-        const top = this.mostFaces();
-        return [String(top), "0"];
-      }, [["mean", "0"], ["most", "6"]]);
-      for (const [name, whole] of Object.entries(this.input.attributes)) {
-        const series = this.person < 0 ? whole : whole.followed.find((one) => one.person === this.person);
+      this.layer(html("div"), AXIS, (s) => this.axis(s), "axis");
+      for (const group of this.groups) {
+        const n = group.lanes.length + (group.rest.length ? 1 : 0);
+        if (n) this.layer(this.labels(group), n * ROW, (s) => this.lanesOf(s, group));
+      }
+      const n = this.lanes.length;
+      for (const [axis, counts] of Object.entries(this.input.counts)) {
+        this.chart(`${title(data.plurals[axis])} per ${data.item}`, counts.mean, null, (s) => this.counts(s, counts), () => [String(this.most(counts)), "0"],
+          [["mean", "0"], ["most", "6"]]);
+      }
+      for (const [name, whole] of Object.entries(this.input.series)) {
+        const series = this.series(whole);
         if (!series) continue;
         if (series.shares) {
           const legend = whole.classes.map((text, k) => [text, String(k % 8)]);
@@ -93,9 +106,9 @@
           this.chart(title(name), series.mean, whole.model, (s) => this.band(s, series, low, high), () => [String(high), String(low)], [["mean, and where four of five are", "0"]]);
         }
       }
-      if (this.surfaces.length > 3 || n > 8) this.surface(html("div"), AXIS, (s) => this.axis(s), "axis");
+      if (this.layers.length > 3 || n > 7) this.layer(html("div"), AXIS, (s) => this.axis(s), "axis");
       const kinds = new Set(this.input.gaps.map((gap) => gap[2]));
-      const words = { todo: "not done yet", failed: "failed", unread: "frames that could not be read" };
+      const words = { todo: "not done yet", failed: "failed", unread: `${data.items} that could not be read` };
       if (kinds.size) {
         const legend = html("ul", { class: "legend" });
         for (const kind of kinds) {
@@ -107,10 +120,10 @@
       }
     }
 
-    surface(side, height, paint, style = "") {
+    layer(side, height, paint, style = "") {
       const node = svg("svg", { height, class: style, "aria-hidden": "true" });
       this.tracks.append(side, node);
-      this.surfaces.push({ node, height, paint });
+      this.layers.push({ node, height, paint });
     }
 
     chart(text, series, model, paint, scale, legend) {
@@ -120,32 +133,33 @@
       this.tracks.append(html("div", { class: "head" }, html("b", { title: model ? `by ${model}` : null }, text), list));
       const [top, bottom] = scale();
       const side = html("div", { class: "scale" }, html("span", {}, top), html("span", {}, bottom));
-      this.surface(side, CHART, paint);
+      this.layer(side, CHART, paint);
     }
 
-    labels(unknown) {
+    labels(group) {
       const list = html("div", { class: "labels" });
-      for (const row of this.rows) {
-        const name = data.people[row.person];
-        list.append(html("a", { href: `#person-${row.person}`, title: `${name}, ${lasting(row.screen)} on screen` },
-          html("span", { class: "who" }, name), html("span", { class: "long" }, lasting(row.screen))));
+      for (const lane of group.lanes) {
+        const name = group.names[lane.of], long = lasting(lane.seconds, this.input.timed);
+        const label = [html("span", { class: "who" }, name), html("span", { class: "long" }, long)];
+        const told = this.input.timed ? `${name}, ${long} ${group.there}` : `${name}, ${long}`;
+        list.append(group.link ? html("a", { href: `#${group.link}${lane.of}`, title: told }, ...label) : html("span", { title: told }, ...label));
       }
-      const others = this.input.others ? `, and ${this.input.others} more people` : "";
-      if (unknown) list.append(html("span", { class: "other", title: `faces of unknown people${others}` }, html("span", { class: "who" }, "unknown")));
+      const others = group.others ? `, and ${group.others} more ${group.many}` : "";
+      if (group.rest.length) list.append(html("span", { class: "other", title: `${group.restTitle}${others}` }, html("span", { class: "who" }, group.restLabel)));
       return list;
     }
 
     draw() {
-      for (const surface of this.surfaces) {
-        const width = surface.node.clientWidth;
+      for (const layer of this.layers) {
+        const width = layer.node.clientWidth;
         if (!width) continue;
         this.width = width;
-        surface.node.setAttribute("viewBox", `0 0 ${width} ${surface.height}`);
-        surface.node.replaceChildren();
-        surface.paint(surface);
-        if (!surface.node.classList.contains("axis")) this.gaps(surface);
-        surface.cross = svg("line", { class: "cross", y1: 0, y2: surface.height, visibility: "hidden" });
-        surface.node.append(surface.cross);
+        layer.node.setAttribute("viewBox", `0 0 ${width} ${layer.height}`);
+        layer.node.replaceChildren();
+        layer.paint(layer);
+        if (!layer.node.classList.contains("axis")) this.gaps(layer);
+        layer.cross = svg("line", { class: "cross", y1: 0, y2: layer.height, visibility: "hidden" });
+        layer.node.append(layer.cross);
       }
     }
 
@@ -154,17 +168,17 @@
 
     axis({ node }) {
       const span = this.view[1] - this.view[0];
-      const step = STEPS.find((one) => one / span * this.width >= LABEL) || STEPS.at(-1);
+      const step = this.ticks().find((one) => one / span * this.width >= LABEL) || this.ticks().at(-1);
       for (let k = Math.ceil(this.view[0] / step); k * step <= this.view[1]; k++) {
         const x = this.x(k * step);
         const anchor = x < 24 ? "start" : x > this.width - 24 ? "end" : "middle";
-        node.append(svg("text", { x, y: 14, "text-anchor": anchor }, clock(k * step, step < 1 ? 1 : 0)));
+        node.append(svg("text", { x, y: 14, "text-anchor": anchor }, this.clock(k * step, step < 1 ? 1 : 0)));
       }
     }
 
     grid({ node, height }) {
       const span = this.view[1] - this.view[0];
-      const step = STEPS.find((one) => one / span * this.width >= LABEL) || STEPS.at(-1);
+      const step = this.ticks().find((one) => one / span * this.width >= LABEL) || this.ticks().at(-1);
       for (let k = Math.ceil(this.view[0] / step); k * step <= this.view[1]; k++) {
         node.append(svg("line", { class: "grid", x1: this.x(k * step), x2: this.x(k * step), y1: 0, y2: height }));
       }
@@ -177,11 +191,11 @@
       }
     }
 
-    people(surface, unknown) {
-      const n = this.rows.length + (unknown ? 1 : 0);
-      for (let k = 0; k < n; k += 2) surface.node.append(svg("rect", { class: "stripe", x: 0, y: k * ROW, width: this.width, height: ROW }));
-      this.grid(surface);
-      this.rows.forEach((row, k) => {
+    lanesOf(layer, group) {
+      const n = group.lanes.length + (group.rest.length ? 1 : 0);
+      for (let k = 0; k < n; k += 2) layer.node.append(svg("rect", { class: "stripe", x: 0, y: k * ROW, width: this.width, height: ROW }));
+      this.grid(layer);
+      group.lanes.forEach((row, k) => {
         const y = k * ROW + (ROW - BAR) / 2;
         let path = "", left = null, right = null;
         const put = () => { if (left !== null) path += `M${left.toFixed(1)} ${y}h${Math.max(1.5, right - left).toFixed(1)}v${BAR}h-${Math.max(1.5, right - left).toFixed(1)}z`; };
@@ -193,12 +207,12 @@
           left = a; right = b;
         }
         put();
-        surface.node.append(svg("path", { class: `bar tone${row.person % 7}`, d: path }));
+        layer.node.append(svg("path", { class: `bar tone${row.of % 7}`, d: path }));
       });
-      if (unknown) this.heat(surface, this.input.unknown, this.rows.length * ROW + (ROW - BAR) / 2);
+      if (group.rest.length) this.heat(layer, group.rest, group.lanes.length * ROW + (ROW - BAR) / 2);
     }
 
-    // Faces of unknown people: the more per frame, the fuller the colour.
+    // What has no name: the more per item, the fuller the colour.
     heat({ node }, values, y) {
       const most = Math.max(...values.map((value) => value || 0));
       for (const [k, left, right] of this.bins(values.length)) {
@@ -215,30 +229,30 @@
       }
     }
 
-    mostFaces() { return Math.max(1, ...this.input.counts.most.map((value) => value || 0)); }
+    most({ most }) { return Math.max(1, ...most.map((value) => value || 0)); }
 
-    counts(surface) {
-      const { mean, most } = this.input.counts, top = this.mostFaces();
+    counts(layer, counts) {
+      const { mean, most } = counts, top = this.most(counts);
       const y = (value) => 2 + (1 - value / top) * (CHART - 3);
-      this.grid(surface);
-      surface.node.append(svg("path", { class: "area", d: this.columns(mean, () => CHART, y) }),
+      this.grid(layer);
+      layer.node.append(svg("path", { class: "area", d: this.columns(mean, () => CHART, y) }),
         svg("path", { class: "most", d: this.steps(most, y) }), svg("path", { class: "outline", d: this.steps(mean, y) }));
     }
 
-    band(surface, series, low, high) {
+    band(layer, series, low, high) {
       const y = (value) => (1 - (Math.min(high, Math.max(low, value)) - low) / (high - low || 1)) * (CHART - 2) + 1;
-      this.grid(surface);
+      this.grid(layer);
       let path = "";
       for (const [k, left, right] of this.bins(series.mean.length)) {
         if (series.mean[k] === null) continue;
         const a = y(series.high[k]), b = y(series.low[k]);
         path += `M${left} ${a.toFixed(1)}H${right}V${b.toFixed(1)}H${left}z`;
       }
-      surface.node.append(svg("path", { class: "area", d: path, "shape-rendering": "crispEdges" }), svg("path", { class: "outline", d: this.steps(series.mean, y) }));
+      layer.node.append(svg("path", { class: "area", d: path, "shape-rendering": "crispEdges" }), svg("path", { class: "outline", d: this.steps(series.mean, y) }));
     }
 
-    stack(surface, shares) {
-      this.grid(surface);
+    stack(layer, shares) {
+      this.grid(layer);
       const below = new Array(shares[0].length).fill(0);
       shares.forEach((values, row) => {
         let path = "";
@@ -249,7 +263,7 @@
           below[k] = bottom + height;
           if (height > 0) path += `M${left} ${(CHART - bottom).toFixed(1)}H${right}V${(CHART - bottom - height).toFixed(1)}H${left}z`;
         }
-        surface.node.append(svg("path", { class: `bar share class${row % 8}`, d: path }));
+        layer.node.append(svg("path", { class: `bar share class${row % 8}`, d: path }));
       });
     }
 
@@ -319,23 +333,28 @@
     }
 
     at(event) {
-      const surface = this.surfaces[0].node.getBoundingClientRect();
-      const x = event.clientX - surface.left;
-      return x < 0 || x > surface.width ? null : this.seconds(x);
+      const layer = this.layers[0].node.getBoundingClientRect();
+      const x = event.clientX - layer.left;
+      return x < 0 || x > layer.width ? null : this.seconds(x);
     }
 
     hover(event) {
       const at = this.at(event);
       if (at === null) { this.leave(); return; }
-      for (const { cross } of this.surfaces) {
+      for (const { cross } of this.layers) {
         if (!cross) continue;
         cross.setAttribute("x1", this.x(at)); cross.setAttribute("x2", this.x(at)); cross.setAttribute("visibility", "visible");
       }
-      point(event, html("b", {}, clock(at, this.view[1] - this.view[0] < 120 ? 1 : 0)), this.told(at));
+      point(event, html("b", {}, this.clock(at, this.view[1] - this.view[0] < 120 ? 1 : 0)), this.told(at));
     }
     leave() {
       tip.hidden = true;
-      for (const { cross } of this.surfaces) if (cross) cross.setAttribute("visibility", "hidden");
+      for (const { cross } of this.layers) if (cross) cross.setAttribute("visibility", "hidden");
+    }
+
+    // The series of all lanes together, or of the lane that is chosen.
+    series(whole) {
+      return this.chosen ? whole.followed.find((part) => `${whole.lanes}:${part.of}` === this.chosen) : whole;
     }
 
     // What there is to say of a moment.
@@ -346,14 +365,15 @@
       if (gap) say({ todo: "not done yet", failed: "failed", unread: "could not be read" }[gap[2]]);
       // The last pixel's width counts as a hit: what can be seen can be pointed at.
       const slack = (this.view[1] - this.view[0]) / this.width;
-      const there = this.rows.filter((row) => row.spans.some(([start, stop]) => at >= start - slack && at < stop + slack));
-      for (const row of there.slice(0, 12)) say(data.people[row.person], row.person % 7);
+      const there = this.lanes.filter((row) => row.spans.some(([start, stop]) => at >= start - slack && at < stop + slack));
+      for (const row of there.slice(0, 12)) say(row.group.names[row.of], row.of % 7);
       if (there.length > 12) say(`and ${there.length - 12} more`);
       const bin = (values) => values[Math.min(values.length - 1, Math.max(0, Math.floor((at - this.whole[0]) / (this.whole[1] - this.whole[0]) * values.length)))];
-      const { mean, most } = this.input.counts;
-      if (mean && bin(mean) !== null) say(`${bin(mean)} faces per frame, ${bin(most)} at most`);
-      for (const [name, whole] of Object.entries(this.input.attributes)) {
-        const series = this.person < 0 ? whole : whole.followed.find((one) => one.person === this.person);
+      for (const [axis, { mean, most }] of Object.entries(this.input.counts)) {
+        if (bin(mean) !== null) say(`${bin(mean)} ${data.plurals[axis]} per ${data.item}, ${bin(most)} at most`);
+      }
+      for (const [name, whole] of Object.entries(this.input.series)) {
+        const series = this.series(whole);
         if (!series) continue;
         if (series.shares) {
           const now = series.shares.map(bin), best = now.indexOf(Math.max(...now));
@@ -364,36 +384,36 @@
     }
   }
 
-  // -- who is in which video: a row per person, a column per input ------------------------------------------------
-  function overview(place) {
-    const MOST = 60;
-    const screens = new Map();
+  // -- what is in which input: a row per name, a column per input --------------------------------------------------
+  function overview(place, k) {
+    const MOST = 60, group = data.lanes[k];
+    const found = new Map();
     data.inputs.forEach((input, column) => {
-      for (const { person, screen } of input.rows) {
-        if (person >= MOST) continue;
-        if (!screens.has(person)) screens.set(person, new Map());
-        screens.get(person).set(column, screen);
+      for (const { of, seconds } of input.lanes[k].rows) {
+        if (of >= MOST) continue;
+        if (!found.has(of)) found.set(of, new Map());
+        found.get(of).set(column, seconds);
       }
     });
-    const people = [...screens.keys()].sort((a, b) => a - b), columns = data.inputs.length, height = people.length * ROW;
+    const shown = [...found.keys()].sort((a, b) => a - b), columns = data.inputs.length, height = shown.length * ROW;
     const labels = html("div", { class: "labels" });
-    for (const person of people) {
-      const name = data.people[person];
-      labels.append(html("a", { href: `#person-${person}`, title: name }, html("span", { class: "who" }, name),
-        html("span", { class: "long" }, `${screens.get(person).size} of ${columns}`)));
+    for (const of of shown) {
+      const name = group.names[of];
+      labels.append(html("a", { href: `#${group.link}${of}`, title: name }, html("span", { class: "who" }, name),
+        html("span", { class: "long" }, `${found.get(of).size} of ${columns}`)));
     }
-    const node = svg("svg", { height, role: "img", "aria-label": `${people.length} people in ${columns} videos` });
+    const node = svg("svg", { height, role: "img", "aria-label": `${shown.length} ${group.many} in ${columns} inputs` });
     place.append(html("div", { class: "matrix" }, labels, node));
     const draw = () => {
       const width = node.clientWidth, step = width / columns;
       if (!width) return;
       node.setAttribute("viewBox", `0 0 ${width} ${height}`);
       node.replaceChildren();
-      people.forEach((person, row) => {
+      shown.forEach((of, row) => {
         if (row % 2 === 0) node.append(svg("rect", { class: "stripe", x: 0, y: row * ROW, width, height: ROW }));
-        for (const [column, screen] of screens.get(person)) {
-          const share = Math.min(1, screen / (data.inputs[column].stop - data.inputs[column].start || 1));
-          node.append(svg("rect", { class: `bar tone${person % 7}`, x: column * step + (step > 4 ? 0.5 : 0), y: row * ROW + 2,
+        for (const [column, seconds] of found.get(of)) {
+          const share = Math.min(1, seconds / (data.inputs[column].stop - data.inputs[column].start || 1));
+          node.append(svg("rect", { class: `bar tone${of % 7}`, x: column * step + (step > 4 ? 0.5 : 0), y: row * ROW + 2,
             width: Math.max(1, step - (step > 4 ? 1 : 0)), height: ROW - 4, opacity: (0.2 + 0.8 * Math.sqrt(share)).toFixed(2) }));
         }
       });
@@ -404,10 +424,10 @@
     };
     node.addEventListener("pointermove", (event) => {
       const [row, column] = at(event);
-      if (!(row in people) || !(column in data.inputs)) return;
-      const screen = screens.get(people[row]).get(column);
-      point(event, html("b", {}, data.names[column]), html("ul", {}, html("li", {}, html("i", { class: `tone${people[row] % 7}` }),
-        `${data.people[people[row]]}: ${screen ? `${lasting(screen)} on screen` : "not seen"}`)));
+      if (!(row in shown) || !(column in data.inputs)) return;
+      const of = shown[row], seconds = found.get(of).get(column), timed = data.inputs[column].timed;
+      const told = seconds ? [lasting(seconds, timed), ...(timed ? [group.there] : [])].join(" ") : group.absent;
+      point(event, html("b", {}, data.names[column]), html("ul", {}, html("li", {}, html("i", { class: `tone${of % 7}` }), `${group.names[of]}: ${told}`)));
     });
     node.addEventListener("pointerleave", () => { tip.hidden = true; });
     node.addEventListener("click", (event) => {
@@ -435,18 +455,18 @@
   }
 
   // -- histograms ------------------------------------------------------------------------------------------------
-  function histogram(place, { edges, counts }) {
+  function histogram(place, { edges, counts, noun }) {
     const height = 120, most = Math.max(...counts), total = counts.reduce((a, b) => a + b, 0);
     const draw = () => {
       const width = place.clientWidth;
       if (!width) return;
       const node = svg("svg", { viewBox: `0 0 ${width} ${height + 18}`, height: height + 18, role: "img",
-        "aria-label": `${total} faces between ${edges[0]} and ${edges.at(-1)}` });
+        "aria-label": `${total} ${noun} between ${edges[0]} and ${edges.at(-1)}` });
       const step = width / counts.length;
       counts.forEach((count, k) => {
         const tall = count ? Math.max(1, count / most * (height - 4)) : 0;
         node.append(svg("rect", { x: k * step + 0.5, y: height - tall, width: Math.max(1, step - 1), height: tall, rx: 1.5 },
-          svg("title", {}, `${edges[k]} to ${edges[k + 1]}: ${count} faces (${(100 * count / total).toFixed(1)}%)`)));
+          svg("title", {}, `${edges[k]} to ${edges[k + 1]}: ${count} ${noun} (${(100 * count / total).toFixed(1)}%)`)));
       });
       const every = Math.max(1, Math.ceil(edges.length / Math.max(2, Math.floor(width / 56))));
       for (let k = 0; k < edges.length; k += every) {
@@ -481,9 +501,9 @@
     make();
   }
   const matrix = document.querySelector(".overview .drawing");
-  if (matrix) overview(matrix);
+  if (matrix) overview(matrix, data.lanes.findIndex((group) => group.overview && group.names.length));
   for (const place of document.querySelectorAll(".histogram")) {
-    if (data[place.dataset.of].counts.length) histogram(place, data[place.dataset.of]);
+    if (data.histograms[place.dataset.of].counts.length) histogram(place, data.histograms[place.dataset.of]);
   }
   const root = document.documentElement;
   const kept = { get: () => { try { return localStorage.getItem("theme"); } catch { return null; } },
@@ -493,17 +513,5 @@
     const dark = root.style.colorScheme ? root.style.colorScheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.style.colorScheme = dark ? "light" : "dark";
     kept.set(root.style.colorScheme);
-  });
-  document.getElementById("more")?.addEventListener("click", (event) => { document.body.classList.add("all"); event.target.remove(); });
-  const find = document.getElementById("find");
-  find?.addEventListener("input", () => {
-    const wanted = find.value.trim().toLowerCase();
-    if (wanted) { document.body.classList.add("all"); document.getElementById("more")?.remove(); }
-    for (const card of document.querySelectorAll(".card")) card.classList.toggle("out", !card.dataset.name.includes(wanted));
-  });
-  // A link from the timeline to a person beyond the first cards shows all of them.
-  addEventListener("hashchange", () => {
-    const card = document.querySelector(`.card.later:target`);
-    if (card) { document.body.classList.add("all"); document.getElementById("more")?.remove(); card.scrollIntoView(); }
   });
 })();

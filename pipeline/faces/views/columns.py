@@ -1,0 +1,42 @@
+"""Columns that only faces have: landmarks by their names, people by the names that a registry or a gallery gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.faces.people.labels import UNKNOWN, labels
+from pipeline.views.tables.rows import AxisColumns, Column, numbered, part
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+    from pipeline.store.schema import Array
+
+LANDMARKS = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
+"""Names of the five landmarks in tables: the person's own right and left."""
+LANDMARK_COLUMNS = tuple(f"{point}_{axis}" for point in LANDMARKS for axis in "xy")
+
+
+class FaceColumns(AxisColumns):
+    """Boxes, scores, landmarks and people first."""
+
+    first: ClassVar[tuple[str, ...]] = ("box", "confidence", "landmarks", "track", "person", "identity")
+
+    def columns(self, item: RunInput, array: Array) -> dict[str, Column] | None:
+        """Return the columns of one array. Raises StoreError if it is damaged."""
+        if array.name == "box" and array.shape == (4,):
+            return {side: part(array, k) for k, side in enumerate("xywh")}
+        if array.name == "landmarks" and array.shape == (len(LANDMARKS), 2):
+            return {name: part(array, k) for k, name in enumerate(LANDMARK_COLUMNS)}
+        if array.name == "person":
+            who = labels(item, "person")  # as the registry has it now
+            number = Column(pa.int32(), lambda block: who.code[block.rows], none=UNKNOWN)
+            given = {code: who.names[code] for code in who.named}
+            return {"person": number, "person_name": numbered("person", given, lambda block: who.code[block.rows])}
+        if array.name == "identity":
+            number = Column(pa.int32(), lambda block: block.arrays["identity"].astype(np.int32), ("identity",), none=UNKNOWN)
+            given = dict(enumerate(map(str, array.attributes["names"])))
+            return {"identity": number, "identity_name": numbered("identity", given)}
+        return None

@@ -1,0 +1,233 @@
+"""The faces' part of a report: who is on screen when, what they look like, how large and how sure faces are."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline.faces.people.appearances import Appearance
+from pipeline.faces.views.report.people import Person, attributes_of, gather
+from pipeline.faces.views.report.pictures import add_pictures, pictures_of_nobody
+from pipeline.faces.views.report.survey import CONFIDENCE_EDGES, SIZE_EDGES, Look, Seen
+from pipeline.text import clock
+from pipeline.views.report.content import lasting
+from pipeline.views.report.panel import (
+    About,
+    Content,
+    InputContent,
+    Lanes,
+    Panel,
+    Section,
+    Tile,
+    coded,
+    counted,
+    fill,
+    grouped,
+    text_of,
+)
+from pipeline.views.report.series import Histogram
+
+if TYPE_CHECKING:
+    from pipeline.views.report.survey import Surveyed
+    from pipeline.views.tables.rows import Block
+
+ROWS = 60
+"""People with a row of their own in the timeline of one input; the others share one."""
+MOST_STRETCHES = 60_000
+"""Stretches of all timelines of a page together: about half a megabyte."""
+
+
+class FacesPanel(Panel):
+    """People, presence lanes, attributes and pictures."""
+
+    axis: ClassVar[str] = "face"
+
+    def __init__(self, about: About) -> None:
+        super().__init__(about)
+        self.confidence, self.size = Histogram(CONFIDENCE_EDGES, grows=True), Histogram(SIZE_EDGES)
+        self._look: Look | None = None
+        self._seen: dict[int, Seen] = {}
+
+    def start(self, one: Surveyed) -> Sequence[str]:
+        self._look = Look(one, self.confidence, self.size)
+        return self._look.wanted
+
+    def add(self, one: Surveyed, block: Block) -> None:
+        assert self._look is not None
+        self._look.add(block)
+
+    def finish(self, one: Surveyed) -> None:
+        assert self._look is not None
+        self._seen[id(one)] = self._look.finish()
+        self._look = None
+
+    def model(self, name: str) -> tuple[str, str] | None:
+        from pipeline.faces.models.zoo import CARDS, KIND_NAMES
+
+        card = CARDS.get(name)
+        return (KIND_NAMES[card.kind], card.licence_source) if card else None
+
+    def content(self, inputs: Sequence[Surveyed]) -> Content:
+        seen = [self._seen.get(id(one)) or Seen(one) for one in inputs]
+        people = gather(seen)
+        nobody: list[str] = []
+        if self.about.pictures:
+            add_pictures(people, seen)
+            nobody = [] if people else pictures_of_nobody(seen)
+        beyond = sum(one.people_beyond for one in seen)
+        n_people, n_faces = len(people) + beyond, sum(one.one.rows.get("face", 0) for one in seen)
+        named = f"{grouped(sum(person.named for person in people))} named" if n_people else "not searched for"
+        unknown = grouped(sum(one.unknown_faces for one in seen))
+        place = {person.key: k for k, person in enumerate(people)}
+        shown = fill(
+            __package__, "people.html", people=[self._person(person, seen, people) for person in people],
+            people_beyond=beyond, nobody=nobody, advice=self._advice(seen, people), faces=n_faces,
+            is_done=all(one.item.done_share == 1 for one in inputs),
+        )  # fmt: skip
+        sizes = {"size": self.size.drawn(), "confidence": self.confidence.drawn()}
+        histograms = fill(__package__, "faces.html", **sizes)
+        return Content(
+            inputs=[self._input(one, place, len(seen)) for one in seen],
+            subtitle="who is on screen",
+            tiles=[Tile("people", grouped(n_people), named)],
+            notes={"face": f"{unknown} unknown"} if n_people else {},
+            columns=["people"],
+            sections=[Section("people", "People", shown, is_first=True), Section("faces", "Faces", histograms)],
+            lanes=Lanes(
+                [person.name for person in people], "person", "people", "everybody", "Attributes of", "person-",
+                "unknown", "unknown faces", overview="Who is in which video",
+                overview_help="the longer on screen, the fuller the colour; choose one to open its timeline",
+                help="Sampled frames in which somebody was found, by screen time. Move over it to see who;",
+            ),
+            histograms={name: {**drawn, "noun": "faces"} for name, drawn in sizes.items()},
+            counts={"people": n_people},
+            style=text_of(__package__, "faces.css"),
+            script=text_of(__package__, "faces.js"),
+        )  # fmt: skip
+
+    def _input(self, one: Seen, place: dict[Any, int], n_inputs: int) -> InputContent:
+        n_people = len(one.people) + one.people_beyond
+        rows, others = one.people[:ROWS], one.people[ROWS:]
+        most = max(200, MOST_STRETCHES // max(1, n_inputs))
+        joined = join_to([presence.stretches for presence in rows], most)
+        lanes = [
+            {
+                "of": place[presence.key],
+                "seconds": round(presence.screen_seconds, 1),
+                "at": coded(spans, one.one.start_seconds),
+            }
+            for presence, spans in zip(rows, joined, strict=True)
+        ]
+        series = {
+            name: {**drawn, "followed": [{**part, "of": place[one.people[part["of"]].key]} for part in drawn["followed"]]}
+            for name, drawn in one.attributes.items()
+        }
+        return InputContent(
+            facts=[counted(n_people, "person", "people")] if n_people else [],
+            cells=[grouped(n_people) if n_people else "–"],
+            lanes={"rows": lanes, "others": len(others) + one.people_beyond, "rest": one.unknown},
+            series=series,
+        )
+
+    # -- people --------------------------------------------------------------------------------------------------
+
+    def _person(self, person: Person, seen: Sequence[Seen], people: Sequence[Person]) -> dict[str, Any]:
+        longest = people[0].screen_seconds or 1.0
+        is_timed = all(one.one.is_timed for one in seen)
+        screen = person.screen_seconds
+        return {
+            "name": person.name,
+            "named": person.named,
+            "number": _number(person),
+            "screen": lasting(screen) if is_timed else counted(round(screen), "image", "images"),
+            "word": "on screen" if is_timed else "",
+            "share": screen / longest,
+            "appearances": person.appearances if is_timed else 0,
+            "faces": person.faces,
+            "inputs": len(person.inputs),
+            "when": self._when(person, seen) if is_timed else "",
+            "pictures": person.pictures,
+            "initials": "".join(word[0] for word in person.name.split()[:2]).upper() if person.named else "?",
+            "attributes": _attributes(person, seen),
+        }
+
+    def _when(self, person: Person, seen: Sequence[Seen]) -> str:
+        """Return the first to the last time on screen, and the inputs, if there is more than one."""
+        (first, start), (last, stop) = person.first, person.last
+        places = [f" in {self.about.name_of(seen[k].one)}" if len(seen) > 1 else "" for k in (first, last)]
+        return f"{clock(start)[:-4]}{places[0] if first != last else ''} – {clock(stop)[:-4]}{places[1]}"
+
+    def _advice(self, seen: Sequence[Seen], people: Sequence[Person]) -> list[dict[str, str]]:
+        """Return what to run next, if something is missing: a sentence and a command."""
+        outs = " ".join(_quoted(run.path) for run in self.about.runs)
+        arrays = {name for one in seen for name in one.one.item.arrays}
+        if any(one.one.rows.get("face") for one in seen) and not {"person", "identity"} & arrays:
+            return [
+                {
+                    "text": "Nobody has a name yet. This groups the faces into people,",
+                    "command": f"reelgraph people {outs}",
+                    "more": f"reelgraph find {outs} --gallery FOLDER",
+                    "more_text": "and this names those who are in a folder of photographs:",
+                }
+            ]
+        if "person" in arrays and people and not any(person.named for person in people):
+            one = next(one.one for one in seen if "person" in one.one.item.arrays)
+            registry = one.run.path / str(one.item.arrays["person"].attributes.get("registry", ""))
+            return [
+                {
+                    "text": "People have numbers so far; this gives one a name:",
+                    "command": f"reelgraph people name {_number(people[0])} NAME "
+                    f"--registry {_quoted(registry.resolve())}",
+                }
+            ]
+        return []
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _number(person: Person) -> str:
+    """Return the id in the registry; empty for those whom a gallery names."""
+    return str(person.key[-1]) if isinstance(person.key, tuple) and person.key[0] == "person" else ""
+
+
+def _attributes(person: Person, seen: Sequence[Seen]) -> dict[str, Any]:
+    """Return age, the likeliest class of each other attribute, and the shares of all emotions."""
+    found: dict[str, Any] = {}
+    for name, values in attributes_of(person).items():
+        classes: list[str] = next((one.attributes[name]["classes"] for one in seen if name in one.attributes), [])
+        known = [value or 0 for value in values]
+        if len(known) == 1:
+            found[name] = {"text": f"about {known[0]:.0f}", "full": f"{known[0]:.0f} on average"}
+        elif len(classes) == len(known):
+            best = max(range(len(known)), key=known.__getitem__)
+            found[name] = {
+                "text": f"{classes[best]} {known[best]:.0f}%",
+                "full": ", ".join(f"{text} {share:.0f}%" for text, share in zip(classes, known, strict=True)),
+                "shares": [{"name": c, "percent": v} for c, v in zip(classes, known, strict=True)],
+            }
+    return found
+
+
+def join_to(rows: Sequence[Sequence[Appearance]], most: int) -> list[list[tuple[float, float]]]:
+    """Return (start, stop) of each row's stretches; if all rows have more than `most`, those close to each other as
+    one."""
+    apart = 0.0
+    while True:
+        joined = [_joined(row, apart) for row in rows]
+        if sum(map(len, joined)) <= max(most, len(rows)):
+            return joined
+        apart = max(1.0, 2 * apart)
+
+
+def _joined(stretches: Sequence[Appearance], apart_seconds: float) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
+    for one in stretches:
+        if found and one.start_seconds - found[-1][1] < apart_seconds:
+            found[-1] = (found[-1][0], one.stop_seconds)
+        else:
+            found.append((one.start_seconds, one.stop_seconds))
+    return found

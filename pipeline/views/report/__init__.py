@@ -1,0 +1,161 @@
+"""`reelgraph report`: one HTML file about stores: what was found over time, what failed, how fast it went, licences."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.engine.events import Silent
+from pipeline.engine.finding import PANELS, find, names
+from pipeline.errors import UsageError
+from pipeline.files.whole import written_whole
+from pipeline.store.read import open as open_store
+from pipeline.store.run import each_once
+from pipeline.text import plural, plural_of
+from pipeline.views.axes import axes_of, item_of
+from pipeline.views.progress import Work
+from pipeline.views.report.content import content
+from pipeline.views.report.panel import About, Panel, fill, text_of
+from pipeline.views.report.series import Histogram
+from pipeline.views.report.survey import survey
+
+if TYPE_CHECKING:
+    from pipeline.engine.events import Listener
+
+TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
+"""Files of this package."""
+SPREAD_EDGES = np.arange(0.0, 33.0)
+"""Rows per item: 0, 1, 2, ...; they grow with what is found."""
+_GENERATOR = b'<meta name="generator" content="reelgraph'
+"""Near the head of every report: what may be replaced by a newer one."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a report was made of."""
+
+    file: str
+    bytes: int
+    inputs: int
+    item: str
+    items: int
+    """Items that are done."""
+    rows: dict[str, int]
+    """Rows by axis."""
+    done_share: float
+    failures: int
+    counts: dict[str, int] = field(default_factory=dict)
+    """What panels counted, by plural noun: {"people": 4}."""
+
+    @property
+    def _by_noun(self) -> dict[str, int]:
+        rows = {plural_of(axis): count for axis, count in self.rows.items()}
+        return {plural_of(self.item): self.items, **rows, **self.counts}
+
+    def __getattr__(self, name: str) -> int:
+        """Return a count by its plural noun: `reported.frames`, `reported.people`."""
+        if name in ("item", "items", "rows", "counts") or name not in self._by_noun:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self._by_noun[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values; counts have the plural of their noun as key."""
+        return {
+            "file": self.file, "bytes": self.bytes, "inputs": self.inputs, **self._by_noun,
+            "done_share": self.done_share, "failures": self.failures,
+        }  # fmt: skip
+
+
+def report(
+    outs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    to: str | os.PathLike[str] | None = None,
+    *,
+    pictures: bool = True,
+    progress: Listener | None = None,
+) -> Reported:
+    """Write the report of one or several stores, done or half done. `to` None: beside the first store, OUT.html.
+
+    An older report is replaced, any other file is not. `pictures` False leaves pictures of what was found out. Raises
+    StoreError if a store cannot be read, UsageError if the file cannot be written.
+    """
+    paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
+    place = Path(to) if to is not None else default_place(paths[0])
+    _check(place)
+    runs = tuple(open_store(path) for path in each_once(paths))
+    pairs = [(run, item) for run in runs for item in run.inputs.values()]
+    axes, item_axis = axes_of(runs), item_of(runs)
+    about = About(runs, len(pairs), pictures)
+    panels = [kind(about) for kind in _panels() if kind.axis in axes]
+    told = {panel.axis for panel in panels}
+    spread = {axis: Histogram(SPREAD_EDGES, grows=True) for axis in axes if axis not in told}
+    inputs = []
+    work = Work(progress or Silent())
+    for run, item in pairs:
+        shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
+        inputs.append(survey(run, item, shown, work, axes, panels, spread, len(pairs)))
+    filled = content(about, inputs, axes, item_axis, panels, spread)
+    counts = filled.pop("counts")
+    page = render(filled).encode()
+    with written_whole(place) as file:
+        file.write(page)
+    totals = filled["totals"]
+    failures = sum(len(one.failures) for one in inputs) + len(filled["unusable"])
+    return Reported(
+        str(place), len(page), len(inputs), item_axis, totals["items"], totals["rows"], totals["share"], failures, counts
+    )
+
+
+def _panels() -> list[type[Panel]]:
+    return [find("panel", name, PANELS, Panel) for name in names(PANELS)]  # type: ignore[type-abstract]
+
+
+def default_place(out: str | os.PathLike[str]) -> Path:
+    """Return the report's path beside the store: runs/clip.zarr -> runs/clip.html."""
+    store = Path(out).expanduser().resolve()
+    return store.with_name(f"{store.name.removesuffix('.zarr')}.html")
+
+
+def render(filled: dict[str, Any]) -> str:
+    """Return the page, with style and script inside. Every text is escaped: names and paths are anybody's."""
+    style, script = filled["style"], filled["script"]
+    script = "\n".join(filter(None, [text_of(__name__, SCRIPT), script]))
+    values = {**filled, "style": f"{text_of(__name__, STYLE)}{style}", "script": script, "script_hash": _hash(script)}
+    return fill(__name__, TEMPLATE, **values, charts_json=_inert(filled["charts"]))
+
+
+def _hash(script: str) -> str:
+    """Return the hash by which the page's own policy allows its one script: no other runs, whatever a name may hold."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _inert(values: Any) -> str:
+    """Return JSON that ends no script element and opens no comment."""
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def lines(reported: Reported) -> list[str]:
+    """Return what a report was made of, for people."""
+    size = f"{reported.bytes / 1e6:.1f} MB" if reported.bytes >= 1e5 else f"{reported.bytes / 1e3:.0f} kB"
+    rows = [plural(count, axis) for axis, count in reported.rows.items()]
+    more = [f"{count} {noun}" for noun, count in reported.counts.items()]
+    shown = [f"{reported.file}: {', '.join([plural(reported.inputs, 'input'), *rows, *more])} ({size})"]
+    if reported.done_share < 1 and reported.inputs:
+        nouns = plural_of(reported.item)
+        shown.append(f"{reported.done_share:.1%} of the {nouns} are done; the report says which are not")
+    return shown
+
+
+def _check(place: Path) -> None:
+    if place.is_dir():
+        raise UsageError(f"{place} is a folder; name a file, for example {place / 'report.html'}")
+    if place.exists() and _GENERATOR not in place.read_bytes()[:4096]:
+        raise UsageError(f"{place} exists and is not a report of ours; choose another file with --out")
