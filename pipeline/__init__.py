@@ -24,6 +24,8 @@ _PUBLIC = {
     "Array": "pipeline.store.schema",
     "Axis": "pipeline.store.schema",
     "Chunk": "pipeline.engine.stage",
+    "Export": "pipeline.views.export",
+    "Panel": "pipeline.views.report.panel",
     "ReelgraphError": "pipeline.errors",
 }
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from pipeline.faces.table import open as open
     from pipeline.store.schema import Array as Array
     from pipeline.store.schema import Axis as Axis
+    from pipeline.views.export import Export as Export
+    from pipeline.views.report.panel import Panel as Panel
 
 __all__ = ["__version__", *_PUBLIC, *_ROOMS]
 

@@ -52,8 +52,8 @@ def truth(n: int, *, timed: bool = True, seed: int = 0) -> dict[str, np.ndarray]
 
 
 def make_objects(
-    out: Path, n: int = 40, *, inputs: tuple[str, ...] = ("street",), timed: bool = True, done_chunks: int | None = None,
-    arrays: tuple[Array, ...] = OBJECTS,
+    out: Path, n: int = 40, *, inputs: tuple[str, ...] = ("street",), timed: bool = True,
+    done_chunks: int | None = None, arrays: tuple[Array, ...] = OBJECTS,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Write a store of the given arrays; return what is in it. With `done_chunks` the inputs stay incomplete."""
     made, where = truth(n, timed=timed), VIDEO if timed else IMAGES
@@ -63,10 +63,8 @@ def make_objects(
     facts = {"duration_seconds": n / 3, "fps": 15.0, "width": 640, "height": 480, "source_frames": 5 * n, "every": 5}
     with RunStore.open(out) as store:
         for stem in inputs:
-            name = store.add_input(
-                stem,
-                {"path": f"/films/{stem}", "fingerprint": stem, "frames": n, "chunk_frames": LENGTH, **(facts if timed else {})},
-            )
+            known = {"path": f"/films/{stem}", "fingerprint": stem, "frames": n, "chunk_frames": LENGTH}
+            name = store.add_input(stem, {**known, **(facts if timed else {})})
             store.input(name).update(stages={"objects": {"key": "key", "state": "partial"}})
             for index, first in enumerate(range(0, n, LENGTH)[:done_chunks]):
                 last = min(first + LENGTH, n)

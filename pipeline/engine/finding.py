@@ -26,6 +26,7 @@ PANELS = "reelgraph.panels"
 COLUMNS = "reelgraph.columns"
 DEFAULT_SOURCE = "default"
 
+
 T = TypeVar("T")
 
 

@@ -43,7 +43,7 @@ from pipeline.engine.steps import Committed, WorkerSettings
 from pipeline.engine.summary import Summary
 from pipeline.engine.workflow import Workflow, code_digest
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.store.chunks import fail_chunk, unreadable_chunks
+from pipeline.store.chunks import DamagedChunkError, fail_chunk, unreadable_chunks
 from pipeline.store.compact import compact
 from pipeline.store.record import Record
 from pipeline.store.run import RunStore
@@ -127,6 +127,8 @@ class _Run:
         """Since when rates are counted: when the executor was ready."""
         self.compactor = ThreadPoolExecutor(1, thread_name_prefix="compact")
         self.compactions: list[Future[None]] = []
+        self.damage: list[tuple[InputPlan, DamagedChunkError]] = []
+        """Chunk files that compaction could not read."""
 
     def emit(self, event: Event) -> None:
         self.listeners.on(event)
@@ -153,6 +155,9 @@ class _Run:
             self.compactor.shutdown(wait=True)
         for compaction in self.compactions:
             compaction.result()
+        for plan, damage in self.damage:
+            self.summary.inputs_complete -= 1
+            self._note_damage(plan.name, damage)
         self.summary.drained = (
             self.stopping.is_set()
             and self.summary.inputs_complete < self.summary.inputs_total - len(self.summary.unusable)
@@ -261,6 +266,8 @@ class _Run:
         self._note_once(source.note)
         attributes = self.store.input(name).attributes if name is not None else None
         chunks = self.store.input(name).chunks() if name is not None else None
+        for damage in chunks.damage if chunks is not None else ():
+            self.emit(Note(f"{damage.set_aside()} and made again"))
         plan = plan_input(self.bound, name or "", source, attributes, chunks, self.options.retry_failed)
         if name is None:
             known_by = {"path": ref.path, "fingerprint": source.fingerprint(ref)}
@@ -354,9 +361,13 @@ class _Run:
                 time_seconds=None if times is None else (float(times[0]), float(times[-1])),
                 tried=task.recipe.keys,
             )
-            fail_chunk(str(self.store.path), task.input_name, task.index, record, replaces=task.replaces)
-            self._log_traceback(outcome, result.trace)
-            self._note_failure(plan, task.index, result.step, error)
+            if result.damage is not None:
+                self.failed_chunks[plan.name] += 1
+                self._note_damage(plan.name, result.damage, task.index, task.where)
+            else:
+                fail_chunk(str(self.store.path), task.input_name, task.index, record, replaces=task.replaces)
+                self._log_traceback(outcome, result.trace)
+                self._note_failure(plan, task.index, result.step, error)
             self.emit(ChunkDone(plan.name, task.index, 0, elapsed_seconds=elapsed, failed=True))
         self.open_chunks[plan.name] -= 1
         if self.open_chunks[plan.name] == 0:
@@ -383,6 +394,14 @@ class _Run:
         )
         self.emit(Note(f"{plan.name}: chunk {index} ({where}) failed: {error}"))
 
+    def _note_damage(self, name: str, damage: DamagedChunkError, chunk: int | None = None, where: str = "") -> None:
+        """Set a damaged file aside: the next run makes the chunk again."""
+        error = f"{damage.set_aside()}; run again to make it again"
+        self.summary.failures.append(
+            {"input": name, "chunk": chunk, "time_range": where, "step": "store", "error": error}
+        )
+        self.emit(Note(error))
+
     def _note_unreadable(self, name: str, entry: Mapping[str, Any], where: str) -> None:
         count = len(entry["frames"])
         self.summary.unreadable_items += count
@@ -402,8 +421,12 @@ class _Run:
             self.compactions.append(self.compactor.submit(self._close, plan))
 
     def _close(self, plan: InputPlan) -> None:
-        if not plan.complete:
-            self._compact(plan)
+        try:
+            if not plan.complete:
+                self._compact(plan)
+        except DamagedChunkError as damage:
+            self.damage.append((plan, damage))
+            return
         self._derive(plan.name)
 
     def _derive(self, name: str) -> None:

@@ -30,7 +30,7 @@ from pipeline.engine.workflow import make_importable
 from pipeline.errors import ReelgraphError, StoreError
 from pipeline.machine.device import Device
 from pipeline.machine.memory import MEMORY
-from pipeline.store.chunks import write_chunk
+from pipeline.store.chunks import DamagedChunkError, write_chunk
 from pipeline.store.record import Record
 from pipeline.store.run import InputStore
 from pipeline.store.schema import DECODED, Schema
@@ -92,6 +92,8 @@ class Failure:
     """The disk refused: no fault of the chunk's, and the next chunks would fare no better."""
     trace: str = ""
     """The traceback; "" if there is none."""
+    damage: DamagedChunkError | None = None
+    """A file of the chunk that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,9 @@ def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:
             if settings.debug:
                 raise
             disk_refused = isinstance(err, StoreError) and isinstance(err.__cause__, OSError)
-            return Failure(name, one_line(err), ends_run=disk_refused, trace="".join(traceback.format_exception(err)))
+            trace = "".join(traceback.format_exception(err))
+            damage = err if isinstance(err, DamagedChunkError) else None
+            return Failure(name, one_line(err), ends_run=disk_refused and damage is None, trace=trace, damage=damage)
 
     return guarded
 

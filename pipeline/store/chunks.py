@@ -58,7 +58,7 @@ from pipeline.store.nodes import (
     write_group,
 )
 from pipeline.store.record import Record
-from pipeline.store.schema import SAMPLE_DIMENSION, STRING, Array, Axis, Schema, axes_of, default_count
+from pipeline.store.schema import DECODED, SAMPLE_DIMENSION, STRING, Array, Axis, Schema, axes_of, default_count
 
 _CODEC = Zstd(level=0, checksum=True)
 _FILE = re.compile(r"(\d{6,})\.(ok|part|failed)\.([0-9a-f]{12})\.zip")
@@ -216,6 +216,23 @@ def _encode(array: np.ndarray) -> bytes:
     return bytes(_CODEC.encode(np.ascontiguousarray(little)))
 
 
+class DamagedChunkError(StoreError):
+    """A chunk file cannot be read: the chunk counts as not done, once the file is set aside."""
+
+    def __init__(self, where: str, why: str, path: str) -> None:
+        super().__init__(f"{where} is damaged ({why}: {path}); run again: it is set aside and made again")
+        self.where, self.why, self.path = where, why, path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DamagedChunkError, (self.where, self.why, self.path)
+
+    def set_aside(self) -> str:
+        """Rename the file so that it does not count any more; return what was done. Raises StoreError."""
+        with disk_errors(f"set aside {self.path}"), contextlib.suppress(FileNotFoundError):
+            os.replace(self.path, f"{self.path}.damaged")
+        return f"{self.where} was damaged ({self.why}); it is set aside as {self.path}.damaged"
+
+
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -257,7 +274,10 @@ class Part:
             attributes = node["attributes"] if isinstance(node, dict) else node
         except (ValueError, KeyError, RecursionError) as err:
             raise self.damaged(str(err)) from err
-        return Record.from_json(attributes, f"{self.where}: {self.path}")
+        try:
+            return Record.from_json(attributes)
+        except ValueError as err:
+            raise self.damaged(str(err)) from err
 
     def array(self, name: str) -> np.ndarray:
         """Read one array. Raises StoreError if it is not there, gone or damaged."""
@@ -323,8 +343,8 @@ class Part:
         except FileNotFoundError:
             return None
 
-    def damaged(self, why: str) -> StoreError:
-        return StoreError(f"{self.where} is damaged ({why}); delete {self.path} and run again")
+    def damaged(self, why: str) -> DamagedChunkError:
+        return DamagedChunkError(self.where, why, self.path)
 
 
 class Chunks:
@@ -347,8 +367,24 @@ class Chunks:
             found["part", digest] = sorted(set(found["part", digest]) - set(found.get(("ok", digest), ())))
         self.groups = {kind: np.sort(np.array(indices, np.int64)) for kind, indices in found.items() if indices}
         """Indices of chunks, ascending, by state and digest."""
-        self._folders = self._with_record(np.sort(np.array(folders, np.int64)))
         self._merged: dict[int, Record] = {}
+        self.damage: list[DamagedChunkError] = []
+        """Files that were found to be damaged while this was listed; they count as not there."""
+        self._folders = self._with_record(sorted(folders))
+        self._first: dict[tuple[str, str], Record] = {}
+        """The record of one file of each kind: all of a kind hold the same stages and arrays."""
+        for kind in list(self.groups):
+            self._open_first(kind)
+
+    def _open_first(self, kind: tuple[str, str]) -> None:
+        while len(self.groups[kind]):
+            try:
+                self._first[kind] = self._file(int(self.groups[kind][0]), kind).record
+                return
+            except DamagedChunkError as err:
+                self.damage.append(err)
+                self.groups[kind] = self.groups[kind][1:]
+        del self.groups[kind]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -375,10 +411,17 @@ class Chunks:
         held = [*self.groups.values(), np.array(sorted(self._folders), np.int64)]
         return np.unique(np.concatenate(held)) if held else np.empty(0, np.int64)
 
-    def _with_record(self, indices: np.ndarray) -> dict[int, Part]:
-        """Folders of an older store that have a record: the others were never committed."""
-        parts = {index: self._part(index, f"{index:06d}") for index in indices.tolist()}
-        return {index: part for index, part in parts.items() if os.path.exists(f"{part.path}/{NODE_FILE}")}
+    def _with_record(self, indices: Sequence[int]) -> dict[int, Part]:
+        """Return the folders of an older store that have a record: the others were never committed."""
+        found = {}
+        for part in (self._part(index, f"{index:06d}") for index in indices):
+            if os.path.exists(f"{part.path}/{NODE_FILE}"):
+                try:
+                    part.record  # noqa: B018  (kept by the part)
+                    found[int(part.name)] = part
+                except DamagedChunkError as err:
+                    self.damage.append(err)
+        return found
 
     def _part(self, index: int, name: str, kind: tuple[str, str] | None = None) -> Part:
         return Part(self.folder, name, f"chunk {index} {self._of}", kind)
@@ -398,12 +441,11 @@ class Chunks:
     @cached_property
     def _ordered(self) -> list[tuple[tuple[str, str], np.ndarray]]:
         """Kinds of file: those with the item arrays, which a later pass does not write again, first; failures last."""
-        return sorted(self.groups.items(), key=lambda one: (one[0][0] == "failed", -len(self._first[one[0]].arrays)))
 
-    @cached_property
-    def _first(self) -> dict[tuple[str, str], Record]:
-        """The record of one file of each kind: all of a kind hold the same stages and arrays."""
-        return {kind: self._file(int(indices[0]), kind).record for kind, indices in self.groups.items()}
+        def place(one: tuple[tuple[str, str], np.ndarray]) -> tuple[bool, bool]:
+            return one[0][0] == "failed", DECODED.name not in self._first[one[0]].arrays
+
+        return sorted(self.groups.items(), key=place)
 
     def has(self, stages: Sequence[str], total: int) -> np.ndarray:
         """Return uint64 (total,): for each chunk a bit mask of those of `stages` that are committed."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from pipeline.errors import StoreError
 from pipeline.store.nodes import DATA_TYPES
 
 
@@ -54,8 +53,8 @@ class Record:
         return values
 
     @classmethod
-    def from_json(cls, values: Any, where: str) -> Record:
-        """Read a record; unknown keys are ignored. Raises StoreError, which begins with `where`, if it is malformed."""
+    def from_json(cls, values: Any) -> Record:
+        """Read a record; unknown keys are ignored. Raises ValueError if it is malformed."""
         try:
             items, times = values.get("frames"), values.get("time_seconds")
             record = cls(
@@ -73,9 +72,9 @@ class Record:
                 tried=dict(values.get("tried") or {}),
             )
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as err:
-            raise StoreError(f"{where} is damaged (its record is malformed: {err!r})") from err
+            raise ValueError(f"its record is malformed: {err!r}") from err
         if record.state not in ("ok", "failed"):
-            raise StoreError(f"{where} is damaged (its record has the state {record.state!r})")
+            raise ValueError(f"its record has the state {record.state!r}")
         return record
 
     def merged(self, later: Record) -> Record:

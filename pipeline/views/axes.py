@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.finding import DEFAULT_SOURCE, find_source
+from pipeline.engine.finding import DEFAULT_SOURCE, SOURCES, find_source, find_stage, is_known, names
 from pipeline.errors import ReelgraphError, UsageError
-from pipeline.store.schema import Array, Schema
+from pipeline.store.schema import Array, implied_axes
 from pipeline.text import unknown
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def axes_of(runs: Iterable[Run]) -> list[str]:
         begun = [item for item in run.inputs.values() if item.arrays]
         found |= dict.fromkeys(axis.name for item in begun for axis in item.axes)
         if not begun:
-            found |= dict.fromkeys(axis.name for axis in _planned(run).axes)
+            found |= dict.fromkeys(_planned(run))
     return list(found)
 
 
@@ -47,24 +47,32 @@ def chosen_axis(runs: Sequence[Run], name: str | None) -> str:
     return name or next(iter(axes), item)
 
 
-def _planned(run: Run) -> Schema:
-    """Return what the store's workflow makes; nothing if it cannot be told here (a stage of another machine)."""
-    from pipeline.engine.workflow import build_workflow
+def _planned(run: Run) -> list[str]:
+    """Return the ragged axes that the stages of the store's workflow make, as far as they are installed here."""
+    found: dict[str, None] = {}
+    for section in _section(_section(run.attributes.get("workflow")).get("stages")).values():
+        use = str(_section(section).get("use", ""))
+        try:
+            stage = find_stage(use) if is_known(use) else None  # a store's word must not import a module
+        except ReelgraphError:
+            continue
+        outputs = getattr(stage, "outputs", ())
+        if stage is not None and isinstance(outputs, tuple):
+            item = next((array.dims[0] for array in outputs), "frame")
+            found |= dict.fromkeys(axis.name for axis in implied_axes(outputs, item, getattr(stage, "axes", ())))
+    return list(found)
 
-    try:
-        return build_workflow(run.path.name, run.attributes["workflow"], run.path.parent).schema
-    except (KeyError, ReelgraphError):
-        return Schema("frame", _USUAL)
+
+def _section(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def source_arrays(run: Run) -> list[Array]:
     """Return the item arrays that say which item a row belongs to: those of the store's source."""
-    source = run.attributes.get("workflow", {}).get("source", {})
-    try:
-        if source:
-            return list(find_source(source.get("kind", DEFAULT_SOURCE)).arrays)
-    except ReelgraphError:
-        pass  # a source that is not installed here
+    source = _section(_section(run.attributes.get("workflow")).get("source"))
+    kind = source.get("kind", DEFAULT_SOURCE)
+    if source and kind in names(SOURCES):
+        return list(find_source(kind).arrays)
     there = {name for item in run.inputs.values() for name in item.arrays}
     return [array for array in (*_USUAL, _ALSO) if array.name in there] or list(_USUAL)
 

@@ -204,12 +204,15 @@ def lines(exported: Exported) -> list[str]:
     rows = "" if exported.axis == exported.item else f"{plural(exported.rows, exported.axis)} of "
     shown = [f"{exported.file}: {rows}{items}, {plural(exported.inputs, 'input')}"]
     if exported.done_share < 1:
-        shown.append(f"{exported.done_share:.1%} of the {plural_of(exported.item)} are done; the rest is not in the file")
+        shown.append(
+            f"{exported.done_share:.1%} of the {plural_of(exported.item)} are done; the rest is not in the file"
+        )
     return shown
 
 
 def _find(name: str) -> type[Export]:
-    make_importable(Path.cwd())
+    if ":" in name:
+        make_importable(Path.cwd())
     return find("format", name, EXPORTS, Export)  # type: ignore[type-abstract]
 
 
@@ -227,16 +230,14 @@ def _format(to: str, named: str | None) -> tuple[str, type[Export]]:
 
 
 def _check(to: str, name: str, chosen: type[Export], flags: dict[str, bool], force: bool) -> None:
-    def others(fits: Any) -> str:
-        return " | ".join(sorted(one for one in names(EXPORTS) if fits(_find(one))))
-
+    known = {one: _find(one) for one in sorted(names(EXPORTS))}
     for flag, given in flags.items():
         if given and flag not in chosen.flags:
-            choice = others(lambda one: flag in one.flags)
+            choice = " | ".join(one for one, format in known.items() if flag in format.flags)
             raise UsageError(f"format {name} does not support --{flag.replace('_', '-')}; choose --format {choice}")
     if to == STANDARD_OUTPUT:
         if not chosen.to_standard_output:
-            choice = others(lambda one: one.to_standard_output)
+            choice = " | ".join(one for one, format in known.items() if format.to_standard_output)
             raise UsageError(f"{name} cannot go to standard output; name a file, or choose --format {choice}")
         return
     path = Path(to)

@@ -56,7 +56,8 @@ def _failures(summary: Summary) -> list[str]:
         unread = plural(len(entry["frames"]), summary.item)
         shown.append(f"{entry['input']}: {unread} not read{where}: {entry['error']}")
     for entry in summary.failures[:SHOWN_FAILURES]:
-        shown.append(f"{entry['input']}: chunk {entry['chunk']} ({entry['time_range']}) failed: {entry['error']}")
+        which = "" if entry["chunk"] is None else f"chunk {entry['chunk']} ({entry['time_range']}) failed: "
+        shown.append(f"{entry['input']}: {which}{entry['error']}")
     shown += [f"{entry['input']}: {entry['error']}; run again to repeat it" for entry in summary.underived]
     hidden = max(0, len(summary.failures) - SHOWN_FAILURES) + max(0, len(summary.unreadable) - SHOWN_FAILURES)
     shown += [f"... and {hidden} more: reelgraph status {summary.out}"] if hidden else []

@@ -465,7 +465,7 @@ def test_the_receipt(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert proof["rows"] > 180 * 6
     assert any("--fresh" in text for text in receipt["remains"])
     assert main(["status", str(out)]) == 0
-    assert "  clip: 90 of 90 frames, 0 faces, complete, 90 faces forgotten\n" in capsys.readouterr().out
+    assert "  clip: 90 of 90 frames, 180 faces, complete, 90 faces forgotten\n" in capsys.readouterr().out
     assert main(["forget", str(out), "--person", "Bob", "--yes"]) == 0
     assert "proven: 12 arrays of 1 inputs read again" in capsys.readouterr().out
 

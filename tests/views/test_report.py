@@ -165,8 +165,8 @@ def test_attributes_of_one_person_are_of_that_person(page: Page, made: Film) -> 
 
 
 def test_histograms_count_every_face(page: Page, made: Film) -> None:
-    assert sum(page.charts["histograms"]["size"]["counts"]) == sum(page.charts["histograms"]["confidence"]["counts"]) == len(made.person)
     for name in ("size", "confidence"):
+        assert sum(page.charts["histograms"][name]["counts"]) == len(made.person)
         assert len(page.charts["histograms"][name]["edges"]) == len(page.charts["histograms"][name]["counts"]) + 1
 
 

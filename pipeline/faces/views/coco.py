@@ -1,5 +1,7 @@
-"""Faces in the form of COCO's keypoint annotations (cocodataset.org, "Data format"), with `videos` and `track_id` as
-the data sets for tracking that grew out of it have them (TAO, YouTube-VIS)."""
+"""Faces in the form of COCO's keypoint annotations (cocodataset.org, "Data format").
+
+`videos` and `track_id` are as in the tracking data sets that grew out of COCO (TAO, YouTube-VIS).
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,15 @@ _APART = {
     *"xywh", "store", "input", "path", "frame", "time_seconds", "name", "face", "face_in_frame", "confidence",
     *LANDMARK_COLUMNS,
 }  # fmt: skip
-"""Columns that COCO has places of its own for, or that its images say."""
+"""Columns that have their own place in COCO's annotations or images."""
 _PEOPLE = ("person", "person_name", "identity", "identity_name")
 
 
 class Coco(Export):
-    """One image per sampled frame, one annotation per face; ids of either, of videos and of tracks count from 1 over
-    all inputs of all stores."""
+    """One image per sampled frame and one annotation per face.
+
+    Ids of images, annotations, videos and tracks count from 1 over all inputs of all stores.
+    """
 
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
     axes: ClassVar[tuple[str, ...]] = ("face",)
@@ -52,7 +56,7 @@ class Coco(Export):
             "videos": [_video(number, one) for number, one in enumerate(stored.inputs, start=1)],
         }
         file.write(json.dumps(head, ensure_ascii=False).removesuffix("}").encode() + b', "images": [')
-        # Annotations wait in a file of their own, for COCO's readers expect the images first.
+        # Annotations wait in a file of their own, because COCO's readers expect the images first.
         with tempfile.TemporaryFile(dir=Path(file.name).parent) as waiting:
             writer = _Writer(file, waiting, stored.all_frames)
             for number, one in enumerate(stored.inputs, start=1):
@@ -80,7 +84,7 @@ class _Writer:
             self._write(block, record_batch(block, one.columns, schema))
 
     def _write(self, block: Block, rows: pa.RecordBatch) -> None:
-        kept = np.arange(block.n_items) if self.all_frames else np.flatnonzero(block.counts)
+        kept = np.arange(block.n_items) if self.all_frames else np.flatnonzero(np.asarray(block.counts))
         ids = np.zeros(block.n_items, np.int64)
         ids[kept] = self.images + 1 + np.arange(len(kept))
         _extend(self.image_file, self._images(block, kept, ids[kept]), self.images > 0)
@@ -92,7 +96,7 @@ class _Writer:
             self.faces += len(part)
 
     def _images(self, block: Block, kept: np.ndarray, ids: np.ndarray) -> pa.Array:
-        """Return JSON of the block's frames `kept`, whose ids these are."""
+        """Return JSON of the block's frames `kept`, which have these ids."""
         width, height = self.size
         fields = [("id", texts(pa.array(ids))), ("video_id", _same(self.video_id, len(ids)))]
         if "name" in block.arrays:  # an image has a file of its own
@@ -108,7 +112,7 @@ class _Writer:
         return objects(fields)
 
     def _annotations(self, rows: pa.RecordBatch, image_ids: pa.Array) -> pa.Array:
-        """JSON of faces, as rows of the table."""
+        """Return JSON of faces, given as rows of the table."""
         n, there = len(rows), set(rows.schema.names)
         sides = [rows[side] if side in there else pa.array(np.zeros(n, np.float32)) for side in "xywh"]
         fields = [
@@ -132,7 +136,7 @@ class _Writer:
 
 
 def _keypoints(rows: pa.RecordBatch) -> list[tuple[str, pa.Array]]:
-    """x, y and visibility of each landmark; three zeros where the detector gave none."""
+    """Return x, y and visibility of each landmark; three zeros if the detector gave none."""
     parts: list[pa.Array] = []
     counted = pa.array(np.zeros(len(rows), np.int64))
     for x, y in zip(LANDMARK_COLUMNS[::2], LANDMARK_COLUMNS[1::2], strict=True):
@@ -150,11 +154,11 @@ def _video(number: int, one: InputRows) -> dict[str, Any]:
 
 
 def _same(value: Any, n: int) -> pa.Array:
-    """One JSON value n times."""
+    """Return one JSON value n times."""
     return pa.repeat(pa.scalar(json.dumps(value), pa.string()), n)
 
 
 def _extend(file: IO[bytes], entries: pa.Array, follows: bool) -> None:
-    """Add entries to a JSON list that is being written; `follows` where it has some already."""
+    """Add entries to a JSON list that is being written; `follows` if it has some already."""
     if len(entries):
         file.write((b",\n" if follows else b"\n") + joined(entries, ",\n"))

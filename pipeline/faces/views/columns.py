@@ -36,7 +36,9 @@ class FaceColumns(AxisColumns):
             given = {code: who.names[code] for code in who.named}
             return {"person": number, "person_name": numbered("person", given, lambda block: who.code[block.rows])}
         if array.name == "identity":
-            number = Column(pa.int32(), lambda block: block.arrays["identity"].astype(np.int32), ("identity",), none=UNKNOWN)
+            number = Column(
+                pa.int32(), lambda block: block.arrays["identity"].astype(np.int32), ("identity",), none=UNKNOWN
+            )
             given = dict(enumerate(map(str, array.attributes["names"])))
             return {"identity": number, "identity_name": numbered("identity", given)}
         return None

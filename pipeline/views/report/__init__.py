@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.engine.events import Silent
 from pipeline.engine.finding import PANELS, find, names
 from pipeline.errors import UsageError
@@ -24,23 +22,21 @@ from pipeline.views.axes import axes_of, item_of
 from pipeline.views.progress import Work
 from pipeline.views.report.content import content
 from pipeline.views.report.panel import About, Panel, fill, text_of
-from pipeline.views.report.series import Histogram
+from pipeline.views.report.plain import PlainPanel
 from pipeline.views.report.survey import survey
 
 if TYPE_CHECKING:
     from pipeline.engine.events import Listener
 
 TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
-"""Files of this package."""
-SPREAD_EDGES = np.arange(0.0, 33.0)
-"""Rows per item: 0, 1, 2, ...; they grow with what is found."""
+"""Names of the page's parts, files of this package."""
 _GENERATOR = b'<meta name="generator" content="reelgraph'
-"""Near the head of every report: what may be replaced by a newer one."""
+"""Line near the head of every report: a file with it may be replaced by a newer report."""
 
 
 @dataclass(frozen=True)
 class Reported:
-    """What a report was made of."""
+    """Facts of a report that was written."""
 
     file: str
     bytes: int
@@ -52,13 +48,14 @@ class Reported:
     """Rows by axis."""
     done_share: float
     failures: int
-    counts: dict[str, int] = field(default_factory=dict)
-    """What panels counted, by plural noun: {"people": 4}."""
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Counts of panels by noun and plural: {("person", "people"): 4}."""
 
     @property
     def _by_noun(self) -> dict[str, int]:
         rows = {plural_of(axis): count for axis, count in self.rows.items()}
-        return {plural_of(self.item): self.items, **rows, **self.counts}
+        more = {many: count for (_, many), count in self.counts.items()}
+        return {plural_of(self.item): self.items, **rows, **more}
 
     def __getattr__(self, name: str) -> int:
         """Return a count by its plural noun: `reported.frames`, `reported.people`."""
@@ -93,15 +90,13 @@ def report(
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
     axes, item_axis = axes_of(runs), item_of(runs)
     about = About(runs, len(pairs), pictures)
-    panels = [kind(about) for kind in _panels() if kind.axis in axes]
-    told = {panel.axis for panel in panels}
-    spread = {axis: Histogram(SPREAD_EDGES, grows=True) for axis in axes if axis not in told}
+    panels = _panels(about, axes, item_axis)
     inputs = []
     work = Work(progress or Silent())
     for run, item in pairs:
         shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
-        inputs.append(survey(run, item, shown, work, axes, panels, spread, len(pairs)))
-    filled = content(about, inputs, axes, item_axis, panels, spread)
+        inputs.append(survey(run, item, shown, work, axes, panels, len(pairs)))
+    filled = content(about, inputs, axes, item_axis, panels)
     counts = filled.pop("counts")
     page = render(filled).encode()
     with written_whole(place) as file:
@@ -109,12 +104,17 @@ def report(
     totals = filled["totals"]
     failures = sum(len(one.failures) for one in inputs) + len(filled["unusable"])
     return Reported(
-        str(place), len(page), len(inputs), item_axis, totals["items"], totals["rows"], totals["share"], failures, counts
-    )
+        str(place), len(page), len(inputs), item_axis, totals["items"], totals["rows"], totals["share"], failures,
+        counts,
+    )  # fmt: skip
 
 
-def _panels() -> list[type[Panel]]:
-    return [find("panel", name, PANELS, Panel) for name in names(PANELS)]  # type: ignore[type-abstract]
+def _panels(about: About, axes: Sequence[str], item: str) -> list[Panel]:
+    """Return the panels of the domains whose axes there are, and a plain one for each other axis."""
+    kinds = [find("panel", name, PANELS, Panel) for name in names(PANELS)]  # type: ignore[type-abstract]
+    made = [kind(about) for kind in kinds if kind.axis in axes]
+    told = {panel.axis for panel in made}
+    return [*made, *(PlainPanel(about, axis, item) for axis in axes if axis not in told)]
 
 
 def default_place(out: str | os.PathLike[str]) -> Path:
@@ -124,7 +124,7 @@ def default_place(out: str | os.PathLike[str]) -> Path:
 
 
 def render(filled: dict[str, Any]) -> str:
-    """Return the page, with style and script inside. Every text is escaped: names and paths are anybody's."""
+    """Return the page, with style and script inside. Every text is escaped: names and paths may hold anything."""
     style, script = filled["style"], filled["script"]
     script = "\n".join(filter(None, [text_of(__name__, SCRIPT), script]))
     values = {**filled, "style": f"{text_of(__name__, STYLE)}{style}", "script": script, "script_hash": _hash(script)}
@@ -132,21 +132,21 @@ def render(filled: dict[str, Any]) -> str:
 
 
 def _hash(script: str) -> str:
-    """Return the hash by which the page's own policy allows its one script: no other runs, whatever a name may hold."""
+    """Return the hash by which the page's own policy allows its one script, and no script in a name."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _inert(values: Any) -> str:
-    """Return JSON that ends no script element and opens no comment."""
+    """Return JSON that can neither end a script element nor open a comment."""
     text = json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def lines(reported: Reported) -> list[str]:
-    """Return what a report was made of, for people."""
+    """Return the lines to print about a report."""
     size = f"{reported.bytes / 1e6:.1f} MB" if reported.bytes >= 1e5 else f"{reported.bytes / 1e3:.0f} kB"
     rows = [plural(count, axis) for axis, count in reported.rows.items()]
-    more = [f"{count} {noun}" for noun, count in reported.counts.items()]
+    more = [plural(count, one, many) for (one, many), count in reported.counts.items()]
     shown = [f"{reported.file}: {', '.join([plural(reported.inputs, 'input'), *rows, *more])} ({size})"]
     if reported.done_share < 1 and reported.inputs:
         nouns = plural_of(reported.item)

@@ -1,16 +1,16 @@
-"""What stands on the page, as plain values: texts for the template, numbers for the charts."""
+"""The content of the page, as plain values: texts for the template, numbers for the charts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pipeline.models.catalogue import cards
 from pipeline.text import clock, duration, plural, plural_of
 from pipeline.version import __version__
-from pipeline.views.report.panel import About, Content, InputContent, Section, Tile, counted, grouped
-from pipeline.views.report.series import Histogram
+from pipeline.views.report.panel import About, Content, InputContent, Tile, counted, grouped
 from pipeline.views.report.survey import Surveyed
 
 if TYPE_CHECKING:
@@ -18,23 +18,21 @@ if TYPE_CHECKING:
     from pipeline.views.report.panel import Panel
 
 SHOWN_FAILURES = 50
-"""Failures listed of one input."""
+"""Most failures listed of one input."""
 _RESTRICTED = re.compile(r"non.?commercial|research|\bNC\b|academic", re.IGNORECASE)
 _COPYLEFT = re.compile(r"\bA?GPL", re.IGNORECASE)
 _EMPTY_LICENCE = ("", "unknown", "none")
 
 
 def content(
-    about: About, inputs: Sequence[Surveyed], axes: Sequence[str], item: str, panels: Sequence[Panel],
-    spread: Mapping[str, Histogram],
-) -> dict[str, Any]:  # fmt: skip
-    """Return what the template is filled with; `charts` is what the page's script draws."""
+    about: About, inputs: Sequence[Surveyed], axes: Sequence[str], item: str, panels: Sequence[Panel]
+) -> dict[str, Any]:
+    """Return the template's values; `charts` is what the page's script draws."""
     runs = about.runs
     made = [panel.content(inputs) for panel in panels]
-    plain = _plain(axes, item, spread)
-    sections = [section for one in [*made, plain] for section in one.sections]
+    sections = [section for one in made for section in one.sections]
     words = Words(inputs, item)
-    totals = _totals(about, inputs, axes, made)
+    totals = _totals(about, inputs, axes)
     return {
         "title": runs[0].path.name if len(runs) == 1 else plural(len(runs), "store"),
         "subtitle": next((one.subtitle for one in made if one.subtitle), "report"),
@@ -48,8 +46,7 @@ def content(
         "tiles": _tiles(totals, axes, made, words),
         "first_sections": [section for section in sections if section.is_first],
         "sections": [section for section in sections if not section.is_first],
-        "timeline_help": next((one.lanes.help for one in made if one.lanes), "")
-        or f"Rows per {item}{' over time' if words.is_timed else ''}. Move over it to see how many;",
+        "timeline_help": _timeline_help(axes, item, made, words),
         "overview": next((one.lanes for one in made if one.lanes and one.lanes.overview and one.lanes.names), None),
         "axes": [{"name": axis, "plural": plural_of(axis)} for axis in axes],
         "columns": [column for one in made for column in one.columns],
@@ -68,10 +65,18 @@ def content(
             "plurals": {axis: plural_of(axis) for axis in axes},
             "lanes": [one.lanes.as_dict() for one in made if one.lanes],
             "inputs": [_charts(one, [of.inputs[k] for of in made]) for k, one in enumerate(inputs)],
-            "histograms": {name: drawn for one in [*made, plain] for name, drawn in one.histograms.items()},
+            "histograms": {name: drawn for one in made for name, drawn in one.histograms.items()},
         },
         "counts": {name: count for one in made for name, count in one.counts.items()},
     }
+
+
+def _timeline_help(axes: Sequence[str], item: str, made: Sequence[Content], words: Words) -> str:
+    """Return what the timelines show, up to a semicolon."""
+    if not axes:
+        return f"The {words.items} that are done;"
+    shown = next((one.lanes.help for one in made if one.lanes), "")
+    return shown or f"Rows per {item}{' over time' if words.is_timed else ''}. Move over it to see how many;"
 
 
 class Words:
@@ -83,22 +88,7 @@ class Words:
         self.items = plural_of(self.item)
 
 
-def _plain(axes: Sequence[str], item: str, spread: Mapping[str, Histogram]) -> Content:
-    """Return a section for each axis that no panel is about: how many rows an item has."""
-    sections, histograms = [], {}
-    for axis in (axis for axis in axes if axis in spread):
-        noun, drawn = plural_of(axis), spread[axis].drawn()
-        drawing = f'<div class="histogram" data-of="{noun}"></div>' if drawn["counts"] else ""
-        caption = f"<figcaption>{noun.capitalize()} per {item} <span>{plural_of(item)} with so many</span></figcaption>"
-        body = f"<figure>{caption}{drawing}</figure>" if drawing else '<p class="small">None yet.</p>'
-        sections.append(Section(noun, noun.capitalize(), body))
-        histograms[noun] = {**drawn, "noun": plural_of(item)}
-    return Content([], sections=sections, histograms=histograms)
-
-
-def _totals(
-    about: About, inputs: Sequence[Surveyed], axes: Sequence[str], made: Sequence[Content]
-) -> dict[str, Any]:
+def _totals(about: About, inputs: Sequence[Surveyed], axes: Sequence[str]) -> dict[str, Any]:
     total = sum(one.item.frames_total for one in inputs)
     done = sum(one.item.frames_done for one in inputs)
     seconds = sum(float(one.facts.get("duration_seconds") or 0) for one in inputs)
@@ -153,7 +143,7 @@ def _input(about: About, one: Surveyed, axes: Sequence[str], made: Sequence[Inpu
 
 
 def lasting(seconds: float) -> str:
-    """Return a duration as a person says it, without the zeros: 30 min, 3 h."""
+    """Return a duration in short words, without zeros: 30 min, 3 h."""
     return duration(seconds).replace(" 00 s", "").replace(" 00 min", "")
 
 
@@ -189,7 +179,7 @@ def _range(start: float | None, stop: float | None, one: Surveyed) -> str:
 
 
 def _speed(run: Run, several: bool) -> dict[str, Any] | None:
-    """Return how fast the last run went and what held it up; of a run that was broken off, what its chunks say."""
+    """Return the speed of the last run and its bottleneck; if the run was broken off, by its chunks."""
     attributes = run.attributes
     stored = attributes.get("speed") or {}
     steps = dict(stored.get("step_seconds") or {})
@@ -217,7 +207,7 @@ def _speed(run: Run, several: bool) -> dict[str, Any] | None:
 
 
 def _faster_than_life(run: Run, seconds_per_item: float | None) -> float | None:
-    """Return seconds of video done in a second of work; None if the inputs have no duration."""
+    """Return the seconds of video that a second of work covers; None if the inputs have no duration."""
     if not seconds_per_item:
         return None
     items = list(run.inputs.values())
@@ -228,14 +218,15 @@ def _faster_than_life(run: Run, seconds_per_item: float | None) -> float | None:
 
 def _models(runs: Sequence[Run], panels: Sequence[Panel]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
+    kinds = {kind: words for panel in panels for kind, words in panel.kinds.items()}
     for run in runs:
         for model in run.attributes.get("models", []):
             name, licence = str(model.get("name", "?")), str(model.get("licence") or "")
-            kind, said = next(filter(None, (panel.model(name) for panel in panels)), ("", ""))
-            source = _text(model.get("licence_source")) or said
+            card = cards().get(name)
+            source = _text(model.get("licence_source")) or (card.licence_source if card else "")
             found[name, str(model.get("weights_sha256"))] = {
                 "name": name,
-                "kind": kind,
+                "kind": kinds.get(card.kind, card.kind) if card else "",
                 "runtime": _text(model.get("runtime")),
                 "sha256": _text(model.get("weights_sha256")),
                 "licence": licence or "not stated",
@@ -247,7 +238,10 @@ def _models(runs: Sequence[Run], panels: Sequence[Panel]) -> list[dict[str, Any]
 
 
 def licence_flag(licence: str) -> str:
-    """Return restricted (not for commercial use, or for research only), copyleft (GPL and its kin), unknown or free."""
+    """Return a class of licence.
+
+    restricted: not for commercial use, or for research only; copyleft: GPL and similar; unknown; free.
+    """
     if _RESTRICTED.search(licence):
         return "restricted"
     if _COPYLEFT.search(licence):

@@ -107,6 +107,7 @@
         }
       }
       if (this.layers.length > 3 || n > 7) this.layer(html("div"), AXIS, (s) => this.axis(s), "axis");
+      if (this.layers.length === 1) this.layer(html("div"), ROW, (s) => this.grid(s)); // nothing but what is missing
       const kinds = new Set(this.input.gaps.map((gap) => gap[2]));
       const words = { todo: "not done yet", failed: "failed", unread: `${data.items} that could not be read` };
       if (kinds.size) {

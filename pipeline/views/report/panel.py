@@ -77,7 +77,7 @@ class Lanes:
     rest: str = ""
     """Label of the lane of what has no name: "unknown"."""
     rest_title: str = ""
-    """The same in full: "faces of nobody known"."""
+    """The same in full: "faces of unknown people"."""
     there: str = "on screen"
     absent: str = "not seen"
     overview: str = ""
@@ -124,8 +124,8 @@ class Content:
     lanes: Lanes | None = None
     histograms: dict[str, Any] = field(default_factory=dict)
     """Drawn in elements of class `histogram` with `data-of` the name: `edges`, `counts`, `noun`."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Further counts of the command's JSON and its line, by plural noun: {"people": 4}."""
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Further counts of the command's JSON and its line, by noun and plural: {("person", "people"): 4}."""
     style: str = ""
     script: str = ""
     """Runs after the frame's own script."""
@@ -134,7 +134,10 @@ class Content:
 class Panel(ABC):
     """A part of the report about the rows of one axis."""
 
-    axis: ClassVar[str]
+    axis: str
+    """Axis whose rows the panel is about."""
+    kinds: ClassVar[dict[str, str]] = {}
+    """Words for kinds of models, if the kind of a model's card is not shown as it is."""
 
     def __init__(self, about: About) -> None:
         self.about = about
@@ -145,17 +148,15 @@ class Panel(ABC):
 
     def add(self, one: Surveyed, block: Block) -> None:
         """Take the next rows of the input."""
+        return
 
     def finish(self, one: Surveyed) -> None:
         """End an input."""
+        return
 
     @abstractmethod
     def content(self, inputs: Sequence[Surveyed]) -> Content:
         """Return what to put on the page."""
-
-    def model(self, name: str) -> tuple[str, str] | None:
-        """Return kind and source of the licence of a model of this domain; None for others."""
-        return None
 
 
 def text_of(package: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a report draws of hours of video: means, extremes and shares per bin of time, so that a page stays small."""
+"""The numbers of a report's charts: means, extremes and shares per bin of time, so that hours of video stay small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 _DEVIATIONS = 1.2816
-"""Half width of the middle four fifths of a normal distribution, in standard deviations."""
+"""Standard deviations from the mean that hold the middle four fifths of a normal distribution."""
 
 
 class Bins:
@@ -25,9 +25,10 @@ class Bins:
 
 
 def per_item(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: npt.NDArray[Any]) -> dict[str, Any]:
-    """Return mean and most of a count per item (float64 (n,) times and how long each item stands for), per bin.
+    """Return mean and maximum, per bin, of a count per item.
 
-    Lists, one value per bin: of the items in it, else of the one that still stands there; None if there is none.
+    `time_seconds` and `stands_seconds`, float64 (n,): time of each item, and how long it stands for. Returns lists
+    with one value per bin: of the items in it, else of the item that still stands there, else None.
     """
     at = bins.of(time_seconds)
     n = np.bincount(at, minlength=bins.n)
@@ -85,10 +86,10 @@ class Shares:
 
 
 class Histogram:
-    """Counts between edges; what lies outside belongs to the first or the last.
+    """Counts between edges; values outside belong to the first or the last bin.
 
-    With `grows`, edges that start at 0 are spread to twice as far whenever a value lies beyond them: the scores of some
-    detectors end at 1, others have no end.
+    With `grows`, edges that start at 0 are spread twice as far whenever a value lies beyond them. Some detectors'
+    scores end at 1, others have no end.
     """
 
     def __init__(self, edges: npt.NDArray[np.float64], *, grows: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.media.spans import item_seconds
 from pipeline.text import parse_seconds
 from pipeline.views.axes import axis_in, source_arrays
-from pipeline.views.report.series import Bins, Histogram, per_item
+from pipeline.views.report.series import Bins, per_item
 from pipeline.views.tables.rows import blocks
 
 if TYPE_CHECKING:
@@ -72,13 +72,9 @@ class Surveyed:
 
 
 def survey(
-    run: Run, item: RunInput, shown: str, work: Work, axes: Sequence[str], panels: Sequence[Panel],
-    spread: Mapping[str, Histogram], n_inputs: int,
-) -> Surveyed:  # fmt: skip
-    """Read one input of a report in blocks, for its panels too; add rows per item to the histograms of `spread`.
-
-    Raises StoreError if an array is damaged.
-    """
+    run: Run, item: RunInput, shown: str, work: Work, axes: Sequence[str], panels: Sequence[Panel], n_inputs: int
+) -> Surveyed:
+    """Read one input of a report, in blocks for its panels. Raises StoreError if an array is damaged."""
     work.started(shown, item.frames_done)
     found = Surveyed(run, item, item.attributes, n_inputs)
     arrays = item.arrays
@@ -93,8 +89,6 @@ def survey(
         counts = item.array(axis_in(item, axis).count)  # type: ignore[union-attr]  # not None, see above
         found.rows[axis] = int(counts.sum())
         found.counts[axis] = found.over_time(counts)
-        if axis in spread:
-            spread[axis].add(counts.astype(np.float64))
         told = _read(found, axis, [panel for panel in panels if panel.axis == axis], work, shown, told)
     work.done(shown, found.n_items - told)
     _find_gaps(found)

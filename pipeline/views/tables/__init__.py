@@ -17,15 +17,16 @@ from pipeline.text import unknown
 from pipeline.views.tables.json_text import joined, objects, texts
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-"""What a file's suffix stands for."""
+"""Format for each suffix of a file."""
 
 
 def suffixes_of(format: str) -> tuple[str, ...]:
+    """Return the suffixes of a format."""
     return tuple(suffix for suffix, one in FORMATS.items() if one == format)
 
 
 JSON_ROWS = 16_384
-"""Rows whose text is held at a time."""
+"""Rows whose text is in memory at a time."""
 
 
 class Rows(Protocol):
@@ -37,7 +38,7 @@ class Rows(Protocol):
 
 
 class Table:
-    """Takes blocks of columns, all with the same names; the first one's types hold."""
+    """Accepts blocks of columns, all with the same names; the first block's types hold."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -45,7 +46,7 @@ class Table:
 
     def write(self, columns: Mapping[str, Any]) -> None:
         if not len(next(iter(columns.values()))):
-            return  # of no value there is no type
+            return  # without a value there is no type
         table = pa.table({name: pa.array(values) for name, values in columns.items()}, schema=self._schema)
         if self._schema is None:
             self._schema = table.schema
@@ -60,7 +61,7 @@ class Table:
 
 @contextlib.contextmanager
 def open_table(path: str | Path) -> Iterator[Table]:
-    """A table whose suffix says which kind. Raises UsageError for another suffix, or as `written_whole`."""
+    """Yield a table whose format follows from the suffix. Raises UsageError for others, or as `written_whole`."""
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
         raise UsageError(f"--table {path}: " + unknown("suffix", suffix, list(FORMATS)))

@@ -143,7 +143,8 @@ class Column:
         values = self.values(block)
         if self.texts is None:
             return values
-        return np.array([*self.texts, None], object)[values]  # -1 takes the last
+        texts = np.array([*self.texts, None], object)
+        return np.asarray(texts[values])  # -1 takes the last
 
     def arrow(self, block: Block) -> pa.Array:
         """Return the values with null for nothing."""
@@ -189,7 +190,7 @@ def columns(run: Run, item: RunInput, axis: str, *, wide: bool = False, flat: bo
     index = axis_in(item, axis)
     if index is not None:
         along.pop(index.index, None)
-    if axis in item.arrays:
+    if axis in item.arrays and axis != item.item:
         along[axis] = item.arrays[axis]  # an array of the axis's own name, beside the number of the row
     rest = [array for name, array in along.items() if name not in known.first]
     ordered = [*(along[name] for name in known.first if name in along), *sorted(rest, key=is_wide)]
@@ -224,7 +225,8 @@ def columns_of(array: Array, flat: bool) -> dict[str, Column]:
         return {side: part(array, k) for k, side in enumerate(place)}
     if array.shape == (len(classes),):
         dominant = Column(NAMES, lambda block: _dominant(block.arrays[name]), (name,), tuple(classes))
-        return {f"dominant_{name}": dominant} | {f"{name}_{_word(text)}": part(array, k) for k, text in enumerate(classes)}
+        shares = {f"{name}_{_word(text)}": part(array, k) for k, text in enumerate(classes)}
+        return {f"dominant_{name}": dominant, **shares}
     if flat:
         return {f"{name}_{k}": part(array, k) for k in range(size)}
     return {name: Column(pa.list_(kind, size), lambda block: _usual(block.arrays[name]), (name,))}

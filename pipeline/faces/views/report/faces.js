@@ -7,7 +7,7 @@
     if (wanted) { document.body.classList.add("all"); document.getElementById("more")?.remove(); }
     for (const card of document.querySelectorAll(".card")) card.classList.toggle("out", !card.dataset.name.includes(wanted));
   });
-  // A link from the timeline to somebody beyond the first cards shows all of them.
+  // A link from the timeline to a person beyond the first cards shows all of them.
   addEventListener("hashchange", () => {
     const card = document.querySelector(`.card.later:target`);
     if (card) { document.body.classList.add("all"); document.getElementById("more")?.remove(); card.scrollIntoView(); }

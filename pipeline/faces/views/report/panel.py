@@ -34,15 +34,16 @@ if TYPE_CHECKING:
     from pipeline.views.tables.rows import Block
 
 ROWS = 60
-"""People with a row of their own in the timeline of one input; the others share one."""
+"""Most people with a row of their own in the timeline of one input; the others share one."""
 MOST_STRETCHES = 60_000
-"""Stretches of all timelines of a page together: about half a megabyte."""
+"""Most stretches of all timelines of a page together: about half a megabyte."""
 
 
 class FacesPanel(Panel):
     """People, presence lanes, attributes and pictures."""
 
-    axis: ClassVar[str] = "face"
+    axis = "face"
+    kinds: ClassVar[dict[str, str]] = {"recogniser": "embedder", "spoofing": "anti-spoofing model"}
 
     def __init__(self, about: About) -> None:
         super().__init__(about)
@@ -62,12 +63,6 @@ class FacesPanel(Panel):
         assert self._look is not None
         self._seen[id(one)] = self._look.finish()
         self._look = None
-
-    def model(self, name: str) -> tuple[str, str] | None:
-        from pipeline.faces.models.zoo import CARDS, KIND_NAMES
-
-        card = CARDS.get(name)
-        return (KIND_NAMES[card.kind], card.licence_source) if card else None
 
     def content(self, inputs: Sequence[Surveyed]) -> Content:
         seen = [self._seen.get(id(one)) or Seen(one) for one in inputs]
@@ -92,17 +87,17 @@ class FacesPanel(Panel):
             inputs=[self._input(one, place, len(seen)) for one in seen],
             subtitle="who is on screen",
             tiles=[Tile("people", grouped(n_people), named)],
-            notes={"face": f"{unknown} unknown"} if n_people else {},
+            notes={"face": f"{unknown} of unknown people"} if n_people else {},
             columns=["people"],
             sections=[Section("people", "People", shown, is_first=True), Section("faces", "Faces", histograms)],
             lanes=Lanes(
                 [person.name for person in people], "person", "people", "everybody", "Attributes of", "person-",
-                "unknown", "unknown faces", overview="Who is in which video",
+                "unknown", "faces of unknown people", overview="Who is in which video",
                 overview_help="the longer on screen, the fuller the colour; choose one to open its timeline",
-                help="Sampled frames in which somebody was found, by screen time. Move over it to see who;",
+                help="Sampled frames in which each person was found, by screen time. Move over it to see who;",
             ),
             histograms={name: {**drawn, "noun": "faces"} for name, drawn in sizes.items()},
-            counts={"people": n_people},
+            counts={("person", "people"): n_people},
             style=text_of(__package__, "faces.css"),
             script=text_of(__package__, "faces.js"),
         )  # fmt: skip
@@ -121,7 +116,10 @@ class FacesPanel(Panel):
             for presence, spans in zip(rows, joined, strict=True)
         ]
         series = {
-            name: {**drawn, "followed": [{**part, "of": place[one.people[part["of"]].key]} for part in drawn["followed"]]}
+            name: {
+                **drawn,
+                "followed": [{**part, "of": place[one.people[part["of"]].key]} for part in drawn["followed"]],
+            }
             for name, drawn in one.attributes.items()
         }
         return InputContent(
@@ -160,13 +158,13 @@ class FacesPanel(Panel):
         return f"{clock(start)[:-4]}{places[0] if first != last else ''} – {clock(stop)[:-4]}{places[1]}"
 
     def _advice(self, seen: Sequence[Seen], people: Sequence[Person]) -> list[dict[str, str]]:
-        """Return what to run next, if something is missing: a sentence and a command."""
+        """Return what to run next if something is missing: a sentence and a command each."""
         outs = " ".join(_quoted(run.path) for run in self.about.runs)
         arrays = {name for one in seen for name in one.one.item.arrays}
         if any(one.one.rows.get("face") for one in seen) and not {"person", "identity"} & arrays:
             return [
                 {
-                    "text": "Nobody has a name yet. This groups the faces into people,",
+                    "text": "No face has a name yet. This groups the faces into people,",
                     "command": f"reelgraph people {outs}",
                     "more": f"reelgraph find {outs} --gallery FOLDER",
                     "more_text": "and this names those who are in a folder of photographs:",
@@ -190,7 +188,7 @@ def _quoted(path: Path) -> str:
 
 
 def _number(person: Person) -> str:
-    """Return the id in the registry; empty for those whom a gallery names."""
+    """Return the id in the registry; empty for people whose names come from a gallery."""
     return str(person.key[-1]) if isinstance(person.key, tuple) and person.key[0] == "person" else ""
 
 
@@ -213,8 +211,7 @@ def _attributes(person: Person, seen: Sequence[Seen]) -> dict[str, Any]:
 
 
 def join_to(rows: Sequence[Sequence[Appearance]], most: int) -> list[list[tuple[float, float]]]:
-    """Return (start, stop) of each row's stretches; if all rows have more than `most`, those close to each other as
-    one."""
+    """Return (start, stop) of each row's stretches; if there are more than `most` in all, join close ones."""
     apart = 0.0
     while True:
         joined = [_joined(row, apart) for row in rows]

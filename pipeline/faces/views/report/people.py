@@ -23,18 +23,18 @@ class Person:
     appearances: int = 0
     faces: int = 0
     first: tuple[int, float] = (0, 0.0)
-    """Input (place in the report) and seconds."""
+    """Index of the input in the report, and seconds."""
     last: tuple[int, float] = (0, 0.0)
     inputs: list[int] = field(default_factory=list)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     candidates: list[tuple[int, Candidate]] = field(default_factory=list)
-    """Input and face, for pictures."""
+    """Index of the input and face, for pictures."""
     pictures: list[str] = field(default_factory=list)
-    """As `data:` addresses."""
+    """Pictures as `data:` addresses."""
 
 
 def gather(inputs: Sequence[Seen]) -> list[Person]:
-    """Everybody, by screen time, longest first."""
+    """Return all people, by screen time, longest first."""
     found: dict[Key, Person] = {}
     for place, seen in enumerate(inputs):
         for presence in seen.people:
@@ -62,7 +62,7 @@ def _add(person: Person, place: int, presence: Presence) -> None:
 
 
 def attributes_of(person: Person) -> dict[str, list[float | None]]:
-    """Mean age, or percent of each class, over all faces of the person; without those of which nothing is known."""
+    """Return the mean age, or percent of each class, over all faces of the person; only attributes that are known."""
     found = {}
     for name, one in person.attributes.items():
         if one["count"]:

@@ -1,4 +1,4 @@
-"""Pictures of people for a report: those that the store keeps, else cut from the video where it still is."""
+"""Pictures of people for a report: those that the store keeps, else cut from the video if it still exists."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pipeline.media.video.source import VideoSource
 
 MOST_PICTURED = 150
-"""People with a picture: what keeps a page of hundreds of people at a few megabytes."""
+"""Most people with a picture, so that a page of hundreds of people has a few megabytes."""
 MOST_PICTURES = 4
-"""Pictures of one person, of the first `RICHLY_PICTURED`; one of the others."""
+"""Pictures of each of the first `RICHLY_PICTURED` people; others have one."""
 RICHLY_PICTURED = 60
 MOST_FRAMES_CUT = 60
-"""Frames decoded for pictures that no store keeps: each costs up to a group of pictures."""
+"""Most frames decoded for pictures that no store keeps; each costs up to a group of pictures."""
 _QUALITY = 82
 
 
@@ -43,7 +43,7 @@ def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
 
 
 def pictures_of_nobody(inputs: Sequence[Seen]) -> list[str]:
-    """Some faces of nobody known, of the inputs that have any."""
+    """Return pictures of some unknown faces, from the inputs that have any."""
     candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
     step = max(1, len(candidates) // SHOWN_FACES)
     wanted: dict[int, list[Candidate]] = defaultdict(list)
@@ -70,12 +70,12 @@ def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
 
 
 def _cut(seen: Seen, candidates: Sequence[Candidate]) -> list[str | None]:
-    """A picture of each face, from the video; None where it is gone, another one by now, or not readable there."""
+    """Return a picture of each face, from the video; None if the video is missing, has changed, or is not readable."""
     source = _source(seen.one.facts)
     if source is None:
         return [None] * len(candidates)
     found: dict[Candidate, str] = {}
-    for rank in sorted({candidate.rank for candidate in candidates}):  # a frame at a time: they may be of 4K
+    for rank in sorted({candidate.rank for candidate in candidates}):  # one frame at a time, as 4K frames are large
         try:
             decoded = source.job_of_ranks(np.array([rank], np.int64), "pyav").decode()
         except (ReelgraphError, OSError, IndexError):
@@ -97,7 +97,7 @@ def _source(facts: dict[str, Any]) -> VideoSource | None:
 
 
 def _encoded(pixels_rgb: npt.NDArray[np.uint8]) -> str:
-    """A JPEG, as a `data:` address."""
+    """Return a JPEG, as a `data:` address."""
     import cv2
 
     _, encoded = cv2.imencode(".jpg", pixels_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

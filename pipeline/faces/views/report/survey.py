@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from pipeline.views.tables.rows import Block
 
 MOST_PEOPLE = 1000
-"""People of one input that are followed one by one; the least seen of more are only counted."""
+"""Most people of one input that are followed one by one; of more, the least seen are only counted."""
 FOLLOWED = 12
-"""People of one input whose attributes are drawn over time."""
+"""Number of people of one input whose attributes are drawn over time."""
 MOST_FOLLOWING_INPUTS = 20
-"""With more inputs than this, attributes over time are drawn of everybody together only."""
+"""With more inputs than this, attributes over time are drawn of all people together only."""
 ATTRIBUTE_BINS, FEWEST_ATTRIBUTE_BINS, ALL_ATTRIBUTE_BINS = 96, 16, 4_800
-"""Bins of an input for attributes: at most, at least, and of all inputs of a page together."""
+"""Bins of an input for attributes: most, fewest, and most for all inputs of a page together."""
 SHOWN_FACES = 12
-"""Pictures of unknown faces, shown if there are no people."""
+"""Number of pictures of unknown faces, if there are no people to show."""
 CONFIDENCE_EDGES = np.linspace(0, 1, 41)
 SIZE_EDGES = np.geomspace(8, 2048, 33)
-"""Four bins per doubling: faces of 8 to 2048 pixels."""
+"""Edges of the histogram of sizes: four bins per doubling, for faces of 8 to 2048 pixels."""
 _GOOD_SIZE = 160.0
 """Pixels beyond which a larger face makes no better picture."""
 
@@ -39,11 +39,11 @@ Key = Hashable
 
 @dataclass(frozen=True)
 class Candidate:
-    """A face that would make a good picture of somebody."""
+    """A face that would make a good picture of a person."""
 
     score: float
     rank: int
-    """The frame's rank in the file."""
+    """Rank of the frame in the file."""
     box: tuple[float, float, float, float]
 
 
@@ -52,7 +52,7 @@ class Presence:
     """One person in one input."""
 
     key: Key
-    """Equal for one person in several inputs and stores."""
+    """Key of the person, equal in all inputs and stores."""
     name: str
     named: bool
     code: int
@@ -73,9 +73,9 @@ class Seen:
 
     one: Surveyed
     people: list[Presence] = field(default_factory=list)
-    """By screen time, longest first."""
+    """People by screen time, longest first."""
     people_beyond: int = 0
-    """How many more there are."""
+    """Number of people beyond those."""
     unknown_faces: int = 0
     unknown: list[float | None] = field(default_factory=list)
     """Unknown faces per sampled frame, one value per bin."""
@@ -133,7 +133,7 @@ class Look:
         self.place = np.array([place[int(code)] for code in self.codes], np.int64)
 
     def _key(self, who: Labels, code: int) -> Key:
-        """Ids count within their registry, names of a gallery everywhere."""
+        """Return the key of a person. Ids count within their registry, names of a gallery everywhere."""
         if who.source == "identity":
             return "identity", who.names[code]
         attributes = self.arrays["person"].attributes
@@ -141,7 +141,7 @@ class Look:
         return "person", registry, code
 
     def _places(self, code: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """int64: which of `found.people` each face is; their number where it is nobody of them."""
+        """Return the index in `found.people` of each face's person, int64; the number of people for other faces."""
         at = np.minimum(np.searchsorted(self.codes, code), max(0, len(self.codes) - 1))
         nobody = len(self.codes)
         if nobody == 0:
@@ -180,7 +180,7 @@ class Look:
             self._keep_best(block, place, box)
 
     def _keep_best(self, block: Block, place: npt.NDArray[np.int64], box: Floats) -> None:
-        """The best face of each person in this block, and some of nobody known, spread over its time."""
+        """Keep the best face of each person in this block, and some unknown faces, spread over its time."""
         score = _picture_score(self.one.facts, box, block.arrays.get("confidence"), block.arrays.get("landmarks"))
         order = np.lexsort((-score, place))
         first = order[np.flatnonzero(np.diff(place[order], prepend=-1))]
@@ -218,7 +218,7 @@ class Look:
 
 
 def _one(of_people: Numbers | Shares, k: int) -> dict[str, Any]:
-    """Sums of one person, which add up over inputs."""
+    """Return the sums of one person, which add up over inputs."""
     if isinstance(of_people, Numbers):
         return {"count": float(of_people.sums[0, k]), "sum": of_people.sums[1, k : k + 1].tolist()}
     return {"count": float(of_people.counts[k]), "sum": of_people.sums[k].tolist()}
@@ -232,7 +232,7 @@ def _part(drawn: dict[str, Any], start: int, n: int) -> dict[str, Any]:
 
 
 def _is_drawn(array: Any) -> bool:
-    """Ages, classes with probabilities: what has a meaning over time."""
+    """Return whether an array has a meaning over time: ages, or classes with probabilities."""
     if array.name == "age":
         return not array.shape
     classes = array.attributes.get("class_names")
@@ -242,7 +242,7 @@ def _is_drawn(array: Any) -> bool:
 def _picture_score(
     facts: dict[str, Any], box: Floats, confidence: npt.NDArray[Any] | None, landmarks: npt.NDArray[Any] | None
 ) -> Floats:
-    """float64 (n,): large, sure, within the picture and turned to the camera is best."""
+    """Return float64 (n,): the score as a picture; large, sure, inside the frame and frontal is best."""
     x, y, w, h = box.T
     score = np.minimum(np.sqrt(np.maximum(w * h, 0)), _GOOD_SIZE)
     if confidence is not None:
