@@ -12,7 +12,7 @@ SCRIPT = """
 import json, os, dask
 os.environ["DASK_CUDA_TEST_DISABLE_DEVICE_SPECIFIC"] = "1"
 from distributed import Client
-from pipeline.cuda_cluster import SharedGPUCluster
+from pipeline.cluster.cuda import SharedGPUCluster
 
 def seen(dask_worker):
     state = dask_worker.state

@@ -159,7 +159,7 @@ def test_workers_that_do_not_fit(
 def test_workers_of_another_version(
     pair: Path, grey: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "__version__", "9.9")
+    monkeypatch.setattr("pipeline.cluster.existing.__version__", "9.9")
     with pytest.raises(ClusterError, match=r"has reelgraph 0\.\d+\.\d+, this is 9\.9; install the same version"):
         pipeline.run(grey, clip, out=tmp_path / "out.zarr", scheduler=str(pair))
 
