@@ -296,16 +296,18 @@ class Part:
                 found[name] = self._decoded(name, described.arrays[name], content)
         return found
 
-    def node(self, array: str) -> dict[str, Any]:
-        """Return the `zarr.json` of an array. Raises StoreError if it is gone or damaged."""
+    def nodes(self, arrays: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the `zarr.json` of arrays, by name. Raises StoreError if one is gone or damaged."""
+        found = {}
         with self._opened() as read:
-            content = read(f"{array}/{NODE_FILE}")
-        try:
-            node: dict[str, Any] = json.loads(content or b"")
-        except (ValueError, RecursionError) as err:
-            raise self.damaged(f"the metadata of {array!r} cannot be read") from err
-        check_array(self.path, array, node)
-        return node
+            contents = {array: read(f"{array}/{NODE_FILE}") for array in arrays}
+        for array, content in contents.items():
+            try:
+                found[array] = json.loads(content or b"")
+            except (ValueError, RecursionError) as err:
+                raise self.damaged(f"the metadata of {array!r} cannot be read") from err
+            check_array(self.path, array, found[array])
+        return found
 
     def _decoded(self, name: str, described: Mapping[str, Any], content: bytes | None) -> np.ndarray:
         shape, dtype = tuple(described["shape"]), described["dtype"]
@@ -399,7 +401,7 @@ class Chunks:
         samples = [self._file(int(indices[0]), kind) for kind, indices in self.groups.items() if kind[0] != "failed"]
         for part in samples:
             counts = {name for name in part.record.arrays if len(part.record.arrays[name]["shape"]) == 1}
-            found |= {axis.name: axis for axis in axes_of({name: part.node(name) for name in counts})}
+            found |= {axis.name: axis for axis in axes_of(part.nodes(counts))}
         for part in itertools.islice(self._folders.values(), 1):
             dims = {described["dims"][0] for described in part.record.arrays.values()}
             found |= {dim: Axis(dim) for dim in dims if default_count(dim) in part.record.arrays}
@@ -541,7 +543,7 @@ class Chunks:
 
     def nodes(self, index: int) -> dict[str, dict[str, Any]]:
         """Return the `zarr.json` of every array of a chunk, by name."""
-        return {name: part.node(name) for part in self.parts(index) for name in part.record.arrays}
+        return {name: node for part in self.parts(index) for name, node in part.nodes(part.record.arrays).items()}
 
     def records(self) -> Iterator[tuple[int, Record]]:
         """Yield index and record of every chunk, in order. Opens every file."""

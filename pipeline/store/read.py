@@ -54,7 +54,7 @@ class RunInput:
 
     def refresh(self) -> None:
         """Forget what was read, so that the next question looks at the disk again."""
-        for name in ("_group", "_chunks", "_axes"):
+        for name in ("_group", "_chunks", "_axes", "_arrays"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -200,6 +200,10 @@ class RunInput:
     @property
     def arrays(self) -> dict[str, Array]:
         """What can be read, by name: dims, dtype, sizes of trailing dimensions, attributes (units, class names)."""
+        return dict(self._arrays)
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
         if self.complete:
             return {name: _declared(name, content) for name, content in self._group.arrays.items()}
         readable = self._readable
