@@ -73,6 +73,7 @@ def open_table(path: str | Path) -> Iterator[Table]:
 class _Parquet:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.writer: Any = None
 
     def start(self, schema: pa.Schema) -> None:
         self.writer = pyarrow.parquet.ParquetWriter(self.file, schema, compression="zstd")
@@ -81,12 +82,14 @@ class _Parquet:
         self.writer.write_table(table)
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer is not None:  # nothing was started if the store could not be read
+            self.writer.close()
 
 
 class _Csv:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.writer: Any = None
 
     def start(self, schema: pa.Schema) -> None:
         self.writer = pyarrow.csv.CSVWriter(self.file, schema)
@@ -95,7 +98,8 @@ class _Csv:
         self.writer.write(table)
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer is not None:  # nothing was started if the store could not be read
+            self.writer.close()
 
 
 class _JsonLines:
