@@ -18,7 +18,7 @@ WORN_SHARE = 0.75
 take no more work, and far above what models and two chunks need."""
 
 RESTART_SECONDS = 60
-"""How long a worker may take to come back."""
+"""Seconds that a worker may take to come back."""
 
 DASK_CONFIG = {
     # A worker that dies fails the tasks it was running at once; the runner tries suspects again one at a time.
@@ -57,7 +57,7 @@ class Cluster:
     dashboard: str
 
     def at(self, precision: str) -> Cluster:
-        """The same cluster, whose models compute in this precision."""
+        """Return the same cluster, with models that compute in this precision."""
         return replace(self, settings=self.settings.at(precision))
 
     def slots(self) -> dict[str, int]:
@@ -84,15 +84,17 @@ class Cluster:
         return found
 
     def used_by_others(self, addresses: Sequence[str], ours: Callable[[Any], bool]) -> set[str]:
-        """Of these workers, those that compute or keep something under a key that is not ours: a restart would take it
-        away from another client."""
+        """Return those of these workers that compute or keep something of another client.
+
+        A restart would take it away. `ours` says whether a key is ours.
+        """
         if not addresses:
             return set()
         keys = [self.client.processing(list(addresses)), self.client.has_what(list(addresses))]
         return {address for found in keys for address, held in found.items() if not all(map(ours, held))}
 
     def restart(self, addresses: Sequence[str]) -> None:
-        """Start workers afresh. Raises ValueError where nobody watches over them who could."""
+        """Restart workers. Raises ValueError if they have no nanny."""
         self.client.restart_workers(list(addresses), timeout=RESTART_SECONDS, raise_for_error=False)
 
 

@@ -1,4 +1,4 @@
-"""A LocalCUDACluster with several workers per GPU. Imported only where a GPU is: dask-cuda needs its bindings."""
+"""A LocalCUDACluster with several workers per GPU. Imported only if there is a GPU: dask-cuda needs its bindings."""
 
 from __future__ import annotations
 

@@ -37,14 +37,14 @@ class DaskExecutor:
     """Submits chunks to a Dask cluster through a small window, which bounds memory and what a crash can touch.
 
     Every chunk that was under way on a worker when it died is a suspect. Suspects are tried again one at a
-    time, after all others: the one that kills its worker again, alone, is the culprit.
+    time, after all others: the one that kills its worker again, alone, is at fault.
     """
 
     cluster: Cluster
     _done: queue.SimpleQueue[_Flight] = field(default_factory=queue.SimpleQueue)
     _last_step: dict[tuple[str, int], tuple[str, float]] = field(default_factory=dict)
     _steps: queue.SimpleQueue[tuple[str, int, str]] = field(default_factory=queue.SimpleQueue)
-    """Steps that workers announced and the run was not told of: input, chunk, step."""
+    """Steps that workers announced and the run has not seen: input, chunk, step."""
     _window_size: int = 2
     _window_until: float = 0.0
     _order: int = 0
@@ -107,7 +107,7 @@ class DaskExecutor:
         return flight
 
     def _window(self) -> int:
-        """Chunks under way at once, asked anew every second: workers come and go, and their memory grows."""
+        """Chunks under way at once, asked again every second: workers come and go, and their memory grows."""
         if time.monotonic() > self._window_until:
             with _answered():
                 self._window_size = self.cluster.chunks_at_once()
@@ -158,7 +158,7 @@ class DaskExecutor:
             return None
 
     def _result(self, flight: _Flight) -> tuple[Committed | Failure, bool]:
-        """What a finished future says, and whether its worker died on it."""
+        """Return the result of a finished future, and whether its worker died on it."""
         from distributed.scheduler import KilledWorker
 
         if flight.future.status == "finished":
@@ -173,7 +173,7 @@ class DaskExecutor:
         return Failure("run", f"{type(err).__name__}: {err}"), False
 
     def _post_mortem(self, task: ChunkTask, key: Any) -> Failure:
-        """What a dead worker was doing: the scheduler names the task, its announcement tells since when."""
+        """Return the step that a dead worker was doing: the scheduler names the task, its announcement the time."""
         step = str(key[0]) if isinstance(key, tuple) else "run"
         limit = self.cluster.settings.chunk_timeout_seconds
         announced, began = self._last_step.get((task.input_name, task.index), (step, time.time()))

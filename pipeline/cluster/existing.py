@@ -1,4 +1,4 @@
-"""A cluster that runs already: a scheduler somebody started, whose workers must fit."""
+"""A cluster that runs already: a scheduler that the user started, whose workers must fit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pipeline.machine.gpus import card_bytes, share_bytes, visible_gpus
 from pipeline.version import __version__
 
 CONNECT_SECONDS = 20
-"""How long a scheduler may take to answer."""
+"""Seconds that a scheduler may take to answer."""
 
 WORKERS_SECONDS = 60
-"""How long to wait for the first worker of an existing scheduler."""
+"""Seconds to wait for the first worker of an existing scheduler."""
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def _settings_there(described: list[dict[str, Any]], slots: int, options: Cluste
 
 
 def _kind_on(described: list[dict[str, Any]], wanted: str) -> str:
-    """The device kind of workers that are there already. Raises ClusterError where one lacks the GPU that is wanted."""
+    """The device kind of workers that are there already. Raises ClusterError if one lacks the GPU that is wanted."""
     without = [one["address"] for one in described if one["gpu"] is None]
     if wanted in ("cuda", "tensorrt") and without:
         raise ClusterError(

@@ -27,7 +27,9 @@ def _flag(default: Any, description: str, metavar: str = "", **limits: Any) -> A
 
 
 class ClusterOptions(BaseModel):
-    """Where a run works. None of it changes results. Flags of `run`, `pipeline.run(...)` and their help derive from it.
+    """Options of the cluster that a run works on. None of them changes results.
+
+    The flags of `reelgraph run`, the parameters of `pipeline.run(...)` and their help derive from this class.
 
     ClusterOptions(workers=4, worker_memory_bytes=8_000_000_000)   # reelgraph run ... --workers 4 --worker-memory 8GB
     ClusterOptions(gpus=("0", "1"), workers_per_gpu=2)             # reelgraph run ... --gpus 0,1 --workers-per-gpu 2
@@ -61,8 +63,8 @@ class ClusterOptions(BaseModel):
     )
     precision: Precision = _flag(
         "fp32",
-        "fp16: networks compute in half precision, for GPUs; measured on a CPU, where it is no faster, embeddings of "
-        "Dlib move by up to 0.0011, of a distance whose threshold is 0.6 (default: fp32)",
+        "fp16: networks compute in half precision, for GPUs. On a CPU it is no faster, and embeddings of Dlib moved by "
+        "up to 0.0011, of a distance whose threshold is 0.6 (default: fp32)",
     )
     gpus: tuple[str, ...] | None = _flag(None, "GPUs to use, ordinals or UUIDs (default: all that are visible)", "0,1")
     scheduler: str | None = _flag(
@@ -70,7 +72,8 @@ class ClusterOptions(BaseModel):
     )
     host: str = _flag(
         "127.0.0.1",
-        "address that scheduler and dashboard listen on (default: 127.0.0.1; whoever reaches them runs code as you)",
+        "address that scheduler and dashboard listen on (default: 127.0.0.1; a process that reaches them can run code "
+        "as you)",
         "ADDRESS",
     )
     dashboard_port: int = _flag(8787, "port of the dashboard (default: 8787, or a free one if that is taken)", "PORT")
@@ -120,7 +123,7 @@ def flag_of(field: str) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Return bytes of `8GB`, `512MiB`, `2e9`. Raises ValueError for what is no size of at least 256 MB."""
+    """Return bytes of `8GB`, `512MiB`, `2e9`. Raises ValueError for a text that is not a size of at least 256 MB."""
     from dask.utils import parse_bytes
 
     try:
@@ -164,7 +167,7 @@ def _refuse_for_a_running_cluster(options: ClusterOptions) -> None:
 
 
 def chosen_gpus(options: ClusterOptions) -> list[str]:
-    """The GPUs that were asked for, all that are visible by default. Raises ClusterError where one is not there."""
+    """The GPUs that were asked for, all that are visible by default. Raises ClusterError if one is not there."""
     if options.device == "cpu":
         if options.gpus:
             raise ClusterError(f"--gpus {','.join(options.gpus)} and --device cpu exclude each other; leave one out")

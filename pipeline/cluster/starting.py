@@ -1,4 +1,4 @@
-"""Where tasks run: one worker per GPU, CPU workers, or a scheduler that is already there. Never one of our own."""
+"""Clusters that are started here: one worker per GPU, or CPU workers. The scheduler is always Dask's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ chunk of frames)."""
 def connect(options: ClusterOptions) -> Iterator[Cluster]:
     """Start or join a cluster; what was started here is closed at the end.
 
-    Raises ClusterError where the scheduler cannot be reached, its workers do not fit, or none can be started.
+    Raises ClusterError if the scheduler cannot be reached, its workers do not fit, or none can be started.
     """
     import distributed  # noqa: F401  (its defaults must be in place before ours go over them)
 
@@ -168,7 +168,7 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
 def in_process_settings(options: ClusterOptions | None = None) -> WorkerSettings:
     """Settings of a run without a cluster: all cores to the one process, and the first GPU where --device wants one.
 
-    Raises ClusterError where there is none.
+    Raises ClusterError if there is none.
     """
     cores = available_cores()
     device = Device("cpu", threads=cores)

@@ -1,4 +1,4 @@
-"""What every worker that a run starts itself imports first, as Dask's preload."""
+"""Modules that every worker of a run imports first, as Dask's preload."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Commands: one module each, which adds its parser and calls the room that does the work. Everything heavy is imported
-by the function that needs it, so that `reelgraph --help` stays quick."""
+"""Commands: one module each, with its flags and a function that calls the module that does the work.
+
+Everything heavy is imported by the function that needs it, so that `reelgraph --help` stays quick.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ class Command:
 
 
 def print_result(options: argparse.Namespace, values: Any, lines: list[str]) -> None:
-    """With --json the values, as one object; without it the lines. Raises UsageError where they cannot be written."""
+    """With --json the values, as one object; without it the lines. Raises UsageError if they cannot be written."""
     text = json.dumps(values, indent=2, default=str) if options.json else "\n".join(lines)
     try:
         print(text, end="\n" if text else "", flush=True)

@@ -38,7 +38,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
-    """What `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
+    """Add the flags that `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
     parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="video files, folders, globs, or @list.txt")
     parser.add_argument("--out", required=True, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
@@ -142,7 +142,7 @@ def _positive_seconds(text: str) -> float:
 
 
 _TYPES = {"N": positive, "SIZE": _size, "SECONDS": _positive_seconds, "PORT": int}
-"""How the value of a flag is read, by its placeholder in `--help`."""
+"""Function that reads the value of a flag, by its placeholder in `--help`."""
 
 
 RUN = Command("run", "run a workflow over inputs, or carry on where it stopped", _run_arguments, _run)

@@ -34,7 +34,7 @@ class StageStep:
     ref: StageRef
     slot: Literal["cpu", "gpu"]
     needs_items: bool
-    """Whether it needs what the source loads (pixels)."""
+    """True if it needs what the source loads (pixels)."""
     after: tuple[str, ...]
     """Earlier steps of the chunk whose arrays it may read, stages all of them."""
     outputs: tuple[Array, ...]
@@ -47,7 +47,7 @@ class Recipe:
     stages: tuple[StageStep, ...]
     """In workflow order."""
     needs_items: bool
-    """Whether the source must load the items."""
+    """True if the source must load the items."""
     stored: tuple[str, ...]
     """Arrays of finished stages that the missing ones need: read from the store."""
     schema: Schema

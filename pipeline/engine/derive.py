@@ -61,7 +61,7 @@ def derive(store: RunStore, name: str, bound: BoundWorkflow) -> dict[str, float]
 
 
 def _described(node: StageNode, made: Mapping[str, Any]) -> tuple[list[Array], dict[str, np.ndarray]]:
-    """What was declared, with the attributes that only now are known, and the values. Raises ValueError."""
+    """Return the declared arrays with the attributes that only now are known, and the values. Raises ValueError."""
     declared = {array.name: array for array in node.stage.outputs}
     if made.keys() != declared.keys():
         raise ValueError(f"it declares the arrays {', '.join(declared)} and made {', '.join(made) or 'none'}")

@@ -1,4 +1,4 @@
-"""What happens in a run, as plain values, and who listens. Progress, the summary, telemetry and tests hear the same.
+"""Events of a run, as plain values, and listeners. Progress, the summary, telemetry and tests hear the same.
 
 A listener is any object with `on(event)`. It is called in the thread of the run, in the order in which things happen.
 """
@@ -38,7 +38,7 @@ class ClusterReady(Event):
     gpu_slots: int = 1
     device: str = "cpu"
     start_seconds: float = 0.0
-    """How long the start took."""
+    """Seconds that the start took."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class RunDone(Event):
 
 
 class Listener(Protocol):
-    """Anything that is told what happens."""
+    """Anything that receives events."""
 
     def on(self, event: Event) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What runs chunk tasks, seen from the run; and the executor in this process. The one on Dask: cluster/executor.py."""
+"""Executors run chunk tasks. Here: their interface, and the one in this process; cluster/executor.py has Dask's."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ NodesOf = Callable[[ChunkTask, WorkerSettings], list[Node]]
 
 @dataclass(frozen=True)
 class Orders:
-    """What an executor asks of the run that it works for."""
+    """Functions that an executor gets from the run that it works for."""
 
     nodes_of: NodesOf
     stop: Callable[[], bool]
     """Asked between chunks; ends the run once those under way are done."""
     emit: Callable[[Event], None]
-    """Told what happens meanwhile; called in the run's thread."""
+    """Receives events meanwhile; called in the run's thread."""
 
     def note(self, text: str) -> None:
         self.emit(Note(text))
@@ -33,7 +33,7 @@ class Orders:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one chunk ended: committed, or failed for good in this run."""
+    """End of one chunk: committed, or failed for good in this run."""
 
     task: ChunkTask
     result: Committed | Failure

@@ -42,8 +42,10 @@ def stage_names() -> dict[str, str]:
 
 
 def is_known(use: str) -> bool:
-    """Tell if `use` can be looked up without importing anything but what was installed to be a stage, or is imported
-    already. A store's word for a module is a stranger's: it must not get that module to run."""
+    """Return whether `use` names a class that was installed to be a stage, or whose module is imported already.
+
+    A store's word for a module is a stranger's: it must not get that module to run.
+    """
     target = _moved(use, STAGES)
     return ":" not in use or target in stage_names().values() or use.partition(":")[0] in sys.modules
 

@@ -49,7 +49,7 @@ def chunk_nodes(task: ChunkTask, store_path: Path | str, settings: steps.WorkerS
 
 
 def run_in_process(nodes: Sequence[Node], starting: Callable[[int, Node], None] = lambda *_: None) -> Any:
-    """Run the nodes one after the other, here; return the last one's result. `starting` is told number and node."""
+    """Run the nodes one after the other, here; return the last one's result. `starting` gets number and node."""
     results: dict[str, Any] = {}
     for number, node in enumerate(nodes):
         starting(number, node)

@@ -54,7 +54,7 @@ class ChunkTask:
     job: Job | None
     """None if no missing stage needs what the source loads."""
     recipe: Recipe
-    """What is missing."""
+    """Steps for what is missing."""
     where: str
     """Place of the items in words: a range of times, of names."""
     files: tuple[str, ...] = ()

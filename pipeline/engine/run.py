@@ -1,4 +1,4 @@
-"""One run: inputs → plan → executor → store; it tells its listeners what happens. Views and clusters come from outside.
+"""One run: inputs → plan → executor → store. It reports each event to its listeners.
 
 Data flow of one run::
 
@@ -64,18 +64,18 @@ class Worksite(Protocol):
     def dashboard(self) -> str: ...
     @property
     def gpu_slots(self) -> int:
-        """How many model steps can run at once."""
+        """Number of model steps that can run at once."""
         ...
 
     @property
     def device(self) -> str:
-        """What models run on: cpu, cuda or tensorrt, followed by "fp16" if that precision was asked for."""
+        """Device that models run on: cpu, cuda or tensorrt, followed by "fp16" if that precision was asked for."""
         ...
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How inputs and failures are treated."""
+    """Treatment of inputs and failures."""
 
     fresh: bool = False
     retry_failed: bool = False

@@ -66,7 +66,7 @@ def find_workflow(named: str | Path) -> Path:
 
 
 def is_path(named: str | Path) -> bool:
-    """Tell whether a workflow is given by path."""
+    """Return whether a workflow is given by path."""
     text = os.fspath(named)
     separators = [os.sep, *([os.altsep] if os.altsep else [])]
     return text.endswith(SUFFIXES) or any(mark in text for mark in separators) or os.path.isfile(text)

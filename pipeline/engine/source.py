@@ -59,7 +59,7 @@ class Loaded:
     decoded: np.ndarray
     """bool (n,): false for an item that could not be read."""
     error: str | None = None
-    """Why items are missing, in one line; None if none is."""
+    """Reason why items are missing, in one line; None if none is."""
 
 
 class Job(ABC):
@@ -86,7 +86,7 @@ class Source(ABC):
     """Most items in a chunk; None: MAX_CHUNK_FRAMES."""
 
     facts: dict[str, Any]
-    """What the store keeps of the input as attributes: JSON values. `path` and `fingerprint` are added."""
+    """Attributes of the input in the store: JSON values. `path` and `fingerprint` are added."""
     item_bytes: int
     """Bytes of one loaded item, at most."""
     origin: tuple[int, int] = (0, 0)
@@ -137,5 +137,5 @@ class Source(ABC):
 
     @property
     def description(self) -> str:
-        """How the input looks, in a few words for `plan`: "1920×1080, pyav"."""
+        """Look of the input in a few words, for `plan`: "1920×1080, pyav"."""
         return ""

@@ -111,7 +111,7 @@ class Stage:
     """Rough seconds per megapixel of each item, on all cores of a 2-core machine: an estimate for `plan` alone, until a
     store has measured times."""
     seconds_per_row: ClassVar[float] = 0.0
-    """The same for each row along the stage's axis."""
+    """Rough seconds for each row along the stage's axis."""
     Options: ClassVar[type[StageOptions]] = StageOptions
     outputs: tuple[Array, ...] = ()
 

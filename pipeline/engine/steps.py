@@ -1,4 +1,4 @@
-"""What runs on a worker: decode, read, stage and write steps of one chunk, and the stages it keeps loaded.
+"""Steps of one chunk on a worker (decode, read, stage, write), and the stages that the worker keeps loaded.
 
 Each step takes and returns small objects, except `Items`, which never leave the worker that loaded them.
 An exception is caught once, here, and travels on as a `Failure`, so that one bad chunk never ends a run.
@@ -39,19 +39,19 @@ from pipeline.text import plural
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How this run uses a worker. None of it changes results, but for the device and its precision, slightly."""
+    """Use of a worker by this run. Only the device and its precision change results, slightly."""
 
     device: Device = field(default_factory=Device)
     decode_threads: int = 1
     chunk_timeout_seconds: float | None = None
     """A step that takes longer ends its worker process; None for in-process runs, which nothing can end."""
     flush: bool = True
-    """Whether committed chunks are flushed to the disk, so that they survive a power cut."""
+    """True if committed chunks are flushed to the disk, so that they survive a power cut."""
     debug: bool = False
-    """Whether an exception of a step is raised instead of recorded."""
+    """True if an exception of a step is raised instead of recorded."""
 
     def at(self, precision: str) -> WorkerSettings:
-        """The same, with models that compute in this precision."""
+        """Return the same settings, with models that compute in this precision."""
         return replace(self, device=replace(self.device, precision=precision))
 
 
@@ -75,11 +75,11 @@ class Made:
 
     arrays: dict[str, np.ndarray]
     decoded: np.ndarray | None
-    """bool (n,); None if nothing that these were made of tells."""
+    """bool (n,); None if it is not known."""
     error: str | None
     seconds: dict[str, float]
     stored: bool = False
-    """Whether these come from the store."""
+    """True if these come from the store."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Committed:
-    """What a written chunk tells the client."""
+    """Report of a written chunk to the client."""
 
     n_items: int
     rows: dict[str, int]

@@ -1,4 +1,4 @@
-"""What a run did: it listens to the run's events, as progress does, so that both say the same."""
+"""Summary of a run. It listens to the run's events, as progress does, so that both say the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_DRAINED = 0, 1, 2, 75
 
 @dataclass
 class Summary:
-    """What a run did. Seconds are wall time, except `step_seconds`: summed over all workers."""
+    """Counts, failures and times of a run. Seconds are wall time, except `step_seconds`: summed over all workers."""
 
     out: str
     item: str = "frame"
@@ -48,7 +48,7 @@ class Summary:
     """total; start: the cluster's start; run: from the first task submitted to the last one done."""
     step_seconds: dict[str, float] = field(default_factory=dict)
     device: str | None = None
-    """What models ran on: cpu, cuda or tensorrt, "cuda fp16"; None if nothing was left to run."""
+    """Device that models ran on: cpu, cuda or tensorrt, "cuda fp16"; None if nothing was left to run."""
     gpu_slots: int = 1
     model_steps: tuple[str, ...] = ()
     traceback_log: str | None = None

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 EVENT_TOPIC = "reelgraph-steps"
-"""Dask event topic on which steps announce themselves: the client tells from it what a dead worker was doing."""
+"""Dask event topic on which steps announce themselves: the client learns from it what a dead worker was doing."""
 
 _deadlines: dict[int, float] = {}
 _lock = threading.Lock()

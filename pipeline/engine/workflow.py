@@ -47,7 +47,7 @@ class _WorkflowFile(BaseModel):
 
 
 class _StageSection(BaseModel):
-    """What every stage takes, whatever its own options are."""
+    """Keys that every stage takes, whatever its own options are."""
 
     model_config = ConfigDict(extra="forbid")
     use: str
@@ -86,12 +86,12 @@ class Workflow:
 
     name: str
     source_kind: str
-    """As `source.kind` names it."""
+    """Name of the source, as in `source.kind`."""
     source: type[Source]
     source_options: SourceOptions
     stages: tuple[StageNode, ...]
     folder: Path
-    """Where the file lies; modules beside it can be named in `use:`."""
+    """Folder of the file; modules beside it can be named in `use:`."""
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ class Workflow:
         return {"source": source, "stages": stages}
 
     def models(self) -> list[dict[str, Any]]:
-        """What the store records of every model in use: name, weights_sha256, licence, runtime."""
+        """Return the facts that the store records of every model in use: name, weights_sha256, licence, runtime."""
         infos = {info.name: info for node in self.stages for info in node.stage.models()}
         return [info.as_dict() for info in infos.values()]
 
@@ -215,7 +215,7 @@ class _StrictLoader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as err:
-            problem = f"{_SHORT.repr(node.value)} is no {node.tag.rpartition(':')[2]}"
+            problem = f"{_SHORT.repr(node.value)} is not a {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from err
 
 
@@ -309,7 +309,7 @@ def _wire(nodes: dict[str, StageNode], source: type[Source]) -> dict[str, StageN
 
 
 def _is_plain(name: str) -> bool:
-    """Tell if a name can be that of a folder below an input."""
+    """Return whether a name can be that of a folder below an input."""
     return re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name) is not None
 
 

@@ -52,7 +52,7 @@ def _machine() -> dict[str, str]:
 
 
 def _started(pid: int) -> float | None:
-    """Start time of a process in seconds since the epoch; None where it is dead (or dead but not yet reaped)."""
+    """Start time of a process in seconds since the epoch; None if it is dead (or dead but not yet reaped)."""
     import psutil
 
     try:
@@ -63,7 +63,7 @@ def _started(pid: int) -> float | None:
 
 
 def _is_dead_here(owner: dict[str, Any]) -> bool:
-    """Whether the owner ran on this machine and its process is gone, or another one has its pid by now."""
+    """Return whether the owner ran on this machine and its process is gone, or another one has its pid by now."""
     if any(owner.get(key) != value for key, value in _machine().items()):
         return False
     started = _started(int(owner["pid"]))
@@ -72,7 +72,7 @@ def _is_dead_here(owner: dict[str, Any]) -> bool:
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], float] | None:
-    """Owner and time of last touch; owner is {} where the file is empty or damaged. None where there is no file."""
+    """Owner and time of last touch; owner is {} where the file is empty or damaged. None if there is no file."""
     try:
         with open(path, "rb") as file:
             touched = os.fstat(file.fileno()).st_mtime
@@ -124,7 +124,7 @@ class StoreLock:
         stale_seconds: float = STALE_SECONDS,
         name: str = LOCK_FILE,
     ) -> StoreLock:
-        """Take the lock. Raises StoreLockedError where a live process has it, OSError where the disk refuses."""
+        """Take the lock. Raises StoreLockedError if a live process has it, OSError if the disk refuses."""
         lock = cls(folder, heartbeat_seconds, name=name)
         with lock._guard():
             held = _read(lock.path)
@@ -139,7 +139,7 @@ class StoreLock:
 
     @property
     def lost(self) -> bool:
-        """Whether another process took over (or the lock file was removed). Read anew from disk."""
+        """True if another process took over, or the lock file was removed. Read from disk each time."""
         if not self._lost.is_set():
             with contextlib.suppress(OSError):  # a disk that does not answer says nothing about who holds the lock
                 held = _read(self.path)
@@ -148,7 +148,7 @@ class StoreLock:
         return self._lost.is_set()
 
     def check(self) -> None:
-        """Raise StoreLockedError where the lock is lost."""
+        """Raise StoreLockedError if the lock is lost."""
         if self.lost:
             held = _read(self.path) or ({}, 0.0)
             owner = held[0]

@@ -65,7 +65,7 @@ def flush_tree(folder: str | Path) -> None:
 def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
     """A file beside the one that is wanted, put in its place at the end, and removed on failure. Its folder is made.
 
-    Raises UsageError where it cannot be written; `what` says in the message what it is to be, "the table ".
+    Raises UsageError if it cannot be written; `what` says in the message what it is to be, "the table ".
     """
     place = Path(path).expanduser()
     aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")

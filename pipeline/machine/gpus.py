@@ -1,4 +1,4 @@
-"""Which GPUs there are, and how much of one a worker may take."""
+"""The visible GPUs, and a worker's share of one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def share_bytes(card: int, workers: int, wanted: int | None = None) -> int:
     """GPU memory of one of so many workers on a card of so many bytes: what is wanted, by default an equal share, less
     head-room.
 
-    Raises ClusterError where the card has not as much as is wanted.
+    Raises ClusterError if the card has not as much as is wanted.
     """
     share = (card - GPU_HEADROOM_BYTES) // workers
     if wanted is not None and wanted > share:

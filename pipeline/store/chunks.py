@@ -538,7 +538,7 @@ class Chunks:
         return set.intersection(*held) if held else set()
 
     def holds(self, index: int, array: str) -> bool:
-        """Tell if a chunk holds an array."""
+        """Return whether a chunk holds an array."""
         return any(array in self.array_names(part) for part in self.parts(index))
 
     def nodes(self, index: int) -> dict[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Group:
-    """What a group's `zarr.json` says."""
+    """Content of a group's `zarr.json`."""
 
     attributes: dict[str, Any]
     arrays: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def disk_errors(action: str) -> Iterator[None]:
 
 
 def read_group(folder: str | Path, advice: str = "restore it or start over with --fresh") -> Group | None:
-    """Read a group; None where the folder has no `zarr.json` of a group. Raises StoreError, with `advice`, where it is
+    """Read a group; None if the folder has no `zarr.json` of a group. Raises StoreError, with `advice`, where it is
     damaged."""
     path = f"{folder}/{NODE_FILE}"
     try:

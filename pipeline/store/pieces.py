@@ -37,7 +37,7 @@ class Piece:
     stop: int
     """Last row, exclusive."""
     load: Callable[[], np.ndarray]
-    """Reads the rows. Raises StoreError where they are missing or damaged."""
+    """Reads the rows. Raises StoreError if they are missing or damaged."""
     take: Callable[[np.ndarray], np.ndarray] | None = None
     """Reads some rows (int64, ascending, counted from `start`), where that is cheaper than to load them all."""
 
@@ -86,7 +86,7 @@ def _loaded(piece: Piece, function: Callable[[Piece, np.ndarray], T]) -> T:
 
 
 def rows_of(pieces: Sequence[Piece], rows: np.ndarray, threads: int) -> np.ndarray | None:
-    """The named rows (ascending) of an array: only what holds some of them is read. None where no row is named."""
+    """The named rows (ascending) of an array: only what holds some of them is read. None if no row is named."""
     held = [(piece, rows[np.searchsorted(rows, piece.start) : np.searchsorted(rows, piece.stop)]) for piece in pieces]
     wanted = [
         Piece(piece.start, piece.stop, partial(_taken, piece, part - piece.start)) for piece, part in held if len(part)
@@ -100,7 +100,7 @@ def _taken(piece: Piece, rows: np.ndarray) -> np.ndarray:
 
 
 def _is_ours(node: Mapping[str, Any]) -> bool:
-    """Whether an array is laid out as compact.py writes it: shards of whole rows, packed or not, index at the end."""
+    """Return whether an array is laid out as compact.py writes it: shards of whole rows, with the index at the end."""
     (codec, *others) = node["codecs"]
     inside = codec.get("configuration", {})
     return (

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def open(path: str | os.PathLike[str]) -> Run:
-    """Open a run store for reading, finished or not. Raises StoreError where there is none at the path."""
+    """Open a run store for reading, finished or not. Raises StoreError if there is none at the path."""
     place = Path(path).expanduser().resolve()
     require_store(place)
     return Run(place)
@@ -49,7 +49,7 @@ class RunInput:
 
     @property
     def store_path(self) -> Path:
-        """Where the store lies that this is an input of."""
+        """Path of the store that this is an input of."""
         return Path(self._store.path)
 
     def refresh(self) -> None:
@@ -72,7 +72,7 @@ class RunInput:
 
     @property
     def complete(self) -> bool:
-        """Whether the arrays are compacted. A stage added since may be incomplete: see `done_share`."""
+        """True if the arrays are compacted. A stage added since may be incomplete: see `done_share`."""
         return bool(self.attributes.get("complete"))
 
     @property
@@ -145,7 +145,7 @@ class RunInput:
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """Failed chunks: `chunk`, `frames` and `time_seconds` (first and last, or None where not known), `error`."""
+        """Failed chunks: `chunk`, `frames` and `time_seconds` (first and last, or None if not known), `error`."""
         failed = self._chunks.failed.items() if not self._is_finished else ()
         return [*self.attributes.get("failures", []), *(self._failure(index, record) for index, record in failed)]
 
@@ -199,7 +199,7 @@ class RunInput:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """What can be read, by name: dims, dtype, sizes of trailing dimensions, attributes (units, class names)."""
+        """Arrays that can be read, by name: dims, dtype, trailing sizes, attributes (units, class names)."""
         return dict(self._arrays)
 
     @cached_property
@@ -223,13 +223,13 @@ class RunInput:
 
     def array(self, name: str) -> np.ndarray:
         """One array whole, one row per frame or face; where the input is incomplete, of the chunks that are done, in
-        order. Raises StoreError where there is no such array or it is damaged."""
+        order. Raises StoreError if there is no such array or it is damaged."""
         return self.read([name])[name]
 
     def read_frames(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         """Rows of several arrays that belong to sampled frames start to stop (exclusive), all of them done.
 
-        Raises StoreError where one is not done, or damaged.
+        Raises StoreError if one is not done, or damaged.
         """
         return self._store.read_arrays(names, start, stop, None if self.complete else self._chunks)
 
@@ -245,7 +245,7 @@ class RunInput:
 
     def pieces(self, name: str) -> list[Piece]:
         """An array in parts, in order, that can be loaded side by side (`pipeline.store.pieces.for_each`); where
-        the input is incomplete, of the chunks that are done. Raises StoreError where there is no such array."""
+        the input is incomplete, of the chunks that are done. Raises StoreError if there is no such array."""
         if name not in self.arrays:
             raise StoreError(f"{self.name!r} in {self._store.path} has no array {name!r}")
         if self.complete:
@@ -269,7 +269,7 @@ class RunInput:
         return self.retried(lambda: self._read(names))
 
     def retried(self, work: Callable[[], T]) -> T:
-        """Do it again where the input was compacted meanwhile: its chunks are gone, and all is in its arrays."""
+        """Do it again if the input was compacted meanwhile: its chunks are gone, and all is in its arrays."""
         was_complete = self.complete
         try:
             return work()
@@ -304,7 +304,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.summary: Any = None
-        """What the run did that made it (`pipeline.engine.run.Summary`); None for a store that was only opened."""
+        """Summary of the run that made it (`pipeline.engine.run.Summary`); None for a store that was only opened."""
 
     def __repr__(self) -> str:
         lines = [f"<run {str(self.path)!r}: {len(self.inputs)} inputs, {self.done_share:.0%} done>"]
@@ -332,7 +332,7 @@ class Run:
         return sum(item.done_share * item.frames_total for item in self.inputs.values()) / total
 
     def input(self, name: str) -> RunInput:
-        """One input. Raises StoreError where there is none of this name."""
+        """One input. Raises StoreError if there is none of this name."""
         if name not in self.inputs:
             raise StoreError(f"{self.path} has no input {name!r}; it has {', '.join(self.inputs) or 'none yet'}")
         return self.inputs[name]

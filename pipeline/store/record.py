@@ -11,7 +11,7 @@ from pipeline.store.nodes import DATA_TYPES
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one chunk, as its file (or the folder of an older store) says."""
+    """Outcome of one chunk, as its file (or the folder of an older store) says."""
 
     state: Literal["ok", "failed"]
     """ok: committed, perhaps without some items; failed: nothing came of it."""
@@ -30,11 +30,11 @@ class Record:
     step: str | None = None
     """The step that failed."""
     items: tuple[int, int] | None = None
-    """Of a failed chunk: first and last item (exclusive)."""
+    """First and last item (exclusive) of a failed chunk."""
     time_seconds: tuple[float, float] | None = None
-    """Of a failed chunk: first and last time, if the source has times."""
+    """First and last time of a failed chunk, if the source has times."""
     tried: Mapping[str, str] = field(default_factory=dict)
-    """Of a failed chunk: resume keys of the stages that were to be made."""
+    """Resume keys of the stages that were to be made, of a failed chunk."""
 
     @property
     def name(self) -> str:

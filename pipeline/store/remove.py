@@ -30,7 +30,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rows:
-    """An axis that can lose rows, and what follows from it: said by whoever knows what the arrays mean."""
+    """An axis that can lose rows, and what follows from it. The caller, who knows the arrays, declares it."""
 
     axis: str
     count: str
@@ -44,7 +44,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Removal:
-    """What was rewritten of one input."""
+    """Summary of what was rewritten of one input."""
 
     rows: Mapping[str, tuple[int, int]]
     """Rows before and after, by axis: the one that was named, and those that follow it."""
@@ -55,7 +55,7 @@ class Removal:
     files: int
     """Files of these arrays that were deleted."""
     chunks_dropped: bool
-    """Whether a stage that was being added has to be done again from its first chunk."""
+    """True if a stage that was being added has to be done again from its first chunk."""
 
 
 def remove_rows(
@@ -114,7 +114,7 @@ def remove_rows(
 
 
 def blocks(source: InputStore, name: str) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows of a compacted array, a bounded number of bytes at a time, and which they are. Raises StoreError where
+    """Rows of a compacted array, a bounded number of bytes at a time, and which they are. Raises StoreError if
     damaged."""
     content = source.group().arrays[name]
     item = 64 if content["data_type"] == STRING else np.dtype(content["data_type"]).itemsize
@@ -125,7 +125,7 @@ def blocks(source: InputStore, name: str) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def _kept(source: InputStore, group: Group, rows: Rows, stay: Bools) -> dict[str, Bools]:
-    """Which rows stay, by axis."""
+    """Return which rows stay, by axis."""
     kept = {rows.axis: stay}
     length = {_along(node): int(node["shape"][0]) for node in group.arrays.values()}
     for axis, pointer in rows.pointers.items():
@@ -140,7 +140,7 @@ def _kept(source: InputStore, group: Group, rows: Rows, stay: Bools) -> dict[str
 
 
 def _changes(name: str, node: Mapping[str, Any], rows: Rows, kept: Mapping[str, Bools]) -> bool:
-    """Whether an array is another one without the rows that go."""
+    """Return whether an array changes if the rows go."""
     if kept[rows.axis].all():
         return False
     loses = not kept.get(_along(node), np.ones(1, bool)).all()

@@ -75,13 +75,13 @@ class InputStore:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the input is compacted and no stage was added since that is not."""
+        """True if the input is compacted, with every stage."""
         attributes = self.attributes
         states = [stage.get("state") for stage in attributes.get("stages", {}).values()]
         return bool(attributes.get("complete")) and all(state == "complete" for state in states)
 
     def group(self) -> Group:
-        """Attributes and committed (compacted) arrays. Raises StoreError where there is no such input, or where its
+        """Attributes and committed (compacted) arrays. Raises StoreError if there is no such input, or where its
         `zarr.json` is not one of ours: what it says leads to files that are read, written and removed."""
         group = read_group(below(self.path, self.name))
         if group is None:
@@ -153,13 +153,13 @@ class InputStore:
             raise StoreError(f"array {name!r} of {self.name!r} in {self.path} cannot be opened: {err}") from err
 
     def array_folder(self, name: str) -> str:
-        """Return where an array lies: aside, while a removal that is committed has not yet put it into its place.
+        """Return the folder of an array: aside, while a removal that is committed has not yet put it into its place.
         Raises StoreError if a link lies there."""
         aside = below(self.folder, ASIDE, name)
         return aside if os.path.isdir(aside) and removing(self.attributes) else below(self.folder, name)
 
     def read_rows(self, name: str, start: int, stop: int | None) -> np.ndarray:
-        """Rows of a compacted array. Raises StoreError where it is damaged."""
+        """Rows of a compacted array. Raises StoreError if it is damaged."""
         array = self.open_array(name)
         self._require_shards(name, array, *slice(start, stop).indices(array.shape[0])[:2])
         try:
@@ -249,7 +249,7 @@ class RunStore:
     def open(cls, path: str | os.PathLike[str], *, fresh: bool = False, mode: Literal["w", "r"] = "w") -> RunStore:
         """Open a store, in mode "w" making it where absent; `fresh` removes what an old one holds.
 
-        Raises StoreError where the path is something else or cannot be written, StoreLockedError where another process
+        Raises StoreError if the path is something else or cannot be written, StoreLockedError if another process
         writes to it.
         """
         if re.match(r"[a-z0-9]+:/", str(path)):
@@ -310,7 +310,7 @@ class RunStore:
         return list(self._names)
 
     def find_input(self, path: str) -> str | None:
-        """Name of the input that was first seen at this path; None where there is none."""
+        """Name of the input that was first seen at this path; None if there is none."""
         return next((name for name, known in self._names.items() if known == path), None)
 
     def add_input(self, stem: str, facts: dict[str, Any]) -> str:
@@ -326,13 +326,13 @@ class RunStore:
             return name
 
     def input(self, name: str) -> InputStore:
-        """One input. Raises StoreError where there is none of this name."""
+        """One input. Raises StoreError if there is none of this name."""
         if name not in self._names:
             raise StoreError(f"{self.path} has no input {name!r}; it has {', '.join(self._names) or 'none yet'}")
         return InputStore(str(self.path), name, self if self.lock is not None else None)
 
     def check_lock(self) -> None:
-        """Raise StoreLockedError where another process took the lock over."""
+        """Raise StoreLockedError if another process took the lock over."""
         if self.lock is None:
             raise StoreError(f"{self.path} is not open for writing")
         self.lock.check()
@@ -431,7 +431,7 @@ def removing(attributes: dict[str, Any]) -> list[str]:
 
 
 def finish_removal(store: InputStore) -> None:
-    """Bring a removal of faces to its end: once it is committed its arrays take the places of the old ones, before
+    """Bring a removal of rows to its end: once it is committed its arrays take the places of the old ones, before
     that what it wrote is removed. Raises OSError."""
     group = store.group()
     for name in removing(group.attributes):
@@ -522,7 +522,7 @@ def _folded(name: str) -> str:
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether a new input may take this folder: absent, or left by a kill before its group was committed."""
+    """Return whether a new input may take this folder: absent, or left by a kill before its group was committed."""
     if folder.is_symlink():
         return False
     try:

@@ -207,7 +207,7 @@ def axes_of(nodes: Mapping[str, Mapping[str, Any]]) -> tuple[Axis, ...]:
 
 
 def implied_axes(arrays: Iterable[Array], item: str, declared: Iterable[Axis] = ()) -> tuple[Axis, ...]:
-    """Return the declared axes, and those that nobody declared but whose count array has the usual name.
+    """Return the declared axes, and those that are not declared but whose count array has the usual name.
 
     "n_things" along the item axis beside an array along "thing" makes an axis "thing".
     """

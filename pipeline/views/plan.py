@@ -18,7 +18,7 @@ from pipeline.store.run import RunStore
 from pipeline.text import duration, plural, plural_of, size
 
 ROWS_PER_ITEM = 2.0
-"""Rows of each axis per item, assumed until the store holds some to tell."""
+"""Rows of each axis per item, assumed until the store holds some."""
 
 SECONDS_PER_LOADED_MEGAPIXEL = 0.0012
 """Seconds to decode a megapixel on all cores of a 2-core machine (`make bench`); assumed until the store has times."""
@@ -42,9 +42,9 @@ class InputView:
     frames_to_do: int
     source_frames_to_decode: int
     facts: dict[str, Any]
-    """How the source is read: source_frames, width, height, decoder, as far as it has them."""
+    """Facts of how the source is read: source_frames, width, height, decoder, as far as it has them."""
     description: str
-    """The same in words."""
+    """The source in words."""
     item_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class InputView:
 
 @dataclass
 class PlanView:
-    """What a run would do."""
+    """Plan of a run."""
 
     workflow: str
     out: str

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a total and one bar per input on a terminal, plain lines elsewhere."""
+"""Progress of a run on standard error: a total and one bar per input on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.text import duration, plural, plural_of
 
 @dataclass
 class Count:
-    """How far one input is."""
+    """Progress of one input."""
 
     items: int
     done_before: int
@@ -265,7 +265,7 @@ class Bars:
 
 
 class Work:
-    """Tells a listener how far other work than a run is: an export, a film."""
+    """Reports the progress of other work than a run to a listener: an export, a film."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener

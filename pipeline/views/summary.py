@@ -9,7 +9,7 @@ SHOWN_FAILURES = 10
 
 
 def lines(summary: Summary) -> list[str]:
-    """What was done, how fast and what held it up, what failed, and what to do next."""
+    """Return what was done, how fast, what limited it, what failed, and what to do next."""
     if summary.exit_code == EXIT_MISTAKE:  # each was named, with its error, as it was found
         return [f"none of the {summary.inputs_total} inputs can be used"] if summary.inputs_total > 1 else []
     if summary.chunks == 0 and summary.derived and not (summary.failures or summary.unusable or summary.drained):
