@@ -1,9 +1,20 @@
 """reelgraph: face analysis for whole archives of video, as Dask tasks over chunks, into a Zarr store that resumes.
 
-run = pipeline.run("faces", ["clip.mp4"], out="runs/clip.zarr")
-faces = pipeline.open("runs/clip.zarr").faces()
+    run = pipeline.run("faces", ["clip.mp4"], out="runs/clip.zarr")
+    faces = pipeline.open("runs/clip.zarr").faces()
 
-`import reelgraph` gives this same module, also beside a `pipeline.py` of the user's own.
+`import reelgraph` gives this same module, also beside a `pipeline.py` of the user's own. Modules for those who extend it:
+
+- `pipeline.engine.stage`, `pipeline.store.schema`: a stage, and the arrays and axes that it declares
+- `pipeline.engine.source`: a source of items
+- `pipeline.views.export`, `pipeline.views.tables.rows`: a format of `reelgraph export`, and its rows
+- `pipeline.views.report.panel`: a panel of the report
+- `pipeline.commands`: a command of the command line
+- `pipeline.engine.events`: what a run tells its listeners
+- `pipeline.store.read`, `pipeline.faces.table`: an opened store
+- `pipeline.engine.summary`, `pipeline.engine.workflow`: the summary of a run, and its workflow
+- `pipeline.cluster.options`, `pipeline.machine.device`, `pipeline.models.card`: where models run, and their facts
+- `pipeline.errors`: the expected errors
 """
 
 from __future__ import annotations
@@ -24,6 +35,13 @@ _PUBLIC = {
     "Array": "pipeline.store.schema",
     "Axis": "pipeline.store.schema",
     "Chunk": "pipeline.engine.stage",
+    "Source": "pipeline.engine.source",
+    "SourceOptions": "pipeline.engine.source",
+    "InputRef": "pipeline.engine.source",
+    "Job": "pipeline.engine.source",
+    "Loaded": "pipeline.engine.source",
+    "Export": "pipeline.views.export",
+    "Panel": "pipeline.views.report.panel",
     "ReelgraphError": "pipeline.errors",
 }
 
@@ -33,6 +51,11 @@ _ROOMS = ("deepface",)
 if TYPE_CHECKING:
     from pipeline.api import plan as plan
     from pipeline.api import run as run
+    from pipeline.engine.source import InputRef as InputRef
+    from pipeline.engine.source import Job as Job
+    from pipeline.engine.source import Loaded as Loaded
+    from pipeline.engine.source import Source as Source
+    from pipeline.engine.source import SourceOptions as SourceOptions
     from pipeline.engine.stage import Chunk as Chunk
     from pipeline.engine.stage import Stage as Stage
     from pipeline.engine.stage import StageOptions as StageOptions
@@ -41,6 +64,8 @@ if TYPE_CHECKING:
     from pipeline.faces.table import open as open
     from pipeline.store.schema import Array as Array
     from pipeline.store.schema import Axis as Axis
+    from pipeline.views.export import Export as Export
+    from pipeline.views.report.panel import Panel as Panel
 
 __all__ = ["__version__", *_PUBLIC, *_ROOMS]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +48,25 @@ def test_there_is_a_guide_for_each_thing_to_write() -> None:
         "writing-an-export.md",
     ]
     assert all(any(block.language == "sh" for block in blocks(DOCS / name)) for name in GUIDES)
+
+
+@pytest.mark.slow
+def test_the_reference_is_made_without_a_warning(tmp_path: Path) -> None:
+    """In a process of its own: it leaves pages in memory, and names in the package."""
+    pytest.importorskip("pdoc")
+    done = subprocess.run(
+        [sys.executable, DOCS / "reference.py", tmp_path], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    package = (tmp_path / "pipeline.html").read_text(encoding="utf-8")
+    for name in ("run", "open", "Stage", "Source", "Export"):
+        assert f'id="{name}"' in package, name
+    stage = (tmp_path / "pipeline" / "engine" / "stage.html").read_text(encoding="utf-8")
+    assert "float64 (n,): presentation time of each frame" in stage, "docstrings of fields are in it"
+
+
+def test_the_reference_has_every_module_that_the_package_names() -> None:
+    """The list in the package's docstring is the one that docs/reference.py makes pages of."""
+    named = set(re.findall(r"`(pipeline\.[\w.]+)`", (pipeline.__doc__ or "").partition("extend it:")[2]))
+    made = set(re.findall(r'"(pipeline\.[\w.]+)"', (DOCS / "reference.py").read_text(encoding="utf-8")))
+    assert named == made - {"pipeline.deepface"}
