@@ -3,17 +3,18 @@
     run = pipeline.run("faces", ["clip.mp4"], out="runs/clip.zarr")
     faces = pipeline.open("runs/clip.zarr").faces()
 
-`import reelgraph` gives this same module, also beside a `pipeline.py` of the user's own. Modules for those who extend it:
+`import reelgraph` gives this same module, also beside a `pipeline.py` of the user's own.
+Modules for those who extend it:
 
 - `pipeline.engine.stage`, `pipeline.store.schema`: a stage, and the arrays and axes that it declares
 - `pipeline.engine.source`: a source of items
 - `pipeline.views.export`, `pipeline.views.tables.rows`: a format of `reelgraph export`, and its rows
 - `pipeline.views.report.panel`: a panel of the report
 - `pipeline.commands`: a command of the command line
-- `pipeline.engine.events`: what a run tells its listeners
+- `pipeline.engine.events`: the events of a run, for listeners
 - `pipeline.store.read`, `pipeline.faces.table`: an opened store
 - `pipeline.engine.summary`, `pipeline.engine.workflow`: the summary of a run, and its workflow
-- `pipeline.cluster.options`, `pipeline.machine.device`, `pipeline.models.card`: where models run, and their facts
+- `pipeline.cluster.options`, `pipeline.machine.device`, `pipeline.models.card`: workers, devices, facts of models
 - `pipeline.errors`: the expected errors
 """
 

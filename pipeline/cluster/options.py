@@ -29,8 +29,8 @@ def _flag(default: Any, description: str, metavar: str = "", **limits: Any) -> A
 class ClusterOptions(BaseModel):
     """Where a run works. None of it changes results. Flags of `run`, `pipeline.run(...)` and their help derive from it.
 
-        ClusterOptions(workers=4, worker_memory_bytes=8_000_000_000)   # reelgraph run ... --workers 4 --worker-memory 8GB
-        ClusterOptions(gpus=("0", "1"), workers_per_gpu=2)             # reelgraph run ... --gpus 0,1 --workers-per-gpu 2
+        ClusterOptions(workers=4, worker_memory_bytes=8_000_000_000)   # run ... --workers 4 --worker-memory 8GB
+        ClusterOptions(gpus=("0", "1"), workers_per_gpu=2)             # run ... --gpus 0,1 --workers-per-gpu 2
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
