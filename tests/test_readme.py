@@ -103,8 +103,12 @@ def test_the_pages_go_on_from_the_readme(
     for page in PAGES:
         assert reader.follow(repository / "docs" / page) >= 1
     reader.leave()
-    arrays = pipeline.open(followed / "runs" / "clip.zarr").input("clip").arrays
+    clip = pipeline.open(followed / "runs" / "clip.zarr").input("clip")
+    arrays = clip.arrays
     assert {name: arrays[name].dtype for name in PEOPLE} == PEOPLE
+    rows = re.findall(r"^\| input.*$", (repository / "docs" / "store.md").read_text(), re.MULTILINE)
+    assert len(rows) == 2
+    assert set(clip.attributes) <= set(re.findall(r"`(\w+)`", "".join(rows)))
     made = ("shots", "annotated.mp4", "blurred.mp4", "clips", "runs/sparse.zarr", "runs/heard.zarr")
     assert [name for name in made if not (followed / name).exists()] == []
 
