@@ -1,7 +1,7 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-find bench-people \
-	bench-blur accuracy clean
+	bench-blur accuracy docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -67,6 +67,14 @@ test-fast: $(VENV)/.installed-test  ## run the tests that take seconds
 gpu: $(VENV)/.installed-test  ## tests and a benchmark on this machine's GPUs; GPU_ARGS="--quick"
 	$(if $(CUDA_EXTRA),-@$(PIP) "PyNvVideoCodec>=2")
 	@$(BIN)/python benchmarks/gpu.py --tests $(GPU_ARGS)
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(call INSTALL,".[docs]")
+	@touch $@
+
+docs: $(VENV)/.installed-docs  ## make the reference of the Python API, build/docs/index.html
+	@$(BIN)/python docs/reference.py build/docs
+	@echo build/docs/index.html
 
 check: $(VENV)/.installed-check  ## lint, types, prose
 	$(BIN)/ruff check .

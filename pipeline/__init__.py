@@ -1,9 +1,21 @@
 """reelgraph: face analysis for whole archives of video, as Dask tasks over chunks, into a Zarr store that resumes.
 
-run = pipeline.run("faces", ["clip.mp4"], out="runs/clip.zarr")
-faces = pipeline.open("runs/clip.zarr").faces()
+    run = pipeline.run("faces", ["clip.mp4"], out="runs/clip.zarr")
+    faces = pipeline.open("runs/clip.zarr").faces()
 
 `import reelgraph` gives this same module, also beside a `pipeline.py` of the user's own.
+Modules for those who extend it:
+
+- `pipeline.engine.stage`, `pipeline.store.schema`: a stage, and the arrays and axes that it declares
+- `pipeline.engine.source`: a source of items
+- `pipeline.views.export`, `pipeline.views.tables.rows`: a format of `reelgraph export`, and its rows
+- `pipeline.views.report.panel`: a panel of the report
+- `pipeline.commands`: a command of the command line
+- `pipeline.engine.events`: the events of a run, for listeners
+- `pipeline.store.read`, `pipeline.faces.table`: an opened store
+- `pipeline.engine.summary`, `pipeline.engine.workflow`: the summary of a run, and its workflow
+- `pipeline.cluster.options`, `pipeline.machine.device`, `pipeline.models.card`: workers, devices, facts of models
+- `pipeline.errors`: the expected errors
 """
 
 from __future__ import annotations
@@ -24,6 +36,12 @@ _PUBLIC = {
     "Array": "pipeline.store.schema",
     "Axis": "pipeline.store.schema",
     "Chunk": "pipeline.engine.stage",
+    "Described": "pipeline.engine.stage",
+    "Source": "pipeline.engine.source",
+    "SourceOptions": "pipeline.engine.source",
+    "InputRef": "pipeline.engine.source",
+    "Job": "pipeline.engine.source",
+    "Loaded": "pipeline.engine.source",
     "Export": "pipeline.views.export",
     "Panel": "pipeline.views.report.panel",
     "ReelgraphError": "pipeline.errors",
@@ -35,7 +53,13 @@ _ROOMS = ("deepface",)
 if TYPE_CHECKING:
     from pipeline.api import plan as plan
     from pipeline.api import run as run
+    from pipeline.engine.source import InputRef as InputRef
+    from pipeline.engine.source import Job as Job
+    from pipeline.engine.source import Loaded as Loaded
+    from pipeline.engine.source import Source as Source
+    from pipeline.engine.source import SourceOptions as SourceOptions
     from pipeline.engine.stage import Chunk as Chunk
+    from pipeline.engine.stage import Described as Described
     from pipeline.engine.stage import Stage as Stage
     from pipeline.engine.stage import StageOptions as StageOptions
     from pipeline.errors import ReelgraphError as ReelgraphError

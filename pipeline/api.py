@@ -1,4 +1,4 @@
-"""`pipeline.run` and `pipeline.engine.plan`: the engine that the command line calls too."""
+"""`pipeline.run` and `pipeline.plan`: the engine that the command line calls too."""
 
 from __future__ import annotations
 
@@ -30,12 +30,17 @@ def run(
 ) -> FacesRun:
     """Run a workflow over inputs into the store `out`, or carry on where it stopped; return the opened store.
 
-    `workflow`: a YAML file, or the name of a shipped one, "faces". `inputs`: files, folders, globs, list files.
-    `set`: options to change, `{"detect.min_face": 40}`.
-    `cluster`: the fields of `pipeline.cluster.options.ClusterOptions`: workers, workers_per_gpu, threads, gpus, device,
-    precision, scheduler, host, worker_memory_bytes, gpu_memory_bytes, chunk_timeout_seconds.
-    `keep_stale`: stages whose stored arrays stay although their code or options changed. `debug`: raise what a stage
-    raises, with executor "inline". `listener`: told of every event (`pipeline.engine.events`) as it happens.
+    - `workflow`: a YAML file, or the name of a shipped one, "faces"
+    - `inputs`: files, folders, globs, list files
+    - `executor`: "inline" runs everything in this process, without Dask
+    - `set`: options to change, `{"detect.min_face": 40}`
+    - `fresh`: delete what the store holds; `retry_failed`: take failed chunks again; `accept_failed`: close inputs
+      without them
+    - `keep_stale`: stages whose stored arrays stay although their code or options changed
+    - `debug`: raise what a stage raises, with executor "inline"
+    - `listener`: an object whose `on` gets every event (`pipeline.engine.events`) as it happens
+    - `cluster`: fields of `pipeline.cluster.options.ClusterOptions`: `workers=4`, `gpus=("0", "1")`
+
     The returned store has the run's `summary`. Raises ReelgraphError for a user's mistake; failed chunks do not raise.
     """
     from pipeline.cluster.execute import execute

@@ -31,8 +31,8 @@ class ClusterOptions(BaseModel):
 
     The flags of `reelgraph run`, the parameters of `pipeline.run(...)` and their help derive from this class.
 
-    ClusterOptions(workers=4, worker_memory_bytes=8_000_000_000)   # reelgraph run ... --workers 4 --worker-memory 8GB
-    ClusterOptions(gpus=("0", "1"), workers_per_gpu=2)             # reelgraph run ... --gpus 0,1 --workers-per-gpu 2
+        ClusterOptions(workers=4, worker_memory_bytes=8_000_000_000)   # run ... --workers 4 --worker-memory 8GB
+        ClusterOptions(gpus=("0", "1"), workers_per_gpu=2)             # run ... --gpus 0,1 --workers-per-gpu 2
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.errors import WorkflowError
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array, Axis, default_count
@@ -58,9 +59,11 @@ class Chunk:
     def rows(self, axis: str) -> np.ndarray:
         """Return int64 (rows,): for each row along a ragged axis, the index of its item within this chunk.
 
-        The stage must name the axis's count array in `needs` ("n_faces" for "face").
+        The stage must name the axis's count array in `needs` ("n_faces" for "face"). Raises WorkflowError if it does not.
         """
         count = self.axes[axis].count if axis in self.axes else default_count(axis)
+        if count not in self.arrays:
+            raise WorkflowError(f"rows({axis!r}) needs the array {count!r}; add it to the stage's needs")
         return np.repeat(np.arange(len(self)), self.arrays[count])
 
     @property

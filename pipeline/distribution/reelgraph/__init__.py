@@ -19,16 +19,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline import Array as Array
+    from pipeline import Axis as Axis
     from pipeline import Chunk as Chunk
+    from pipeline import Described as Described
+    from pipeline import Export as Export
+    from pipeline import InputRef as InputRef
+    from pipeline import Job as Job
+    from pipeline import Loaded as Loaded
+    from pipeline import Panel as Panel
     from pipeline import ReelgraphError as ReelgraphError
+    from pipeline import Source as Source
+    from pipeline import SourceOptions as SourceOptions
     from pipeline import Stage as Stage
     from pipeline import StageOptions as StageOptions
     from pipeline import __version__ as __version__
+    from pipeline import deepface as deepface
     from pipeline import make_demo_clip as make_demo_clip
     from pipeline import open as open
+    from pipeline import plan as plan
     from pipeline import run as run
-    from pipeline.engine import plan as plan
-    from pipeline.faces import deepface as deepface
 
 _ALIAS = "reelgraph"
 _REAL = "pipeline"

@@ -35,9 +35,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--registry",
         type=Path,
         metavar="FILE",
-        help="the registry of people (default: that which the stores have their people by, else parser.json beside the "
-        "first; for list, name, merge and split "
-        "parser.json or runs/parser.json from here)",
+        help="the registry of people (default: that which the stores have their people by, else people.json beside the "
+        "first; for list, name, merge and split people.json or runs/people.json from here)",
     )
     parser.add_argument(
         "--threshold",
