@@ -15,7 +15,8 @@ from tests.own import Own
 def half_done(own: Own) -> Path:
     """A store of which the second of three chunks failed, so that the other chunk files are still there."""
     own.numbers(*range(12))
-    own.module("plain", texts.PLAIN.replace("        return", '        assert 6 not in chunk["number"]\n        return'))
+    fails = '        assert 6 not in chunk["number"]\n        return'
+    own.module("plain", texts.PLAIN.replace("        return", fails))
     run = own.run(own.workflow({"square": "plain:Square"}))
     assert len(run.summary.failures) == 1
     own.module("plain", texts.PLAIN)
@@ -30,7 +31,8 @@ def files(out: Path, pattern: str) -> list[Path]:
 def test_it_is_made_again(own: Own, half_done: Path, kind: str) -> None:
     (first, *_) = files(half_done, "*.ok.*.zip")
     content = first.read_bytes()
-    first.write_bytes({"torn": content[: len(content) // 2], "empty": b"", "another content": b"x" * len(content)}[kind])
+    torn = content[: len(content) // 2]
+    first.write_bytes({"torn": torn, "empty": b"", "another content": b"x" * len(content)}[kind])
     for _ in range(3):
         run = own.run(own.workflow({"square": "plain:Square"}), retry_failed=True, keep_stale=["square"])
         if run.summary.exit_code == 0:

@@ -10,12 +10,12 @@ from typing import Any
 from pipeline.engine.steps import WorkerSettings
 
 SILENT = logging.CRITICAL + 1
-"""Dask's log level here: what it logs as critical while a cluster closes (messages to a client that has gone, with
-their tracebacks) is not news, and what is news reaches us as exceptions."""
+"""Dask's log level here. While a cluster closes Dask logs messages to a client that has gone, as critical and with
+tracebacks; real errors reach us as exceptions."""
 
 WORN_SHARE = 0.75
-"""Share of its memory limit at which a worker is restarted between chunks: below Dask's pause, after which it would
-take no more work, and far above what models and two chunks need."""
+"""Share of its memory limit at which a worker is restarted between chunks. It is below Dask's pause, after which a
+worker takes no more work, and far above what models and two chunks need."""
 
 RESTART_SECONDS = 60
 """Seconds that a worker may take to come back."""

@@ -117,8 +117,10 @@ class DaskExecutor:
         return self._window_size
 
     def _restart_worn(self, in_flight: Mapping[Any, _Flight], note: Callable[[str], None]) -> None:
-        """Restart workers whose memory has grown too far, once nothing is under way; at once those that Dask has
-        paused, for what is under way on them would never end."""
+        """Restart workers whose memory has grown too far, once nothing is under way.
+
+        Workers that Dask has paused are restarted at once: what is under way on them would never end.
+        """
         now = [address for address, state in self._worn.items() if state.paused or not in_flight]
         now = self._without_shared(now, note)
         if not now:

@@ -44,8 +44,8 @@ class ClusterOptions(BaseModel):
     )
     worker_memory_bytes: int | None = _flag(
         None,
-        "memory of a worker, for example 8GB; one that comes to hold three quarters of it is restarted between chunks "
-        "(default: an equal share of the machine's)",
+        "memory of a worker, for example 8GB. A worker that holds three quarters of it is restarted between chunks. "
+        "Default: an equal share of the machine's",
         "SIZE",
         ge=SMALLEST_MEMORY_BYTES,
     )
@@ -57,9 +57,9 @@ class ClusterOptions(BaseModel):
     )
     device: Device = _flag(
         "auto",
-        "device that ONNX Runtime runs models on: the models are the same, values differ slightly between devices; "
-        "tensorrt first builds engines for minutes, and how much it changes has not been measured (default: auto, CUDA "
-        "if there is a GPU; with executor inline the CPU)",
+        "device that ONNX Runtime runs models on. The models are the same; values differ slightly between devices. "
+        "tensorrt first builds engines for minutes; its differences were not measured. Default: auto, CUDA if there is "
+        "a GPU (with executor inline the CPU)",
     )
     precision: Precision = _flag(
         "fp32",

@@ -116,8 +116,10 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
 
 @contextlib.contextmanager
 def _loop_beyond_interrupts() -> Iterator[Any]:
-    """A running event loop in a thread that never sees SIGINT, nor do the processes started from it: Ctrl-C on a
-    terminal goes to all of them, and one that is still starting would end in a traceback."""
+    """Give a running event loop in a thread that never sees SIGINT, nor do the processes started from it.
+
+    Ctrl-C on a terminal goes to all of them, and one that is still starting would end in a traceback.
+    """
     from distributed.utils import LoopRunner
 
     resource_tracker.ensure_running()  # which unblocks SIGINT in the thread that starts it

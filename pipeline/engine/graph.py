@@ -87,8 +87,8 @@ def _delayed() -> Any:
 def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int) -> Any:
     """Return the last node as a `dask.delayed`.
 
-    Decode tasks of all inputs share one key prefix and carry no restriction: only so does the scheduler see
-    them as root tasks and hold them back until a worker has room. GPU steps take the `GPU` resource.
+    Decode tasks of all inputs share one key prefix and carry no restriction. Only then does the scheduler see them as
+    root tasks, and hold them back until a worker is free. GPU steps take the `GPU` resource.
     """
     import dask
 

@@ -25,7 +25,7 @@ CHUNK_OVERHEAD_ITEMS = 10
 def choose_chunk_items(source: Source) -> int:
     """Return the items per chunk: within the limits, the length that wastes the least loading.
 
-    A chunk of a video that starts between two key frames is decoded from the key frame before it, so lengths that
+    A chunk of a video that starts between two key frames is decoded from the key frame before it. So lengths that
     divide the distance of the key frames win. Depends on input and workflow only, never on the machine.
     """
     limit = most_chunk_items(source.item_bytes, source.most_items)

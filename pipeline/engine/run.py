@@ -165,8 +165,7 @@ class _Run:
         self._keep_findings()
 
     def _keep_findings(self) -> None:
-        """Store what the root keeps of a run beside its workflow: unusable inputs, the kinds of device that models ran
-        on here, and how fast it went."""
+        """Store facts of the run in the root: unusable inputs, kinds of device that models ran on, and speed."""
         changed: dict[str, Any] = {}
         summary = self.summary
         if summary.unusable != self.store.attributes.get("unusable", []):

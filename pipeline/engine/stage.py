@@ -59,7 +59,7 @@ class Chunk:
     def rows(self, axis: str) -> np.ndarray:
         """Return int64 (rows,): for each row along a ragged axis, the index of its item within this chunk.
 
-        The stage must name the axis's count array in `needs` ("n_faces" for "face"). Raises WorkflowError if it does not.
+        The stage must name the axis's count array in `needs` ("n_faces" for "face"), else WorkflowError is raised.
         """
         count = self.axes[axis].count if axis in self.axes else default_count(axis)
         if count not in self.arrays:

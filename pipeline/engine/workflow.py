@@ -195,8 +195,10 @@ def _read(path: Path) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses, with its line, a key written twice, which plain YAML silently overwrites, and a value
-    that is not what it is written as (`!!int abc`, the 45th of March), which it leaves to int() and date()."""
+    """Safe YAML that refuses a key written twice, and a value that does not fit its type, each with its line.
+
+    Plain YAML silently takes the second key, and leaves `!!int abc` or the 45th of March to int() and date().
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -400,8 +402,8 @@ def stage_keys(
     """Return the resume key of each stage.
 
     `stored` holds each stage's facts (`key`, `code`) as a store has them. A key that an earlier version made, without
-    the stage's code, counts as equal and stays, unless the code has changed since it was first noted. So does that of a
-    stage in `keep`, whatever changed: the stages after it then go on too.
+    the stage's code, counts as equal and stays, unless the code has changed since it was first noted. The key of a
+    stage in `keep` stays whatever changed; the stages after it then go on too.
     """
     keys: dict[str, str] = {}
     source = {"kind": workflow.source_kind, **workflow.source_options.keyed()}

@@ -2,7 +2,7 @@
 
 No flock (network file systems lose or fake it). The holder touches the file every 10 s. A lock is stale at once when
 its process is dead on this host, and after 60 s without a touch otherwise. Every change of the lock file is made under
-a guard, a second file that lives for milliseconds and is made with O_EXCL: of two that would take over, one wins.
+a guard: a second file, made with O_EXCL, that lives for milliseconds. Of two processes that would take over, one wins.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ PARTIAL = ".partial"
 def atomic_write(path: str | Path, *pieces: bytes | memoryview, flush: bool = False) -> None:
     """Write a file aside, then replace: readers see the old content or the new, never a part. Raises OSError.
 
-    With `flush` the content is on the disk before the file has its name, and the name before this returns, so that
-    both survive a power cut.
+    With `flush` both survive a power cut: the content is on the disk before the file has its name, and the name is on
+    the disk before this returns.
     """
     aside = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
     try:

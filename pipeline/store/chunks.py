@@ -17,8 +17,8 @@ again, so two workers that (after a lost lock) write the same chunk cannot tear 
 Stores of earlier versions hold a folder for each chunk (`NAME/chunks/000123`), with a file or two for each array and
 the record in its `zarr.json`. They are read here too.
 
-zarr-python takes 20 to 30 ms to write the 8 arrays of a chunk, and 13 ms to read them (its cost is per array, not per
-byte). These functions write and read the same format in a fraction of that; the tests read it back with zarr.
+zarr-python takes 20 to 30 ms to write the 8 arrays of a chunk, and 13 ms to read them; its cost is per array. These
+functions write and read the same format in a fraction of that; the tests read it back with zarr.
 """
 
 from __future__ import annotations

@@ -1,8 +1,13 @@
 """Compaction: the chunk groups of a finished input become a few contiguous, sharded arrays.
 
-The steps, in order: write the arrays; commit them, `complete` and their consolidated metadata in one atomic write of
-the input's `zarr.json`; remove the chunk groups; drop the mark that they are void. An array that the consolidated
-metadata does not name is debris of a kill and is written anew: a kill anywhere is repaired by calling `compact` again.
+The steps, in order:
+
+1. Write the arrays, and flush them to the disk.
+2. Commit them, `complete` and their consolidated metadata, in one atomic write of the input's `zarr.json`.
+3. Remove the chunk files, then the mark that they are void.
+
+An array that the consolidated metadata does not name was left by a kill, and is written again. So `compact`, called
+again, repairs a kill anywhere.
 """
 
 from __future__ import annotations
@@ -312,8 +317,10 @@ def _chunk_rows(spec: Array, specs: Sequence[Array], committed: Mapping[str, Any
 
 
 def _even(rows: int, most: int) -> int:
-    """Rows of each chunk, `most` at most, where all are about as long: the last one is stored in full, with what it
-    lacks filled in, and what is not packed would take room for that."""
+    """Return the rows of each chunk, at most `most`, so that all are about as long.
+
+    The last chunk is stored in full, filled up with nothing; unpacked arrays would be larger for it.
+    """
     if rows <= most:
         return max(1, rows)
     chunks = -(-rows // most)
@@ -326,8 +333,10 @@ def _power_of_two(number: int) -> int:
 
 
 def is_dense(spec: Array) -> bool:
-    """Whether an array is stored as it is, with a checksum alone: embeddings lose a tenth of their size by compression,
-    and unpacking them is what a search through millions would wait for."""
+    """Return whether an array is stored as it is, with a checksum alone.
+
+    Compression takes a tenth of the size of embeddings, and a search through millions would wait for unpacking them.
+    """
     return not spec.is_string and np.dtype(spec.dtype).kind == "f" and spec.row_bytes >= DENSE_ROW_BYTES
 
 

@@ -1,10 +1,10 @@
 """The nodes that we write ourselves: `zarr.json` of groups.
 
-A group's `zarr.json` holds its attributes and, where the arrays below it are committed, their consolidated metadata, so
-one atomic write commits both. Written as plain JSON by the Zarr v3 specification: no import of zarr to read a status.
+A group's `zarr.json` holds its attributes and the consolidated metadata of the committed arrays below it, so one atomic
+write commits both. Written as plain JSON by the Zarr v3 specification: no import of zarr to read a status.
 
 A store may come from a stranger, and its JSON says what is read, written and removed below it. So a name out of it
-becomes a path in one function only, `below`, and zarr gets no metadata of an array that `check_array` has not seen.
+becomes a path in one function only, `below`. zarr gets no metadata of an array that `check_array` has not seen.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def write_group(folder: str | Path, group: Group) -> None:
 def below(folder: str | os.PathLike[str], *names: str) -> str:
     """Return the path of a node below a store's folder, one name per level; it need not exist.
 
-    Raises StoreError if a name is more than the name of one file, or if a link takes a node's place: what is read,
+    Raises StoreError if a name is more than the name of one file, or if a link takes a node's place. What is read,
     written or removed there would lie outside the store.
     """
     path = str(folder)

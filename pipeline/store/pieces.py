@@ -1,8 +1,8 @@
-"""Long arrays a piece at a time, at the speed of the disk: for whoever must see every row, and never all at once.
+"""Long arrays a piece at a time, at the speed of the disk: for readers that need every row, but never all at once.
 
 A piece is what lies in one file: a shard of a compacted array, or a chunk of an input that is not complete. Pieces are
-independent of each other, so several threads can load them side by side; zarr-python, which has one event loop, reads
-the same shards at about half the speed (and is what shards of any other make are read with).
+independent of each other, so several threads can load them side by side. zarr-python, which has one event loop, reads
+the same shards at about half the speed. It reads shards of any other make.
 """
 
 from __future__ import annotations

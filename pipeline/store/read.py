@@ -234,8 +234,10 @@ class RunInput:
         return self._store.read_arrays(names, start, stop, None if self.complete else self._chunks)
 
     def spans(self, most_frames: int) -> Iterator[tuple[int, int]]:
-        """Stretches of sampled frames, start and stop (exclusive), whose arrays are there, in order: what
-        `read_frames` may be asked for to go through an input of any size, done or half done, a part at a time."""
+        """Yield start and stop (exclusive) of stretches of items whose arrays are there, in order.
+
+        `read_frames` of each goes through an input of any size, done or half done, a part at a time.
+        """
         if self.complete:
             whole = [(0, self.frames_total)]
         else:

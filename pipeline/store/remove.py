@@ -1,9 +1,13 @@
 """Removing rows from a compacted input, so that nothing of them is left on disk.
 
-The steps, in order: write every array that changes anew, into a folder aside; commit them with one atomic write of the
-input's `zarr.json`, which names them; put each in the place of the old one, which is deleted first; drop the names. A
-kill before the commit leaves the input as it was; after it the next opening for writing takes the remaining steps
-(`run.finish_removal`), and readers find each array wherever it then lies.
+The steps, in order:
+
+1. Write every array that changes into a folder aside.
+2. Commit them with one atomic write of the input's `zarr.json`, which names them.
+3. Delete each old array, and put the new one in its place. Then drop the names.
+
+A kill before the commit leaves the input as it was. After it the next opening for writing takes the remaining steps
+(`run.finish_removal`), and readers find each array in either place.
 """
 
 from __future__ import annotations
@@ -38,8 +42,8 @@ class Rows:
     frame: str
     """Array along the axis: index of the frame of each row."""
     pointers: Mapping[str, str] = field(default_factory=dict)
-    """Other axes whose rows belong to a row of this one, and go with it: the array along each that says to which row it
-    belongs, -1 for none. Rows of an axis without that array go as soon as any row goes."""
+    """Other axes whose rows belong to a row of this one, and go with it. Each names its array that gives the row it
+    belongs to, -1 for none. Rows of an axis without that array go as soon as any row goes."""
 
 
 @dataclass(frozen=True)

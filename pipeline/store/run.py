@@ -81,8 +81,11 @@ class InputStore:
         return bool(attributes.get("complete")) and all(state == "complete" for state in states)
 
     def group(self) -> Group:
-        """Attributes and committed (compacted) arrays. Raises StoreError if there is no such input, or where its
-        `zarr.json` is not one of ours: what it says leads to files that are read, written and removed."""
+        """Return attributes and committed (compacted) arrays.
+
+        Raises StoreError if there is no such input, or if its `zarr.json` is not one of ours: what it says leads to
+        files that are read, written and removed.
+        """
         group = read_group(below(self.path, self.name))
         if group is None:
             raise StoreError(f"{self.path} has no input {self.name!r}")
@@ -339,8 +342,10 @@ class RunStore:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """For every write by the writer: one at a time, only while the lock is ours, the root's consolidated metadata
-        dropped first (it would go stale)."""
+        """Guard every write by the writer: one at a time, and only while the lock is ours.
+
+        The root's consolidated metadata is dropped first; it would go stale.
+        """
         with self._changes:
             self.check_lock()
             if self._consolidated:
@@ -431,8 +436,10 @@ def removing(attributes: dict[str, Any]) -> list[str]:
 
 
 def finish_removal(store: InputStore) -> None:
-    """Bring a removal of rows to its end: once it is committed its arrays take the places of the old ones, before
-    that what it wrote is removed. Raises OSError."""
+    """Bring a removal of rows to its end. Raises OSError.
+
+    Once it is committed, its arrays take the places of the old ones; before that, they are removed.
+    """
     group = store.group()
     for name in removing(group.attributes):
         made, place = below(store.folder, ASIDE, name), below(store.folder, name)

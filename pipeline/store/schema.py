@@ -1,7 +1,7 @@
 """Declarations of what a store holds of an input: its items, the rows that belong to items, and one array of each.
 
 Items are what a source has (`frame`: any picture; `pair`). Rows belong to items along a ragged *axis*: `face`,
-`object`, `keypoint`. The count array of an axis says how many rows each item has, and rows lie in the order of their
+`object`, `keypoint`. The count array of an axis says how many rows each item has. Rows lie in the order of their
 items, as in a CF contiguous ragged array. This module is the only one that decides whether an array fits.
 """
 

@@ -115,7 +115,8 @@ def test_flipped_bit(store: RunStore, array: str) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=rf"chunk 0 of 'clip' in .* is damaged \(array '{array}'.*/000000\); run again"):
+    message = rf"chunk 0 of 'clip' in .* is damaged \(array '{array}'.*/000000\); run again"
+    with pytest.raises(StoreError, match=message):
         store.input("clip").chunks().arrays(0, [array])
 
 
