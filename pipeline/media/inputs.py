@@ -10,37 +10,10 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".h264",
-        ".h265",
-        ".hevc",
-        ".ivf",
-        ".m2ts",
-        ".m4v",
-        ".mjpeg",
-        ".mjpg",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        ".y4m",
-    }
-)
-LIST_SUFFIXES = frozenset({".txt", ".lst"})
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mjpg",
+    ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+})  # fmt: skip
 
 
 def expand(inputs: Sequence[str]) -> list[Path]:
@@ -74,7 +47,7 @@ def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Pat
     if stat.S_ISDIR(mode):
         yield from _search_folder(path)
     elif mode:
-        if path.suffix.lower() in LIST_SUFFIXES:
+        if path.suffix.lower() in (".txt", ".lst"):
             yield from _read_list(path, lists)
         else:
             yield path
