@@ -24,10 +24,7 @@ RIGHT_EYE, LEFT_EYE = 0, 1
 NORMALISATIONS = ("base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace")
 """Names of DeepFace's normalisations (preprocessing.normalize_input)."""
 
-MEANS_BGR = {
-    "VGGFace": (93.5940, 104.7624, 129.1863),
-    "VGGFace2": (91.4953, 103.8827, 131.0912),
-}
+MEANS_BGR = {"VGGFace": (93.5940, 104.7624, 129.1863), "VGGFace2": (91.4953, 103.8827, 131.0912)}
 
 
 def cut(frame_rgb: Frame, box: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32], rotate: bool) -> Frame:

@@ -42,24 +42,14 @@ class Antispoof(Stage):
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
         classes = zoo.card(self.options.model, "spoofing").classes
-        self.outputs = (
-            Array(
-                "real",
-                ("face", "real_class"),
-                "float32",
-                (len(classes),),
-                {
-                    "model": self.options.model,
-                    "units": "1",
-                    "class_names": list(classes),
-                    "description": (
-                        "probability of each class, adding up to 1; the face is live if 'real' is the largest. "
-                        "Do not rely on the kind of spoof. NaN if no part of the face is in the frame"
-                    ),
-                },
-            ),
-        )
-
+        about = {
+            "model": self.options.model,
+            "units": "1",
+            "class_names": list(classes),
+            "description": "probability of each class, adding up to 1; the face is live if 'real' is the largest. "
+            "Do not rely on the kind of spoof. NaN if no part of the face is in the frame",
+        }
+        self.outputs = (Array("real", ("face", "real_class"), "float32", (len(classes),), about),)
         if self.options.per == "track":
             self.needs = (*self.needs, "landmarks", *NEEDS)
             self.outputs = (*self.outputs, own_rows(CHECKED, "what is said"))

@@ -20,7 +20,7 @@ from pipeline.faces.stages.per_track import (
     own_rows,
     per_track,
     vectors_agree,
-)
+)  # fmt: skip
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array

