@@ -52,7 +52,11 @@ def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Pat
         else:
             yield path
     elif glob.has_magic(given):
-        yield from _match_glob(given, base)
+        matches = sorted(glob.glob(str(path), recursive=True))
+        files = [Path(match) for match in matches if Path(match).is_file()]
+        if not files:
+            raise InputError(f"no file matches {given!r} in {base}; check the pattern (** searches subfolders)")
+        yield from files
     else:
         link = f", a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
         raise InputError(f"no such file or folder: {path}{link}{_within(lists)}; check the spelling")
@@ -75,14 +79,6 @@ def _search_folder(folder: Path) -> list[Path]:
     if not videos:
         raise InputError(f"no videos in folder {folder}; a video ends in {' '.join(sorted(VIDEO_SUFFIXES))}")
     return videos
-
-
-def _match_glob(given: str, base: Path) -> list[Path]:
-    pattern = str(_resolve(given, base))
-    files = [Path(match) for match in sorted(glob.glob(pattern, recursive=True)) if Path(match).is_file()]
-    if not files:
-        raise InputError(f"no file matches {given!r} in {base}; check the pattern (** searches subfolders)")
-    return files
 
 
 def _read_list(path: Path, lists: tuple[Path, ...]) -> Iterator[Path]:

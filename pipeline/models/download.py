@@ -380,8 +380,9 @@ def _get(
         reporter.started(file.name, url, begin, total)
         looked = time.monotonic()
         with disk_errors(partial), partial.open("r+b" if begin else "wb") as sink:
-            sink.seek(begin)
-            sink.truncate()
+            if begin:
+                sink.seek(begin)
+                sink.truncate()
             write_record(partial, record)
             for piece in response.iter_content(PIECE_BYTES):
                 sink.write(piece)

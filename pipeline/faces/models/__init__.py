@@ -18,7 +18,7 @@ from pipeline.text import unknown
 
 __all__ = [
     "Attribute", "Detector", "Device", "Embedder", "Faces", "Frames", "ModelInfo", "create_attribute",
-    "create_detector", "create_embedder", "create_spoofing", "describe", "embedding_dimension",
+    "create_detector", "create_embedder", "create_spoofing", "describe",
 ]  # fmt: skip
 
 ALIGNMENTS = ("native", "deepface")
@@ -80,11 +80,6 @@ def create_spoofing(name: str, device: Device) -> Attribute:
 
     zoo.card(name, "spoofing")
     return Fasnet(device)
-
-
-def embedding_dimension(name: str) -> int:
-    """Return the number of components of an embedder's vectors. Raises ModelError for an unknown name."""
-    return zoo.card(name, "recogniser").dimension
 
 
 def describe(name: str, engine: str = "onnx") -> ModelInfo:

@@ -240,13 +240,9 @@ SPOOFING = (
 )  # fmt: skip
 
 CARDS = {card.name: card for card in (*DETECTORS, *RECOGNISERS, *ATTRIBUTES, *SPOOFING)}
-
-KIND_NAMES: dict[str, str] = {
-    "detector": "detector",
-    "recogniser": "embedder",
-    "attribute": "attribute",
-    "spoofing": "anti-spoofing model",
-}
+KIND_NAMES = {
+    "detector": "detector", "recogniser": "embedder", "attribute": "attribute", "spoofing": "anti-spoofing model",
+}  # fmt: skip
 
 
 def names(kind: Kind) -> tuple[str, ...]:

@@ -102,9 +102,8 @@ class Analyze(Stage):
         results = {array.name: np.empty((len(rows), *array.shape), np.float32) for array in self._read_off}
         for start in range(0, len(rows), MOST_FACES):
             part = rows[start : start + MOST_FACES]
-            faces = Faces(
-                chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], np.ones(len(part), np.float32)
-            )
+            score = np.ones(len(part), np.float32)
+            faces = Faces(chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], score)
             chips = next(iter(self.attributes.values())).chips(chunk.frames_rgb, faces)
             for name, attribute in self.attributes.items():
                 results[name][start : start + len(part)] = attribute.predict(chips)

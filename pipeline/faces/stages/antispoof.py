@@ -68,20 +68,14 @@ class Antispoof(Stage):
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         if self.options.per == "face":
             return self._own(chunk, np.arange(len(chunk.face_frame)))
-        values, own = per_track(
-            chunk,
-            self.options.best,
-            lambda rows: self._own(chunk, rows),
-            lambda said: spread(said["real"]) <= MOST_SPREAD,
-            mean_value,
-        )
+
+        def agree(said: dict[str, np.ndarray]) -> bool:
+            return spread(said["real"]) <= MOST_SPREAD
+
+        values, own = per_track(chunk, self.options.best, lambda rows: self._own(chunk, rows), agree, mean_value)
         return {**values, CHECKED: own}
 
     def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
-        faces = Faces(
-            frame=chunk.face_frame[rows],
-            box=chunk["box"][rows],
-            landmarks=np.full((len(rows), 5, 2), np.nan, np.float32),  # it looks at boxes alone
-            confidence=np.ones(len(rows), np.float32),
-        )
+        unknown = np.full((len(rows), 5, 2), np.nan, np.float32)  # it looks at boxes alone
+        faces = Faces(chunk.face_frame[rows], chunk["box"][rows], unknown, np.ones(len(rows), np.float32))
         return {"real": self.spoofing.predict(self.spoofing.chips(chunk.frames_rgb, faces))}

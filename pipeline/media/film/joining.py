@@ -20,9 +20,6 @@ from pipeline.media.film.sound import Encoded, Sound, audio_streams
 from pipeline.media.video.index import open_container
 from pipeline.store.nodes import disk_errors
 
-_COMMON_BASE = Fraction(1, 90000)
-"""Holds the times of the usual frame rates, and milliseconds, without rounding."""
-
 
 class Joined(Movie):
     """A film that parts of other films are appended to."""
@@ -31,7 +28,8 @@ class Joined(Movie):
         """`films`: those that parts will be taken of. The first gives size and colour; sound is that of each one's
         first audio stream, at the rate and with the channels of the first that has any, else silence."""
         bases = {film.index.time_base for film in films}
-        look = Look.of(films[0], films[0].index.time_base if len(bases) == 1 else _COMMON_BASE)
+        # 1/90000 s holds the times of the usual frame rates, and milliseconds, without rounding.
+        look = Look.of(films[0], films[0].index.time_base if len(bases) == 1 else Fraction(1, 90000))
         if len({shape(film) for film in films}) > 1:
             width_of_squares = max(2, round(films[0].width * films[0].sample_aspect_ratio))
             look = replace(look, sample_aspect_ratio=Fraction(1), width=width_of_squares)

@@ -115,19 +115,11 @@ class Movie:
 
     def put(self, frame_rgb: npt.NDArray[np.uint8], pts: int) -> None:
         """Append a frame, uint8 (height, width, 3); `pts` in the look's time base, above that of the last one."""
-        frame = self._to_yuv(frame_rgb)
-        pts = max(round(pts * self.look.time_base / self._base), self._last_pts + 1)
-        frame.pts, frame.time_base, self._last_pts = pts, self._base, pts
-        self.n_frames += 1
-        with disk_errors(f"write {self.target}"):
-            self._mux(self._stream.encode(frame))
-
-    def _to_yuv(self, frame_rgb: npt.NDArray[np.uint8]) -> VideoFrame:
         height, width = frame_rgb.shape[:2]
         if height % 2 or width % 2:  # 4:2:0 has no odd sizes: the last row or column is there twice
             frame_rgb = np.pad(frame_rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         matrix = self.look.colour.matrix
-        return self._reformatter.reformat(
+        frame = self._reformatter.reformat(
             VideoFrame.from_ndarray(np.ascontiguousarray(frame_rgb), format="rgb24"),
             format="yuv420p",
             dst_colorspace=matrix if matrix in _WITH_MATRIX_OF_ITS_OWN else _SWS_BT601,
@@ -135,6 +127,11 @@ class Movie:
             interpolation=Interpolation.BILINEAR | Interpolation.ACCURATE_RND,
             threads=1,
         )
+        pts = max(round(pts * self.look.time_base / self._base), self._last_pts + 1)
+        frame.pts, frame.time_base, self._last_pts = pts, self._base, pts
+        self.n_frames += 1
+        with disk_errors(f"write {self.target}"):
+            self._mux(self._stream.encode(frame))
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:

@@ -329,7 +329,7 @@ class ReaderPool:
     2. A busy reader that will be there once its borrower is done (`goal`). The thread waits, because decoding the
        same frames again would take as long. If several threads wait for one reader, the earliest frames come first.
     3. Otherwise any free reader of the file, which seeks, or a new one. A new reader takes its place in `_entries`
-       before it is open (a plain Reader), so that the next chunk of its group already waits for it.
+       before it is open, so that the next chunk of its group already waits for it.
 
     When a reader comes back, it is parked unless a waiting thread needs it; decord would decode ahead meanwhile. Of
     all free readers the `limit` last used stay open. A reader whose borrower raised is closed, because its position
@@ -385,8 +385,17 @@ class ReaderPool:
             entry = _Entry(request.key, Reader(), goal=request.last)
             entry.reader.position = request.key_rank - 1
             self._entries.append(entry)
+        key = request.key
+        reader: Reader
         try:
-            reader = _open_reader(request.key, threads)
+            if key.decoder == "decord":
+                reader = DecordReader(key.path, threads)
+            elif key.decoder == "nvdec":
+                from pipeline.media.video.nvdec import NvdecReader
+
+                reader = NvdecReader(key.path, key.stream)
+            else:
+                reader = PacketReader(key.path, key.stream, threads)
         except BaseException:
             self._drop(entry)
             raise
@@ -445,16 +454,6 @@ class ReaderPool:
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-def _open_reader(key: FileKey, threads: int) -> Reader:
-    if key.decoder == "decord":
-        return DecordReader(key.path, threads)
-    if key.decoder == "nvdec":
-        from pipeline.media.video.nvdec import NvdecReader
-
-        return NvdecReader(key.path, key.stream)
-    return PacketReader(key.path, key.stream, threads)
 
 
 POOL = ReaderPool()

@@ -309,5 +309,3 @@ def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
     except OSError as err:
         raise InputError(f"{path} cannot be read: {err.strerror or err}") from err
     return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
-
-

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -62,26 +61,18 @@ class Demography:
         self._run: Callable[[Float32], Float32]
         if self._own:
             self._outputs = len(card.classes) or AGES
-            self._run = self._open(weights_files(card)[0])
+            (path,) = weights_files(card)
+            session = open_weights(card, path, device, MEMORY_SHARES.get(card.name, MEMORY_SHARES["attribute"]))
+            found = session.get_outputs()[0].shape[-1]
+            if isinstance(found, int) and found != self._outputs:
+                raise ModelError(f"{path} gives {found} values for a face, but {card.name} has {self._outputs}")
+            given = session.get_inputs()[0]
+            if isinstance(given.shape[0], int):
+                self._most = given.shape[0]
+            self._run = lambda inputs: np.asarray(session.run(None, {given.name: inputs})[0], np.float32)
         else:
             self._outputs = len(card.classes) or 1
             self._run = clients.Client("facial_attribute", card, options.engine, device).predict
-
-    def _open(self, path: Path) -> Callable[[Float32], Float32]:
-        """Open a file of weights on ONNX Runtime."""
-        share = MEMORY_SHARES.get(self._card.name, MEMORY_SHARES["attribute"])
-        session = open_weights(self._card, path, self._device, share)
-        found = session.get_outputs()[0].shape[-1]
-        if isinstance(found, int) and found != self._outputs:
-            raise ModelError(f"{path} gives {found} values for a face, but {self._card.name} has {self._outputs}")
-        given = session.get_inputs()[0]
-        if isinstance(given.shape[0], int):
-            self._most = given.shape[0]
-
-        def run(inputs: Float32) -> Float32:
-            return np.asarray(session.run(None, {given.name: inputs})[0], np.float32)
-
-        return run
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
         """Return the input of all four attributes: uint8 (n, 224, 224, 3) RGB.

@@ -98,9 +98,6 @@ class Fasnet:
         return probability
 
 
-# -- boxes ------------------------------------------------------------------------------------------------------------
-
-
 def clipped(box: npt.NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
     """Return x, y, w, h as DeepFace passes them on (detection.extract_faces); w or h is below 1 if nothing is left."""
     x, y = max(0, int(box[0])), max(0, int(box[1]))
@@ -129,9 +126,6 @@ def _shifted(start: int, length: int, scale: float, limit: int) -> tuple[int, in
     if last > limit - 1:
         first, last = first - (last - limit + 1), limit - 1
     return int(first), int(last)
-
-
-# -- the graphs -------------------------------------------------------------------------------------------------------
 
 
 def build_graph(path: Path) -> bytes:

@@ -113,8 +113,7 @@ class DeepFaceAreas:
         found = Faces(areas.frame, boxes.astype(np.float32), landmarks, areas.confidence)
         # DeepFace drops boxes whose crop holds no pixel.
         kept = [
-            min(box[2:]) >= SURELY_LEFT
-            or (min(box[2:]) > 0 and cut(frame, box, points, self._options.rotate).size > 0)
+            min(box[2:]) >= SURELY_LEFT or (min(box[2:]) > 0 and cut(frame, box, points, self._options.rotate).size > 0)
             for box, points in zip(found.box, found.landmarks, strict=True)
         ]
         return _listed(taken(found, np.flatnonzero(kept)))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -165,13 +166,18 @@ class MtcnnDetector:
     def _find(self, pictures: Sequence[Picture]) -> Candidates:
         if not self._in_graphs:
             return self._cascade(pictures, MadeBeforehand(self._sessions, pictures, self._buffers))
-        found = []
-        for indices in _runs_of_one_size(pictures):
-            run = partial(self._find_in_graphs, pictures, indices)
-            size = pictures[indices[0]].size
+        return self._by_size(pictures, "mtcnn", partial(self._find_in_graphs, pictures))
+
+    def _by_size(
+        self, pictures: Sequence[Picture], model: str, find: Callable[[range, int, int], Candidates]
+    ) -> Candidates:
+        """Join what `find` gives for runs of neighbouring pictures of one size; it gets a run and a part of it."""
+        found: list[Candidates] = []
+        for size, group in groupby(range(len(pictures)), key=lambda index: pictures[index].size):
+            members = list(group)
+            run = partial(find, range(members[0], members[-1] + 1))
             most = self._frames_at_once(size)
-            for _, _, part in run_in_batches(self._device, "mtcnn", size, len(indices), most, run):
-                found.append(part)
+            found += [part for *_, part in run_in_batches(self._device, model, size, len(members), most, run)]
         return Candidates.join(found)
 
     def _find_in_graphs(self, pictures: Sequence[Picture], indices: range, start: int, stop: int) -> Candidates:
@@ -190,14 +196,7 @@ class MtcnnDetector:
     def _propose(self, pictures: Sequence[Picture], seen: Seen) -> Candidates:
         if self._in_graphs:  # the pictures are already one batch
             return self._propose_slice(pictures, seen, range(len(pictures)), 0, len(pictures))
-        found: list[Candidates] = []
-        for indices in _runs_of_one_size(pictures):
-            size = pictures[indices[0]].size
-            run = partial(self._propose_slice, pictures, seen, indices)
-            most = self._frames_at_once(size)
-            for _, _, part in run_in_batches(self._device, "mtcnn pnet", size, len(indices), most, run):
-                found.append(part)
-        return Candidates.join(found)
+        return self._by_size(pictures, "mtcnn pnet", partial(self._propose_slice, pictures, seen))
 
     def _levels(self, size: tuple[int, int]) -> list[tuple[float, int, int]]:
         return level_sizes(size[1], size[0], self._min_face, self._scale_factor)
@@ -280,15 +279,6 @@ def frames_at_once(device: Device, level_pixels: int, uploaded_pixels: int) -> i
         return 1  # a batch is no faster there than one frame after the other, and takes more memory
     bytes_each = PNET_BYTES_PER_PIXEL * level_pixels + FRAME_BYTES_PER_PIXEL * uploaded_pixels
     return max(1, device.batch_memory_bytes // max(1, bytes_each))
-
-
-def _runs_of_one_size(pictures: Sequence[Picture]) -> Iterator[range]:
-    """Yield ranges of neighbouring pictures of equal size."""
-    start = 0
-    for stop in range(1, len(pictures) + 1):
-        if stop == len(pictures) or pictures[stop].size != pictures[start].size:
-            yield range(start, stop)
-            start = stop
 
 
 def _probability(logit: Float32) -> Float32:

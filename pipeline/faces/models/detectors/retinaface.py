@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.faces.models.detectors.base import ordered
+from pipeline.faces.models.detectors.boxes import by_score
 from pipeline.faces.models.detectors.published_graph import PICTURE, rewritten
-from pipeline.faces.models.detectors.suppression import by_score
 from pipeline.faces.models.detectors.whole_frame import (
     Float32,
     Frame,

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.faces.models.detectors.base import ordered, taken
+from pipeline.faces.models.detectors.boxes import by_whole_pixels
 from pipeline.faces.models.detectors.published_graph import PICTURE
-from pipeline.faces.models.detectors.suppression import by_whole_pixels
 from pipeline.faces.models.detectors.whole_frame import (
     Float32,
     Frame,
@@ -108,7 +108,12 @@ class YunetDetector(WholeFrameDetector):
         factors: dict[View, float] = {}
 
         def view_for(shape: tuple[int, ...]) -> View:
-            view, factor = _client_view(shape)
+            height, width = shape[:2]
+            view, factor = view_of(shape, 1, MULTIPLE), 1.0
+            if max(height, width) > CLIENT_SIDE:  # else the client does not resize the frame
+                factor = float(CLIENT_SIDE) / max(height, width)
+                view = sized_view(shape, (int(width * factor), int(height * factor)), MULTIPLE)
+                view = replace(view, averaged=False)
             factors[view] = factor
             return view
 
@@ -172,16 +177,6 @@ def suppressed(found: Faces, limit: float, scale: float = 1.0) -> Faces:
         return ordered[by_whole_pixels(whole, OVERLAP)]
 
     return chosen_by_frame(found, choose)
-
-
-def _client_view(shape: tuple[int, ...]) -> tuple[View, float]:
-    """Return the client's view of a frame, and its resize factor: 1 if it does not resize the frame."""
-    height, width = shape[:2]
-    if max(height, width) <= CLIENT_SIDE:
-        return view_of(shape, 1, MULTIPLE), 1.0
-    factor = float(CLIENT_SIDE) / max(height, width)
-    view = sized_view(shape, (int(width * factor), int(height * factor)), MULTIPLE)
-    return replace(view, averaged=False), factor
 
 
 def _client_faces(found: Faces, factor: float) -> Faces:

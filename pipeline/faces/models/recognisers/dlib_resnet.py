@@ -131,8 +131,7 @@ def _build(file: DlibFile) -> bytes:
     rows = 35
     for filters, blocks, halves in LEVELS:
         for block in range(blocks):
-            down = halves and block == 0
-            value, rows = _residual(graph, value, rows, file, filters, down)
+            value, rows = _residual(graph, value, rows, file, filters, halves and block == 0)
     value = graph.add("Flatten", graph.add("GlobalAveragePool", value))
     value = graph.add("MatMul", value, file.matrix())
     return graph.serialise("chips", ("n", DLIB_SIDE, DLIB_SIDE, 3), {"embedding": (value, ("n", DIMENSION))}, np.uint8)
