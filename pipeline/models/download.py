@@ -41,8 +41,6 @@ TRIES = 4
 """Tries per address; the count starts again whenever data arrives."""
 PAUSE_SECONDS = 1.0
 """Pause before the second try; doubled each time."""
-WAIT_SECONDS = 0.3
-"""Time between two looks at a file that another process downloads."""
 
 
 class Reporter(Protocol):
@@ -141,7 +139,7 @@ def _lock_or_other(found: Located, reporter: Reporter, force: bool) -> StoreLock
                 holder = who[0] if who else f"a lock without a heartbeat is free after {STALE_SECONDS:.0f} s"
                 reporter.note(f"{found.file.name}: waiting for another process that downloads it ({holder})")
                 told = True
-        time.sleep(WAIT_SECONDS * random.uniform(0.5, 1.5))
+        time.sleep(0.3 * random.uniform(0.5, 1.5))  # between two looks at the file
         if not force and is_whole(found):
             return None
 

@@ -200,7 +200,7 @@ def _faces_of_frames(
     decoded: np.ndarray, names: Sequence[str], n_faces: np.ndarray, arrays: dict[str, np.ndarray]
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yield the index of each decoded frame and its faces, in DeepFace's order; warn of the other frames."""
-    for lost in np.flatnonzero(~decoded):
+    for lost in map(int, np.flatnonzero(~decoded)):
         warnings.warn(f"{names[lost]} could not be decoded; it is left out", stacklevel=2)
     stops = np.cumsum(n_faces)
     for k in map(int, np.flatnonzero(decoded)):

@@ -28,10 +28,6 @@ _CUT_OFF = "the file is cut off"
 _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
-_MOST_SHOWN = 100
-"""Characters of a path to show in a message; a user may have passed something else, say a picture in base64."""
-FILE_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
-"""Options that keep FFmpeg off the network, even for a playlist among the inputs."""
 TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Options that read files whose title is not UTF-8; from PyAV 19 on they are not needed."""
 
@@ -111,7 +107,9 @@ def open_container(path: Path) -> InputContainer:
     """Open a video file. If FFmpeg cannot, raise InputError with the likely cause."""
     check_readable(path)
     try:
-        container: InputContainer = av.open(str(path), options=dict(FILE_OPTIONS), **TITLES)
+        # Keep FFmpeg off the network, even for a playlist among the inputs.
+        options = {"protocol_whitelist": "file,crypto,data"}
+        container: InputContainer = av.open(str(path), options=options, **TITLES)
     except av.FFmpegError as err:
         boxes = _top_level_boxes(path)
         if "ftyp" in boxes and "moov" not in boxes:
@@ -144,8 +142,8 @@ def check_readable(path: Path) -> None:
             raise InputError(f"{path} is empty (0 bytes); copy it again")
     except PermissionError as err:
         raise InputError(f"{path} cannot be read: permission denied; change its permissions") from err
-    except OSError as err:  # a loop of links, or not a path: a name too long
-        raise InputError(f"{str(path)[:_MOST_SHOWN]} cannot be reached: {err.strerror}; name a file") from err
+    except OSError as err:  # a loop of links, or a name too long: not a path, say a picture in base64
+        raise InputError(f"{str(path)[:100]} cannot be reached: {err.strerror}; name a file") from err
 
 
 def _top_level_boxes(path: Path) -> list[str]:

@@ -185,9 +185,6 @@ def _patches_of(graph: GraphWriter, side: int) -> str:
     return graph.add("Where", graph.add("Unsqueeze", inside, np.array([3])), moved(row, following, down), outside)
 
 
-# -- weights ----------------------------------------------------------------------------------------------------------
-
-
 def _oihw(kernel: Weights) -> Weights:
     """Turn Keras' (rows, columns, in, out) into ONNX's (out, in, rows, columns)."""
     return kernel.transpose(3, 2, 0, 1)
@@ -210,9 +207,6 @@ def _fill(array: Weights, size: int, axis: int = 0) -> Weights:
     """Append zeros to an axis, up to `size`."""
     widths = [(0, size - array.shape[axis] if i == axis else 0) for i in range(array.ndim)]
     return np.pad(array, widths)
-
-
-# -- layers -----------------------------------------------------------------------------------------------------------
 
 
 def _prelu(graph: GraphWriter, value: str, slope: Weights) -> str:
