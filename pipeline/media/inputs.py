@@ -10,37 +10,10 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".h264",
-        ".h265",
-        ".hevc",
-        ".ivf",
-        ".m2ts",
-        ".m4v",
-        ".mjpeg",
-        ".mjpg",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        ".y4m",
-    }
-)
-LIST_SUFFIXES = frozenset({".txt", ".lst"})
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mjpg",
+    ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+})  # fmt: skip
 
 
 def expand(inputs: Sequence[str]) -> list[Path]:
@@ -74,12 +47,16 @@ def _expand_one(given: str, base: Path, lists: tuple[Path, ...]) -> Iterator[Pat
     if stat.S_ISDIR(mode):
         yield from _search_folder(path)
     elif mode:
-        if path.suffix.lower() in LIST_SUFFIXES:
+        if path.suffix.lower() in (".txt", ".lst"):
             yield from _read_list(path, lists)
         else:
             yield path
     elif glob.has_magic(given):
-        yield from _match_glob(given, base)
+        matches = sorted(glob.glob(str(path), recursive=True))
+        files = [Path(match) for match in matches if Path(match).is_file()]
+        if not files:
+            raise InputError(f"no file matches {given!r} in {base}; check the pattern (** searches subfolders)")
+        yield from files
     else:
         link = f", a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
         raise InputError(f"no such file or folder: {path}{link}{_within(lists)}; check the spelling")
@@ -102,14 +79,6 @@ def _search_folder(folder: Path) -> list[Path]:
     if not videos:
         raise InputError(f"no videos in folder {folder}; a video ends in {' '.join(sorted(VIDEO_SUFFIXES))}")
     return videos
-
-
-def _match_glob(given: str, base: Path) -> list[Path]:
-    pattern = str(_resolve(given, base))
-    files = [Path(match) for match in sorted(glob.glob(pattern, recursive=True)) if Path(match).is_file()]
-    if not files:
-        raise InputError(f"no file matches {given!r} in {base}; check the pattern (** searches subfolders)")
-    return files
 
 
 def _read_list(path: Path, lists: tuple[Path, ...]) -> Iterator[Path]:

@@ -88,10 +88,5 @@ class ModelInfo:
         return self.hash_weights()
 
     def as_dict(self) -> dict[str, str]:
-        return {
-            "name": self.name,
-            "weights_sha256": self.weights_sha256,
-            "licence": self.licence,
-            "licence_source": self.licence_source,
-            "runtime": self.runtime,
-        }
+        names = ("name", "weights_sha256", "licence", "licence_source", "runtime")
+        return {name: getattr(self, name) for name in names}

@@ -18,17 +18,18 @@ def check(card: ModelCard) -> list[dict[str, Any]]:
     results = []
     for found in locate(card):
         state, why, remedy = _check(found)
-        results.append({
-            "model": card.name, "file": found.file.name, "path": str(found.path), "state": state, "why": why,
-            "remedy": remedy,
-        })  # fmt: skip
+        result = {"model": card.name, "file": found.file.name, "path": str(found.path)}
+        results.append({**result, "state": state, "why": why, "remedy": remedy})
     return results
 
 
 def _check(found: Located) -> tuple[State, str, str]:
     if not found.present:
         return "missing", "not here", found.remedy
-    wrong = download.damage(found) or _differs_from_package(found)
+    wrong = download.damage(found)
+    expected = _packaged_sha256(found) if found.package else ""
+    if not wrong and expected and sha256([found.path]) != expected:
+        wrong = f"sha256 {sha256([found.path])[:12]}, not {expected[:12]} as its package records"
     if wrong:
         return "damaged", wrong, found.remedy
     if found.path.suffix == ".onnx":
@@ -49,13 +50,6 @@ def _proof(found: Located) -> str:
     if record.sha256:
         return f"sha256 as {'published' if record.published else 'downloaded'}{opened}"
     return f"{'size as published' if found.file.size_bytes else 'no hash is known'}{opened}"
-
-
-def _differs_from_package(found: Located) -> str:
-    expected = _packaged_sha256(found) if found.package else ""
-    if expected and sha256([found.path]) != expected:
-        return f"sha256 {sha256([found.path])[:12]}, not {expected[:12]} as its package records"
-    return ""
 
 
 def _packaged_sha256(found: Located) -> str:

@@ -16,10 +16,10 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from pipeline.errors import ModelError, StoreLockedError
@@ -41,8 +41,6 @@ TRIES = 4
 """Tries per address; the count starts again whenever data arrives."""
 PAUSE_SECONDS = 1.0
 """Pause before the second try; doubled each time."""
-WAIT_SECONDS = 0.3
-"""Time between two looks at a file that another process downloads."""
 
 
 class Reporter(Protocol):
@@ -85,33 +83,30 @@ def fetch(card: ModelCard, reporter: Reporter, *, force: bool = False) -> list[P
         DiskError: the folder cannot be written.
         ModelError: no address gave the file, or only a package carries it; one line that says what to do.
     """
-    return [_have(card, found, reporter, force) for found in locate(card)]
-
-
-def _have(card: ModelCard, found: Located, reporter: Reporter, force: bool) -> Path:
-    if found.package and found.present:
-        return found.path
-    if not found.file.urls:
-        raise ModelError(f"weights {found.file.name} of {card.name} come with a package; run: {found.remedy}")
-    if not force and is_whole(found):
-        return found.path
-    if found.present:
-        why = "downloaded again" if force else "damaged, downloaded again"
-        reporter.note(f"{found.file.name}: {why}")
-    try:
-        with disk_errors(found.path):
-            found.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _lock_or_other(found, reporter, force)
-        if lock is None:
-            return found.path
+    located = locate(card)
+    for found in located:
+        if found.package and found.present:
+            continue
+        if not found.file.urls:
+            raise ModelError(f"weights {found.file.name} of {card.name} come with a package; run: {found.remedy}")
+        if not force and is_whole(found):
+            continue
+        if found.present:
+            reporter.note(f"{found.file.name}: {'' if force else 'damaged, '}downloaded again")
         try:
-            if force or not is_whole(found):  # another process may have finished it meanwhile
-                _download_any(card, found, lock, reporter)
-        finally:
-            lock.release()
-    except StoreLockedError as err:
-        raise ModelError(f"cannot fetch {found.file.name}: {err}") from err
-    return found.path
+            with disk_errors(found.path):
+                found.path.parent.mkdir(parents=True, exist_ok=True)
+                lock = _lock_or_other(found, reporter, force)
+            if lock is None:
+                continue
+            try:
+                if force or not is_whole(found):  # another process may have finished it meanwhile
+                    _download_any(card, found, lock, reporter)
+            finally:
+                lock.release()
+        except StoreLockedError as err:
+            raise ModelError(f"cannot fetch {found.file.name}: {err}") from err
+    return [found.path for found in located]
 
 
 def is_whole(found: Located) -> bool:
@@ -140,16 +135,13 @@ def _lock_or_other(found: Located, reporter: Reporter, force: bool) -> StoreLock
             return StoreLock.acquire(found.path.parent, name=f".{found.path.name}.lock")
         except StoreLockedError as err:
             if not told:
-                reporter.note(f"{found.file.name}: waiting for another process that downloads it ({_holder(err)})")
+                who = re.search(r"pid \S+ on host \S+", str(err))
+                holder = who[0] if who else f"a lock without a heartbeat is free after {STALE_SECONDS:.0f} s"
+                reporter.note(f"{found.file.name}: waiting for another process that downloads it ({holder})")
                 told = True
-        time.sleep(WAIT_SECONDS * random.uniform(0.5, 1.5))
+        time.sleep(0.3 * random.uniform(0.5, 1.5))  # between two looks at the file
         if not force and is_whole(found):
             return None
-
-
-def _holder(err: StoreLockedError) -> str:
-    who = re.search(r"pid \S+ on host \S+", str(err))
-    return who[0] if who else f"a lock without a heartbeat is free after {STALE_SECONDS:.0f} s"
 
 
 @contextlib.contextmanager
@@ -190,8 +182,7 @@ def _download(found: Located, url: str, lock: StoreLock, reporter: Reporter) -> 
     Raises _UnavailableError, DiskError, StoreLockedError.
     """
     packed = _beside(found.path, f".{found.file.compression}{PARTIAL}" if found.file.compression else PARTIAL)
-    getter = _from_drive if _is_drive(url) else _from_server
-    record = getter(found.file, url, packed, lock, reporter)
+    record = (_from_drive if _is_drive(url) else _from_server)(found.file, url, packed, lock, reporter)
     partial = packed
     with disk_errors(packed):
         if found.file.compression:
@@ -242,19 +233,14 @@ def _checked(file: WeightsFile, partial: Path, record: Record) -> Record:
     actual = sha256([partial])
     if published and actual != published:
         raise _UnavailableError(f"its sha256 is {actual}, not {published}")
-    if not published:
-        _refuse_pages(partial)
+    if not published:  # some servers send a web page or a Git LFS pointer with status 200
+        with partial.open("rb") as opened:
+            head = opened.read(512).lstrip().lower()
+        if head.startswith((b"<!doctype html", b"<html")):
+            raise _UnavailableError("it gave a web page instead of the file")
+        if head.startswith(b"version https://git-lfs"):
+            raise _UnavailableError("it gave a Git LFS pointer instead of the file")
     return Record(record.url, actual, size, record.validator, bool(published))
-
-
-def _refuse_pages(partial: Path) -> None:
-    """Raise _UnavailableError for a web page or a Git LFS pointer, which some servers send with status 200."""
-    with partial.open("rb") as opened:
-        head = opened.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        raise _UnavailableError("it gave a web page instead of the file")
-    if head.startswith(b"version https://git-lfs"):
-        raise _UnavailableError("it gave a Git LFS pointer instead of the file")
 
 
 def read_record(path: Path) -> Record:
@@ -290,15 +276,9 @@ def _from_drive(file: WeightsFile, url: str, partial: Path, lock: StoreLock, rep
 
     try:
         gdown.download(
-            url,
-            str(partial),
-            quiet=True,
-            use_cookies=False,
-            resume=True,
-            progress=advance,
-            timeout=TIMEOUT_SECONDS,
+            url, str(partial), quiet=True, use_cookies=False, resume=True, progress=advance, timeout=TIMEOUT_SECONDS,
             retries=TRIES - 1,
-        )
+        )  # fmt: skip
     except (requests.RequestException, gdown.exceptions.DownloadError) as err:
         raise _UnavailableError(_reason(err)) from err
     except OSError as err:
@@ -391,13 +371,24 @@ def _get(
             _forget(partial)  # the partial file is longer than the file is now
         response.raise_for_status()
         begin, total = _range(response, begin)
-        record = Record(url, _published_hash(response), total, _validator(response))
-        if begin and known.sha256:
-            record = known
+        # What proves that a later answer is of the same file: a strong ETag, or the date of its last change.
+        etag = response.headers.get("ETag", "")
+        validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+        record = known if begin and known.sha256 else Record(url, _published_hash(response), total, validator)
         reporter.started(file.name, url, begin, total)
-        with disk_errors(partial), _opened_at(partial, begin) as sink:
+        looked = time.monotonic()
+        with disk_errors(partial), partial.open("r+b" if begin else "wb") as sink:
+            if begin:
+                sink.seek(begin)
+                sink.truncate()
             write_record(partial, record)
-            _copy(response, sink, lambda n: reporter.advanced(file.name, n), lock)
+            for piece in response.iter_content(PIECE_BYTES):
+                sink.write(piece)
+                sink.flush()  # every piece goes to the disk at once, so that a killed process loses none
+                reporter.advanced(file.name, len(piece))
+                if time.monotonic() - looked > 5:
+                    lock.check()
+                    looked = time.monotonic()
     if total and _size(partial) != total:
         raise _CutError
     return record
@@ -414,12 +405,6 @@ def _range(response: requests.Response, asked: int) -> tuple[int, int]:
     return asked, asked + length if parts[2] == "*" else int(parts[2])
 
 
-def _validator(response: requests.Response) -> str:
-    """Return what proves that a later answer is of the same file: a strong ETag, or the date of its last change."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
-
-
 def _published_hash(response: requests.Response) -> str:
     """Return the sha256 that Hugging Face gives for files in Git LFS, in the answer that leads to the file."""
     for answer in (*response.history, response):
@@ -427,24 +412,3 @@ def _published_hash(response: requests.Response) -> str:
         if re.fullmatch(r"[0-9a-f]{64}", tag):
             return tag
     return ""
-
-
-@contextlib.contextmanager
-def _opened_at(partial: Path, begin: int) -> Iterator[IO[bytes]]:
-    with partial.open("r+b" if begin else "wb") as sink:
-        if begin:
-            sink.seek(begin)
-            sink.truncate()
-        yield sink
-
-
-def _copy(response: requests.Response, sink: IO[bytes], advanced: Callable[[int], Any], lock: StoreLock) -> None:
-    """Write every piece to the disk at once, so that a killed process loses none."""
-    looked = time.monotonic()
-    for piece in response.iter_content(PIECE_BYTES):
-        sink.write(piece)
-        sink.flush()
-        advanced(len(piece))
-        if time.monotonic() - looked > 5:
-            lock.check()
-            looked = time.monotonic()

@@ -26,9 +26,6 @@ PROVIDERS = {
 }
 """Execution providers that each kind of device needs of ONNX Runtime, best first."""
 
-FATAL_ONLY = 4
-"""ONNX Runtime's log level. Its errors are raised as well, and run_in_batches recovers from a lack of memory."""
-
 MEMORY_SHARES = {
     "mtcnn pnet": 0.21,
     "mtcnn rnet": 0.05,
@@ -218,7 +215,8 @@ def _options(device: Device) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, device.threads)
     options.inter_op_num_threads = 1
-    options.log_severity_level = FATAL_ONLY
+    # Fatal errors only. Others are raised as well, and run_in_batches recovers from a lack of memory.
+    options.log_severity_level = 4
     # Several workers share the cores: a thread that spins between two operators takes one from its neighbour.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if device.kind == "cpu" and device.memory_bytes is not None:

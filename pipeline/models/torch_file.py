@@ -54,22 +54,18 @@ def read_tensors(path: Path) -> Tensors:
     """
     try:
         with path.open("rb") as file:
-            return _read(file)
+            magic, protocol, _machine = (_Unpickler(file).load() for _ in range(3))
+            if magic != MAGIC_NUMBER or protocol != PROTOCOL:
+                raise pickle.UnpicklingError(f"it starts with {magic!r}, {protocol!r}")
+            unpickler = _Unpickler(file)
+            tensors = unpickler.load()
+            storages = {key: _elements(file, unpickler.dtypes[key]) for key in _Unpickler(file).load()}
+            return {name: _view(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
     except Exception as error:  # the pickle module promises no particular class for damaged or hostile bytes
         why = f"{error}" if isinstance(error, pickle.UnpicklingError) else f"{type(error).__name__}: {error}"
         raise ModelError(
             f"{path} is not a checkpoint of tensors, or is damaged ({why}); delete it and fetch it again"
         ) from error
-
-
-def _read(file: BinaryIO) -> Tensors:
-    magic, protocol, _machine = (_Unpickler(file).load() for _ in range(3))
-    if magic != MAGIC_NUMBER or protocol != PROTOCOL:
-        raise pickle.UnpicklingError(f"it starts with {magic!r}, {protocol!r}")
-    unpickler = _Unpickler(file)
-    tensors = unpickler.load()
-    storages = {key: _elements(file, unpickler.dtypes[key]) for key in _Unpickler(file).load()}
-    return {name: _view(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
 
 
 def _elements(file: BinaryIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

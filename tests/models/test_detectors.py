@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,6 @@ def test_stage_skip_has_no_model() -> None:
 
 
 def test_missing_package_of_dlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pipeline.faces.models.detectors import packages
-
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"detector 'dlib' needs the package 'dlib', .*; run: pip install dlib-bin"):
         create_detector("dlib", Device())

@@ -61,16 +61,11 @@ def represent(
     """
     _refuse_unknown(represent, cluster)
     analysis = Analysis(
-        detector=detector_backend,
-        rotate=align,
-        expand_percentage=expand_percentage,
-        max_faces=max_faces,
-        whole_frame=not enforce_detection,
-        recogniser=model_name,
-        normalization=normalization,
+        detector=detector_backend, rotate=align, expand_percentage=expand_percentage, max_faces=max_faces,
+        whole_frame=not enforce_detection, recogniser=model_name, normalization=normalization,
         anti_spoofing=anti_spoofing and detector_backend != "skip",  # DeepFace's represent ignores it with skip
         eight_bit=detector_backend == "skip",
-    )
+    )  # fmt: skip
     result = Represented(analysis, l2_normalize, minmax_normalize, return_face)
     return analysis.over(frames, result, every, start, stop, out, cluster)
 
@@ -95,15 +90,19 @@ def analyze(
 
     `silent` changes nothing: there are no progress bars here. For the rest see `represent`.
     """
+    from deepface.modules.exceptions import UnimplementedError
+
     _refuse_unknown(analyze, cluster)
+    wanted = (actions,) if isinstance(actions, str) else tuple(actions) if isinstance(actions, Iterable) else ()
+    if not wanted:
+        raise ValueError(f"`actions` must be a list of strings, not {actions!r}.")
+    for action in wanted:
+        if action not in ACTIONS:
+            raise UnimplementedError(f"Invalid action passed ({action!r}). Valid actions are {', '.join(ACTIONS)}.")
     analysis = Analysis(
-        detector=detector_backend,
-        rotate=align,
-        expand_percentage=expand_percentage,
-        whole_frame=not enforce_detection,
-        attributes=_checked_actions(actions),
-        anti_spoofing=anti_spoofing,
-    )
+        detector=detector_backend, rotate=align, expand_percentage=expand_percentage,
+        whole_frame=not enforce_detection, attributes=wanted, anti_spoofing=anti_spoofing,
+    )  # fmt: skip
     return analysis.over(frames, Analyzed(analysis), every, start, stop, out, cluster)
 
 
@@ -146,30 +145,12 @@ def find(
     if return_type not in (None, "pandas", "dict"):
         raise ValueError(f"Unsupported return_type: {return_type}. Options: 'pandas', 'dict'.")
     analysis = Analysis(
-        detector=detector_backend,
-        rotate=align,
-        expand_percentage=expand_percentage,
-        whole_frame=not enforce_detection,
-        recogniser=model_name,
-        normalization=normalization,
-        anti_spoofing=anti_spoofing,
-    )
+        detector=detector_backend, rotate=align, expand_percentage=expand_percentage, recogniser=model_name,
+        whole_frame=not enforce_detection, normalization=normalization, anti_spoofing=anti_spoofing,
+    )  # fmt: skip
     gallery = Gallery.of_folder(db_path, analysis, refresh_database, silent)
     result = Found(analysis, gallery, distance_metric, threshold, similarity_search, k, as_dicts=return_type == "dict")
     return analysis.over(frames, result, every, start, stop, out, cluster)
-
-
-def _checked_actions(actions: str | Iterable[str]) -> tuple[str, ...]:
-    """Return the actions. Raises what DeepFace raises for no action, and for an unknown one."""
-    from deepface.modules.exceptions import UnimplementedError
-
-    wanted = (actions,) if isinstance(actions, str) else tuple(actions) if isinstance(actions, Iterable) else ()
-    if not wanted:
-        raise ValueError(f"`actions` must be a list of strings, not {actions!r}.")
-    for action in wanted:
-        if action not in ACTIONS:
-            raise UnimplementedError(f"Invalid action passed ({action!r}). Valid actions are {', '.join(ACTIONS)}.")
-    return wanted
 
 
 def _refuse_unknown(function: Callable[..., Any], given: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -71,7 +71,10 @@ class Analysis:
                 "whole_frame": self.whole_frame,
             }
         }
-        if not self.attributes:
+        if self.attributes:
+            names = [name for name in ("age", "gender", "emotion", "race") if name in self.attributes]
+            stages["analyze"] = {"attributes": names, "align": "deepface", "rotate": self.rotate}
+        else:
             stages["embed"] = {
                 "model": self.recogniser,
                 "align": "deepface",
@@ -79,9 +82,6 @@ class Analysis:
                 "normalization": self.normalization,
                 "eight_bit": self.eight_bit,
             }
-        if self.attributes:
-            names = [name for name in ("age", "gender", "emotion", "race") if name in self.attributes]
-            stages["analyze"] = {"attributes": names, "align": "deepface", "rotate": self.rotate}
         if self.anti_spoofing:
             stages["antispoof"] = {}
         return {"stages": stages}
@@ -89,10 +89,6 @@ class Analysis:
     @cached_property
     def workflow(self) -> Workflow:
         return build_workflow("deepface", self.document(), Path.cwd())
-
-    def sampled(self, **options: Any) -> Workflow:
-        given = {name: value for name, value in options.items() if value is not None}
-        return build_workflow("deepface", {**self.document(), "source": given}, Path.cwd())
 
     def over(
         self,
@@ -117,15 +113,14 @@ class Analysis:
             return Results(self.here(self.workflow, sources.of_pictures(source, every)), result)
         path = Path(str(source)).expanduser()
         open_container(path).close()  # fails for a folder, list or text, which a run would accept as an input
-        workflow = self.sampled(every=every, start=start, stop=stop)
+        sampling = {"every": every, **{name: at for name, at in (("start", start), ("stop", stop)) if at is not None}}
+        workflow = build_workflow("deepface", {**self.document(), "source": sampling}, Path.cwd())
         if out is not None:
             return Results(self.stored(path, workflow, Path(out), cluster), result)
         if cluster:
             raise ValueError(f"{', '.join(cluster)} need out=: without a store the work is done in this process")
         threads = in_process_settings().decode_threads
         return Results(self.here(workflow, sources.of_video(path, workflow, threads)), result)
-
-    # -- in this process ------------------------------------------------------------------------------------------
 
     def here(
         self, workflow: Workflow, batches: Iterator[sources.Batch | Exception]
@@ -140,14 +135,9 @@ class Analysis:
             arrays = run(Chunk("frames", number, batch.index, batch.time_seconds, batch.decoded, given))
             n_faces = arrays.pop("n_faces")
             pixels = arrays.pop("frames_rgb")
-            stops = np.cumsum(n_faces)
-            for k in np.flatnonzero(_warned(batch.decoded, batch.names)):
-                rows = slice(int(stops[k] - n_faces[k]), int(stops[k]))
+            for k, faces in _faces_of_frames(batch.decoded, batch.names, n_faces, arrays):
                 height, width = pixels[k].shape[:2]
-                faces = _in_deepface_order({name: array[rows] for name, array in arrays.items()})
                 yield FrameFaces(int(batch.index[k]), batch.names[k], width, height, faces, pixels[k])
-
-    # -- by a run into a store ------------------------------------------------------------------------------------
 
     def stored(self, path: Path, workflow: Workflow, out: Path, cluster: Mapping[str, Any]) -> Iterator[FrameFaces]:
         """Run the missing part of the workflow into a store, and read it."""
@@ -162,15 +152,9 @@ class Analysis:
         options = dict(cluster)
         executor, fresh = options.pop("executor", "dask"), options.pop("fresh", False)
         summary = execute(
-            workflow,
-            [str(video)],
-            out,
-            overrides=(),
-            executor=executor,
-            cluster=ClusterOptions.of(**options),
-            options=RunOptions(fresh=fresh, retry_failed=True),
-            listener=Silent(),
-        )
+            workflow, [str(video)], out, overrides=(), executor=executor, cluster=ClusterOptions.of(**options),
+            options=RunOptions(fresh=fresh, retry_failed=True), listener=Silent(),
+        )  # fmt: skip
         if summary.drained:
             raise StoreError(f"the run into {out} was stopped before its end; call again to continue")
         found = next(item for item in open_store(out).inputs.values() if item.attributes["path"] == str(video))
@@ -194,10 +178,8 @@ def _stored_faces(path: Path, found: RunInput) -> Iterator[FrameFaces]:
         stop = min(start + length, found.frames_total)
         rows = found.read_frames(["frame", "decoded", "n_faces", *names], start, stop)
         labels = [f"frame {rank} of {path}" for rank in rows["frame"]]
-        stops = np.cumsum(rows["n_faces"])
-        for k in np.flatnonzero(_warned(rows["decoded"].astype(bool), labels)):
-            part = slice(int(stops[k] - rows["n_faces"][k]), int(stops[k]))
-            faces = _in_deepface_order({name: rows[name][part] for name in names})
+        arrays = {name: rows[name] for name in names}
+        for k, faces in _faces_of_frames(rows["decoded"].astype(bool), labels, rows["n_faces"], arrays):
             yield FrameFaces(int(rows["frame"][k]), labels[k], facts["width"], facts["height"], faces, None)
 
 
@@ -214,12 +196,14 @@ class Results(Iterator[tuple[int, Any]]):
         return faces.index, self._result(faces)
 
 
-def _in_deepface_order(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    order = np.argsort(arrays["rank"], kind="stable")
-    return {name: array[order] for name, array in arrays.items()}
-
-
-def _warned(decoded: np.ndarray, names: Any) -> np.ndarray:
-    for k in np.flatnonzero(~decoded):
-        warnings.warn(f"{names[k]} could not be decoded; it is left out", stacklevel=2)
-    return decoded
+def _faces_of_frames(
+    decoded: np.ndarray, names: Sequence[str], n_faces: np.ndarray, arrays: dict[str, np.ndarray]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yield the index of each decoded frame and its faces, in DeepFace's order; warn of the other frames."""
+    for lost in map(int, np.flatnonzero(~decoded)):
+        warnings.warn(f"{names[lost]} could not be decoded; it is left out", stacklevel=2)
+    stops = np.cumsum(n_faces)
+    for k in map(int, np.flatnonzero(decoded)):
+        faces = {name: array[stops[k] - n_faces[k] : stops[k]] for name, array in arrays.items()}
+        order = np.argsort(faces["rank"], kind="stable")
+        yield k, {name: array[order] for name, array in faces.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +14,7 @@ from pipeline.engine.plan import choose_chunk_items, cut
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, InputRef
 from pipeline.engine.workflow import Workflow
 from pipeline.media.inputs import VIDEO_SUFFIXES
-from pipeline.media.video.decode import Decoded
+from pipeline.media.video.decode import decode_ahead
 from pipeline.media.video.source import VideoSource
 
 Picture = str | Path | IO[bytes] | np.ndarray
@@ -64,17 +63,11 @@ def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Ba
     source = workflow.source.open(InputRef(str(path), path.stem), workflow.source_options, None)
     assert isinstance(source, VideoSource)
     pieces = cut(len(source), choose_chunk_items(source))
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
-        ahead = decoder.submit(source.job(*pieces[0]).decode, decode_threads) if pieces else None
-        for position, (start, stop) in enumerate(pieces):
-            assert ahead is not None
-            chunk: Decoded = ahead.result()
-            if position + 1 < len(pieces):
-                ahead = decoder.submit(source.job(*pieces[position + 1]).decode, decode_threads)
-            index = source.frame[start:stop]
-            names = tuple(f"frame {rank} of {path}" for rank in index)
-            yield Batch(index, source.time_seconds[start:stop], chunk.frames_rgb, chunk.decoded, names)
-            del chunk
+    chunks = decode_ahead((source.job(*piece) for piece in pieces), decode_threads)
+    for (start, stop), chunk in zip(pieces, chunks, strict=True):
+        index = source.frame[start:stop]
+        names = tuple(f"frame {rank} of {path}" for rank in index)
+        yield Batch(index, source.time_seconds[start:stop], chunk.frames_rgb, chunk.decoded, names)
 
 
 def of_pictures(frames: Source, every: int) -> Iterator[Batch | Exception]:

@@ -103,10 +103,9 @@ class Represented:
             raise ValueError("return_face needs the pixels, which a store does not keep: call without out=")
         size = zoo.card(str(self.analysis.recogniser), "recogniser").input_size
         assert size is not None
-        count = len(faces.arrays["box"])
-        whole = Faces(
-            np.zeros(count, np.int64), faces.arrays["box"], faces.arrays["landmarks"], faces.arrays["confidence"]
-        )
+        arrays = faces.arrays
+        frame = np.zeros(len(arrays["box"]), np.int64)
+        whole = Faces(frame, arrays["box"], arrays["landmarks"], arrays["confidence"])
         chips = deepface_chips([faces.frame_rgb], whole, size, self.analysis.rotate, self.analysis.eight_bit)
         return normalise(chips, self.analysis.normalization)
 
@@ -118,22 +117,21 @@ class Analyzed:
     analysis: Analysis
 
     def __call__(self, faces: FrameFaces) -> list[dict[str, Any]]:
-        areas = checked_areas(faces, self.analysis)
-        return [self._one(faces, k, area) for k, area in enumerate(areas)]
-
-    def _one(self, faces: FrameFaces, k: int, area: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for action in self.analysis.attributes:
-            values = faces.arrays[action][k]
-            if action == "age":
-                found["age"] = int(values)
-            else:
-                classes = zoo.card(action.capitalize(), "attribute").classes
-                found[action] = {name: 100 * value for name, value in zip(classes, values, strict=True)}
-                found[f"dominant_{action}"] = classes[int(np.argmax(values))]
-            found["region"] = area  # after the first action, as DeepFace has it
-            found["face_confidence"] = _confidence(faces.arrays["confidence"][k])
-        return found
+        results = []
+        for k, area in enumerate(checked_areas(faces, self.analysis)):
+            found: dict[str, Any] = {}
+            for action in self.analysis.attributes:
+                values = faces.arrays[action][k]
+                if action == "age":
+                    found["age"] = int(values)
+                else:
+                    classes = zoo.card(action.capitalize(), "attribute").classes
+                    found[action] = {name: 100 * value for name, value in zip(classes, values, strict=True)}
+                    found[f"dominant_{action}"] = classes[int(np.argmax(values))]
+                found["region"] = area  # after the first action, as DeepFace has it
+                found["face_confidence"] = _confidence(faces.arrays["confidence"][k])
+            results.append(found)
+        return results
 
 
 @dataclass(frozen=True)

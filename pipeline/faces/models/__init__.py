@@ -17,20 +17,9 @@ from pipeline.models.card import ModelInfo
 from pipeline.text import unknown
 
 __all__ = [
-    "Attribute",
-    "Detector",
-    "Device",
-    "Embedder",
-    "Faces",
-    "Frames",
-    "ModelInfo",
-    "create_attribute",
-    "create_detector",
-    "create_embedder",
-    "create_spoofing",
-    "describe",
-    "embedding_dimension",
-]
+    "Attribute", "Detector", "Device", "Embedder", "Faces", "Frames", "ModelInfo", "create_attribute",
+    "create_detector", "create_embedder", "create_spoofing", "describe",
+]  # fmt: skip
 
 ALIGNMENTS = ("native", "deepface")
 
@@ -44,32 +33,42 @@ def create_detector(name: str, device: Device, **options: Any) -> Detector:
     from pipeline.faces.models import detectors
 
     chosen = detectors.DetectorOptions(**options)
-    _check_alignment(chosen.align)
+    _check_choice("alignment", chosen.align, ALIGNMENTS)
     return detectors.create(detectors.card(name), device, chosen)
 
 
 def create_embedder(name: str, device: Device, **options: Any) -> Embedder:
-    """Return an embedder that is ready to run. `options`: the fields of recognisers.RecogniserOptions.
+    """Return an embedder that is ready to run. `options`: the fields of recognisers.recogniser.RecogniserOptions.
 
-    Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
+    Raises ModelError: the name or an option is unknown, weights or the engine are missing, or the device cannot be
+    used.
     """
-    from pipeline.faces.models import recognisers
+    from pipeline.faces.models import clients
+    from pipeline.faces.models.crops import NORMALISATIONS
+    from pipeline.faces.models.recognisers.recogniser import Recogniser, RecogniserOptions
 
-    chosen = recognisers.RecogniserOptions(**options)
-    _check_alignment(chosen.align)
-    return recognisers.create(zoo.card(name, "recogniser"), device, chosen)
+    chosen = RecogniserOptions(**options)
+    _check_choice("alignment", chosen.align, ALIGNMENTS)
+    card = zoo.card(name, "recogniser")
+    _check_choice("normalization", chosen.normalization, NORMALISATIONS)
+    clients.check(card, chosen.engine)
+    return Recogniser(card, device, chosen)
 
 
 def create_attribute(name: str, device: Device, **options: Any) -> Attribute:
-    """Return an attribute that is ready to run. `options`: the fields of attributes.AttributeOptions.
+    """Return an attribute that is ready to run. `options`: the fields of attributes.demography.AttributeOptions.
 
-    Raises ModelError: the name or the alignment is unknown, weights are missing, or the device cannot be used.
+    Raises ModelError: the name or an option is unknown, weights or the engine are missing, or the device cannot be
+    used.
     """
-    from pipeline.faces.models import attributes
+    from pipeline.faces.models import clients
+    from pipeline.faces.models.attributes.demography import AttributeOptions, Demography
 
-    chosen = attributes.AttributeOptions(**options)
-    _check_alignment(chosen.align)
-    return attributes.create(zoo.card(name, "attribute"), device, chosen)
+    chosen = AttributeOptions(**options)
+    _check_choice("alignment", chosen.align, ALIGNMENTS)
+    card = zoo.card(name, "attribute")
+    clients.check(card, chosen.engine)
+    return Demography(card, device, chosen)
 
 
 def create_spoofing(name: str, device: Device) -> Attribute:
@@ -77,14 +76,10 @@ def create_spoofing(name: str, device: Device) -> Attribute:
 
     Raises ModelError: the name is unknown, weights are missing, or the device cannot be used.
     """
-    from pipeline.faces.models import attributes
+    from pipeline.faces.models.attributes.fasnet import Fasnet
 
-    return attributes.create_spoofing(zoo.card(name, "spoofing"), device)
-
-
-def embedding_dimension(name: str) -> int:
-    """Return the number of components of an embedder's vectors. Raises ModelError for an unknown name."""
-    return zoo.card(name, "recogniser").dimension
+    zoo.card(name, "spoofing")
+    return Fasnet(device)
 
 
 def describe(name: str, engine: str = "onnx") -> ModelInfo:
@@ -106,6 +101,6 @@ def describe(name: str, engine: str = "onnx") -> ModelInfo:
     return ModelInfo(name, card.licence, runtime, lambda: sha256(files()), card.licence_source)
 
 
-def _check_alignment(align: str) -> None:
-    if align not in ALIGNMENTS:
-        raise ModelError(unknown("alignment", align, ALIGNMENTS))
+def _check_choice(what: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise ModelError(unknown(what, value, valid))

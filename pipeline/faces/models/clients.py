@@ -84,11 +84,14 @@ class Client:
         with _lock:
             _choose(engine)
             if engine not in _prepared:
-                _PREPARE[engine](device)
+                (_prepare_tensorflow if engine == "tensorflow" else _prepare_torch)(device)
                 _prepared.add(engine)
-            self._client = _build(task, card.name)
-            if engine == "torch":
-                _move(self._client, device)
+            client = self._client = _build(task, card.name)
+            if engine == "torch":  # DeepFace's clients take the first GPU
+                torch = importlib.import_module("torch")
+                if isinstance(getattr(client, "device", None), torch.device):
+                    client.device = torch.device("cpu" if device.kind == "cpu" else f"cuda:{device.index}")
+                    client.model = client.model.to(client.device)
 
     def forward(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return float32 (n, dimension) for float32 (n, height, width, 3) BGR from 0 to 1."""
@@ -181,15 +184,3 @@ def _gpu(engine: str, gpus: Any, device: Device) -> Any:
             f"install {engine} for CUDA, or use device cpu"
         )
     return gpus[device.index]
-
-
-def _move(client: Any, device: Device) -> None:
-    """Move a torch client to the device; DeepFace's clients take the first GPU."""
-    torch = importlib.import_module("torch")
-    target = torch.device("cpu" if device.kind == "cpu" else f"cuda:{device.index}")
-    if isinstance(getattr(client, "device", None), torch.device):
-        client.device = target
-        client.model = client.model.to(target)
-
-
-_PREPARE = {"tensorflow": _prepare_tensorflow, "torch": _prepare_torch}

@@ -24,10 +24,7 @@ RIGHT_EYE, LEFT_EYE = 0, 1
 NORMALISATIONS = ("base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace")
 """Names of DeepFace's normalisations (preprocessing.normalize_input)."""
 
-MEANS_BGR = {
-    "VGGFace": (93.5940, 104.7624, 129.1863),
-    "VGGFace2": (91.4953, 103.8827, 131.0912),
-}
+MEANS_BGR = {"VGGFace": (93.5940, 104.7624, 129.1863), "VGGFace2": (91.4953, 103.8827, 131.0912)}
 
 
 def cut(frame_rgb: Frame, box: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32], rotate: bool) -> Frame:
@@ -43,7 +40,9 @@ def cut(frame_rgb: Frame, box: npt.NDArray[np.float32], landmarks: npt.NDArray[n
 
     aside, above = int(0.5 * w), int(0.5 * h)
     around = _window(frame_rgb, x - aside, y - above, w + 2 * aside, h + 2 * above)
-    angle = _eye_angle(landmarks)
+    right, left = landmarks[[RIGHT_EYE, LEFT_EYE]].astype(np.float64)
+    known = not np.isnan([right, left]).any()
+    angle = math.degrees(math.atan2(left[1] - right[1], left[0] - right[0])) if known else None
     if angle is not None and around.size:
         height, width = around.shape[:2]
         turn = cv2.getRotationMatrix2D((width // 2, height // 2), angle, 1.0)
@@ -62,14 +61,6 @@ def _window(frame: Frame, x: int, y: int, w: int, h: int) -> Frame:
     if top < bottom and left < right:
         window[top - y : bottom - y, left - x : right - x] = frame[top:bottom, left:right]
     return window
-
-
-def _eye_angle(landmarks: npt.NDArray[np.float32]) -> float | None:
-    """Return the angle of the line through the eyes in degrees; None if they are not known."""
-    right, left = landmarks[RIGHT_EYE].astype(np.float64), landmarks[LEFT_EYE].astype(np.float64)
-    if np.isnan(right).any() or np.isnan(left).any():
-        return None
-    return math.degrees(math.atan2(left[1] - right[1], left[0] - right[0]))
 
 
 def _turned(area: Box, angle: float, size: tuple[int, int]) -> Box:

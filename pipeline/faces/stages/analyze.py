@@ -90,28 +90,24 @@ class Analyze(Stage):
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         if self.options.per == "face":
             return self._own(chunk, np.arange(len(chunk.face_frame)))
-        values, own = per_track(chunk, self.options.best, lambda rows: self._own(chunk, rows), _agree, mean_value)
+
+        def agree(said: dict[str, np.ndarray]) -> bool:
+            return all(spread(said[name]) <= most for name, most in SPREADS.items() if name in said)
+
+        values, own = per_track(chunk, self.options.best, lambda rows: self._own(chunk, rows), agree, mean_value)
         return {**values, analyzed(self.options.attributes): own}
 
     def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the networks' own results for some of the chunk's faces."""
-        faces = Faces(
-            frame=chunk.face_frame[rows],
-            box=chunk["box"][rows],
-            landmarks=chunk["landmarks"][rows],
-            confidence=np.ones(len(rows), np.float32),
-        )
+        """Return the networks' own results for some of the chunk's faces, all from one set of chips."""
         results = {array.name: np.empty((len(rows), *array.shape), np.float32) for array in self._read_off}
         for start in range(0, len(rows), MOST_FACES):
-            part = slice(start, start + MOST_FACES)
-            for name, values in self._read(chunk.frames_rgb, _some(faces, part)).items():
-                results[name][part] = values
+            part = rows[start : start + MOST_FACES]
+            score = np.ones(len(part), np.float32)
+            faces = Faces(chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], score)
+            chips = next(iter(self.attributes.values())).chips(chunk.frames_rgb, faces)
+            for name, attribute in self.attributes.items():
+                results[name][start : start + len(part)] = attribute.predict(chips)
         return results
-
-    def _read(self, frames_rgb: np.ndarray, faces: Faces) -> dict[str, np.ndarray]:
-        """Return all attributes of some faces, from one set of chips."""
-        chips = next(iter(self.attributes.values())).chips(frames_rgb, faces)
-        return {name: attribute.predict(chips) for name, attribute in self.attributes.items()}
 
 
 def analyzed(attributes: tuple[Name, ...]) -> str:
@@ -123,22 +119,11 @@ def analyzed(attributes: tuple[Name, ...]) -> str:
     return "analyzed" if attributes == every else "_".join(["analyzed", *attributes])
 
 
-def _agree(said: dict[str, np.ndarray]) -> bool:
-    return all(spread(said[name]) <= most for name, most in SPREADS.items() if name in said)
-
-
-def _some(faces: Faces, part: slice) -> Faces:
-    return Faces(faces.frame[part], faces.box[part], faces.landmarks[part], faces.confidence[part])
-
-
 def _array(name: str) -> Array:
     model = name.title()
     if name == "age":
-        about: dict[str, Any] = {
-            "model": model,
-            "units": "year",
-            "description": "apparent age; NaN if no part of the face is in the frame",
-        }
+        about: dict[str, Any] = {"model": model, "units": "year"}
+        about["description"] = "apparent age; NaN if no part of the face is in the frame"
         return Array(name, ("face",), "float32", (), about)
     classes = zoo.card(model).classes
     about = {

@@ -42,24 +42,14 @@ class Antispoof(Stage):
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
         classes = zoo.card(self.options.model, "spoofing").classes
-        self.outputs = (
-            Array(
-                "real",
-                ("face", "real_class"),
-                "float32",
-                (len(classes),),
-                {
-                    "model": self.options.model,
-                    "units": "1",
-                    "class_names": list(classes),
-                    "description": (
-                        "probability of each class, adding up to 1; the face is live if 'real' is the largest. "
-                        "Do not rely on the kind of spoof. NaN if no part of the face is in the frame"
-                    ),
-                },
-            ),
-        )
-
+        about = {
+            "model": self.options.model,
+            "units": "1",
+            "class_names": list(classes),
+            "description": "probability of each class, adding up to 1; the face is live if 'real' is the largest. "
+            "Do not rely on the kind of spoof. NaN if no part of the face is in the frame",
+        }
+        self.outputs = (Array("real", ("face", "real_class"), "float32", (len(classes),), about),)
         if self.options.per == "track":
             self.needs = (*self.needs, "landmarks", *NEEDS)
             self.outputs = (*self.outputs, own_rows(CHECKED, "what is said"))
@@ -78,20 +68,14 @@ class Antispoof(Stage):
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         if self.options.per == "face":
             return self._own(chunk, np.arange(len(chunk.face_frame)))
-        values, own = per_track(
-            chunk,
-            self.options.best,
-            lambda rows: self._own(chunk, rows),
-            lambda said: spread(said["real"]) <= MOST_SPREAD,
-            mean_value,
-        )
+
+        def agree(said: dict[str, np.ndarray]) -> bool:
+            return spread(said["real"]) <= MOST_SPREAD
+
+        values, own = per_track(chunk, self.options.best, lambda rows: self._own(chunk, rows), agree, mean_value)
         return {**values, CHECKED: own}
 
     def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
-        faces = Faces(
-            frame=chunk.face_frame[rows],
-            box=chunk["box"][rows],
-            landmarks=np.full((len(rows), 5, 2), np.nan, np.float32),  # it looks at boxes alone
-            confidence=np.ones(len(rows), np.float32),
-        )
+        unknown = np.full((len(rows), 5, 2), np.nan, np.float32)  # it looks at boxes alone
+        faces = Faces(chunk.face_frame[rows], chunk["box"][rows], unknown, np.ones(len(rows), np.float32))
         return {"real": self.spoofing.predict(self.spoofing.chips(chunk.frames_rgb, faces))}

@@ -52,12 +52,9 @@ class DetectOptions(StageOptions):
 
 
 RANK = Array(
-    "rank",
-    ("face",),
-    "int32",
-    (),
-    {"units": "1", "description": "place in DeepFace's own list of the frame's faces, from 0"},
-)
+    "rank", ("face",), "int32",
+    attributes={"units": "1", "description": "place in DeepFace's own list of the frame's faces, from 0"},
+)  # fmt: skip
 
 
 class Detect(Stage):
@@ -71,17 +68,11 @@ class Detect(Stage):
     outputs: tuple[Array, ...] = (
         Array("n_faces", ("frame",), "int32", (), {"description": "faces found, 0 if the frame was not decoded"}),
         Array(
-            "box",
-            ("face", "xywh"),
-            "float32",
-            (4,),
+            "box", ("face", "xywh"), "float32", (4,),
             {"units": "pixel", "description": "x, y, width, height in the upright frame, x right, y down"},
         ),
         Array(
-            "landmarks",
-            ("face", "landmark", "xy"),
-            "float32",
-            (5, 2),
+            "landmarks", ("face", "landmark", "xy"), "float32", (5, 2),
             {
                 "units": "pixel",
                 "landmark_names": ["right_eye", "left_eye", "nose", "right_mouth", "left_mouth"],
@@ -89,7 +80,7 @@ class Detect(Stage):
             },
         ),
         Array("confidence", ("face",), "float32", (), {"units": "1", "description": "score of the detector, 0 to 1"}),
-    )
+    )  # fmt: skip
 
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)

@@ -20,7 +20,7 @@ from pipeline.faces.stages.per_track import (
     own_rows,
     per_track,
     vectors_agree,
-)
+)  # fmt: skip
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
@@ -102,19 +102,16 @@ class Embed(Stage):
 
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
-        from pipeline.faces.models import embedding_dimension
-
-        model = self.options.model
+        model, align = self.options.model, self.options.align
         attributes = {
             "model": model,
-            "align": self.options.align,
-            "thresholds": thresholds(model, self.options.align),
+            "align": align,
+            "thresholds": thresholds(model, align),
             "deepface_thresholds": DEEPFACE_THRESHOLDS[model],
             "description": "as DeepFace's client of the model gives it: VGG-Face of length 1, others not normalised",
         }
-        self.outputs = (
-            Array("embedding", ("face", "component"), "float32", (embedding_dimension(model),), attributes),
-        )
+        shape = (zoo.card(model, "recogniser").dimension,)
+        self.outputs = (Array("embedding", ("face", "component"), "float32", shape, attributes),)
         if self.options.per == "track":
             self.needs = (*self.needs, *NEEDS)
             self.outputs = (*self.outputs, own_rows(EMBEDDED, "the embedding"))
@@ -135,13 +132,11 @@ class Embed(Stage):
         if self.options.per == "face":
             return self._embedded(chunk, np.arange(len(chunk.face_frame)))
         threshold = thresholds(self.options.model, self.options.align)["cosine"]
-        values, own = per_track(
-            chunk,
-            self.options.best,
-            lambda rows: self._embedded(chunk, rows),
-            lambda said: vectors_agree(said["embedding"], threshold),
-            mean_vector,
-        )
+
+        def agree(said: dict[str, np.ndarray]) -> bool:
+            return vectors_agree(said["embedding"], threshold)
+
+        values, own = per_track(chunk, self.options.best, lambda rows: self._embedded(chunk, rows), agree, mean_vector)
         return {**values, EMBEDDED: own}
 
     def _embedded(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,8 +144,7 @@ class Embed(Stage):
         embedding = np.empty((len(rows), self.embedder.dimension), np.float32)
         for start in range(0, len(rows), FACES_AT_ONCE):
             part = rows[start : start + FACES_AT_ONCE]
-            faces = Faces(
-                chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], np.ones(len(part), np.float32)
-            )
+            score = np.ones(len(part), np.float32)
+            faces = Faces(chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], score)
             embedding[start : start + len(part)] = self.embedder.embed(self.embedder.chips(chunk.frames_rgb, faces))
         return {"embedding": embedding}

@@ -24,9 +24,7 @@ class IdentifyOptions(StageOptions):
         "`reelgraph find --save-gallery` (path, relative to the working directory)"
     )
     metric: Metric = Field("cosine", description="distance: cosine, euclidean, euclidean_l2 or angular, as DeepFace's")
-    threshold: float | None = Field(
-        None, gt=0, description="largest distance of a match (default: the model's own)"
-    )
+    threshold: float | None = Field(None, gt=0, description="largest distance of a match (default: the model's own)")
     all_faces: bool = Field(
         False, description="use all faces of a gallery's picture, as DeepFace does, not only the largest"
     )

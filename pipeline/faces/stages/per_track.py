@@ -97,7 +97,9 @@ def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mea
     quality = tracklets.quality(frames, frame, box, landmarks, chunk["confidence"])
     own = np.zeros(len(frame), bool)
     values: Values = {}
-    waiting = _groups(tracklet)
+    order = np.argsort(tracklet, kind="stable")
+    # The rows of each tracklet, in order of time.
+    waiting = np.split(order, np.flatnonzero(np.diff(tracklet[order])) + 1) if len(order) else []
     while waiting or not values:
         wanted = np.concatenate([np.empty(0, np.int64), *(tracklets.choose(rows, quality, best) for rows in waiting)])
         wanted = np.unique(wanted[~own[wanted]])
@@ -105,19 +107,9 @@ def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mea
             values.setdefault(name, np.zeros((len(frame), *made.shape[1:]), made.dtype))[wanted] = made
         own[wanted] = True
         disagreeing = [rows for rows in waiting if not _settled(rows, own, values, quality, agree, mean)]
-        waiting = [half for rows in disagreeing for half in halves(rows)]
+        # The two halves of each, in time; a tracklet whose faces disagree has at least two.
+        waiting = [half for rows in disagreeing for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
     return values, own
-
-
-def halves(rows: Int64) -> list[Int64]:
-    """Return the two halves of a tracklet, in time; it has at least two faces."""
-    return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
-
-
-def _groups(tracklet: Int64) -> list[Int64]:
-    """Return the rows of each tracklet, in order of time."""
-    order = np.argsort(tracklet, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(tracklet[order])) + 1) if len(order) else []
 
 
 def _settled(

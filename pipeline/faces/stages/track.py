@@ -44,13 +44,9 @@ class Track(Stage):
     version = 1
     Options = TrackOptions
     outputs = (
-        Array(
-            "track",
-            ("face",),
-            "int32",
-            attributes={"description": "the face's track within the input, from 0 in order of first appearance"},
-        ),
-    )
+        Array("track", ("face",), "int32", attributes={
+            "description": "the face's track within the input, from 0 in order of first appearance"}),
+    )  # fmt: skip
 
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)

@@ -15,10 +15,6 @@ Colour = tuple[int, int, int]
 UNKNOWN_COLOUR: Colour = (200, 200, 200)
 _GOLDEN = 0.618033988749895
 _BLACK = (0, 0, 0)
-_SMALLEST_LETTERS = 11
-_LETTERS_PER_SIDE = 40
-_LINES_PER_STROKE = 360
-"""Pixels of letters, and of lines, go by the shorter side of the frame."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +41,13 @@ def colour_of(code: int) -> Colour:
 
 def draw(frame_rgb: npt.NDArray[np.uint8], marks: list[Mark]) -> None:
     """Draw boxes, then labels above them, in place; uint8 (height, width, 3)."""
+    # Pixels of lines, and of letters, go by the shorter side of the frame.
     side = min(frame_rgb.shape[:2])
-    stroke = max(1, round(side / _LINES_PER_STROKE))
-    letters = max(_SMALLEST_LETTERS, round(side / _LETTERS_PER_SIDE))
-    for mark in marks:
-        _outline(frame_rgb, mark, stroke)
+    stroke, letters = max(1, round(side / 360)), max(11, round(side / 40))
+    for mark in marks:  # a coloured line between two dark ones
+        left, top, right, bottom = _corners(mark)
+        cv2.rectangle(frame_rgb, (left, top), (right, bottom), _BLACK, stroke + 2 * max(1, stroke // 2))
+        cv2.rectangle(frame_rgb, (left, top), (right, bottom), mark.colour, stroke)
     taken: list[tuple[int, int, int, int]] = []
     for mark in sorted(marks, key=lambda mark: mark.box[1]):
         if mark.text or mark.more:
@@ -59,14 +57,6 @@ def draw(frame_rgb: npt.NDArray[np.uint8], marks: list[Mark]) -> None:
 def _corners(mark: Mark) -> tuple[int, int, int, int]:
     x, y, w, h = mark.box
     return round(x), round(y), round(x + w), round(y + h)
-
-
-def _outline(frame_rgb: npt.NDArray[np.uint8], mark: Mark, stroke: int) -> None:
-    """A coloured line between two dark ones."""
-    left, top, right, bottom = _corners(mark)
-    edge = max(1, stroke // 2)
-    cv2.rectangle(frame_rgb, (left, top), (right, bottom), _BLACK, stroke + 2 * edge)
-    cv2.rectangle(frame_rgb, (left, top), (right, bottom), mark.colour, stroke)
 
 
 def _label(
@@ -80,7 +70,12 @@ def _label(
     cv2.rectangle(frame_rgb, (left - 1, top - 1), (left + width, top + height), _BLACK, 1)
     plate = frame_rgb[top : top + height, left : left + width]
     plate[:] = mark.colour
-    _stamp(plate, ink, pad, pad // 2, _on(mark.colour))
+    part = plate[pad // 2 : pad // 2 + ink.shape[0], pad : pad + ink.shape[1]]
+    share = ink[: part.shape[0], : part.shape[1], None].astype(np.float32) / 255
+    red, green, blue = mark.colour
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue > 110  # luma of BT.601: which is the easier to read on the plate
+    letter = np.array(_BLACK if dark else (255, 255, 255), np.float32)
+    part[:] = (part * (1 - share) + letter * share + 0.5).astype(np.uint8)
     return place
 
 
@@ -107,21 +102,9 @@ def _place(
     above, below, inside = y0 - 2 * stroke - height, y1 + 2 * stroke + 1, y0 + 2 * stroke
     places = [(at, top) for top in (above, below, inside) for at in (left, right)]
     fitting = [p for p in places if p[1] >= 1 and p[1] + height < frame_height]
-    free = [p for p in fitting if not any(_meet((*p, p[0] + width, p[1] + height), other) for other in taken)]
+    free = [
+        (x, y) for x, y in fitting
+        if not any(x < other[2] and other[0] < x + width and y < other[3] and other[1] < y + height for other in taken)
+    ]  # fmt: skip
     at, top = next(iter(free or fitting), (left, int(np.clip(above, 1, max(1, frame_height - height - 1)))))
     return at, top, at + width, top + height
-
-
-def _meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _stamp(plate: npt.NDArray[np.uint8], ink: npt.NDArray[np.uint8], x: int, y: int, colour: Colour) -> None:
-    part = plate[y : y + ink.shape[0], x : x + ink.shape[1]]
-    share = ink[: part.shape[0], : part.shape[1], None].astype(np.float32) / 255
-    part[:] = (part * (1 - share) + np.array(colour, np.float32) * share + 0.5).astype(np.uint8)
-
-
-def _on(colour: Colour) -> Colour:
-    """Black or white, whichever is the easier to read on a colour (luma of BT.601)."""
-    return _BLACK if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 110 else (255, 255, 255)

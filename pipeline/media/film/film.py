@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +15,15 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import InputError
 from pipeline.files.fingerprint import fingerprint
+from pipeline.media.video.decode import decode_ahead
 from pipeline.media.video.index import check_readable, open_container
 from pipeline.media.video.source import VideoOptions, VideoSource, sample
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
-T = TypeVar("T")
 _BLOCK_BYTES = 64 << 20
 _BLOCK_FRAMES = 16
-_BLOCKS_AHEAD = 1
 _THREADS = 4
 """Decoding is a small part of the work: encoding has the other cores."""
 
@@ -97,20 +94,13 @@ class Film:
         """Rank and pixels, uint8 (height, width, 3) RGB, upright, writable, of frames first to last (exclusive); those
         that cannot be decoded are left out and told in `losses`. Few are alive at once: decoding is a block ahead."""
         length = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // self.source.item_bytes))
-        blocks = [np.arange(at, min(at + length, last)) for at in range(first, last, length)]
-        with _Ahead(self._decode(blocks, min(_THREADS, os.cpu_count() or 1))) as decoded:
-            for ranks, frames_rgb, good in decoded:
-                for k in np.flatnonzero(good).tolist():
-                    yield int(ranks[k]), frames_rgb[k]
-
-    def _decode(
-        self, blocks: list[npt.NDArray[np.int64]], threads: int
-    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
-        for ranks in blocks:
-            result = self.source.job_of_ranks(ranks, "pyav").decode(threads)
-            if result.error is not None:
-                self.losses.append(result.error)
-            yield ranks, result.frames_rgb, result.decoded
+        starts = range(first, last, length)
+        jobs = (self.source.job_of_ranks(np.arange(at, min(at + length, last)), "pyav") for at in starts)
+        for at, block in zip(starts, decode_ahead(jobs, min(_THREADS, os.cpu_count() or 1)), strict=True):
+            if block.error is not None:
+                self.losses.append(block.error)
+            for k in np.flatnonzero(block.decoded).tolist():
+                yield at + k, block.frames_rgb[k]
 
 
 def film_of(item: RunInput) -> Film:
@@ -134,52 +124,3 @@ def grid(film: Film, item: RunInput) -> npt.NDArray[np.int64]:
     facts = item.attributes
     taken = {"every": facts.get("every"), "fps": facts.get("sample_fps"), "keyframes": bool(facts.get("keyframes"))}
     return np.asarray(sample(film.index, VideoOptions.model_validate(taken)))
-
-
-class _Ahead(Iterator[T]):
-    """Runs an iterator in a thread of its own, a few items ahead; its error is raised here."""
-
-    def __init__(self, items: Iterator[T]) -> None:
-        self._items = items
-        self._queue: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(_BLOCKS_AHEAD)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="decode-ahead", daemon=True)
-
-    def __enter__(self) -> _Ahead[T]:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            for item in self._items:
-                self._put((True, item))
-                if self._stopped.is_set():
-                    return
-            self._put((False, None))
-        except BaseException as err:  # handed over to whoever reads
-            self._put((False, err))
-
-    def _put(self, entry: tuple[bool, T | BaseException | None]) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(entry, timeout=0.05)
-                return
-            except queue.Full:
-                continue
-
-    def __next__(self) -> T:
-        more, item = self._queue.get()
-        if more:
-            return item  # type: ignore[return-value]
-        if isinstance(item, BaseException):
-            raise item
-        raise StopIteration

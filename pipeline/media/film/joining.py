@@ -20,9 +20,6 @@ from pipeline.media.film.sound import Encoded, Sound, audio_streams
 from pipeline.media.video.index import open_container
 from pipeline.store.nodes import disk_errors
 
-_COMMON_BASE = Fraction(1, 90000)
-"""Holds the times of the usual frame rates, and milliseconds, without rounding."""
-
 
 class Joined(Movie):
     """A film that parts of other films are appended to."""
@@ -31,9 +28,11 @@ class Joined(Movie):
         """`films`: those that parts will be taken of. The first gives size and colour; sound is that of each one's
         first audio stream, at the rate and with the channels of the first that has any, else silence."""
         bases = {film.index.time_base for film in films}
-        look = Look.of(films[0], films[0].index.time_base if len(bases) == 1 else _COMMON_BASE)
+        # 1/90000 s holds the times of the usual frame rates, and milliseconds, without rounding.
+        look = Look.of(films[0], films[0].index.time_base if len(bases) == 1 else Fraction(1, 90000))
         if len({shape(film) for film in films}) > 1:
-            look = replace(look, sample_aspect_ratio=Fraction(1), width=_square_width(films[0]))
+            width_of_squares = max(2, round(films[0].width * films[0].sample_aspect_ratio))
+            look = replace(look, sample_aspect_ratio=Fraction(1), width=width_of_squares)
         super().__init__(target, look)
         self._heard = {film.path: audio_streams(film.path)[:1] for film in films}
         self._at = Fraction(0)
@@ -55,16 +54,16 @@ class Joined(Movie):
             at = self._at + (int(film.index.pts[rank]) - start_pts) * base
             self.put(self._fitted(frame_rgb, film), round(at / self.look.time_base))
             done(1)
-        if self._line is not None:
-            self._hear(self._line, film, float(film.times[first]), float(film.span(first, last)))
+        line = self._line
+        if line is not None:
+            start = float(film.times[first])
+            stop = start + float(film.span(first, last))
+            with disk_errors(f"write {self.target}"):
+                line.begin(start, stop, begins)
+                with closing(Sound(film.path, self._heard[film.path], start, stop, lambda _: line)) as sound:
+                    sound.until(float("inf"))
         self._at += film.span(first, last)
         return begins, self.n_frames - before
-
-    def _hear(self, line: Encoded, film: Film, start: float, length: float) -> None:
-        with disk_errors(f"write {self.target}"):
-            line.begin(start, start + length, float(self._at))
-            with closing(Sound(film.path, self._heard[film.path], start, start + length, lambda _: line)) as sound:
-                sound.until(float("inf"))
 
     def _finish(self) -> None:
         super()._finish()
@@ -90,8 +89,3 @@ class Joined(Movie):
 def shape(film: Film) -> tuple[int, int, Fraction]:
     """What frames must share to follow each other as they are."""
     return film.width, film.height, film.sample_aspect_ratio
-
-
-def _square_width(film: Film) -> int:
-    """How wide a film is in square pixels."""
-    return max(2, round(film.width * film.sample_aspect_ratio))

@@ -21,7 +21,6 @@ _NO_CHARACTER = "\U0010ffff"
 _PREFERRED = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf")
 _LIKELY = ("cjk", "unicode", "droidsansfallback", "msyh", "meiryo", "malgun", "pingfang", "hiragino", "notosans", "wqy")
 """Parts of the names of fonts that cover scripts of which most have nothing, in lower case."""
-_ENDINGS = (".ttf", ".otf", ".ttc")
 
 
 @lru_cache(256)
@@ -29,7 +28,7 @@ def mask(text: str, size: int) -> npt.NDArray[np.uint8]:
     """uint8 (height, width): how much of each pixel is ink, 0 to 255; the same height for all texts of a size."""
     from PIL import Image, ImageDraw
 
-    font = _font_for(text, size)
+    font = _load(_file_for(text) or "", size)
     ascent, descent = font.getmetrics()
     width = max(1, round(font.getlength(text)) + 1)
     picture = Image.new("L", (width, ascent + descent))
@@ -45,10 +44,6 @@ def drawable(text: str, otherwise: str) -> str:
     return next((shown for shown in (unicodedata.normalize("NFC", text), plain) if _file_for(shown)), otherwise)
 
 
-def _font_for(text: str, size: int) -> FreeTypeFont:
-    return _load(_file_for(text) or "", size)
-
-
 @lru_cache(256)
 def _file_for(text: str) -> str | None:
     """Path of a font that has all characters; "default" for Pillow's own, which has those of English."""
@@ -60,14 +55,11 @@ def _file_for(text: str) -> str | None:
 def _fonts() -> tuple[str, ...]:
     """Font files, the likely ones first: of this system, and the one that matplotlib brings along."""
     files = [Path(folder) / name for place in _places() for folder, _, names in os.walk(place) for name in names]
-    fonts = sorted((file for file in files if _is_font(file)), key=_liking)
+    files = [file for file in files if file.suffix.lower() in (".ttf", ".otf", ".ttc")]
+    # Fonts of last resort draw a frame with the name of the script in it.
+    fonts = sorted((file for file in files if "lastresort" not in file.name.lower()), key=_liking)
     preferred = [str(file) for file in fonts if file.name in _PREFERRED]
     return (*preferred, "default", *(str(file) for file in fonts if file.name not in _PREFERRED))
-
-
-def _is_font(file: Path) -> bool:
-    """Fonts of last resort draw a frame with the name of the script in it."""
-    return file.suffix.lower() in _ENDINGS and "lastresort" not in file.name.lower()
 
 
 def _liking(file: Path) -> tuple[int, int, str]:

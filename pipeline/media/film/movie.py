@@ -73,7 +73,11 @@ class Movie:
         self.target, self.look = target, look
         self._aside = part_of(target)
         self._kind = container_of(target)
-        self.codec = _encoder(self._kind)
+        codecs = _CODECS[self._kind]
+        chosen = next((codec for codec in codecs if _can_encode(codec)), None)
+        if chosen is None:
+            raise UsageError(f"FFmpeg here encodes none of {', '.join(codecs)}; reinstall PyAV: pip install -U av")
+        self.codec = chosen
         self.sound: Sound | None = None
         self.n_frames = 0
         self._reformatter = VideoReformatter()
@@ -90,10 +94,6 @@ class Movie:
         with disk_errors(f"write {self.target}"):
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self.container: OutputContainer = av.open(str(self._aside), "w", format=self._kind, options=options)
-        self._stream = self._add_stream()
-        return self
-
-    def _add_stream(self) -> VideoStream:
         look = self.look
         base = look.time_base
         if self.codec == "mpeg4" and base.denominator > _MPEG4_FINEST:
@@ -110,24 +110,16 @@ class Movie:
         context.color_range = _LIMITED_RANGE
         context.colorspace = _BT601 if look.colour.matrix == _RGB else look.colour.matrix
         context.color_trc, context.color_primaries = look.colour.transfer, look.colour.primaries
-        self._base, self._frame_ticks = base, max(1, round(1 / (look.rate * base)))
-        return stream
+        self._stream, self._base, self._frame_ticks = stream, base, max(1, round(1 / (look.rate * base)))
+        return self
 
     def put(self, frame_rgb: npt.NDArray[np.uint8], pts: int) -> None:
         """Append a frame, uint8 (height, width, 3); `pts` in the look's time base, above that of the last one."""
-        frame = self._to_yuv(frame_rgb)
-        pts = max(round(pts * self.look.time_base / self._base), self._last_pts + 1)
-        frame.pts, frame.time_base, self._last_pts = pts, self._base, pts
-        self.n_frames += 1
-        with disk_errors(f"write {self.target}"):
-            self._mux(self._stream.encode(frame))
-
-    def _to_yuv(self, frame_rgb: npt.NDArray[np.uint8]) -> VideoFrame:
         height, width = frame_rgb.shape[:2]
         if height % 2 or width % 2:  # 4:2:0 has no odd sizes: the last row or column is there twice
             frame_rgb = np.pad(frame_rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         matrix = self.look.colour.matrix
-        return self._reformatter.reformat(
+        frame = self._reformatter.reformat(
             VideoFrame.from_ndarray(np.ascontiguousarray(frame_rgb), format="rgb24"),
             format="yuv420p",
             dst_colorspace=matrix if matrix in _WITH_MATRIX_OF_ITS_OWN else _SWS_BT601,
@@ -135,6 +127,11 @@ class Movie:
             interpolation=Interpolation.BILINEAR | Interpolation.ACCURATE_RND,
             threads=1,
         )
+        pts = max(round(pts * self.look.time_base / self._base), self._last_pts + 1)
+        frame.pts, frame.time_base, self._last_pts = pts, self._base, pts
+        self.n_frames += 1
+        with disk_errors(f"write {self.target}"):
+            self._mux(self._stream.encode(frame))
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
@@ -176,13 +173,6 @@ def container_of(target: Path) -> str:
 def part_of(target: Path) -> Path:
     """Where a file lies until it is whole."""
     return target.with_name(f".{target.name}.part")
-
-
-def _encoder(kind: str) -> str:
-    chosen = next((codec for codec in _CODECS[kind] if _can_encode(codec)), None)
-    if chosen is None:
-        raise UsageError(f"FFmpeg here encodes none of {', '.join(_CODECS[kind])}; reinstall PyAV: pip install -U av")
-    return chosen
 
 
 def _can_encode(codec: str) -> bool:

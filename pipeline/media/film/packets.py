@@ -14,12 +14,10 @@ from pipeline.media.film.sound import Copied, audio_streams, packets_before
 from pipeline.media.video.index import open_container
 from pipeline.store.nodes import disk_errors
 
-_SAME_BOXES = "mov,mp4"
-
 
 def suffix_for_copy(film: Film) -> str:
     """The ending of a file that takes the packets of a film as they are."""
-    return ".mp4" if film.index.container.startswith(_SAME_BOXES) else ".mkv"
+    return ".mp4" if film.index.container.startswith("mov,mp4") else ".mkv"
 
 
 def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[float, float]:
@@ -27,7 +25,10 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
 
     Returns from when to when, in seconds of the source. Raises InputError where the container cannot take them.
     """
-    key = _key_before(film, start)
+    # Pts of the key frame that the frame at `start` can be decoded from.
+    keys = film.index.seek_pts
+    at = int(np.searchsorted(keys * float(film.index.time_base), start + 1e-6)) - 1
+    key = int(keys[max(at, 0)]) if len(keys) else int(film.index.pts[0])
     begin = float(key * film.index.time_base)
     aside = part_of(target)
     kind, options = ("mp4", {"movflags": "+faststart"}) if target.suffix == ".mp4" else ("matroska", {})
@@ -47,10 +48,3 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
     finally:
         aside.unlink(missing_ok=True)
     return begin, stop
-
-
-def _key_before(film: Film, start: float) -> int:
-    """Pts of the key frame that the frame at `start` can be decoded from."""
-    keys = film.index.seek_pts
-    at = int(np.searchsorted(keys * float(film.index.time_base), start + 1e-6)) - 1
-    return int(keys[max(at, 0)]) if len(keys) else int(film.index.pts[0])

@@ -29,9 +29,6 @@ _COPIED = {
 _BEFORE_ZERO = ("mp4", "mov")
 """Containers that hold packets from before time 0, as AAC begins. Matroska holds them only if the source says how many
 samples they are, as Matroska does; else it would move the whole film later instead."""
-_ENCODER = {"webm": "libopus"}
-_OPUS_RATE = 48000
-_AAC_HIGHEST_RATE = 96000
 _LAYOUTS = {1: "mono", 6: "5.1"}
 """Layout to encode for a number of channels; stereo for any other."""
 _BEFORE_SECONDS = 1.0
@@ -134,8 +131,9 @@ class Encoded:
 
     def __init__(self, target: OutputContainer, like: AudioStream) -> None:
         """`like` gives rate, channels and language."""
-        codec = _ENCODER.get(target.format.name, "aac")
-        self._rate = min(like.codec_context.sample_rate, _AAC_HIGHEST_RATE) if codec == "aac" else _OPUS_RATE
+        codec = "libopus" if target.format.name == "webm" else "aac"
+        # Opus has one rate, and AAC goes up to 96 kHz.
+        self._rate = min(like.codec_context.sample_rate, 96000) if codec == "aac" else 48000
         self._layout = _LAYOUTS.get(like.codec_context.layout.nb_channels, "stereo")
         self._target = target
         self._stream = cast(AudioStream, target.add_stream(codec, rate=self._rate, layout=self._layout))

@@ -10,7 +10,6 @@ from pipeline.engine.source import most_chunk_items
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.media.video.readers import DecordReader
     from pipeline.media.video.source import VideoSource
 
 # decord 0.6 was found exact on these, and silently wrong on others (H.265, MPEG-TS, AVI, edit lists).
@@ -62,8 +61,15 @@ def kept_decoder(decoder: str) -> str | None:
 def _choose(source: VideoSource, wanted: str) -> str:
     if wanted == "pyav":
         return "pyav"
-    if wanted == "auto" and (_leaves_frames_out(source) or _groups_outgrow_chunks(source)):
-        return "pyav"
+    if wanted == "auto":
+        # If the sampling skips frames, PyAV passes over packets that no wanted frame is built on. Decord decodes and
+        # converts every frame: 1.6 times the time (measured on 1080p H.264, every fifth frame).
+        skips = bool((np.diff(source.frame) > 1).any())
+        edges = np.append(source.index.seek_rank, len(source.index))
+        longest_group = int(np.diff(edges).max(initial=0))
+        per_sample = len(source.index) / len(source.frame)
+        if skips or longest_group >= _CHUNKS_PER_GROUP * most_chunk_items(source.item_bytes) * per_sample:
+            return "pyav"
     reason = why_not_decord(source)
     if reason is None:
         return "decord"
@@ -72,95 +78,18 @@ def _choose(source: VideoSource, wanted: str) -> str:
     return "pyav"
 
 
-def _leaves_frames_out(source: VideoSource) -> bool:
-    """Return whether the sampling skips frames.
-
-    If it does, PyAV passes over packets that no wanted frame is built on. Decord decodes and converts every frame: 1.6
-    times the time (measured on 1080p H.264, every fifth frame).
-    """
-    return bool((np.diff(source.frame) > 1).any())
-
-
-def _groups_outgrow_chunks(source: VideoSource) -> bool:
-    chunk = most_chunk_items(source.item_bytes)
-    per_sample = len(source.index) / len(source.frame)
-    edges = np.append(source.index.seek_rank, len(source.index))
-    longest = int(np.diff(edges).max(initial=0))
-    return longest >= _CHUNKS_PER_GROUP * chunk * per_sample
-
-
 def why_not_decord(source: VideoSource) -> str | None:
-    """Return why decord is not reliable for this file, None if it is."""
-    return _why_not_by_index(source) or _why_not_by_pixels(source)
-
-
-def _why_not_by_index(source: VideoSource) -> str | None:
+    """Return why decord is not reliable for this file, None if it is: by the index, then by a chunk in the middle."""
     index = source.index
-    reasons = {
+    reason = _first_that_holds({
         f"its codec is {index.codec}": index.codec not in _DECORD_CODECS,
         f"its container is {index.container}": not index.container.startswith(_DECORD_CONTAINERS),
         f"its pixel format is {index.pixel_format}": index.pixel_format not in _EIGHT_BIT,
         f"it has {index.video_streams} video streams": index.video_streams > 1,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None) or _why_not_plain(source)
-
-
-def _why_not_plain(source: VideoSource) -> str | None:
-    """Return what makes frames hard to identify or to start from, for every decoder; None for a plain file."""
-    index = source.index
-    reasons = {
-        "its groups of pictures are open": index.open_gop,
-        "some of its key frames are not a clean start": index.unclean_keys > 0,
-        "it is trimmed by an edit list": index.discarded > 0,
-        "frames have no timestamps of their own": index.ordinal,
-        "it is cut off": not bool(index.readable.all()),
-        "it does not start with a key frame": not bool(index.key[:1].all()),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)
-
-
-def _why_not_nvdec(source: VideoSource) -> str | None:
-    """Check the index, then some frames in the middle and, after a seek back, some at the start of the file."""
-    from pipeline.media.video.nvdec import CODECS, PIXEL_FORMATS
-
-    index = source.index
-    reasons = {
-        f"its codec is {index.codec}": index.codec not in CODECS,
-        f"its pixel format is {index.pixel_format}": index.pixel_format not in PIXEL_FORMATS,
-        f"its size is odd, {index.width}x{index.height}": bool(index.width % 2 or index.height % 2),
-    }
-    reason = next((reason for reason, holds in reasons.items() if holds), None) or _why_not_plain(source)
+        **_not_plain(source),
+    })  # fmt: skip
     if reason is not None:
         return reason
-    from pipeline.media.video.readers import close_readers
-
-    try:
-        return _why_not_nvdec_by_pixels(source)
-    finally:
-        close_readers()  # the process that sets up a run does not decode: it must not hold a part of the GPU
-
-
-def _why_not_nvdec_by_pixels(source: VideoSource) -> str | None:
-    from pipeline.media.video.nvdec import NvdecError
-
-    first = np.array([rank for rank in _COMPARED if rank < len(source.index)], np.int64)
-    for ranks in (_compared_ranks(source), first):
-        truth = source.job_of_ranks(ranks, "pyav").decode()
-        if not truth.decoded.all():
-            return f"it is damaged: {truth.error}"
-        try:
-            frames = source.job_of_ranks(ranks, "nvdec").decode_with_nvdec()
-        except NvdecError as error:
-            return str(error)
-        if frames is None:
-            return f"NVDEC does not give all of its frames {ranks.tolist()}"
-        if not np.array_equal(frames, truth.frames_rgb):
-            return f"NVDEC gives other pixels for its frames {ranks.tolist()}"
-    return None
-
-
-def _why_not_by_pixels(source: VideoSource) -> str | None:
-    """Open decord and compare one chunk in the middle of the file with PyAV."""
     try:
         from decord import DECORDError
     except ImportError:
@@ -172,25 +101,70 @@ def _why_not_by_pixels(source: VideoSource) -> str | None:
     except (DECORDError, RuntimeError):
         return "decord cannot open it"
     try:
-        if len(reader) != len(source.index):
-            return f"decord counts {len(reader)} frames, but the file has {len(source.index)}"
-        return _compare(source, reader)
+        if len(reader) != len(index):
+            return f"decord counts {len(reader)} frames, but the file has {len(index)}"
+        ranks = _compared_ranks(source)
+        truth = source.job_of_ranks(ranks, "pyav").decode()
+        reader.seek(int(ranks[0]))
+        for rank, frame, decoded in zip(ranks, truth.frames_rgb, truth.decoded, strict=True):
+            if not decoded:
+                return f"frame {rank} is damaged"
+            if not np.array_equal(reader.read(int(rank)), frame):
+                return f"decord gives other pixels for frame {rank}"
+        return None
     except (DECORDError, StopIteration):
         return "decord fails in the middle of it"
     finally:
         reader.close()
 
 
-def _compare(source: VideoSource, reader: DecordReader) -> str | None:
-    ranks = _compared_ranks(source)
-    truth = source.job_of_ranks(ranks, "pyav").decode()
-    reader.seek(int(ranks[0]))
-    for rank, frame, decoded in zip(ranks, truth.frames_rgb, truth.decoded, strict=True):
-        if not decoded:
-            return f"frame {rank} is damaged"
-        if not np.array_equal(reader.read(int(rank)), frame):
-            return f"decord gives other pixels for frame {rank}"
-    return None
+def _first_that_holds(reasons: dict[str, bool]) -> str | None:
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _not_plain(source: VideoSource) -> dict[str, bool]:
+    """Return what makes frames hard to identify or to start from, for every decoder, and whether each holds."""
+    index = source.index
+    return {
+        "its groups of pictures are open": index.open_gop,
+        "some of its key frames are not a clean start": index.unclean_keys > 0,
+        "it is trimmed by an edit list": index.discarded > 0,
+        "frames have no timestamps of their own": index.ordinal,
+        "it is cut off": not bool(index.readable.all()),
+        "it does not start with a key frame": not bool(index.key[:1].all()),
+    }
+
+
+def _why_not_nvdec(source: VideoSource) -> str | None:
+    """Check the index, then some frames in the middle and, after a seek back, some at the start of the file."""
+    from pipeline.media.video.nvdec import CODECS, PIXEL_FORMATS, NvdecError
+    from pipeline.media.video.readers import close_readers
+
+    index = source.index
+    reason = _first_that_holds({
+        f"its codec is {index.codec}": index.codec not in CODECS,
+        f"its pixel format is {index.pixel_format}": index.pixel_format not in PIXEL_FORMATS,
+        f"its size is odd, {index.width}x{index.height}": bool(index.width % 2 or index.height % 2),
+        **_not_plain(source),
+    })  # fmt: skip
+    if reason is not None:
+        return reason
+    first = np.array([rank for rank in _COMPARED if rank < len(index)], np.int64)
+    try:
+        for ranks in (_compared_ranks(source), first):
+            truth = source.job_of_ranks(ranks, "pyav").decode()
+            if not truth.decoded.all():
+                return f"it is damaged: {truth.error}"
+            frames = source.job_of_ranks(ranks, "nvdec").decode_with_nvdec()
+            if frames is None:
+                return f"NVDEC does not give all of its frames {ranks.tolist()}"
+            if not np.array_equal(frames, truth.frames_rgb):
+                return f"NVDEC gives other pixels for its frames {ranks.tolist()}"
+        return None
+    except NvdecError as error:
+        return str(error)
+    finally:
+        close_readers()  # the process that sets up a run does not decode: it must not hold a part of the GPU
 
 
 def _compared_ranks(source: VideoSource) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +84,12 @@ class VideoDecodeJob(Job):
 
         Raises InputError if the file is gone or has changed since the run was set up.
         """
-        self._check_unchanged()
+        try:
+            now = Path(self.path).stat()
+        except OSError as err:
+            raise InputError(f"{self.path} is gone since the run was set up: {err.strerror}; put it back") from err
+        if (now.st_size, now.st_mtime_ns) != (self.bytes, self.mtime_ns):
+            raise InputError(f"{self.path} has changed since the run was set up; start over with --fresh")
         output = _Output(self)
         for segment in self.segments:
             if self.decoder == "decord" and self._read_decord(segment, output, threads):
@@ -93,14 +100,6 @@ class VideoDecodeJob(Job):
                 self._read_carefully(segment, output)
         output.frames[~output.decoded] = 0
         return Decoded(output.frames, output.decoded, output.sent, output.explain())
-
-    def _check_unchanged(self) -> None:
-        try:
-            now = Path(self.path).stat()
-        except OSError as err:
-            raise InputError(f"{self.path} is gone since the run was set up: {err.strerror}; put it back") from err
-        if (now.st_size, now.st_mtime_ns) != (self.bytes, self.mtime_ns):
-            raise InputError(f"{self.path} has changed since the run was set up; start over with --fresh")
 
     def _key(self, decoder: str) -> FileKey:
         return FileKey(decoder, self.path, self.bytes, self.mtime_ns, self.stream)
@@ -209,7 +208,7 @@ class VideoDecodeJob(Job):
         try:
             for key in segment.keys or (None,):
                 self._stand(reader, key, segment)
-                clean = _Walk(self, reader, self._by_name(missing), output).run()
+                clean = _walk(self, reader, self._by_name(missing), output)
                 missing = [i for i in wanted if not output.decoded[i]]
                 if not missing or not clean:
                     break
@@ -218,59 +217,41 @@ class VideoDecodeJob(Job):
             reader.close()
 
 
-class _Walk:
-    """One careful pass over the packets of a segment."""
+def _walk(job: VideoDecodeJob, reader: PacketReader, index: dict[int, int], output: _Output) -> bool:
+    """Pass carefully over the packets of a segment and put out the good frames; return False if packets were bad."""
+    last, beyond = max(index), 0
+    wanted = None if job.ordinal else frozenset(index)
+    bad: list[int] = []
+    put: dict[int, Sent] = {}
 
-    def __init__(self, job: VideoDecodeJob, reader: PacketReader, index: dict[int, int], output: _Output) -> None:
-        self._job, self._reader, self._index, self._output = job, reader, index, output
-        self._last = max(index)
-        self._beyond = 0
-        self._bad: list[int] = []
-        self._sent: dict[int, Sent] = {}
+    def note(number: int, reason: str) -> None:
+        bad.append(number)
+        output.reason = output.reason or reason
 
-    def run(self) -> bool:
-        """Put out the good frames; return False if packets were bad."""
-        while not self._reader.ended or self._reader.has_frames:
-            try:
-                if self._pass():
+    while not reader.ended or reader.has_frames:
+        try:
+            for frame in reader.frames(wanted, last):
+                sent = sent_of(frame)
+                if frame.is_corrupt:
+                    note(sent.number, "the decoder flags it as corrupt")
+                name = reader.rank_of(frame) if job.ordinal else frame.pts
+                if name in index:
+                    output.put_frame(index[name], frame, reader)
+                    put[index[name]] = sent
+                beyond += name is not None and name >= last
+                if beyond and (sent.key or beyond > _WATCHED_BEYOND):
                     break
-            except av.FFmpegError as err:
-                self._note(self._reader.last_sent.number, str(err.strerror))
-        for i, sent in self._sent.items():
-            if self._tainted(sent):
-                self._output.take_back(i)
-        return not self._bad
-
-    def _pass(self) -> bool:
-        """Read on; return True at the end. Raises av.FFmpegError at a bad packet."""
-        wanted = None if self._job.ordinal else frozenset(self._index)
-        for frame in self._reader.frames(wanted, self._last):
-            sent = sent_of(frame)
-            if frame.is_corrupt:
-                self._note(sent.number, "the decoder flags it as corrupt")
-            name = self._reader.rank_of(frame) if self._job.ordinal else frame.pts
-            if name in self._index:
-                self._output.put_frame(self._index[name], frame, self._reader)
-                self._sent[self._index[name]] = sent
-            self._beyond += name is not None and name >= self._last
-            if self._beyond and (sent.key or self._beyond > _WATCHED_BEYOND):
-                return True
-        return True
-
-    def _note(self, number: int, reason: str) -> None:
-        self._bad.append(number)
-        self._output.reason = self._output.reason or reason
-
-    def _tainted(self, sent: Sent) -> bool:
-        """Return whether a bad packet lies between the frame's key frame and itself."""
-        start = max(
-            (k.number for k in self._reader.keys if k.number <= sent.number and _shown_after(k, sent)), default=0
-        )
-        return any(start <= number <= sent.number for number in self._bad)
-
-
-def _shown_after(key: Sent, sent: Sent) -> bool:
-    return key.pts is None or sent.pts is None or key.pts <= sent.pts
+            break
+        except av.FFmpegError as err:
+            note(reader.last_sent.number, str(err.strerror))
+    for i, sent in put.items():
+        # A frame is built on a bad one if a bad packet lies between its key frame and itself.
+        before = [key for key in reader.keys if key.number <= sent.number]
+        shown = [key for key in before if key.pts is None or sent.pts is None or key.pts <= sent.pts]
+        start = max((key.number for key in shown), default=0)
+        if any(start <= number <= sent.number for number in bad):
+            output.decoded[i] = False
+    return not bad
 
 
 class _Output:
@@ -296,39 +277,38 @@ class _Output:
         self.frames[i] = upright
         self.decoded[i] = True
 
-    def take_back(self, i: int) -> None:
-        """Mark row i as not decoded: its frame turned out to be built on a bad one."""
-        self.decoded[i] = False
-
     def explain(self) -> str | None:
         """Return one line on the frames that are missing, None if none is."""
-        runs = _runs(np.flatnonzero(~self.decoded))
-        if not runs:
+        missing = np.flatnonzero(~self.decoded)
+        if not len(missing):
             return None
-        listed = ", ".join(self._describe(first, last) for first, last in runs[:_LISTED_RUNS])
-        more = f" and {len(runs) - _LISTED_RUNS} more ranges" if len(runs) > _LISTED_RUNS else ""
-        return f"{listed}{more} could not be decoded: {self._why()}"
-
-    def _why(self) -> str:
-        if self.reason is not None:
-            return self.reason
-        if not self._job.readable[~self.decoded].any():
-            return self._job.unreadable_reason or "the file holds no packet for them"
-        return "the decoder gave no picture for them"
-
-    def _describe(self, first: int, last: int) -> str:
         rank, time = self._job.rank, self._job.time_seconds
-        if first == last:
-            return f"frame {rank[first]} ({time[first]:.2f} s)"
-        return f"frames {rank[first]}-{rank[last]} ({time[first]:.2f}-{time[last]:.2f} s)"
+        runs = np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)
+        listed = [
+            f"frame {rank[i]} ({time[i]:.2f} s)"
+            if i == j
+            else f"frames {rank[i]}-{rank[j]} ({time[i]:.2f}-{time[j]:.2f} s)"
+            for i, j in ((run[0], run[-1]) for run in runs[:_LISTED_RUNS])
+        ]
+        more = f" and {len(runs) - _LISTED_RUNS} more ranges" if len(runs) > _LISTED_RUNS else ""
+        why = self.reason
+        if why is None and self._job.readable[missing].any():
+            why = "the decoder gave no picture for them"
+        why = why or self._job.unreadable_reason or "the file holds no packet for them"
+        return f"{', '.join(listed)}{more} could not be decoded: {why}"
 
 
-def _runs(indices: np.ndarray) -> list[tuple[int, int]]:
-    """Return first and last of each run of consecutive integers."""
-    if not len(indices):
-        return []
-    parts = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
-    return [(int(part[0]), int(part[-1])) for part in parts]
+def decode_ahead(jobs: Iterable[VideoDecodeJob], threads: int) -> Iterator[Decoded]:
+    """Yield the chunks of some jobs in order; the next one is decoded while the caller works on one."""
+    with ThreadPoolExecutor(1, thread_name_prefix="decode-ahead") as decoder:
+        ahead: Future[Decoded] | None = None
+        for job in jobs:
+            following = decoder.submit(job.decode, threads)
+            if ahead is not None:
+                yield ahead.result()
+            ahead = following
+        if ahead is not None:
+            yield ahead.result()
 
 
 def output_shape(width: int, height: int, rotation: int, roi: tuple[int, int, int, int] | None) -> tuple[int, int, int]:

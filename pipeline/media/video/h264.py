@@ -47,14 +47,10 @@ def is_clean_start(packet: memoryview, length_bytes: int) -> bool:
 
 def _units(packet: memoryview, length_bytes: int) -> Iterator[memoryview]:
     """Yield the NAL units of a packet that are not empty."""
-    if length_bytes:
-        yield from _prefixed_units(packet, length_bytes)
+    if not length_bytes:
+        parts = bytes(packet).split(b"\x00\x00\x01")
+        yield from (memoryview(part) for part in parts[1:] if part)
         return
-    parts = bytes(packet).split(b"\x00\x00\x01")
-    yield from (memoryview(part) for part in parts[1:] if part)
-
-
-def _prefixed_units(packet: memoryview, length_bytes: int) -> Iterator[memoryview]:
     at = 0
     while at + length_bytes < len(packet):
         start = at + length_bytes

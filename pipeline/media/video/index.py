@@ -28,10 +28,6 @@ _CUT_OFF = "the file is cut off"
 _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
-_MOST_SHOWN = 100
-"""Characters of a path to show in a message; a user may have passed something else, say a picture in base64."""
-FILE_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
-"""Options that keep FFmpeg off the network, even for a playlist among the inputs."""
 TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Options that read files whose title is not UTF-8; from PyAV 19 on they are not needed."""
 
@@ -111,9 +107,19 @@ def open_container(path: Path) -> InputContainer:
     """Open a video file. If FFmpeg cannot, raise InputError with the likely cause."""
     check_readable(path)
     try:
-        container: InputContainer = av.open(str(path), options=dict(FILE_OPTIONS), **TITLES)
+        # Keep FFmpeg off the network, even for a playlist among the inputs.
+        options = {"protocol_whitelist": "file,crypto,data"}
+        container: InputContainer = av.open(str(path), options=options, **TITLES)
     except av.FFmpegError as err:
-        raise InputError(_why_not_opened(path, err)) from err
+        boxes = _top_level_boxes(path)
+        if "ftyp" in boxes and "moov" not in boxes:
+            raise InputError(
+                f"{path} is cut off: its index (moov box), which comes last, is missing; copy it again, "
+                "or repair it with untrunc and a whole file of the same camera"
+            ) from err
+        raise InputError(
+            f"{path} is not a video that FFmpeg can read ({err.strerror}); check what it is, or convert it to MP4"
+        ) from err
     return container
 
 
@@ -136,18 +142,8 @@ def check_readable(path: Path) -> None:
             raise InputError(f"{path} is empty (0 bytes); copy it again")
     except PermissionError as err:
         raise InputError(f"{path} cannot be read: permission denied; change its permissions") from err
-    except OSError as err:  # a loop of links, or not a path: a name too long
-        raise InputError(f"{str(path)[:_MOST_SHOWN]} cannot be reached: {err.strerror}; name a file") from err
-
-
-def _why_not_opened(path: Path, err: av.FFmpegError) -> str:
-    boxes = _top_level_boxes(path)
-    if "ftyp" in boxes and "moov" not in boxes:
-        return (
-            f"{path} is cut off: its index (moov box), which comes last, is missing; copy it again, "
-            "or repair it with untrunc and a whole file of the same camera"
-        )
-    return f"{path} is not a video that FFmpeg can read ({err.strerror}); check what it is, or convert it to MP4"
+    except OSError as err:  # a loop of links, or a name too long: not a path, say a picture in base64
+        raise InputError(f"{str(path)[:100]} cannot be reached: {err.strerror}; name a file") from err
 
 
 def _top_level_boxes(path: Path) -> list[str]:
@@ -168,47 +164,66 @@ def _top_level_boxes(path: Path) -> list[str]:
     return names
 
 
-def pick_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the stream that players show: the first with the default flag, or else the first; no cover pictures."""
-    streams = video_streams(container)
-    if not streams or container.format.name == "tty":
-        raise InputError(f"{path} has no video stream; name a file with pictures")
-    return next((s for s in streams if s.disposition & Disposition.default), streams[0])
-
-
-def video_streams(container: InputContainer) -> list[VideoStream]:
-    """Return the streams of moving pictures."""
-    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-
-
 def build_index(path: Path) -> PacketIndex:
     """Read all packets of the default video stream of `path`, and one frame.
 
     Raises InputError if the file cannot be opened, has no video, or gives no picture.
     """
     with open_container(path) as container:
-        stream = pick_stream(container, path)
+        form = container.format.name
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams or form == "tty":
+            raise InputError(f"{path} has no video stream; name a file with pictures")
+        # Players show the first with the default flag, or else the first.
+        stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
         if stream.codec_context is None:
             raise InputError(f"{path}: FFmpeg has no decoder for its video; re-encode it, for example to H.264")
         packets = _read_packets(container, stream)
         if not packets.pts:
             raise InputError(f"{path} has a video stream but not one frame in it")
-        promised = _promised_packets(container, stream, packets, path)
-        facts = _stream_facts(container, stream)
-    first = _first_frame(path, facts["stream"])
-    return _assemble(packets, promised, facts, first)
-
-
-def _stream_facts(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
-    return {
-        "stream": stream.index,
-        "video_streams": len(video_streams(container)),
-        "container": container.format.name,
-        "codec": stream.codec_context.codec.canonical_name,
-        "time_base": stream.time_base or Fraction(1, 90000),
-        "rate": stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25),
-        "reorders": bool(stream.codec_context.has_b_frames),
-    }
+        promised, why_missing = _promised_packets(container, stream, packets, path)
+        codec = stream.codec_context.codec.canonical_name
+        reorders = bool(stream.codec_context.has_b_frames)
+        rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
+        base = stream.time_base or Fraction(1, 90000)
+        number = stream.index
+    first = _first_frame(path, number)
+    pts, missing = _presentation_times(packets, round(1 / (rate * base)) or 1, reorders)
+    dts = np.array([p if d is None else d for p, d in zip(pts.tolist(), packets.dts, strict=True)], np.int64)
+    shown, key = np.array(packets.shown), np.array(packets.key)
+    n_shown = int(shown.sum())
+    odd_container = form in _UNTIMED_CONTAINERS and codec not in _SIMPLE_ORDER
+    lost = promised[~np.isin(promised, pts)]
+    all_pts = np.concatenate([pts[shown], lost])
+    order = np.argsort(all_pts, kind="stable")
+    starts = np.flatnonzero(key)
+    seeks = starts[np.argsort(pts[starts], kind="stable")]
+    ranked = all_pts[order]
+    # The largest pts of a key frame up to each packet, in the order of the file.
+    key_pts = np.maximum.accumulate(np.where(key, pts, np.iinfo(np.int64).min))
+    return PacketIndex(
+        stream=number,
+        video_streams=len(streams),
+        container=form,
+        codec=codec,
+        pixel_format=first.format.name,
+        width=first.width,
+        height=first.height,
+        rotation=round(first.rotation / 90) * 90 % 360,
+        time_base=base,
+        pts=ranked,
+        time_seconds=ranked * base.numerator / base.denominator,
+        key=np.concatenate([key[shown], np.zeros(len(lost), bool)])[order],
+        readable=np.concatenate([np.ones(n_shown, bool), np.zeros(len(lost), bool)])[order],
+        seek_pts=pts[seeks],
+        seek_dts=dts[seeks],
+        ordinal=bool(missing or (odd_container and reorders) or len(np.unique(pts[shown])) < n_shown),
+        open_gop=bool((pts < key_pts).any()),
+        unclean_keys=packets.unclean_keys,
+        discarded=len(shown) - n_shown,
+        fps=float(rate),
+        truncated=why_missing if len(lost) else None,
+    )
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
@@ -260,19 +275,24 @@ def _promised_packets(
     container: InputContainer, stream: VideoStream, found: _Packets, path: Path
 ) -> tuple[np.ndarray, str | None]:
     """Return times (int64, time base) of frames that the file promises but does not hold, and why they are missing."""
-    none = np.empty(0, np.int64)
     name = container.format.name
     seen = len(found.pts)
     if "mp4" in name and len(stream.index_entries) > seen:
         return _missing_samples(np.array([e.timestamp for e in stream.index_entries], np.int64), found), _CUT_OFF
-    step = _frame_step(stream)
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    step = max(1, round(1 / (rate * (stream.time_base or Fraction(1, 90000)))))
     times = [pts for pts in found.pts if pts is not None]
     if name == "avi" and stream.frames > seen and times:
         return max(times) + step * np.arange(1, stream.frames - seen + 1), _CUT_OFF
     if name == "matroska,webm" and times and _matroska_cut_off(path):
-        end = _matroska_duration(container, stream)
+        # The end of the video by the stream's own tag if there is one, or else by the container's.
+        seconds = (container.duration or 0) / av.time_base
+        parts = stream.metadata.get("DURATION", "").split(":")
+        if len(parts) == 3:
+            seconds = int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+        end = int(seconds / (stream.time_base or Fraction(1, 1000)))
         return np.arange(max(times) + step, end - step // 2, step, dtype=np.int64), _CUT_OFF
-    return none, None
+    return np.empty(0, np.int64), None
 
 
 def _missing_samples(dts: np.ndarray, found: _Packets) -> np.ndarray:
@@ -285,21 +305,6 @@ def _missing_samples(dts: np.ndarray, found: _Packets) -> np.ndarray:
     shift = int(seen.min()) - first_dts if len(seen) else 0
     grid = np.sort(dts) + shift
     return grid[~np.isin(grid, seen)][len(found.pts) - len(dts) :]
-
-
-def _frame_step(stream: VideoStream) -> int:
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    return max(1, round(1 / (rate * (stream.time_base or Fraction(1, 90000)))))
-
-
-def _matroska_duration(container: InputContainer, stream: VideoStream) -> int:
-    """Return the end of the video in its time base: the stream's own tag if there is one, or else the container's."""
-    seconds = (container.duration or 0) / av.time_base
-    tag = stream.metadata.get("DURATION", "")
-    parts = tag.split(":")
-    if len(parts) == 3:
-        seconds = int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
-    return int(seconds / (stream.time_base or Fraction(1, 1000)))
 
 
 def _matroska_cut_off(path: Path) -> bool:
@@ -317,44 +322,6 @@ def _matroska_cut_off(path: Path) -> bool:
     return not unknown and at + 4 + length + size > path.stat().st_size
 
 
-def _assemble(
-    packets: _Packets, promised: tuple[np.ndarray, str | None], facts: dict[str, Any], first: VideoFrame
-) -> PacketIndex:
-    rate: Fraction = facts.pop("rate")
-    reorders: bool = facts.pop("reorders")
-    base: Fraction = facts["time_base"]
-    pts, missing = _presentation_times(packets, round(1 / (rate * base)) or 1, reorders)
-    odd_container = facts["container"] in _UNTIMED_CONTAINERS and facts["codec"] not in _SIMPLE_ORDER
-    shown, key = np.array(packets.shown), np.array(packets.key)
-    ordinal = missing or (odd_container and reorders) or len(np.unique(pts[shown])) < int(shown.sum())
-    dts = np.array([p if d is None else d for p, d in zip(pts.tolist(), packets.dts, strict=True)], np.int64)
-    lost = promised[0][~np.isin(promised[0], pts)]
-    all_pts = np.concatenate([pts[shown], lost])
-    order = np.argsort(all_pts, kind="stable")
-    starts = np.flatnonzero(key)
-    seeks = starts[np.argsort(pts[starts], kind="stable")]
-    ranked = all_pts[order]
-    return PacketIndex(
-        **facts,
-        pixel_format=first.format.name,
-        width=first.width,
-        height=first.height,
-        rotation=round(first.rotation / 90) * 90 % 360,
-        pts=ranked,
-        time_seconds=ranked * base.numerator / base.denominator,
-        key=np.concatenate([key[shown], np.zeros(len(lost), bool)])[order],
-        readable=np.concatenate([np.ones(int(shown.sum()), bool), np.zeros(len(lost), bool)])[order],
-        seek_pts=pts[seeks],
-        seek_dts=dts[seeks],
-        ordinal=bool(ordinal),
-        open_gop=_has_leading_frames(pts, key),
-        unclean_keys=packets.unclean_keys,
-        discarded=int((~shown).sum()),
-        fps=float(rate),
-        truncated=promised[1] if len(lost) else None,
-    )
-
-
 def _presentation_times(packets: _Packets, step: int, reorders: bool) -> tuple[np.ndarray, bool]:
     """Return the pts of all packets in file order (int64), and whether they leave the order of frames open."""
     pts = packets.pts
@@ -364,9 +331,3 @@ def _presentation_times(packets: _Packets, step: int, reorders: bool) -> tuple[n
         return np.array([d if p is None else p for p, d in zip(pts, packets.dts, strict=True)], np.int64), False
     start = next((d for d in packets.dts if d is not None), 0)
     return start + step * np.arange(len(pts), dtype=np.int64), True
-
-
-def _has_leading_frames(pts: np.ndarray, key: np.ndarray) -> bool:
-    """Return whether a frame that follows a key frame in the file is shown before it."""
-    key_pts = np.where(key, pts, np.iinfo(np.int64).min)
-    return bool((pts < np.maximum.accumulate(key_pts)).any())

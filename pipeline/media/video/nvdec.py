@@ -76,11 +76,8 @@ class NvdecReader(PacketReader):
         if self._decoder is not None:
             return
         try:
-            self._decoder = self._library.CreateDecoder(
-                gpuid=0,
-                codec=getattr(self._library.cudaVideoCodec, codec),
-                usedevicememory=False,
-            )
+            codec_id = getattr(self._library.cudaVideoCodec, codec)
+            self._decoder = self._library.CreateDecoder(gpuid=0, codec=codec_id, usedevicememory=False)
         except Exception as error:  # PyNvVCException, and RuntimeError of its helpers
             raise NvdecError(_first_line(error)) from error
 
@@ -101,12 +98,7 @@ class NvdecReader(PacketReader):
         if packet.pts is None:
             raise NvdecError("a packet has no timestamp")
         pts = packet.pts
-        self._sent_now = Sent(self._number, pts, packet.is_keyframe)
-        if packet.is_keyframe:
-            self.keys.append(self._sent_now)
-        self._awaited[pts] = self._sent_now
-        self._number += 1
-        self.sent += 1
+        self._awaited[pts] = self._note_sent(packet)
         found: list[VideoFrame] = []
         # Filtering takes the packet's content away: nothing may read it from here on.
         for part in [packet] if self._filter is None else self._filter.filter(packet):
@@ -126,12 +118,8 @@ class NvdecReader(PacketReader):
 
     def _frames(self, decoded: list[Any]) -> list[VideoFrame]:
         """Return copies, each with the packet that it came from, without frames sent before the last seek."""
-        found = []
-        for one in decoded:
-            sent = self._awaited.pop(one.getPTS(), None)
-            if sent is not None:
-                found.append(self._copy(one, sent))
-        return found
+        sent = [(one, self._awaited.pop(one.getPTS(), None)) for one in decoded]
+        return [self._copy(one, packet) for one, packet in sent if packet is not None]
 
     def _copy(self, decoded: Any, sent: Sent) -> VideoFrame:
         width, height = self._context.width, self._context.height

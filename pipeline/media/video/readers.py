@@ -8,7 +8,6 @@ thread at a time uses a reader.
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,16 +55,15 @@ class Segment:
     """(pts, dts) of key frames to start from: the nearest, then ones further back in case it fails."""
 
 
-class Reader(ABC):
-    """One open decoder. `position` is the rank of the last frame that it gave; -1 at the start of the file."""
+class Reader:
+    """One open decoder. A plain Reader has none: it holds the place of a reader that is being opened."""
 
     position: int = -1
+    """Rank of the last frame that it gave; -1 at the start of the file."""
 
-    @abstractmethod
     def park(self) -> None:
         """Prepare for a pause."""
 
-    @abstractmethod
     def close(self) -> None:
         """Free the decoder and its file."""
 
@@ -92,6 +90,8 @@ class PacketReader(Reader):
     def __init__(self, path: str, stream: int, threads: int) -> None:
         self.sent = 0
         """Number of packets ever sent to the decoder."""
+        self.last_sent: Sent
+        """Packet that was sent last: with one thread, the one that an error is about."""
         self._path, self._stream_index, self._threads = path, stream, threads
         self._reformatter = VideoReformatter()
         self._open()
@@ -106,7 +106,10 @@ class PacketReader(Reader):
         self._context.thread_count = max(1, self._threads)
         self._context.copy_opaque = True
         self._primed = False
-        self._nal_length_bytes = self._find_nal_length()
+        # Size of NAL lengths; 0 also for MPEG-TS, which may store a picture's two fields as two packets.
+        prefixed = self._container.format.name.startswith(("mov", "matroska"))
+        h264 = self._context.codec.canonical_name == "h264"
+        self._nal_length_bytes = nal_length_bytes(self._context.extradata) if h264 and prefixed else 0
         self._restart(None)
 
     def _restart(self, packet: Packet[Any] | None) -> None:
@@ -207,14 +210,6 @@ class PacketReader(Reader):
             return None
         return packet
 
-    def _find_nal_length(self) -> int:
-        """Return the size of NAL lengths; 0 also for MPEG-TS, which may store a picture's two fields as two packets."""
-        if self._context.codec.canonical_name != "h264":
-            return 0
-        if not self._container.format.name.startswith(("mov", "matroska")):
-            return 0
-        return nal_length_bytes(self._context.extradata)
-
     def _is_needless(self, packet: Packet[Any], wanted: frozenset[int] | None, last_pts: int) -> bool:
         """Return whether a packet is neither wanted nor referred to by others, so that it can be left out.
 
@@ -227,25 +222,22 @@ class PacketReader(Reader):
         return is_unreferenced(memoryview(packet), self._nal_length_bytes)
 
     def _send(self, packet: Packet[Any] | None) -> Sequence[VideoFrame]:
-        if packet is None:
-            return self._context.decode(None)
-        self._sent_now = Sent(self._number, packet.pts, packet.is_keyframe)
-        packet.opaque = self._sent_now
+        if packet is not None:
+            packet.opaque = self._note_sent(packet)
+        return self._context.decode(packet)
+
+    def _note_sent(self, packet: Packet[Any]) -> Sent:
+        self.last_sent = Sent(self._number, packet.pts, packet.is_keyframe)
         if packet.is_keyframe:
-            self.keys.append(self._sent_now)
+            self.keys.append(self.last_sent)
         self._number += 1
         self.sent += 1
-        return self._context.decode(packet)
+        return self.last_sent
 
     @property
     def has_frames(self) -> bool:
         """True if decoded frames wait to be given out."""
         return bool(self._pending)
-
-    @property
-    def last_sent(self) -> Sent:
-        """Packet that was sent last: with one thread, the one that an error is about."""
-        return self._sent_now
 
     def to_rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
         """Return a uint8 (height, width, 3) view of `frame` in RGB, not yet rotated; valid until the view is dropped.
@@ -258,9 +250,6 @@ class PacketReader(Reader):
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
         view: np.ndarray = rows[:height, : width * 3].reshape(height, width, 3)
         return view
-
-    def park(self) -> None:
-        """Do nothing: a reader of packets works only when called."""
 
     def close(self) -> None:
         self._container.close()
@@ -340,7 +329,7 @@ class ReaderPool:
     2. A busy reader that will be there once its borrower is done (`goal`). The thread waits, because decoding the
        same frames again would take as long. If several threads wait for one reader, the earliest frames come first.
     3. Otherwise any free reader of the file, which seeks, or a new one. A new reader takes its place in `_entries`
-       before it is open (`_Opening`), so that the next chunk of its group already waits for it.
+       before it is open, so that the next chunk of its group already waits for it.
 
     When a reader comes back, it is parked unless a waiting thread needs it; decord would decode ahead meanwhile. Of
     all free readers the `limit` last used stay open. A reader whose borrower raised is closed, because its position
@@ -375,7 +364,8 @@ class ReaderPool:
                 while True:
                     near = self._nearest(request)
                     if near is None:
-                        entry, goes_on = self._idle(request.key), False
+                        free = (e for e in self._entries if e.key == request.key and not e.busy)
+                        entry, goes_on = next(free, None), False
                         break
                     if not near.busy and not self._someone_before(request, near):
                         entry, goes_on = near, True
@@ -384,26 +374,33 @@ class ReaderPool:
             finally:
                 self._waiting.remove(request)
             if entry is not None:
-                self._take(entry, request, goes_on)
+                entry.busy, entry.goal = True, request.last
+                if not goes_on:
+                    entry.reader.position = request.key_rank - 1
+                self._entries.remove(entry)
+                self._entries.append(entry)
+                self._changed.notify_all()
                 return entry, goes_on
             # Take a place at once, so that the next chunk of this group of pictures waits for this reader.
-            entry = _Entry(request.key, _Opening(request.key_rank - 1), goal=request.last)
+            entry = _Entry(request.key, Reader(), goal=request.last)
+            entry.reader.position = request.key_rank - 1
             self._entries.append(entry)
+        key = request.key
+        reader: Reader
         try:
-            reader = _open_reader(request.key, threads)
+            if key.decoder == "decord":
+                reader = DecordReader(key.path, threads)
+            elif key.decoder == "nvdec":
+                from pipeline.media.video.nvdec import NvdecReader
+
+                reader = NvdecReader(key.path, key.stream)
+            else:
+                reader = PacketReader(key.path, key.stream, threads)
         except BaseException:
             self._drop(entry)
             raise
         reader.position, entry.reader = request.key_rank - 1, reader
         return entry, False
-
-    def _take(self, entry: _Entry, request: _Request, goes_on: bool) -> None:
-        entry.busy, entry.goal = True, request.last
-        if not goes_on:
-            entry.reader.position = request.key_rank - 1
-        self._entries.remove(entry)
-        self._entries.append(entry)
-        self._changed.notify_all()
 
     def _nearest(self, request: _Request) -> _Entry | None:
         """Return the reader whose position is, or will be, nearest before the first frame; None if there is none.
@@ -427,9 +424,6 @@ class ReaderPool:
             and w.key_rank - 1 <= entry.reader.position
             for w in self._waiting
         )
-
-    def _idle(self, key: FileKey) -> _Entry | None:
-        return next((e for e in self._entries if e.key == key and not e.busy), None)
 
     def _release(self, entry: _Entry) -> None:
         with self._changed:
@@ -460,27 +454,6 @@ class ReaderPool:
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-class _Opening(Reader):
-    """Holds the place of a reader that is being opened."""
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-
-    def park(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _open_reader(key: FileKey, threads: int) -> Reader:
-    if key.decoder == "decord":
-        return DecordReader(key.path, threads)
-    if key.decoder == "nvdec":
-        from pipeline.media.video.nvdec import NvdecReader
-
-        return NvdecReader(key.path, key.stream)
-    return PacketReader(key.path, key.stream, threads)
 
 
 POOL = ReaderPool()

@@ -32,6 +32,8 @@ _SEEK_GAIN_FRAMES = 16
 # Key frames before a chunk that it may try, counted back; and the rank up to which it may try the file's start.
 _KEYS_BACK = (0, 1, 4)
 _START_IS_NEAR = 2000
+
+
 class VideoOptions(SourceOptions):
     """The sampling and the decoding of a video."""
 
@@ -135,45 +137,48 @@ class VideoSource(Source):
         check_readable(self.path)
         stat = self.path.stat()
         self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
-        self.index = build_index(self.path)
-        upright = output_shape(self.index.width, self.index.height, self.index.rotation, None)
-        _check_roi_fits(self.path, options.roi, upright)
-        self.origin = options.roi[:2] if options.roi is not None else (0, 0)
-        self.frame = sample(self.index, options)
+        self.index = index = build_index(self.path)
+        roi = options.roi
+        height, width, _ = output_shape(index.width, index.height, index.rotation, None)
+        if roi is not None and (roi[0] + roi[2] > width or roi[1] + roi[3] > height):
+            raise InputError(f"{self.path}: roi {list(roi)} reaches beyond the {width}x{height} frame; shrink it")
+        self.origin = roi[:2] if roi is not None else (0, 0)
+        self.frame = sample(index, options)
         if not len(self.frame):
-            raise InputError(f"{self.path}: no frame between start and stop; {_describe_times(self.index)}")
-        self.time_seconds = self.index.time_seconds[self.frame]
-        shape = output_shape(self.index.width, self.index.height, self.index.rotation, options.roi)
-        self.item_bytes = math.prod(shape)
+            times = "all its packets are hidden"
+            if len(index):
+                first = float(index.time_seconds[0])
+                times = f"its frames lie from {first:.3f} to {first + index.duration_seconds:.3f} s"
+            raise InputError(f"{self.path}: no frame between start and stop; {times}")
+        self.time_seconds = index.time_seconds[self.frame]
+        self.item_bytes = math.prod(output_shape(index.width, index.height, index.rotation, roi))
         self._start_rank = self._nearest_start(self.frame)
         if decoder is None:
             self.decoder, self.note = choose_decoder(self, options.decoder)
         else:
             self.decoder, self.note = decoder, kept_decoder(decoder)
-        self.facts = self._make_facts(upright)
-
-    def _make_facts(self, upright: tuple[int, int, int]) -> dict[str, Any]:
-        index = self.index
-        return {
+        self.facts: dict[str, Any] = {
             "path": str(self.path),
             "bytes": self._bytes,
             "fingerprint": fingerprint(self.path),
-            "width": upright[1],
-            "height": upright[0],
+            "width": width,
+            "height": height,
             "fps": index.fps,
             "duration_seconds": index.duration_seconds,
             "start_seconds": float(index.time_seconds[0]),
             "source_frames": len(index),
             "unreadable_frames": int((~index.readable).sum()),
             "key_frames": len(index.seek_pts),
-            **_sampling_fact(self.options),
+            "every": options.every,
+            **({"sample_fps": options.fps} if options.fps is not None else {}),
+            **({"keyframes": True} if options.keyframes else {}),
             "decoder": self.decoder,
             "codec": index.codec,
             "container": index.container,
             "pixel_format": index.pixel_format,
             "rotation_degrees": index.rotation,
             "stream": index.stream,
-            "roi": list(self.options.roi) if self.options.roi else None,
+            "roi": list(roi) if roi else None,
         }
 
     def _nearest_start(self, ranks: np.ndarray) -> np.ndarray:
@@ -249,10 +254,8 @@ class VideoSource(Source):
         for first, last in zip(edges.tolist(), edges[1:].tolist(), strict=False):
             wanted = np.flatnonzero(readable[first:last]) + first
             if len(wanted):
-                begin = int(wanted[0])
-                found.append(
-                    Segment(first, last, int(starts[begin]), self._keys(int(ranks[begin]), int(starts[begin])))
-                )
+                rank, start = int(ranks[wanted[0]]), int(starts[wanted[0]])
+                found.append(Segment(first, last, start, self._keys(rank, start)))
         return tuple(found)
 
     def _keys(self, rank: int, start: int) -> tuple[tuple[int, int], ...]:
@@ -280,41 +283,16 @@ def sample(index: PacketIndex, options: VideoOptions) -> np.ndarray:
     if options.keyframes:
         ranks = np.flatnonzero(index.key)
     elif options.fps is not None:
-        ranks = _first_at_ticks(time, options.fps)
+        # The first frame at or after each tick time[0] + k / fps, each once. A frame's tick is the last one that is not
+        # after it. The tolerance allows for rounding to the time base.
+        tick = np.floor((time - time[0]) * options.fps + 1e-6)
+        ranks = np.flatnonzero(np.diff(tick, prepend=-1.0) > 0)
     else:
         ranks = np.arange(0, len(index), options.every)
     start = -np.inf if options.start is None else options.start
     stop = np.inf if options.stop is None else options.stop
     inside = (time[ranks] >= start) & (time[ranks] < stop)
     return ranks[inside].astype(np.int64)
-
-
-def _first_at_ticks(time: np.ndarray, fps: float) -> np.ndarray:
-    """Return the ranks of the first frame at or after each tick time[0] + k / fps, each once."""
-    # A frame's tick is the last one that is not after it. The tolerance allows for rounding to the time base.
-    tick = np.floor((time - time[0]) * fps + 1e-6)
-    return np.flatnonzero(np.diff(tick, prepend=-1.0) > 0)
-
-
-def _sampling_fact(options: VideoOptions) -> dict[str, Any]:
-    facts: dict[str, Any] = {"every": options.every}
-    if options.fps is not None:
-        facts["sample_fps"] = options.fps
-    if options.keyframes:
-        facts["keyframes"] = True
-    return facts
-
-
-def _check_roi_fits(path: Path, roi: tuple[int, int, int, int] | None, shape: tuple[int, int, int]) -> None:
-    if roi is not None and (roi[0] + roi[2] > shape[1] or roi[1] + roi[3] > shape[0]):
-        raise InputError(f"{path}: roi {list(roi)} reaches beyond the {shape[1]}x{shape[0]} frame; shrink it")
-
-
-def _describe_times(index: PacketIndex) -> str:
-    if not len(index):
-        return "all its packets are hidden"
-    first = float(index.time_seconds[0])
-    return f"its frames lie from {first:.3f} to {first + index.duration_seconds:.3f} s"
 
 
 def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
@@ -331,5 +309,3 @@ def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
     except OSError as err:
         raise InputError(f"{path} cannot be read: {err.strerror or err}") from err
     return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
-
-

@@ -10,7 +10,7 @@ DeepFace's own boxes. Which alignment gives the truer answers has not been measu
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.faces.models import clients
 from pipeline.faces.models.align import upright_box_transforms, warp_faces
-from pipeline.faces.models.attributes import AttributeOptions
 from pipeline.faces.models.base import Chips, Faces, Frames
 from pipeline.faces.models.crops import deepface_chips
 from pipeline.machine.device import Device
@@ -37,6 +36,18 @@ BYTES_PER_CHIP = 4 * (SIDE**2 * 3 + 2 * SIDE**2 * 64)
 MOST_CHIPS = {"cpu": 16, "cuda": 128, "tensorrt": 128}
 
 
+@dataclass(frozen=True)
+class AttributeOptions:
+    """The options of an attribute."""
+
+    align: str = "native"
+    """"native": the box, upright, with the frame around it. "deepface": as DeepFace cuts faces."""
+    rotate: bool = True
+    """With `align: deepface`: DeepFace's parameter `align`."""
+    engine: str = "onnx"
+    """"onnx", or "tensorflow" or "torch": DeepFace's own client on that library."""
+
+
 class Demography:
     """One attribute. Thread-safe."""
 
@@ -50,26 +61,18 @@ class Demography:
         self._run: Callable[[Float32], Float32]
         if self._own:
             self._outputs = len(card.classes) or AGES
-            self._run = self._open(weights_files(card)[0])
+            (path,) = weights_files(card)
+            session = open_weights(card, path, device, MEMORY_SHARES.get(card.name, MEMORY_SHARES["attribute"]))
+            found = session.get_outputs()[0].shape[-1]
+            if isinstance(found, int) and found != self._outputs:
+                raise ModelError(f"{path} gives {found} values for a face, but {card.name} has {self._outputs}")
+            given = session.get_inputs()[0]
+            if isinstance(given.shape[0], int):
+                self._most = given.shape[0]
+            self._run = lambda inputs: np.asarray(session.run(None, {given.name: inputs})[0], np.float32)
         else:
             self._outputs = len(card.classes) or 1
             self._run = clients.Client("facial_attribute", card, options.engine, device).predict
-
-    def _open(self, path: Path) -> Callable[[Float32], Float32]:
-        """Open a file of weights on ONNX Runtime."""
-        share = MEMORY_SHARES.get(self._card.name, MEMORY_SHARES["attribute"])
-        session = open_weights(self._card, path, self._device, share)
-        found = session.get_outputs()[0].shape[-1]
-        if isinstance(found, int) and found != self._outputs:
-            raise ModelError(f"{path} gives {found} values for a face, but {self._card.name} has {self._outputs}")
-        given = session.get_inputs()[0]
-        if isinstance(given.shape[0], int):
-            self._most = given.shape[0]
-
-        def run(inputs: Float32) -> Float32:
-            return np.asarray(session.run(None, {given.name: inputs})[0], np.float32)
-
-        return run
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
         """Return the input of all four attributes: uint8 (n, 224, 224, 3) RGB.
@@ -97,9 +100,8 @@ class Demography:
             # DeepFace's own clients prepare Emotion's input themselves.
             return self._run(_network_input(chips[start:stop], self._card.name if self._own else ""))
 
-        for start, stop, result in run_in_batches(
-            self._device, self._card.name, chips.shape[1:], len(chips), self._most, run
-        ):
+        shape, name = chips.shape[1:], self._card.name
+        for start, stop, result in run_in_batches(self._device, name, shape, len(chips), self._most, run):
             values[start:stop] = result
         empty = ~chips.any(axis=(1, 2, 3)) if chips.dtype == np.uint8 else np.isnan(chips[:, 0, 0, 0])
         values[empty] = np.nan
@@ -120,16 +122,13 @@ def _network_input(chips: Chips, name: str) -> Float32:
     """Return float32 BGR from 0 to 1, (n, 224, 224, 3), or (n, 48, 48, 1) grey for Emotion."""
     if chips.dtype == np.uint8:
         chips = chips[..., ::-1].astype(np.float32) / np.float32(255)
+    chips = np.ascontiguousarray(chips, np.float32)
     if name != "Emotion":
-        return np.ascontiguousarray(chips, np.float32)
-    return _grey(np.ascontiguousarray(chips, np.float32))
-
-
-def _grey(chips_bgr: Float32) -> Float32:
-    """Return grey chips of 48 pixels as DeepFace's EmotionClient makes them."""
+        return chips
     import cv2
 
-    small = [cv2.resize(cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY), (48, 48)) for chip in chips_bgr]
+    # As DeepFace's EmotionClient makes them.
+    small = [cv2.resize(cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY), (48, 48)) for chip in chips]
     return np.asarray(small, np.float32)[..., None]
 
 

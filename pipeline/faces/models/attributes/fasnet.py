@@ -10,6 +10,7 @@ Minivision's own sample of a flat poster is classified as 3D.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,10 @@ class Fasnet:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._sessions = [create_session(_graph(path), device, MEMORY_SHARES["spoofing"]) for path in _weights()]
+        self._sessions = []
+        for path in weights_files(zoo.card(NAME)):
+            graph = cached_graph(f"fasnet_{path.stem}", GRAPH_VERSION, [path], partial(build_graph, path))
+            self._sessions.append(create_session(graph, device, MEMORY_SHARES["spoofing"]))
         self._most = max(1, min(MOST_CHIPS[device.kind], device.batch_memory_bytes // BYTES_PER_CHIP))
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.uint8]:
@@ -94,9 +98,6 @@ class Fasnet:
         return probability
 
 
-# -- boxes ------------------------------------------------------------------------------------------------------------
-
-
 def clipped(box: npt.NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
     """Return x, y, w, h as DeepFace passes them on (detection.extract_faces); w or h is below 1 if nothing is left."""
     x, y = max(0, int(box[0])), max(0, int(box[1]))
@@ -125,17 +126,6 @@ def _shifted(start: int, length: int, scale: float, limit: int) -> tuple[int, in
     if last > limit - 1:
         first, last = first - (last - limit + 1), limit - 1
     return int(first), int(last)
-
-
-# -- the graphs -------------------------------------------------------------------------------------------------------
-
-
-def _weights() -> list[Path]:
-    return weights_files(zoo.card(NAME))
-
-
-def _graph(path: Path) -> bytes:
-    return cached_graph(f"fasnet_{path.stem}", GRAPH_VERSION, [path], lambda: build_graph(path))
 
 
 def build_graph(path: Path) -> bytes:
@@ -171,36 +161,29 @@ class _Builder:
                 value = self._residual(value, f"{group}.model.{block}")
         value = self._convolution(value, "conv_6_sep")
         value = graph.add("Flatten", self._convolution(value, "conv_6_dw", padding=0))
-        value = graph.add("Softmax", self._head(value), axis=-1)
-        return graph.serialise("chips", ("n", SIDE, SIDE, 3), {"probability": (value, ("n", CLASSES))}, np.uint8)
-
-    def _head(self, value: str) -> str:
-        """Add the embedding, its batch norm and the last matrix as one matrix: all three are linear."""
+        # The embedding, its batch norm and the last matrix as one matrix: all three are linear.
         scale, shift = self._batch_norm("bn")
         last = self._tensors["prob.weight"]
         matrix = (last * scale) @ self._tensors["linear.weight"]
-        return self._graph.add("Add", self._graph.add("MatMul", value, _float32(matrix.T)), _float32(last @ shift))
+        value = graph.add("Add", graph.add("MatMul", value, _float32(matrix.T)), _float32(last @ shift))
+        value = graph.add("Softmax", value, axis=-1)
+        return graph.serialise("chips", ("n", SIDE, SIDE, 3), {"probability": (value, ("n", CLASSES))}, np.uint8)
 
     def _convolution(self, value: str, name: str, stride: int = 1, padding: int | None = None) -> str:
         """Add convolution, batch norm and, if there is one, PReLU. It is depthwise if each filter sees one channel."""
         weights, bias = self._folded(f"{name}.conv", f"{name}.bn")
         alone = weights.shape[1] == 1
         weights = _filled_up(weights, 0) if alone or weights.shape[1] == COLOURS else _filled_up(weights, 0, 1)
-        value = self._graph.conv(
-            value,
-            weights,
-            _filled_up(bias, 0),
-            strides=[stride] * 2,
-            pads=[weights.shape[2] // 2 if padding is None else padding] * 4,
-            group=len(weights) if alone else 1,
-        )
+        pads = [weights.shape[2] // 2 if padding is None else padding] * 4
+        group = len(weights) if alone else 1
+        value = self._graph.conv(value, weights, _filled_up(bias, 0), strides=[stride] * 2, pads=pads, group=group)
         slope = self._tensors.get(f"{name}.prelu.weight")
-        return value if slope is None else self._prelu(value, _filled_up(slope, 0)[:, None, None])
-
-    def _prelu(self, value: str, slope: Weights) -> str:
-        """Add max(x, slope x), which equals PReLU if no slope is above 1, in half the time of ONNX Runtime's PRelu."""
+        if slope is None:
+            return value
+        slope = _filled_up(slope, 0)[:, None, None]
         if slope.max() > 1:
             return self._graph.add("PRelu", value, slope)
+        # max(x, slope x) equals PReLU if no slope is above 1, in half the time of ONNX Runtime's PRelu.
         return self._graph.add("Max", value, self._graph.add("Mul", value, slope))
 
     def _depthwise(self, value: str, name: str, stride: int = 1) -> str:
@@ -209,18 +192,14 @@ class _Builder:
         return self._convolution(value, f"{name}.project")
 
     def _residual(self, value: str, name: str) -> str:
-        branch = self._depthwise(value, name)
-        gate = f"{name}.se_module"
-        if f"{gate}.fc1.weight" in self._tensors:
-            branch = self._gated(branch, gate)
-        return self._graph.add("Add", branch, value)
-
-    def _gated(self, value: str, name: str) -> str:
-        """Add squeeze and excitation."""
-        gate = self._graph.add("GlobalAveragePool", value)
-        gate = self._graph.add("Relu", self._graph.conv(gate, *self._folded(f"{name}.fc1", f"{name}.bn1")))
-        gate = self._graph.add("Sigmoid", self._graph.conv(gate, *self._folded(f"{name}.fc2", f"{name}.bn2")))
-        return self._graph.add("Mul", value, gate)
+        graph, branch = self._graph, self._depthwise(value, name)
+        block = f"{name}.se_module"
+        if f"{block}.fc1.weight" in self._tensors:  # squeeze and excitation
+            gate = graph.add("GlobalAveragePool", branch)
+            gate = graph.add("Relu", graph.conv(gate, *self._folded(f"{block}.fc1", f"{block}.bn1")))
+            gate = graph.add("Sigmoid", graph.conv(gate, *self._folded(f"{block}.fc2", f"{block}.bn2")))
+            branch = graph.add("Mul", branch, gate)
+        return graph.add("Add", branch, value)
 
     def _folded(self, convolution: str, batch_norm: str) -> tuple[Weights, Weights]:
         """Return a convolution's weights and bias, with the batch norm that follows folded in."""

@@ -63,8 +63,6 @@ HEED: dict[str, dict[str, tuple[str, ...]]] = {
 """Detectors that support an option, by alignment. Of those that DeepFace's clients run without such a parameter, only
 the packages `mtcnn` and facenet-pytorch have a minimum face size."""
 
-DEEPFACE_ONLY = ("rotate", "expand_percentage", "whole_frame")
-
 
 def card(name: str) -> ModelCard:
     """Return the card of a detector or of `skip`. Raises ModelError, with the nearest valid name, if there is none."""
@@ -82,11 +80,18 @@ def check(name: str, options: DetectorOptions) -> None:
     Loads nothing.
     """
     card(name)
-    _check_ranges(options)
+    if options.min_face <= 0:
+        raise ModelError(f"min_face is {options.min_face}, but must be above 0")
+    if options.threshold is not None and not 0 < options.threshold < 1:
+        raise ModelError(f"threshold is {options.threshold}, but must be between 0 and 1")
+    if options.expand_percentage < 0:
+        raise ModelError(f"expand_percentage is {options.expand_percentage}, but must be 0 or more")
+    if options.max_faces is not None and options.max_faces < 1:
+        raise ModelError(f"max_faces is {options.max_faces}, but must be 1 or more")
     default = {field.name: field.default for field in fields(DetectorOptions)}
     chosen = {key for key, value in vars(options).items() if value != default[key]}
     if options.align != "deepface":
-        for option in sorted(chosen.intersection(DEEPFACE_ONLY)):
+        for option in sorted(chosen.intersection(("rotate", "expand_percentage", "whole_frame"))):
             raise ModelError(f"option {option} needs align: deepface; leave it out, or set align: deepface")
         if name == SKIP.name:
             raise ModelError("detector 'skip' finds no eyes to turn faces by; set align: deepface")
@@ -97,17 +102,6 @@ def check(name: str, options: DetectorOptions) -> None:
                 f"detector {name!r} does not support {option} with align: {options.align}; leave it out, or use one of "
                 f"{', '.join(heeding)}"
             )
-
-
-def _check_ranges(options: DetectorOptions) -> None:
-    if options.min_face <= 0:
-        raise ModelError(f"min_face is {options.min_face}, but must be above 0")
-    if options.threshold is not None and not 0 < options.threshold < 1:
-        raise ModelError(f"threshold is {options.threshold}, but must be between 0 and 1")
-    if options.expand_percentage < 0:
-        raise ModelError(f"expand_percentage is {options.expand_percentage}, but must be 0 or more")
-    if options.max_faces is not None and options.max_faces < 1:
-        raise ModelError(f"max_faces is {options.max_faces}, but must be 1 or more")
 
 
 def create(card: ModelCard, device: Device, options: DetectorOptions) -> Detector:
@@ -131,9 +125,8 @@ def _create(card: ModelCard, device: Device, options: DetectorOptions) -> ZooDet
 
         return ClientDetector(card)
     module, name = MODULES[card.name]
-    made: ZooDetector = getattr(import_module(f"{__name__}.{module}"), name)(
-        device, options.min_face, options.threshold
-    )
+    kind = getattr(import_module(f"{__name__}.{module}"), name)
+    made: ZooDetector = kind(device, options.min_face, options.threshold)
     return made
 
 

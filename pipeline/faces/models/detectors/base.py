@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import ModelError
 from pipeline.faces.models.base import Faces, Frames
+from pipeline.models.card import ModelCard
 
 Frame = npt.NDArray[np.uint8]
 
@@ -46,6 +49,15 @@ class PadsItself(Protocol):
         ...
 
 
+def need(card: ModelCard) -> None:
+    """Raise ModelError, with the command that helps, if a model's engine is not installed. Imports nothing."""
+    if card.requires and importlib.util.find_spec(card.engine) is None:
+        raise ModelError(
+            f"detector {card.name!r} needs the package {card.engine!r}, which is not installed; run: "
+            f"pip install {' '.join(card.requires)}"
+        )
+
+
 def border(frame: Frame) -> tuple[int, int]:
     """Return the rows above (and below) and the columns left (and right) by which DeepFace pads a frame."""
     return frame.shape[0] // 2, frame.shape[1] // 2
@@ -72,12 +84,8 @@ def taken(faces: Faces, index: npt.NDArray[Any]) -> Faces:
 
 def joined(parts: Sequence[Faces]) -> Faces:
     """Return the faces of several parts, one part after the other, without `rank`. Without parts there is no face."""
-    nothing = Faces(
-        np.empty(0, np.int64),
-        np.empty((0, 4), np.float32),
-        np.empty((0, 5, 2), np.float32),
-        np.empty(0, np.float32),
-    )
+    points = np.empty((0, 5, 2), np.float32)
+    nothing = Faces(np.empty(0, np.int64), np.empty((0, 4), np.float32), points, np.empty(0, np.float32))
     fields = ("frame", "box", "landmarks", "confidence")
     return Faces(*(np.concatenate([getattr(part, name) for part in (nothing, *parts)]) for name in fields))
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,16 +56,16 @@ class CascadeDetector:
 
     def _all(self, frames_rgb: Frames, min_face: int) -> Faces:
         """Return all faces in the cascade's order, with its weights as confidence."""
-        return joined([self._of_frame(index, checked(frame), min_face) for index, frame in enumerate(frames_rgb)])
-
-    def _of_frame(self, index: int, frame: Frame, min_face: int) -> Faces:
-        boxes, weights = self._cascade.find(frame, min_face)
-        landmarks = np.full((len(boxes), 5, 2), np.nan, np.float32)
-        for (x, y, w, h), points in zip(boxes, landmarks, strict=True):
-            eyes = self._eyes.find(frame[y : y + h, x : x + w])
-            if eyes is not None:
-                points[:2] = eyes + np.array([x, y])
-        return Faces(np.full(len(boxes), index, np.int64), boxes.astype(np.float32), landmarks, weights)
+        found = []
+        for index, frame in enumerate(map(checked, frames_rgb)):
+            boxes, weights = self._cascade.find(frame, min_face)
+            landmarks = np.full((len(boxes), 5, 2), np.nan, np.float32)
+            for (x, y, w, h), points in zip(boxes, landmarks, strict=True):
+                eyes = self._eyes.find(frame[y : y + h, x : x + w])
+                if eyes is not None:
+                    points[:2] = eyes + np.array([x, y])
+            found.append(Faces(np.full(len(boxes), index, np.int64), boxes.astype(np.float32), landmarks, weights))
+        return joined(found)
 
 
 class EyeFinder:
@@ -84,23 +83,12 @@ class EyeFinder:
         """
         if not crop_rgb.size:
             return None
-        found: Sequence[Any] = sorted(self._cascade.find_plain(crop_rgb), key=_area, reverse=True)[:2]
-        if len(found) < 2:
+        boxes = self._cascade.find_plain(crop_rgb).tolist()
+        largest = sorted(boxes, key=lambda box: box[2] * box[3], reverse=True)[:2]
+        if len(largest) < 2:
             return None
-        first, second = found
-        if not first[0] < second[0]:
-            first, second = second, first
-        return np.array([_middle(first), _middle(second)], np.int64)
-
-
-def _area(box: Iterable[Any]) -> int:
-    _, _, w, h = box
-    return int(w) * int(h)
-
-
-def _middle(box: Iterable[Any]) -> tuple[int, int]:
-    x, y, w, h = (int(value) for value in box)
-    return int(x + w / 2), int(y + h / 2)
+        first, second = largest if largest[0][0] < largest[1][0] else largest[::-1]
+        return np.array([(int(x + w / 2), int(y + h / 2)) for x, y, w, h in (first, second)], np.int64)
 
 
 _alone = threading.Lock()

@@ -15,8 +15,8 @@ import numpy as np
 
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.faces.models.detectors.base import ordered
-from pipeline.faces.models.detectors.published_graph import PICTURE, read_graph, take_uint8
-from pipeline.faces.models.detectors.suppression import by_score
+from pipeline.faces.models.detectors.boxes import by_score
+from pipeline.faces.models.detectors.published_graph import PICTURE, rewritten
 from pipeline.faces.models.detectors.whole_frame import (
     Float32,
     Frame,
@@ -24,9 +24,9 @@ from pipeline.faces.models.detectors.whole_frame import (
     WholeFrameDetector,
     chosen_by_frame,
     client_threshold,
-    stretched_view,
+    sized_view,
     view_of,
-)
+)  # fmt: skip
 from pipeline.models.weights import cached_graph
 
 NAME = "centerface"
@@ -54,7 +54,9 @@ class CenterFaceDetector(WholeFrameDetector):
     name, smallest, bytes_per_pixel = NAME, SMALLEST, BYTES_PER_PIXEL
 
     def _graph(self, files: Sequence[Path]) -> bytes:
-        return cached_graph(NAME, GRAPH_VERSION, files, partial(build_graph, files[0]))
+        # The published graph states ten pictures of 32 × 32. Its outputs do not change.
+        build = partial(rewritten, files[0], set(OUTPUTS), transpose=True)
+        return cached_graph(NAME, GRAPH_VERSION, files, build)
 
     def detect(self, frames_rgb: Frames) -> Faces:
         """Return the faces of all frames, in pixels of the frame; boxes are cut at the edge of the network's view.
@@ -71,26 +73,18 @@ class CenterFaceDetector(WholeFrameDetector):
     def _client(self, frames_rgb: Frames, padded: bool) -> Faces:
         limit = client_threshold(*CLIENT_THRESHOLD) if self._threshold is None else self._threshold
 
-        def view(shape: tuple[int, ...]) -> View:
-            return stretched_view(shape, MULTIPLE)
+        def view(shape: tuple[int, ...]) -> View:  # each side stretched to the next multiple
+            height, width = (-(-side // MULTIPLE) * MULTIPLE for side in shape[:2])
+            return sized_view(shape, (width, height), MULTIPLE)
 
-        return _client_faces(self._find(frames_rgb, view, partial(self._look, limit=limit), padded))
+        found = self._find(frames_rgb, view, partial(self._look, limit=limit), padded)
+        landmarks = np.full(found.landmarks.shape, np.nan, np.float32)
+        landmarks[:, :2] = np.trunc(found.landmarks[:, :2])
+        return Faces(found.frame, np.trunc(found.box), landmarks, np.clip(found.confidence, 0, 1))
 
     def _look(self, batch: Frame, view: View, limit: float) -> Faces:
         heatmap, scale, offset, points = self._session.run(OUTPUTS, {PICTURE: batch})
         return decoded(heatmap, scale, offset, points, view, limit)
-
-
-def build_graph(path: Path) -> bytes:
-    """Return the published network, rewritten for uint8 RGB pictures whose sides are multiples of 32.
-
-    The published graph states ten pictures of 32 × 32. Its outputs do not change. Raises ModelError if the file is not
-    such a graph.
-    """
-    model = read_graph(path, set(OUTPUTS))
-    take_uint8(model, transpose=True)
-    content: bytes = model.SerializeToString()
-    return content
 
 
 def decoded(heatmap: Float32, scale: Float32, offset: Float32, points: Float32, view: View, limit: float) -> Faces:
@@ -114,10 +108,3 @@ def decoded(heatmap: Float32, scale: Float32, offset: Float32, points: Float32, 
     corners = np.divide(kept.box, np.tile(ratio, 2))
     box = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     return Faces(kept.frame, box, np.divide(kept.landmarks, ratio), kept.confidence)
-
-
-def _client_faces(found: Faces) -> Faces:
-    """Apply the client's rounding and clipping."""
-    landmarks = np.full(found.landmarks.shape, np.nan, np.float32)
-    landmarks[:, :2] = np.trunc(found.landmarks[:, :2])
-    return Faces(found.frame, np.trunc(found.box), landmarks, np.clip(found.confidence, 0, 1))

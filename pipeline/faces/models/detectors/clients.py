@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.faces.models.base import Faces, Frames
-from pipeline.faces.models.detectors.base import Frame, checked, joined, ordered
-from pipeline.faces.models.detectors.packages import need
+from pipeline.faces.models.detectors.base import Frame, checked, joined, need, ordered
 from pipeline.models.card import ModelCard
 from pipeline.models.weights import weights_files
 
@@ -56,11 +54,10 @@ class ClientDetector:
         with self._lock:
             regions: Sequence[Any] = self._client.detect_faces(np.ascontiguousarray(frame[:, :, ::-1]))
         box = np.array([[r.x, r.y, r.w, r.h] for r in regions], np.float32).reshape(-1, 4)
-        points = [[_point(getattr(region, name)) for name in LANDMARKS] for region in regions]
-        landmarks = np.array(points, np.float32).reshape(-1, 5, 2)
+        landmarks = np.full((len(regions), 5, 2), np.nan, np.float32)
+        for region, points in zip(regions, landmarks, strict=True):
+            for k, name in enumerate(LANDMARKS):
+                if getattr(region, name) is not None:
+                    points[k] = getattr(region, name)
         confidence = np.array([region.confidence or 0 for region in regions], np.float32)
         return Faces(np.full(len(box), index, np.int64), box, landmarks, confidence)
-
-
-def _point(point: Sequence[float] | None) -> npt.NDArray[np.float32]:
-    return np.full(2, np.nan, np.float32) if point is None else np.array(point, np.float32)

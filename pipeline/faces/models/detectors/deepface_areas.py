@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,13 +82,26 @@ class DeepFaceAreas:
             return self._detector.areas(frames)
         if isinstance(self._detector, PadsItself):
             return self._detector.padded_areas(frames)
-        return self._detector.areas([_padded(frame) for frame in frames])
+        import cv2
+
+        borders = [border(frame) for frame in frames]
+        return self._detector.areas([
+            np.asarray(cv2.copyMakeBorder(frame, above, above, aside, aside, cv2.BORDER_CONSTANT))
+            for frame, (above, aside) in zip(frames, borders, strict=True)
+        ])  # fmt: skip
 
     def _of_frame(self, frame: Frame, areas: Faces) -> Faces:
         """Return DeepFace's list for one frame, from its client's areas."""
         if not len(areas.box):
-            return _whole(frame) if self._options.whole_frame or self._detector is None else _listed(areas)
-        areas = self._largest(areas)
+            if self._options.whole_frame or self._detector is None:  # the whole frame as one face of confidence 0
+                box = np.array([[0, 0, frame.shape[1], frame.shape[0]]], np.float32)
+                nowhere = np.full((1, 5, 2), np.nan, np.float32)
+                areas = Faces(np.zeros(1, np.int64), box, nowhere, np.zeros(1, np.float32))
+            return _listed(areas)
+        most = self._options.max_faces
+        if most is not None and most < len(areas.box):  # the largest first, as heapq.nlargest
+            sides = areas.box[:, 2:].astype(np.int64)
+            areas = taken(areas, np.argsort(-sides[:, 0] * sides[:, 1], kind="stable")[:most])
         above, aside = border(frame) if self._options.rotate else (0, 0)
         size = frame.shape[0] + 2 * above, frame.shape[1] + 2 * aside
         boxes = clipped(expanded(areas.box.astype(np.int64), self._options.expand_percentage, size), size)
@@ -99,36 +111,28 @@ class DeepFaceAreas:
             for box, points in zip(boxes, landmarks, strict=True):
                 self._fill_eyes(frame, box, points)
         found = Faces(areas.frame, boxes.astype(np.float32), landmarks, areas.confidence)
-        left = partial(_is_left, frame, self._options.rotate)
-        kept = [left(box, points) for box, points in zip(found.box, found.landmarks, strict=True)]
+        # DeepFace drops boxes whose crop holds no pixel.
+        kept = [
+            min(box[2:]) >= SURELY_LEFT or (min(box[2:]) > 0 and cut(frame, box, points, self._options.rotate).size > 0)
+            for box, points in zip(found.box, found.landmarks, strict=True)
+        ]
         return _listed(taken(found, np.flatnonzero(kept)))
-
-    def _largest(self, areas: Faces) -> Faces:
-        """Return the max_faces largest, the largest first, as heapq.nlargest; all in their order if there are fewer."""
-        most = self._options.max_faces
-        if most is None or most >= len(areas.box):
-            return areas
-        size = areas.box[:, 2].astype(np.int64) * areas.box[:, 3].astype(np.int64)
-        return taken(areas, np.argsort(-size, kind="stable")[:most])
 
     def _fill_eyes(self, frame: Frame, box: npt.NDArray[np.int64], landmarks: npt.NDArray[np.float32]) -> None:
         """Replace eyes that are NaN by those that OpenCV's cascade finds in a box."""
         missing = [eye for eye in (RIGHT_EYE, LEFT_EYE) if np.isnan(landmarks[eye]).any()]
         if not missing:
             return
-        unturned = np.full_like(landmarks, np.nan)
-        eyes = self._eyes().find(cut(frame, box.astype(np.float32), unturned, self._options.rotate))
-        if eyes is not None:
-            for eye in missing:
-                landmarks[eye] = box[:2] + eyes[eye]
-
-    def _eyes(self) -> EyeFinder:
         with self._lock:
             if self._eye_finder is None:
                 from pipeline.faces.models.detectors.cascades import EyeFinder
 
                 self._eye_finder = EyeFinder()
-            return self._eye_finder
+        unturned = np.full_like(landmarks, np.nan)
+        eyes = self._eye_finder.find(cut(frame, box.astype(np.float32), unturned, self._options.rotate))
+        if eyes is not None:
+            for eye in missing:
+                landmarks[eye] = box[:2] + eyes[eye]
 
 
 def expanded(boxes: Boxes, percentage: int, size: tuple[int, int]) -> Boxes:
@@ -154,27 +158,5 @@ def clipped(boxes: Boxes, size: tuple[int, int]) -> Boxes:
     return np.stack([left, top, np.maximum(0, right - left), np.maximum(0, bottom - top)], axis=1)
 
 
-def _padded(frame: Frame) -> Frame:
-    import cv2
-
-    above, aside = border(frame)
-    return np.asarray(cv2.copyMakeBorder(frame, above, above, aside, aside, cv2.BORDER_CONSTANT))
-
-
-def _is_left(frame: Frame, rotate: bool, box: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32]) -> bool:
-    """Return whether DeepFace's crop of this box holds a pixel; DeepFace drops boxes without one."""
-    if min(box[2:]) >= SURELY_LEFT:
-        return True
-    return min(box[2:]) > 0 and cut(frame, box, landmarks, rotate).size > 0
-
-
 def _listed(faces: Faces) -> Faces:
     return replace(faces, rank=np.arange(len(faces.box), dtype=np.int32))
-
-
-def _whole(frame: Frame) -> Faces:
-    """Return the whole frame as one face of confidence 0."""
-    height, width = frame.shape[:2]
-    box = np.array([[0, 0, width, height]], np.float32)
-    landmarks = np.full((1, 5, 2), np.nan, np.float32)
-    return _listed(Faces(np.zeros(1, np.int64), box, landmarks, np.zeros(1, np.float32)))

@@ -6,12 +6,10 @@ import threading
 from importlib import import_module
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.faces.models import zoo
 from pipeline.faces.models.base import Faces, Frames
-from pipeline.faces.models.detectors.base import Frame, checked, joined, ordered
-from pipeline.faces.models.detectors.packages import need
+from pipeline.faces.models.detectors.base import Frame, checked, joined, need, ordered
 from pipeline.machine.device import Device
 from pipeline.models.weights import weights_files
 
@@ -69,15 +67,9 @@ class DlibDetector:
         for eye, (one, other) in enumerate(EYE_CORNERS):
             middle = (points[:, one] + points[:, other]) / 2
             landmarks[:, eye] = middle if native else np.floor(middle)
-        if not native:
-            _cut(corners, frame)
+        if not native:  # cut boxes to the picture
+            corners[:, :2] = np.maximum(corners[:, :2], 0)
+            corners[:, 2:] = np.minimum(corners[:, 2:], frame.shape[1::-1])
         box = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float32)
         confidence = np.clip(np.array(scores, np.float32).reshape(-1), 0, 1)
         return Faces(np.full(len(found), index, np.int64), box, landmarks, confidence)
-
-
-def _cut(corners: npt.NDArray[np.float64], frame: Frame) -> None:
-    """Cut boxes to the picture, in place."""
-    height, width = frame.shape[:2]
-    corners[:, :2] = np.maximum(corners[:, :2], 0)
-    corners[:, 2:] = np.minimum(corners[:, 2:], [width, height])

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from pipeline.faces.models.detectors.mtcnn_sight import (
     Part,
     Picture,
     Seen,
-)
+)  # fmt: skip
 from pipeline.faces.models.detectors.pyramid import CELL, level_sizes
 from pipeline.machine.device import Device
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
@@ -132,8 +133,14 @@ class MtcnnDetector:
         self._min_face = min_face
         self._scale_factor = scale_factor
         self._thresholds = thresholds
-        self._in_graphs = device.kind != "cpu" if in_graphs is None else in_graphs
-        self._sessions = _create_sessions(device, self._in_graphs)
+        portable = device.kind != "cpu"
+        self._in_graphs = portable if in_graphs is None else in_graphs
+        kind = ("portable" if portable else "cpu") + ("_sampled" if self._in_graphs else "")
+        self._sessions: dict[str, Any] = {}
+        for name, path in zip(NETWORKS, weights_files(zoo.card(NAME)), strict=True):
+            build = partial(build_graph, name, path, portable, self._in_graphs)
+            graph = cached_graph(f"mtcnn_{name}_{kind}", GRAPH_VERSION, [path], build)
+            self._sessions[name] = create_session(graph, device, MEMORY_SHARES[f"{NAME} {name}"])
         self._buffers = Buffers()
 
     def detect(self, frames_rgb: Frames) -> Faces:
@@ -159,13 +166,18 @@ class MtcnnDetector:
     def _find(self, pictures: Sequence[Picture]) -> Candidates:
         if not self._in_graphs:
             return self._cascade(pictures, MadeBeforehand(self._sessions, pictures, self._buffers))
-        found = []
-        for indices in _runs_of_one_size(pictures):
-            run = partial(self._find_in_graphs, pictures, indices)
-            size = pictures[indices[0]].size
+        return self._by_size(pictures, "mtcnn", partial(self._find_in_graphs, pictures))
+
+    def _by_size(
+        self, pictures: Sequence[Picture], model: str, find: Callable[[range, int, int], Candidates]
+    ) -> Candidates:
+        """Join what `find` gives for runs of neighbouring pictures of one size; it gets a run and a part of it."""
+        found: list[Candidates] = []
+        for size, group in groupby(range(len(pictures)), key=lambda index: pictures[index].size):
+            members = list(group)
+            run = partial(find, range(members[0], members[-1] + 1))
             most = self._frames_at_once(size)
-            for _, _, part in run_in_batches(self._device, "mtcnn", size, len(indices), most, run):
-                found.append(part)
+            found += [part for *_, part in run_in_batches(self._device, model, size, len(members), most, run)]
         return Candidates.join(found)
 
     def _find_in_graphs(self, pictures: Sequence[Picture], indices: range, start: int, stop: int) -> Candidates:
@@ -184,14 +196,7 @@ class MtcnnDetector:
     def _propose(self, pictures: Sequence[Picture], seen: Seen) -> Candidates:
         if self._in_graphs:  # the pictures are already one batch
             return self._propose_slice(pictures, seen, range(len(pictures)), 0, len(pictures))
-        found: list[Candidates] = []
-        for indices in _runs_of_one_size(pictures):
-            size = pictures[indices[0]].size
-            run = partial(self._propose_slice, pictures, seen, indices)
-            most = self._frames_at_once(size)
-            for _, _, part in run_in_batches(self._device, "mtcnn pnet", size, len(indices), most, run):
-                found.append(part)
-        return Candidates.join(found)
+        return self._by_size(pictures, "mtcnn pnet", partial(self._propose_slice, pictures, seen))
 
     def _levels(self, size: tuple[int, int]) -> list[tuple[float, int, int]]:
         return level_sizes(size[1], size[0], self._min_face, self._scale_factor)
@@ -256,13 +261,12 @@ class MtcnnDetector:
         self, network: str, seen: Seen, found: Candidates, threshold: float, start: int, stop: int
     ) -> Candidates:
         part = found.take(np.arange(start, stop))
-        logit, offsets, *landmarks = seen.refined(network, part.frame, part.corners)
-        refined = Candidates(
-            part.frame,
-            shifted(part.corners, offsets),
-            _probability(logit[:, 0]),
-            _placed(part.corners, landmarks[0]) if landmarks else part.landmarks,
-        )
+        logit, offsets, *shares = seen.refined(network, part.frame, part.corners)
+        landmarks = part.landmarks
+        if shares:  # O-Net's: five x then five y as shares of the box
+            size = part.corners[:, None, 2:] - part.corners[:, None, :2] + 1
+            landmarks = size * shares[0].reshape(-1, 2, 5).transpose(0, 2, 1) + part.corners[:, None, :2] - 1
+        refined = Candidates(part.frame, shifted(part.corners, offsets), _probability(logit[:, 0]), landmarks)
         return refined.take(np.flatnonzero(refined.score > threshold))
 
 
@@ -277,27 +281,6 @@ def frames_at_once(device: Device, level_pixels: int, uploaded_pixels: int) -> i
     return max(1, device.batch_memory_bytes // max(1, bytes_each))
 
 
-def _create_sessions(device: Device, in_graphs: bool) -> dict[str, Any]:
-    files = weights_files(zoo.card(NAME))
-    portable = device.kind != "cpu"
-    kind = ("portable" if portable else "cpu") + ("_sampled" if in_graphs else "")
-    sessions = {}
-    for name, path in zip(NETWORKS, files, strict=True):
-        build = partial(build_graph, name, path, portable, in_graphs)
-        graph = cached_graph(f"mtcnn_{name}_{kind}", GRAPH_VERSION, [path], build)
-        sessions[name] = create_session(graph, device, MEMORY_SHARES[f"{NAME} {name}"])
-    return sessions
-
-
-def _runs_of_one_size(pictures: Sequence[Picture]) -> Iterator[range]:
-    """Yield ranges of neighbouring pictures of equal size."""
-    start = 0
-    for stop in range(1, len(pictures) + 1):
-        if stop == len(pictures) or pictures[stop].size != pictures[start].size:
-            yield range(start, stop)
-            start = stop
-
-
 def _probability(logit: Float32) -> Float32:
     """Return the probability for the difference of two logits, with the roundings of TensorFlow's softmax.
 
@@ -306,13 +289,6 @@ def _probability(logit: Float32) -> Float32:
     other = np.exp(-np.abs(logit))
     larger = 1 / (1 + other)
     return np.asarray(np.where(logit >= 0, larger, other * larger), np.float32)
-
-
-def _placed(corners: npt.NDArray[np.float64], landmarks: Float32) -> npt.NDArray[np.float64]:
-    """Turn O-Net's landmarks, five x then five y as shares of the box, into float64 (n, 5, 2) in the frame's pixels."""
-    size = corners[:, None, 2:] - corners[:, None, :2] + 1
-    shares = landmarks.reshape(-1, 2, 5).transpose(0, 2, 1)
-    return size * shares + corners[:, None, :2] - 1
 
 
 def _faces(

@@ -52,23 +52,21 @@ def build_graph(name: str, path: Path, portable: bool, sampled: bool = False) ->
       int64 (k, 3) and `values` float32 (k, 8).
     - rnet, onet: outputs as above.
     """
+    import joblib
+    from lz4.frame import decompress
+
     try:
-        weights = _load(path)
+        # joblib would open such a file itself and leave it open: from Python 3.13 on that ends in a traceback.
+        content = io.BytesIO(decompress(path.read_bytes()))
+        weights = [np.asarray(array, np.float32) for array in joblib.load(content)]
         graph = GraphWriter(f"mtcnn_{name}")
-        return {"pnet": _pnet, "rnet": _rnet, "onet": _onet}[name](graph, weights, portable, sampled)
+        if name == "pnet":
+            return _pnet(graph, weights, portable, sampled)
+        return _patch_network(graph, *{"rnet": (24, 2), "onet": (48, 3)}[name], weights, portable, sampled)
     except NOT_ITS_WEIGHTS as error:
         raise ModelError(
             f"{path} does not hold the weights of mtcnn 1.x ({error}); run: pip install --force-reinstall 'mtcnn>=1,<2'"
         ) from error
-
-
-def _load(path: Path) -> list[Weights]:
-    import joblib
-    from lz4.frame import decompress
-
-    # joblib would open such a file itself and leave it open: from Python 3.13 on that ends in a traceback.
-    content = io.BytesIO(decompress(path.read_bytes()))
-    return [np.asarray(array, np.float32) for array in joblib.load(content)]
 
 
 def _pnet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: bool) -> bytes:
@@ -89,39 +87,33 @@ def _pnet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: b
     return graph.serialise_all({"cells": (value, ("n", BLOCK, "y", "x"))})
 
 
-def _rnet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: bool) -> bytes:
-    w1, b1, a1, w2, b2, a2, w3, b3, a3, w4, b4, a4, w_offsets, b_offsets, w_class, b_class = weights
-    value = graph.add("Transpose", _patches_input(graph, 24, sampled), perm=[0, 3, 1, 2])
-    value = _conv_prelu(graph, value, *_normalised(_oihw(w1), b1), a1)
-    value = _max_pool(graph, value, 3, 2, portable, partial=True)
-    value = _conv_prelu(graph, value, _oihw(w2), b2, a2)
-    value = _max_pool(graph, value, 3, 2, portable)
-    value = _conv_prelu(graph, value, _oihw(w3), b3, a3)
-    value = _dense_prelu(graph, value, w4, b4, a4, (3, 3))
-    outputs = {
-        "logit": (_dense(graph, value, _face_logit(w_class, 1), _face_logit(b_class, 0)), ("n", 1)),
-        "offsets": (_dense(graph, value, w_offsets, b_offsets), ("n", 4)),
-    }
-    return graph.serialise_all(outputs)
+def _patch_network(
+    graph: GraphWriter, side: int, heads: int, weights: list[Weights], portable: bool, sampled: bool
+) -> bytes:
+    """Write R-Net or O-Net, which differ in the side of their patches, and by a convolution and the head of landmarks.
 
-
-def _onet(graph: GraphWriter, weights: list[Weights], portable: bool, sampled: bool) -> bytes:
-    w1, b1, a1, w2, b2, a2, w3, b3, a3, w4, b4, a4, w5, b5, a5, *heads = weights
-    w_offsets, b_offsets, w_landmarks, b_landmarks, w_class, b_class = heads
-    value = graph.add("Transpose", _patches_input(graph, 48, sampled), perm=[0, 3, 1, 2])
-    value = _conv_prelu(graph, value, *_normalised(_oihw(w1), b1), a1)
-    value = _max_pool(graph, value, 3, 2, portable, partial=True)
-    value = _conv_prelu(graph, value, _oihw(w2), b2, a2)
-    value = _max_pool(graph, value, 3, 2, portable)
-    value = _conv_prelu(graph, value, _oihw(w3), b3, a3)
-    value = _max_pool(graph, value, 2, 2, portable)
-    value = _conv_prelu(graph, value, _oihw(w4), b4, a4)
-    value = _dense_prelu(graph, value, w5, b5, a5, (3, 3))
-    outputs = {
-        "logit": (_dense(graph, value, _face_logit(w_class, 1), _face_logit(b_class, 0)), ("n", 1)),
-        "offsets": (_dense(graph, value, w_offsets, b_offsets), ("n", 4)),
-        "landmarks": (_dense(graph, value, w_landmarks, b_landmarks), ("n", 10)),
+    Weights are a kernel, a bias and slopes for each layer, then a matrix and a bias for each head.
+    """
+    *weights, w_class, b_class = weights
+    convolutions = heads + 1
+    if len(weights) != 3 * (convolutions + 1) + 2 * (heads - 1):
+        raise ValueError(f"{len(weights) + 2} arrays")
+    layers = [weights[at : at + 3] for at in range(0, 3 * convolutions, 3)]
+    w_dense, b_dense, a_dense, *others = weights[3 * convolutions :]
+    patches = _patches_of(graph, side) if sampled else graph.input("patches", np.float32, ("n", side, side, 3))
+    value = graph.add("Transpose", patches, perm=[0, 3, 1, 2])
+    for place, (kernel, bias, slope) in enumerate(layers):
+        first = place == 0
+        folded = _normalised(_oihw(kernel), bias) if first else (_oihw(kernel), bias)
+        value = _prelu(graph, graph.conv(value, *folded), slope.ravel())
+        if place < len(layers) - 1:
+            value = _max_pool(graph, value, 3 if place < 2 else 2, 2, portable, partial=first)
+    value = _dense_prelu(graph, value, w_dense, b_dense, a_dense, (3, 3))
+    outputs: dict[str, tuple[str, tuple[int | str, ...]]] = {
+        "logit": (graph.add("Gemm", value, _face_logit(w_class, 1), _face_logit(b_class, 0)), ("n", 1))
     }
+    for (name, size), matrix, bias in zip((("offsets", 4), ("landmarks", 10)), others[::2], others[1::2], strict=False):
+        outputs[name] = graph.add("Gemm", value, matrix, bias), ("n", size)
     return graph.serialise_all(outputs)
 
 
@@ -161,12 +153,6 @@ def _above(graph: GraphWriter, cells: str) -> Outputs:
     return {"place": (place, ("k", 3)), "values": (graph.add("GatherND", value, place), ("k", BLOCK))}
 
 
-def _patches_input(graph: GraphWriter, side: int, sampled: bool) -> str:
-    if sampled:
-        return _patches_of(graph, side)
-    return graph.input("patches", np.float32, ("n", side, side, 3))
-
-
 def _patches_of(graph: GraphWriter, side: int) -> str:
     """Add float32 (k, side, side, 3): boxes of the frames, sampled between the four pixels around each point.
 
@@ -199,9 +185,6 @@ def _patches_of(graph: GraphWriter, side: int) -> str:
     return graph.add("Where", graph.add("Unsqueeze", inside, np.array([3])), moved(row, following, down), outside)
 
 
-# -- weights ----------------------------------------------------------------------------------------------------------
-
-
 def _oihw(kernel: Weights) -> Weights:
     """Turn Keras' (rows, columns, in, out) into ONNX's (out, in, rows, columns)."""
     return kernel.transpose(3, 2, 0, 1)
@@ -226,9 +209,6 @@ def _fill(array: Weights, size: int, axis: int = 0) -> Weights:
     return np.pad(array, widths)
 
 
-# -- layers -----------------------------------------------------------------------------------------------------------
-
-
 def _prelu(graph: GraphWriter, value: str, slope: Weights) -> str:
     """Add prelu of a blocked value; slope float32 (channels,)."""
     channels = len(slope)
@@ -240,18 +220,8 @@ def _prelu(graph: GraphWriter, value: str, slope: Weights) -> str:
     return graph.add("Add", graph.conv(value, column, group=channels), positive)
 
 
-def _conv_prelu(graph: GraphWriter, value: str, kernel: Weights, bias: Weights, slope: Weights) -> str:
-    return _prelu(graph, graph.conv(value, kernel, bias), slope.ravel())
-
-
 def _pooled_prelu(
-    graph: GraphWriter,
-    value: str,
-    kernel: Weights,
-    bias: Weights,
-    slope: Weights,
-    following: Weights,
-    portable: bool,
+    graph: GraphWriter, value: str, kernel: Weights, bias: Weights, slope: Weights, following: Weights, portable: bool
 ) -> tuple[str, Weights]:
     """Add convolution, PRelu and 2 × 2 pooling; return the value and the next kernel, fitted to its channels.
 
@@ -295,15 +265,11 @@ def _max_pool(graph: GraphWriter, value: str, size: int, stride: int, portable: 
     return graph.add("MaxPool", value, ceil_mode=int(partial), **shape)
 
 
-def _dense(graph: GraphWriter, value: str, weights: Weights, bias: Weights) -> str:
-    return graph.add("Gemm", value, weights, bias)
-
-
 def _dense_prelu(
     graph: GraphWriter, value: str, weights: Weights, bias: Weights, slope: Weights, size: tuple[int, int]
 ) -> str:
     """Add flatten and a fully connected layer. The package flattens (column, row, channel), ONNX channels first."""
     rows, columns = size
     order: npt.NDArray[np.int64] = np.arange(len(weights)).reshape(columns, rows, -1).transpose(2, 1, 0).ravel()
-    value = _dense(graph, graph.add("Flatten", value), weights[order], bias)
+    value = graph.add("Gemm", graph.add("Flatten", value), weights[order], bias)
     return graph.add("PRelu", value, slope)

@@ -33,6 +33,17 @@ def read_graph(path: Path, outputs: int | set[str]) -> Any:
     return model
 
 
+def rewritten(path: Path, outputs: int | set[str], transpose: bool) -> bytes:
+    """Return the published graph in a file, for uint8 RGB pictures. For arguments and errors see the functions below.
+
+    Its outputs do not change.
+    """
+    model = read_graph(path, outputs)
+    take_uint8(model, transpose)
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def take_uint8(model: Any, transpose: bool) -> None:
     """Make a float32 graph take uint8 (n, height, width, 3) under the name PICTURE, and remove the sizes it states.
 
@@ -41,8 +52,10 @@ def take_uint8(model: Any, transpose: bool) -> None:
     from onnx import TensorProto, helper
 
     graph = model.graph
-    _hide_weights(model)
-    (old,) = graph.input
+    # Remove weights from the inputs. Old exports list them there, and no runtime fuses what could change per run.
+    weights = {tensor.name for tensor in graph.initializer}
+    (old,) = (value for value in graph.input if value.name not in weights)
+    model.ir_version = max(model.ir_version, 4)  # the first version in which weights need not be inputs
     floats = f"{PICTURE}_float"
     if transpose:  # transpose the bytes, which are a quarter of the floats
         nodes = [
@@ -63,12 +76,3 @@ def take_uint8(model: Any, transpose: bool) -> None:
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
-
-
-def _hide_weights(model: Any) -> None:
-    """Remove weights from the inputs. Old exports list them there, and no runtime fuses what could change per run."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 4)  # the first version in which weights need not be inputs

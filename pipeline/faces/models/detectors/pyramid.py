@@ -90,17 +90,15 @@ class Pyramid:
             self._sums = np.asarray(cv2.integral(frame, sum=self._sums, sdepth=depth))
             return
         if self._float.shape != frame.shape or self._sums.shape[2] != 4:
-            self._make_room(*frame.shape[:2])
+            height, width = frame.shape[:2]
+            self._float = np.empty((height, width, 3), np.float32)
+            self._bands = np.empty((int(height * BANDS_BELOW) + 1, width, 3), np.float32)
+            self._rgba = np.empty((height, width, 4), np.uint8)
+            self._sums = np.empty((height + 1, width + 1, 4), np.int32)
         np.copyto(self._float, frame)
         # Four channels, so that a pixel's sums are 16 bytes, which numpy gathers as one item.
         cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA, dst=self._rgba)
         self._summed = False
-
-    def _make_room(self, height: int, width: int) -> None:
-        self._float = np.empty((height, width, 3), np.float32)
-        self._bands = np.empty((int(height * BANDS_BELOW) + 1, width, 3), np.float32)
-        self._rgba = np.empty((height, width, 4), np.uint8)
-        self._sums = np.empty((height + 1, width + 1, 4), np.int32)
 
     def level(self, rows: int, columns: int, planes: Float32, first: tuple[int, int] = (0, 0)) -> None:
         """Write a level of `rows` and `columns` into planes, float32 (3, rows, columns).

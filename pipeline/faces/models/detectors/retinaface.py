@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.faces.models.detectors.base import ordered
-from pipeline.faces.models.detectors.published_graph import PICTURE, read_graph, take_uint8
-from pipeline.faces.models.detectors.suppression import by_score
+from pipeline.faces.models.detectors.boxes import by_score
+from pipeline.faces.models.detectors.published_graph import PICTURE, rewritten
 from pipeline.faces.models.detectors.whole_frame import (
     Float32,
     Frame,
@@ -25,7 +25,7 @@ from pipeline.faces.models.detectors.whole_frame import (
     chosen_by_frame,
     join_faces,
     view_of,
-)
+)  # fmt: skip
 from pipeline.machine.device import Device
 
 Float64 = npt.NDArray[np.float64]
@@ -65,7 +65,7 @@ class RetinaFaceDetector(WholeFrameDetector):
 
     def _graph(self, files: Sequence[Path]) -> bytes:
         """Return the graph; it is not cached, because it is as large as the weights, and quickly made."""
-        return build_graph(files[0])
+        return rewritten(files[0], 3 * len(STRIDES), transpose=False)
 
     def detect(self, frames_rgb: Frames) -> Faces:
         """Return the faces of all frames, in pixels of the frame; boxes are cut at its edge, landmarks are not.
@@ -86,17 +86,6 @@ class RetinaFaceDetector(WholeFrameDetector):
     def _look(self, batch: Frame, view: View) -> Faces:
         """Return faces whose boxes are corners x1, y1, x2, y2."""
         return decoded(self._session.run(self._outputs, {PICTURE: batch}), view, self._threshold or THRESHOLD)
-
-
-def build_graph(path: Path) -> bytes:
-    """Return the published network, from uint8 RGB pictures of any size to its nine outputs (STRIDES).
-
-    Raises ModelError if the file is not such a graph.
-    """
-    model = read_graph(path, 3 * len(STRIDES))
-    take_uint8(model, transpose=False)
-    content: bytes = model.SerializeToString()
-    return content
 
 
 def client_view(shape: tuple[int, ...]) -> View:
@@ -136,23 +125,15 @@ def _candidates(outputs: Sequence[Float32], level: int, view: View, limit: float
     size = corners[:, 2:] - corners[:, :2] + 1
     centre = corners[:, :2] + 0.5 * (size - 1)
     landmarks = (points * size[:, None] + centre[:, None]).astype(np.float32)
-    return Faces(
-        frame,
-        _moved(centre, size, shift, view),
-        np.divide(landmarks, np.array(view.scale, np.float32)),
-        scores[frame, row, column, 2 + anchor],
-    )
-
-
-def _moved(centre: Float64, size: Float64, shift: Float32, view: View) -> Float32:
-    """Return float32 (n, 4): corners of the boxes moved off their anchors, cut at the frame's edge, in its pixels."""
+    landmarks = np.divide(landmarks, np.array(view.scale, np.float32))
+    # Move the boxes off their anchors and cut them at the frame's edge, in its pixels.
     middle = shift[:, :2] * size + centre
     with np.errstate(over="ignore"):
         half = 0.5 * (np.exp(shift[:, 2:]) * size - 1)
     corners = np.concatenate([middle - half, middle + half], axis=1)
     last = np.array([view.width, view.height] * 2) - 1
     moved: Float64 = np.clip(corners, 0, last) / np.array(view.scale * 2)
-    return moved.astype(np.float32)
+    return Faces(frame, moved.astype(np.float32), landmarks, scores[frame, row, column, 2 + anchor])
 
 
 def _sized(faces: Faces) -> Faces:

@@ -52,10 +52,6 @@ class View:
     factor: float | None = None
     """Factor for fx and fy of cv2.resize, if set; sampling points change if it does not give whole pixels."""
 
-    @property
-    def pixels(self) -> int:
-        return self.picture_width * self.picture_height
-
 
 class WholeFrameDetector(ABC):
     """Finds faces and five landmarks. Thread-safe.
@@ -73,8 +69,13 @@ class WholeFrameDetector(ABC):
     """Memory per pixel of a picture in bytes, at the network's widest layer."""
 
     def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
-        self._scale = scale_for(self.name, min_face, self.smallest, MOST_SCALE)
-        self._threshold = checked_threshold(self.name, threshold)
+        if not min_face > 0:
+            raise ModelError(f"{self.name}: min_face is {min_face}, but must be a number of pixels above 0")
+        if threshold is not None and not 0 < threshold < 1:
+            raise ModelError(f"{self.name}: threshold is {threshold}, but must be between 0 and 1")
+        self._scale = min(self.smallest / min_face, MOST_SCALE)
+        """Scale at which faces of min_face pixels have the network's smallest size."""
+        self._threshold = threshold
         self._device = device
         self._black = Black()
         graph = self._graph(weights_files(zoo.card(self.name)))
@@ -124,7 +125,12 @@ class WholeFrameDetector(ABC):
         return find_by_size(self._device, self.name, frames_rgb, lambda shape: self._at_once(view_of_one(shape)), find)
 
     def _at_once(self, view: View) -> int:
-        return frames_at_once(self._device, view.pixels, self.bytes_per_pixel)
+        """Return how many frames of one view the network takes together; 1 at least."""
+        pixels = view.picture_width * view.picture_height
+        limit = self._device.batch_memory_bytes // (self.bytes_per_pixel * pixels)
+        if self._device.kind == "cpu":
+            limit = min(limit, CPU_BATCH_PIXELS // pixels)
+        return max(1, limit)
 
 
 def view_of(shape: tuple[int, ...], scale: float, multiple: int) -> View:
@@ -139,29 +145,6 @@ def sized_view(shape: tuple[int, ...], size: tuple[int, int], multiple: int) -> 
     return View(width, height, padded_width, padded_height, (width / shape[1], height / shape[0]))
 
 
-def stretched_view(shape: tuple[int, ...], multiple: int) -> View:
-    """Return the view of frames (height, width, 3), each side stretched to the next multiple of `multiple` pixels."""
-    height, width = (-(-side // multiple) * multiple for side in shape[:2])
-    return sized_view(shape, (width, height), multiple)
-
-
-def scale_for(name: str, min_face: float, smallest: float, most: float) -> float:
-    """Return the scale, at most `most`, at which faces of min_face pixels have the network's smallest size.
-
-    Raises ModelError if min_face is not positive.
-    """
-    if not min_face > 0:
-        raise ModelError(f"{name}: min_face is {min_face}, but must be a number of pixels above 0")
-    return min(smallest / min_face, most)
-
-
-def checked_threshold(name: str, threshold: float | None) -> float | None:
-    """Return `threshold`. Raises ModelError unless it is None or between 0 and 1."""
-    if threshold is not None and not 0 < threshold < 1:
-        raise ModelError(f"{name}: threshold is {threshold}, but must be between 0 and 1")
-    return threshold
-
-
 def client_threshold(variable: str, default: float) -> float:
     """Return the threshold that DeepFace's client reads from the environment. Raises ModelError for another text."""
     text = os.environ.get(variable, str(default))
@@ -169,14 +152,6 @@ def client_threshold(variable: str, default: float) -> float:
         return float(text)
     except ValueError:
         raise ModelError(f"environment variable {variable} is {text!r}, but must be a number from 0 to 1") from None
-
-
-def frames_at_once(device: Device, pixels: int, bytes_per_pixel: int) -> int:
-    """Return how many frames, each seen at `pixels` pixels, a network takes together; 1 at least."""
-    limit = device.batch_memory_bytes // (bytes_per_pixel * pixels)
-    if device.kind == "cpu":
-        limit = min(limit, CPU_BATCH_PIXELS // pixels)
-    return max(1, limit)
 
 
 def padded_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.faces.models.detectors.base import ordered, taken
+from pipeline.faces.models.detectors.boxes import by_whole_pixels
 from pipeline.faces.models.detectors.published_graph import PICTURE
-from pipeline.faces.models.detectors.suppression import by_whole_pixels
 from pipeline.faces.models.detectors.whole_frame import (
     Float32,
     Frame,
@@ -29,7 +29,7 @@ from pipeline.faces.models.detectors.whole_frame import (
     pictures,
     sized_view,
     view_of,
-)
+)  # fmt: skip
 from pipeline.faces.models.detectors.yunet_graph import GRAPH_VERSION, STRIDES, build_graph
 from pipeline.models.weights import cached_graph
 
@@ -80,19 +80,21 @@ class YunetDetector(WholeFrameDetector):
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
-        return ordered(find_by_size(self._device, NAME, frames_rgb, self._most, self._look))
 
-    # -- on the frame itself ------------------------------------------------------------------------------------------
+        def most(shape: tuple[int, ...]) -> int:
+            return self._at_once(view_of(shape, self._scale, MULTIPLE))
 
-    def _most(self, shape: tuple[int, ...]) -> int:
-        return self._at_once(view_of(shape, self._scale, MULTIPLE))
+        return ordered(find_by_size(self._device, NAME, frames_rgb, most, self._look))
 
     def _look(self, frames: Sequence[Frame]) -> Faces:
         limit = THRESHOLD if self._threshold is None else self._threshold
         found = []
         for scale in _scales(frames[0].shape, self._scale):
             view = view_of(frames[0].shape, scale, MULTIPLE)
-            found.append(_scaled(self._candidates(pictures(frames, view), limit), view))
+            seen = self._candidates(pictures(frames, view), limit)
+            scale_xy = np.array(view.scale, np.float32)  # pixels of the view to pixels of the frame
+            box, landmarks = np.divide(seen.box, np.tile(scale_xy, 2)), np.divide(seen.landmarks, scale_xy)
+            found.append(Faces(seen.frame, box, landmarks, seen.confidence))
         # Boxes are compared in pixels of the finest view: OpenCV's rounding to whole pixels is too coarse for less.
         return suppressed(join_faces(found), limit, max(1.0, self._scale))
 
@@ -101,15 +103,17 @@ class YunetDetector(WholeFrameDetector):
         score, box, points = self._session.run(None, {PICTURE: batch})
         return decoded(score, box, points, batch.shape[1:3], limit)
 
-    # -- as DeepFace's client -----------------------------------------------------------------------------------------
-
     def _client(self, frames_rgb: Frames, padded: bool) -> Faces:
         limit = client_threshold(*CLIENT_THRESHOLD) if self._threshold is None else self._threshold
-
         factors: dict[View, float] = {}
 
         def view_for(shape: tuple[int, ...]) -> View:
-            view, factor = _client_view(shape)
+            height, width = shape[:2]
+            view, factor = view_of(shape, 1, MULTIPLE), 1.0
+            if max(height, width) > CLIENT_SIDE:  # else the client does not resize the frame
+                factor = float(CLIENT_SIDE) / max(height, width)
+                view = sized_view(shape, (int(width * factor), int(height * factor)), MULTIPLE)
+                view = replace(view, averaged=False)
             factors[view] = factor
             return view
 
@@ -125,13 +129,6 @@ def _scales(shape: tuple[int, ...], finest: float) -> list[float]:
     while max(shape[:2]) * scales[-1] > LARGEST:
         scales.append(scales[-1] / COARSE)
     return scales
-
-
-def _scaled(faces: Faces, view: View) -> Faces:
-    """Convert pixels of a view to pixels of the frame."""
-    x, y = view.scale
-    box = np.divide(faces.box, np.array([x, y, x, y], np.float32))
-    return Faces(faces.frame, box, np.divide(faces.landmarks, np.array([x, y], np.float32)), faces.confidence)
 
 
 def decoded(score: Float32, box: Float32, points: Float32, size: tuple[int, int], limit: float) -> Faces:
@@ -180,16 +177,6 @@ def suppressed(found: Faces, limit: float, scale: float = 1.0) -> Faces:
         return ordered[by_whole_pixels(whole, OVERLAP)]
 
     return chosen_by_frame(found, choose)
-
-
-def _client_view(shape: tuple[int, ...]) -> tuple[View, float]:
-    """Return the client's view of a frame, and its resize factor: 1 if it does not resize the frame."""
-    height, width = shape[:2]
-    if max(height, width) <= CLIENT_SIDE:
-        return view_of(shape, 1, MULTIPLE), 1.0
-    factor = float(CLIENT_SIDE) / max(height, width)
-    view = sized_view(shape, (int(width * factor), int(height * factor)), MULTIPLE)
-    return replace(view, averaged=False), factor
 
 
 def _client_faces(found: Faces, factor: float) -> Faces:

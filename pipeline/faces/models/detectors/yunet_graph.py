@@ -23,36 +23,25 @@ def build_graph(path: Path) -> bytes:
 
     Raises ModelError if the file is not such a graph.
     """
+    from onnx import numpy_helper
+
     wanted = {f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES}
     model = read_graph(path, wanted)
-    _flip_first_convolution(model.graph)
-    _free_batch(model.graph)
+    graph = model.graph
+    first = next(node for node in graph.node if node.op_type == "Conv")
+    shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
+    for tensor in graph.initializer:
+        if tensor.name == first.input[1]:  # the network takes BGR, and then takes RGB
+            flipped = numpy_helper.to_array(tensor)[:, ::-1]
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(flipped), tensor.name))
+        if tensor.name in shapes:  # (n, -1, channels) in place of (1, -1, channels)
+            shape: npt.NDArray[np.int64] = numpy_helper.to_array(tensor).copy()
+            shape[0] = 0  # ONNX: the same size as the input's
+            tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
     take_uint8(model, transpose=True)
     _join_strides(model.graph)
     content: bytes = model.SerializeToString()
     return content
-
-
-def _flip_first_convolution(graph: Any) -> None:
-    """Turn the first weights round: the network takes BGR, and then takes RGB."""
-    from onnx import numpy_helper
-
-    first = next(node for node in graph.node if node.op_type == "Conv")
-    tensor = next(tensor for tensor in graph.initializer if tensor.name == first.input[1])
-    flipped = numpy_helper.to_array(tensor)[:, ::-1]
-    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(flipped), tensor.name))
-
-
-def _free_batch(graph: Any) -> None:
-    """Reshape to (n, -1, channels) in place of (1, -1, channels)."""
-    from onnx import numpy_helper
-
-    targets = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
-    for tensor in graph.initializer:
-        if tensor.name in targets:
-            shape: npt.NDArray[np.int64] = numpy_helper.to_array(tensor).copy()
-            shape[0] = 0  # ONNX: the same size as the input's
-            tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
 
 
 def _join_strides(graph: Any) -> None:

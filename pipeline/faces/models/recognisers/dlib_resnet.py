@@ -39,9 +39,6 @@ MEAN_RGB = (122.782, 117.001, 104.298)
 """Mean of dlib's input_rgb_image, which then divides by 256."""
 
 
-# -- the file ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ConvLayer:
     """A convolution of dlib, with the affine layer that follows folded in."""
@@ -117,9 +114,6 @@ class DlibFile:
         )
 
 
-# -- the graph --------------------------------------------------------------------------------------------------------
-
-
 def build_graph(path: Path) -> bytes:
     """Return the network as ONNX: input `chips` uint8 (n, 150, 150, 3) RGB, output `embedding` float32 (n, 128)."""
     try:
@@ -137,8 +131,7 @@ def _build(file: DlibFile) -> bytes:
     rows = 35
     for filters, blocks, halves in LEVELS:
         for block in range(blocks):
-            down = halves and block == 0
-            value, rows = _residual(graph, value, rows, file, filters, down)
+            value, rows = _residual(graph, value, rows, file, filters, halves and block == 0)
     value = graph.add("Flatten", graph.add("GlobalAveragePool", value))
     value = graph.add("MatMul", value, file.matrix())
     return graph.serialise("chips", ("n", DLIB_SIDE, DLIB_SIDE, 3), {"embedding": (value, ("n", DIMENSION))}, np.uint8)

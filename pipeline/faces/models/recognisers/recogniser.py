@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,13 +12,30 @@ from pipeline.faces.models.align import onto_template, upright_box_transforms, w
 from pipeline.faces.models.base import Chips, Faces, Frames
 from pipeline.faces.models.crops import deepface_chips, normalise
 from pipeline.faces.models.recognisers.network import Network, open_network
-from pipeline.faces.models.recognisers.options import RecogniserOptions
 from pipeline.faces.models.recognisers.traits import TRAITS, bgr_unit
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelCard
 from pipeline.models.session import run_in_batches
 
 MOST_CHIPS = {"cpu": 32, "cuda": 512, "tensorrt": 512}
+
+
+@dataclass(frozen=True)
+class RecogniserOptions:
+    """The options of a recogniser."""
+
+    align: str = "native"
+    """"native": chips as the network was trained on. "deepface": as DeepFace cuts them."""
+    flip: bool = False
+    """Average each vector with that of the mirrored chip, for twice the time."""
+    rotate: bool = True
+    """With `align: deepface`: DeepFace's parameter `align`."""
+    normalization: str = "base"
+    """With `align: deepface`: DeepFace's parameter; one of crops.NORMALISATIONS."""
+    eight_bit: bool = False
+    """With `align: deepface`: chips are scaled in 8 bits (crops.deepface_chips)."""
+    engine: str = "onnx"
+    """"onnx", or "tensorflow" or "torch": DeepFace's own client on that library."""
 
 
 class Recogniser:
@@ -78,8 +97,7 @@ class Recogniser:
         def run(start: int, stop: int) -> npt.NDArray[np.float32]:
             return self._network.run(self._feed(chips[start:stop]))
 
-        for start, stop, result in run_in_batches(
-            self._device, self._name, chips.shape[1:], len(chips), self._most, run
-        ):
+        shape = chips.shape[1:]
+        for start, stop, result in run_in_batches(self._device, self._name, shape, len(chips), self._most, run):
             vectors[start:stop] = result
         return vectors
