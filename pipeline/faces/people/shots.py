@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.faces.people.question import frames_at
+from pipeline.faces.people.question import frame_of
 from pipeline.faces.people.sightings import Shot
 
 if TYPE_CHECKING:
-    from pipeline.faces.people.search import Seen
-    from pipeline.media.video.source import VideoSource
+    from pipeline.faces.people.search import BestShot
 
 MARGIN = 0.4
 """Share of a box's size that is shown around it on each side."""
 QUALITY = 92
 
 
-def cut_shots(seen: Sequence[Seen], folder: str | Path) -> tuple[list[Path], list[str]]:
+def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path], list[str]]:
     """Write each face as a JPEG, named by its rank, input and time.
 
     Return the files, and a line for each video that is missing or has changed. Raises UsageError if the folder cannot
@@ -30,44 +29,38 @@ def cut_shots(seen: Sequence[Seen], folder: str | Path) -> tuple[list[Path], lis
     """
     import cv2
 
+    from pipeline.media.video.source import open_as_stored
+    from pipeline.store.read import open as open_store
+
     place = Path(folder).expanduser()
     made: list[tuple[int, Path]] = []
     notes: list[str] = []
-    by_input: dict[tuple[str, str], list[tuple[int, Seen]]] = {}
+    by_input: dict[tuple[str, str], list[tuple[int, BestShot]]] = {}
     for rank, one in enumerate(seen, 1):
         by_input.setdefault((one.out, one.input), []).append((rank, one))
     try:
         place.mkdir(parents=True, exist_ok=True)
         for (out, name), some in by_input.items():
-            source = _source(out, name)
-            if isinstance(source, str):
-                notes.append(source)
+            try:
+                source = open_as_stored(open_store(out).input(name).attributes)
+            except (InputError, StoreError) as err:
+                notes.append(f"{err}; its faces are not cut out")
                 continue
             for rank, one in some:
-                (frame,) = frames_at(source, [one.shot.frame])
+                frame = frame_of(source, one.shot.frame)
                 if frame is None:
                     notes.append(f"{one.video}: frame {one.shot.frame} cannot be decoded; it is not cut out")
                     continue
-                made.append((rank, place / _file_name(rank, one)))
-                ok, content = cv2.imencode(
-                    ".jpg", _cut(frame, one.shot)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-                )
+                stem = re.sub(r"[^\w.-]", "_", one.input)
+                path = place / f"{rank:02d}_{stem}_{one.shot.time_seconds:.3f}s.jpg"
+                made.append((rank, path))
+                bgr = _cut(frame, one.shot)[:, :, ::-1]
+                ok, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
                 assert ok, "JPEG takes every uint8 picture"
-                made[-1][1].write_bytes(content.tobytes())
+                path.write_bytes(content.tobytes())
     except OSError as err:
         raise UsageError(f"cannot write to {place}: {err.strerror or err}; choose another folder") from err
     return [path for _, path in sorted(made)], notes
-
-
-def _source(out: str, name: str) -> VideoSource | str:
-    """Return the video of an input, or why it cannot be used."""
-    from pipeline.media.video.source import open_as_stored
-    from pipeline.store.read import open as open_store
-
-    try:
-        return open_as_stored(open_store(out).input(name).attributes)
-    except (InputError, StoreError) as err:
-        return f"{err}; its faces are not cut out"
 
 
 def _cut(frame: np.ndarray, shot: Shot) -> np.ndarray:
@@ -78,8 +71,3 @@ def _cut(frame: np.ndarray, shot: Shot) -> np.ndarray:
     top, bottom = (int(np.clip(value, 0, height)) for value in (y - MARGIN * h, y + (1 + MARGIN) * h))
     left, top = min(left, width - 1), min(top, height - 1)
     return frame[top : max(bottom, top + 1), left : max(right, left + 1)]
-
-
-def _file_name(rank: int, one: Seen) -> str:
-    stem = re.sub(r"[^\w.-]", "_", one.input)
-    return f"{rank:02d}_{stem}_{one.shot.time_seconds:.3f}s.jpg"
