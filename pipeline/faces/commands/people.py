@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
+from pipeline.faces.commands import number, say
 
 if TYPE_CHECKING:
     from pipeline.faces.people.registry import Registry
 
 DEFAULT_REGISTRIES = (Path("people.json"), Path("runs/people.json"))
-"""Where `name`, `merge`, `split` and `list` look without --registry, in this order."""
+"""Registries that `name`, `merge`, `split` and `list` try without --registry, in this order."""
 USAGE = """reelgraph people OUT...
        reelgraph people list
        reelgraph people name ID NAME
@@ -26,25 +26,18 @@ USAGE = """reelgraph people OUT...
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{USAGE}\n       [options]"
     parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="OUT",
+        "words", nargs="+", metavar="OUT",
         help="run stores; or list, name, merge, split with ids (a store of such a name is ./name)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--registry",
-        type=Path,
-        metavar="FILE",
-        help="the registry of people (default: that which the stores have their people by, else parser.json beside the "
-        "first; for list, name, merge and split "
-        "parser.json or runs/parser.json from here)",
-    )
+        "--registry", type=Path, metavar="FILE",
+        help="the registry of people (default: that of the stores, else people.json beside the first; for list, name, "
+        "merge and split: people.json or runs/people.json from here)",
+    )  # fmt: skip
     parser.add_argument(
-        "--threshold",
-        type=_distance,
-        metavar="D",
+        "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
         help="average distance up to which tracks are one person (default: 0.85 of the model's own threshold)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--min-faces", type=positive, default=3, metavar="N", help="faces that a person needs (default 3)"
     )
@@ -53,18 +46,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-thumbnails", action="store_true", help="decode no best shots")
     parser.add_argument(
-        "--parts", type=_parts, default=2, metavar="N", help="split without tracks: into so many (default 2)"
+        "--parts", type=_parts, default=2, metavar="N", help="split without tracks: number of parts (default 2)"
     )
-
-
-def _distance(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a distance above 0")
-    return value
 
 
 def _parts(text: str) -> int:
@@ -74,17 +57,13 @@ def _parts(text: str) -> int:
 
 
 def _people(options: argparse.Namespace) -> int:
-    word = options.words[0]
-    return ACTIONS[word](options, options.words[1:]) if word in ACTIONS else _gather(options)
-
-
-def _gather(options: argparse.Namespace) -> int:
+    if options.words[0] in ACTIONS:
+        return ACTIONS[options.words[0]](options, options.words[1:])
     from pipeline.faces.people.gather import GatherOptions, gather
     from pipeline.faces.views.people import as_json, people_of, print_table
 
     wanted = GatherOptions(options.threshold, options.min_faces, options.again, not options.no_thumbnails)
-    outs = [Path(word) for word in options.words]
-    gathered = gather(outs, options.registry, wanted, lambda text: print(text, file=sys.stderr, flush=True))
+    gathered = gather([Path(word) for word in options.words], options.registry, wanted, say)
     people = people_of(gathered.inputs, gathered.registry)
     if options.json:
         print_result(options, as_json(gathered, people), [])
@@ -142,7 +121,7 @@ def _merge(options: argparse.Namespace, words: list[str]) -> int:
 
 def _split(options: argparse.Namespace, words: list[str]) -> int:
     if not words:
-        raise UsageError("people split takes an id, and tracks as INPUT:TRACK where they are known")
+        raise UsageError("people split takes an id, and tracks as INPUT:TRACK if they are known")
 
     def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
         from pipeline.faces.people.split import split
@@ -169,7 +148,7 @@ def _change(options: argparse.Namespace, change: Callable[[Registry], tuple[dict
 
 
 def _registry(options: argparse.Namespace) -> Path:
-    """The registry that was named, or the one that is found here. Raises UsageError."""
+    """Return the registry that was named, or the one that is found here. Raises UsageError."""
     if options.registry is not None:
         path = Path(options.registry).expanduser().resolve()
         if not path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +57,15 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     score, certain = face_quality(item)
     unsure_spread = UNSURE_SHARE * (THRESHOLD_SHARE * space.threshold) ** 2
     rows = best_rows(track, score)
-    vectors = _gather(item, rows, space)
+    vectors = np.empty((len(rows), item.arrays["embedding"].shape[0]), np.float32)
+    first = 0
+    for start in range(0, item.frames_total, FRAMES_AT_ONCE):
+        stop = min(start + FRAMES_AT_ONCE, item.frames_total)
+        block = item.read_frames(["embedding"], start, stop)["embedding"]
+        inside = slice(*np.searchsorted(rows, [first, first + len(block)]).tolist())
+        vectors[inside] = block[rows[inside] - first]
+        first += len(block)
+    vectors = space.project(vectors)
     kept = np.isfinite(vectors).all(axis=1)
     vector = np.full((count, vectors.shape[1]), np.nan, np.float32)
     spread = np.zeros(count)
@@ -80,25 +88,6 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
         founds,
         together(track, arrays["n_faces"]),
     )
-
-
-def _gather(item: RunInput, rows: npt.NDArray[np.int64], space: Space) -> npt.NDArray[np.float32]:
-    """Return float32 (len(rows), d): embeddings of some faces, in the space of comparison. `rows` ascending."""
-    width = item.arrays["embedding"].shape[0]
-    found = np.empty((len(rows), width), np.float32)
-    for first, embedding in _blocks(item):
-        inside = slice(*np.searchsorted(rows, [first, first + len(embedding)]).tolist())
-        found[inside] = embedding[rows[inside] - first]
-    return space.project(found)
-
-
-def _blocks(item: RunInput) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the first row and the embeddings of one block of frames after another."""
-    n_frames, first = item.frames_total, 0
-    for start in range(0, n_frames, FRAMES_AT_ONCE):
-        part = item.read_frames(["embedding"], start, min(start + FRAMES_AT_ONCE, n_frames))["embedding"]
-        yield first, part
-        first += len(part)
 
 
 def signature(item: RunInput) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.faces.people.clustering import Groups, Look, Points, Tracks, group_points, near_pairs
+from pipeline.faces.people.clustering import Groups, Points, Tracks, group_points, near_pairs
 from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
-from pipeline.faces.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, changeable, edit, known
+from pipeline.faces.people.geometry import overlap
+from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, edit, known
 from pipeline.faces.people.space import Space
 from pipeline.store.schema import Array
 
@@ -84,7 +85,14 @@ def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | 
     """
     if given is not None:
         return given.expanduser().resolve(), None
-    named = _named_registries(runs)
+    found: dict[Path, None] = {}
+    for run in runs:
+        for item in run.inputs.values():
+            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
+            path = changeable(attributes, run.path)
+            if path is not None and known(attributes, run.path) is not None:  # it exists, and is the same one
+                found[path.resolve()] = None
+    named = list(found)
     if len(named) > 1:
         raise UsageError(
             f"these stores use {len(named)} registries ({', '.join(map(str, named))}); choose one with --registry, "
@@ -95,18 +103,6 @@ def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | 
     if named and path != folders[0] / FILE_NAME:
         return path, f"these stores use the registry {path}"
     return path, f"the stores lie in {len(folders)} folders; the registry is {path}" if len(folders) > 1 else None
-
-
-def _named_registries(runs: Sequence[Run]) -> list[Path]:
-    """Return the distinct registries that the stores name, if they still exist and are the same."""
-    found: dict[Path, None] = {}
-    for run in runs:
-        for item in run.inputs.values():
-            declared = item.arrays.get("person")
-            path = changeable(declared.attributes, run.path) if declared is not None else None
-            if declared is not None and path is not None and known(declared.attributes, run.path) is not None:
-                found[path.resolve()] = None
-    return list(found)
 
 
 def gather(
@@ -131,13 +127,24 @@ def gather(
 class _Work:
     def __init__(self, runs: Sequence[Run], path: Path, options: GatherOptions, note: Note) -> None:
         self.options, self._note = options, note
-        usable, skipped = _usable(runs)
+        usable: list[RunInput] = []
+        skipped: list[dict[str, Any]] = []
+        for run in runs:
+            for item in run.inputs.values():
+                missing = [name for name in ("n_faces", "box", "embedding") if name not in item.arrays]
+                if item.complete and not missing:
+                    usable.append(item)
+                    continue
+                reason = f"it has no array {', '.join(missing)}"
+                if not item.complete:
+                    reason = f"{item.frames_done} of {item.frames_total} frames are done, run it to its end first"
+                skipped.append({"store": str(run.path), "input": item.name, "reason": reason})
+        if not usable:
+            why = f": {skipped[0]['input']}: {skipped[0]['reason']}" if skipped else ""
+            stores = ", ".join(str(run.path) for run in runs)
+            raise UsageError(f"no complete input with faces and embeddings in {stores}{why}")
         self.space = _common_space(usable)
-        if self.space is None:
-            raise UsageError(
-                f"no complete input with faces and embeddings in {', '.join(str(run.path) for run in runs)}"
-                + _why(skipped)
-            )
+        self.threshold = options.threshold or THRESHOLD_SHARE * self.space.threshold
         self.registry = Registry.open(path, self.space.model, self.space.align)
         self.result = Gathered(self.registry, list(runs), usable, skipped=skipped)
         self.sure = {run.path: sure_confidence(run.attributes.get("workflow", {})) for run in runs}
@@ -165,33 +172,19 @@ class _Work:
             add_thumbnails(self.result.inputs, self.note)
         return self.result
 
-    # -- which inputs ------------------------------------------------------------------------------------
-
     def _taken(self) -> Iterator[_Taken]:
-        assert self.space is not None
+        wanted = {"threshold": self.threshold, "min_faces": self.options.min_faces}
         for item in self.result.inputs:
-            declared = item.arrays.get("person")
-            ours = declared is not None and declared.attributes.get("registry_id") == self.registry.id
-            same = ours and declared is not None and declared.attributes.get("tracks") == signature(item)
-            if same and not self.options.again:
-                self._note_settings(item, declared.attributes if declared else {})
+            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
+            ours = attributes.get("registry_id") == self.registry.id
+            if ours and attributes.get("tracks") == signature(item) and not self.options.again:
+                if any(attributes.get(name) != value for name, value in wanted.items()):
+                    text = "keeps its people, found with other settings; use --again to find them again"
+                    self.note(f"{item.name} {text}")
                 continue
             tracks = describe_tracks(item, self.space, self.sure[item.store_path])
             before = item.array("person") if ours else None
             yield _Taken(self.registry.key(item.store_path, item.name), item, tracks, before)
-
-    def _note_settings(self, item: RunInput, attributes: dict[str, Any]) -> None:
-        """Note inputs that were assigned with other settings than the present ones."""
-        wanted = {"threshold": self.threshold, "min_faces": self.options.min_faces}
-        if any(attributes.get(name) != value for name, value in wanted.items()):
-            self.note(f"{item.name} keeps its people, found with other settings; use --again to find them again")
-
-    @property
-    def threshold(self) -> float:
-        assert self.space is not None
-        return self.options.threshold or THRESHOLD_SHARE * self.space.threshold
-
-    # -- identities --------------------------------------------------------------------------------------
 
     def _dissolve(self, taken: Sequence[_Taken]) -> set[int]:
         """Return, with `again`, the people to find again: those without a user's decision and in no other input."""
@@ -202,8 +195,8 @@ class _Work:
             number
             for key, counts in self.registry.inputs.items()
             if key not in keys
-            for number in counts
-            if counts[number]
+            for number, count in counts.items()
+            if count
         }
         return {n for n, one in self.registry.people.items() if not one.decided and n not in elsewhere}
 
@@ -218,7 +211,7 @@ class _Work:
         for number in dissolved - set(person_of.values()):
             self.registry.retire(number)
         for group, number in person_of.items():
-            self.registry.people[number].exemplars = [_exemplar(look) for look in groups.looks[group]]
+            self.registry.people[number].exemplars = groups.looks[group]
         people = []
         for one, mine in zip(taken, rows, strict=True):
             person = np.full(len(one.tracks.faces), UNKNOWN, np.int32)
@@ -266,12 +259,14 @@ class _Work:
         vectors, spread, weight, person = [np.empty((0, width), np.float32)], [], [], []
         founds: list[bool] = []
         keys = {one.key for one in taken}
-        for number, somebody in self.registry.people.items():
-            for each in somebody.exemplars if number not in dissolved else ():
+        for number, known_person in self.registry.people.items():
+            seen_in = {key for key, counts in self.registry.inputs.items() if counts.get(number)}
+            returns = bool(seen_in) and seen_in <= keys
+            for each in known_person.exemplars if number not in dissolved else ():
                 vectors.append(each.vector[None])
                 spread.append(each.spread)
-                # With --again a person's own tracks come back with their weight, so the exemplar is only a seed.
-                weight.append(min(each.weight, 1.0) if self._is_only_in(number, keys) else each.weight)
+                # If all of a person's own tracks come back (--again) with their weight, the exemplar is only a seed.
+                weight.append(min(each.weight, 1.0) if returns else each.weight)
                 person.append(number)
                 founds.append(True)
         rows, apart, count = [], [np.empty((0, 2), np.int64)], len(person)
@@ -283,7 +278,13 @@ class _Work:
             vectors.append(one.tracks.vector[usable])
             spread += one.tracks.spread[usable].tolist()
             weight += one.tracks.weight[usable].tolist()
-            person += self._pinned(one)[usable].tolist()
+            pinned = np.zeros(usable.shape, np.int64)
+            fingerprint = str(one.item.attributes.get("fingerprint"))
+            pins = [pin for pin in self.registry.pins if (pin.input, pin.fingerprint) == (one.key, fingerprint)]
+            for pin, track in zip(pins, tracks_of_pins(one.item, pins) if pins else (), strict=True):
+                if track >= 0:
+                    pinned[track] = pin.person
+            person += pinned[usable].tolist()
             founds += one.tracks.founds[usable].tolist()
             rows.append(mine)
             count += int(usable.sum())
@@ -296,22 +297,6 @@ class _Work:
             np.array(founds, bool) | (certain > 0) | (self.options.min_faces == 1),
         )
         return points, np.concatenate(apart), rows
-
-    def _is_only_in(self, number: int, keys: set[str]) -> bool:
-        """Return whether all inputs in which a person was last seen are among these."""
-        seen = {key for key, counts in self.registry.inputs.items() if counts.get(number)}
-        return bool(seen) and seen <= keys
-
-    def _pinned(self, one: _Taken) -> npt.NDArray[np.int64]:
-        """Return int64 (tracks,): the person to whom a user has assigned a track, 0 for none."""
-        person = np.zeros(len(one.tracks.faces), np.int64)
-        pins = [pin for pin in self.registry.pins if pin.input == one.key]
-        pins = [pin for pin in pins if pin.fingerprint == str(one.item.attributes.get("fingerprint"))]
-        if pins:
-            for pin, track in zip(pins, tracks_of_pins(one.item, pins), strict=True):
-                if track >= 0:
-                    person[track] = pin.person
-        return person
 
     def _number(
         self,
@@ -337,8 +322,6 @@ class _Work:
         found |= _as_before(groups, taken, rows, set(wanted), dissolved)
         return found | {group: self.registry.new_person() for group in wanted if group not in found}
 
-    # -- writing -----------------------------------------------------------------------------------------
-
     def _write(self, taken: Sequence[_Taken], people: Sequence[npt.NDArray[np.int32]]) -> None:
         for one, person in zip(taken, people, strict=True):
             track = one.item.array("track")
@@ -350,58 +333,29 @@ class _Work:
     def _refresh_names(self) -> None:
         """Update the names in the stores, since people may have been named or merged meanwhile."""
         for item in self.result.inputs:
-            declared = item.arrays.get("person")
-            if declared is None or declared.attributes.get("registry_id") != self.registry.id:
+            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
+            if attributes.get("registry_id") != self.registry.id:
                 continue
             faces = item.array("person")
-            current = _as_merged(faces, self.registry)
-            if declared.attributes.get("names") != _names(current, self.registry) or (current != faces).any():
-                kept: dict[str, object] = {
-                    name: declared.attributes[name]
-                    for name in ("threshold", "min_faces")
-                    if name in declared.attributes
-                }
-                write_people(item, current, self.registry, kept)
+            current = faces.copy()
+            for old, new in self.registry.merged.items():
+                current[faces == old] = new
+            current[np.isin(current, self.registry.forgotten)] = UNKNOWN
+            if attributes.get("names") != _names(current, self.registry) or (current != faces).any():
+                write_people(item, current, self.registry, settings_of(attributes))
 
 
-def _usable(runs: Sequence[Run]) -> tuple[list[RunInput], list[dict[str, Any]]]:
-    usable, skipped = [], []
-    for run in runs:
-        for item in run.inputs.values():
-            reason = _unusable(item)
-            if reason is None:
-                usable.append(item)
-            else:
-                skipped.append({"store": str(run.path), "input": item.name, "reason": reason})
-    return usable, skipped
-
-
-def _unusable(item: RunInput) -> str | None:
-    """Return why an input cannot be used; None if it can."""
-    if not item.complete:
-        return f"{item.frames_done} of {item.frames_total} frames are done, run it to its end first"
-    missing = [name for name in ("n_faces", "box", "embedding") if name not in item.arrays]
-    return f"it has no array {', '.join(missing)}" if missing else None
-
-
-def _why(skipped: Sequence[dict[str, Any]]) -> str:
-    return f": {skipped[0]['input']}: {skipped[0]['reason']}" if skipped else ""
-
-
-def _common_space(items: Sequence[RunInput]) -> Space | None:
+def _common_space(items: Sequence[RunInput]) -> Space:
     """Return the space of all inputs' embeddings. Raises StoreError if there are two models."""
-    first: tuple[Space, RunInput] | None = None
-    for item in items:
-        space = Space.of(item.arrays["embedding"].attributes)
-        if first is None:
-            first = space, item
-        elif (space.model, space.align) != (first[0].model, first[0].align):
+    first, *others = ((Space.of(item.arrays["embedding"].attributes), item) for item in items)
+    for space, item in others:
+        if (space.model, space.align) != (first[0].model, first[0].align):
             raise StoreError(
                 f"{item.name!r} of {item.store_path} has embeddings of {space.model} (align {space.align}), "
                 f"{first[1].name!r} of {first[1].store_path} of {first[0].model} (align {first[0].align}); "
                 "run them separately, each with its own registry"
             )
-    return first[0] if first else None
+    return first[0]
 
 
 def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
@@ -445,14 +399,8 @@ def _as_before(
     return found
 
 
-def _exemplar(look: Look) -> Exemplar:
-    return Exemplar(look.vector, look.spread, look.weight)
-
-
 def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
     """Return the track that now has each pin's face; -1 if none has."""
-    from pipeline.faces.people.geometry import overlap
-
     arrays = item.read(["frame", "n_faces", "box", "track"])
     starts = np.concatenate([[0], np.cumsum(arrays["n_faces"], dtype=np.int64)])
     found = []
@@ -465,6 +413,11 @@ def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
         shared = overlap(np.array([pin.box]), arrays["box"][rows])[0]
         found.append(int(arrays["track"][rows][shared.argmax()]) if shared.max() >= 0.3 else UNKNOWN)
     return found
+
+
+def settings_of(attributes: Mapping[str, Any]) -> dict[str, object]:
+    """Return the settings that the attributes of an array `person` record."""
+    return {name: attributes[name] for name in ("threshold", "min_faces") if name in attributes}
 
 
 def write_people(
@@ -486,14 +439,6 @@ def write_people(
             store, item.name, [replace(PERSON, attributes=attributes)], {"person": person}, replace_existing=True
         )
     item.refresh()
-
-
-def _as_merged(person: npt.NDArray[np.int32], registry: Registry) -> npt.NDArray[np.int32]:
-    found = person.copy()
-    for old, new in registry.merged.items():
-        found[person == old] = new
-    found[np.isin(found, registry.forgotten)] = UNKNOWN
-    return found
 
 
 def _names(person: npt.NDArray[np.int32], registry: Registry) -> dict[str, str]:

@@ -111,7 +111,10 @@ def build(
     if not n_faces:
         raise InputError(f"there is no face to index in {', '.join(map(str, outs))}")
     dimension = items[0][1].arrays["embedding"].shape[0]
-    lists = max(1, min(lists or _usual_lists(n_faces), n_faces // 39))
+    # By default a quarter of the root of the number of faces, as a power of two. Sorting a face into its list costs as
+    # many distances as there are lists. Searching the longer lists costs little (a byte per component).
+    usual = 1 << round(math.log2(max(1.0, math.sqrt(n_faces) / 4)))
+    lists = max(1, min(lists or usual, n_faces // 39))
     place = Path(path).expanduser()
     aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
     seconds: dict[str, float] = {}
@@ -122,7 +125,12 @@ def build(
         with _timed(seconds, "add"):
             blocks = list(_blocks(faiss, index, pieces, aside, block_faces, n_faces, progress))
         with _timed(seconds, "merge"), _quiet():
-            _merge(faiss, index, blocks, aside)
+            from faiss.contrib.ondisk import merge_ondisk
+
+            merge_ondisk(index, [str(block) for block in blocks], str(aside / LISTS_FILE))
+            faiss.write_index(index, str(aside / INDEX_FILE))
+            for block in blocks:
+                block.unlink()
         entries = [
             Entry(out, item.name, first, _faces_of(item), _fingerprint(item, recipe)) for out, item, first in items
         ]
@@ -157,7 +165,15 @@ class FaceIndex:
         self.path = Path(path).expanduser()
         self.facts = _read_facts(self.path)
         faiss = _faiss()
-        _require_ours(self.path)
+        # Refuse all but the one kind that `build` writes: faiss has readers for many more, which trust the file.
+        try:
+            with (self.path / INDEX_FILE).open("rb") as file:
+                kind = file.read(len(_KIND))
+        except OSError as err:
+            text = f"the index {self.path} is damaged ({err.strerror}); make it again: reelgraph index"
+            raise InputError(text) from err
+        if kind != _KIND:
+            raise InputError(f"the index {self.path} is damaged (its kind is {kind!r}); make it again: reelgraph index")
         # Lists on disk are mapped anyway; if asked to map the rest as well, faiss 1.15 crashes on them.
         flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
         try:
@@ -180,12 +196,17 @@ class FaceIndex:
 
         The hits are those of `search.nearest_in`, without faces that the index does not nominate.
         """
+        from pipeline.store.read import open as open_store
+
         if query.metric == "euclidean":
             return None, "the index holds directions only, but euclidean distances need lengths"
         entry = self._entries.get((str(item.store_path), item.name))
         if entry is None:
             return None, "it is not in the index; run reelgraph index again"
-        recipe = self._recipe(item.store_path)
+        store = item.store_path
+        if store not in self._recipes:  # made once for all inputs of a store
+            self._recipes[store] = Recipe.of_store(open_store(store).attributes, str(store))
+        recipe = self._recipes[store]
         if recipe.key != self.facts.key or _fingerprint(item, recipe) != entry.fingerprint:
             return None, "it has changed since the index was made; run reelgraph index again"
         ids = self.nominated(query)
@@ -195,14 +216,6 @@ class FaceIndex:
         if faces is None:
             return Hits(rows, np.empty(0)), ""
         return Hits(rows, query.distances(faces)), ""
-
-    def _recipe(self, store: Path) -> Recipe:
-        """Return the recipe of a store, made once for all its inputs."""
-        from pipeline.store.read import open as open_store
-
-        if store not in self._recipes:
-            self._recipes[store] = Recipe.of_store(open_store(store).attributes, str(store))
-        return self._recipes[store]
 
     def nominated(self, query: Query) -> npt.NDArray[np.int64]:
         """Return the ids, ascending, of all faces of the index that may be near enough, and of the nearest."""
@@ -271,15 +284,6 @@ def _fingerprint(item: RunInput, recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _usual_lists(n_faces: int) -> int:
-    """Return a quarter of the root of the number of faces, as a power of two.
-
-    Sorting a face into its list costs as many distances as there are lists. Searching the longer lists costs little (a
-    byte per component).
-    """
-    return 1 << round(math.log2(max(1.0, math.sqrt(n_faces) / 4)))
-
-
 def _unit(faces: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return the vectors at length 1, and the rows that have one."""
     length = np.sqrt(np.einsum("ij,ij->i", faces, faces))
@@ -336,16 +340,6 @@ def _blocks(
             yield path
 
 
-def _merge(faiss: Any, index: Any, blocks: Sequence[Path], folder: Path) -> None:
-    """Merge all blocks into one file of lists."""
-    from faiss.contrib.ondisk import merge_ondisk
-
-    merge_ondisk(index, [str(path) for path in blocks], str(folder / LISTS_FILE))
-    faiss.write_index(index, str(folder / INDEX_FILE))
-    for path in blocks:
-        path.unlink()
-
-
 def _replace(made: Path, place: Path) -> None:
     """Put a folder in the place of an earlier index. Raises OSError, or InputError if another file is there."""
     if not place.exists():
@@ -373,18 +367,6 @@ def _read_facts(path: Path) -> Facts:
         return Facts(**{**content, "entries": entries, "notes": tuple(content["notes"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise InputError(f"the index {path} is damaged ({err}); make it again: reelgraph index") from err
-
-
-def _require_ours(path: Path) -> None:
-    """Raise InputError unless an index is of the one kind that `build` writes: faiss has readers for many more kinds,
-    each of which would trust the file."""
-    try:
-        with (path / INDEX_FILE).open("rb") as file:
-            kind = file.read(len(_KIND))
-    except OSError as err:
-        raise InputError(f"the index {path} is damaged ({err.strerror}); make it again: reelgraph index") from err
-    if kind != _KIND:
-        raise InputError(f"the index {path} is damaged (its kind is {kind!r}); make it again: reelgraph index")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -35,7 +34,8 @@ class Labels:
 def labels(item: RunInput, source: Source | None = None) -> Labels:
     """Return the labels of all faces of an input, in order. `source` None: `person` if it exists, else `identity`.
 
-    Raises StoreError if an array is damaged.
+    The names of people are the registry's. If its file is missing, or another registry is in its place, they are the
+    copy in the store. Raises StoreError if an array is damaged.
     """
     there = item.arrays
     chosen = source or next((name for name in ("person", "identity") if name in there), "none")
@@ -44,34 +44,19 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
         return Labels("none", np.full(n_faces, UNKNOWN, np.int32), {}, frozenset())
     rows = item.array(chosen).astype(np.int32)
     attributes = there[chosen].attributes
-    if chosen == "identity":
-        return _of_gallery(rows, [str(name) for name in attributes["names"]])
-    return _of_registry(rows, attributes, item.store_path)
-
-
-def _of_gallery(rows: npt.NDArray[np.int32], names: list[str]) -> Labels:
-    """Return the labels by names of a gallery, of which several rows may be one person's pictures."""
-    distinct = sorted(set(names))
-    code_of = {name: code for code, name in enumerate(distinct)}
-    codes = np.array([code_of[name] for name in names] + [UNKNOWN], np.int32)
-    code = codes[rows]  # -1 takes the last
-    shown = {int(c): distinct[c] for c in np.unique(code) if c != UNKNOWN}
-    return Labels("identity", code, shown, frozenset(shown))
-
-
-def _of_registry(rows: npt.NDArray[np.int32], attributes: dict[str, object], store_path: Path) -> Labels:
-    """Return the labels by the registry's names.
-
-    If its file is missing, or another registry is in its place, use the copy of the names in the store.
-    """
-    known = registry.known(attributes, store_path)
-    copied = attributes.get("names") or {}
-    assert isinstance(copied, dict)
-    given = known.names if known is not None else {int(key): str(name) for key, name in copied.items()}
+    if chosen == "identity":  # several rows of a gallery may be one person's pictures
+        distinct, code_of = np.unique([str(name) for name in attributes["names"]], return_inverse=True)
+        code = np.append(code_of, UNKNOWN).astype(np.int32)[rows]  # -1 takes the last
+        shown = {int(c): str(distinct[c]) for c in np.unique(code) if c != UNKNOWN}
+        return Labels("identity", code, shown, frozenset(shown))
+    known = registry.known(attributes, item.store_path)
     code = rows.copy()
-    for old, new in (known.merged if known is not None else {}).items():
-        code[rows == old] = new
+    if known is None:
+        given = {int(key): str(name) for key, name in (attributes.get("names") or {}).items()}
+    else:
+        given = known.names
+        for old, new in known.merged.items():
+            code[rows == old] = new
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
-    return Labels(
-        "person", code, {c: given.get(c) or f"person {c}" for c in codes}, frozenset(c for c in codes if given.get(c))
-    )
+    named = frozenset(c for c in codes if given.get(c))
+    return Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)

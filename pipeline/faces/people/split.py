@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.faces.people.clustering import Points, Tracks, group_points
+from pipeline.faces.people.clustering import Exemplar, Points, Tracks, group_points
 from pipeline.faces.people.described import describe_tracks, sure_confidence
-from pipeline.faces.people.gather import write_people
-from pipeline.faces.people.registry import Exemplar, Pin, Registry
+from pipeline.faces.people.gather import settings_of, write_people
+from pipeline.faces.people.registry import Pin, Registry
 from pipeline.faces.people.space import Space
 
 if TYPE_CHECKING:
@@ -43,10 +44,7 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
     found = _parts_of(registry, person)
     part_of = _listed(found, person, tracks) if tracks else _apart(found, person, parts)
     people = [person, *(registry.split(person) for _ in range(int(part_of.max())))]
-    for a in people[1:]:
-        for b in people[1:]:
-            if a < b:
-                registry.apart.add((a, b))
+    registry.apart |= set(itertools.combinations(people[1:], 2))
     owner = np.array(people)[part_of]
     # Later runs must not undo the split: one face of every track records its person.
     registry.pins = [pin for pin in registry.pins if pin.person != person]
@@ -93,10 +91,10 @@ def _parts_of(registry: Registry, person: int) -> list[_Part]:
             run = open_store(place)
             item = run.input(name)
             mine = item.array("person") == person
+            ours = item.arrays["person"].attributes.get("registry_id") == registry.id
         except StoreError:
-            gone.append(key)
-            continue
-        if item.arrays["person"].attributes.get("registry_id") != registry.id:
+            ours = False
+        if not ours:
             gone.append(key)
             continue
         space = Space.of(item.arrays["embedding"].attributes)
@@ -112,7 +110,12 @@ def _parts_of(registry: Registry, person: int) -> list[_Part]:
 
 def _listed(found: Sequence[_Part], person: int, tracks: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return int64 over the tracks of all parts: 1 for the listed tracks, 0 for the others."""
-    wanted = [_parse(text) for text in tracks]
+    wanted = []
+    for text in tracks:
+        name, _, number = text.rpartition(":")
+        if not name or not number.isdecimal():
+            raise UsageError(f"{text!r} is not a track; write INPUT:TRACK, as in clip:3")
+        wanted.append((name, int(number)))
     names = [(part.item.name, int(track)) for part in found for track in part.numbers]
     for name, track in wanted:
         if (name, track) not in names:
@@ -122,13 +125,6 @@ def _listed(found: Sequence[_Part], person: int, tracks: Sequence[str]) -> npt.N
     if part_of.all():
         raise UsageError(f"these are all tracks of person {person}; leave at least one out")
     return part_of
-
-
-def _parse(text: str) -> tuple[str, int]:
-    name, _, track = text.rpartition(":")
-    if not name or not track.isdecimal():
-        raise UsageError(f"{text!r} is not a track; write INPUT:TRACK, as in clip:3")
-    return name, int(track)
 
 
 def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.int64]:
@@ -169,9 +165,7 @@ def _move(registry: Registry, part: _Part, owner: npt.NDArray[np.int64], person:
     of_track[part.numbers] = owner
     before = part.item.array("person")
     after = np.where(before == person, of_track[part.item.array("track")], before).astype(np.int32)
-    declared = part.item.arrays["person"].attributes
-    kept: dict[str, object] = {key: declared[key] for key in ("threshold", "min_faces") if key in declared}
-    write_people(part.item, after, registry, kept)
+    write_people(part.item, after, registry, settings_of(part.item.arrays["person"].attributes))
     counts = np.bincount(after[after > 0])
     registry.inputs[part.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
 
@@ -188,5 +182,4 @@ def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Ex
         vectors[kept], spread[kept], weight[kept], np.ones(int(kept.sum()), np.int64), np.ones(int(kept.sum()), bool)
     )
     threshold = Space.of(found[0].item.arrays["embedding"].attributes).threshold
-    groups = group_points(points, np.empty((0, 2), np.int64), threshold)
-    return [Exemplar(look.vector, look.spread, look.weight) for look in groups.looks[0]]
+    return group_points(points, np.empty((0, 2), np.int64), threshold).looks[0]

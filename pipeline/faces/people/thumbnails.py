@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from pipeline.faces.people.described import face_quality
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
-    from pipeline.media.video.source import VideoSource
     from pipeline.store.read import RunInput
 
 Pixels = npt.NDArray[np.uint8]
@@ -59,9 +58,12 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
 
     If the video is missing, has changed or cannot be read, note it; the input then has no thumbnails.
     """
+    from pipeline.store.compact import add_arrays
+    from pipeline.store.run import RunStore
+
     for item in items:
         person = item.array("person")
-        state = _state(person)
+        state = hashlib.blake2b(person.astype("<i4").tobytes(), digest_size=16).hexdigest()
         declared = item.arrays.get("thumbnail")
         if declared is not None and declared.attributes.get("people") == state:
             continue
@@ -74,22 +76,11 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
             if declared is None:
                 continue
             rows, pictures = np.empty(0, np.int64), np.empty((0, SIDE, SIDE, 3), np.uint8)
-        _write(item, rows, pictures, state)
-
-
-def _state(person: npt.NDArray[np.int32]) -> str:
-    return hashlib.blake2b(person.astype("<i4").tobytes(), digest_size=16).hexdigest()
-
-
-def _write(item: RunInput, rows: npt.NDArray[np.int64], pictures: Pixels, state: str) -> None:
-    from pipeline.store.compact import add_arrays
-    from pipeline.store.run import RunStore
-
-    specs = [replace(THUMBNAIL, attributes={**THUMBNAIL.attributes, "people": state}), FACE]
-    with RunStore.open(item.store_path) as store:
-        arrays: dict[str, np.ndarray] = {"thumbnail": pictures, "thumbnail_face": rows}
-        add_arrays(store, item.name, specs, arrays, replace_existing=True)
-    item.refresh()
+        specs = [replace(THUMBNAIL, attributes={**THUMBNAIL.attributes, "people": state}), FACE]
+        with RunStore.open(item.store_path) as store:
+            arrays: dict[str, np.ndarray] = {"thumbnail": pictures, "thumbnail_face": rows}
+            add_arrays(store, item.name, specs, arrays, replace_existing=True)
+        item.refresh()
 
 
 def _cut(
@@ -102,29 +93,22 @@ def _cut(
     pictures, is_made = np.zeros((len(rows), SIDE, SIDE, 3), np.uint8), np.zeros(len(rows), bool)
     if not len(rows):
         return rows, pictures
+    from pipeline.media.video.readers import close_readers
     from pipeline.media.video.source import open_as_stored
 
     source = open_as_stored(item.attributes)
-    boxes = item.array("box")[rows]
-    for some, frames in _decoded(source, np.unique(ranks)):
-        at = np.searchsorted(some, ranks)
-        for k in np.flatnonzero(np.isin(ranks, some)).tolist():
-            pictures[k], is_made[k] = crop(frames[at[k]], boxes[k]), True
-    return rows[is_made], pictures[is_made]
-
-
-def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Pixels]]:
-    """Yield frames (ranks, ascending) that can be decoded, some at a time: uint8 (n, height, width, 3)."""
-    from pipeline.media.video.readers import close_readers
-
+    boxes, distinct = item.array("box")[rows], np.unique(ranks)
     size = max(1, BATCH_BYTES // max(1, source.item_bytes))
     try:
-        for start in range(0, len(ranks), size):
-            some = ranks[start : start + size]
+        for start in range(0, len(distinct), size):
+            some = distinct[start : start + size]
             found = source.job_of_ranks(some, "pyav").decode()
-            yield some[found.decoded], found.frames_rgb[found.decoded]
+            at = np.minimum(np.searchsorted(some, ranks), len(some) - 1)
+            for k in np.flatnonzero((some[at] == ranks) & found.decoded[at]).tolist():
+                pictures[k], is_made[k] = crop(found.frames_rgb[at[k]], boxes[k]), True
     finally:
         close_readers()
+    return rows[is_made], pictures[is_made]
 
 
 def crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
