@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -367,16 +367,10 @@ class Race:
         self.enter(label, measured, same_faces=(measured.faces or 0) / measured.frames)
 
     def reelgraph(
-        self,
-        label: str,
-        workflow: Path,
-        inputs: list[str],
-        overrides: Sequence[str] = (),
-        workers: int = 0,
-        **more: object,
+        self, name: str, workflow: Path, inputs: list[str], overrides: Sequence[str] = (), workers: int = 0, **more: Any
     ) -> None:
         """Run `reelgraph run` on all cores or GPUs, or on `workers`. The start of its cluster is not counted."""
-        say(f"{label} {more}")
+        say(f"{name} {more}")
         out = self.folder / "race.zarr"
         words = [str(workflow), *inputs, "--out", str(out), "--every", str(self.every)]
         words += [] if self.gpus else ["--workers", str(workers or self.workers)]
@@ -385,7 +379,7 @@ class Race:
         seconds = summary["seconds"].get("run") or summary["seconds"]["total"]
         first = self.rows[0]["frames"]
         same = faces_of(out, first) / first
-        self.enter(label, Measured(summary["frames"], seconds, faces_of(out), peak_mb=peak), same_faces=same, **more)
+        self.enter(name, Measured(summary["frames"], seconds, faces_of(out), peak_mb=peak), same_faces=same, **more)
 
     def limit(self, workflow: Path, frames: int, overrides: Sequence[str] = (), copies: int = 1, **more: Any) -> None:
         """Measure the LIMIT of the last run, over that many copies of the clip, `frames` sampled frames each."""
@@ -486,8 +480,6 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
     found = {}
     for name in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

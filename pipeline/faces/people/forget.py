@@ -128,7 +128,6 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
     places = _places(outs)
     sources = [source for out in places for source in _inputs(out)]
     who = _who(places, sources, person, registry)
-    _require_every_store(who, places)
     complete = [source for source in sources if source.attributes.get("complete")]
     gone: dict[str, Bools] = {}
     for source in complete:
@@ -219,7 +218,9 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
     if person.isdecimal():
         number = int(person)
         known_ids = {*people, *merged, *(known.forgotten if known is not None else ())}
-        if number not in known_ids and not any(_occurs(source, number) for source in sources):
+        with_people = (source for source in sources if "person" in source.group().arrays)
+        parts = (part for source in with_people for _, part in blocks(source, "person"))
+        if number not in known_ids and not any((part == number).any() for part in parts):
             where = path or "these stores"
             raise UsageError(f"there is no person {number} in {where}; `reelgraph people` lists them")
         called = [merged.get(number, number)]
@@ -229,18 +230,18 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
         raise UsageError(f"{len(called)} people are called {person!r}: {', '.join(map(str, called))}; give the id")
     if called:
         ids = (called[0], *sorted(old for old, new in merged.items() if new == called[0]))
-        return Who(called[0], ids, people.get(called[0]), path)
+        who = Who(called[0], ids, people.get(called[0]), path)
+        if known is not None:
+            _require_every_store(who, known, outs)
+        return who
     pictured = next((name for name in in_galleries if _same_name(name, person)), None)
     if pictured is not None:
         return Who(None, (), pictured, path)
     raise UsageError(unknown("person", person, sorted({*filter(None, people.values()), *in_galleries})))
 
 
-def _require_every_store(who: Who, outs: Sequence[Path]) -> None:
+def _require_every_store(who: Who, known: Registry, outs: Sequence[Path]) -> None:
     """Refuse to leave faces of the person in other stores: without the registry's entry no name would find them."""
-    if who.registry is None or who.id is None:
-        return
-    known = Registry.load(who.registry)
     left: dict[Path, int] = {}
     for key, counts in known.inputs.items():
         store, _ = known.store_of(key)
@@ -255,11 +256,6 @@ def _require_every_store(who: Who, outs: Sequence[Path]) -> None:
 def _same_name(one: str | None, other: str | None) -> bool:
     """Return whether two names are equal; case does not count."""
     return one is not None and other is not None and one.casefold() == other.casefold()
-
-
-def _occurs(source: InputStore, number: int) -> bool:
-    has_people = "person" in source.group().arrays
-    return has_people and any(bool((rows == number).any()) for _, rows in blocks(source, "person"))
 
 
 def _attributes_of(source: InputStore, array: str) -> dict[str, Any]:

@@ -218,45 +218,40 @@ class PictureCache:
         self, paths: Sequence[str | Path], progress: Progress | None = None
     ) -> Iterator[PictureFaces | UnreadableError]:
         """Yield the faces of each file, in order; embed those that the cache lacks. Unreadable files give an error."""
-        done = 0
-        for some in (paths[k : k + MAX_CHUNK_FRAMES] for k in range(0, len(paths), MAX_CHUNK_FRAMES)):
+        for start in range(0, len(paths), MAX_CHUNK_FRAMES):
+            some = paths[start : start + MAX_CHUNK_FRAMES]
             contents = [_or_error(content_sha256, path) for path in some]
             known: dict[str, PictureFaces | UnreadableError] = {}
             missing: dict[str, str | Path] = {}
             for path, content in zip(some, contents, strict=True):
-                if isinstance(content, UnreadableError) or content in known:
-                    continue
-                stored = self._read(content)
-                if stored is not None:
-                    known[content] = stored
-                else:
-                    missing[content] = path
+                if not isinstance(content, UnreadableError) and content not in known:
+                    stored = self._read(content)
+                    if stored is not None:
+                        known[content] = stored
+                    else:
+                        missing[content] = path
             known.update(self._embed(missing))
             for content in contents:
                 yield content if isinstance(content, UnreadableError) else known[content]
-            done += len(some)
             if progress is not None and missing:
-                progress(done, len(paths))
+                progress(start + len(some), len(paths))
 
     def _embed(self, paths: Mapping[str, str | Path]) -> dict[str, PictureFaces | UnreadableError]:
         """Embed files, fewer than 64, by their content, with the pixels of one batch in memory at a time."""
         found: dict[str, PictureFaces | UnreadableError] = {}
         waiting: dict[str, Pixels] = {}
-        for content, path in paths.items():
+        for number, (content, path) in enumerate(paths.items(), 1):
             pixels = _or_error(read_picture, path)
             if isinstance(pixels, UnreadableError):
                 found[content] = pixels
-                continue
-            waiting[content] = pixels
-            if sum(one.nbytes for one in waiting.values()) >= MAX_CHUNK_BYTES:
-                found.update(self._embed_pixels(waiting))
+            else:
+                waiting[content] = pixels
+            full = sum(one.nbytes for one in waiting.values()) >= MAX_CHUNK_BYTES
+            if waiting and (full or number == len(paths)):
+                for key, faces in zip(waiting, self.recipe.faces(list(waiting.values())), strict=True):
+                    found[key] = faces
+                    self._write(key, faces)
                 waiting = {}
-        return {**found, **self._embed_pixels(waiting)}
-
-    def _embed_pixels(self, pictures: Mapping[str, Pixels]) -> dict[str, PictureFaces]:
-        found = dict(zip(pictures, self.recipe.faces(list(pictures.values())), strict=True)) if pictures else {}
-        for content, faces in found.items():
-            self._write(content, faces)
         return found
 
     def _file(self, content: str) -> Path:

@@ -126,16 +126,12 @@ class Registry:
         if not path.is_file():
             return cls(path, uuid.uuid4().hex, model, align)
         registry = cls.load(path)
-        registry.require(model, align)
-        return registry
-
-    def require(self, model: str, align: str) -> None:
-        """Raise StoreError if embeddings of this model cannot be compared with the registry's."""
-        if (model, align) != (self.model, self.align):
+        if (model, align) != (registry.model, registry.align):
             raise StoreError(
-                f"{self.path} was made with {self.model} (align {self.align}), but these embeddings are of {model} "
+                f"{path} was made with {registry.model} (align {registry.align}), but these embeddings are of {model} "
                 f"(align {align}); use another registry: --registry FILE"
             )
+        return registry
 
     def save(self) -> None:
         """Write the file in one atomic step. Raises StoreError."""

@@ -108,8 +108,15 @@ class _Tracker:
         return track
 
     def _frame(self, now: float, box: Floats, vectors: Vectors | None) -> npt.NDArray[np.int32]:
+        from scipy.optimize import linear_sum_assignment
+
         self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]
-        chosen = self._associate(now, box, vectors)
+        chosen: list[_Active | None] = [None] * len(box)  # the track that each face continues, each track once
+        if self.active:
+            cost = self._costs(now, box, vectors)
+            for face, track in zip(*linear_sum_assignment(cost), strict=True):
+                if cost[face, track] < _REJECTED:
+                    chosen[face] = self.active[track]
         numbers = np.empty(len(box), np.int32)
         for face, one in enumerate(chosen):
             if one is None:
@@ -124,19 +131,6 @@ class _Tracker:
                 one.recent = [*one.recent[-RECENT + 1 :], vectors[face]]
             numbers[face] = one.number
         return numbers
-
-    def _associate(self, now: float, box: Floats, vectors: Vectors | None) -> list[_Active | None]:
-        """Return the track that each face continues, None if it begins one; each track once."""
-        chosen: list[_Active | None] = [None] * len(box)
-        if not self.active:
-            return chosen
-        from scipy.optimize import linear_sum_assignment
-
-        cost = self._costs(now, box, vectors)
-        for face, track in zip(*linear_sum_assignment(cost), strict=True):
-            if cost[face, track] < _REJECTED:
-                chosen[face] = self.active[track]
-        return chosen
 
     def _costs(self, now: float, box: Floats, vectors: Vectors | None) -> Floats:
         """Return float64 (faces, tracks): 0 is certain, at most 2.5 is accepted, _REJECTED is impossible.

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
-from pipeline.faces.people.choice import choose
-from pipeline.faces.people.labels import UNKNOWN, Labels, labels
+from pipeline.faces.people.labels import UNKNOWN, Labels, choose, labels
 from pipeline.faces.views.blurring import REACH as BLUR_REACH
 from pipeline.faces.views.blurring import blur, coarse, covers
 from pipeline.faces.views.whereabouts import Boxes, Faces, Reach, along, between, legs, read_faces, unseen

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
-from pipeline.faces.people.choice import choose
+from pipeline.faces.people.labels import choose
 from pipeline.media.film.film import Film, film_of
 from pipeline.media.film.joining import Joined
 from pipeline.media.film.packets import copy_packets, suffix_for_copy
