@@ -173,8 +173,13 @@ def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Itera
                 except ModelError as error:
                     say(f"{network}, {how}, left out: {error}")
                     continue
-                vectors, seconds = timed(lambda embedder=embedder, found=found: embedded(embedder, found, faces))
-                who = identified(network, align, vectors, faces.identity)
+                vectors, seconds = timed(
+                    lambda embedder=embedder, found=found: {
+                        name: embedder.embed(embedder.chips([faces.photograph(name)], face))[0].astype(np.float64)
+                        for name, face in found.items()
+                    }
+                )
+                who = identified(network, align, vectors, faces.identity) if faces.identity else {}
                 yield judged(detector, network, how, vectors, faces, detection + seconds, who)
 
 
@@ -188,13 +193,6 @@ def detected(finder: Any, faces: Labelled) -> dict[str, Any]:
             rows = {field: getattr(found, field)[at] for field in ("frame", "box", "landmarks", "confidence")}
             largest[name] = replace(found, **rows, rank=None)
     return largest
-
-
-def embedded(embedder: Any, found: dict[str, Any], faces: Labelled) -> Vectors:
-    return {
-        name: embedder.embed(embedder.chips([faces.photograph(name)], face))[0].astype(np.float64)
-        for name, face in found.items()
-    }
 
 
 def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[dict[str, Any]]:
@@ -213,7 +211,7 @@ def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Ite
         except (ModelError, ImportError, ValueError) as error:
             say(f"stock DeepFace, {detector} + {network}, left out: {str(error).splitlines()[0]}")
             continue
-        who = deepface_identified(detector, network, faces.folder, faces.identity)
+        who = deepface_identified(detector, network, faces.folder, faces.identity) if faces.identity else {}
         yield judged(detector, network, "stock", vectors, faces, seconds, who)
 
 
@@ -270,8 +268,6 @@ def identified(
     from pipeline.faces.models.recognisers.thresholds import thresholds
     from pipeline.faces.people.matching import Matcher, checked_metric
 
-    if not identity:
-        return {}
     gallery, probes = halves(identity)
     gallery = [path for path in gallery if path in vectors]
     seen = [path for path in probes if path in vectors]
@@ -293,8 +289,6 @@ def deepface_identified(
     from deepface import DeepFace
     from deepface.modules.verification import find_threshold
 
-    if not identity:
-        return {}
     gallery, probes = halves(identity)
     found = {}
     with tempfile.TemporaryDirectory() as place:

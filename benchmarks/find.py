@@ -91,9 +91,6 @@ def per_face(name: str, faces: int, seconds: float) -> dict[str, Any]:
     return {"name": name, "faces": faces, "us_per_face": 1e6 * seconds / faces}
 
 
-# --- a gallery --------------------------------------------------------------------------------------------------------
-
-
 def gallery_rows(folder: Path, n_faces: int, people: int, deepface_faces: int) -> Rows:
     """Measure microseconds per face of each way, and stop if their distances differ."""
     out = folder / f"gallery-{n_faces}.zarr"
@@ -157,9 +154,6 @@ def deepface_rows(folder: Path, known: np.ndarray, out: Path, n: int) -> tuple[R
     block = faces[:1000].astype(np.float64)
     _, seconds = timed(lambda: verification.find_distance(known.astype(np.float64), block, "cosine").argmin(axis=1))
     return [*rows, per_face("find_distance", len(block), seconds)], nearest
-
-
-# --- one person -------------------------------------------------------------------------------------------------------
 
 
 def search_rows(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:

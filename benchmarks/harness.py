@@ -231,21 +231,18 @@ def watched(command: Sequence[str], environment: dict[str, str], folder: Path, m
     """
     import psutil
 
-    log, peak = folder / "stderr.log", [0]
-
-    def resident(process: Any) -> int:
-        try:
-            info = process.memory_info()
-            return int(info.rss if mapped else info.rss - info.shared)
-        except psutil.Error:
-            return 0
+    log, peak = folder / "stderr.log", 0
 
     def sample() -> None:
-        try:
+        nonlocal peak
+        total = 0
+        with suppress(psutil.Error):
             root = psutil.Process(process.pid)
-            peak[0] = max(peak[0], sum(map(resident, [root, *root.children(recursive=True)])))
-        except psutil.Error:
-            return
+            for one in (root, *root.children(recursive=True)):
+                with suppress(psutil.Error):
+                    info = one.memory_info()
+                    total += info.rss if mapped else info.rss - info.shared
+        peak = max(peak, total)
 
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with log.open("w") as errors:
@@ -256,7 +253,7 @@ def watched(command: Sequence[str], environment: dict[str, str], folder: Path, m
     if process.returncode != 0:
         raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
     cpu_seconds = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
-    return Done(output, peak[0] / 1e6, seconds, cpu_seconds)
+    return Done(output, peak / 1e6, seconds, cpu_seconds)
 
 
 @contextmanager
@@ -277,10 +274,15 @@ def repeatedly(seconds: float, work: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def reelgraph_run(words: Sequence[str], environment: dict[str, str], folder: Path) -> tuple[dict[str, Any], float]:
-    """Run `reelgraph run` in a new store; return its summary and its peak memory in MB."""
-    command = [sys.executable, "-m", "pipeline", "run", *words, "--fresh", "--json"]
-    done = watched(command, environment, folder)
+def reelgraph_run(
+    workflow: Path, inputs: Sequence[str], out: Path, environment: dict[str, str], overrides: Sequence[str] = (),
+    **flags: object,
+) -> tuple[dict[str, Any], float]:  # fmt: skip
+    """Run `reelgraph run` in a new store `out`; return its summary and its peak memory in MB."""
+    command = [sys.executable, "-m", "pipeline", "run", str(workflow), *inputs, "--out", str(out), "--fresh", "--json"]
+    command += [word for override in overrides for word in ("--set", override)]
+    command += [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    done = watched(command, environment, out.parent)
     return checked(json.loads(done.output)), done.peak_mb
 
 
@@ -372,10 +374,8 @@ class Race:
         """Run `reelgraph run` on all cores or GPUs, or on `workers`. The start of its cluster is not counted."""
         say(f"{name} {more}")
         out = self.folder / "race.zarr"
-        words = [str(workflow), *inputs, "--out", str(out), "--every", str(self.every)]
-        words += [] if self.gpus else ["--workers", str(workers or self.workers)]
-        words += [word for override in overrides for word in ("--set", override)]
-        summary, peak = reelgraph_run(words, self.environment, self.folder)
+        flags = {"every": self.every} if self.gpus else {"every": self.every, "workers": workers or self.workers}
+        summary, peak = reelgraph_run(workflow, inputs, out, self.environment, overrides, **flags)
         seconds = summary["seconds"].get("run") or summary["seconds"]["total"]
         first = self.rows[0]["frames"]
         same = faces_of(out, first) / first
@@ -423,10 +423,8 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], padded: boo
         headings.append(heading if "=" in column else key)
         keys.append(key)
         formats.append(form)
-    cells = [
-        ["" if row.get(key) is None else format(row[key], form) for key, form in zip(keys, formats, strict=True)]
-        for row in rows
-    ]
+    both = list(zip(keys, formats, strict=True))
+    cells = [["" if row.get(key) is None else format(row[key], form) for key, form in both] for row in rows]
     right = [all(cell[:1] in "0123456789-" for cell in column) for column in zip(*cells, strict=True)]
     widths = [max(4, *map(len, column)) if padded else 4 for column in zip(headings, *cells, strict=True)]
     rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, right, strict=True)]

@@ -120,9 +120,6 @@ def _labels(path: Path, values: dict[str, np.ndarray]) -> list[str | None]:
     return found
 
 
-# --- ways -------------------------------------------------------------------------------------------------------------
-
-
 def people_by(way: Way, clips: Sequence[StoredClip]) -> Score:
     """Score one way on a set of clips, taken together."""
     began = time.perf_counter()
@@ -181,9 +178,6 @@ def _score(label: np.ndarray, identity: Sequence[str | None], tracks: int, mixed
     precision, recall = both / max(1.0, of_found), both / max(1.0, of_truth)
     f1 = 2 * precision * recall / max(1e-9, precision + recall)
     return Score(precision, recall, f1, people, int(truth.max(initial=-1)) + 1, tracks, mixed, seconds)
-
-
-# --- other methods ----------------------------------------------------------------------------------------------------
 
 
 def _squared(points: Points) -> np.ndarray:

@@ -84,7 +84,7 @@ def _by_gallery(options: argparse.Namespace, how: dict[str, Any]) -> int:
 def _by_face(options: argparse.Namespace, how: dict[str, Any]) -> int:
     from pipeline.faces.people.question import Question, parse_box
     from pipeline.faces.people.search import TOP, search
-    from pipeline.faces.people.shots import cut_shots
+    from pipeline.faces.people.thumbnails import cut_shots
     from pipeline.faces.views.found import answer_lines
     from pipeline.text import parse_seconds
 

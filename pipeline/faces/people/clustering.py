@@ -20,6 +20,7 @@ from pipeline.faces.people.geometry import frontality
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
 
 PAIRS = 200_000
 """Near neighbours in a round, over all groups together."""
@@ -38,7 +39,7 @@ MOST_WEIGHT = 20.0
 class Points:
     """The vectors to group: tracks, and the exemplars of a registry's people."""
 
-    vector: npt.NDArray[np.float32]
+    vector: Float32
     """float32 (n, d), finite; compared by Euclidean distance."""
     spread: Floats
     """float64 (n,): mean squared distance of the faces behind it from the vector."""
@@ -55,7 +56,7 @@ class Points:
 class Exemplar:
     """A typical look of a person: the mean of some of their tracks."""
 
-    vector: npt.NDArray[np.float32]
+    vector: Float32
     """float32 (d,): mean, in the space in which the model's embeddings are compared."""
     spread: float
     """Mean squared distance from the vector."""
@@ -218,9 +219,7 @@ class _State:
         return neighbours, heap
 
 
-def near_pairs(
-    mean: npt.NDArray[np.float32], spread: Floats, limit: float, most: int
-) -> Iterator[tuple[Ints, Ints, Floats]]:
+def near_pairs(mean: Float32, spread: Floats, limit: float, most: int) -> Iterator[tuple[Ints, Ints, Floats]]:
     """Yield rows, other rows and their average squared distances that are at most `limit`, as arrays of one length.
 
     Yields the `most` nearest of each row, one block of the matrix at a time.
@@ -242,14 +241,11 @@ def near_pairs(
         yield at[kept] + start, column[kept], values[kept]
 
 
-# -- tracks of one input -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Tracks:
     """Facts of the tracks of one input; n may be 0."""
 
-    vector: npt.NDArray[np.float32]
+    vector: Float32
     """float32 (n, d): robust mean of the better faces; NaN if no face of the track has an embedding."""
     spread: Floats
     """float64 (n,): mean squared distance of these faces from the vector, plus its uncertainty."""
@@ -314,9 +310,7 @@ def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> In
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
 
 
-def describe(
-    vectors: npt.NDArray[np.float32], score: Floats, certain: Floats, unsure_spread: float
-) -> tuple[npt.NDArray[np.float32], float]:
+def describe(vectors: Float32, score: Floats, certain: Floats, unsure_spread: float) -> tuple[Float32, float]:
     """Return the robust mean of a track's better faces, float32 (d,), and its spread.
 
     The spread is their mean squared distance from the mean. It grows by up to `unsure_spread` if even these faces say

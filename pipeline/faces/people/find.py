@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pipeline.store.run import RunStore
     from pipeline.views.tables import Table
 
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
 UNKNOWN = -1
 STAGE = "identify"
 """Name of the stage under which the store records a matching."""
@@ -113,7 +116,7 @@ def embedding_key(item: RunInput, recipe: Recipe) -> str:
     return str(next((stages[name].get("key") for name in makers if name in stages), ""))
 
 
-def is_near(distance: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.bool_]:
+def is_near(distance: Float32, threshold: float) -> npt.NDArray[np.bool_]:
     """Return whether DeepFace would accept distances; float32 holds one only to half of its last decimal."""
     return np.asarray(np.round(distance.astype(np.float64), DECIMALS) <= threshold)
 
@@ -121,7 +124,7 @@ def is_near(distance: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[
 def matched(
     item: RunInput, gallery: Gallery, metric: Metric, threshold: float, k: int = 1,
     seen: Callable[[int, Nearest], None] = lambda start, nearest: None,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:  # fmt: skip
+) -> tuple[Int32, Float32]:  # fmt: skip
     """Return `identity` and `distance` of all faces of an input that are done, in bounded memory.
 
     `seen` gets the first row and the `k` nearest people of each block of faces, in order.
@@ -302,9 +305,7 @@ class Found(NearSearch):
         return {"gallery": self.wanted.gallery, "people": people, "absent": self.absent, **super().as_dict()}
 
 
-def _sightings(
-    times: FrameTimes, names: Sequence[str], identity: npt.NDArray[np.int32], distance: npt.NDArray[np.float32]
-) -> list[Sighting]:
+def _sightings(times: FrameTimes, names: Sequence[str], identity: Int32, distance: Float32) -> list[Sighting]:
     """Return the sightings of all people in one input, by name; a person may have several rows of the gallery."""
     rows = np.flatnonzero(identity != UNKNOWN)
     if not len(rows):

@@ -32,6 +32,7 @@ FORGOTTEN = "forgotten"
 Bools = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Note = Callable[[str], None]
+Embedded = tuple["EmbeddingKind", slice, Float32]
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,8 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
         rows, named = gone[source.folder], bool(_cleaned(source, who))
         path, same = str(source.attributes.get("path", "")), int(rows.sum()) - before[source.folder]
         if rows.any() or named:
-            found.append(
-                Holding(Path(source.path), source.name, path, len(rows), np.flatnonzero(rows), same, named)
-            )
+            place = Path(source.path), source.name, path
+            found.append(Holding(*place, len(rows), np.flatnonzero(rows), same, named))
         identity = _attributes_of(source, "identity")
         if any(_same_name(name, who.name) for name in identity.get("names") or ()):
             galleries.append(str(identity.get("gallery")))
@@ -200,9 +200,6 @@ def _inputs(out: Path) -> Iterator[InputStore]:
     return (store.input(name) for name in store.input_names())
 
 
-# --- who ------------------------------------------------------------------------------------------------------------
-
-
 def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, registry: Path | None) -> Who:
     path = _registry_path(outs, sources, registry)
     known = Registry.load(path) if path is not None else None
@@ -212,9 +209,7 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
         for key, name in (_attributes_of(source, "person").get("names") or {}).items():
             people.setdefault(int(key), name)
     merged = known.merged if known is not None else {}
-    in_galleries = sorted(
-        {name for source in sources for name in _attributes_of(source, "identity").get("names") or ()}
-    )
+    in_galleries = sorted({name for one in sources for name in _attributes_of(one, "identity").get("names") or ()})
     if person.isdecimal():
         number = int(person)
         known_ids = {*people, *merged, *(known.forgotten if known is not None else ())}
@@ -263,9 +258,6 @@ def _attributes_of(source: InputStore, array: str) -> dict[str, Any]:
     return attributes
 
 
-# --- the registry -----------------------------------------------------------------------------------------------------
-
-
 def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: Path | None) -> Path | None:
     """Return the given file, else the one that the stores name, else the one beside the first store, else None."""
     if given is not None:
@@ -302,9 +294,6 @@ def _bury(path: Path, ids: Sequence[int]) -> None:
     registry.save()
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
 def rows_of(source: InputStore, who: Who) -> Bools:
     """Return bool (n_faces,): faces of the person in a complete input, as its arrays say. Raises StoreError.
 
@@ -327,9 +316,7 @@ def rows_of(source: InputStore, who: Who) -> Bools:
     return rows
 
 
-def embeddings(
-    source: InputStore, among: Container[EmbeddingKind] | None = None
-) -> Iterator[tuple[EmbeddingKind, slice, Float32]]:
+def embeddings(source: InputStore, among: Container[EmbeddingKind] | None = None) -> Iterator[Embedded]:
     """Yield all embeddings of an input in blocks, with their rows: of the input or, while it is incomplete, of a chunk.
 
     With `among` it reads only embeddings of these kinds.
@@ -386,9 +373,6 @@ def _cleaned(source: InputStore, who: Who) -> dict[str, dict[str, Any]]:
         if isinstance(names, dict) and gone & names.keys():
             found[name] = {**attributes, "names": {key: one for key, one in names.items() if key not in gone}}
     return found
-
-
-# --- what stays and is alike ------------------------------------------------------------------------------------------
 
 
 def _alike(source: InputStore, matcher: Mapping[EmbeddingKind, Sameness], gone: Bools | None) -> Alike | None:

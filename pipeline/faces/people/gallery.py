@@ -127,25 +127,17 @@ def load(path: str | Path) -> Gallery:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
-            box, embedding = stored["box"], stored["embedding"]
+            box, embedding = (stored[name].astype(np.float32) for name in ("box", "embedding"))
         if facts["format"] != FORMAT:
             raise ValueError(f"its format is {facts['format']}, this reelgraph reads {FORMAT}")
         names, pictures = tuple(map(str, facts["names"])), tuple(map(str, facts["pictures"]))
         if not len(names) == len(pictures) == len(box) == len(embedding) > 0 or embedding.ndim != 2:
             raise ValueError("its arrays do not belong together")
+        model, align, sha256 = (str(facts[name]) for name in ("model", "align", "sha256"))
         keys = {str(key): str(value) for key, value in facts["keys"].items()}
         return Gallery(
-            path=str(path),
-            names=names,
-            pictures=pictures,
-            box=box.astype(np.float32),
-            embedding=embedding.astype(np.float32),
-            model=str(facts["model"]),
-            align=str(facts["align"]),
-            keys=keys,
-            sha256=str(facts["sha256"]),
-            all_faces=bool(facts["all_faces"]),
-        )
+            str(path), names, pictures, box, embedding, model, align, keys, sha256, bool(facts["all_faces"]),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as err:
         raise InputError(
             f"{path} is not a gallery that --save-gallery wrote, or is damaged ({err}); "

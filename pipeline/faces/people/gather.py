@@ -148,7 +148,15 @@ class _Work:
             why = f": {skipped[0]['input']}: {skipped[0]['reason']}" if skipped else ""
             stores = ", ".join(str(run.path) for run in runs)
             raise UsageError(f"no complete input with faces and embeddings in {stores}{why}")
-        self.space = _common_space(usable)
+        self.space = Space.of(usable[0].arrays["embedding"].attributes)
+        for item in usable[1:]:
+            space = Space.of(item.arrays["embedding"].attributes)
+            if (space.model, space.align) != (self.space.model, self.space.align):
+                raise StoreError(
+                    f"{item.name!r} of {item.store_path} has embeddings of {space.model} (align {space.align}), "
+                    f"{usable[0].name!r} of {usable[0].store_path} of {self.space.model} (align {self.space.align}); "
+                    "run them separately, each with its own registry"
+                )
         self.threshold = options.threshold or THRESHOLD_SHARE * self.space.threshold
         self.registry = Registry.open(path, self.space.model, self.space.align)
         self.result = Gathered(self.registry, list(runs), usable, skipped=skipped)
@@ -313,19 +321,6 @@ class _Work:
             current[np.isin(current, self.registry.forgotten)] = UNKNOWN
             if attributes.get("names") != _names(current, self.registry) or (current != faces).any():
                 write_people(item, current, self.registry, settings_of(attributes))
-
-
-def _common_space(items: Sequence[RunInput]) -> Space:
-    """Return the space of all inputs' embeddings. Raises StoreError if there are two models."""
-    first, *others = ((Space.of(item.arrays["embedding"].attributes), item) for item in items)
-    for space, item in others:
-        if (space.model, space.align) != (first[0].model, first[0].align):
-            raise StoreError(
-                f"{item.name!r} of {item.store_path} has embeddings of {space.model} (align {space.align}), "
-                f"{first[1].name!r} of {first[1].store_path} of {first[0].model} (align {first[0].align}); "
-                "run them separately, each with its own registry"
-            )
-    return first[0]
 
 
 def _add_tracks(items: Sequence[RunInput], note: Note) -> None:

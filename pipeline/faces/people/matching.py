@@ -100,24 +100,14 @@ class Matcher:
             if k == 1:
                 best = np.where(np.isnan(found), np.inf, found).argmin(axis=1)[:, None]
             else:
-                best = _nearest_of_each(found[:, order], order, starts, k)
+                by_person = np.where(np.isnan(found), np.inf, found)[:, order]
+                least = np.minimum.reduceat(by_person, starts, axis=1)
+                chosen = np.argsort(least, axis=1, kind="stable")[:, :k]
+                # The first column of each person, in the order of the gallery, that has the person's least distance.
+                is_least = by_person == np.repeat(least, np.diff(starts, append=len(order)), axis=1)
+                column = np.where(is_least, np.arange(len(order)), len(order))
+                best = order[np.take_along_axis(np.minimum.reduceat(column, starts, axis=1), chosen, axis=1)]
             near = np.take_along_axis(found, best, axis=1)
             row[part] = np.where(np.isfinite(near), best, -1)
             distance[part] = np.where(np.isinf(near), np.nan, near)
         return Nearest(row, distance)
-
-
-def _nearest_of_each(
-    found: Floats, order: npt.NDArray[np.intp], starts: npt.NDArray[np.intp], k: int
-) -> npt.NDArray[np.intp]:
-    """Return int (n, k): columns, in their first order, of the nearest row of each of the k nearest groups."""
-    found = np.where(np.isnan(found), np.inf, found)
-    least = np.minimum.reduceat(found, starts, axis=1)
-    chosen = np.argsort(least, axis=1, kind="stable")[:, :k]
-    sizes = np.diff(starts, append=found.shape[1])
-    group = np.repeat(np.arange(len(starts)), sizes)
-    # The first column of each group that has the least distance of its group.
-    is_least = found == least[:, group]
-    first = np.where(is_least, np.arange(found.shape[1]), found.shape[1])
-    columns = np.minimum.reduceat(first, starts, axis=1)
-    return np.asarray(order[np.take_along_axis(columns, chosen, axis=1)])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.matching import Metric
-from pipeline.faces.people.pictures import Recipe, open_searchable
+from pipeline.faces.people.pictures import Recipe
 from pipeline.store.run import each_once
 
 if TYPE_CHECKING:
@@ -74,13 +74,20 @@ class NearSearch(ABC):
         yield
 
     def through(self, outs: Sequence[str | Path]) -> None:
-        """Search all inputs of some stores, each store once."""
+        """Search all inputs of some stores, each store once. Raises UsageError if a store is of another model."""
+        from pipeline.store.read import open as open_store
+
         for out in map(str, each_once(outs)):
             try:
-                run, recipe = open_searchable(out, self.model)
+                run = open_store(out)
+                if not run.inputs:
+                    raise StoreError(f"{out} is empty: it has no input yet; run a workflow into it first")
+                recipe = Recipe.of_store(run.attributes, out)
             except StoreError as err:
                 self.unusable.append(str(err))
                 continue
+            if self.model is not None and self.model.lower() != recipe.model.lower():
+                raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {self.model}")
             with self.opened(out, run, recipe):
                 for item in run.inputs.values():
                     try:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,11 @@ from pipeline.engine.finding import STAGES, is_known
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
-from pipeline.errors import ReelgraphError, StoreError, UsageError
+from pipeline.errors import ReelgraphError, StoreError
 from pipeline.files.whole import atomic_write
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device
 from pipeline.models.weights import cache_folder, sha256
-
-if TYPE_CHECKING:
-    from pipeline.store.read import Run
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Suffixes that DeepFace reads (commons/image_utils.py, IMAGE_EXTS)."""
@@ -303,19 +300,3 @@ def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
     }
     # Only installed modules, or those on PYTHONPATH: a store from elsewhere must not import files of this folder.
     return build_workflow("pictures", {"stages": sections}, Path(__file__).parents[3])
-
-
-def open_searchable(out: str | Path, model: str | None) -> tuple[Run, Recipe]:
-    """Open a store with embedded faces, and return it with its recipe.
-
-    Raises StoreError if there is no such store, or it is empty; UsageError if `model` is not its model.
-    """
-    from pipeline.store.read import open as open_store
-
-    run = open_store(out)
-    if not run.inputs:
-        raise StoreError(f"{out} is empty: it has no input yet; run a workflow into it first")
-    recipe = Recipe.of_store(run.attributes, str(out))
-    if model is not None and model.lower() != recipe.model.lower():
-        raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {model}")
-    return run, recipe

@@ -117,9 +117,6 @@ def _check_chunks(proof: Proof, source: InputStore, matcher: Mapping[EmbeddingKi
         )
 
 
-# --- the receipt ------------------------------------------------------------------------------------------------------
-
-
 def as_dict(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, proof: Proof | None) -> dict[str, Any]:
     """Return the values of `--json`; `done` and `proof` are None if nothing was removed yet."""
 

@@ -110,8 +110,6 @@ class Registry:
     """Number of faces per person of each input, as last seen, by key."""
     next_id: int = 1
 
-    # -- file --------------------------------------------------------------------------------------------
-
     @classmethod
     def load(cls, path: Path) -> Registry:
         """Read a registry. Raises UsageError if there is no file, StoreError if it is damaged or of another format."""
@@ -137,8 +135,6 @@ class Registry:
         """Write the file in one atomic step. Raises StoreError."""
         with disk_errors(f"write the registry {self.path}"):
             atomic_write(self.path, json.dumps(_to_json(self), indent=1).encode())
-
-    # -- the user's decisions ----------------------------------------------------------------------------
 
     def resolve(self, number: int) -> int:
         """Return the id that a person has now. Raises UsageError if the id is unknown or forgotten."""
@@ -213,8 +209,6 @@ class Registry:
         for counts in self.inputs.values():
             counts.pop(found, None)
         return gone
-
-    # -- what is computed --------------------------------------------------------------------------------
 
     def new_person(self) -> int:
         """Add a person with an id that was never given."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Shot:
     """One face of an input."""
@@ -75,13 +79,8 @@ class Sighting:
             "last_seconds": self.last_seconds,
             "best": shot_dict(self.best),
             "appearances": [
-                {
-                    "start_seconds": one.start_seconds,
-                    "stop_seconds": one.stop_seconds,
-                    "frames": one.frames,
-                    "screen_seconds": round(one.screen_seconds, 3),
-                    "best": shot_dict(shot),
-                }
+                {name: getattr(one, name) for name in ("start_seconds", "stop_seconds", "frames")}
+                | {"screen_seconds": round(one.screen_seconds, 3), "best": shot_dict(shot)}
                 for one, shot in zip(self.appearances, self.shots, strict=True)
             ],
         }
@@ -112,18 +111,16 @@ class FrameTimes:
         return {name: whole(self.item.pieces(name)) for name in ("frame", "time_seconds")}
 
     @property
-    def frame(self) -> npt.NDArray[np.int64]:
+    def frame(self) -> Ints:
         """Rank of each sampled frame in the file, int64 (frames,)."""
         return self._read["frame"]
 
     @property
-    def time_seconds(self) -> npt.NDArray[np.float64]:
+    def time_seconds(self) -> Floats:
         """Presentation time of each sampled frame, float64 (frames,)."""
         return self._read["time_seconds"]
 
-    def sightings(
-        self, people: Sequence[tuple[str | None, npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-    ) -> list[Sighting]:
+    def sightings(self, people: Sequence[tuple[str | None, Ints, Floats]]) -> list[Sighting]:
         """Return one sighting for each (name, rows of faces ascending, their distances), none of them empty."""
         everyone = np.unique(np.concatenate([rows for _, rows, _ in people]))
         at = self._frames_of(everyone)
@@ -149,12 +146,7 @@ class FrameTimes:
             for (name, rows, _), mine in zip(people, times, strict=True)
         ]  # fmt: skip
 
-    def shots(
-        self,
-        rows: npt.NDArray[np.int64],
-        distance: npt.NDArray[np.float64],
-        frames: npt.NDArray[np.int64] | None = None,
-    ) -> list[Shot]:
+    def shots(self, rows: Ints, distance: Floats, frames: Ints | None = None) -> list[Shot]:
         """Return the shots of rows in any order; `frames`: their indices along the frame axis, if they are known."""
         ascending, back = np.unique(rows, return_inverse=True)
         at = self._frames_of(ascending)[back] if frames is None else frames
@@ -165,14 +157,14 @@ class FrameTimes:
             )
         ]
 
-    def _frames_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _frames_of(self, rows: Ints) -> Ints:
         """Return the index along the frame axis of each face."""
         if self.item.complete:
             return self._rows("face_frame", rows)
-        found: npt.NDArray[np.int64] = self.item.array("face_frame")[rows]
+        found: Ints = self.item.array("face_frame")[rows]
         return found
 
-    def _rows(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def _rows(self, name: str, rows: Ints) -> npt.NDArray[Any]:
         found = rows_of(self.item.pieces(name), rows, threads=1)
         assert found is not None, "rows are never empty here"
         return found

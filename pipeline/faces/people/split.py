@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,11 @@ class _Part:
     tracks: Tracks
     numbers: npt.NDArray[np.int64]
     """int64 (n,): the person's tracks, ascending."""
+
+
+def _values(found: Sequence[_Part], name: str) -> npt.NDArray[Any]:
+    """Return one fact of all tracks of the person."""
+    return np.concatenate([getattr(part.tracks, name)[part.numbers] for part in found])
 
 
 def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: int = 2) -> list[int]:
@@ -131,8 +136,7 @@ def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.in
     """Return int64: part of each track; part 0 has most faces."""
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    vectors = np.concatenate([part.tracks.vector[part.numbers] for part in found])
-    faces = np.concatenate([part.tracks.faces[part.numbers] for part in found])
+    vectors, faces = _values(found, "vector"), _values(found, "faces")
     usable = np.isfinite(vectors).all(axis=1)
     if usable.sum() < parts:
         raise UsageError(
@@ -172,14 +176,10 @@ def _move(registry: Registry, part: _Part, owner: npt.NDArray[np.int64], person:
 
 def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Exemplar]:
     """Return the exemplars of the chosen tracks: one mean, or several if they differ by more than is usual."""
-    vectors = np.concatenate([part.tracks.vector[part.numbers] for part in found])
-    spread = np.concatenate([part.tracks.spread[part.numbers] for part in found])
-    weight = np.concatenate([part.tracks.weight[part.numbers] for part in found])
-    kept = chosen & np.isfinite(vectors).all(axis=1)
+    kept = chosen & np.isfinite(_values(found, "vector")).all(axis=1)
     if not kept.any():
         return []
-    points = Points(
-        vectors[kept], spread[kept], weight[kept], np.ones(int(kept.sum()), np.int64), np.ones(int(kept.sum()), bool)
-    )
+    vector, spread, weight = (_values(found, name)[kept] for name in ("vector", "spread", "weight"))
+    points = Points(vector, spread, weight, np.ones(len(vector), np.int64), np.ones(len(vector), bool))
     threshold = Space.of(found[0].item.arrays["embedding"].attributes).threshold
     return group_points(points, np.empty((0, 2), np.int64), threshold).looks[0]

@@ -82,7 +82,13 @@ def track_faces(blocks: Iterable[Block], settings: TrackSettings, usual_gap_seco
     """
     tracker = _Tracker(settings, usual_gap_seconds)
     for block in blocks:
-        yield tracker.follow(block)
+        track = np.full(len(block.box), NONE, np.int32)
+        edges = np.concatenate([[0], np.cumsum(block.n_faces)])
+        for index in np.flatnonzero(block.n_faces):
+            rows = slice(int(edges[index]), int(edges[index + 1]))
+            vectors = None if block.vectors is None else block.vectors[rows]
+            track[rows] = tracker.frame(float(block.time_seconds[index]), block.box[rows].astype(np.float64), vectors)
+        yield track
 
 
 def usual_gap(time_seconds: Floats) -> float:
@@ -97,17 +103,8 @@ class _Tracker:
         self.active: list[_Active] = []
         self.made = 0
 
-    def follow(self, block: Block) -> npt.NDArray[np.int32]:
-        """Return the tracks of the faces of the next frames."""
-        track = np.full(len(block.box), NONE, np.int32)
-        edges = np.concatenate([[0], np.cumsum(block.n_faces)])
-        for index in np.flatnonzero(block.n_faces):
-            rows = slice(int(edges[index]), int(edges[index + 1]))
-            vectors = None if block.vectors is None else block.vectors[rows]
-            track[rows] = self._frame(float(block.time_seconds[index]), block.box[rows].astype(np.float64), vectors)
-        return track
-
-    def _frame(self, now: float, box: Floats, vectors: Vectors | None) -> npt.NDArray[np.int32]:
+    def frame(self, now: float, box: Floats, vectors: Vectors | None) -> npt.NDArray[np.int32]:
+        """Return the tracks of the faces of the next frame."""
         from scipy.optimize import linear_sum_assignment
 
         self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]

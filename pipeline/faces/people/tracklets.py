@@ -132,9 +132,7 @@ def choose(rows: Int64, quality: Float64, best: int) -> Int64:
     return np.array([part[quality[part].argmax()] for part in parts], np.int64)
 
 
-def _grey_crop(
-    frame_rgb: npt.NDArray[np.uint8], box: Float32, factor: float, side: int
-) -> npt.NDArray[np.float32] | None:
+def _grey_crop(frame_rgb: npt.NDArray[np.uint8], box: Float32, factor: float, side: int) -> Float32 | None:
     """Return float32 (side, side): the square around the middle of a box, `factor` times its longer side.
 
     It is cut at the frame's edge; None if less than two pixels are left.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DRAW_REACH = Reach(hold_share=0.5, hold_frames=0, longest_gap_seconds=0.5)
 """A box is shown half way to the sampled frames that do not have it."""
+Bools = npt.NDArray[np.bool_]
 ALL, UNNAMED = "all", "unknown"
 _UNSEEN_CELLS = 12
 """Mean colours across the shorter side of a frame that was not looked at; nothing finer is left of it."""
@@ -119,9 +120,7 @@ def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: b
     return path / name if path.is_dir() else path
 
 
-def _annotate_one(
-    item: RunInput, target: Path, chosen: npt.NDArray[np.bool_], wanted: Wanted, work: Work
-) -> Annotated:
+def _annotate_one(item: RunInput, target: Path, chosen: Bools, wanted: Wanted, work: Work) -> Annotated:
     film = film_of(item)
     picture = _Picture(item, film, chosen, wanted)
     times = film.times
@@ -173,7 +172,7 @@ def _annotate_one(
 class _Picture:
     """The changes to each frame of one input."""
 
-    def __init__(self, item: RunInput, film: Film, chosen: npt.NDArray[np.bool_], wanted: Wanted) -> None:
+    def __init__(self, item: RunInput, film: Film, chosen: Bools, wanted: Wanted) -> None:
         self.film = film
         self.notes: list[str] = []
         self._who = labels(item)
@@ -186,7 +185,13 @@ class _Picture:
         self._boxes = legs(self.faces, DRAW_REACH, sampling, film.times)
         self._asked = wanted.boxes
         self._shown = ~self.hidden if wanted.boxes is None else np.full(len(self.faces), wanted.boxes)
-        self._names = _drawable_names(self._who, self.notes)
+        # A name for which there is no font becomes the person's number.
+        self._names = {code: drawable(name, f"person {code}") for code, name in self._who.names.items()}
+        for code, name in self._who.names.items():
+            shown = self._names[code]
+            if shown == f"person {code}" != name:
+                hint = "install one, such as Noto Sans"
+                self.notes.append(f"no font here has the letters of {name!r}: shown as {shown!r}; {hint}")
         self._more = _descriptions(item, len(self.faces))
         self._walks: tuple[Iterator[npt.NDArray[np.int64]], ...] = ()
         self._next = -1
@@ -232,7 +237,7 @@ class _Picture:
         return marks
 
 
-def _hidden(faces: Faces, who: Labels, chosen: npt.NDArray[np.bool_], words: Sequence[str]) -> npt.NDArray[np.bool_]:
+def _hidden(faces: Faces, who: Labels, chosen: Bools, words: Sequence[str]) -> Bools:
     """Return bool (n,): faces to blur. `chosen`: those of people asked for. When in doubt, blur.
 
     A face that was not recognised counts as the named person of its track, if most of the track is that one person.
@@ -250,17 +255,6 @@ def _hidden(faces: Faces, who: Labels, chosen: npt.NDArray[np.bool_], words: Seq
         elif result[rows].any():
             result[rows[~named[rows]]] = True
     return result
-
-
-def _drawable_names(who: Labels, notes: list[str]) -> dict[int, str]:
-    """Return the name to write for each code; a name for which there is no font becomes the person's number."""
-    names = {code: drawable(name, f"person {code}") for code, name in who.names.items()}
-    for code, name in who.names.items():
-        if names[code] == f"person {code}" != name:
-            notes.append(
-                f"no font here has the letters of {name!r}: shown as {names[code]!r}; install one, such as Noto Sans"
-            )
-    return names
 
 
 def _descriptions(item: RunInput, n_faces: int) -> Callable[[int], str]:

@@ -49,27 +49,24 @@ def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]
             one = found.setdefault(
                 code, PersonView(code, registry.people[code].name if code in registry.people else None)
             )
-            _add(one, item, np.flatnonzero(known.code == code), arrays, score)
+            rows, times = np.flatnonzero(known.code == code), arrays["time_seconds"]
+            frames = arrays["face_frame"][rows]
+            present = np.zeros(len(times), bool)
+            present[frames] = True
+            one.faces += len(rows)
+            one.tracks += len(np.unique(arrays["track"][rows]))
+            one.inputs.append(item.name)
+            where = {"store": str(item.store_path), "input": item.name}
+            for each in appearances(present, times):
+                one.screen_seconds += each.screen_seconds
+                facts = ("start_seconds", "stop_seconds", "screen_seconds", "frames")
+                one.appearances.append(where | {name: getattr(each, name) for name in facts})
+            best = int(score[rows].argmax())
+            if one.best is None or score[rows[best]] > one.best_score:
+                one.best_score = float(score[rows[best]])
+                box = [round(float(side), 1) for side in arrays["box"][rows[best]]]
+                one.best = where | {"time_seconds": float(times[frames[best]]), "box": box}
     return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.id))
-
-
-def _add(one: PersonView, item: RunInput, rows: np.ndarray, arrays: dict[str, np.ndarray], score: np.ndarray) -> None:
-    times = arrays["time_seconds"]
-    present = np.zeros(len(times), bool)
-    present[arrays["face_frame"][rows]] = True
-    one.faces += len(rows)
-    one.tracks += len(np.unique(arrays["track"][rows]))
-    one.inputs.append(item.name)
-    where = {"store": str(item.store_path), "input": item.name}
-    for each in appearances(present, times):
-        one.screen_seconds += each.screen_seconds
-        facts = ("start_seconds", "stop_seconds", "screen_seconds", "frames")
-        one.appearances.append(where | {name: getattr(each, name) for name in facts})
-    best = int(rows[score[rows].argmax()])
-    if one.best is None or score[best] > one.best_score:
-        one.best_score = float(score[best])
-        at = float(times[arrays["face_frame"][best]])
-        one.best = where | {"time_seconds": at, "box": [round(float(side), 1) for side in arrays["box"][best]]}
 
 
 def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
@@ -128,11 +125,6 @@ def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
         }
         table.add_row(*(Text(cells[heading]) for heading in headings))
     console.print(table)
-    for line in _closing(gathered, people):
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def _closing(gathered: Gathered, people: Sequence[PersonView]) -> list[str]:
     unknown = sum(int((labels(item, "person").code < 0).sum()) for item in gathered.inputs)
     lines = [
         f"{plural(len(people), 'person', 'people')} in {plural(len(gathered.inputs), 'input')}, "
@@ -146,7 +138,8 @@ def _closing(gathered: Gathered, people: Sequence[PersonView]) -> list[str]:
         )
     if people and not any(one.name for one in people):
         lines.append(f'give a name: reelgraph people name {people[0].id} "NAME"')
-    return lines
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _where(name: str, seconds: float, many: bool) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 Boxes = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
 _OVERLAP = 0.3
 """Intersection over union from which boxes of neighbouring samples are one face, if no tracks were stored."""
 _SAMPLES_BACK = 3
@@ -26,20 +28,20 @@ _SAMPLES_BACK = 3
 class Faces:
     """All faces of an input; n of them, in order of time."""
 
-    rank: npt.NDArray[np.int64]
+    rank: Ints
     """(n,): rank of the frame that each was found in."""
     box: Boxes
     """(n, 4): x, y, w, h in pixels of the whole upright frame."""
-    track: npt.NDArray[np.int32]
+    track: Int32
     """(n,): the stored track, or one found here by overlap; never -1."""
-    looked_at: npt.NDArray[np.int64]
+    looked_at: Ints
     """(m,): ranks of the sampled frames that were decoded and are done, ascending."""
 
     def __len__(self) -> int:
         return len(self.rank)
 
 
-def read_faces(item: RunInput, code: npt.NDArray[np.int32]) -> Faces:
+def read_faces(item: RunInput, code: Int32) -> Faces:
     """Read the faces of an input. `code`: (n,) who each face is, -1 unknown: two known people are never one track.
 
     Raises StoreError if an array is damaged.
@@ -59,9 +61,7 @@ def read_faces(item: RunInput, code: npt.NDArray[np.int32]) -> Faces:
     return Faces(found["frame"][rows], box, _linked(rows, box, code, track), looked_at)
 
 
-def _linked(
-    rows: npt.NDArray[np.int64], box: Boxes, code: npt.NDArray[np.int32], track: npt.NDArray[np.int32]
-) -> npt.NDArray[np.int32]:
+def _linked(rows: Ints, box: Boxes, code: Int32, track: Int32) -> Int32:
     """Return tracks, also for faces without one (-1): each takes that of the box a few samples ago that it overlaps.
 
     The best overlap comes first.
@@ -69,7 +69,7 @@ def _linked(
     track = track.copy()
     free = int(track.max(initial=-1)) + 1
     lacking = np.flatnonzero(track < 0)
-    recent: list[npt.NDArray[np.int64]] = []
+    recent: list[Ints] = []
     for now in np.split(lacking, np.flatnonzero(np.diff(rows[lacking])) + 1) if len(lacking) else []:
         recent = [old for old in recent if rows[now[0]] - rows[old[0]] <= _SAMPLES_BACK]
         taken: set[int] = set()
@@ -92,13 +92,13 @@ def _linked(
 class Legs:
     """Stretches of frames on which one face is somewhere between two boxes; n of them, by first frame."""
 
-    first: npt.NDArray[np.int64]
+    first: Ints
     """(n,): rank, inclusive."""
-    last: npt.NDArray[np.int64]
+    last: Ints
     """(n,): rank, inclusive."""
-    begin: npt.NDArray[np.int64]
+    begin: Ints
     """(n,): row of the face whose box it sets out from."""
-    end: npt.NDArray[np.int64]
+    end: Ints
     """(n,): row of the face whose box it comes to; `begin` if a box is held."""
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class Reach:
     """Within a track, samples no further apart are joined; neighbouring samples always are."""
 
 
-def legs(faces: Faces, reach: Reach, grid: npt.NDArray[np.int64], times: npt.NDArray[np.float64]) -> Legs:
+def legs(faces: Faces, reach: Reach, grid: Ints, times: npt.NDArray[np.float64]) -> Legs:
     """Return the legs of all tracks.
 
     `grid`: ranks of all frames that the sampling takes (`film.grid`). `times`: float64 (frames,), seconds.
@@ -147,9 +147,9 @@ def legs(faces: Faces, reach: Reach, grid: npt.NDArray[np.int64], times: npt.NDA
     return Legs(*(part[kept].astype(np.int64) for part in parts))
 
 
-def along(found: Legs, first: int, last: int) -> Iterator[npt.NDArray[np.int64]]:
+def along(found: Legs, first: int, last: int) -> Iterator[Ints]:
     """Yield for each frame from first to last (exclusive) the numbers of the legs that it lies on."""
-    active: npt.NDArray[np.int64] = np.flatnonzero((found.first < first) & (found.last >= first))
+    active: Ints = np.flatnonzero((found.first < first) & (found.last >= first))
     at = int(np.searchsorted(found.first, first))
     for rank in range(first, last):
         upto = int(np.searchsorted(found.first, rank, side="right"))
@@ -159,7 +159,7 @@ def along(found: Legs, first: int, last: int) -> Iterator[npt.NDArray[np.int64]]
         yield active
 
 
-def between(faces: Faces, found: Legs, which: npt.NDArray[np.int64], rank: int) -> Boxes:
+def between(faces: Faces, found: Legs, which: Ints, rank: int) -> Boxes:
     """Return float32 (len(which), 4): boxes at a frame, on the straight way from begin to end."""
     begin, end = found.begin[which], found.end[which]
     way = faces.rank[end] - faces.rank[begin]
@@ -167,7 +167,7 @@ def between(faces: Faces, found: Legs, which: npt.NDArray[np.int64], rank: int) 
     return np.asarray(faces.box[begin] + share * (faces.box[end] - faces.box[begin]), np.float32)
 
 
-def unseen(faces: Faces, grid: npt.NDArray[np.int64], n_frames: int) -> npt.NDArray[np.bool_]:
+def unseen(faces: Faces, grid: Ints, n_frames: int) -> npt.NDArray[np.bool_]:
     """Return bool (n_frames,): frames that do not lie between two sampled frames that were looked at.
 
     Frames after the last one of the sampling count if that one was not looked at.
