@@ -49,11 +49,9 @@ class Settings:
 
 Work = Callable[[Settings, Any], int]
 
-# --- DeepFace, as its users write it ----------------------------------------------------------------------------------
-
 
 def sampled_frames(settings: Settings) -> Iterator[Any]:
-    """Yield every Nth frame, BGR. `grab` leaves out the colour conversion of the others."""
+    """Yield every Nth frame, BGR, as users of DeepFace do; `grab` leaves out the colour conversion of the others."""
     import cv2
 
     capture = cv2.VideoCapture(settings.clip)
@@ -114,11 +112,11 @@ def _start_pool_worker(work: Work, settings: Settings, ready: Any) -> None:
     ready.wait()
 
 
-# --- The limit: the same decoding and the same models, each alone, on as many processes as the run has ----------------
-
-
 def in_processes(work: Callable[..., None], settings: Settings) -> Measured:
-    """Start all processes at once, when the last is ready; the slowest one's time counts."""
+    """Measure the limit: the same decoding or the same models alone, on as many processes as the run has.
+
+    All processes start at once, when the last is ready; the slowest one's time counts.
+    """
     context = multiprocessing.get_context("spawn")
     ready, results = context.Barrier(settings.processes), context.Queue()
     parts = range(settings.processes)
@@ -203,9 +201,6 @@ def _device(settings: Settings, part: int) -> Any:
     per_gpu = -(-settings.processes // len(gpus))
     share = share_bytes(min(map(card_bytes, gpus)), per_gpu)
     return replace(gpu_device("cuda", share), index=part % len(gpus))
-
-
-# --- A run in this process, warmed up as DeepFace's loop is -----------------------------------------------------------
 
 
 def run_here(settings: Settings) -> Measured:

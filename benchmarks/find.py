@@ -171,27 +171,30 @@ def search_rows(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
             sum(pool.map(lambda path: len(np.fromfile(path, np.uint8)), sorted(files)))
 
     rows = []
-    for name in ("plain read, cold", "plain read, again"):
-        if "cold" in name:
-            drop(files)
+    for name in twice("plain read", files):
         _, seconds = timed(read_plainly)
         rows.append({"name": name, "seconds": seconds, "mb_per_second": size / 1e6 / seconds})
-    for name in ("exact, cold", "exact, again"):
-        if "cold" in name:
-            drop(files)
+    for name in twice("exact", files):
         row = asked(name, folder, [str(out)], photo)
         rows.append({**row, "mb_per_second": size / 1e6 / row["seconds"]})
     say("index")
     done = command(["index", str(out), "--out", str(index)], folder)
     facts, stored = json.loads(done.output), sum(path.stat().st_size for path in index.iterdir())
     made = asdict(done) | {"steps": facts["seconds"], "lists": facts["lists"], "bytes": stored, "output": ""}
-    for name in ("by index, cold", "by index, again"):
-        if "cold" in name:
-            drop([*files, *index.iterdir()])
+    for name in twice("by index", [*files, *index.iterdir()]):
         rows.append(asked(name, folder, ["--index", str(index)], photo))
     say("recall")
     recall = list(recalls(out, index, chosen.queries, chosen.people))
     return {"faces": chosen.faces, "embedding_bytes": size, "rows": rows, "index": made, "recall": recall}
+
+
+def twice(what: str, files: Sequence[Path]) -> Iterator[str]:
+    """Yield the names of two measurements; ask the kernel to forget the files' pages before the first."""
+    os.sync()
+    for path in files:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    yield from (f"{what}, cold", f"{what}, again")
 
 
 def command(words: Sequence[str], folder: Path) -> Done:
@@ -209,14 +212,6 @@ def asked(name: str, folder: Path, words: Sequence[str], photo: Path) -> dict[st
     found = {"faces_found": sum(one["faces"] for one in answer["sightings"]), "films": len(answer["sightings"])}
     cost = {"command_seconds": done.seconds, "cpu_seconds": done.cpu_seconds, "peak_mb": done.peak_mb}
     return {"name": name, "seconds": answer["seconds"]["search"], **cost, **found}
-
-
-def drop(files: Sequence[Path]) -> None:
-    """Ask the kernel to forget the files' pages."""
-    os.sync()
-    for path in files:
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def recalls(out: Path, index: Path, queries: int, people: int) -> Iterator[dict[str, Any]]:

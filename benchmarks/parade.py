@@ -152,14 +152,34 @@ def plan_shots(photographs: Sequence[Photograph], n_shots: int, seed: int = SEED
 def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:
     """Draw the shots into an H.264 mp4; return the truth, and write it beside the clip."""
     import av
+    import cv2
 
     faces: list[tuple[int, list[float], str]] = []
 
     def frames() -> Iterator[Any]:
         for shot in shots:
-            for pixels, seen in _frames(shot):
-                faces.extend(seen)
-                yield av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            pictures = [prepared(one) for one in shot.shown]
+            for index in range(shot.start, shot.stop):
+                share = (index - shot.start) / max(1, shot.stop - shot.start - 1)
+                frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+                for one, (picture, shrunk) in zip(shot.shown, pictures, strict=True):
+                    box = _draw(frame, one, picture, shrunk, share)
+                    if one.hidden is not None and one.hidden[0] <= share < one.hidden[1]:
+                        x, y, w, h = (round(value) for value in box)
+                        low, high = (x - w // 4, y - h // 4), (x + w + w // 4, y + h + h // 4)
+                        cv2.rectangle(frame, low, high, (96, 84, 70), -1)
+                    else:
+                        faces.append((index, box, one.photograph.identity))
+                yield av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
+
+    def prepared(one: Shown) -> tuple[np.ndarray, float]:
+        """Return the photograph, uint8 RGB, shrunk to twice the largest size at which it is shown, and the factor."""
+        picture = np.ascontiguousarray(cv2.imread(str(one.photograph.path))[:, :, ::-1])
+        largest = max(one.first[2], one.last[2]) * one.cell[3] / one.photograph.face[3]
+        shrunk = min(1.0, 2 * largest)  # a linear warp alone would alias
+        if shrunk < 1:
+            picture = cv2.resize(picture, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
+        return picture, shrunk
 
     path.parent.mkdir(parents=True, exist_ok=True)
     # A cut need not be a key frame: encoders put them where they like.
@@ -172,31 +192,6 @@ def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:
 
 def truth_path(clip: Path) -> Path:
     return clip.with_suffix(".truth.json")
-
-
-def _frames(shot: Shot) -> Iterator[tuple[np.ndarray, list[tuple[int, list[float], str]]]]:
-    import cv2
-
-    pictures = []
-    for one in shot.shown:
-        picture = np.ascontiguousarray(cv2.imread(str(one.photograph.path))[:, :, ::-1])
-        largest = max(one.first[2], one.last[2]) * one.cell[3] / one.photograph.face[3]
-        shrunk = min(1.0, 2 * largest)  # to twice the largest size at which it is shown: a linear warp would alias
-        if shrunk < 1:
-            picture = cv2.resize(picture, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
-        pictures.append((picture, shrunk))
-    for index in range(shot.start, shot.stop):
-        share = (index - shot.start) / max(1, shot.stop - shot.start - 1)
-        frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
-        faces = []
-        for one, (picture, shrunk) in zip(shot.shown, pictures, strict=True):
-            box = _draw(frame, one, picture, shrunk, share)
-            if one.hidden is not None and one.hidden[0] <= share < one.hidden[1]:
-                x, y, w, h = (round(value) for value in box)
-                cv2.rectangle(frame, (x - w // 4, y - h // 4), (x + w + w // 4, y + h + h // 4), (96, 84, 70), -1)
-            else:
-                faces.append((index, box, one.photograph.identity))
-        yield frame, faces
 
 
 def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, shrunk: float, share: float) -> list[float]:

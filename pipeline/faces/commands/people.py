@@ -14,6 +14,8 @@ from pipeline.faces.commands import number, say
 if TYPE_CHECKING:
     from pipeline.faces.people.registry import Registry
 
+Changed = tuple[dict[str, Any], list[str]]
+"""The result of a change: values of --json, and lines."""
 DEFAULT_REGISTRIES = (Path("people.json"), Path("runs/people.json"))
 """Registries that `name`, `merge`, `split` and `list` try without --registry, in this order."""
 USAGE = """reelgraph people OUT...
@@ -57,8 +59,22 @@ def _parts(text: str) -> int:
 
 
 def _people(options: argparse.Namespace) -> int:
-    if options.words[0] in ACTIONS:
-        return ACTIONS[options.words[0]](options, options.words[1:])
+    word, *words = options.words
+    if word == "list":
+        return _list(options, words)
+    if word in CHANGES:
+        from pipeline.faces.people.registry import Registry, edit
+
+        change, takes, usage = CHANGES[word]
+        if not takes(len(words)):
+            raise UsageError(usage)
+        path = _registry(options)
+        with edit(path):
+            registry = Registry.load(path)
+            values, lines = change(registry, words, options.parts)
+            registry.save()
+        print_result(options, {"registry": str(path), **values}, [*lines, f"registry {path}"])
+        return 0
     from pipeline.faces.people.gather import GatherOptions, gather
     from pipeline.faces.views.people import as_json, people_of, print_table
 
@@ -84,67 +100,53 @@ def _list(options: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _name(options: argparse.Namespace, words: list[str]) -> int:
-    if len(words) != 2:
-        raise UsageError('people name takes an id and a name: reelgraph people name 3 "Ann Lee" ("" takes a name away)')
-
-    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-        number = registry.name(_id(words[0]), words[1])
-        name = registry.people[number].name
-        lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
-        others = [other for other in registry.named(name) if other != number] if name else []
-        lines += [f"so is person {k}; if they are one: reelgraph people merge {number} {k}" for k in others]
-        return {"id": number, "name": name, "others_of_this_name": others}, lines
-
-    return _change(options, change)
+def _name(registry: Registry, words: list[str], parts: int) -> Changed:
+    number = registry.name(_id(words[0]), words[1])
+    name = registry.people[number].name
+    lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
+    others = [other for other in registry.named(name) if other != number] if name else []
+    lines += [f"so is person {k}; if they are one: reelgraph people merge {number} {k}" for k in others]
+    return {"id": number, "name": name, "others_of_this_name": others}, lines
 
 
-def _merge(options: argparse.Namespace, words: list[str]) -> int:
-    if len(words) < 2:
-        raise UsageError("people merge takes at least two ids; the first is kept: reelgraph people merge 2 5")
+def _merge(registry: Registry, words: list[str], parts: int) -> Changed:
+    from pipeline.faces.people.split import seen_together
 
-    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-        from pipeline.faces.people.split import seen_together
-
-        ids = [_id(word) for word in words]
-        together = seen_together(registry, ids)
-        kept = registry.merge(ids)
-        registry.people[kept].twice |= bool(together)
-        name = registry.people[kept].name
-        gone = sorted(old for old, new in registry.merged.items() if new == kept)
-        text = f"person {kept}{f' ({name})' if name else ''} is {', '.join(map(str, gone))} too"
-        text += f"; they were seen side by side in {', '.join(together)}, so it is taken to happen" if together else ""
-        return {"id": kept, "name": name, "merged": gone, "seen_together": together}, [text]
-
-    return _change(options, change)
+    ids = [_id(word) for word in words]
+    together = seen_together(registry, ids)
+    kept = registry.merge(ids)
+    registry.people[kept].twice |= bool(together)
+    name = registry.people[kept].name
+    gone = sorted(old for old, new in registry.merged.items() if new == kept)
+    text = f"person {kept}{f' ({name})' if name else ''} is {', '.join(map(str, gone))} too"
+    text += f"; they were seen side by side in {', '.join(together)}, so it is taken to happen" if together else ""
+    return {"id": kept, "name": name, "merged": gone, "seen_together": together}, [text]
 
 
-def _split(options: argparse.Namespace, words: list[str]) -> int:
-    if not words:
-        raise UsageError("people split takes an id, and tracks as INPUT:TRACK if they are known")
+def _split(registry: Registry, words: list[str], parts: int) -> Changed:
+    from pipeline.faces.people.split import split
 
-    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-        from pipeline.faces.people.split import split
-
-        number = registry.resolve(_id(words[0]))
-        new = split(registry, number, words[1:], options.parts)
-        shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
-        return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
-
-    return _change(options, change)
+    number = registry.resolve(_id(words[0]))
+    new = split(registry, number, words[1:], parts)
+    shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
+    return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
 
 
-def _change(options: argparse.Namespace, change: Callable[[Registry], tuple[dict[str, Any], list[str]]]) -> int:
-    """Load the registry, change it, save it, all under its lock."""
-    from pipeline.faces.people.registry import Registry, edit
-
-    path = _registry(options)
-    with edit(path):
-        registry = Registry.load(path)
-        values, lines = change(registry)
-        registry.save()
-    print_result(options, {"registry": str(path), **values}, [*lines, f"registry {path}"])
-    return 0
+CHANGES: dict[str, tuple[Callable[[Registry, list[str], int], Changed], Callable[[int], bool], str]] = {
+    "name": (
+        _name, lambda count: count == 2,
+        'people name takes an id and a name: reelgraph people name 3 "Ann Lee" ("" takes a name away)',
+    ),
+    "merge": (
+        _merge, lambda count: count >= 2,
+        "people merge takes at least two ids; the first is kept: reelgraph people merge 2 5",
+    ),
+    "split": (
+        _split, lambda count: count >= 1,
+        "people split takes an id, and tracks as INPUT:TRACK if they are known",
+    ),
+}  # fmt: skip
+"""Change of the registry by its word, the number of arguments that it takes, and the error for another number."""
 
 
 def _registry(options: argparse.Namespace) -> Path:
@@ -165,14 +167,6 @@ def _id(text: str) -> int:
     if not text.isdecimal():
         raise UsageError(f"{text!r} is no person's id; reelgraph people list shows them")
     return int(text)
-
-
-ACTIONS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
-    "list": _list,
-    "name": _name,
-    "merge": _merge,
-    "split": _split,
-}
 
 
 COMMAND = Command("people", "say who is in stores, over all their videos; name, merge and split", _arguments, _people)

@@ -64,8 +64,7 @@ class Gallery:
     @property
     def person(self) -> npt.NDArray[np.int64]:
         """Index of each row's person in `people`, int64 (n,)."""
-        place = {name: k for k, name in enumerate(self.people)}
-        return np.array([place[name] for name in self.names], np.int64)
+        return np.searchsorted(self.people, self.names)
 
 
 def open_gallery(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -342,7 +343,7 @@ def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
 
 def _as_before(groups: Groups, taken: Sequence[_Taken], wanted: set[int], free: set[int]) -> dict[int, int]:
     """Return the groups that get back the id that most of their faces had; each id and each group once."""
-    counts: dict[tuple[int, int], int] = {}
+    counts: Counter[tuple[int, int]] = Counter()
     for one in taken:
         if one.before is None:
             continue
@@ -351,7 +352,7 @@ def _as_before(groups: Groups, taken: Sequence[_Taken], wanted: set[int], free: 
         pairs, times = np.unique(np.stack([one.before, group]), axis=1, return_counts=True)
         for number, at, count in zip(*pairs.tolist(), times.tolist(), strict=True):
             if number in free and at in wanted:
-                counts[number, at] = counts.get((number, at), 0) + count
+                counts[number, at] += count
     found: dict[int, int] = {}
     used: set[int] = set()
     for (number, at), _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):

@@ -136,17 +136,9 @@ def build(
             faiss.write_index(index, str(aside / INDEX_FILE))
             for block in blocks:
                 block.unlink()
-        facts = Facts(
-            model=recipe.model,
-            align=recipe.align,
-            key=recipe.key,
-            dimension=index.d,
-            lists=index.nlist,
-            faces=n_faces,
-            entries=tuple(entries),
-            seconds={name: round(value, 2) for name, value in seconds.items()},
-            notes=tuple(notes),
-        )
+        rounded = {name: round(value, 2) for name, value in seconds.items()}
+        made = (recipe.model, recipe.align, recipe.key, index.d, index.nlist, n_faces)
+        facts = Facts(*made, tuple(entries), rounded, tuple(notes))
         (aside / FACTS_FILE).write_text(json.dumps(facts.as_dict()), encoding="utf-8")
         _replace(aside, place)
     except OSError as err:

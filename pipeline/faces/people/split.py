@@ -58,7 +58,14 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
         mine = owner[at : at + len(part.numbers)]
         at += len(part.numbers)
         registry.pins += _pins(part, mine)
-        _move(registry, part, mine, person)
+        # Write the input's people again, and its counts.
+        of_track = np.full(len(part.tracks.faces) + 1, -1, np.int32)
+        of_track[part.numbers] = mine
+        before = part.item.array("person")
+        after = np.where(before == person, of_track[part.item.array("track")], before).astype(np.int32)
+        write_people(part.item, after, registry, settings_of(part.item.arrays["person"].attributes))
+        counts = np.bincount(after[after > 0])
+        registry.inputs[part.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
     for one in people:
         registry.people[one].exemplars = _exemplars(found, owner == one)
     return people[1:]
@@ -161,17 +168,6 @@ def _pins(part: _Part, owner: npt.NDArray[np.int64]) -> list[Pin]:
         x, y, w, h = (round(float(side), 1) for side in arrays["box"][row])
         pins.append(Pin(part.key, fingerprint, int(arrays["frame"][arrays["face_frame"][row]]), (x, y, w, h), person))
     return pins
-
-
-def _move(registry: Registry, part: _Part, owner: npt.NDArray[np.int64], person: int) -> None:
-    """Write an input's people again, and its counts."""
-    of_track = np.full(len(part.tracks.faces) + 1, -1, np.int32)
-    of_track[part.numbers] = owner
-    before = part.item.array("person")
-    after = np.where(before == person, of_track[part.item.array("track")], before).astype(np.int32)
-    write_people(part.item, after, registry, settings_of(part.item.arrays["person"].attributes))
-    counts = np.bincount(after[after > 0])
-    registry.inputs[part.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
 
 
 def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Exemplar]:

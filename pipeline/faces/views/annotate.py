@@ -143,19 +143,12 @@ def _annotate_one(item: RunInput, target: Path, chosen: Bools, wanted: Wanted, w
     rank = picture.faces.rank
     inside = (rank >= first) & (rank < last)
     result = Annotated(
-        store=str(item.store_path),
-        input=item.name,
-        file=str(target),
-        frames=written.frames,
-        lost_frames=last - first - written.frames,
-        done_share=item.done_share,
-        unseen_frames=int(picture.unseen[first:last].sum()),
-        faces=int(inside.sum()),
-        blurred_faces=int((inside & picture.hidden).sum()),
-        audio_streams=written.audio_streams,
-        codec=written.codec,
+        store=str(item.store_path), input=item.name, file=str(target), frames=written.frames,
+        lost_frames=last - first - written.frames, done_share=item.done_share,
+        unseen_frames=int(picture.unseen[first:last].sum()), faces=int(inside.sum()),
+        blurred_faces=int((inside & picture.hidden).sum()), audio_streams=written.audio_streams, codec=written.codec,
         notes=[*picture.notes, *written.notes, *film.losses],
-    )
+    )  # fmt: skip
     if result.done_share < 1:
         result.notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")
     if wanted.blur and result.unseen_frames:
