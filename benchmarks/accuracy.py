@@ -125,7 +125,7 @@ def main() -> None:
     home = REPOSITORY / "runs" / "accuracy"
     link_weights(home, chosen.faces.parent / "weights" / "deepface")
     os.environ["DEEPFACE_HOME"] = str(home)
-    rows = []
+    rows: Rows = []
     for detector in chosen.detectors:
         for contestant in [our_rows, *([stock_rows] if chosen.stock else [])]:
             for row in contestant(detector, chosen.networks, faces):
@@ -133,7 +133,26 @@ def main() -> None:
                 rows.append(row)
     if not rows:
         raise SystemExit("nothing could run; see the reasons above")
-    show_all(rows)
+
+    def lines(key: str) -> Rows:
+        return [row | {"distance": metric} | found for row in rows for metric, found in row[key].items()]
+
+    title = f"Verification, {rows[0]['pairs']} pairs of {rows[0]['photographs']} photographs"
+    show(title, VERIFICATION_COLUMNS, lines("by_metric"))
+    if any(row["identification"] for row in rows):
+        title = "Identification: the first half of each person's pictures is the gallery, the rest are probes"
+        show(title, IDENTIFICATION_COLUMNS, lines("identification"), IDENTIFICATION_HOW)
+    choices = [
+        row | {"distance": metric} | choice
+        for row in rows
+        if row["how"] != "stock"
+        for metric, several in row["thresholds"].items()
+        for choice in several
+    ]
+    if choices:
+        title = "Thresholds: chosen on all pairs (in-sample); other half: chosen on half, tried on the other"
+        show(title, THRESHOLD_COLUMNS, choices)
+    explain(HOW)
     if chosen.json:
         harness.write_json(chosen.json, {"how": HOW, "faces": str(chosen.faces), "rows": rows})
 
@@ -340,28 +359,6 @@ def named(
         "false_accepts": float((strangers <= threshold).mean()),
         **{name: float(hits.sum()) / len(closed) for name, hits in shares.items()},
     }  # fmt: skip
-
-
-def show_all(rows: Rows) -> None:
-    def lines(key: str) -> Rows:
-        return [row | {"distance": metric} | found for row in rows for metric, found in row[key].items()]
-
-    title = f"Verification, {rows[0]['pairs']} pairs of {rows[0]['photographs']} photographs"
-    show(title, VERIFICATION_COLUMNS, lines("by_metric"))
-    if any(row["identification"] for row in rows):
-        title = "Identification: the first half of each person's pictures is the gallery, the rest are probes"
-        show(title, IDENTIFICATION_COLUMNS, lines("identification"), IDENTIFICATION_HOW)
-    choices = [
-        row | {"distance": metric} | choice
-        for row in rows
-        if row["how"] != "stock"
-        for metric, several in row["thresholds"].items()
-        for choice in several
-    ]
-    if choices:
-        title = "Thresholds: chosen on all pairs (in-sample); other half: chosen on half, tried on the other"
-        show(title, THRESHOLD_COLUMNS, choices)
-    explain(HOW)
 
 
 if __name__ == "__main__":

@@ -64,9 +64,6 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-# --- weights and environment ------------------------------------------------------------------------------------------
-
-
 def data_folder() -> Path:
     """Return $REELGRAPH_DATA, by default beside this repository; the folder need not exist."""
     return Path(os.environ.get("REELGRAPH_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -106,9 +103,6 @@ def labels_in(candidates: Sequence[Path], columns: set[str]) -> list[dict[str, s
     if not rows or not columns <= set(rows[0]):
         raise SystemExit(f"{found} must have rows and the columns {', '.join(sorted(columns))}")
     return rows
-
-
-# --- clips ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -181,9 +175,6 @@ def encode(
     os.replace(aside, path)
 
 
-# --- chunks in this process -------------------------------------------------------------------------------------------
-
-
 def chunks_of(path: Path | str, workflow: Any, most: int | None = None) -> tuple[Any, list[tuple[int, int]]]:
     """Return the source of a clip, and the chunks that a run cuts it (or its first `most` frames) into."""
     from pipeline.engine.plan import choose_chunk_items, cut
@@ -208,9 +199,6 @@ def after(chunk: Any, *stages: Any) -> Any:
     for stage in stages:
         chunk = replace(chunk, arrays=chunk.arrays | stage.run(chunk))
     return chunk
-
-
-# --- watched processes ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -298,9 +286,6 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     gc.collect()
     began = time.perf_counter()
     return work(), time.perf_counter() - began
-
-
-# --- races ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -405,9 +390,6 @@ def faces_of(store: Path, first: int | None = None) -> int:
         last = frames.loc[frames["input"] == name, "frame"].iloc[:first].iloc[-1]
         faces = faces[(faces["input"] == name) & (faces["frame"] <= last)]
     return int((faces["confidence"] > 0).sum())
-
-
-# --- tables, JSON, words ----------------------------------------------------------------------------------------------
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], padded: bool = False) -> list[str]:

@@ -54,7 +54,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _parts(text: str) -> int:
     if positive(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} parts are no split; take at least 2")
+        raise argparse.ArgumentTypeError(f"{text!r} parts do not split a person; take at least 2")
     return int(text)
 
 

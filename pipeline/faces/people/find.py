@@ -158,7 +158,7 @@ def find(
     """Find the people of a gallery in stores, and write the arrays `identity` and `distance` to their complete inputs.
 
     `table` gets a row for each face and each of its `top_k` nearest people. `model` is an assertion: stores of another
-    are refused. `embedded` gets the numbers of pictures embedded and in all, `looked` that of faces matched so far,
+    are refused. `embedded` gets the numbers of pictures embedded and in all, `looked` that of faces matched so far.
     `note` gets lines for the user as they come. Raises ReelgraphError if the gallery, or every store, is unusable.
     """
     if top_k < 1:

@@ -15,7 +15,6 @@ import math
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ import numpy.typing as npt
 from pipeline.errors import InputError, UsageError
 from pipeline.faces.people.find import embedding_key
 from pipeline.faces.people.pictures import Recipe
-from pipeline.faces.people.search import Hits, Query
+from pipeline.faces.people.search import Hits, Query, timed
 from pipeline.files.whole import PARTIAL
 from pipeline.machine.cores import available_cores
 from pipeline.store.pieces import Piece, for_each, rows_of
@@ -118,9 +117,9 @@ def build(
     blocks: list[Path] = []
     try:
         aside.mkdir(parents=True)
-        with _timed(seconds, "train"):
+        with timed(seconds, "train"):
             index = _trained(faiss, max(1, min(lists or usual, n_faces // 39)), pieces)
-        with _timed(seconds, "add"):
+        with timed(seconds, "add"):
             for piece, (vectors, rows) in for_each(pieces, lambda _, faces: _unit(faces), available_cores()):
                 index.add_with_ids(vectors, piece.start + rows.astype(np.int64))
                 if progress is not None:
@@ -129,7 +128,7 @@ def build(
                     blocks.append(aside / f"block{len(blocks)}.faiss")
                     faiss.write_index(index, str(blocks[-1]))
                     index.reset()
-        with _timed(seconds, "merge"), _quiet():
+        with timed(seconds, "merge"), _quiet():
             from faiss.contrib.ondisk import merge_ondisk
 
             merge_ondisk(index, [str(block) for block in blocks], str(aside / LISTS_FILE))
@@ -350,10 +349,3 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
-
-
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - began

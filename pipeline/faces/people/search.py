@@ -79,6 +79,14 @@ def search(
     return job
 
 
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Add the seconds of the block to those of a step."""
+    began = time.perf_counter()
+    yield
+    seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - began
+
+
 @dataclass
 class Hits:
     """Faces of one input, by row ascending."""
@@ -185,18 +193,12 @@ class Answer(NearSearch):
     @contextlib.contextmanager
     def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
         if recipe.key not in self.asked:
-            with self._timed("ask"):
+            with timed(self.seconds, "ask"):
                 self.asked[recipe.key] = tuple(ask(question, recipe) for question in self.questions)
             for text in (text for one in self.asked[recipe.key] for text in one.notes):
                 self.tell(text)
-        with self._timed("search"):
+        with timed(self.seconds, "search"):
             yield
-
-    @contextlib.contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[step] += time.perf_counter() - began
 
     def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> tuple[int, dict[str, Any]]:
         vectors = np.stack([one.embedding for one in self.asked[recipe.key]])
@@ -219,7 +221,7 @@ class Answer(NearSearch):
     def finish(self) -> None:
         """Rank the hits of all inputs."""
         self.require_some()
-        with self._timed("search"):
+        with timed(self.seconds, "search"):
             ranked: list[tuple[float, BestShot]] = []
             for times, query, hits in self.hits:
                 accepted = hits.distance <= query.threshold
@@ -228,21 +230,19 @@ class Answer(NearSearch):
                     self.sightings.append(one)
                     ranked += [(shot.distance / query.threshold, _best(times, shot, True)) for shot in one.shots]
             self.sightings.sort(key=lambda one: -one.screen_seconds)
-            best = [shot for _, shot in sorted(ranked, key=lambda entry: entry[0])[: self.top]]
-            self.best = best or self._nearest()
-
-    def _nearest(self) -> list[BestShot]:
-        """Return the nearest faces: their distances show whether another threshold would help."""
-        ranked = sorted(
-            (float(distance) / query.threshold, k, int(row), float(distance))
-            for k, (_, query, hits) in enumerate(self.hits)
-            for row, distance in zip(hits.rows, hits.distance, strict=True)
-        )[: self.top]
-        found = []
-        for _, k, row, distance in ranked:
-            times = self.hits[k][0]
-            found += [_best(times, shot, False) for shot in times.shots(np.array([row]), np.array([distance]))]
-        return found
+            self.best = [shot for _, shot in sorted(ranked, key=lambda entry: entry[0])[: self.top]]
+            if self.best:
+                return
+            # The nearest faces all the same: their distances show whether another threshold would help.
+            nearest = sorted(
+                (float(distance) / query.threshold, k, int(row), float(distance))
+                for k, (_, query, hits) in enumerate(self.hits)
+                for row, distance in zip(hits.rows, hits.distance, strict=True)
+            )
+            for _, k, row, distance in nearest[: self.top]:
+                times = self.hits[k][0]
+                (shot,) = times.shots(np.array([row]), np.array([distance]))
+                self.best.append(_best(times, shot, False))
 
     @property
     def screen_seconds(self) -> float:

@@ -126,7 +126,11 @@ def cut_clips(
         raise UsageError(f"{name} is on none of the {len(items)} inputs that were looked at; try another person")
     targets = [folder / f"{safe(name)}.mp4"]
     if not options.join:
-        targets = [_file(folder, name, options.copy, *one) for one in work]
+        targets = []
+        for item, film, cut in work:
+            suffix = suffix_for_copy(film) if options.copy else ".mp4"
+            time = clock(float(film.times[cut.first])).replace(":", "-")
+            targets.append(folder / f"{safe(item.name)}_{safe(name)}_{time}{suffix}")
     refuse_existing(list(films), targets, force)
     clips = []
     if options.join:
@@ -134,8 +138,10 @@ def cut_clips(
         shown.started(path.name, sum(cut.last - cut.first for _, _, cut in work))
         with Joined(path, [film for _, film, _ in work]) as joined:
             for item, film, cut in work:
-                at, n_frames = joined.append(film, cut.first, cut.last, lambda frames: shown.done(path.name, frames))
-                times = float(film.times[cut.first]), film.end_of(cut.last - 1), cut.screen_seconds, at
+                begins, n_frames = joined.append(
+                    film, cut.first, cut.last, lambda frames: shown.done(path.name, frames)
+                )
+                times = float(film.times[cut.first]), film.end_of(cut.last - 1), cut.screen_seconds, begins
                 clips.append(Clip(str(path), str(item.store_path), item.name, name, *times, n_frames))
         shown.finished(path.name)
     else:
@@ -190,12 +196,6 @@ def _write(path: Path, name: str, copy: bool, item: RunInput, film: Film, cut: S
         progress.finished(path.name)
         n_frames = written.frames
     return Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, 0.0, n_frames)
-
-
-def _file(folder: Path, name: str, copy: bool, item: RunInput, film: Film, cut: Stretch) -> Path:
-    at = clock(float(film.times[cut.first])).replace(":", "-")
-    suffix = suffix_for_copy(film) if copy else ".mp4"
-    return folder / f"{safe(item.name)}_{safe(name)}_{at}{suffix}"
 
 
 def safe(name: str) -> str:
