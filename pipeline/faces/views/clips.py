@@ -132,18 +132,8 @@ def cut_clips(
             time = clock(float(film.times[cut.first])).replace(":", "-")
             targets.append(folder / f"{safe(item.name)}_{safe(name)}_{time}{suffix}")
     refuse_existing(list(films), targets, force)
-    clips = []
     if options.join:
-        path = targets[0]
-        shown.started(path.name, sum(cut.last - cut.first for _, _, cut in work))
-        with Joined(path, [film for _, film, _ in work]) as joined:
-            for item, film, cut in work:
-                begins, n_frames = joined.append(
-                    film, cut.first, cut.last, lambda frames: shown.done(path.name, frames)
-                )
-                times = float(film.times[cut.first]), film.end_of(cut.last - 1), cut.screen_seconds, begins
-                clips.append(Clip(str(path), str(item.store_path), item.name, name, *times, n_frames))
-        shown.finished(path.name)
+        clips = _write_joined(targets[0], name, work, shown)
     else:
         clips = [_write(path, name, options.copy, *one, shown) for path, one in zip(targets, work, strict=True)]
     notes = [
@@ -196,6 +186,18 @@ def _write(path: Path, name: str, copy: bool, item: RunInput, film: Film, cut: S
         progress.finished(path.name)
         n_frames = written.frames
     return Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, 0.0, n_frames)
+
+
+def _write_joined(path: Path, name: str, work: list[tuple[RunInput, Film, Stretch]], progress: Work) -> list[Clip]:
+    clips = []
+    progress.started(path.name, sum(cut.last - cut.first for _, _, cut in work))
+    with Joined(path, [film for _, film, _ in work]) as joined:
+        for item, film, cut in work:
+            at, n_frames = joined.append(film, cut.first, cut.last, lambda frames: progress.done(path.name, frames))
+            times = float(film.times[cut.first]), film.end_of(cut.last - 1), cut.screen_seconds, at
+            clips.append(Clip(str(path), str(item.store_path), item.name, name, *times, n_frames))
+    progress.finished(path.name)
+    return clips
 
 
 def safe(name: str) -> str:
