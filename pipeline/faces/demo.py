@@ -51,30 +51,20 @@ class Actor:
 
 # Both are works of NASA and of the US Navy, in the public domain; each comes inside a pip package.
 PEOPLE = (
-    Actor(
-        "Eileen Collins",
-        (182.0, 64.0, 83.0, 107.0),
-        1.05,
-        (
-            Waypoint(0.03, -0.20, 0.45, 0.22), Waypoint(0.22, 0.30, 0.40, 0.30),
-            Waypoint(0.40, 0.24, 0.58, 0.24), Waypoint(0.58, -0.20, 0.50, 0.22),
-            Waypoint(0.76, -0.12, 0.68, 0.13), Waypoint(0.89, 0.33, 0.62, 0.15),
-            Waypoint(1.00, 0.38, 0.40, 0.12),
-        ),
-    ),
-    Actor(
-        "Grace Hopper",
-        (178.0, 110.0, 173.0, 220.0),
-        0.9,
-        (
-            Waypoint(0.20, 1.20, 0.42, 0.22), Waypoint(0.38, 0.72, 0.46, 0.30),
-            Waypoint(0.54, 0.62, 0.50, 0.42), Waypoint(0.60, 0.58, 0.46, 0.34),
-            Waypoint(0.74, 0.60, -0.35, 0.28), Waypoint(0.75, 1.30, -0.40, 0.13),
-            Waypoint(0.76, 1.12, 0.30, 0.13), Waypoint(0.90, 0.70, 0.36, 0.14),
-            Waypoint(1.00, 0.66, 0.55, 0.16),
-        ),
-    ),
-)
+    Actor("Eileen Collins", (182.0, 64.0, 83.0, 107.0), 1.05, (
+        Waypoint(0.03, -0.20, 0.45, 0.22), Waypoint(0.22, 0.30, 0.40, 0.30),
+        Waypoint(0.40, 0.24, 0.58, 0.24), Waypoint(0.58, -0.20, 0.50, 0.22),
+        Waypoint(0.76, -0.12, 0.68, 0.13), Waypoint(0.89, 0.33, 0.62, 0.15),
+        Waypoint(1.00, 0.38, 0.40, 0.12),
+    )),
+    Actor("Grace Hopper", (178.0, 110.0, 173.0, 220.0), 0.9, (
+        Waypoint(0.20, 1.20, 0.42, 0.22), Waypoint(0.38, 0.72, 0.46, 0.30),
+        Waypoint(0.54, 0.62, 0.50, 0.42), Waypoint(0.60, 0.58, 0.46, 0.34),
+        Waypoint(0.74, 0.60, -0.35, 0.28), Waypoint(0.75, 1.30, -0.40, 0.13),
+        Waypoint(0.76, 1.12, 0.30, 0.13), Waypoint(0.90, 0.70, 0.36, 0.14),
+        Waypoint(1.00, 0.66, 0.55, 0.16),
+    )),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

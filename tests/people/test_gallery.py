@@ -220,7 +220,7 @@ def test_a_store_that_embeds_nothing() -> None:
     with pytest.raises(StoreError, match=r"its stages: none"):
         Recipe.of_store({}, "s.zarr")
     stages["embed"] = {"use": "not_installed:Embed", "after": ["detect"]}
-    with pytest.raises(StoreError, match=r"workflow faces into it first; .*cannot import 'not_installed'"):
+    with pytest.raises(StoreError, match=r"faces\.yaml into it first; .*cannot import 'not_installed'"):
         Recipe.of_store({"workflow": {"stages": stages}}, "s.zarr")
 
 
