@@ -381,15 +381,12 @@ class Race:
 
 def faces_of(store: Path, first: int | None = None) -> int:
     """Count the faces in a store whose confidence is not 0; with `first`, in that many frames of its first input."""
-    from pipeline.store import read
+    import pipeline
 
-    found = read.open(store)
-    frames, faces = found.frames(), found.faces(landmarks=False)
-    if first is not None:
-        name = next(iter(found.inputs))
-        last = frames.loc[frames["input"] == name, "frame"].iloc[:first].iloc[-1]
-        faces = faces[(faces["input"] == name) & (faces["frame"] <= last)]
-    return int((faces["confidence"] > 0).sum())
+    items = list(pipeline.open(store).inputs.values())
+    if first is None:
+        return sum(int((item.array("confidence") > 0).sum()) for item in items)
+    return int((items[0].array("confidence")[items[0].array("face_frame") < first] > 0).sum())
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], padded: bool = False) -> list[str]:
