@@ -5,7 +5,10 @@
     make accuracy ARGS="--no-stock --detectors mtcnn --networks Dlib"
     make accuracy ARGS="--below lfw"                  photographs of one folder alone
 
-With a file of labels (columns identity, path) the same vectors are asked who is who as well (identification.py).
+With a file of labels (columns identity, path) the same vectors are asked who is who as well: the first half of each
+person's photographs is a gallery, the rest are probes. Closed set: everyone asked for is in the gallery. Open set: the
+same probes, with the gallery's pictures of that person left out each time, so that every name given is wrong.
+
 The pairs file has columns path_a, path_b (below the folder of faces) and same (1 or 0). A photograph stands for the
 largest face that is found in it; pairs without a face on either side are left out, and counted. Every detector and
 network runs if its weights are available (reelgraph models).
@@ -14,14 +17,16 @@ network runs if its weights are available (reelgraph models).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import harness
-import identification
 import numpy as np
 import verification
 from harness import REPOSITORY, Rows, data_folder, explain, labels_in, link_weights, parser, say, show, timed
@@ -44,6 +49,25 @@ THRESHOLD_COLUMNS = (
     "other half: TAR=other_half_true_accepts:.3f", "FAR =other_half_false_accepts:.3f",
     "accuracy =other_half_accuracy:.3f",
 )  # fmt: skip
+
+DEEPFACE_METRICS = ("cosine",)
+"""Distances tried with `DeepFace.find`: each one runs detector and network on every probe again."""
+IDENTIFICATION_COLUMNS = (
+    *NAMES, "gallery", "probes", "distance", "threshold:g", "rank 1=rank_1:.3f", "named rightly=named_rightly:.3f",
+    "wrongly=named_wrongly:.3f", "false accepts=false_accepts:.3f", "rightly at 1%=strict_named_rightly:.3f",
+    "threshold at 1%=strict_threshold:.3g",
+)  # fmt: skip
+IDENTIFICATION_HOW = {
+    "gallery, probes": "numbers of pictures (of the gallery's, those with a face); shares are those of all probes, "
+    "also of those without a face",
+    "stock": "DeepFace.find on the gallery's folder: it enters every face of a picture; of a probe its largest face "
+    "counts. Ours takes the largest face of each",
+    "rank 1": "closed set: the nearest of the gallery is the right person's",
+    "named rightly, wrongly": "closed set: and it is within the threshold",
+    "false accepts": "open set: another person is within the threshold",
+    "threshold at 1%": "open set: the largest that accepts at most 1% of the probes wrongly (in-sample); rightly at "
+    "1%: closed set, with that",
+}
 
 Vectors = dict[str, np.ndarray]
 """Vectors by name of the photograph; photographs without a face are left out."""
@@ -76,15 +100,24 @@ class Labelled:
 
 
 def main() -> None:
+    from pipeline.errors import ModelError
     from pipeline.faces.models import zoo
+
+    def cards(kind: Any, text: str) -> tuple[str, ...]:
+        try:
+            return tuple(zoo.card(name.strip(), kind).name for name in text.split(","))
+        except ModelError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
     options = parser(__doc__)
     options.add_argument("--faces", type=Path, default=data_folder() / "faces", help="folder of photographs")
     options.add_argument("--pairs", type=Path, help="default: pairs.csv or pairs_dev.csv in that folder")
     options.add_argument("--labels", type=Path, help="default: labels.csv or labels_dev.csv in that folder")
     options.add_argument("--below", default="", metavar="FOLDER", help="only photographs below this folder of `faces`")
-    options.add_argument("--detectors", type=_names("detector"), default=DETECTORS, help="separated by commas")
-    options.add_argument("--networks", type=_names("recogniser"), default=zoo.names("recogniser"), help="by commas")
+    options.add_argument("--detectors", type=partial(cards, "detector"), default=DETECTORS, help="by commas")
+    options.add_argument(
+        "--networks", type=partial(cards, "recogniser"), default=zoo.names("recogniser"), help="by commas"
+    )
     options.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True, help="run DeepFace as well")
     options.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
     chosen = options.parse_args()
@@ -92,7 +125,7 @@ def main() -> None:
     home = REPOSITORY / "runs" / "accuracy"
     link_weights(home, chosen.faces.parent / "weights" / "deepface")
     os.environ["DEEPFACE_HOME"] = str(home)
-    rows = []
+    rows: Rows = []
     for detector in chosen.detectors:
         for contestant in [our_rows, *([stock_rows] if chosen.stock else [])]:
             for row in contestant(detector, chosen.networks, faces):
@@ -100,22 +133,28 @@ def main() -> None:
                 rows.append(row)
     if not rows:
         raise SystemExit("nothing could run; see the reasons above")
-    show_all(rows)
+
+    def lines(key: str) -> Rows:
+        return [row | {"distance": metric} | found for row in rows for metric, found in row[key].items()]
+
+    title = f"Verification, {rows[0]['pairs']} pairs of {rows[0]['photographs']} photographs"
+    show(title, VERIFICATION_COLUMNS, lines("by_metric"))
+    if any(row["identification"] for row in rows):
+        title = "Identification: the first half of each person's pictures is the gallery, the rest are probes"
+        show(title, IDENTIFICATION_COLUMNS, lines("identification"), IDENTIFICATION_HOW)
+    choices = [
+        row | {"distance": metric} | choice
+        for row in rows
+        if row["how"] != "stock"
+        for metric, several in row["thresholds"].items()
+        for choice in several
+    ]
+    if choices:
+        title = "Thresholds: chosen on all pairs (in-sample); other half: chosen on half, tried on the other"
+        show(title, THRESHOLD_COLUMNS, choices)
+    explain(HOW)
     if chosen.json:
         harness.write_json(chosen.json, {"how": HOW, "faces": str(chosen.faces), "rows": rows})
-
-
-def _names(kind: Any) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        from pipeline.errors import ModelError
-        from pipeline.faces.models import zoo
-
-        try:
-            return tuple(zoo.card(name.strip(), kind).name for name in text.split(","))
-        except ModelError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parse
 
 
 def read_labelled(folder: Path, pairs: Path | None, labels: Path | None, below: str) -> Labelled:
@@ -153,8 +192,13 @@ def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Itera
                 except ModelError as error:
                     say(f"{network}, {how}, left out: {error}")
                     continue
-                vectors, seconds = timed(lambda embedder=embedder, found=found: embedded(embedder, found, faces))
-                who = identification.of_vectors(network, align, vectors, faces.identity)
+                vectors, seconds = timed(
+                    lambda embedder=embedder, found=found: {
+                        name: embedder.embed(embedder.chips([faces.photograph(name)], face))[0].astype(np.float64)
+                        for name, face in found.items()
+                    }
+                )
+                who = identified(network, align, vectors, faces.identity) if faces.identity else {}
                 yield judged(detector, network, how, vectors, faces, detection + seconds, who)
 
 
@@ -168,13 +212,6 @@ def detected(finder: Any, faces: Labelled) -> dict[str, Any]:
             rows = {field: getattr(found, field)[at] for field in ("frame", "box", "landmarks", "confidence")}
             largest[name] = replace(found, **rows, rank=None)
     return largest
-
-
-def embedded(embedder: Any, found: dict[str, Any], faces: Labelled) -> Vectors:
-    return {
-        name: embedder.embed(embedder.chips([faces.photograph(name)], face))[0].astype(np.float64)
-        for name, face in found.items()
-    }
 
 
 def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[dict[str, Any]]:
@@ -193,7 +230,7 @@ def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Ite
         except (ModelError, ImportError, ValueError) as error:
             say(f"stock DeepFace, {detector} + {network}, left out: {str(error).splitlines()[0]}")
             continue
-        who = identification.of_deepface(detector, network, faces.folder, faces.identity)
+        who = deepface_identified(detector, network, faces.folder, faces.identity) if faces.identity else {}
         yield judged(detector, network, "stock", vectors, faces, seconds, who)
 
 
@@ -233,25 +270,95 @@ def judged(
     }  # fmt: skip
 
 
-def show_all(rows: Rows) -> None:
-    def lines(key: str) -> Rows:
-        return [row | {"distance": metric} | found for row in rows for metric, found in row[key].items()]
+def halves(identity: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the pictures of the gallery, each person's first half by name, and the rest, the probes; a person with a
+    single picture is not in the gallery."""
+    by_person: dict[str, list[str]] = {}
+    for path in sorted(identity):
+        by_person.setdefault(identity[path], []).append(path)
+    gallery = [path for paths in by_person.values() for path in paths[: len(paths) // 2]]
+    return gallery, [path for path in sorted(identity) if path not in set(gallery)]
 
-    title = f"Verification, {rows[0]['pairs']} pairs of {rows[0]['photographs']} photographs"
-    show(title, VERIFICATION_COLUMNS, lines("by_metric"))
-    if any(row["identification"] for row in rows):
-        show(identification.TITLE, (*NAMES, *identification.COLUMNS), lines("identification"), identification.HOW)
-    choices = [
-        row | {"distance": metric} | choice
-        for row in rows
-        if row["how"] != "stock"
-        for metric, several in row["thresholds"].items()
-        for choice in several
-    ]
-    if choices:
-        title = "Thresholds: chosen on all pairs (in-sample); other half: chosen on half, tried on the other"
-        show(title, THRESHOLD_COLUMNS, choices)
-    explain(HOW)
+
+def identified(
+    network: str, align: str, vectors: Mapping[str, np.ndarray], identity: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Judge this package: a photograph stands for its largest face, as `reelgraph find` takes it."""
+    from pipeline.faces.models.recognisers.thresholds import thresholds
+    from pipeline.faces.people.matching import Matcher, checked_metric
+
+    gallery, probes = halves(identity)
+    gallery = [path for path in gallery if path in vectors]
+    seen = [path for path in probes if path in vectors]
+    found = {}
+    for metric in verification.METRICS:
+        matcher = Matcher(np.stack([vectors[path] for path in gallery]), checked_metric(metric))
+        distance = matcher.distances(np.stack([vectors[path] for path in seen])).tolist()
+        people = [identity[path] for path in gallery]
+        ranked = {path: list(zip(people, row, strict=True)) for path, row in zip(seen, distance, strict=True)}
+        found[metric] = named(ranked, probes, identity, thresholds(network, align)[metric], len(gallery))
+    return found
+
+
+def deepface_identified(
+    detector: str, network: str, folder: Path, identity: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Judge `DeepFace.find` itself, on a folder of links to the gallery's pictures; of a probe its largest face
+    counts."""
+    from deepface import DeepFace
+    from deepface.modules.verification import find_threshold
+
+    gallery, probes = halves(identity)
+    found = {}
+    with tempfile.TemporaryDirectory() as place:
+        for path in gallery:
+            link = Path(place) / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((folder / path).resolve())
+        for metric in DEEPFACE_METRICS:
+            ranked, entered = {}, 0
+            for path in probes:
+                with contextlib.suppress(ValueError):  # no face found
+                    tables = DeepFace.find(
+                        str(folder / path), place, model_name=network, detector_backend=detector, silent=True,
+                        distance_metric=metric, similarity_search=True, return_type="dict",
+                    )  # fmt: skip
+                    table = max(tables, key=lambda rows: rows[0]["source_w"] * rows[0]["source_h"])
+                    entered = int(sum(np.isfinite(row["distance"]) for row in table))
+                    names = [identity[os.path.relpath(row["identity"], place)] for row in table]
+                    ranked[path] = list(zip(names, [row["distance"] for row in table], strict=True))
+            found[metric] = named(ranked, probes, identity, find_threshold(network, metric), entered)
+    return found
+
+
+def named(
+    ranked: Mapping[str, Sequence[tuple[str, float]]],
+    probes: Sequence[str],
+    identity: Mapping[str, str],
+    threshold: float,
+    gallery: int,
+) -> dict[str, Any]:
+    """Return the figures. `ranked`: for each probe with a face, each row of the gallery: its person and distance."""
+    known = {person for rows in ranked.values() for person, _ in rows}
+    closed = [path for path in probes if identity[path] in known]
+    strangers = np.array([
+        min((distance for other, distance in ranked.get(path, ()) if other != identity[path]), default=np.inf)
+        for path in probes
+    ])  # fmt: skip
+    strict = verification.at_false_accepts(strangers, 0.01)
+    nearest = [(path, *min(ranked[path], key=lambda row: row[1])) for path in closed if path in ranked]
+    right = np.array([identity[path] == person for path, person, _ in nearest], bool)
+    distance = np.array([distance for _, _, distance in nearest])
+    near = distance <= threshold
+    shares = {
+        "rank_1": right, "named_rightly": right & near, "named_wrongly": ~right & near,
+        "strict_named_rightly": right & (distance <= strict),
+    }  # fmt: skip
+    return {
+        "threshold": threshold, "gallery": gallery, "probes": len(probes), "strict_threshold": strict,
+        "false_accepts": float((strangers <= threshold).mean()),
+        **{name: float(hits.sum()) / len(closed) for name, hits in shares.items()},
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

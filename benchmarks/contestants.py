@@ -49,11 +49,9 @@ class Settings:
 
 Work = Callable[[Settings, Any], int]
 
-# --- DeepFace, as its users write it ----------------------------------------------------------------------------------
-
 
 def sampled_frames(settings: Settings) -> Iterator[Any]:
-    """Yield every Nth frame, BGR. `grab` leaves out the colour conversion of the others."""
+    """Yield every Nth frame, BGR, as users of DeepFace do; `grab` leaves out the colour conversion of the others."""
     import cv2
 
     capture = cv2.VideoCapture(settings.clip)
@@ -65,21 +63,15 @@ def sampled_frames(settings: Settings) -> Iterator[Any]:
     capture.release()
 
 
-def represent(settings: Settings, frame: Any) -> int:
-    """Return the number of faces that DeepFace found; a face of confidence 0 means that it found none."""
+def ask(function: str, settings: Settings, frame: Any) -> int:
+    """Call DeepFace's `represent`, or `analyze` for all four attributes; return the number of faces that it found.
+
+    A face of confidence 0 means that it found none.
+    """
     from deepface import DeepFace
 
-    found = DeepFace.represent(
-        frame, model_name=settings.network, detector_backend=settings.detector, enforce_detection=False
-    )
-    return sum(face["face_confidence"] > 0 for face in found)
-
-
-def analyze(settings: Settings, frame: Any) -> int:
-    """Compute all four attributes of every face with DeepFace; return the number of faces."""
-    from deepface import DeepFace
-
-    found = DeepFace.analyze(frame, detector_backend=settings.detector, enforce_detection=False, silent=True)
+    more: dict[str, Any] = {"silent": True} if function == "analyze" else {"model_name": settings.network}
+    found = getattr(DeepFace, function)(frame, detector_backend=settings.detector, enforce_detection=False, **more)
     return sum(face["face_confidence"] > 0 for face in found)
 
 
@@ -120,11 +112,11 @@ def _start_pool_worker(work: Work, settings: Settings, ready: Any) -> None:
     ready.wait()
 
 
-# --- The limit: the same decoding and the same models, each alone, on as many processes as the run has ----------------
-
-
 def in_processes(work: Callable[..., None], settings: Settings) -> Measured:
-    """Start all processes at once, when the last is ready; the slowest one's time counts."""
+    """Measure the limit: the same decoding or the same models alone, on as many processes as the run has.
+
+    All processes start at once, when the last is ready; the slowest one's time counts.
+    """
     context = multiprocessing.get_context("spawn")
     ready, results = context.Barrier(settings.processes), context.Queue()
     parts = range(settings.processes)
@@ -148,31 +140,32 @@ def _share(settings: Settings, part: int) -> tuple[Any, Any, list[tuple[int, int
     return workflow, source, (chunks * settings.copies)[part :: settings.processes]
 
 
-def decode_share(settings: Settings, part: int, ready: Any, results: Any) -> None:
-    _, source, mine = _share(settings, part)
-    ready.wait()
-    began = time.perf_counter()
-    frames = sum(len(source.job(start, stop).decode(settings.threads).decoded) for start, stop in mine)
-    results.put(Measured(frames, time.perf_counter() - began))
+def share_alone(part_of_run: str, settings: Settings, part: int, ready: Any, results: Any) -> None:
+    """Decode this process's share, or run the workflow's own stages on its chunks decoded in memory.
 
-
-def model_share(settings: Settings, part: int, ready: Any, results: Any) -> None:
-    """Run the workflow's own stages on chunks decoded in memory: as many as fit into 1 GB, again and again."""
-    device = _device(settings, part)
+    The memory holds as many chunks as fit into 1 GB; the stages see these again and again.
+    """
     workflow, source, mine = _share(settings, part)
-    fit = max(1, int((1 << 30) // (source.item_bytes * max((stop - start for start, stop in mine), default=1))))
-    decoded = [decoded_chunk(source, *bounds) for bounds in mine[:fit]]
-    stages = [node.stage for node in workflow.stages]
-    for stage in stages:
-        stage.load(device)
-    if decoded:
-        after(decoded[0], *stages)
-    ready.wait()
-    began = time.perf_counter()
-    faces = 0
-    for index in range(len(mine)):
-        faces += int((after(decoded[index % len(decoded)], *stages)["confidence"] > 0).sum())
-    results.put(Measured(sum(stop - start for start, stop in mine), time.perf_counter() - began, faces))
+    frames, faces = sum(stop - start for start, stop in mine), None
+    if part_of_run == "decode":
+        ready.wait()
+        began = time.perf_counter()
+        for start, stop in mine:
+            source.job(start, stop).decode(settings.threads)
+    else:
+        device = _device(settings, part)
+        fit = max(1, int((1 << 30) // (source.item_bytes * max((stop - start for start, stop in mine), default=1))))
+        decoded = [decoded_chunk(source, *bounds) for bounds in mine[:fit]]
+        stages = [node.stage for node in workflow.stages]
+        for stage in stages:
+            stage.load(device)
+        if decoded:
+            after(decoded[0], *stages)
+        ready.wait()
+        began, faces = time.perf_counter(), 0
+        for index in range(len(mine)):
+            faces += int((after(decoded[index % len(decoded)], *stages)["confidence"] > 0).sum())
+    results.put(Measured(frames, time.perf_counter() - began, faces))
 
 
 def mtcnn_alone(in_graphs: bool, settings: Settings) -> Measured:
@@ -210,9 +203,6 @@ def _device(settings: Settings, part: int) -> Any:
     return replace(gpu_device("cuda", share), index=part % len(gpus))
 
 
-# --- A run in this process, warmed up as DeepFace's loop is -----------------------------------------------------------
-
-
 def run_here(settings: Settings) -> Measured:
     """Run `pipeline.run` over the whole clip, after one over another clip with the same workflow has loaded the models.
 
@@ -232,13 +222,13 @@ def run_here(settings: Settings) -> Measured:
 
 
 CONTESTANTS: dict[str, Callable[[Settings], Measured]] = {
-    "deepface_loop": partial(in_loop, represent),
-    "deepface_analyze": partial(in_loop, analyze),
-    "deepface_threads": partial(in_threads, represent),
-    "deepface_processes": partial(in_pool, represent),
+    "deepface_loop": partial(in_loop, partial(ask, "represent")),
+    "deepface_analyze": partial(in_loop, partial(ask, "analyze")),
+    "deepface_threads": partial(in_threads, partial(ask, "represent")),
+    "deepface_processes": partial(in_pool, partial(ask, "represent")),
     "run_here": run_here,
-    "decode_alone": partial(in_processes, decode_share),
-    "models_alone": partial(in_processes, model_share),
+    "decode_alone": partial(in_processes, partial(share_alone, "decode")),
+    "models_alone": partial(in_processes, partial(share_alone, "models")),
     "mtcnn_beforehand": partial(mtcnn_alone, False),
     "mtcnn_in_graphs": partial(mtcnn_alone, True),
 }

@@ -87,7 +87,8 @@ def main() -> None:
     write_json(chosen.json, result)
 
 
-# --- a gallery --------------------------------------------------------------------------------------------------------
+def per_face(name: str, faces: int, seconds: float) -> dict[str, Any]:
+    return {"name": name, "faces": faces, "us_per_face": 1e6 * seconds / faces}
 
 
 def gallery_rows(folder: Path, n_faces: int, people: int, deepface_faces: int) -> Rows:
@@ -105,7 +106,7 @@ def gallery_rows(folder: Path, n_faces: int, people: int, deepface_faces: int) -
     save(made, gallery)
     for name, metric in (("cosine", "cosine"), ("euclidean_l2", "euclidean_l2"), ("again", "euclidean_l2")):
         found, seconds = timed(lambda metric=metric: find([out], gallery, metric=metric))
-        rows.append(_per_face(f"reelgraph find, {name}", sum(one.faces for one in found.inputs), seconds))
+        rows.append(per_face(f"reelgraph find, {name}", sum(one.faces for one in found.inputs), seconds))
     assert {one.written for one in found.inputs} == {"unchanged"}
     find([out], gallery, metric="cosine")
     distance = next(iter(pipeline.open(out).inputs.values())).array("distance")
@@ -114,10 +115,6 @@ def gallery_rows(folder: Path, n_faces: int, people: int, deepface_faces: int) -
     assert worst < 1e-4, worst
     ours = next(row["us_per_face"] for row in rows if row["name"] == "reelgraph find, cosine")
     return [row | {"times_find": row["us_per_face"] / ours, "distances_agree_to": worst} for row in rows]
-
-
-def _per_face(name: str, faces: int, seconds: float) -> dict[str, Any]:
-    return {"name": name, "faces": faces, "us_per_face": 1e6 * seconds / faces}
 
 
 def deepface_rows(folder: Path, known: np.ndarray, out: Path, n: int) -> tuple[Rows, dict[int, float]]:
@@ -148,18 +145,15 @@ def deepface_rows(folder: Path, known: np.ndarray, out: Path, n: int) -> tuple[R
             ask(1, **more)  # loads what it loads once
             answers = iter(faces.tolist())
             results, seconds = timed(lambda more=more: ask(n, **more, similarity_search=True))
-            rows.append(_per_face(f"DeepFace.find, {name}", n, seconds))
+            rows.append(per_face(f"DeepFace.find, {name}", n, seconds))
         nearest = {k: float(found[0][0]["distance"]) for k, found in enumerate(results)}
     more = {"return_type": "pandas", "refresh_database": False}
     ask(1, **more)  # loads the network
     _, seconds = timed(lambda: ask(n, **more))
-    rows.insert(0, _per_face("DeepFace.find, all of it", n, seconds))
+    rows.insert(0, per_face("DeepFace.find, all of it", n, seconds))
     block = faces[:1000].astype(np.float64)
     _, seconds = timed(lambda: verification.find_distance(known.astype(np.float64), block, "cosine").argmin(axis=1))
-    return [*rows, _per_face("find_distance", len(block), seconds)], nearest
-
-
-# --- one person -------------------------------------------------------------------------------------------------------
+    return [*rows, per_face("find_distance", len(block), seconds)], nearest
 
 
 def search_rows(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -171,28 +165,36 @@ def search_rows(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in files)
     photo = folder / "person.png"
     cv2.imwrite(str(photo), made_up.picture(int(made_up.cast_of(0, chosen.people)[0]))[:, :, ::-1])
+
+    def read_plainly() -> None:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            sum(pool.map(lambda path: len(np.fromfile(path, np.uint8)), sorted(files)))
+
     rows = []
-    for name in ("plain read, cold", "plain read, again"):
-        if "cold" in name:
-            drop(files)
-        _, seconds = timed(lambda: read_plainly(files))
+    for name in twice("plain read", files):
+        _, seconds = timed(read_plainly)
         rows.append({"name": name, "seconds": seconds, "mb_per_second": size / 1e6 / seconds})
-    for name in ("exact, cold", "exact, again"):
-        if "cold" in name:
-            drop(files)
+    for name in twice("exact", files):
         row = asked(name, folder, [str(out)], photo)
         rows.append({**row, "mb_per_second": size / 1e6 / row["seconds"]})
     say("index")
     done = command(["index", str(out), "--out", str(index)], folder)
     facts, stored = json.loads(done.output), sum(path.stat().st_size for path in index.iterdir())
     made = asdict(done) | {"steps": facts["seconds"], "lists": facts["lists"], "bytes": stored, "output": ""}
-    for name in ("by index, cold", "by index, again"):
-        if "cold" in name:
-            drop([*files, *index.iterdir()])
+    for name in twice("by index", [*files, *index.iterdir()]):
         rows.append(asked(name, folder, ["--index", str(index)], photo))
     say("recall")
     recall = list(recalls(out, index, chosen.queries, chosen.people))
     return {"faces": chosen.faces, "embedding_bytes": size, "rows": rows, "index": made, "recall": recall}
+
+
+def twice(what: str, files: Sequence[Path]) -> Iterator[str]:
+    """Yield the names of two measurements; ask the kernel to forget the files' pages before the first."""
+    os.sync()
+    for path in files:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    yield from (f"{what}, cold", f"{what}, again")
 
 
 def command(words: Sequence[str], folder: Path) -> Done:
@@ -210,19 +212,6 @@ def asked(name: str, folder: Path, words: Sequence[str], photo: Path) -> dict[st
     found = {"faces_found": sum(one["faces"] for one in answer["sightings"]), "films": len(answer["sightings"])}
     cost = {"command_seconds": done.seconds, "cpu_seconds": done.cpu_seconds, "peak_mb": done.peak_mb}
     return {"name": name, "seconds": answer["seconds"]["search"], **cost, **found}
-
-
-def drop(files: Sequence[Path]) -> None:
-    """Ask the kernel to forget the files' pages."""
-    os.sync()
-    for path in files:
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def read_plainly(files: Sequence[Path]) -> None:
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        sum(pool.map(lambda path: len(np.fromfile(path, np.uint8)), sorted(files)))
 
 
 def recalls(out: Path, index: Path, queries: int, people: int) -> Iterator[dict[str, Any]]:

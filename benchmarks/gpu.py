@@ -97,9 +97,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
-
-
 def measure(options: argparse.Namespace, gpus: list[str]) -> tuple[Rows, Limits, harness.Clip]:
     """Measure the runs and what each part does alone; return them and the clip."""
     folder, environment = options.folder, harness.environment(options.folder)
@@ -112,11 +109,9 @@ def measure(options: argparse.Namespace, gpus: list[str]) -> tuple[Rows, Limits,
     for per_gpu in options.per_gpu:
         models = race.contest("models_alone", options.frames, per_gpu * len(gpus), **part)
         harness.say(f"reelgraph run, {per_gpu} workers per GPU")
-        words = [str(WORKFLOW), race.clip.path, "--out", str(folder / f"gpu_{per_gpu}.zarr")]
-        words += ["--every", str(options.every), "--workers-per-gpu", str(per_gpu)]
-        words += [word for override in overrides for word in ("--set", override)]
+        out, flags = folder / f"gpu_{per_gpu}.zarr", {"every": options.every, "workers_per_gpu": per_gpu}
         with sampled(gpus) as samples:
-            summary, peak_mb = harness.reelgraph_run(words, environment, folder)
+            summary, peak_mb = harness.reelgraph_run(WORKFLOW, [race.clip.path], out, environment, overrides, **flags)
         rows.append(row_of(summary, per_gpu, samples, peak_mb, models.rate))
     alone = {"workflow": str(WORKFLOW), "min_face": options.min_face}
     ways = [race.contest(name, options.frames // 4, **alone).rate for name in ("mtcnn_beforehand", "mtcnn_in_graphs")]
@@ -175,9 +170,6 @@ def machine(gpus: list[str]) -> str:
         f"{listed}, driver {nvml.nvmlSystemGetDriverVersion()} (CUDA {cuda // 1000}.{cuda % 1000 // 10}), "
         f"{facts['cores']} cores ({facts['cpu']}), Python {platform.python_version()}; {packages}"
     )
-
-
-# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def section(rows: Rows, limits: Limits, clip: Any, words: str, options: argparse.Namespace) -> str:

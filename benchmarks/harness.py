@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -64,9 +64,6 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-# --- weights and environment ------------------------------------------------------------------------------------------
-
-
 def data_folder() -> Path:
     """Return $REELGRAPH_DATA, by default beside this repository; the folder need not exist."""
     return Path(os.environ.get("REELGRAPH_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -106,9 +103,6 @@ def labels_in(candidates: Sequence[Path], columns: set[str]) -> list[dict[str, s
     if not rows or not columns <= set(rows[0]):
         raise SystemExit(f"{found} must have rows and the columns {', '.join(sorted(columns))}")
     return rows
-
-
-# --- clips ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -181,9 +175,6 @@ def encode(
     os.replace(aside, path)
 
 
-# --- chunks in this process -------------------------------------------------------------------------------------------
-
-
 def chunks_of(path: Path | str, workflow: Any, most: int | None = None) -> tuple[Any, list[tuple[int, int]]]:
     """Return the source of a clip, and the chunks that a run cuts it (or its first `most` frames) into."""
     from pipeline.engine.plan import choose_chunk_items, cut
@@ -210,9 +201,6 @@ def after(chunk: Any, *stages: Any) -> Any:
     return chunk
 
 
-# --- watched processes ------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Done:
     """A command that has ended."""
@@ -231,21 +219,18 @@ def watched(command: Sequence[str], environment: dict[str, str], folder: Path, m
     """
     import psutil
 
-    log, peak = folder / "stderr.log", [0]
-
-    def resident(process: Any) -> int:
-        try:
-            info = process.memory_info()
-            return int(info.rss if mapped else info.rss - info.shared)
-        except psutil.Error:
-            return 0
+    log, peak = folder / "stderr.log", 0
 
     def sample() -> None:
-        try:
+        nonlocal peak
+        total = 0
+        with suppress(psutil.Error):
             root = psutil.Process(process.pid)
-            peak[0] = max(peak[0], sum(map(resident, [root, *root.children(recursive=True)])))
-        except psutil.Error:
-            return
+            for one in (root, *root.children(recursive=True)):
+                with suppress(psutil.Error):
+                    info = one.memory_info()
+                    total += info.rss if mapped else info.rss - info.shared
+        peak = max(peak, total)
 
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with log.open("w") as errors:
@@ -256,7 +241,7 @@ def watched(command: Sequence[str], environment: dict[str, str], folder: Path, m
     if process.returncode != 0:
         raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
     cpu_seconds = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
-    return Done(output, peak[0] / 1e6, seconds, cpu_seconds)
+    return Done(output, peak / 1e6, seconds, cpu_seconds)
 
 
 @contextmanager
@@ -277,10 +262,15 @@ def repeatedly(seconds: float, work: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def reelgraph_run(words: Sequence[str], environment: dict[str, str], folder: Path) -> tuple[dict[str, Any], float]:
-    """Run `reelgraph run` in a new store; return its summary and its peak memory in MB."""
-    command = [sys.executable, "-m", "pipeline", "run", *words, "--fresh", "--json"]
-    done = watched(command, environment, folder)
+def reelgraph_run(
+    workflow: Path, inputs: Sequence[str], out: Path, environment: dict[str, str], overrides: Sequence[str] = (),
+    **flags: object,
+) -> tuple[dict[str, Any], float]:  # fmt: skip
+    """Run `reelgraph run` in a new store `out`; return its summary and its peak memory in MB."""
+    command = [sys.executable, "-m", "pipeline", "run", str(workflow), *inputs, "--out", str(out), "--fresh", "--json"]
+    command += [word for override in overrides for word in ("--set", override)]
+    command += [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    done = watched(command, environment, out.parent)
     return checked(json.loads(done.output)), done.peak_mb
 
 
@@ -296,9 +286,6 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     gc.collect()
     began = time.perf_counter()
     return work(), time.perf_counter() - began
-
-
-# --- races ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -367,25 +354,17 @@ class Race:
         self.enter(label, measured, same_faces=(measured.faces or 0) / measured.frames)
 
     def reelgraph(
-        self,
-        label: str,
-        workflow: Path,
-        inputs: list[str],
-        overrides: Sequence[str] = (),
-        workers: int = 0,
-        **more: object,
+        self, name: str, workflow: Path, inputs: list[str], overrides: Sequence[str] = (), workers: int = 0, **more: Any
     ) -> None:
         """Run `reelgraph run` on all cores or GPUs, or on `workers`. The start of its cluster is not counted."""
-        say(f"{label} {more}")
+        say(f"{name} {more}")
         out = self.folder / "race.zarr"
-        words = [str(workflow), *inputs, "--out", str(out), "--every", str(self.every)]
-        words += [] if self.gpus else ["--workers", str(workers or self.workers)]
-        words += [word for override in overrides for word in ("--set", override)]
-        summary, peak = reelgraph_run(words, self.environment, self.folder)
+        flags = {"every": self.every} if self.gpus else {"every": self.every, "workers": workers or self.workers}
+        summary, peak = reelgraph_run(workflow, inputs, out, self.environment, overrides, **flags)
         seconds = summary["seconds"].get("run") or summary["seconds"]["total"]
         first = self.rows[0]["frames"]
         same = faces_of(out, first) / first
-        self.enter(label, Measured(summary["frames"], seconds, faces_of(out), peak_mb=peak), same_faces=same, **more)
+        self.enter(name, Measured(summary["frames"], seconds, faces_of(out), peak_mb=peak), same_faces=same, **more)
 
     def limit(self, workflow: Path, frames: int, overrides: Sequence[str] = (), copies: int = 1, **more: Any) -> None:
         """Measure the LIMIT of the last run, over that many copies of the clip, `frames` sampled frames each."""
@@ -402,18 +381,12 @@ class Race:
 
 def faces_of(store: Path, first: int | None = None) -> int:
     """Count the faces in a store whose confidence is not 0; with `first`, in that many frames of its first input."""
-    from pipeline.store import read
+    import pipeline
 
-    found = read.open(store)
-    frames, faces = found.frames(), found.faces(landmarks=False)
-    if first is not None:
-        name = next(iter(found.inputs))
-        last = frames.loc[frames["input"] == name, "frame"].iloc[:first].iloc[-1]
-        faces = faces[(faces["input"] == name) & (faces["frame"] <= last)]
-    return int((faces["confidence"] > 0).sum())
-
-
-# --- tables, JSON, words ----------------------------------------------------------------------------------------------
+    items = list(pipeline.open(store).inputs.values())
+    if first is None:
+        return sum(int((item.array("confidence") > 0).sum()) for item in items)
+    return int((items[0].array("confidence")[items[0].array("face_frame") < first] > 0).sum())
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], padded: bool = False) -> list[str]:
@@ -429,10 +402,8 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], padded: boo
         headings.append(heading if "=" in column else key)
         keys.append(key)
         formats.append(form)
-    cells = [
-        ["" if row.get(key) is None else format(row[key], form) for key, form in zip(keys, formats, strict=True)]
-        for row in rows
-    ]
+    both = list(zip(keys, formats, strict=True))
+    cells = [["" if row.get(key) is None else format(row[key], form) for key, form in both] for row in rows]
     right = [all(cell[:1] in "0123456789-" for cell in column) for column in zip(*cells, strict=True)]
     widths = [max(4, *map(len, column)) if padded else 4 for column in zip(headings, *cells, strict=True)]
     rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, right, strict=True)]
@@ -486,8 +457,6 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
     found = {}
     for name in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

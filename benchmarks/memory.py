@@ -26,20 +26,18 @@ def main() -> None:
     options.add_argument("--workers", type=int, default=2, help="CPU workers")
     chosen = options.parse_args()
     there = environment(chosen.folder)
-    faces = [str(WORKFLOW), "--set", f"detect.min_face={chosen.min_face}"]
-    light = [str(REPOSITORY / "benchmarks" / "light.yaml")]
+    smallest, light = [f"detect.min_face={chosen.min_face}"], REPOSITORY / "benchmarks" / "light.yaml"
     rows: Rows = []
-    for label, workflow, lengths in (
-        (f"faces.yaml, min_face {chosen.min_face}", faces, chosen.minutes),
-        ("light stage", light, chosen.light_minutes),
+    for label, workflow, overrides, lengths in (
+        (f"faces.yaml, min_face {chosen.min_face}", WORKFLOW, smallest, chosen.minutes),
+        ("light stage", light, [], chosen.light_minutes),
     ):
         shortest = 0.0
         for minutes in lengths:
             clip = clip_for(None, chosen.folder, minutes * FRAMES_PER_MINUTE)
             say(f"{label}, {minutes} minutes")
-            words = [*workflow, clip.path, "--out", str(chosen.folder / "memory.zarr")]
-            words += ["--workers", str(chosen.workers)]
-            summary, peak = reelgraph_run(words, there, chosen.folder)
+            out = chosen.folder / "memory.zarr"
+            summary, peak = reelgraph_run(workflow, [clip.path], out, there, overrides, workers=chosen.workers)
             shortest = shortest or peak
             figures = {"frames": summary["frames"], "seconds": summary["seconds"]["run"], "peak_mb": peak}
             rows.append({"workflow": label, "minutes": minutes, **figures, "times_the_shortest": peak / shortest})

@@ -59,23 +59,25 @@ def main() -> None:
     for pair, (theirs, ours) in sizes.items():
         models = " + ".join(f"{name} (stand-in)" if name in standing else name for name in pair.split("+"))
         race = Race(clip, chosen.every, chosen.folder, environment)
-        rows += [{"pair": pair, "models": models, **row} for row in raced(race, pair, chosen.align, theirs, ours)]
+        detector, network = pair.split("+")
+        race.deepface("DeepFace loop", "deepface_loop", theirs, detector=detector, network=network)
+        # The clip under a name for each worker: some pairs are so slow that one chunk has to do for each.
+        original = Path(clip.path).resolve()
+        copies = [race.folder / f"copy_{number}{original.suffix}" for number in range(race.workers)]
+        for copy in copies:
+            copy.unlink(missing_ok=True)
+            copy.symlink_to(original)
+        inputs = [str(copy) for copy in copies]
+        for align in chosen.align:
+            workflow = written_workflow(race, detector, network, align, ours)
+            if not race.gpus:
+                race.reelgraph("one worker", workflow, inputs[:1], workers=1, align=align)
+            race.reelgraph("all cores", workflow, inputs, align=align)
+            race.limit(workflow, ours, copies=len(inputs), align=align)
+        rows += [{"pair": pair, "models": models, **row} for row in race.rows]
         # After each pair, so that an end before the last loses one only.
         write_json(chosen.json, {"clip": vars(clip), "how": HOW, "stand_ins": sorted(standing), "rows": rows})
     show(clip.words, ("models", "=name", "align", *RACE_COLUMNS), rows, HOW)
-
-
-def raced(race: Race, pair: str, aligns: list[str], deepface_frames: int, frames: int) -> Rows:
-    detector, network = pair.split("+")
-    race.deepface("DeepFace loop", "deepface_loop", deepface_frames, detector=detector, network=network)
-    inputs = copies(race)
-    for align in aligns:
-        workflow = written_workflow(race, detector, network, align, frames)
-        if not race.gpus:
-            race.reelgraph("one worker", workflow, inputs[:1], workers=1, align=align)
-        race.reelgraph("all cores", workflow, inputs, align=align)
-        race.limit(workflow, frames, copies=len(inputs), align=align)
-    return race.rows
 
 
 def written_workflow(race: Race, detector: str, network: str, align: str, frames: int) -> Path:
@@ -94,16 +96,6 @@ def written_workflow(race: Race, detector: str, network: str, align: str, frames
     path = race.folder / "pair.yaml"
     path.write_text(yaml.safe_dump({"source": source, "stages": stages}))
     return path
-
-
-def copies(race: Race) -> list[str]:
-    """Link the clip under a name for each worker: some pairs are so slow that one chunk has to do for each."""
-    clip = Path(race.clip.path).resolve()
-    links = [race.folder / f"copy_{number}{clip.suffix}" for number in range(race.workers)]
-    for link in links:
-        link.unlink(missing_ok=True)
-        link.symlink_to(clip)
-    return [str(link) for link in links]
 
 
 if __name__ == "__main__":

@@ -124,6 +124,12 @@ def labelled_photographs(folder: Path) -> list[Photograph]:
 def plan_shots(photographs: Sequence[Photograph], n_shots: int, seed: int = SEED) -> list[Shot]:
     """Return shots of 1 to 4 s without anyone twice in one; the same shots for the same photographs and seed."""
     rng = np.random.default_rng(seed)
+
+    def waypoint() -> tuple[float, float, float]:
+        # A face box of at most 0.5 of the height is 0.4 of it wide: it stays inside a cell a third of the frame wide.
+        height = float(rng.uniform(0.16, 0.42))
+        return float(rng.uniform(0.38, 0.62)), float(rng.uniform(0.35, 0.65)), height
+
     identities = sorted({one.identity for one in photographs})
     of = {identity: [one for one in photographs if one.identity == identity] for identity in identities}
     shots, start = [], 0
@@ -134,33 +140,46 @@ def plan_shots(photographs: Sequence[Photograph], n_shots: int, seed: int = SEED
         for k, chosen in enumerate(rng.choice(len(identities), size=count, replace=False).tolist()):
             mine = of[identities[chosen]]
             cell = (k * WIDTH // count, 0, WIDTH // count, HEIGHT)
-            shown.append(_shown(mine[int(rng.integers(len(mine)))], cell, rng))
+            photograph = mine[int(rng.integers(len(mine)))]
+            begins = float(rng.uniform(0.2, 0.5)) if rng.random() < 0.25 else None
+            hidden = None if begins is None else (begins, begins + 0.25)
+            shown.append(Shown(photograph, cell, waypoint(), waypoint(), hidden))
         shots.append(Shot(start, start + length, tuple(shown)))
         start += length
     return shots
 
 
-def _shown(photograph: Photograph, cell: tuple[int, int, int, int], rng: np.random.Generator) -> Shown:
-    def waypoint() -> tuple[float, float, float]:
-        # A face box of at most 0.5 of the height is 0.4 of it wide: it stays inside a cell a third of the frame wide.
-        height = float(rng.uniform(0.16, 0.42))
-        return float(rng.uniform(0.38, 0.62)), float(rng.uniform(0.35, 0.65)), height
-
-    begins = float(rng.uniform(0.2, 0.5)) if rng.random() < 0.25 else None
-    return Shown(photograph, cell, waypoint(), waypoint(), None if begins is None else (begins, begins + 0.25))
-
-
 def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:
     """Draw the shots into an H.264 mp4; return the truth, and write it beside the clip."""
     import av
+    import cv2
 
     faces: list[tuple[int, list[float], str]] = []
 
     def frames() -> Iterator[Any]:
         for shot in shots:
-            for pixels, seen in _frames(shot):
-                faces.extend(seen)
-                yield av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            pictures = [prepared(one) for one in shot.shown]
+            for index in range(shot.start, shot.stop):
+                share = (index - shot.start) / max(1, shot.stop - shot.start - 1)
+                frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+                for one, (picture, shrunk) in zip(shot.shown, pictures, strict=True):
+                    box = _draw(frame, one, picture, shrunk, share)
+                    if one.hidden is not None and one.hidden[0] <= share < one.hidden[1]:
+                        x, y, w, h = (round(value) for value in box)
+                        low, high = (x - w // 4, y - h // 4), (x + w + w // 4, y + h + h // 4)
+                        cv2.rectangle(frame, low, high, (96, 84, 70), -1)
+                    else:
+                        faces.append((index, box, one.photograph.identity))
+                yield av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
+
+    def prepared(one: Shown) -> tuple[np.ndarray, float]:
+        """Return the photograph, uint8 RGB, shrunk to twice the largest size at which it is shown, and the factor."""
+        picture = np.ascontiguousarray(cv2.imread(str(one.photograph.path))[:, :, ::-1])
+        largest = max(one.first[2], one.last[2]) * one.cell[3] / one.photograph.face[3]
+        shrunk = min(1.0, 2 * largest)  # a linear warp alone would alias
+        if shrunk < 1:
+            picture = cv2.resize(picture, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
+        return picture, shrunk
 
     path.parent.mkdir(parents=True, exist_ok=True)
     # A cut need not be a key frame: encoders put them where they like.
@@ -173,37 +192,6 @@ def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:
 
 def truth_path(clip: Path) -> Path:
     return clip.with_suffix(".truth.json")
-
-
-def _frames(shot: Shot) -> Iterator[tuple[np.ndarray, list[tuple[int, list[float], str]]]]:
-    import cv2
-
-    pictures = [_prepared(one) for one in shot.shown]
-    for index in range(shot.start, shot.stop):
-        share = (index - shot.start) / max(1, shot.stop - shot.start - 1)
-        frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
-        faces = []
-        for one, (picture, shrunk) in zip(shot.shown, pictures, strict=True):
-            box = _draw(frame, one, picture, shrunk, share)
-            if one.hidden is not None and one.hidden[0] <= share < one.hidden[1]:
-                x, y, w, h = (round(value) for value in box)
-                cv2.rectangle(frame, (x - w // 4, y - h // 4), (x + w + w // 4, y + h + h // 4), (96, 84, 70), -1)
-            else:
-                faces.append((index, box, one.photograph.identity))
-        yield frame, faces
-
-
-def _prepared(one: Shown) -> tuple[np.ndarray, float]:
-    """Return the photograph, uint8 RGB, shrunk to twice the largest size at which it is shown (a linear warp alone
-    would alias), and the factor."""
-    import cv2
-
-    picture = np.ascontiguousarray(cv2.imread(str(one.photograph.path))[:, :, ::-1])
-    largest = max(one.first[2], one.last[2]) * one.cell[3] / one.photograph.face[3]
-    shrunk = min(1.0, 2 * largest)
-    if shrunk < 1:
-        picture = cv2.resize(picture, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
-    return picture, shrunk
 
 
 def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, shrunk: float, share: float) -> list[float]:

@@ -33,6 +33,7 @@ from pipeline.faces.people.gather import MIN_FACES
 from pipeline.faces.people.space import Space
 from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
 from pipeline.faces.stages.track import TRACK_SHARE
+from pipeline.store.pieces import Piece
 
 PARADES = 3
 SURE = 0.9
@@ -41,7 +42,7 @@ COLUMNS = ("=way", "precision:.3f", "recall:.3f", "F1=f1:.3f", "people", "tracks
 
 
 @dataclass(frozen=True)
-class Clip:
+class StoredClip:
     """The stored faces of one clip, and whose they are; `describe_tracks` reads it as it reads a store."""
 
     arrays: dict[str, Any]
@@ -50,16 +51,11 @@ class Clip:
     space: Space
     identity: list[str | None]
 
-    @property
-    def frames_total(self) -> int:
-        return len(self.values["n_faces"])
-
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         return {name: self.values[name] for name in names}
 
-    def read_frames(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        rows = slice(*np.searchsorted(self.values["face_frame"], [start, stop]))
-        return {name: self.values[name][rows] for name in names}
+    def pieces(self, name: str) -> list[Piece]:
+        return [Piece(0, len(self.values[name]), lambda: self.values[name])]
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class Score:
     seconds: float
 
 
-def stored_clips(folder: Path, data: Path, n_shots: int) -> dict[str, list[Clip]]:
+def stored_clips(folder: Path, data: Path, n_shots: int) -> dict[str, list[StoredClip]]:
     """Return real clips and made-up parades, analysed once into stores below `folder`."""
     videos = data / "videos"
     real = [*sorted(videos.glob("asl_*.mkv")), *sorted(videos.glob("derived/asl_parade*.mp4"))]
@@ -105,7 +101,8 @@ def stored_clips(folder: Path, data: Path, n_shots: int) -> dict[str, list[Clip]
     clips = {}
     for item in run.inputs.values():
         path, values = Path(item.attributes["path"]), item.read(NAMES)
-        clips[path] = Clip(item.arrays, values, Space.of(item.arrays["embedding"].attributes), _labels(path, values))
+        space = Space.of(item.arrays["embedding"].attributes)
+        clips[path] = StoredClip(item.arrays, values, space, _labels(path, values))
     sets = {"real clips": [clips[path] for path in real], "parades": [clips[path] for path in made]}
     return {**sets, "both": [*sets["real clips"], *sets["parades"]]}
 
@@ -123,10 +120,7 @@ def _labels(path: Path, values: dict[str, np.ndarray]) -> list[str | None]:
     return found
 
 
-# --- ways -------------------------------------------------------------------------------------------------------------
-
-
-def people_by(way: Way, clips: Sequence[Clip]) -> Score:
+def people_by(way: Way, clips: Sequence[StoredClip]) -> Score:
     """Score one way on a set of clips, taken together."""
     began = time.perf_counter()
     tracks = [_tracks(way, clip) for clip in clips]
@@ -150,11 +144,14 @@ def people_by(way: Way, clips: Sequence[Clip]) -> Score:
     person = np.where((count >= MIN_FACES) & founded, np.arange(len(count)), -1)[group]
     label = np.concatenate([person[start + track] for start, track in zip(starts, tracks, strict=False)])
     identity = [who for clip in clips for who in clip.identity]
-    mixed = sum(_mixed(track, clip.identity) for track, clip in zip(tracks, clips, strict=True))
+    mixed = 0
+    for track, clip in zip(tracks, clips, strict=True):
+        seen = {(number, who) for number, who in zip(track.tolist(), clip.identity, strict=True) if who is not None}
+        mixed += sum(count > 1 for count in Counter(number for number, _ in seen).values())
     return _score(label, identity, int(starts[-1]), mixed, seconds)
 
 
-def _tracks(way: Way, clip: Clip) -> np.ndarray:
+def _tracks(way: Way, clip: StoredClip) -> np.ndarray:
     """Return int32 (n_faces,), the track of each face."""
     values = clip.values
     if way.stitch == "none":
@@ -169,11 +166,6 @@ def _tracks(way: Way, clip: Clip) -> np.ndarray:
     return track.astype(np.int32)
 
 
-def _mixed(track: np.ndarray, identity: Sequence[str | None]) -> int:
-    seen = {(number, who) for number, who in zip(track.tolist(), identity, strict=True) if who is not None}
-    return sum(count > 1 for count in Counter(number for number, _ in seen).values())
-
-
 def _score(label: np.ndarray, identity: Sequence[str | None], tracks: int, mixed: int, seconds: float) -> Score:
     known = np.array([who is not None for who in identity])
     _, truth = np.unique([who for who in identity if who is not None], return_inverse=True)
@@ -181,18 +173,11 @@ def _score(label: np.ndarray, identity: Sequence[str | None], tracks: int, mixed
     people = len(np.unique(found[found >= 0]))
     alone = found < 0
     found[alone] = found.max(initial=0) + 1 + np.arange(int(alone.sum()))
-    both = _pairs(np.unique(np.stack([found, truth]), axis=1, return_counts=True)[1])
-    precision = both / max(1.0, _pairs(np.unique(found, return_counts=True)[1]))
-    recall = both / max(1.0, _pairs(np.unique(truth, return_counts=True)[1]))
+    counts = (np.unique(one, axis=-1, return_counts=True)[1] for one in (np.stack([found, truth]), found, truth))
+    both, of_found, of_truth = (float((n.astype(np.float64) * (n - 1) / 2).sum()) for n in counts)
+    precision, recall = both / max(1.0, of_found), both / max(1.0, of_truth)
     f1 = 2 * precision * recall / max(1e-9, precision + recall)
     return Score(precision, recall, f1, people, int(truth.max(initial=-1)) + 1, tracks, mixed, seconds)
-
-
-def _pairs(counts: np.ndarray) -> float:
-    return float((counts.astype(np.float64) * (counts - 1) / 2).sum())
-
-
-# --- other methods ----------------------------------------------------------------------------------------------------
 
 
 def _squared(points: Points) -> np.ndarray:

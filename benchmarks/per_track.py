@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,16 +94,22 @@ def main() -> None:
     harness.explain(HOW)
 
 
-# --- embeddings -------------------------------------------------------------------------------------------------------
-
-
 def savings(videos: Path, every: int) -> Rows:
     """Return the rows of each clip or group of clips, and of all labelled clips together; each way in turn."""
     groups = {Path(name).name: [videos / name] for name in CLIPS}
     groups |= {Path(name).name: sorted(videos.glob(name)) for name in GROUPS}
     parts = {name: [embedded(path, every) for path in paths if path.is_file()] for name, paths in groups.items()}
     labelled = parts["all labelled"] = [part for several in parts.values() for part in several if any(part["labels"])]
-    rows = [summed(name, every, way, several) for name, several in parts.items() if several for way in WAYS]
+    rows = []
+    for group, several in ((group, several) for group, several in parts.items() if several):
+        for way in WAYS:
+            mine, exact = [part[way] for part in several], sum(part[WAYS[0]]["seconds"] for part in several)
+            faces, seen, seconds = (sum(part[name] for part in mine) for name in ("faces", "embedded", "seconds"))
+            rows.append({
+                "clips": group, "every": every, "way": way, "faces": faces, "embedded": seen,
+                "share_embedded": seen / max(faces, 1), "seconds": seconds, "times": exact / max(seconds, 1e-9),
+                "moved": max(part["moved"] for part in mine),
+            })  # fmt: skip
     if not labelled:
         return rows
     labels = [label for part in labelled for label in part["labels"]]
@@ -120,21 +125,13 @@ def savings(videos: Path, every: int) -> Rows:
     return rows
 
 
-def summed(group: str, every: int, way: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    faces, embedded, seconds = (sum(part[way][name] for part in parts) for name in ("faces", "embedded", "seconds"))
-    exact, moved = sum(part[WAYS[0]]["seconds"] for part in parts), max(part[way]["moved"] for part in parts)
-    return {
-        "clips": group, "every": every, "way": way, "faces": faces, "embedded": embedded,
-        "share_embedded": embedded / max(faces, 1), "seconds": seconds, "times": exact / max(seconds, 1e-9),
-        "moved": moved,
-    }  # fmt: skip
-
-
 def embedded(video: Path, every: int) -> dict[str, Any]:
     """Embed the faces of a clip each way. Return the vectors and their cost by way, and as `labels` the shot and the
     person of each face, or None."""
     from pipeline.engine.workflow import build_workflow
+    from pipeline.faces.stages import per_track
     from pipeline.faces.stages.detect import Detect, DetectOptions
+    from pipeline.faces.stages.embed import Embed, EmbedOptions
     from pipeline.machine.device import Device
 
     say(f"{video.name}, every {every}")
@@ -143,7 +140,20 @@ def embedded(video: Path, every: int) -> dict[str, Any]:
     device = Device(threads=len(os.sched_getaffinity(0)))
     detect = Detect(DetectOptions())
     detect.load(device)
-    stages = embed_stages(device)
+    face, track = Embed(EmbedOptions()), Embed(EmbedOptions(per="track"))
+    face.load(device)
+    track.load(device)
+    face.embedder.embed(np.zeros((4, 150, 150, 3), np.uint8))  # warms it up
+
+    def whole(chunk: Any) -> dict[str, np.ndarray]:
+        with patch.object(per_track, "halves", lambda rows: list(rows[:, None])):
+            return track.run(chunk)
+
+    def unchecked(chunk: Any) -> dict[str, np.ndarray]:
+        with patch("pipeline.faces.stages.embed.vectors_agree", lambda *_: True):
+            return track.run(chunk)
+
+    stages = dict(zip(WAYS, (face.run, track.run, whole, unchecked), strict=True))
     labels = []
     made: dict[str, list[tuple[np.ndarray, int, float]]] = {way: [] for way in WAYS}
     for start, stop in chunks:
@@ -162,30 +172,6 @@ def embedded(video: Path, every: int) -> dict[str, Any]:
         seen, seconds = (sum(part[k] for part in parts) for k in (1, 2))
         found[way] = {"vectors": vectors, "faces": len(vectors), "embedded": seen, "seconds": seconds, "moved": moved}
     return found
-
-
-def embed_stages(device: Any) -> dict[str, Callable[[Any], dict[str, np.ndarray]]]:
-    """Return the stage `embed` each way, on one network that has warmed up."""
-    from pipeline.faces.stages import per_track
-    from pipeline.faces.stages.embed import Embed, EmbedOptions
-
-    face, track = Embed(EmbedOptions()), Embed(EmbedOptions(per="track"))
-    face.load(device)
-    track.load(device)
-    face.embedder.embed(np.zeros((4, 150, 150, 3), np.uint8))
-
-    def whole(chunk: Any) -> dict[str, np.ndarray]:
-        with patch.object(per_track, "halves", lambda rows: list(rows[:, None])):
-            return track.run(chunk)
-
-    def unchecked(chunk: Any) -> dict[str, np.ndarray]:
-        with patch("pipeline.faces.stages.embed.vectors_agree", lambda *_: True):
-            return track.run(chunk)
-
-    return dict(zip(WAYS, (face.run, track.run, whole, unchecked), strict=True))
-
-
-# --- attributes -------------------------------------------------------------------------------------------------------
 
 
 def raced(video: Path, chosen: argparse.Namespace, environment: dict[str, str]) -> Rows:

@@ -84,9 +84,6 @@ def _build(name: str, path: Path) -> None:
     os.replace(aside, path)
 
 
-# --- TensorFlow's architectures ---------------------------------------------------------------------------------------
-
-
 def arcface() -> bytes:
     from deepface.models.facial_recognition.tf import ArcFace
 
@@ -161,9 +158,6 @@ def plant_face(network: Any) -> None:
         elif at % 3 == 2:
             value = add("Add", value, np.tile(np.array(LANDMARKS, np.float32).ravel(), 2))
         add("Identity", value, output=name)
-
-
-# --- Plain chains of layers, written straight -------------------------------------------------------------------------
 
 
 class _Layers:

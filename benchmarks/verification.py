@@ -60,18 +60,15 @@ def _unit(vectors: Distances) -> Distances:
 
 
 def verify(distance: Distances, same: Flags, default: float) -> Verification:
-    one, two = distance[same], np.sort(distance[~same])
+    from scipy.stats import mannwhitneyu
+
+    one, two = distance[same], distance[~same]
     return Verification(
-        auc=float((_above(one, two) + _above(one, two, ties=True)).mean() / 2),
+        auc=float(mannwhitneyu(two, one).statistic / (len(one) * len(two))),
         true_accepts_1_percent=float((one <= at_false_accepts(two, 0.01)).mean()),
         default_threshold=default,
         default_accuracy=accuracy(distance, same, default),
     )
-
-
-def _above(one: Distances, two: Distances, ties: bool = False) -> Distances:
-    """Return, for each of `one`, the share of the sorted `two` that is larger (or as large)."""
-    return (len(two) - np.searchsorted(two, one, side="left" if ties else "right")) / len(two)
 
 
 def at_false_accepts(two: Distances, rate: float) -> float:
@@ -104,24 +101,23 @@ RULES = {
 
 def thresholds(distance: Distances, same: Flags) -> list[Threshold]:
     """Choose a threshold by each rule. People appear in both halves of a split, so the halves are not independent."""
+
+    def other_half(choose: Any, chance: np.random.Generator) -> tuple[float, ...]:
+        """Return the rates on half of either kind of pair, at the threshold that is chosen on the other half."""
+        chosen = np.zeros(len(same), bool)
+        for kind in (same, ~same):
+            members = chance.permutation(np.flatnonzero(kind))
+            chosen[members[: len(members) // 2]] = True
+        return _rates(distance[~chosen], same[~chosen], choose(distance[chosen], same[chosen]))
+
     found = []
     for rule, choose in RULES.items():
         threshold = choose(distance, same)
         chance = np.random.default_rng(0)
-        others = np.array([_other_half(distance, same, choose, chance) for _ in range(SPLITS)])
+        others = np.array([other_half(choose, chance) for _ in range(SPLITS)])
         values = [threshold, *_rates(distance, same, threshold), *others.mean(axis=0), np.quantile(others[:, 2], 0.05)]
         found.append(Threshold(rule, *(float(value) for value in values)))
     return found
-
-
-def _other_half(distance: Distances, same: Flags, choose: Any, chance: np.random.Generator) -> tuple[float, ...]:
-    """Return the rates on one half, with half of either kind of pair, at the threshold that is chosen on the other."""
-    chosen = np.zeros(len(same), bool)
-    for kind in (same, ~same):
-        members = chance.permutation(np.flatnonzero(kind))
-        chosen[members[: len(members) // 2]] = True
-    threshold = choose(distance[chosen], same[chosen])
-    return _rates(distance[~chosen], same[~chosen], threshold)
 
 
 def _rates(distance: Distances, same: Flags, threshold: float) -> tuple[float, float, float]:

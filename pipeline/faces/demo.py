@@ -38,7 +38,7 @@ class Waypoint:
 
 
 @dataclass(frozen=True)
-class Person:
+class Actor:
     """One photograph, its face, and the path that the face takes through the clip."""
 
     name: str
@@ -51,37 +51,20 @@ class Person:
 
 # Both are works of NASA and of the US Navy, in the public domain; each comes inside a pip package.
 PEOPLE = (
-    Person(
-        "Eileen Collins",
-        (182.0, 64.0, 83.0, 107.0),
-        1.05,
-        (
-            Waypoint(0.03, -0.20, 0.45, 0.22),
-            Waypoint(0.22, 0.30, 0.40, 0.30),
-            Waypoint(0.40, 0.24, 0.58, 0.24),
-            Waypoint(0.58, -0.20, 0.50, 0.22),
-            Waypoint(0.76, -0.12, 0.68, 0.13),
-            Waypoint(0.89, 0.33, 0.62, 0.15),
-            Waypoint(1.00, 0.38, 0.40, 0.12),
-        ),
-    ),
-    Person(
-        "Grace Hopper",
-        (178.0, 110.0, 173.0, 220.0),
-        0.9,
-        (
-            Waypoint(0.20, 1.20, 0.42, 0.22),
-            Waypoint(0.38, 0.72, 0.46, 0.30),
-            Waypoint(0.54, 0.62, 0.50, 0.42),
-            Waypoint(0.60, 0.58, 0.46, 0.34),
-            Waypoint(0.74, 0.60, -0.35, 0.28),
-            Waypoint(0.75, 1.30, -0.40, 0.13),
-            Waypoint(0.76, 1.12, 0.30, 0.13),
-            Waypoint(0.90, 0.70, 0.36, 0.14),
-            Waypoint(1.00, 0.66, 0.55, 0.16),
-        ),
-    ),
-)
+    Actor("Eileen Collins", (182.0, 64.0, 83.0, 107.0), 1.05, (
+        Waypoint(0.03, -0.20, 0.45, 0.22), Waypoint(0.22, 0.30, 0.40, 0.30),
+        Waypoint(0.40, 0.24, 0.58, 0.24), Waypoint(0.58, -0.20, 0.50, 0.22),
+        Waypoint(0.76, -0.12, 0.68, 0.13), Waypoint(0.89, 0.33, 0.62, 0.15),
+        Waypoint(1.00, 0.38, 0.40, 0.12),
+    )),
+    Actor("Grace Hopper", (178.0, 110.0, 173.0, 220.0), 0.9, (
+        Waypoint(0.20, 1.20, 0.42, 0.22), Waypoint(0.38, 0.72, 0.46, 0.30),
+        Waypoint(0.54, 0.62, 0.50, 0.42), Waypoint(0.60, 0.58, 0.46, 0.34),
+        Waypoint(0.74, 0.60, -0.35, 0.28), Waypoint(0.75, 1.30, -0.40, 0.13),
+        Waypoint(0.76, 1.12, 0.30, 0.13), Waypoint(0.90, 0.70, 0.36, 0.14),
+        Waypoint(1.00, 0.66, 0.55, 0.16),
+    )),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,10 +89,7 @@ class DemoTruth:
     def save(self, path: Path) -> None:
         """Write the truth as JSON; numbers keep a hundredth of a pixel."""
         content = {
-            "clip": self.path.name,
-            "fps": self.fps,
-            "size": list(self.size),
-            "people": list(self.people),
+            **{"clip": self.path.name, "fps": self.fps, "size": list(self.size), "people": list(self.people)},
             "box": self.box.astype(float).round(2).tolist(),
             "visibility": self.visibility.astype(float).round(4).tolist(),
         }
@@ -146,7 +126,13 @@ def make_demo_clip(path: Path, seconds: float = 12, size: tuple[int, int] = (128
             f"demo clip of {width}x{height}, {n_frames} frames: needs an even size of at least 160x120 and one frame"
         )
     photographs = _photographs()
-    truth = _truth(path, n_frames, size, fps)
+    times = np.arange(n_frames) / max(n_frames - 1, 1)
+    box = np.stack([_boxes(person, times, size) for person in PEOPLE], axis=1)
+    inside = np.minimum(box[..., :2] + box[..., 2:], size) - np.maximum(box[..., :2], 0)
+    # Rounded, so that a whole face is 1 and not a rounding error less.
+    share = (np.clip(inside, 0, None).prod(-1) / box[..., 2:].prod(-1)).round(6)
+    names = tuple(person.name for person in PEOPLE)
+    truth = DemoTruth(path, fps, size, names, box.astype(np.float32), share.astype(np.float32))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written aside, so that an interrupted call leaves no half of a clip under the clip's name.
     aside = path.with_name(path.name + ".partial")
@@ -178,17 +164,7 @@ def _photographs() -> tuple[Pixels, ...]:
     return collins, cv2.cvtColor(hopper, cv2.COLOR_BGR2RGB).astype(np.uint8)
 
 
-def _truth(path: Path, n_frames: int, size: tuple[int, int], fps: int) -> DemoTruth:
-    times = np.arange(n_frames) / max(n_frames - 1, 1)
-    box = np.stack([_boxes(person, times, size) for person in PEOPLE], axis=1)
-    inside = np.minimum(box[..., :2] + box[..., 2:], size) - np.maximum(box[..., :2], 0)
-    # Rounded, so that a whole face is 1 and not a rounding error less.
-    share = (np.clip(inside, 0, None).prod(-1) / box[..., 2:].prod(-1)).round(6)
-    names = tuple(person.name for person in PEOPLE)
-    return DemoTruth(path, fps, size, names, box.astype(np.float32), share.astype(np.float32))
-
-
-def _boxes(person: Person, times: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
+def _boxes(person: Actor, times: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Return float64 (n, 4): the face box at each time, eased from waypoint to waypoint (a smooth step has no jerk)."""
     at = np.array([w.time for w in person.path])
     leg = np.clip(np.searchsorted(at, times, side="right") - 1, 0, len(at) - 2)
@@ -203,13 +179,27 @@ def _boxes(person: Person, times: npt.NDArray[np.float64], size: tuple[int, int]
 
 def _frames(truth: DemoTruth, photographs: tuple[Pixels, ...]) -> Iterator[Pixels]:
     """Yield uint8 (height, width, 3) RGB frames."""
+    import cv2
+
     background = _background(truth.size)
-    medallions = [_pyramid(_medallion(p, person)) for p, person in zip(photographs, PEOPLE, strict=True)]
+    pyramids = []  # full, half and quarter size: a linear warp alone would alias when it shrinks much
+    for photograph, person in zip(photographs, PEOPLE, strict=True):
+        levels = [_medallion(photograph, person)]
+        for _ in range(2):
+            levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        pyramids.append(levels)
+    block = COUNTER_BLOCK_PIXELS
+    top = truth.size[1] - 2 * block
     for index in range(truth.n_frames):
         frame = background.copy()
-        for medallion, box, person in zip(medallions, truth.box[index], PEOPLE, strict=True):
-            _draw_medallion(frame, medallion, box, person)
-        _draw_counter(frame, index)
+        for pyramid, box, person in zip(pyramids, truth.box[index], PEOPLE, strict=True):
+            _draw_medallion(frame, pyramid, box, person)
+        # The frame's number twice: as a row of black and white blocks for programs, and in digits for people.
+        for bit in range(COUNTER_BITS):
+            left = block + bit * block
+            frame[top : top + block, left : left + block] = 235 if index >> (COUNTER_BITS - 1 - bit) & 1 else 16
+        where = (block, top - block // 2)
+        cv2.putText(frame, f"{index:05d}", where, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (210, 214, 220), 1, cv2.LINE_AA)
         yield frame
 
 
@@ -229,7 +219,7 @@ def _background(size: tuple[int, int]) -> Pixels:
     return pixels
 
 
-def _medallion(photograph: Pixels, person: Person) -> npt.NDArray[np.float32]:
+def _medallion(photograph: Pixels, person: Actor) -> npt.NDArray[np.float32]:
     """Return float32 (side, side, 4): the round cut-out about the face, premultiplied RGB 0 to 255, alpha 0 to 1."""
     import cv2
 
@@ -247,16 +237,8 @@ def _medallion(photograph: Pixels, person: Person) -> npt.NDArray[np.float32]:
     return np.concatenate([colour * alpha[..., None], alpha[..., None]], axis=2).astype(np.float32)
 
 
-def _pyramid(image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-    """Return the image at full, half and quarter size: a linear warp alone would alias when it shrinks much."""
-    import cv2
-
-    half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    return [image, half, cv2.resize(half, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)]
-
-
 def _draw_medallion(
-    frame: Pixels, pyramid: list[npt.NDArray[np.float32]], box: npt.NDArray[np.float32], person: Person
+    frame: Pixels, pyramid: list[npt.NDArray[np.float32]], box: npt.NDArray[np.float32], person: Actor
 ) -> None:
     import cv2
 
@@ -277,19 +259,6 @@ def _draw_medallion(
     warped = cv2.warpAffine(image, place, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
     below = frame[top:bottom, left:right]
     below[:] = np.clip(below * (1 - warped[..., 3:]) + warped[..., :3], 0, 255).astype(np.uint8)
-
-
-def _draw_counter(frame: Pixels, index: int) -> None:
-    """Draw the frame's number twice: in digits for people, and as a row of black and white blocks for programs."""
-    import cv2
-
-    block = COUNTER_BLOCK_PIXELS
-    top = frame.shape[0] - 2 * block
-    for bit in range(COUNTER_BITS):
-        left = block + bit * block
-        frame[top : top + block, left : left + block] = 235 if index >> (COUNTER_BITS - 1 - bit) & 1 else 16
-    where = (block, top - block // 2)
-    cv2.putText(frame, f"{index:05d}", where, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (210, 214, 220), 1, cv2.LINE_AA)
 
 
 def _encode(path: Path, frames: Iterator[Pixels], size: tuple[int, int], fps: int) -> None:

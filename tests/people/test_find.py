@@ -381,7 +381,7 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
     out = make_store(
         tmp_path / "h.zarr", {"lobby": film(LOBBY)}, workflow=drawn.document(), done_chunks=n_chunks, chunk_frames=50
     )
-    match, calls = module.match, []
+    matched, calls = module.matched, []
 
     def closing(item: Any, *rest: Any) -> Any:
         calls.append(item.complete)
@@ -389,9 +389,9 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
             assert len(item.pieces("embedding")) == n_chunks
             with RunStore.open(out) as store:
                 close(store, "lobby", 200, chunk_frames=50)
-        return match(item, *rest)
+        return matched(item, *rest)
 
-    monkeypatch.setattr(module, "match", closing)
+    monkeypatch.setattr(module, "matched", closing)
     code, found, _ = command(out, "--gallery", gallery)
     assert (code, calls) == (0, [False, True])
     assert found["inputs"][0]["written"] == "written"

@@ -16,7 +16,7 @@ import pytest
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
-from pipeline.faces.people.choice import choose
+from pipeline.faces.people.labels import choose
 from pipeline.faces.views.clips import ClipOptions, cut_clips, safe
 from pipeline.media.video.index import build_index
 from pipeline.store.compact import add_arrays

@@ -17,7 +17,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--blur", nargs="+", default=[], metavar="WHO",
-        help="blur the faces of all, of unknown (everybody without a name), or of a person by id or name",
+        help="blur the faces of all, of unknown (all people without a name), or of a person by id or name",
     )  # fmt: skip
     parser.add_argument(
         "--boxes", action=argparse.BooleanOptionalAction, default=None,
@@ -41,7 +41,7 @@ def _annotate(options: argparse.Namespace) -> int:
 
 
 def time_of(text: str | None, flag: str) -> float | None:
-    """Seconds of a time that was typed. Raises UsageError for what is none."""
+    """Return the seconds of a time that a user gave. Raises UsageError if the text is not a time."""
     from pipeline.errors import UsageError
     from pipeline.text import parse_seconds
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 
 from pipeline.commands import Command, print_result
+from pipeline.faces.commands import number
 
 _DEFAULT_MARGIN, _DEFAULT_GAP = 1.0, 2.0
-"""The same as in faces.views.clips and faces.people.appearances, which are too heavy to be imported for --help."""
+"""Seconds, as in faces.views.clips and faces.people.appearances, which are too heavy to be imported for --help."""
+_SECONDS = number("a number of seconds of at least 0", lambda value: 0 <= value < float("inf"))
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,14 +17,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--person", required=True, metavar="WHO", help="id or name of `reelgraph people`, or name of a gallery"
     )
-    parser.add_argument("--out", metavar="DIR", help="where clips are written (default: clips, beside OUT)")
+    parser.add_argument("--out", metavar="DIR", help="folder for the clips (default: clips, beside OUT)")
     parser.add_argument(
-        "--margin", type=_seconds, default=_DEFAULT_MARGIN, metavar="S",
+        "--margin", type=_SECONDS, default=_DEFAULT_MARGIN, metavar="S",
         help="seconds shown before and after each appearance (default: 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--longest-gap", type=_seconds, default=_DEFAULT_GAP, metavar="S",
-        help="somebody who is away for more seconds appears anew (default: 2)",
+        "--longest-gap", type=_SECONDS, default=_DEFAULT_GAP, metavar="S",
+        help="a person who is away for more seconds appears again (default: 2)",
     )  # fmt: skip
     parser.add_argument("--join", action="store_true", help="one film of all appearances in all inputs")
     parser.add_argument(
@@ -40,17 +42,6 @@ def _clips(options: argparse.Namespace) -> int:
         made = cut_clips(options.outs, options.person, options.out, how, force=options.force, progress=progress)
     print_result(options, made.as_dict(), list(dict.fromkeys(clip.file for clip in made.clips)))
     return 0
-
-
-def _seconds(text: str) -> float:
-    """A number of seconds of at least 0, for `type=`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0")
-    return value
 
 
 COMMAND = Command("clips", "cut the appearances of one person out of the videos", _arguments, _clips)

@@ -1,29 +1,26 @@
-"""`reelgraph find`: known people, or somebody never named, over any number of stores."""
+"""`reelgraph find`: known people, or one without a name, over any number of stores."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
+from pipeline.faces.commands import say
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outs", metavar="OUT", nargs="*", help="run stores, complete or not")
     who = parser.add_argument_group("whom (one of the two)")
     who.add_argument(
-        "--gallery",
-        metavar="DIR|FILE.npz",
+        "--gallery", metavar="DIR|FILE.npz",
         help="pictures of known people: a folder for each person, or one picture each named after them",
-    )
+    )  # fmt: skip
     who.add_argument(
-        "--face",
-        action="append",
-        metavar="FILE",
+        "--face", action="append", metavar="FILE",
         help="a photo or video of one person; may be repeated: the nearest counts",
-    )
+    )  # fmt: skip
     how = parser.add_argument_group("what counts as found")
     how.add_argument("--metric", default="cosine", help="cosine, euclidean, euclidean_l2 or angular (default: cosine)")
     how.add_argument("--threshold", type=float, metavar="X", help="largest distance (default: the model's own)")
@@ -39,17 +36,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     asked = parser.add_argument_group("with --face")
     asked.add_argument("--time", metavar="T", help="of a video: the moment with the face, seconds or H:MM:SS")
-    asked.add_argument("--box", metavar="X,Y,W,H", help="where the face is in the picture (default: the largest face)")
-    asked.add_argument("--top", type=positive, metavar="N", help="best shots to tell (default: 10)")
+    asked.add_argument("--box", metavar="X,Y,W,H", help="place of the face in the picture (default: the largest face)")
+    asked.add_argument("--top", type=positive, metavar="N", help="best shots to list (default: 10)")
     asked.add_argument("--shots", metavar="DIR", help="cut the best shots out of the videos, as JPEGs")
     asked.add_argument("--index", metavar="INDEX", help="look up in an index that `reelgraph index` made")
     asked.add_argument(
         "--probes", type=positive, metavar="N", help="lists of the index to look through: more find more"
     )
-
-
-WITH_GALLERY = ("all_faces", "top_k", "table", "save_gallery")
-WITH_FACE = ("time", "box", "top", "shots", "index", "probes")
 
 
 def _find(options: argparse.Namespace) -> int:
@@ -59,9 +52,11 @@ def _find(options: argparse.Namespace) -> int:
         raise UsageError("--top-k is for the table; name one: --table FILE")
     if options.probes and not options.index:
         raise UsageError("--probes is for an index; name one: --index INDEX")
-    kind, others = ("--face", WITH_GALLERY) if options.face else ("--gallery", WITH_FACE)
-    for name in others:
+    of_face = ("time", "box", "top", "shots", "index", "probes")
+    of_gallery = ("all_faces", "top_k", "table", "save_gallery")
+    for name in of_gallery if options.face else of_face:
         if getattr(options, name):
+            kind = "--face" if options.face else "--gallery"
             raise UsageError(f"--{name.replace('_', '-')} does not go with {kind}")
     if not options.outs and not options.index:
         raise UsageError("name at least one store: reelgraph find OUT... or, with --face, an index: --index INDEX")
@@ -70,7 +65,7 @@ def _find(options: argparse.Namespace) -> int:
     from pipeline.views.progress import NowAndThen
 
     how = {name: getattr(options, name) for name in ("metric", "threshold", "model")}
-    how |= {"looked": NowAndThen("faces looked at"), "note": _say}
+    how |= {"looked": NowAndThen("faces looked at"), "note": say}
     return _by_face(options, how) if options.face else _by_gallery(options, how)
 
 
@@ -87,33 +82,17 @@ def _by_gallery(options: argparse.Namespace, how: dict[str, Any]) -> int:
 
 
 def _by_face(options: argparse.Namespace, how: dict[str, Any]) -> int:
+    from pipeline.faces.people.question import Question, parse_box
     from pipeline.faces.people.search import TOP, search
-    from pipeline.faces.people.shots import cut_shots
+    from pipeline.faces.people.thumbnails import cut_shots
     from pipeline.faces.views.found import answer_lines
+    from pipeline.text import parse_seconds
 
     index = None
     if options.index:
         from pipeline.faces.people.index import FaceIndex
 
         index = FaceIndex(options.index, options.probes)
-    outs = options.outs or (index.outs if index else [])
-    answer = search(outs, _questions(options), top=options.top or TOP, index=index, **how)
-    values, shown = answer.as_dict(), answer_lines(answer)
-    if options.shots:
-        files, notes = cut_shots(answer.best, options.shots)
-        for text in notes:
-            _say(text)
-        values |= {"shots": [str(path) for path in files], "notes": [*values["notes"], *notes]}
-        shown.append(f"{len(files)} shots in {options.shots}")
-    print_result(options, values, shown)
-    return answer.exit_code
-
-
-def _questions(options: argparse.Namespace) -> list[Any]:
-    """Raises UsageError for a time or a box that cannot be read, or that could be of any of several files."""
-    from pipeline.faces.people.question import Question, parse_box
-    from pipeline.text import parse_seconds
-
     for name in ("time", "box"):
         if getattr(options, name) and len(options.face) > 1:
             raise UsageError(f"--{name} goes with a single --face: here are {len(options.face)}")
@@ -122,11 +101,18 @@ def _questions(options: argparse.Namespace) -> list[Any]:
         box = parse_box(options.box) if options.box else None
     except ValueError as err:
         raise UsageError(str(err)) from err
-    return [Question(path, seconds, box) for path in options.face]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    questions = [Question(path, seconds, box) for path in options.face]
+    outs = options.outs or (index.outs if index else [])
+    answer = search(outs, questions, top=options.top or TOP, index=index, **how)
+    values, shown = answer.as_dict(), answer_lines(answer)
+    if options.shots:
+        files, notes = cut_shots(answer.best, options.shots)
+        for text in notes:
+            say(text)
+        values |= {"shots": [str(path) for path in files], "notes": [*values["notes"], *notes]}
+        shown.append(f"{len(files)} shots in {options.shots}")
+    print_result(options, values, shown)
+    return answer.exit_code
 
 
 COMMAND = Command("find", "find known people, or one person by a picture, in finished stores", _arguments, _find)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.commands import Command, print_result
 from pipeline.errors import UsageError
+from pipeline.faces.commands import say
 
 NOT_PROVEN = 1
 SECONDS_BETWEEN_LINES = 5.0
@@ -40,7 +41,13 @@ def _forget(options: argparse.Namespace) -> int:
         if options.dry_run:
             print_result(options, receipt.as_dict(searched, None, None), receipt.lines(searched, None, None))
             return 0
-        _confirm(receipt.lines(searched, None, None))
+        would = receipt.lines(searched, None, None)
+        if not sys.stdin.isatty():
+            raise UsageError(f"{would[0]}; nothing was removed: say --yes to do it, --dry-run for details")
+        say("\n".join(would))
+        print("This cannot be undone. Type yes to remove them: ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() != "yes":
+            raise UsageError("nothing was removed")
     with _progress() as note:
         searched, done = forget(*asked, note=note)
         note("reading every array again")
@@ -49,19 +56,9 @@ def _forget(options: argparse.Namespace) -> int:
     return 0 if proof.holds else NOT_PROVEN
 
 
-def _confirm(would: list[str]) -> None:
-    """Raises UsageError where nobody can be asked, or says no."""
-    if not sys.stdin.isatty():
-        raise UsageError(f"{would[0]}; nothing was removed: say --yes to do it, --dry-run for details")
-    print("\n".join(would), file=sys.stderr)
-    print("This cannot be undone. Type yes to remove them: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() != "yes":
-        raise UsageError("nothing was removed")
-
-
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """What is under way, on standard error: one line that changes on a terminal, a line now and then elsewhere."""
+    """Show progress on standard error: one line that changes on a terminal, a line now and then elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
 
@@ -74,7 +71,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
         nonlocal last
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     yield note
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from pipeline.commands import Command, positive, print_result
+from pipeline.faces.commands import say
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,16 +18,12 @@ def _index(options: argparse.Namespace) -> int:
     from pipeline.faces.people.index import build
     from pipeline.views.progress import NowAndThen
 
-    facts = build(options.outs, options.out, lists=options.lists, progress=NowAndThen("faces sorted"), note=_say)
+    facts = build(options.outs, options.out, lists=options.lists, progress=NowAndThen("faces sorted"), note=say)
     seconds = sum(facts.seconds.values())
     stores = len({entry.out for entry in facts.entries})
     said = f"{options.out}: {facts.faces} faces of {len(facts.entries)} inputs of {stores} stores"
     print_result(options, {"index": options.out, **facts.as_dict()}, [f"{said}, {facts.lists} lists, {seconds:.1f} s"])
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 COMMAND = Command("index", "index the faces of stores, for `find --face --index`", _arguments, _index)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
+from pipeline.faces.commands import number, say
 
 if TYPE_CHECKING:
     from pipeline.faces.people.registry import Registry
 
+Changed = tuple[dict[str, Any], list[str]]
+"""The result of a change: values of --json, and lines."""
 DEFAULT_REGISTRIES = (Path("people.json"), Path("runs/people.json"))
-"""Where `name`, `merge`, `split` and `list` look without --registry, in this order."""
+"""Registries that `name`, `merge`, `split` and `list` try without --registry, in this order."""
 USAGE = """reelgraph people OUT...
        reelgraph people list
        reelgraph people name ID NAME
@@ -26,24 +28,18 @@ USAGE = """reelgraph people OUT...
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{USAGE}\n       [options]"
     parser.add_argument(
-        "words",
-        nargs="+",
-        metavar="OUT",
+        "words", nargs="+", metavar="OUT",
         help="run stores; or list, name, merge, split with ids (a store of such a name is ./name)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--registry",
-        type=Path,
-        metavar="FILE",
-        help="the registry of people (default: that which the stores have their people by, else people.json beside the "
-        "first; for list, name, merge and split people.json or runs/people.json from here)",
-    )
+        "--registry", type=Path, metavar="FILE",
+        help="the registry of people (default: that of the stores, else people.json beside the first; for list, name, "
+        "merge and split: people.json or runs/people.json from here)",
+    )  # fmt: skip
     parser.add_argument(
-        "--threshold",
-        type=_distance,
-        metavar="D",
+        "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
         help="average distance up to which tracks are one person (default: 0.85 of the model's own threshold)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--min-faces", type=positive, default=3, metavar="N", help="faces that a person needs (default 3)"
     )
@@ -52,38 +48,38 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-thumbnails", action="store_true", help="decode no best shots")
     parser.add_argument(
-        "--parts", type=_parts, default=2, metavar="N", help="split without tracks: into so many (default 2)"
+        "--parts", type=_parts, default=2, metavar="N", help="split without tracks: number of parts (default 2)"
     )
-
-
-def _distance(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a distance above 0")
-    return value
 
 
 def _parts(text: str) -> int:
     if positive(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} parts are no split; take at least 2")
+        raise argparse.ArgumentTypeError(f"{text!r} parts do not split a person; take at least 2")
     return int(text)
 
 
 def _people(options: argparse.Namespace) -> int:
-    word = options.words[0]
-    return ACTIONS[word](options, options.words[1:]) if word in ACTIONS else _gather(options)
+    word, *words = options.words
+    if word == "list":
+        return _list(options, words)
+    if word in CHANGES:
+        from pipeline.faces.people.registry import Registry, edit
 
-
-def _gather(options: argparse.Namespace) -> int:
+        change, takes, usage = CHANGES[word]
+        if not takes(len(words)):
+            raise UsageError(usage)
+        path = _registry(options)
+        with edit(path):
+            registry = Registry.load(path)
+            values, lines = change(registry, words, options.parts)
+            registry.save()
+        print_result(options, {"registry": str(path), **values}, [*lines, f"registry {path}"])
+        return 0
     from pipeline.faces.people.gather import GatherOptions, gather
     from pipeline.faces.views.people import as_json, people_of, print_table
 
     wanted = GatherOptions(options.threshold, options.min_faces, options.again, not options.no_thumbnails)
-    outs = [Path(word) for word in options.words]
-    gathered = gather(outs, options.registry, wanted, lambda text: print(text, file=sys.stderr, flush=True))
+    gathered = gather([Path(word) for word in options.words], options.registry, wanted, say)
     people = people_of(gathered.inputs, gathered.registry)
     if options.json:
         print_result(options, as_json(gathered, people), [])
@@ -104,71 +100,57 @@ def _list(options: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _name(options: argparse.Namespace, words: list[str]) -> int:
-    if len(words) != 2:
-        raise UsageError('people name takes an id and a name: reelgraph people name 3 "Ann Lee" ("" takes a name away)')
-
-    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-        number = registry.name(_id(words[0]), words[1])
-        name = registry.people[number].name
-        lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
-        others = [other for other in registry.named(name) if other != number] if name else []
-        lines += [f"so is person {k}; if they are one: reelgraph people merge {number} {k}" for k in others]
-        return {"id": number, "name": name, "others_of_this_name": others}, lines
-
-    return _change(options, change)
+def _name(registry: Registry, words: list[str], parts: int) -> Changed:
+    number = registry.name(_id(words[0]), words[1])
+    name = registry.people[number].name
+    lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
+    others = [other for other in registry.named(name) if other != number] if name else []
+    lines += [f"so is person {k}; if they are one: reelgraph people merge {number} {k}" for k in others]
+    return {"id": number, "name": name, "others_of_this_name": others}, lines
 
 
-def _merge(options: argparse.Namespace, words: list[str]) -> int:
-    if len(words) < 2:
-        raise UsageError("people merge takes at least two ids; the first is kept: reelgraph people merge 2 5")
+def _merge(registry: Registry, words: list[str], parts: int) -> Changed:
+    from pipeline.faces.people.split import seen_together
 
-    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-        from pipeline.faces.people.split import seen_together
-
-        ids = [_id(word) for word in words]
-        together = seen_together(registry, ids)
-        kept = registry.merge(ids)
-        registry.people[kept].twice |= bool(together)
-        name = registry.people[kept].name
-        gone = sorted(old for old, new in registry.merged.items() if new == kept)
-        text = f"person {kept}{f' ({name})' if name else ''} is {', '.join(map(str, gone))} too"
-        text += f"; they were seen side by side in {', '.join(together)}, so it is taken to happen" if together else ""
-        return {"id": kept, "name": name, "merged": gone, "seen_together": together}, [text]
-
-    return _change(options, change)
+    ids = [_id(word) for word in words]
+    together = seen_together(registry, ids)
+    kept = registry.merge(ids)
+    registry.people[kept].twice |= bool(together)
+    name = registry.people[kept].name
+    gone = sorted(old for old, new in registry.merged.items() if new == kept)
+    text = f"person {kept}{f' ({name})' if name else ''} is {', '.join(map(str, gone))} too"
+    text += f"; they were seen side by side in {', '.join(together)}, so it is taken to happen" if together else ""
+    return {"id": kept, "name": name, "merged": gone, "seen_together": together}, [text]
 
 
-def _split(options: argparse.Namespace, words: list[str]) -> int:
-    if not words:
-        raise UsageError("people split takes an id, and tracks as INPUT:TRACK where they are known")
+def _split(registry: Registry, words: list[str], parts: int) -> Changed:
+    from pipeline.faces.people.split import split
 
-    def change(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-        from pipeline.faces.people.split import split
-
-        number = registry.resolve(_id(words[0]))
-        new = split(registry, number, words[1:], options.parts)
-        shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
-        return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
-
-    return _change(options, change)
+    number = registry.resolve(_id(words[0]))
+    new = split(registry, number, words[1:], parts)
+    shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
+    return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
 
 
-def _change(options: argparse.Namespace, change: Callable[[Registry], tuple[dict[str, Any], list[str]]]) -> int:
-    """Load the registry, change it, save it, all under its lock."""
-    from pipeline.faces.people.registry import Registry, edit
-
-    path = _registry(options)
-    with edit(path):
-        registry = Registry.load(path)
-        values, lines = change(registry)
-        registry.save()
-    print_result(options, {"registry": str(path), **values}, [*lines, f"registry {path}"])
-    return 0
+CHANGES: dict[str, tuple[Callable[[Registry, list[str], int], Changed], Callable[[int], bool], str]] = {
+    "name": (
+        _name, lambda count: count == 2,
+        'people name takes an id and a name: reelgraph people name 3 "Ann Lee" ("" takes a name away)',
+    ),
+    "merge": (
+        _merge, lambda count: count >= 2,
+        "people merge takes at least two ids; the first is kept: reelgraph people merge 2 5",
+    ),
+    "split": (
+        _split, lambda count: count >= 1,
+        "people split takes an id, and tracks as INPUT:TRACK if they are known",
+    ),
+}  # fmt: skip
+"""Change of the registry by its word, the number of arguments that it takes, and the error for another number."""
 
 
 def _registry(options: argparse.Namespace) -> Path:
-    """The registry that was named, or the one that is found here. Raises UsageError."""
+    """Return the registry that was named, or the one that is found here. Raises UsageError."""
     if options.registry is not None:
         path = Path(options.registry).expanduser().resolve()
         if not path.is_file():
@@ -185,14 +167,6 @@ def _id(text: str) -> int:
     if not text.isdecimal():
         raise UsageError(f"{text!r} is no person's id; reelgraph people list shows them")
     return int(text)
-
-
-ACTIONS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
-    "list": _list,
-    "name": _name,
-    "merge": _merge,
-    "split": _split,
-}
 
 
 COMMAND = Command("people", "say who is in stores, over all their videos; name, merge and split", _arguments, _people)

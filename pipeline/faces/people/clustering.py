@@ -20,6 +20,7 @@ from pipeline.faces.people.geometry import frontality
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
 
 PAIRS = 200_000
 """Near neighbours in a round, over all groups together."""
@@ -38,7 +39,7 @@ MOST_WEIGHT = 20.0
 class Points:
     """The vectors to group: tracks, and the exemplars of a registry's people."""
 
-    vector: npt.NDArray[np.float32]
+    vector: Float32
     """float32 (n, d), finite; compared by Euclidean distance."""
     spread: Floats
     """float64 (n,): mean squared distance of the faces behind it from the vector."""
@@ -52,12 +53,15 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Look:
-    """Mean of a cluster, mean squared distance of its points from it, and their weight."""
+class Exemplar:
+    """A typical look of a person: the mean of some of their tracks."""
 
-    vector: npt.NDArray[np.float32]
+    vector: Float32
+    """float32 (d,): mean, in the space in which the model's embeddings are compared."""
     spread: float
+    """Mean squared distance from the vector."""
     weight: float
+    """Number of faces it stands for; of each track only a few count."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class Groups:
 
     group: Ints
     """int64 (n,): number of each point's group, from 0 in order of first member."""
-    looks: list[list[Look]]
-    """Clusters of each group; several only if a user has merged them into one person."""
+    looks: list[list[Exemplar]]
+    """One exemplar for each cluster of a group; several only if a user has merged them into one person."""
 
 
 def group_points(points: Points, apart: Ints, threshold: float, twice: Collection[int] = ()) -> Groups:
@@ -81,23 +85,18 @@ def group_points(points: Points, apart: Ints, threshold: float, twice: Collectio
     state = _State(points, apart, threshold, frozenset(twice))
     while state.merge_round():
         pass
-    owner = np.array([state.owner_of(k) for k in range(len(points.vector))], np.int64)
-    group = _by_first(owner)
-    looks: list[list[Look]] = [[] for _ in range(int(group.max(initial=-1)) + 1)]
-    number = dict(zip(owner.tolist(), group.tolist(), strict=True))
-    for cluster in state.alive():
-        look = Look(state.mean[cluster].astype(np.float32), state.spread[cluster], state.weight[cluster])
-        looks[number[state.owner_of(cluster)]].append(look)
-    return Groups(group, looks)
-
-
-def _by_first(group: Ints) -> Ints:
-    """Return the same groups, numbered in order of their first member."""
-    numbers, first, inverse = np.unique(group, return_index=True, return_inverse=True)
+    owner = np.array([state.root(state.owner[k]) for k in range(len(points.vector))], np.int64)
+    numbers, first, inverse = np.unique(owner, return_index=True, return_inverse=True)
     rank = np.empty(len(numbers), np.int64)
     rank[np.argsort(first)] = np.arange(len(numbers))
-    result: Ints = rank[inverse]
-    return result
+    number = dict(zip(numbers.tolist(), rank.tolist(), strict=True))
+    looks: list[list[Exemplar]] = [[] for _ in numbers]
+    for cluster in state.alive():
+        mean = state.mean[cluster].astype(np.float32)
+        looks[number[state.root(state.owner[cluster])]].append(
+            Exemplar(mean, state.spread[cluster], state.weight[cluster])
+        )
+    return Groups(rank[inverse], looks)
 
 
 class _State:
@@ -113,7 +112,7 @@ class _State:
         self.into = list(range(n))
         """The cluster that each became; itself while it is alive."""
         self.owner = list(range(n))
-        """Number of each cluster's owner; follow it by `_root`."""
+        """Number of each cluster's owner; follow it by `root`."""
         self.parent = list(range(n))
         """Union-find over owners."""
         self.founds = points.founds.tolist()
@@ -122,12 +121,11 @@ class _State:
         """The known person of each owner, or 0."""
         self.enemies: dict[int, set[int]] = {}
         """For each owner, the owners that are not the same person."""
-        self._join_known(points.person)
+        first: dict[int, int] = {}
+        for row in np.flatnonzero(points.person).tolist():
+            self.parent[row] = first.setdefault(int(points.person[row]), row)
         for a, b in apart.tolist():
-            self._separate(self._root(a), self._root(b))
-
-    def owner_of(self, cluster: int) -> int:
-        return self._root(self.owner[cluster])
+            self._separate(self.root(a), self.root(b))
 
     def alive(self) -> list[int]:
         """Return the clusters that were not merged into another one, ascending."""
@@ -149,54 +147,46 @@ class _State:
                 neighbours[k] -= {a, b}
                 neighbours[k].add(c)
             neighbours[c] = around
-            self._push(heap, c, around)
+            others = sorted(around)
+            if not others:
+                continue
+            between = np.array([self.mean[k] for k in others]) - self.mean[c]
+            apart = np.einsum("ij,ij->i", between, between) + self.spread[c] + [self.spread[k] for k in others]
+            for k, value in zip(others, apart.tolist(), strict=True):
+                if value <= self.limit:
+                    heapq.heappush(heap, (value, k, c))
         return joined
 
-    # -- owners ------------------------------------------------------------------------------------------
-
-    def _root(self, owner: int) -> int:
+    def root(self, owner: int) -> int:
         while self.parent[owner] != owner:
             self.parent[owner] = self.parent[self.parent[owner]]
             owner = self.parent[owner]
         return owner
-
-    def _join_known(self, person: Ints) -> None:
-        first: dict[int, int] = {}
-        for row in np.flatnonzero(person).tolist():
-            at = first.setdefault(int(person[row]), row)
-            self.parent[row] = at
 
     def _separate(self, a: int, b: int) -> None:
         if a != b:  # a user may have merged two faces of one frame: that decision stands
             self.enemies.setdefault(a, set()).add(b)
             self.enemies.setdefault(b, set()).add(a)
 
-    def _unite(self, a: int, b: int) -> None:
-        """Make owners a and b one."""
-        if a == b:
-            return
-        self.parent[b] = a
-        self.known[a] = self.known[a] or self.known[b]
-        for enemy in self.enemies.pop(b, set()):
-            self.enemies[enemy].discard(b)
-            self._separate(a, enemy)
-
     def _allowed(self, a: int, b: int, squared: float) -> bool:
         founders = self.founds[a] + self.founds[b]
         if founders == 0 or (founders == 1 and squared > WEAK_SHARE * self.limit):
             return False
-        first, second = self._root(self.owner[a]), self._root(self.owner[b])
+        first, second = self.root(self.owner[a]), self.root(self.owner[b])
         one, other = self.known[first], self.known[second]
         if second in self.enemies.get(first, ()) and not {one, other} & self.twice:
             return False
         return not (one and other and one != other)
 
-    # -- clusters ----------------------------------------------------------------------------------------
-
     def _merge(self, a: int, b: int) -> int:
-        """Merge clusters a and b into a new one."""
-        first, second = self._root(self.owner[a]), self._root(self.owner[b])
-        self._unite(first, second)
+        """Merge clusters a and b into a new one, and their owners into one."""
+        first, second = self.root(self.owner[a]), self.root(self.owner[b])
+        if first != second:
+            self.parent[second] = first
+            self.known[first] = self.known[first] or self.known[second]
+            for enemy in self.enemies.pop(second, set()):
+                self.enemies[enemy].discard(second)
+                self._separate(first, enemy)
         total = self.weight[a] + self.weight[b]
         share = self.weight[b] / total
         between = self.mean[b] - self.mean[a]
@@ -228,20 +218,8 @@ class _State:
         heapq.heapify(heap)
         return neighbours, heap
 
-    def _push(self, heap: list[tuple[float, int, int]], c: int, around: set[int]) -> None:
-        if not around:
-            return
-        others = sorted(around)
-        between = np.array([self.mean[k] for k in others]) - self.mean[c]
-        squared = np.einsum("ij,ij->i", between, between) + self.spread[c] + [self.spread[k] for k in others]
-        for k, value in zip(others, squared.tolist(), strict=True):
-            if value <= self.limit:
-                heapq.heappush(heap, (value, k, c))
 
-
-def near_pairs(
-    mean: npt.NDArray[np.float32], spread: Floats, limit: float, most: int
-) -> Iterator[tuple[Ints, Ints, Floats]]:
+def near_pairs(mean: Float32, spread: Floats, limit: float, most: int) -> Iterator[tuple[Ints, Ints, Floats]]:
     """Yield rows, other rows and their average squared distances that are at most `limit`, as arrays of one length.
 
     Yields the `most` nearest of each row, one block of the matrix at a time.
@@ -263,14 +241,11 @@ def near_pairs(
         yield at[kept] + start, column[kept], values[kept]
 
 
-# -- tracks of one input -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Tracks:
     """Facts of the tracks of one input; n may be 0."""
 
-    vector: npt.NDArray[np.float32]
+    vector: Float32
     """float32 (n, d): robust mean of the better faces; NaN if no face of the track has an embedding."""
     spread: Floats
     """float64 (n,): mean squared distance of these faces from the vector, plus its uncertainty."""
@@ -335,9 +310,7 @@ def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> In
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
 
 
-def describe(
-    vectors: npt.NDArray[np.float32], score: Floats, certain: Floats, unsure_spread: float
-) -> tuple[npt.NDArray[np.float32], float]:
+def describe(vectors: Float32, score: Floats, certain: Floats, unsure_spread: float) -> tuple[Float32, float]:
     """Return the robust mean of a track's better faces, float32 (d,), and its spread.
 
     The spread is their mean squared distance from the mean. It grows by up to `unsure_spread` if even these faces say

@@ -1,9 +1,9 @@
-"""The facts of a stored input's tracks that clustering needs, read a block of frames at a time."""
+"""The facts of a stored input's tracks that clustering needs."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +11,15 @@ import numpy.typing as npt
 
 from pipeline.faces.people.clustering import Tracks, best_rows, certainty, describe, quality, together
 from pipeline.faces.people.space import Space
+from pipeline.machine.cores import available_cores
+from pipeline.store.pieces import rows_of
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
-FRAMES_AT_ONCE = 2048
 SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
 """Score by detector. Below it most detections in videos are not faces (posters, prints on clothes, blurs). Scores of
 other detectors have other scales; all their faces count as sure."""
-
-
 THRESHOLD_SHARE = 0.85
 """Share of the model's own threshold (of two single faces), for average distances between tracks and people. `make
 bench-people` measures other values."""
@@ -57,9 +56,11 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     score, certain = face_quality(item)
     unsure_spread = UNSURE_SHARE * (THRESHOLD_SHARE * space.threshold) ** 2
     rows = best_rows(track, score)
-    vectors = _gather(item, rows, space)
+    read = rows_of(item.pieces("embedding"), rows, available_cores())
+    width = item.arrays["embedding"].shape[0]
+    vectors = space.project(read if read is not None else np.empty((0, width), np.float32))
     kept = np.isfinite(vectors).all(axis=1)
-    vector = np.full((count, vectors.shape[1]), np.nan, np.float32)
+    vector = np.full((count, width), np.nan, np.float32)
     spread = np.zeros(count)
     rows, vectors = rows[kept], vectors[kept]
     order = np.argsort(track[rows], kind="stable")
@@ -72,33 +73,8 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     founds = sure_faces >= 2
     if confidence is not None and sure > 0:
         founds[track[has & (confidence >= VERY_SURE_CONFIDENCE)]] = True
-    return Tracks(
-        vector,
-        spread,
-        np.bincount(track[has], minlength=count).astype(np.int64),
-        sure_faces,
-        founds,
-        together(track, arrays["n_faces"]),
-    )
-
-
-def _gather(item: RunInput, rows: npt.NDArray[np.int64], space: Space) -> npt.NDArray[np.float32]:
-    """Return float32 (len(rows), d): embeddings of some faces, in the space of comparison. `rows` ascending."""
-    width = item.arrays["embedding"].shape[0]
-    found = np.empty((len(rows), width), np.float32)
-    for first, embedding in _blocks(item):
-        inside = slice(*np.searchsorted(rows, [first, first + len(embedding)]).tolist())
-        found[inside] = embedding[rows[inside] - first]
-    return space.project(found)
-
-
-def _blocks(item: RunInput) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the first row and the embeddings of one block of frames after another."""
-    n_frames, first = item.frames_total, 0
-    for start in range(0, n_frames, FRAMES_AT_ONCE):
-        part = item.read_frames(["embedding"], start, min(start + FRAMES_AT_ONCE, n_frames))["embedding"]
-        yield first, part
-        first += len(part)
+    faces = np.bincount(track[has], minlength=count).astype(np.int64)
+    return Tracks(vector, spread, faces, sure_faces, founds, together(track, arrays["n_faces"]))
 
 
 def signature(item: RunInput) -> str:

@@ -8,15 +8,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreLockedError, UsageError
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
-from pipeline.faces.people.matching import Matcher, Metric, Nearest, checked_metric
-from pipeline.faces.people.near import NearSearch, Searched, Written, done_share
+from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, checked_metric
+from pipeline.faces.people.near import NearSearch, Written
 from pipeline.faces.people.pictures import Progress, Recipe
 from pipeline.faces.people.sightings import FrameTimes, Sighting
 from pipeline.machine.cores import available_cores
@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from pipeline.store.run import RunStore
     from pipeline.views.tables import Table
 
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
 UNKNOWN = -1
 STAGE = "identify"
-"""What the store records a matching under."""
+"""Name of the stage under which the store records a matching."""
 
 
 @dataclass(frozen=True)
 class SeenPerson:
-    """Everywhere a person of the gallery was seen."""
+    """All sightings of one person of the gallery."""
 
     name: str
     sightings: tuple[Sighting, ...]
@@ -53,7 +56,7 @@ class SeenPerson:
         return min(one.best.distance for one in self.sightings)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "name": self.name,
             "inputs": len(self.sightings),
@@ -66,14 +69,14 @@ class SeenPerson:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to look for."""
+    """The gallery to match with, and how."""
 
     gallery: str
     metric: Metric = "cosine"
     all_faces: bool = False
 
     def attributes(self, gallery: Gallery, threshold: float, embedding_key: str) -> dict[str, Any]:
-        """Those of the array `identity`."""
+        """Return the attributes of the array `identity`."""
         return {
             **self.signature(gallery.sha256, threshold, embedding_key),
             "description": "row of the gallery, -1 where nobody of it is near enough",
@@ -86,7 +89,7 @@ class Wanted:
         }
 
     def signature(self, sha256: str, threshold: float, embedding_key: str) -> dict[str, Any]:
-        """Equal where the arrays would be."""
+        """Return values that are equal if the arrays would be."""
         return {
             "metric": self.metric,
             "threshold": threshold,
@@ -97,7 +100,7 @@ class Wanted:
 
 
 def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
-    """The arrays of a matching."""
+    """Return the arrays of a matching."""
     described = "distance to the nearest row of the gallery, accepted or not; NaN where the face has no embedding"
     shared = {key: value for key, value in (attributes or {}).items() if key in ("metric", "threshold")}
     return (
@@ -107,31 +110,33 @@ def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
 
 
 def embedding_key(item: RunInput, recipe: Recipe) -> str:
-    """Key of the stage that made an input's embeddings."""
+    """Return the key of the stage that made an input's embeddings."""
     stages = item.attributes.get("stages", {})
     makers = [node.name for node in recipe.workflow.stages if "embedding" in {one.name for one in node.stage.outputs}]
     return str(next((stages[name].get("key") for name in makers if name in stages), ""))
 
 
-def match(item: RunInput, gallery: Gallery, metric: Metric, threads: int, k: int = 1) -> Iterator[tuple[int, Nearest]]:
-    """First row and nearest people of each block of an input's faces, in order; bounded memory."""
-    matcher, person = Matcher(gallery.embedding, metric), gallery.person
-    found = for_each(item.pieces("embedding"), lambda _, faces: matcher.nearest(faces, person, k), threads)
-    return ((piece.start, nearest) for piece, nearest in found)
+def is_near(distance: Float32, threshold: float) -> npt.NDArray[np.bool_]:
+    """Return whether DeepFace would accept distances; float32 holds one only to half of its last decimal."""
+    return np.asarray(np.round(distance.astype(np.float64), DECIMALS) <= threshold)
 
 
 def matched(
     item: RunInput, gallery: Gallery, metric: Metric, threshold: float, k: int = 1,
     seen: Callable[[int, Nearest], None] = lambda start, nearest: None,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:  # fmt: skip
-    """`identity` and `distance` of all faces of an input that are done; `seen` gets each block of `match`."""
+) -> tuple[Int32, Float32]:  # fmt: skip
+    """Return `identity` and `distance` of all faces of an input that are done, in bounded memory.
+
+    `seen` gets the first row and the `k` nearest people of each block of faces, in order.
+    """
+    matcher, person = Matcher(gallery.embedding, metric), gallery.person
     identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    for start, nearest in match(item, gallery, metric, available_cores(), k):
-        # float32 holds a distance rounded to 6 decimals to half of one: compare what DeepFace compares.
-        near = np.round(nearest.distance[:, 0].astype(np.float64), 6) <= threshold
-        identity.append(np.where(near, nearest.row[:, 0], np.int32(UNKNOWN)))
-        distance.append(nearest.distance[:, 0])
-        seen(start, nearest)
+    found = for_each(item.pieces("embedding"), lambda _, faces: matcher.nearest(faces, person, k), available_cores())
+    for piece, nearest in found:
+        row, first = nearest.row[:, 0], nearest.distance[:, 0]
+        identity.append(np.where(is_near(first, threshold), row, np.int32(UNKNOWN)))
+        distance.append(first)
+        seen(piece.start, nearest)
     return np.concatenate(identity), np.concatenate(distance)
 
 
@@ -153,8 +158,8 @@ def find(
     """Find the people of a gallery in stores, and write the arrays `identity` and `distance` to their complete inputs.
 
     `table` gets a row for each face and each of its `top_k` nearest people. `model` is an assertion: stores of another
-    are refused. `embedded` is told of pictures being embedded, done and in all, `looked` of faces matched so far,
-    `note` gets lines for the user as they come. Raises ReelgraphError where the gallery, or no store, can be used.
+    are refused. `embedded` gets the numbers of pictures embedded and in all, `looked` that of faces matched so far.
+    `note` gets lines for the user as they come. Raises ReelgraphError if the gallery, or every store, is unusable.
     """
     if top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {top_k}")
@@ -172,35 +177,41 @@ def find(
             job.sha256 = gallery_sha256(gallery, all_faces=all_faces)
         job.through(outs)
     if save_gallery is not None and job.recipes:
-        save(job.only_gallery(), save_gallery)
-        job.tell(f"{save_gallery}: the gallery, {len(job.only_gallery())} faces")
+        if len(job.recipes) > 1:
+            models = " and ".join(sorted({recipe.model for recipe, _ in job.recipes.values()}))
+            raise UsageError(f"one file holds a gallery of one model; these stores were made with {models}")
+        (made,) = (job.gallery_for(recipe, out) for recipe, out in job.recipes.values())
+        save(made, save_gallery)
+        job.tell(f"{save_gallery}: the gallery, {len(made)} faces")
     job.finish()
     return job
 
 
 @dataclass(kw_only=True)
 class Found(NearSearch):
-    """A search for the people of a gallery, and what it found."""
+    """A search for the people of a gallery, and its result."""
 
     half_done = "; nothing is written before it is complete"
+    unstarted: ClassVar[dict[str, Any]] = {"unknown_faces": 0, "written": "incomplete"}
     wanted: Wanted
     top_k: int
     embedded: Progress | None
     people: list[SeenPerson] = field(default_factory=list)
-    """Those who were seen, longest on screen first."""
+    """People who were seen, longest on screen first."""
     absent: list[str] = field(default_factory=list)
     """Gallery names that were not found."""
     sha256: str = ""
     table: Table | None = None
     recipes: dict[str, tuple[Recipe, str]] = field(default_factory=dict)
+    """Recipe and first store of each recipe's key."""
     galleries: dict[str, Gallery] = field(default_factory=dict)
     sightings: list[Sighting] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     stages: list[str] = field(default_factory=list)
-    """What the workflow of the store at hand calls the stage that makes these arrays: a run must see that they are
-    another's."""
+    """Names of the stage that makes these arrays in the workflow of the open store. A later run reads there that
+    they are not its own."""
     writable: RunStore | None = None
-    """The store at hand, once something is to be written to it."""
+    """The open store, once something is to be written to it."""
     is_locked: bool = False
 
     @contextlib.contextmanager
@@ -216,46 +227,39 @@ class Found(NearSearch):
             if self.writable is not None:
                 self.writable.close()
 
-    def unstarted(self, out: str, item: RunInput) -> Searched:
-        return Searched(out, item.name, 0, 0.0, 0.0, unknown_faces=0, written="incomplete")
-
-    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> Searched:
-        names, identity, distance, written = item.retried(lambda: self._identified(out, item, recipe, threshold))
-        self.names.update(names)
-        self.sightings += _sightings(FrameTimes(item, out), names, identity, distance)
-        unknown, share = int((identity == UNKNOWN).sum()), done_share(item)
-        return Searched(out, item.name, len(identity), share, threshold, unknown_faces=unknown, written=written)
-
-    def _identified(
-        self, out: str, item: RunInput, recipe: Recipe, threshold: float
-    ) -> tuple[list[str], npt.NDArray[np.int32], npt.NDArray[np.float32], Written]:
-        """Names of the gallery's rows, `identity` and `distance`: those that the store has of this matching already, or
-        those that are matched, and written, now."""
+    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> tuple[int, dict[str, Any]]:
+        """Take `identity` and `distance` from the store if it has them of this matching; else match, and write."""
         signature = self.wanted.signature(self.sha256, threshold, embedding_key(item, recipe))
         stored = item.arrays["identity"].attributes if "identity" in item.arrays else {}
         same = item.complete and {key: stored.get(key) for key in signature} == signature
+        written: Written = "unchanged"
         if same and self.table is None:
             for text in stored.get("notes", ()):
                 self.tell(text)
-            found = item.read(["identity", "distance"])
-            return [str(name) for name in stored["names"]], found["identity"], found["distance"], "unchanged"
-        gallery = self._gallery(recipe, out)
-        rows = _TableRows(item, gallery, threshold, FrameTimes(item, out)) if self.table is not None else None
+            names = [str(name) for name in stored["names"]]
+            identity, distance = item.read(["identity", "distance"]).values()
+        else:
+            gallery = self.gallery_for(recipe, out)
+            names = list(gallery.names)
+            rows = _TableRows(item, gallery, threshold, FrameTimes(item, out)) if self.table is not None else None
 
-        def seen(start: int, nearest: Nearest) -> None:
-            if rows is not None and self.table is not None:
-                self.table.write(rows.block(start, nearest))
-            self.look(len(nearest.row))
+            def seen(start: int, nearest: Nearest) -> None:
+                if rows is not None and self.table is not None:
+                    self.table.write(rows.block(start, nearest))
+                self.look(len(nearest.row))
 
-        identity, distance = matched(item, gallery, self.metric, threshold, self.top_k, seen)
-        attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
-        written: Written = "unchanged" if same else self._write(item, attributes, identity, distance)
-        return list(gallery.names), identity, distance, written
+            identity, distance = matched(item, gallery, self.metric, threshold, self.top_k, seen)
+            if not same:
+                attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
+                # The resume key of a matching by no workflow: a run of one with this stage matches again.
+                key = hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:32]
+                written = self._write(item, key, attributes, {"identity": identity, "distance": distance})
+        self.names.update(names)
+        self.sightings += _sightings(FrameTimes(item, out), names, identity, distance)
+        return len(identity), {"unknown_faces": int((identity == UNKNOWN).sum()), "written": written}
 
-    def _write(
-        self, item: RunInput, attributes: dict[str, Any], identity: npt.NDArray[Any], distance: npt.NDArray[Any]
-    ) -> Written:
-        """Write to the store at hand, whose lock is taken when there is something to write."""
+    def _write(self, item: RunInput, key: str, attributes: dict[str, Any], arrays: dict[str, np.ndarray]) -> Written:
+        """Write to the open store, whose lock is taken when there is something to write."""
         from pipeline.store.compact import add_arrays
         from pipeline.store.run import RunStore
 
@@ -269,13 +273,13 @@ class Found(NearSearch):
             self.is_locked = True
             self.tell(f"nothing is written: {err}")
             return "locked"
-        arrays = {"identity": identity, "distance": distance}
-        stages = dict.fromkeys(self.stages, stage_key(attributes))
+        stages = dict.fromkeys(self.stages, key)
         add_arrays(self.writable, item.name, outputs(attributes), arrays, stages, replace_existing=True)
         item.refresh()
         return "written"
 
-    def _gallery(self, recipe: Recipe, out: str) -> Gallery:
+    def gallery_for(self, recipe: Recipe, out: str) -> Gallery:
+        """Return the gallery, embedded by the recipe of the store `out`; opened once for each recipe."""
         if recipe.key not in self.galleries:
             gallery = open_gallery(
                 self.wanted.gallery, recipe, out, all_faces=self.wanted.all_faces, progress=self.embedded
@@ -284,14 +288,6 @@ class Found(NearSearch):
                 self.tell(text)
             self.galleries[recipe.key] = gallery
         return self.galleries[recipe.key]
-
-    def only_gallery(self) -> Gallery:
-        """To be saved. Raises UsageError where the stores are of several models."""
-        if len(self.recipes) > 1:
-            models = " and ".join(sorted({recipe.model for recipe, _ in self.recipes.values()}))
-            raise UsageError(f"one file holds a gallery of one model; these stores were made with {models}")
-        ((recipe, out),) = self.recipes.values()
-        return self._gallery(recipe, out)
 
     def finish(self) -> None:
         """Put the sightings of all inputs together, by person."""
@@ -304,25 +300,22 @@ class Found(NearSearch):
         self.absent = sorted(self.names - by_name.keys())
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         people = [person.as_dict() for person in self.people]
         return {"gallery": self.wanted.gallery, "people": people, "absent": self.absent, **super().as_dict()}
 
 
-def _sightings(
-    times: FrameTimes, names: Sequence[str], identity: npt.NDArray[np.int32], distance: npt.NDArray[np.float32]
-) -> list[Sighting]:
-    """Sightings of everybody in one input, by name; several rows of a gallery may be pictures of one person."""
+def _sightings(times: FrameTimes, names: Sequence[str], identity: Int32, distance: Float32) -> list[Sighting]:
+    """Return the sightings of all people in one input, by name; a person may have several rows of the gallery."""
     rows = np.flatnonzero(identity != UNKNOWN)
     if not len(rows):
         return []
-    people = sorted(set(names))
-    place = {name: k for k, name in enumerate(people)}
-    person = np.array([place[name] for name in names], np.int64)[identity[rows]]
+    people, person_of = np.unique(list(names), return_inverse=True)
+    person = person_of[identity[rows]]
     order = np.argsort(person, kind="stable")
     starts = np.flatnonzero(np.diff(person[order], prepend=-1))
     parts = zip(person[order[starts]].tolist(), np.split(rows[order], starts[1:]), strict=True)
-    return times.sightings([(people[who], part, distance[part].astype(np.float64)) for who, part in parts])
+    return times.sightings([(str(people[who]), part, distance[part].astype(np.float64)) for who, part in parts])
 
 
 class _TableRows:
@@ -334,16 +327,13 @@ class _TableRows:
         self.pieces = {name: item.pieces(name) for name in ("box", "confidence")}
 
     def block(self, start: int, nearest: Nearest) -> dict[str, Any]:
-        """Columns of some faces, each face as often as it has near people."""
+        """Return columns for some faces, each face as often as it has near people."""
         n, k = nearest.row.shape
         rows = np.arange(start, start + n)
         at = np.repeat(self.face_frame[start : start + n], k)
         box = rows_of(self.pieces["box"], rows, 1)
         confidence = rows_of(self.pieces["confidence"], rows, 1)
-        names = np.array([*self.gallery.names, ""], object)
-        pictures = np.array([*self.gallery.pictures, ""], object)
         row, distance = nearest.row.ravel(), nearest.distance.ravel()
-        known = (np.round(distance.astype(np.float64), 6) <= self.threshold) & (row >= 0)
         columns: dict[str, Any] = {
             "store": np.full(n * k, self.times.out, object),
             "input": np.full(n * k, self.item.name, object),
@@ -353,15 +343,11 @@ class _TableRows:
         }
         for side, values in zip("xywh", box.T if box is not None else np.empty((4, 0)), strict=True):
             columns[side] = np.repeat(values, k)
-        columns["confidence"] = np.repeat(confidence if confidence is not None else np.empty(0, np.float32), k)
-        columns["rank"] = np.tile(np.arange(1, k + 1), n)
-        columns |= {"name": names[row], "picture": pictures[row], "distance": distance, "known": known}
-        return columns
-
-
-def stage_key(attributes: Mapping[str, Any]) -> str:
-    """Resume key of a matching that no workflow made: a run of a workflow with this stage does it anew."""
-    names = ("metric", "threshold", "all_faces", "gallery_sha256", "embedding_key")
-    return hashlib.sha256(json.dumps({name: attributes[name] for name in names}, sort_keys=True).encode()).hexdigest()[
-        :32
-    ]
+        return columns | {
+            "confidence": np.repeat(confidence if confidence is not None else np.empty(0, np.float32), k),
+            "rank": np.tile(np.arange(1, k + 1), n),
+            "name": np.array([*self.gallery.names, ""], object)[row],
+            "picture": np.array([*self.gallery.pictures, ""], object)[row],
+            "distance": distance,
+            "known": is_near(distance, self.threshold) & (row >= 0),
+        }

@@ -1,8 +1,8 @@
 """Forgetting a person: every row, embedding and thumbnail goes from the stores, and the registry keeps a tombstone.
 
-Who is forgotten is told by the array `person`; where that knows nobody, by `identity`, if the name is a gallery's. With
-the rows go those of any other face that has the very same embedding (one picture stored twice). Faces that stay and are
-alike are counted, never taken: who they are is for a person to say. `receipt.py` reads all stores again and proves it.
+The array `person` says which faces go; for faces of unknown people `identity` does, if the name is a gallery's. With
+these rows go those of any other face that has the very same embedding (one picture stored twice). Faces that stay and
+are alike are counted, never taken: a user must decide who they are. `receipt.py` reads all stores again and proves it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from pipeline.store.run import InputStore, RunStore
 from pipeline.text import unknown
 
 FACES = Rows("face", "n_faces", "face_frame", {"shot": "thumbnail_face"})
-"""What goes with a face: its thumbnail."""
+"""Rows that go with a face: its thumbnail."""
 FORGOTTEN = "forgotten"
-"""Attribute of an input: what was removed of it, and when; without a name."""
+"""Attribute of an input: person (an id, no name), number of faces and time of each removal."""
 
 Bools = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Note = Callable[[str], None]
+Embedded = tuple["EmbeddingKind", slice, Float32]
 
 
 @dataclass(frozen=True)
 class EmbeddingKind:
-    """What embeddings have in common that can be compared."""
+    """The model, alignment and size that embeddings must share to be compared."""
 
     model: str
     align: str
@@ -46,7 +47,7 @@ class EmbeddingKind:
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> EmbeddingKind:
-        """From the metadata of an array `embedding`."""
+        """Return the kind of an array `embedding`, by its metadata."""
         attributes = node.get("attributes", {})
         threshold = (attributes.get("thresholds") or {}).get("cosine")
         return cls(str(attributes.get("model")), str(attributes.get("align")), int(node["shape"][1]), threshold)
@@ -57,12 +58,12 @@ class Who:
     """The person, as registry and stores know them."""
 
     id: int | None
-    """In the registry; None for somebody whom only a gallery names."""
+    """Id in the registry; None for a person whom only a gallery names."""
     ids: tuple[int, ...]
-    """It, and those that were merged into it."""
+    """The id, and those that were merged into it."""
     name: str | None
     registry: Path | None
-    """None where there is no such file."""
+    """None if there is no such file."""
 
     def __str__(self) -> str:
         if self.id is None:
@@ -72,39 +73,39 @@ class Who:
 
 @dataclass(frozen=True)
 class Holding:
-    """What one complete input holds of the person."""
+    """The faces of the person in one complete input."""
 
     store: Path
     input: str
     path: str
-    """Of the video."""
+    """Path of the video."""
     faces: int
     rows: npt.NDArray[np.int64]
-    """Of the person's faces."""
+    """Rows of the person's faces."""
     same: int
-    """Of these, those that only their embedding tells."""
+    """Number of these rows that only their embedding gives away."""
     named: bool
-    """Whether an attribute of an array holds the person's id and name."""
+    """True if an attribute of an array holds the person's id and name."""
 
 
 @dataclass(frozen=True)
 class Alike:
-    """Faces that stay, held against the person's by their embeddings."""
+    """Faces that stay, compared with the person's by their embeddings."""
 
     store: Path
     input: str
     state: str
-    """`people` where they were told apart, `not told apart`, `incomplete`, or `no embeddings`: nothing was compared."""
+    """`people` if its people are known, `not told apart`, `incomplete`, or `no embeddings`: nothing was compared."""
     faces: int
     alike: int
-    """Within the model's threshold: perhaps the person."""
+    """Number of faces within the model's threshold: perhaps the person."""
     people: dict[int, int] = field(default_factory=dict)
-    """How many of these each person has, -1 being nobody."""
+    """Number of these faces by person, -1 for unknown people."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Everything that is to go, and what is near it."""
+    """All data that is to go, and the faces near it."""
 
     who: Who
     found: tuple[Holding, ...]
@@ -122,44 +123,41 @@ class Search:
 def search(outs: Sequence[Path], person: str, registry: Path | None = None, note: Note = lambda _: None) -> Search:
     """Find all that stores hold of a person (an id, or a name). Reads only.
 
-    Raises UsageError where nobody is called so, or where their registry knows of faces in a store that is not named,
-    StoreError where a store is damaged or of another registry.
+    Raises UsageError if there is no such person, or if their registry knows of faces in a store that is not named.
+    Raises StoreError if a store is damaged or of another registry.
     """
     places = _places(outs)
     sources = [source for out in places for source in _inputs(out)]
     who = _who(places, sources, person, registry)
-    _require_every_store(who, places)
     complete = [source for source in sources if source.attributes.get("complete")]
     gone: dict[str, Bools] = {}
     for source in complete:
         note(f"searching {source.name} in {source.path}")
         gone[source.folder] = rows_of(source, who)
-    told = {folder: int(rows.sum()) for folder, rows in gone.items()}
+    before = {folder: int(rows.sum()) for folder, rows in gone.items()}
     vectors = _with_the_same(complete, gone)
-    found = [_holding(source, gone[source.folder], told[source.folder], who) for source in complete]
+    found, galleries = [], []
+    for source in complete:
+        rows, named = gone[source.folder], bool(_cleaned(source, who))
+        path, same = str(source.attributes.get("path", "")), int(rows.sum()) - before[source.folder]
+        if rows.any() or named:
+            place = Path(source.path), source.name, path
+            found.append(Holding(*place, len(rows), np.flatnonzero(rows), same, named))
+        identity = _attributes_of(source, "identity")
+        if any(_same_name(name, who.name) for name in identity.get("names") or ()):
+            galleries.append(str(identity.get("gallery")))
     matcher = sameness(vectors)
-    alike = [_alike(source, matcher, gone.get(source.folder)) for source in sources]
-    galleries = [
-        str(attributes.get("gallery"))
-        for attributes in (_attributes_of(source, "identity") for source in complete)
-        if any(_same_name(name, who.name) for name in attributes.get("names") or ())
-    ]
-    return Search(
-        who,
-        tuple(one for one in found if len(one.rows) or one.named),
-        tuple(one for one in alike if one is not None),
-        tuple(dict.fromkeys(galleries)),
-        vectors,
-    )
+    alike = [one for source in sources if (one := _alike(source, matcher, gone.get(source.folder))) is not None]
+    return Search(who, tuple(found), tuple(alike), tuple(dict.fromkeys(galleries)), vectors)
 
 
 def forget(
     outs: Sequence[Path], person: str, registry: Path | None = None, note: Note = lambda _: None
 ) -> tuple[Search, dict[tuple[Path, str], Removal]]:
-    """Remove a person from stores and registry; what was found, and what was rewritten of each input.
+    """Remove a person from stores and registry; return what was found, and what was rewritten of each input.
 
     No other process can write to the stores meanwhile. A kill leaves each input as it was or without the person; the
-    same call again does the rest. Raises as `search` does, and StoreLockedError where a run is under way.
+    same call again does the rest. Raises as `search` does, and StoreLockedError if a run is under way.
     """
     with contextlib.ExitStack() as locks:
         places = _places(outs)
@@ -172,29 +170,34 @@ def forget(
         done = {}
         for one in findings.found:
             note(f"rewriting {one.input} in {one.store}: {len(one.rows)} of {one.faces} faces go")
-            done[one.store, one.input] = _rewrite(stores[one.store], one, findings.who)
+            store = stores[one.store]
+            source = store.input(one.input)
+            gone = np.zeros(one.faces, bool)
+            gone[one.rows] = True
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            entry = {"person": findings.who.id, "faces": len(one.rows), "at": at}
+            facts = {FORGOTTEN: [*source.attributes.get(FORGOTTEN, []), entry]} if len(one.rows) else {}
+            cleaned = _cleaned(source, findings.who)
+            done[one.store, one.input] = remove_rows(store, one.input, FACES, gone, cleaned, facts)
         if findings.who.registry is not None and findings.who.id is not None:
             _bury(findings.who.registry, findings.who.ids)  # last: until here its names find the person again
     return findings, done
 
 
 def require_stores(outs: Sequence[Path]) -> None:
-    """Raise StoreError where one of the paths is no store: opening it for writing would make one."""
+    """Raise StoreError if a path is not a store: opening it for writing would make one."""
     for out in outs:
         RunStore.open(out, mode="r")
 
 
 def _places(outs: Sequence[Path]) -> list[Path]:
-    """Each store once, in order."""
+    """Return each store once, in order."""
     return list(dict.fromkeys(out.expanduser().resolve() for out in outs))
 
 
 def _inputs(out: Path) -> Iterator[InputStore]:
     store = RunStore.open(out, mode="r")
     return (store.input(name) for name in store.input_names())
-
-
-# --- who ------------------------------------------------------------------------------------------------------------
 
 
 def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, registry: Path | None) -> Who:
@@ -206,35 +209,34 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
         for key, name in (_attributes_of(source, "person").get("names") or {}).items():
             people.setdefault(int(key), name)
     merged = known.merged if known is not None else {}
-
-    def one(number: int) -> Who:
-        ids = (number, *sorted(old for old, new in merged.items() if new == number))
-        return Who(number, ids, people.get(number), path)
-
+    in_galleries = sorted({name for one in sources for name in _attributes_of(one, "identity").get("names") or ()})
     if person.isdecimal():
         number = int(person)
-        ids = {*people, *merged, *(known.forgotten if known is not None else ())}
-        if number not in ids and not any(_occurs(source, number) for source in sources):
+        known_ids = {*people, *merged, *(known.forgotten if known is not None else ())}
+        with_people = (source for source in sources if "person" in source.group().arrays)
+        parts = (part for source in with_people for _, part in blocks(source, "person"))
+        if number not in known_ids and not any((part == number).any() for part in parts):
             where = path or "these stores"
             raise UsageError(f"there is no person {number} in {where}; `reelgraph people` lists them")
-        return one(merged.get(number, number))
-    called = sorted({merged.get(key, key) for key, name in people.items() if _same_name(name, person)})
+        called = [merged.get(number, number)]
+    else:
+        called = sorted({merged.get(key, key) for key, name in people.items() if _same_name(name, person)})
     if len(called) > 1:
         raise UsageError(f"{len(called)} people are called {person!r}: {', '.join(map(str, called))}; give the id")
     if called:
-        return one(called[0])
-    in_galleries = {name for source in sources for name in _attributes_of(source, "identity").get("names") or ()}
-    pictured = next((name for name in sorted(in_galleries) if _same_name(name, person)), None)
+        ids = (called[0], *sorted(old for old, new in merged.items() if new == called[0]))
+        who = Who(called[0], ids, people.get(called[0]), path)
+        if known is not None:
+            _require_every_store(who, known, outs)
+        return who
+    pictured = next((name for name in in_galleries if _same_name(name, person)), None)
     if pictured is not None:
         return Who(None, (), pictured, path)
     raise UsageError(unknown("person", person, sorted({*filter(None, people.values()), *in_galleries})))
 
 
-def _require_every_store(who: Who, outs: Sequence[Path]) -> None:
-    """Without its registry's entry, what other stores hold of a person would be found by no name any more."""
-    if who.registry is None or who.id is None:
-        return
-    known = Registry.load(who.registry)
+def _require_every_store(who: Who, known: Registry, outs: Sequence[Path]) -> None:
+    """Refuse to leave faces of the person in other stores: without the registry's entry no name would find them."""
     left: dict[Path, int] = {}
     for key, counts in known.inputs.items():
         store, _ = known.store_of(key)
@@ -247,14 +249,8 @@ def _require_every_store(who: Who, outs: Sequence[Path]) -> None:
 
 
 def _same_name(one: str | None, other: str | None) -> bool:
-    """Whether two names are one; case does not count."""
+    """Return whether two names are equal; case does not count."""
     return one is not None and other is not None and one.casefold() == other.casefold()
-
-
-def _occurs(source: InputStore, number: int) -> bool:
-    if "person" not in source.group().arrays:
-        return False
-    return any(bool((rows == number).any()) for _, rows in blocks(source, "person"))
 
 
 def _attributes_of(source: InputStore, array: str) -> dict[str, Any]:
@@ -262,11 +258,8 @@ def _attributes_of(source: InputStore, array: str) -> dict[str, Any]:
     return attributes
 
 
-# --- the registry -----------------------------------------------------------------------------------------------------
-
-
 def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: Path | None) -> Path | None:
-    """The file that is named, else the one that the stores name, else the one beside the first store; None for none."""
+    """Return the given file, else the one that the stores name, else the one beside the first store, else None."""
     if given is not None:
         if not given.is_file():
             raise UsageError(f"there is no registry {given}; leave --registry out to take that of the stores")
@@ -278,7 +271,7 @@ def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: P
 
 
 def _require_one_registry(sources: Sequence[InputStore], known: Registry | None) -> None:
-    """Ids of two registries are two people's."""
+    """Raise StoreError if the stores have ids of two registries: these are not the same people."""
     first = (known.id, f"the registry {known.path}") if known is not None else None
     for source in sources:
         found = _attributes_of(source, "person").get("registry_id")
@@ -287,13 +280,13 @@ def _require_one_registry(sources: Sequence[InputStore], known: Registry | None)
         first = first or (str(found), f"{source.name!r} in {source.path}")
         if str(found) != first[0]:
             raise StoreError(
-                f"{source.name!r} in {source.path} has ids of the registry {found}, but {first[1]} of {first[0]}: they "
-                "are not the same people; name that store alone, with its own --registry"
+                f"{source.name!r} in {source.path} has ids of the registry {found}, but {first[1]} of {first[0]}; "
+                "they are not the same people. Name that store alone, with its own --registry"
             )
 
 
 def _bury(path: Path, ids: Sequence[int]) -> None:
-    """Leave nothing of a person in a registry, whose lock is held, but that the ids are taken for ever."""
+    """Remove a person from a registry, whose lock is held; it keeps only that the ids are taken for ever."""
     registry = Registry.load(path)
     if ids[0] in registry.people:
         registry.forget(ids[0])
@@ -301,13 +294,10 @@ def _bury(path: Path, ids: Sequence[int]) -> None:
     registry.save()
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
 def rows_of(source: InputStore, who: Who) -> Bools:
-    """bool (n_faces,): faces of the person in a complete input, as its arrays say. Raises StoreError.
+    """Return bool (n_faces,): faces of the person in a complete input, as its arrays say. Raises StoreError.
 
-    Of somebody whom the registry knows, the gallery's word counts for faces that are nobody's; else for all.
+    If the registry knows the person, the gallery's names count only for faces of unknown people; else for all faces.
     """
     arrays = source.group().arrays
     if "face_frame" not in arrays:
@@ -326,11 +316,11 @@ def rows_of(source: InputStore, who: Who) -> Bools:
     return rows
 
 
-def embeddings(
-    source: InputStore, among: Container[EmbeddingKind] | None = None
-) -> Iterator[tuple[EmbeddingKind, slice, Float32]]:
+def embeddings(source: InputStore, among: Container[EmbeddingKind] | None = None) -> Iterator[Embedded]:
     """Yield all embeddings of an input in blocks, with their rows: of the input or, while it is incomplete, of a chunk.
-    With `among` only those of these kinds are read."""
+
+    With `among` it reads only embeddings of these kinds.
+    """
     if source.attributes.get("complete"):
         node = source.group().arrays.get("embedding")
         kind = EmbeddingKind.of(node) if node is not None else None
@@ -346,8 +336,10 @@ def embeddings(
 
 
 def _with_the_same(complete: Sequence[InputStore], gone: Mapping[str, Bools]) -> dict[EmbeddingKind, Float32]:
-    """Add faces with the very same embedding to those that go, until there is none. Return the embeddings that go: the
-    only ones held together in memory."""
+    """Add faces with the very same embedding to those that go, until there are none.
+
+    Return the embeddings that go: the only ones held together in memory.
+    """
     while True:
         parts: dict[EmbeddingKind, list[Float32]] = {}
         for source in (source for source in complete if gone[source.folder].any()):
@@ -371,15 +363,8 @@ def sameness(vectors: Mapping[EmbeddingKind, Float32]) -> dict[EmbeddingKind, Sa
     return {kind: Sameness(found, kind.threshold) for kind, found in vectors.items()}
 
 
-def _holding(source: InputStore, rows: Bools, told: int, who: Who) -> Holding:
-    path, named = str(source.attributes.get("path", "")), bool(_cleaned(source, who))
-    return Holding(
-        Path(source.path), source.name, path, len(rows), np.flatnonzero(rows), int(rows.sum()) - told, named
-    )
-
-
 def _cleaned(source: InputStore, who: Who) -> dict[str, dict[str, Any]]:
-    """Attributes without the person, of the arrays that have a copy of the registry's names."""
+    """Return attributes without the person, for the arrays that have a copy of the registry's names."""
     found = {}
     gone = {str(number) for number in who.ids}
     for name, content in source.group().arrays.items():
@@ -388,19 +373,6 @@ def _cleaned(source: InputStore, who: Who) -> dict[str, dict[str, Any]]:
         if isinstance(names, dict) and gone & names.keys():
             found[name] = {**attributes, "names": {key: one for key, one in names.items() if key not in gone}}
     return found
-
-
-def _rewrite(store: RunStore, one: Holding, who: Who) -> Removal:
-    source = store.input(one.input)
-    gone = np.zeros(one.faces, bool)
-    gone[one.rows] = True
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = {"person": who.id, "faces": len(one.rows), "at": at}
-    facts = {FORGOTTEN: [*source.attributes.get(FORGOTTEN, []), entry]} if len(one.rows) else {}
-    return remove_rows(store, one.input, FACES, gone, _cleaned(source, who), facts)
-
-
-# --- what stays and is alike ------------------------------------------------------------------------------------------
 
 
 def _alike(source: InputStore, matcher: Mapping[EmbeddingKind, Sameness], gone: Bools | None) -> Alike | None:

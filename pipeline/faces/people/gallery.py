@@ -64,8 +64,7 @@ class Gallery:
     @property
     def person(self) -> npt.NDArray[np.int64]:
         """Index of each row's person in `people`, int64 (n,)."""
-        place = {name: k for k, name in enumerate(self.people)}
-        return np.array([place[name] for name in self.names], np.int64)
+        return np.searchsorted(self.people, self.names)
 
 
 def open_gallery(
@@ -78,31 +77,9 @@ def open_gallery(
     with another model than the store.
     """
     place = Path(path).expanduser()
-    if place.is_dir():
+    if not place.is_file():
         return _of_folder(place, recipe, all_faces, progress)
-    if place.is_file():
-        gallery = load(place)
-        require_same_model(gallery, recipe, where)
-        if all_faces and not gallery.all_faces:
-            raise InputError(
-                f"the gallery {place} holds one face of each picture; save it again with --all-faces from the pictures"
-            )
-        return gallery
-    raise InputError(f"there is no gallery at {place}; name a folder of pictures, one folder for each person")
-
-
-def gallery_sha256(path: str | Path, *, all_faces: bool = False) -> str:
-    """Return the hash of a gallery's content, without a model. Raises InputError if there is none."""
-    place = Path(path).expanduser()
-    if place.is_file():
-        return load(place).sha256
-    if not place.is_dir():
-        raise InputError(f"there is no gallery at {place}; name a folder of pictures, one folder for each person")
-    return _content_of(place, list_pictures(place)[0], all_faces)
-
-
-def require_same_model(gallery: Gallery, recipe: Recipe, where: str) -> None:
-    """Raise InputError unless a gallery was embedded in the same way as the faces of a store."""
+    gallery = load(place)
     if (gallery.model, gallery.align) != (recipe.model, recipe.align):
         raise InputError(
             f"the gallery {gallery.path} was embedded with {gallery.model} (align {gallery.align}), the faces of "
@@ -113,23 +90,32 @@ def require_same_model(gallery: Gallery, recipe: Recipe, where: str) -> None:
             f"the gallery {gallery.path} was embedded with {gallery.model}, as the faces of {where} were, but with "
             "other settings of detection or embedding; embed its pictures again: --gallery FOLDER"
         )
+    if all_faces and not gallery.all_faces:
+        raise InputError(
+            f"the gallery {place} holds one face of each picture; save it again with --all-faces from the pictures"
+        )
+    return gallery
+
+
+def gallery_sha256(path: str | Path, *, all_faces: bool = False) -> str:
+    """Return the hash of a gallery's content, without a model. Raises InputError if there is none."""
+    place = Path(path).expanduser()
+    return load(place).sha256 if place.is_file() else _content_of(place, _pictures(place)[0], all_faces)
+
+
+def _pictures(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return `list_pictures` of a gallery. Raises InputError if there is no such folder."""
+    if not folder.is_dir():
+        raise InputError(f"there is no gallery at {folder}; name a folder of pictures, one folder for each person")
+    return list_pictures(folder)
 
 
 def save(gallery: Gallery, path: str | Path) -> None:
     """Write a gallery to a file of plain arrays and JSON, for machines without its pictures. Raises UsageError."""
     from pipeline.files.whole import written_whole
 
-    facts = {
-        "format": FORMAT,
-        "path": gallery.path,
-        "names": gallery.names,
-        "pictures": gallery.pictures,
-        "model": gallery.model,
-        "align": gallery.align,
-        "keys": gallery.keys,
-        "sha256": gallery.sha256,
-        "all_faces": gallery.all_faces,
-    }
+    kept = ("path", "names", "pictures", "model", "align", "keys", "sha256", "all_faces")
+    facts = {"format": FORMAT, **{name: getattr(gallery, name) for name in kept}}
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     with written_whole(path, "the gallery ") as file:
         np.savez_compressed(file, facts=text, box=gallery.box, embedding=gallery.embedding)
@@ -140,25 +126,17 @@ def load(path: str | Path) -> Gallery:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
-            box, embedding = stored["box"], stored["embedding"]
+            box, embedding = (stored[name].astype(np.float32) for name in ("box", "embedding"))
         if facts["format"] != FORMAT:
             raise ValueError(f"its format is {facts['format']}, this reelgraph reads {FORMAT}")
         names, pictures = tuple(map(str, facts["names"])), tuple(map(str, facts["pictures"]))
         if not len(names) == len(pictures) == len(box) == len(embedding) > 0 or embedding.ndim != 2:
             raise ValueError("its arrays do not belong together")
+        model, align, sha256 = (str(facts[name]) for name in ("model", "align", "sha256"))
         keys = {str(key): str(value) for key, value in facts["keys"].items()}
         return Gallery(
-            path=str(path),
-            names=names,
-            pictures=pictures,
-            box=box.astype(np.float32),
-            embedding=embedding.astype(np.float32),
-            model=str(facts["model"]),
-            align=str(facts["align"]),
-            keys=keys,
-            sha256=str(facts["sha256"]),
-            all_faces=bool(facts["all_faces"]),
-        )
+            str(path), names, pictures, box, embedding, model, align, keys, sha256, bool(facts["all_faces"]),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as err:
         raise InputError(
             f"{path} is not a gallery that --save-gallery wrote, or is damaged ({err}); "
@@ -167,13 +145,14 @@ def load(path: str | Path) -> Gallery:
 
 
 def _of_folder(folder: Path, recipe: Recipe, all_faces: bool, progress: Progress | None) -> Gallery:
-    pictures, others = list_pictures(folder)
+    pictures, others = _pictures(folder)
     if not pictures:
         other = f"; its {len(others)} pictures of other kinds must be converted" if others else ""
         raise InputError(f"the gallery {folder} holds no .jpg, .jpeg or .png{other}")
-    notes = (
-        [f"{folder}: {len(others)} pictures that are not JPEG or PNG are left out: {_some(others)}"] if others else []
-    )
+    notes = []
+    if others:
+        shown = ", ".join(path.name for path in others[:SHOWN_FILES]) + (", ..." if len(others) > SHOWN_FILES else "")
+        notes.append(f"{folder}: {len(others)} pictures that are not JPEG or PNG are left out: {shown}")
     rows: list[tuple[str, str, npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
     for path, faces in zip(pictures, PictureCache(recipe).faces(pictures, progress), strict=True):
         if isinstance(faces, UnreadableError):
@@ -226,8 +205,3 @@ def _content_of(folder: Path, pictures: Sequence[Path], all_faces: bool) -> str:
             content = ""
         listed.append((path.relative_to(folder).as_posix(), content))
     return hashlib.sha256(json.dumps([listed, all_faces]).encode()).hexdigest()
-
-
-def _some(paths: Sequence[Path]) -> str:
-    shown = ", ".join(path.name for path in paths[:SHOWN_FILES])
-    return shown + (", ..." if len(paths) > SHOWN_FILES else "")

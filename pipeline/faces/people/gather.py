@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.faces.people.clustering import Groups, Look, Points, Tracks, group_points, near_pairs
+from pipeline.faces.people.clustering import Groups, Ints, Points, Tracks, group_points, near_pairs
 from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
-from pipeline.faces.people.registry import FILE_NAME, Exemplar, Person, Pin, Registry, changeable, edit, known
+from pipeline.faces.people.geometry import overlap
+from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, edit, known
 from pipeline.faces.people.space import Space
 from pipeline.store.schema import Array
 
@@ -31,6 +33,7 @@ MIN_FACES = 3
 PERSON = Array("person", ("face",), "int32")
 
 Note = Callable[[str], None]
+Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,19 @@ class Gathered:
     """Inputs that were left out: store, input, reason."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Taken:
     """An input whose tracks are to be assigned."""
 
     key: str
     item: RunInput
     tracks: Tracks
-    before: npt.NDArray[np.int32] | None
+    before: Int32 | None
     """int32 (n_faces,): the people it had by this registry; None if it had none."""
+    point: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """int64 (tracks,): row of each track among the points; -1 for tracks without an embedding."""
+    person: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
+    """int32 (tracks,): the people that were found."""
 
 
 def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | None]:
@@ -84,7 +91,14 @@ def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | 
     """
     if given is not None:
         return given.expanduser().resolve(), None
-    named = _named_registries(runs)
+    found: dict[Path, None] = {}
+    for run in runs:
+        for item in run.inputs.values():
+            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
+            path = changeable(attributes, run.path)
+            if path is not None and known(attributes, run.path) is not None:  # it exists, and is the same one
+                found[path.resolve()] = None
+    named = list(found)
     if len(named) > 1:
         raise UsageError(
             f"these stores use {len(named)} registries ({', '.join(map(str, named))}); choose one with --registry, "
@@ -95,18 +109,6 @@ def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | 
     if named and path != folders[0] / FILE_NAME:
         return path, f"these stores use the registry {path}"
     return path, f"the stores lie in {len(folders)} folders; the registry is {path}" if len(folders) > 1 else None
-
-
-def _named_registries(runs: Sequence[Run]) -> list[Path]:
-    """Return the distinct registries that the stores name, if they still exist and are the same."""
-    found: dict[Path, None] = {}
-    for run in runs:
-        for item in run.inputs.values():
-            declared = item.arrays.get("person")
-            path = changeable(declared.attributes, run.path) if declared is not None else None
-            if declared is not None and path is not None and known(declared.attributes, run.path) is not None:
-                found[path.resolve()] = None
-    return list(found)
 
 
 def gather(
@@ -131,13 +133,32 @@ def gather(
 class _Work:
     def __init__(self, runs: Sequence[Run], path: Path, options: GatherOptions, note: Note) -> None:
         self.options, self._note = options, note
-        usable, skipped = _usable(runs)
-        self.space = _common_space(usable)
-        if self.space is None:
-            raise UsageError(
-                f"no complete input with faces and embeddings in {', '.join(str(run.path) for run in runs)}"
-                + _why(skipped)
-            )
+        usable: list[RunInput] = []
+        skipped: list[dict[str, Any]] = []
+        for run in runs:
+            for item in run.inputs.values():
+                missing = [name for name in ("n_faces", "box", "embedding") if name not in item.arrays]
+                if item.complete and not missing:
+                    usable.append(item)
+                    continue
+                reason = f"it has no array {', '.join(missing)}"
+                if not item.complete:
+                    reason = f"{item.frames_done} of {item.frames_total} frames are done, run it to its end first"
+                skipped.append({"store": str(run.path), "input": item.name, "reason": reason})
+        if not usable:
+            why = f": {skipped[0]['input']}: {skipped[0]['reason']}" if skipped else ""
+            stores = ", ".join(str(run.path) for run in runs)
+            raise UsageError(f"no complete input with faces and embeddings in {stores}{why}")
+        self.space = Space.of(usable[0].arrays["embedding"].attributes)
+        for item in usable[1:]:
+            space = Space.of(item.arrays["embedding"].attributes)
+            if (space.model, space.align) != (self.space.model, self.space.align):
+                raise StoreError(
+                    f"{item.name!r} of {item.store_path} has embeddings of {space.model} (align {space.align}), "
+                    f"{usable[0].name!r} of {usable[0].store_path} of {self.space.model} (align {self.space.align}); "
+                    "run them separately, each with its own registry"
+                )
+        self.threshold = options.threshold or THRESHOLD_SHARE * self.space.threshold
         self.registry = Registry.open(path, self.space.model, self.space.align)
         self.result = Gathered(self.registry, list(runs), usable, skipped=skipped)
         self.sure = {run.path: sure_confidence(run.attributes.get("workflow", {})) for run in runs}
@@ -153,11 +174,14 @@ class _Work:
         taken = list(self._taken())
         if taken:
             before = set(self.registry.people)
-            dissolved = self._dissolve(taken)
-            people = self._assign(taken, dissolved)
+            self._assign(taken)
             self.result.new_people = sorted(set(self.registry.people) - before)
             self.registry.save()
-            self._write(taken, people)
+            settings = {"threshold": self.threshold, "min_faces": self.options.min_faces}
+            for one in taken:
+                track = one.item.array("track")
+                faces = np.where(track >= 0, np.append(one.person, UNKNOWN)[track], UNKNOWN).astype(np.int32)
+                write_people(one.item, faces, self.registry, settings)
         self._refresh_names()
         if self.options.thumbnails:
             from pipeline.faces.people.thumbnails import add_thumbnails
@@ -165,161 +189,110 @@ class _Work:
             add_thumbnails(self.result.inputs, self.note)
         return self.result
 
-    # -- which inputs ------------------------------------------------------------------------------------
-
     def _taken(self) -> Iterator[_Taken]:
-        assert self.space is not None
+        wanted = {"threshold": self.threshold, "min_faces": self.options.min_faces}
         for item in self.result.inputs:
-            declared = item.arrays.get("person")
-            ours = declared is not None and declared.attributes.get("registry_id") == self.registry.id
-            same = ours and declared is not None and declared.attributes.get("tracks") == signature(item)
-            if same and not self.options.again:
-                self._note_settings(item, declared.attributes if declared else {})
+            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
+            ours = attributes.get("registry_id") == self.registry.id
+            if ours and attributes.get("tracks") == signature(item) and not self.options.again:
+                if any(attributes.get(name) != value for name, value in wanted.items()):
+                    text = "keeps its people, found with other settings; use --again to find them again"
+                    self.note(f"{item.name} {text}")
                 continue
             tracks = describe_tracks(item, self.space, self.sure[item.store_path])
             before = item.array("person") if ours else None
             yield _Taken(self.registry.key(item.store_path, item.name), item, tracks, before)
 
-    def _note_settings(self, item: RunInput, attributes: dict[str, Any]) -> None:
-        """Note inputs that were assigned with other settings than the present ones."""
-        wanted = {"threshold": self.threshold, "min_faces": self.options.min_faces}
-        if any(attributes.get(name) != value for name, value in wanted.items()):
-            self.note(f"{item.name} keeps its people, found with other settings; use --again to find them again")
+    def _seen(self, keys: set[str], inside: bool) -> set[int]:
+        """Return the people with faces in these inputs, or else in the other ones, as last seen."""
+        inputs = (counts for key, counts in self.registry.inputs.items() if (key in keys) == inside)
+        return {number for counts in inputs for number, count in counts.items() if count}
 
-    @property
-    def threshold(self) -> float:
-        assert self.space is not None
-        return self.options.threshold or THRESHOLD_SHARE * self.space.threshold
-
-    # -- identities --------------------------------------------------------------------------------------
-
-    def _dissolve(self, taken: Sequence[_Taken]) -> set[int]:
-        """Return, with `again`, the people to find again: those without a user's decision and in no other input."""
-        if not self.options.again:
-            return set()
+    def _assign(self, taken: Sequence[_Taken]) -> None:
+        """Find the person of each track of each input; give the registry new people, exemplars and counts."""
+        people = self.registry.people
         keys = {one.key for one in taken}
-        elsewhere = {
-            number
-            for key, counts in self.registry.inputs.items()
-            if key not in keys
-            for number in counts
-            if counts[number]
-        }
-        return {n for n, one in self.registry.people.items() if not one.decided and n not in elsewhere}
-
-    def _assign(self, taken: Sequence[_Taken], dissolved: set[int]) -> list[npt.NDArray[np.int32]]:
-        """Return the person of each track of each input; give the registry new people, exemplars and counts."""
-        points, apart, rows = self._points(taken, dissolved)
-        groups = group_points(
-            points, apart, self.threshold, [n for n, one in self.registry.people.items() if one.twice]
-        )
+        elsewhere = self._seen(keys, inside=False)
+        # With --again some people are found again: those without a user's decision and in no other input.
+        dissolved = {n for n, one in people.items() if self.options.again and not one.decided and n not in elsewhere}
+        points, apart = self._points(taken, dissolved, self._seen(keys, inside=True) - elsewhere)
+        groups = group_points(points, apart, self.threshold, [n for n, one in people.items() if one.twice])
         self.result.assigned = [one.key for one in taken]
-        person_of = self._number(groups, points, taken, rows, dissolved)
+        person_of = self._number(groups, points, taken, dissolved)
         for number in dissolved - set(person_of.values()):
             self.registry.retire(number)
         for group, number in person_of.items():
-            self.registry.people[number].exemplars = [_exemplar(look) for look in groups.looks[group]]
-        people = []
-        for one, mine in zip(taken, rows, strict=True):
-            person = np.full(len(one.tracks.faces), UNKNOWN, np.int32)
-            has = mine >= 0
-            person[has] = [person_of.get(group, UNKNOWN) for group in groups.group[mine[has]].tolist()]
-            people.append(person)
-            counts = np.bincount(person[person > 0], weights=one.tracks.faces[person > 0])
+            people[number].exemplars = groups.looks[group]
+        for one in taken:
+            one.person = np.full(len(one.tracks.faces), UNKNOWN, np.int32)
+            has = one.point >= 0
+            one.person[has] = [person_of.get(group, UNKNOWN) for group in groups.group[one.point[has]].tolist()]
+            counts = np.bincount(one.person[one.person > 0], weights=one.tracks.faces[one.person > 0])
             self.registry.inputs[one.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
-        self.result.similar = self._similar(taken, people)
-        return people
+        self.result.similar = self._similar(taken)
 
-    def _similar(
-        self, taken: Sequence[_Taken], people: Sequence[npt.NDArray[np.int32]]
-    ) -> list[tuple[int, int, float]]:
+    def _similar(self, taken: Sequence[_Taken]) -> list[tuple[int, int, float]]:
         """Return pairs of people that look alike and their distance, nearest first.
 
         Leave out pairs that were seen together, and pairs that a user has declared to be two people.
         """
-        numbers = [number for number, one in self.registry.people.items() for _ in one.exemplars]
-        looks = [each for one in self.registry.people.values() for each in one.exemplars]
+        looks = [(number, each) for number, one in self.registry.people.items() for each in one.exemplars]
         if not looks:
             return []
         two = set(self.registry.apart)
-        for one, person in zip(taken, people, strict=True):
-            two |= {(min(pair), max(pair)) for pair in person[one.tracks.apart].tolist()}
+        for one in taken:
+            two |= {(min(pair), max(pair)) for pair in one.person[one.tracks.apart].tolist()}
         limit = (SIMILAR_SHARE * self.threshold) ** 2
-        spread = np.array([each.spread for each in looks])
+        spread, vectors = np.array([each.spread for _, each in looks]), np.array([each.vector for _, each in looks])
         found: dict[tuple[int, int], float] = {}
-        vectors = np.array([each.vector for each in looks])
         for rows, others, squared in near_pairs(vectors, spread, limit, MOST_SIMILAR):
             for a, b, value in zip(rows.tolist(), others.tolist(), squared.tolist(), strict=True):
-                pair = (min(numbers[a], numbers[b]), max(numbers[a], numbers[b]))
-                if pair[0] != pair[1] and pair not in two:
-                    found[pair] = min(found.get(pair, np.inf), float(np.sqrt(max(value, 0.0))))
+                low, high = sorted((looks[a][0], looks[b][0]))
+                if low != high and (low, high) not in two:
+                    found[low, high] = min(found.get((low, high), np.inf), float(np.sqrt(max(value, 0.0))))
         return sorted(((a, b, d) for (a, b), d in found.items()), key=lambda one: (one[2], one[:2]))
 
-    def _points(
-        self, taken: Sequence[_Taken], dissolved: set[int]
-    ) -> tuple[Points, npt.NDArray[np.int64], list[npt.NDArray[np.int64]]]:
-        """Return the points (exemplars of known people, then all tracks), the pairs that are apart, and rows per input.
+    def _points(self, taken: Sequence[_Taken], dissolved: set[int], returning: set[int]) -> tuple[Points, Ints]:
+        """Return the points (exemplars of known people, then all tracks), and the pairs of these that are apart.
 
-        Those rows are each track's point; -1 for tracks without an embedding.
+        `returning`: people all of whose tracks are among these. Since their tracks come with their own weight, their
+        exemplars are only seeds.
         """
-        width = next(one.tracks.vector.shape[1] for one in taken)
-        vectors, spread, weight, person = [np.empty((0, width), np.float32)], [], [], []
-        founds: list[bool] = []
-        keys = {one.key for one in taken}
-        for number, somebody in self.registry.people.items():
-            for each in somebody.exemplars if number not in dissolved else ():
-                vectors.append(each.vector[None])
-                spread.append(each.spread)
-                # With --again a person's own tracks come back with their weight, so the exemplar is only a seed.
-                weight.append(min(each.weight, 1.0) if self._is_only_in(number, keys) else each.weight)
-                person.append(number)
-                founds.append(True)
-        rows, apart, count = [], [np.empty((0, 2), np.int64)], len(person)
+        known_people = [(n, one) for n, one in self.registry.people.items() if n not in dissolved]
+        looks = [(number, each) for number, one in known_people for each in one.exemplars]
+        width = taken[0].tracks.vector.shape[1]
+        parts = [
+            Points(
+                np.array([each.vector for _, each in looks], np.float32).reshape(-1, width),
+                np.array([each.spread for _, each in looks], np.float64),
+                np.array([min(each.weight, 1.0) if n in returning else each.weight for n, each in looks], np.float64),
+                np.array([number for number, _ in looks], np.int64),
+                np.ones(len(looks), bool),
+            )
+        ]
+        apart, count = [np.empty((0, 2), np.int64)], len(looks)
         for one in taken:
             usable = np.isfinite(one.tracks.vector).all(axis=1)
-            mine = np.where(usable, count + np.cumsum(usable) - 1, -1)
-            pairs = mine[one.tracks.apart]
-            apart.append(pairs[(pairs >= 0).all(axis=1)])
-            vectors.append(one.tracks.vector[usable])
-            spread += one.tracks.spread[usable].tolist()
-            weight += one.tracks.weight[usable].tolist()
-            person += self._pinned(one)[usable].tolist()
-            founds += one.tracks.founds[usable].tolist()
-            rows.append(mine)
+            one.point = np.where(usable, count + np.cumsum(usable) - 1, -1)
             count += int(usable.sum())
-        certain = np.array(person, np.int64)
-        points = Points(
-            np.concatenate(vectors),
-            np.array(spread, np.float64),
-            np.array(weight, np.float64),
-            certain,
-            np.array(founds, bool) | (certain > 0) | (self.options.min_faces == 1),
-        )
-        return points, np.concatenate(apart), rows
-
-    def _is_only_in(self, number: int, keys: set[str]) -> bool:
-        """Return whether all inputs in which a person was last seen are among these."""
-        seen = {key for key, counts in self.registry.inputs.items() if counts.get(number)}
-        return bool(seen) and seen <= keys
-
-    def _pinned(self, one: _Taken) -> npt.NDArray[np.int64]:
-        """Return int64 (tracks,): the person to whom a user has assigned a track, 0 for none."""
-        person = np.zeros(len(one.tracks.faces), np.int64)
-        pins = [pin for pin in self.registry.pins if pin.input == one.key]
-        pins = [pin for pin in pins if pin.fingerprint == str(one.item.attributes.get("fingerprint"))]
-        if pins:
-            for pin, track in zip(pins, tracks_of_pins(one.item, pins), strict=True):
+            pairs = one.point[one.tracks.apart]
+            apart.append(pairs[(pairs >= 0).all(axis=1)])
+            pinned = np.zeros(usable.shape, np.int64)
+            fingerprint = str(one.item.attributes.get("fingerprint"))
+            pins = [pin for pin in self.registry.pins if (pin.input, pin.fingerprint) == (one.key, fingerprint)]
+            for pin, track in zip(pins, tracks_of_pins(one.item, pins) if pins else (), strict=True):
                 if track >= 0:
-                    person[track] = pin.person
-        return person
+                    pinned[track] = pin.person
+            found = one.tracks
+            columns: tuple[Any, ...] = (found.vector, found.spread, found.weight, pinned, found.founds)
+            parts.append(Points(*(column[usable] for column in columns)))
+        names = ("vector", "spread", "weight", "person", "founds")
+        points = Points(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        founds = points.founds | (points.person > 0) | (self.options.min_faces == 1)
+        return replace(points, founds=founds), np.concatenate(apart)
 
     def _number(
-        self,
-        groups: Groups,
-        points: Points,
-        taken: Sequence[_Taken],
-        rows: Sequence[npt.NDArray[np.int64]],
-        dissolved: set[int],
+        self, groups: Groups, points: Points, taken: Sequence[_Taken], dissolved: set[int]
     ) -> dict[int, int]:
         """Return the person of each group: known people, then people from before, then new ones, by appearance."""
         found: dict[int, int] = {}
@@ -328,80 +301,27 @@ class _Work:
         founded = np.zeros(len(groups.looks), bool)
         founded[groups.group[points.founds]] = True
         sure = np.zeros(len(groups.looks), np.int64)
-        for one, mine in zip(taken, rows, strict=True):
-            has = mine >= 0
-            np.add.at(sure, groups.group[mine[has]], one.tracks.sure_faces[has])
-        wanted = [
-            g for g in range(len(groups.looks)) if g not in found and founded[g] and sure[g] >= self.options.min_faces
-        ]
-        found |= _as_before(groups, taken, rows, set(wanted), dissolved)
+        for one in taken:
+            has = one.point >= 0
+            np.add.at(sure, groups.group[one.point[has]], one.tracks.sure_faces[has])
+        enough = founded & (sure >= self.options.min_faces)
+        wanted = [group for group in np.flatnonzero(enough).tolist() if group not in found]
+        found |= _as_before(groups, taken, set(wanted), dissolved)
         return found | {group: self.registry.new_person() for group in wanted if group not in found}
-
-    # -- writing -----------------------------------------------------------------------------------------
-
-    def _write(self, taken: Sequence[_Taken], people: Sequence[npt.NDArray[np.int32]]) -> None:
-        for one, person in zip(taken, people, strict=True):
-            track = one.item.array("track")
-            faces = np.where(track >= 0, np.append(person, UNKNOWN)[track], UNKNOWN).astype(np.int32)
-            write_people(
-                one.item, faces, self.registry, {"threshold": self.threshold, "min_faces": self.options.min_faces}
-            )
 
     def _refresh_names(self) -> None:
         """Update the names in the stores, since people may have been named or merged meanwhile."""
         for item in self.result.inputs:
-            declared = item.arrays.get("person")
-            if declared is None or declared.attributes.get("registry_id") != self.registry.id:
+            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
+            if attributes.get("registry_id") != self.registry.id:
                 continue
             faces = item.array("person")
-            current = _as_merged(faces, self.registry)
-            if declared.attributes.get("names") != _names(current, self.registry) or (current != faces).any():
-                kept: dict[str, object] = {
-                    name: declared.attributes[name]
-                    for name in ("threshold", "min_faces")
-                    if name in declared.attributes
-                }
-                write_people(item, current, self.registry, kept)
-
-
-def _usable(runs: Sequence[Run]) -> tuple[list[RunInput], list[dict[str, Any]]]:
-    usable, skipped = [], []
-    for run in runs:
-        for item in run.inputs.values():
-            reason = _unusable(item)
-            if reason is None:
-                usable.append(item)
-            else:
-                skipped.append({"store": str(run.path), "input": item.name, "reason": reason})
-    return usable, skipped
-
-
-def _unusable(item: RunInput) -> str | None:
-    """Return why an input cannot be used; None if it can."""
-    if not item.complete:
-        return f"{item.frames_done} of {item.frames_total} frames are done, run it to its end first"
-    missing = [name for name in ("n_faces", "box", "embedding") if name not in item.arrays]
-    return f"it has no array {', '.join(missing)}" if missing else None
-
-
-def _why(skipped: Sequence[dict[str, Any]]) -> str:
-    return f": {skipped[0]['input']}: {skipped[0]['reason']}" if skipped else ""
-
-
-def _common_space(items: Sequence[RunInput]) -> Space | None:
-    """Return the space of all inputs' embeddings. Raises StoreError if there are two models."""
-    first: tuple[Space, RunInput] | None = None
-    for item in items:
-        space = Space.of(item.arrays["embedding"].attributes)
-        if first is None:
-            first = space, item
-        elif (space.model, space.align) != (first[0].model, first[0].align):
-            raise StoreError(
-                f"{item.name!r} of {item.store_path} has embeddings of {space.model} (align {space.align}), "
-                f"{first[1].name!r} of {first[1].store_path} of {first[0].model} (align {first[0].align}); "
-                "run them separately, each with its own registry"
-            )
-    return first[0] if first else None
+            current = faces.copy()
+            for old, new in self.registry.merged.items():
+                current[faces == old] = new
+            current[np.isin(current, self.registry.forgotten)] = UNKNOWN
+            if attributes.get("names") != _names(current, self.registry) or (current != faces).any():
+                write_people(item, current, self.registry, settings_of(attributes))
 
 
 def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
@@ -415,27 +335,24 @@ def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
     for place in dict.fromkeys(item.store_path for item in without):
         with RunStore.open(place) as store:
             for item in (item for item in without if item.store_path == place):
-                add_arrays(
-                    store, item.name, Track.outputs, {"track": track_input(item, options)}, replace_existing=True
-                )
+                arrays = {"track": track_input(item, options)}
+                add_arrays(store, item.name, Track.outputs, arrays, replace_existing=True)
                 item.refresh()
                 note(f"{item.name}: {int(item.array('track').max(initial=-1)) + 1} tracks")
 
 
-def _as_before(
-    groups: Groups, taken: Sequence[_Taken], rows: Sequence[npt.NDArray[np.int64]], wanted: set[int], free: set[int]
-) -> dict[int, int]:
+def _as_before(groups: Groups, taken: Sequence[_Taken], wanted: set[int], free: set[int]) -> dict[int, int]:
     """Return the groups that get back the id that most of their faces had; each id and each group once."""
-    counts: dict[tuple[int, int], int] = {}
-    for one, mine in zip(taken, rows, strict=True):
+    counts: Counter[tuple[int, int]] = Counter()
+    for one in taken:
         if one.before is None:
             continue
-        track = one.item.array("track")
-        group = np.append(np.where(mine >= 0, groups.group[mine], UNKNOWN), UNKNOWN)[track]
+        of_track = np.append(np.where(one.point >= 0, groups.group[one.point], UNKNOWN), UNKNOWN)
+        group = of_track[one.item.array("track")]
         pairs, times = np.unique(np.stack([one.before, group]), axis=1, return_counts=True)
         for number, at, count in zip(*pairs.tolist(), times.tolist(), strict=True):
             if number in free and at in wanted:
-                counts[number, at] = counts.get((number, at), 0) + count
+                counts[number, at] += count
     found: dict[int, int] = {}
     used: set[int] = set()
     for (number, at), _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
@@ -445,14 +362,8 @@ def _as_before(
     return found
 
 
-def _exemplar(look: Look) -> Exemplar:
-    return Exemplar(look.vector, look.spread, look.weight)
-
-
 def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
     """Return the track that now has each pin's face; -1 if none has."""
-    from pipeline.faces.people.geometry import overlap
-
     arrays = item.read(["frame", "n_faces", "box", "track"])
     starts = np.concatenate([[0], np.cumsum(arrays["n_faces"], dtype=np.int64)])
     found = []
@@ -467,9 +378,12 @@ def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
     return found
 
 
-def write_people(
-    item: RunInput, person: npt.NDArray[np.int32], registry: Registry, settings: Mapping[str, object]
-) -> None:
+def settings_of(attributes: Mapping[str, Any]) -> dict[str, object]:
+    """Return the settings that the attributes of an array `person` record."""
+    return {name: attributes[name] for name in ("threshold", "min_faces") if name in attributes}
+
+
+def write_people(item: RunInput, person: Int32, registry: Registry, settings: Mapping[str, object]) -> None:
     """Write the array `person` of a complete input: int32 (n_faces,), -1 unknown."""
     from pipeline.store.compact import add_arrays
     from pipeline.store.run import RunStore
@@ -481,19 +395,10 @@ def write_people(
         "tracks": signature(item),
         **settings,
     }
+    specs = [replace(PERSON, attributes=attributes)]
     with RunStore.open(item.store_path) as store:
-        add_arrays(
-            store, item.name, [replace(PERSON, attributes=attributes)], {"person": person}, replace_existing=True
-        )
+        add_arrays(store, item.name, specs, {"person": person}, replace_existing=True)
     item.refresh()
-
-
-def _as_merged(person: npt.NDArray[np.int32], registry: Registry) -> npt.NDArray[np.int32]:
-    found = person.copy()
-    for old, new in registry.merged.items():
-        found[person == old] = new
-    found[np.isin(found, registry.forgotten)] = UNKNOWN
-    return found
 
 
 def _names(person: npt.NDArray[np.int32], registry: Registry) -> dict[str, str]:

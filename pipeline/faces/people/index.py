@@ -15,9 +15,8 @@ import math
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ import numpy.typing as npt
 from pipeline.errors import InputError, UsageError
 from pipeline.faces.people.find import embedding_key
 from pipeline.faces.people.pictures import Recipe
-from pipeline.faces.people.search import Hits, Query
+from pipeline.faces.people.search import Hits, Query, timed
 from pipeline.files.whole import PARTIAL
 from pipeline.machine.cores import available_cores
 from pipeline.store.pieces import Piece, for_each, rows_of
@@ -105,38 +104,40 @@ def build(
     if faiss is missing, the stores are of several models, or there is no face to index.
     """
     faiss = _faiss()
-    items, recipe, notes = _gathered(outs, note)
-    pieces = [(first, piece) for _, item, first in items for piece in item.pieces("embedding")]
-    n_faces = sum(piece.stop - piece.start for _, piece in pieces)
+    entries, pieces, recipe, notes = _gathered(outs, note)
+    n_faces = sum(entry.faces for entry in entries)
     if not n_faces:
         raise InputError(f"there is no face to index in {', '.join(map(str, outs))}")
-    dimension = items[0][1].arrays["embedding"].shape[0]
-    lists = max(1, min(lists or _usual_lists(n_faces), n_faces // 39))
+    # By default a quarter of the root of the number of faces, as a power of two. Sorting a face into its list costs as
+    # many distances as there are lists. Searching the longer lists costs little (a byte per component).
+    usual = 1 << round(math.log2(max(1.0, math.sqrt(n_faces) / 4)))
     place = Path(path).expanduser()
     aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
     seconds: dict[str, float] = {}
+    blocks: list[Path] = []
     try:
         aside.mkdir(parents=True)
-        with _timed(seconds, "train"):
-            index = _trained(faiss, dimension, lists, [piece for _, piece in pieces])
-        with _timed(seconds, "add"):
-            blocks = list(_blocks(faiss, index, pieces, aside, block_faces, n_faces, progress))
-        with _timed(seconds, "merge"), _quiet():
-            _merge(faiss, index, blocks, aside)
-        entries = [
-            Entry(out, item.name, first, _faces_of(item), _fingerprint(item, recipe)) for out, item, first in items
-        ]
-        facts = Facts(
-            model=recipe.model,
-            align=recipe.align,
-            key=recipe.key,
-            dimension=dimension,
-            lists=index.nlist,
-            faces=n_faces,
-            entries=tuple(entries),
-            seconds={name: round(value, 2) for name, value in seconds.items()},
-            notes=tuple(notes),
-        )
+        with timed(seconds, "train"):
+            index = _trained(faiss, max(1, min(lists or usual, n_faces // 39)), pieces)
+        with timed(seconds, "add"):
+            for piece, (vectors, rows) in for_each(pieces, lambda _, faces: _unit(faces), available_cores()):
+                index.add_with_ids(vectors, piece.start + rows.astype(np.int64))
+                if progress is not None:
+                    progress(piece.stop, n_faces)
+                if index.ntotal >= block_faces or piece.stop == n_faces:
+                    blocks.append(aside / f"block{len(blocks)}.faiss")
+                    faiss.write_index(index, str(blocks[-1]))
+                    index.reset()
+        with timed(seconds, "merge"), _quiet():
+            from faiss.contrib.ondisk import merge_ondisk
+
+            merge_ondisk(index, [str(block) for block in blocks], str(aside / LISTS_FILE))
+            faiss.write_index(index, str(aside / INDEX_FILE))
+            for block in blocks:
+                block.unlink()
+        rounded = {name: round(value, 2) for name, value in seconds.items()}
+        made = (recipe.model, recipe.align, recipe.key, index.d, index.nlist, n_faces)
+        facts = Facts(*made, tuple(entries), rounded, tuple(notes))
         (aside / FACTS_FILE).write_text(json.dumps(facts.as_dict()), encoding="utf-8")
         _replace(aside, place)
     except OSError as err:
@@ -157,7 +158,15 @@ class FaceIndex:
         self.path = Path(path).expanduser()
         self.facts = _read_facts(self.path)
         faiss = _faiss()
-        _require_ours(self.path)
+        # Refuse all but the one kind that `build` writes: faiss has readers for many more, which trust the file.
+        try:
+            with (self.path / INDEX_FILE).open("rb") as file:
+                kind = file.read(len(_KIND))
+        except OSError as err:
+            text = f"the index {self.path} is damaged ({err.strerror}); make it again: reelgraph index"
+            raise InputError(text) from err
+        if kind != _KIND:
+            raise InputError(f"the index {self.path} is damaged (its kind is {kind!r}); make it again: reelgraph index")
         # Lists on disk are mapped anyway; if asked to map the rest as well, faiss 1.15 crashes on them.
         flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
         try:
@@ -180,29 +189,28 @@ class FaceIndex:
 
         The hits are those of `search.nearest_in`, without faces that the index does not nominate.
         """
+        from pipeline.store.read import open as open_store
+
         if query.metric == "euclidean":
             return None, "the index holds directions only, but euclidean distances need lengths"
         entry = self._entries.get((str(item.store_path), item.name))
         if entry is None:
             return None, "it is not in the index; run reelgraph index again"
-        recipe = self._recipe(item.store_path)
-        if recipe.key != self.facts.key or _fingerprint(item, recipe) != entry.fingerprint:
+        store = item.store_path
+        if store not in self._recipes:  # made once for all inputs of a store
+            self._recipes[store] = Recipe.of_store(open_store(store).attributes, str(store))
+        recipe = self._recipes[store]
+        pieces = item.pieces("embedding")
+        n_faces = pieces[-1].stop if pieces else 0
+        if recipe.key != self.facts.key or _fingerprint(item, recipe, n_faces) != entry.fingerprint:
             return None, "it has changed since the index was made; run reelgraph index again"
         ids = self.nominated(query)
         first, last = np.searchsorted(ids, [entry.first, entry.first + entry.faces])
         rows = ids[first:last] - entry.first
-        faces = rows_of(item.pieces("embedding"), rows, available_cores())
+        faces = rows_of(pieces, rows, available_cores())
         if faces is None:
             return Hits(rows, np.empty(0)), ""
         return Hits(rows, query.distances(faces)), ""
-
-    def _recipe(self, store: Path) -> Recipe:
-        """Return the recipe of a store, made once for all its inputs."""
-        from pipeline.store.read import open as open_store
-
-        if store not in self._recipes:
-            self._recipes[store] = Recipe.of_store(open_store(store).attributes, str(store))
-        return self._recipes[store]
 
     def nominated(self, query: Query) -> npt.NDArray[np.int64]:
         """Return the ids, ascending, of all faces of the index that may be near enough, and of the nearest."""
@@ -227,11 +235,12 @@ def _faiss() -> Any:
 
 def _gathered(
     outs: Sequence[str | Path], note: Callable[[str], None]
-) -> tuple[list[tuple[str, RunInput, int]], Recipe, list[str]]:
-    """Return (store, input, id of its first face) of all usable inputs, their recipe, and notes."""
+) -> tuple[list[Entry], list[Piece], Recipe, list[str]]:
+    """Return all usable inputs, the pieces of their embeddings by ids of the index, their recipe, and notes."""
     from pipeline.store.read import open as open_store
 
-    items: list[tuple[str, RunInput, int]] = []
+    entries: list[Entry] = []
+    pieces: list[Piece] = []
     recipes: dict[str, tuple[Recipe, str]] = {}
     notes: list[str] = []
     first = 0
@@ -244,40 +253,29 @@ def _gathered(
                 notes.append(f"{out}, {item.name}: not complete, left out")
                 note(notes[-1])
                 continue
-            items.append((out, item, first))
-            first += _faces_of(item)
+            own = item.pieces("embedding")
+            pieces += [replace(piece, start=first + piece.start, stop=first + piece.stop) for piece in own]
+            n_faces = own[-1].stop if own else 0
+            entries.append(Entry(out, item.name, first, n_faces, _fingerprint(item, recipe, n_faces)))
+            first += n_faces
     if len(recipes) > 1:
         shown = " and ".join(f"{recipe.model} (align {recipe.align}, {out})" for recipe, out in recipes.values())
         raise UsageError(f"an index is of faces that were found and embedded in one way; these stores: {shown}")
-    if not items:
+    if not entries:
         raise InputError(f"there is no complete input to index in {', '.join(map(str, outs)) or 'no store'}")
     ((recipe, _),) = recipes.values()
-    return items, recipe, notes
+    return entries, pieces, recipe, notes
 
 
-def _faces_of(item: RunInput) -> int:
-    pieces = item.pieces("embedding")
-    return pieces[-1].stop if pieces else 0
-
-
-def _fingerprint(item: RunInput, recipe: Recipe) -> str:
+def _fingerprint(item: RunInput, recipe: Recipe, n_faces: int) -> str:
     """Return a hash of an input's embeddings: the video, the recipe, and the sizes of the compressed files.
 
     Times of change would differ in a copy of a store.
     """
     folder = item.store_path / item.name / "embedding"
     sizes = [file.stat().st_size for file in sorted((folder / "c").rglob("*")) if file.is_file()]
-    facts = [item.attributes.get("fingerprint"), embedding_key(item, recipe), _faces_of(item), sizes]
+    facts = [item.attributes.get("fingerprint"), embedding_key(item, recipe), n_faces, sizes]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def _usual_lists(n_faces: int) -> int:
-    """Return a quarter of the root of the number of faces, as a power of two.
-
-    Sorting a face into its list costs as many distances as there are lists. Searching the longer lists costs little (a
-    byte per component).
-    """
-    return 1 << round(math.log2(max(1.0, math.sqrt(n_faces) / 4)))
 
 
 def _unit(faces: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -287,7 +285,7 @@ def _unit(faces: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.
     return np.ascontiguousarray(faces[rows] / length[rows, None], np.float32), rows
 
 
-def _trained(faiss: Any, dimension: int, lists: int, pieces: Sequence[Piece]) -> Any:
+def _trained(faiss: Any, lists: int, pieces: Sequence[Piece]) -> Any:
     """Return an empty index whose lists have their centres."""
     wanted = _TRAINING_PER_LIST * lists
     chosen = [pieces[k] for k in np.unique(np.linspace(0, len(pieces) - 1, _TRAINING_PIECES).round().astype(int))]
@@ -300,50 +298,12 @@ def _trained(faiss: Any, dimension: int, lists: int, pieces: Sequence[Piece]) ->
     sample = np.concatenate([vectors for _, vectors in for_each(chosen, some, available_cores())])
     if not len(sample):
         raise InputError("no face of these stores has an embedding; there is nothing to index")
-    lists = max(1, min(lists, len(sample)))
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatL2(dimension), dimension, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2
-    )
+    dimension = sample.shape[1]
+    kind = (max(1, min(lists, len(sample))), faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2)
+    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(dimension), dimension, *kind)
     index.cp.min_points_per_centroid = 1  # small archives have few faces; do not warn about that
     index.train(sample)
     return index
-
-
-def _blocks(
-    faiss: Any,
-    index: Any,
-    pieces: Sequence[tuple[int, Piece]],
-    folder: Path,
-    block_faces: int,
-    n_faces: int,
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[Path]:
-    """Add all faces, writing a block at a time to disk; yield the blocks' files."""
-    firsts = {id(piece): first for first, piece in pieces}
-    seen = written = 0
-    for piece, (vectors, rows) in for_each(
-        [piece for _, piece in pieces], lambda _, faces: _unit(faces), available_cores()
-    ):
-        index.add_with_ids(vectors, firsts[id(piece)] + piece.start + rows.astype(np.int64))
-        seen += piece.stop - piece.start
-        if progress is not None:
-            progress(seen, n_faces)
-        if index.ntotal >= block_faces or seen == n_faces:
-            path = folder / f"block{written}.faiss"
-            faiss.write_index(index, str(path))
-            index.reset()
-            written += 1
-            yield path
-
-
-def _merge(faiss: Any, index: Any, blocks: Sequence[Path], folder: Path) -> None:
-    """Merge all blocks into one file of lists."""
-    from faiss.contrib.ondisk import merge_ondisk
-
-    merge_ondisk(index, [str(path) for path in blocks], str(folder / LISTS_FILE))
-    faiss.write_index(index, str(folder / INDEX_FILE))
-    for path in blocks:
-        path.unlink()
 
 
 def _replace(made: Path, place: Path) -> None:
@@ -375,18 +335,6 @@ def _read_facts(path: Path) -> Facts:
         raise InputError(f"the index {path} is damaged ({err}); make it again: reelgraph index") from err
 
 
-def _require_ours(path: Path) -> None:
-    """Raise InputError unless an index is of the one kind that `build` writes: faiss has readers for many more kinds,
-    each of which would trust the file."""
-    try:
-        with (path / INDEX_FILE).open("rb") as file:
-            kind = file.read(len(_KIND))
-    except OSError as err:
-        raise InputError(f"the index {path} is damaged ({err.strerror}); make it again: reelgraph index") from err
-    if kind != _KIND:
-        raise InputError(f"the index {path} is damaged (its kind is {kind!r}); make it again: reelgraph index")
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence faiss, which prints from C to standard output, the place of --json."""
@@ -401,10 +349,3 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
-
-
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - began

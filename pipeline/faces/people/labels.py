@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import UsageError
 from pipeline.faces.people import registry
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ class Labels:
 def labels(item: RunInput, source: Source | None = None) -> Labels:
     """Return the labels of all faces of an input, in order. `source` None: `person` if it exists, else `identity`.
 
-    Raises StoreError if an array is damaged.
+    The names of people are the registry's. If its file is missing, or another registry is in its place, they are the
+    copy in the store. Raises StoreError if an array is damaged.
     """
     there = item.arrays
     chosen = source or next((name for name in ("person", "identity") if name in there), "none")
@@ -44,34 +47,65 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
         return Labels("none", np.full(n_faces, UNKNOWN, np.int32), {}, frozenset())
     rows = item.array(chosen).astype(np.int32)
     attributes = there[chosen].attributes
-    if chosen == "identity":
-        return _of_gallery(rows, [str(name) for name in attributes["names"]])
-    return _of_registry(rows, attributes, item.store_path)
-
-
-def _of_gallery(rows: npt.NDArray[np.int32], names: list[str]) -> Labels:
-    """Return the labels by names of a gallery, of which several rows may be one person's pictures."""
-    distinct = sorted(set(names))
-    code_of = {name: code for code, name in enumerate(distinct)}
-    codes = np.array([code_of[name] for name in names] + [UNKNOWN], np.int32)
-    code = codes[rows]  # -1 takes the last
-    shown = {int(c): distinct[c] for c in np.unique(code) if c != UNKNOWN}
-    return Labels("identity", code, shown, frozenset(shown))
-
-
-def _of_registry(rows: npt.NDArray[np.int32], attributes: dict[str, object], store_path: Path) -> Labels:
-    """Return the labels by the registry's names.
-
-    If its file is missing, or another registry is in its place, use the copy of the names in the store.
-    """
-    known = registry.known(attributes, store_path)
-    copied = attributes.get("names") or {}
-    assert isinstance(copied, dict)
-    given = known.names if known is not None else {int(key): str(name) for key, name in copied.items()}
+    if chosen == "identity":  # several rows of a gallery may be one person's pictures
+        distinct, code_of = np.unique([str(name) for name in attributes["names"]], return_inverse=True)
+        code = np.append(code_of, UNKNOWN).astype(np.int32)[rows]  # -1 takes the last
+        shown = {int(c): str(distinct[c]) for c in np.unique(code) if c != UNKNOWN}
+        return Labels("identity", code, shown, frozenset(shown))
+    known = registry.known(attributes, item.store_path)
     code = rows.copy()
-    for old, new in (known.merged if known is not None else {}).items():
-        code[rows == old] = new
+    if known is None:
+        given = {int(key): str(name) for key, name in (attributes.get("names") or {}).items()}
+    else:
+        given = known.names
+        for old, new in known.merged.items():
+            code[rows == old] = new
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
-    return Labels(
-        "person", code, {c: given.get(c) or f"person {c}" for c in codes}, frozenset(c for c in codes if given.get(c))
-    )
+    named = frozenset(c for c in codes if given.get(c))
+    return Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The faces of a person in one input."""
+
+    name: str
+    rows: npt.NDArray[np.bool_]
+    """(n_faces,)."""
+
+
+def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
+    """Return the faces of a person in each input; rows are all false if the person does not occur.
+
+    `person` is an id (`3`, of the registry), a name in the registry, or a name in the gallery, tried in this order.
+    Case does not count. Raises UsageError, with the nearest names, if no input knows the person.
+    """
+    known = [(labels(item, "person"), labels(item, "identity")) for item in items]
+    found = [_find(item, both, person) for item, both in zip(items, known, strict=True)]
+    shown = next((one.name for one in found if one is not None), None)
+    if shown is not None:
+        return [one or Chosen(shown, np.zeros(len(both[0].code), bool)) for one, both in zip(found, known, strict=True)]
+    names = {name for both in known for one in both for name in one.names.values()}
+    if not names:
+        raise UsageError(
+            f"no person {person!r}: these stores have no people yet; run `reelgraph people` or `find` on them"
+        )
+    # Only the few nearest: archives know thousands of names.
+    near = difflib.get_close_matches(person.casefold(), (name.casefold() for name in names), n=3, cutoff=0.4)
+    similar = [name for match in near for name in sorted(names) if name.casefold() == match]
+    hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "`reelgraph people` lists all people"
+    raise UsageError(f"unknown person {person!r}; {hint}")
+
+
+def _find(item: RunInput, both: tuple[Labels, Labels], person: str) -> Chosen | None:
+    array = item.arrays.get("person")
+    known = registry.known(array.attributes, item.store_path) if array else None
+    if known is not None and person.isdecimal():  # the id that the person has now, if it was merged into another
+        person = str(known.merged.get(int(person), person))
+    for found in both:
+        code = next((code for code, name in found.names.items() if name.casefold() == person.casefold()), None)
+        if found.source == "person" and person.isdecimal() and int(person) in found.names:
+            code = int(person)
+        if code is not None:
+            return Chosen(found.names[code], found.code == code)
+    return None

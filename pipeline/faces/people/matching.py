@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -59,14 +57,10 @@ class Matcher:
         vectors = np.asarray(known, np.float64)
         self._absent: npt.NDArray[np.bool_] = np.any(~np.isfinite(vectors), axis=1)
         self._known = self._prepared(np.where(self._absent[:, None], 0.0, vectors))
+        self._squares: Floats = np.einsum("ij,ij->i", self._known, self._known)
 
     def __len__(self) -> int:
         return len(self._known)
-
-    @cached_property
-    def _squares(self) -> Floats:
-        squares: Floats = np.einsum("ij,ij->i", self._known, self._known)
-        return squares
 
     def distances(self, faces: npt.NDArray[np.floating]) -> Floats:
         """Return float64 (n, rows), rounded as DeepFace does it. Rows of NaN give NaN."""
@@ -100,34 +94,20 @@ class Matcher:
         k = min(k, len(starts))
         row = np.full((len(faces), k), -1, np.int32)
         distance = np.full((len(faces), k), np.nan, np.float32)
-        for part in _blocks(len(faces), 8 * len(self)):
+        step = max(1, _BLOCK_BYTES // max(8 * len(self), 1))
+        for part in (slice(start, min(start + step, len(faces))) for start in range(0, len(faces), step)):
             found = self.distances(faces[part])
             if k == 1:
                 best = np.where(np.isnan(found), np.inf, found).argmin(axis=1)[:, None]
             else:
-                best = _nearest_of_each(found[:, order], order, starts, k)
+                by_person = np.where(np.isnan(found), np.inf, found)[:, order]
+                least = np.minimum.reduceat(by_person, starts, axis=1)
+                chosen = np.argsort(least, axis=1, kind="stable")[:, :k]
+                # The first column of each person, in the order of the gallery, that has the person's least distance.
+                is_least = by_person == np.repeat(least, np.diff(starts, append=len(order)), axis=1)
+                column = np.where(is_least, np.arange(len(order)), len(order))
+                best = order[np.take_along_axis(np.minimum.reduceat(column, starts, axis=1), chosen, axis=1)]
             near = np.take_along_axis(found, best, axis=1)
             row[part] = np.where(np.isfinite(near), best, -1)
             distance[part] = np.where(np.isinf(near), np.nan, near)
         return Nearest(row, distance)
-
-
-def _nearest_of_each(
-    found: Floats, order: npt.NDArray[np.intp], starts: npt.NDArray[np.intp], k: int
-) -> npt.NDArray[np.intp]:
-    """Return int (n, k): columns, in their first order, of the nearest row of each of the k nearest groups."""
-    found = np.where(np.isnan(found), np.inf, found)
-    least = np.minimum.reduceat(found, starts, axis=1)
-    chosen = np.argsort(least, axis=1, kind="stable")[:, :k]
-    sizes = np.diff(starts, append=found.shape[1])
-    group = np.repeat(np.arange(len(starts)), sizes)
-    # The first column of each group that has the least distance of its group.
-    is_least = found == least[:, group]
-    first = np.where(is_least, np.arange(found.shape[1]), found.shape[1])
-    columns = np.minimum.reduceat(first, starts, axis=1)
-    return np.asarray(order[np.take_along_axis(columns, chosen, axis=1)])
-
-
-def _blocks(rows: int, row_bytes: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_BYTES // max(row_bytes, 1))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

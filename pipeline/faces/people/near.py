@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.matching import Metric
-from pipeline.faces.people.pictures import Recipe, open_searchable
+from pipeline.faces.people.pictures import Recipe
 from pipeline.store.run import each_once
 
 if TYPE_CHECKING:
@@ -31,23 +31,24 @@ class Searched:
     """Share of its sampled frames, 0 to 1, that are done and could be searched."""
     threshold: float
     unknown_faces: int | None = None
-    """Faces that are nobody's of the gallery."""
+    """Number of faces that match no person of the gallery."""
     written: Written | None = None
-    """What became of the arrays `identity` and `distance`: `incomplete` inputs and `locked` stores get none."""
+    """State of the arrays `identity` and `distance`: `incomplete` inputs and `locked` stores get none."""
     how: Literal["exact", "index"] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(kw_only=True)
 class NearSearch(ABC):
-    """One search, and what came of it. If a store or an input cannot be used, the reason is kept and the others are
-    searched all the same."""
+    """One search and its result. If a store or an input cannot be used, the reason is kept; the others are searched."""
 
     half_done: ClassVar[str] = ""
-    """What to add to the news that an input is half done."""
+    """End of the note that an input is half done."""
+    unstarted: ClassVar[dict[str, Any]]
+    """Fields of `Searched` for an input of which nothing is done yet."""
     metric: Metric
     threshold: float | None
     """None: the model's own (`thresholds` of the array `embedding`)."""
@@ -64,12 +65,8 @@ class NearSearch(ABC):
     """Stores and inputs that could not be searched, or written, with the reason."""
 
     @abstractmethod
-    def unstarted(self, out: str, item: RunInput) -> Searched:
-        """Return the account of an input of which nothing is done yet."""
-
-    @abstractmethod
-    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> Searched:
-        """Search one input, complete or half done."""
+    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> tuple[int, dict[str, Any]]:
+        """Search one input, complete or half done; return its number of faces, and further fields of `Searched`."""
 
     @contextlib.contextmanager
     def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
@@ -77,13 +74,20 @@ class NearSearch(ABC):
         yield
 
     def through(self, outs: Sequence[str | Path]) -> None:
-        """Search all inputs of some stores, each store once."""
+        """Search all inputs of some stores, each store once. Raises UsageError if a store is of another model."""
+        from pipeline.store.read import open as open_store
+
         for out in map(str, each_once(outs)):
             try:
-                run, recipe = open_searchable(out, self.model)
+                run = open_store(out)
+                if not run.inputs:
+                    raise StoreError(f"{out} is empty: it has no input yet; run a workflow into it first")
+                recipe = Recipe.of_store(run.attributes, out)
             except StoreError as err:
                 self.unusable.append(str(err))
                 continue
+            if self.model is not None and self.model.lower() != recipe.model.lower():
+                raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {self.model}")
             with self.opened(out, run, recipe):
                 for item in run.inputs.values():
                     try:
@@ -94,14 +98,21 @@ class NearSearch(ABC):
     def _input(self, out: str, item: RunInput, recipe: Recipe) -> Searched:
         if "embedding" not in item.arrays:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
-            return self.unstarted(out, item)
-        done = self.search(out, item, recipe, threshold_of(item, self.metric, self.threshold))
+            return Searched(out, item.name, 0, 0.0, 0.0, **self.unstarted)
+
+        def searched() -> Searched:
+            threshold = threshold_of(item, self.metric, self.threshold)
+            share = 1.0 if item.complete else len(item.array("frame")) / max(1, item.frames_total)
+            faces, facts = self.search(out, item, recipe, threshold)
+            return Searched(out, item.name, faces, share, threshold, **facts)
+
+        done = item.retried(searched)
         if done.share < 1 or done.written == "incomplete":
             self.tell(f"{out}, {item.name}: {done.share:.0%} is done and was searched{self.half_done}")
         return done
 
     def require_some(self) -> None:
-        """Raise InputError if nothing could be searched; else tell the user what could not."""
+        """Raise InputError if nothing could be searched; else note the stores and inputs that could not be."""
         if not self.inputs:
             raise InputError(self.unusable[0] if self.unusable else "no store is named")
         for text in self.unusable:
@@ -112,7 +123,7 @@ class NearSearch(ABC):
         return 1 if self.unusable else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "metric": self.metric,
             "inputs": [one.as_dict() for one in self.inputs],
@@ -121,7 +132,7 @@ class NearSearch(ABC):
         }
 
     def tell(self, text: str) -> None:
-        """Tell the user something, once."""
+        """Give the user a line, once."""
         if text not in self.notes:
             self.notes.append(text)
             self.note(text)
@@ -130,11 +141,6 @@ class NearSearch(ABC):
         """Count faces that were looked at."""
         self.faces += faces
         self.looked(self.faces)
-
-
-def done_share(item: RunInput) -> float:
-    """Return the share of an input's sampled frames whose arrays can be read."""
-    return 1.0 if item.complete else len(item.array("frame")) / max(1, item.frames_total)
 
 
 def threshold_of(item: RunInput, metric: Metric, given: float | None) -> float:

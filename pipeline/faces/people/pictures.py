@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,11 @@ from pipeline.engine.finding import STAGES, is_known
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
-from pipeline.errors import ReelgraphError, StoreError, UsageError
+from pipeline.errors import ReelgraphError, StoreError
 from pipeline.files.whole import atomic_write
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device
 from pipeline.models.weights import cache_folder, sha256
-
-if TYPE_CHECKING:
-    from pipeline.store.read import Run
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Suffixes that DeepFace reads (commons/image_utils.py, IMAGE_EXTS)."""
@@ -115,7 +112,10 @@ class Recipe:
     @classmethod
     def of_store(cls, attributes: Mapping[str, Any], where: str) -> Recipe:
         """Return the recipe of a store, from its root attributes. Raises StoreError if no stage embeds faces."""
-        stages = _stages_of(attributes)
+        workflow_sections = attributes.get("workflow")
+        found = workflow_sections.get("stages") if isinstance(workflow_sections, dict) else None
+        sections = found.items() if isinstance(found, dict) else ()
+        stages = {name: one for name, one in sections if isinstance(one, dict)}
         reasons = []
         for name in stages:
             try:
@@ -133,14 +133,22 @@ class Recipe:
     def faces(self, pictures: Sequence[Pixels]) -> Iterator[PictureFaces]:
         """Yield the faces of each picture, uint8 (height, width, 3) RGB. Raises ModelError if weights are missing."""
         run = stages_here(self.workflow)
-        for start, stop in _batches(pictures):
-            batch = list(pictures[start:stop])
+        batch: list[Pixels] = []
+        for number, picture in enumerate(pictures, 1):
+            batch.append(picture)
+            full = len(batch) == MAX_CHUNK_FRAMES or sum(one.nbytes for one in batch) >= MAX_CHUNK_BYTES
+            if not full and number < len(pictures):
+                continue
             index = np.arange(len(batch), dtype=np.int64)
             given: dict[str, Any] = {"frames_rgb": batch}
             arrays = run(Chunk("pictures", 0, index, index.astype(float), np.ones(len(batch), bool), given))
             stops = np.cumsum(arrays["n_faces"])
-            for k, picture in enumerate(batch):
-                yield _faces_of(arrays, int(stops[k] - arrays["n_faces"][k]), int(stops[k]), picture)
+            for stop, count, one in zip(stops.tolist(), arrays["n_faces"].tolist(), batch, strict=True):
+                names = ("box", "landmarks", "confidence", "embedding")
+                cut = {name: arrays[name][stop - count : stop] for name in names}
+                rank = arrays["rank"][stop - count : stop] if "rank" in arrays else np.arange(count, dtype=np.int32)
+                yield PictureFaces(rank=rank, size=np.array([one.shape[1], one.shape[0]], np.int64), **cut)
+            batch = []
 
 
 def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
@@ -207,45 +215,40 @@ class PictureCache:
         self, paths: Sequence[str | Path], progress: Progress | None = None
     ) -> Iterator[PictureFaces | UnreadableError]:
         """Yield the faces of each file, in order; embed those that the cache lacks. Unreadable files give an error."""
-        done = 0
-        for some in (paths[k : k + MAX_CHUNK_FRAMES] for k in range(0, len(paths), MAX_CHUNK_FRAMES)):
+        for start in range(0, len(paths), MAX_CHUNK_FRAMES):
+            some = paths[start : start + MAX_CHUNK_FRAMES]
             contents = [_or_error(content_sha256, path) for path in some]
             known: dict[str, PictureFaces | UnreadableError] = {}
             missing: dict[str, str | Path] = {}
             for path, content in zip(some, contents, strict=True):
-                if isinstance(content, UnreadableError) or content in known:
-                    continue
-                stored = self._read(content)
-                if stored is not None:
-                    known[content] = stored
-                else:
-                    missing[content] = path
+                if not isinstance(content, UnreadableError) and content not in known:
+                    stored = self._read(content)
+                    if stored is not None:
+                        known[content] = stored
+                    else:
+                        missing[content] = path
             known.update(self._embed(missing))
             for content in contents:
                 yield content if isinstance(content, UnreadableError) else known[content]
-            done += len(some)
             if progress is not None and missing:
-                progress(done, len(paths))
+                progress(start + len(some), len(paths))
 
     def _embed(self, paths: Mapping[str, str | Path]) -> dict[str, PictureFaces | UnreadableError]:
         """Embed files, fewer than 64, by their content, with the pixels of one batch in memory at a time."""
         found: dict[str, PictureFaces | UnreadableError] = {}
         waiting: dict[str, Pixels] = {}
-        for content, path in paths.items():
+        for number, (content, path) in enumerate(paths.items(), 1):
             pixels = _or_error(read_picture, path)
             if isinstance(pixels, UnreadableError):
                 found[content] = pixels
-                continue
-            waiting[content] = pixels
-            if sum(one.nbytes for one in waiting.values()) >= MAX_CHUNK_BYTES:
-                found.update(self._embed_pixels(waiting))
+            else:
+                waiting[content] = pixels
+            full = sum(one.nbytes for one in waiting.values()) >= MAX_CHUNK_BYTES
+            if waiting and (full or number == len(paths)):
+                for key, faces in zip(waiting, self.recipe.faces(list(waiting.values())), strict=True):
+                    found[key] = faces
+                    self._write(key, faces)
                 waiting = {}
-        return {**found, **self._embed_pixels(waiting)}
-
-    def _embed_pixels(self, pictures: Mapping[str, Pixels]) -> dict[str, PictureFaces]:
-        found = dict(zip(pictures, self.recipe.faces(list(pictures.values())), strict=True)) if pictures else {}
-        for content, faces in found.items():
-            self._write(content, faces)
         return found
 
     def _file(self, content: str) -> Path:
@@ -273,13 +276,6 @@ def _or_error(read: Callable[[str | Path], Any], path: str | Path) -> Any:
         return err
 
 
-def _stages_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sections of a store's workflow; none where they are damaged."""
-    workflow = attributes.get("workflow")
-    stages = workflow.get("stages") if isinstance(workflow, dict) else None
-    return {name: one for name, one in stages.items() if isinstance(one, dict)} if isinstance(stages, dict) else {}
-
-
 def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
     """Return a workflow of one stage and those before it."""
     wanted, waiting = {name}, [name]
@@ -296,44 +292,11 @@ def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
             if other in stages and other not in wanted:
                 wanted.add(other)
                 waiting.append(other)
-    sections = {key: _of_pictures(stages[key]) for key in stages if key in wanted}
+    # Without the options of tracks: pictures are not frames of one film.
+    sections = {
+        key: {name: value for name, value in section.items() if name not in OF_TRACKS}
+        for key, section in stages.items()
+        if key in wanted
+    }
     # Only installed modules, or those on PYTHONPATH: a store from elsewhere must not import files of this folder.
     return build_workflow("pictures", {"stages": sections}, Path(__file__).parents[3])
-
-
-def _of_pictures(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stage's options without those of tracks: pictures are not frames of one film."""
-    return {name: value for name, value in section.items() if name not in OF_TRACKS}
-
-
-def _batches(pictures: Sequence[Pixels]) -> Iterator[tuple[int, int]]:
-    """Yield ranges of at most as many pictures, and as large, as a chunk of video may have."""
-    start, held = 0, 0
-    for k, picture in enumerate(pictures):
-        held += picture.nbytes
-        if k + 1 - start == MAX_CHUNK_FRAMES or held >= MAX_CHUNK_BYTES or k + 1 == len(pictures):
-            yield start, k + 1
-            start, held = k + 1, 0
-
-
-def _faces_of(arrays: Mapping[str, Any], start: int, stop: int, picture: Pixels) -> PictureFaces:
-    rank = arrays["rank"][start:stop] if "rank" in arrays else np.arange(stop - start, dtype=np.int32)
-    height, width = picture.shape[:2]
-    cut = {name: arrays[name][start:stop] for name in ("box", "landmarks", "confidence", "embedding")}
-    return PictureFaces(rank=rank, size=np.array([width, height], np.int64), **cut)
-
-
-def open_searchable(out: str | Path, model: str | None) -> tuple[Run, Recipe]:
-    """Open a store with embedded faces, and return it with its recipe.
-
-    Raises StoreError if there is no such store, or it is empty; UsageError if `model` is not its model.
-    """
-    from pipeline.store.read import open as open_store
-
-    run = open_store(out)
-    if not run.inputs:
-        raise StoreError(f"{out} is empty: it has no input yet; run a workflow into it first")
-    recipe = Recipe.of_store(run.attributes, str(out))
-    if model is not None and model.lower() != recipe.model.lower():
-        raise UsageError(f"the faces of {out} are embedded with {recipe.model}, not with {model}")
-    return run, recipe

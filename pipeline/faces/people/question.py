@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from pipeline.faces.people.pictures import (
     OTHER_SUFFIXES,
     SUFFIXES,
     PictureCache,
-    PictureFaces,
     Pixels,
     Recipe,
     UnreadableError,
@@ -54,35 +52,37 @@ class Asked:
 
 def ask(question: Question, recipe: Recipe) -> Asked:
     """Find and embed the face of a question. Raises InputError if there is none, or the file cannot be used."""
-    faces, where = _faces(question, recipe)
-    if not len(faces):
-        raise InputError(f"{where}: no face found; choose a clearer picture of the face")
-    row = faces.largest if question.box is None else _overlapping(faces.box, question.box, where)
-    box = tuple(float(side) for side in faces.box[row])
-    notes = []
-    if len(faces) > 1 and question.box is None:
-        others = " ".join(as_text(other) for k, other in enumerate(faces.box) if k != row)
-        taken = as_text(faces.box[row])
-        notes.append(f"{where}: {len(faces)} faces, the largest is used: {taken}; choose another with --box: {others}")
-    return Asked(question, (box[0], box[1], box[2], box[3]), faces.embedding[row], tuple(notes))
-
-
-def _faces(question: Question, recipe: Recipe) -> tuple[PictureFaces, str]:
-    """Return all faces, and the picture's name in messages."""
     path = Path(question.path).expanduser()
     if not path.exists():
         raise InputError(f"there is no picture or video at {path}; check the path")
+    where = str(path)
     if path.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES) and path.suffix.lower() != ".gif":
         if question.time_seconds is not None:
             raise InputError(f"{path} is a picture: --time is for videos")
-        (found,) = PictureCache(recipe).faces([path])
-        if isinstance(found, UnreadableError):
-            raise InputError(str(found)) from found
-        return found, str(path)
-    if question.time_seconds is None:
+        (faces,) = PictureCache(recipe).faces([path])
+        if isinstance(faces, UnreadableError):
+            raise InputError(str(faces)) from faces
+    elif question.time_seconds is None:
         raise InputError(f"{path} is a video: say which moment of it, for example --time 0:00:12.5")
-    (found,) = recipe.faces([frame_at(path, question.time_seconds)])
-    return found, f"{path} at {clock(question.time_seconds)}"
+    else:
+        where = f"{path} at {clock(question.time_seconds)}"
+        (faces,) = recipe.faces([frame_at(path, question.time_seconds)])
+    if not len(faces):
+        raise InputError(f"{where}: no face found; choose a clearer picture of the face")
+    notes = []
+    row = faces.largest
+    if question.box is not None:
+        shared = overlap(np.array([question.box]), faces.box)[0]
+        row = int(shared.argmax())
+        if not shared[row] > 0:
+            found = " ".join(as_text(box) for box in faces.box)
+            raise InputError(f"{where}: no face in the box {as_text(question.box)}; there are: {found}")
+    elif len(faces) > 1:
+        others = " ".join(as_text(other) for k, other in enumerate(faces.box) if k != row)
+        taken = as_text(faces.box[row])
+        notes.append(f"{where}: {len(faces)} faces, the largest is used: {taken}; choose another with --box: {others}")
+    x, y, w, h = faces.box[row].tolist()
+    return Asked(question, (x, y, w, h), faces.embedding[row], tuple(notes))
 
 
 def frame_at(path: Path, time_seconds: float) -> Pixels:
@@ -96,29 +96,16 @@ def frame_at(path: Path, time_seconds: float) -> Pixels:
         raise InputError(
             f"{path}: no frame at {clock(time_seconds)}; its frames lie from {clock(first)} to {clock(stop)}"
         )
-    rank = int(np.searchsorted(times, time_seconds, side="right")) - 1
-    (frame,) = frames_at(source, [rank])
+    frame = frame_of(source, int(np.searchsorted(times, time_seconds, side="right")) - 1)
     if frame is None:
         raise InputError(f"{path}: the frame at {clock(time_seconds)} cannot be decoded; choose another moment")
     return frame
 
 
-def frames_at(source: VideoSource, ranks: Sequence[int]) -> list[Pixels | None]:
-    """Return frames of a video by their ranks, ascending; None for a frame that cannot be decoded."""
-    found: list[Pixels | None] = []
-    for rank in ranks:
-        decoded = source.job_of_ranks(np.array([rank], np.int64), "pyav").decode()
-        found.append(decoded.frames_rgb[0].copy() if decoded.decoded[0] else None)
-    return found
-
-
-def _overlapping(boxes: npt.NDArray[np.float32], wanted: Box, where: str) -> int:
-    """Return the row of the box with the best overlap. Raises InputError if none overlaps."""
-    shared = overlap(np.array([wanted]), boxes)[0]
-    if not (shared > 0).any():
-        found = " ".join(as_text(box) for box in boxes)
-        raise InputError(f"{where}: no face in the box {as_text(wanted)}; there are: {found}")
-    return int(shared.argmax())
+def frame_of(source: VideoSource, rank: int) -> Pixels | None:
+    """Return the frame of a video by its rank; None if it cannot be decoded."""
+    decoded = source.job_of_ranks(np.array([rank], np.int64), "pyav").decode()
+    return decoded.frames_rgb[0].copy() if decoded.decoded[0] else None
 
 
 def parse_box(text: str) -> Box:

@@ -20,17 +20,17 @@ from pipeline.store.run import InputStore, RunStore, removing
 
 @dataclass
 class Proof:
-    """What was read again, and what was found wrong."""
+    """The arrays that were read again, and the problems that were found."""
 
     inputs: int = 0
     arrays: int = 0
     rows: int = 0
-    """Of all arrays together."""
+    """Rows of all arrays together."""
     embeddings: int = 0
-    """Compared with those that were removed, chunks of incomplete inputs among them."""
+    """Embeddings that were compared with the removed ones, those in chunks of incomplete inputs among them."""
     problems: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    """Files and folders in the stores that are no array of theirs."""
+    """Files and folders in the stores that belong to none of their arrays."""
 
     @property
     def holds(self) -> bool:
@@ -38,38 +38,42 @@ class Proof:
 
 
 def prove(outs: Sequence[Path], searched: Search) -> Proof:
-    """Read all stores again. A damaged array is a problem: what cannot be read proves nothing."""
-    proof = Proof()
+    """Read all stores again. A damaged array is a problem: an array that cannot be read proves nothing."""
+    proof, who = Proof(), searched.who
     matcher = sameness(searched.vectors)
     for out in dict.fromkeys(out.expanduser().resolve() for out in outs):
         store = RunStore.open(out, mode="r")
-        for name in store.input_names():
-            source = store.input(name)
+        names = store.input_names()
+        for source in map(store.input, names):
             proof.inputs += 1
             try:
                 if source.attributes.get("complete"):
-                    _check_complete(proof, source, searched.who, matcher)
+                    _check_complete(proof, source, who, matcher)
                 else:
                     _check_chunks(proof, source, matcher)
             except StoreError as err:
                 proof.problems.append(str(err))
-        names = {NODE_FILE, *store.input_names()}
-        proof.unread += [entry.path for entry in os.scandir(store.path) if not _is_known(entry.name, names)]
-    _check_registry(proof, searched.who)
+        others = (entry for entry in os.scandir(store.path) if entry.name not in {NODE_FILE, *names})
+        proof.unread += [entry.path for entry in others if not entry.name.startswith(LOCK_FILE)]
+    if who.registry is not None and who.id is not None:
+        registry = Registry.load(who.registry)
+        known = {*registry.people, *registry.merged, *(pin.person for pin in registry.pins)}
+        known |= {number for pair in registry.apart for number in pair}
+        if known & {*who.ids} or not {*who.ids} <= {*registry.forgotten}:
+            proof.problems.append(f"the registry {who.registry} still knows {who}")
     return proof
 
 
-def _is_known(name: str, names: set[str]) -> bool:
-    return name in names or name.startswith(LOCK_FILE)
-
-
 def _check_complete(proof: Proof, source: InputStore, who: Who, matcher: Mapping[EmbeddingKind, Sameness]) -> None:
-    where = f"{source.name!r} in {source.path}"
     group = source.group()
+
+    def wrong(what: str) -> None:
+        proof.problems.append(f"{source.name!r} in {source.path}: {what}")
+
     folders = {entry.name for entry in os.scandir(source.folder) if entry.is_dir()}
     surplus = folders - group.arrays.keys() - {CHUNKS}
     if surplus or removing(group.attributes):
-        proof.problems.append(f"{where}: {', '.join(sorted(surplus)) or 'a removal'} is left over; open it again")
+        wrong(f"{', '.join(sorted(surplus)) or 'a removal'} is left over; open it again")
     rows: dict[str, set[int]] = {}
     same = 0
     for name, content in group.arrays.items():
@@ -85,25 +89,20 @@ def _check_complete(proof: Proof, source: InputStore, who: Who, matcher: Mapping
         rows.setdefault(content["dimension_names"][0], set()).add(count)
         names = content.get("attributes", {}).get("names")
         if isinstance(names, dict) and {str(number) for number in who.ids} & names.keys():
-            proof.problems.append(f"{where}: the array {name!r} still names {who}")
+            wrong(f"the array {name!r} still names {who}")
     if same:
-        proof.problems.append(f"{where}: {same} embeddings are within {EQUAL_DISTANCE:g} of a removed one")
+        wrong(f"{same} embeddings are within {EQUAL_DISTANCE:g} of a removed one")
     left = int(rows_of(source, who).sum())
     if left:
-        proof.problems.append(f"{where}: {left} faces of {who} are left")
-    _check_counts(proof, source, where, rows)
-
-
-def _check_counts(proof: Proof, source: InputStore, where: str, rows: Mapping[str, set[int]]) -> None:
-    """That what is left still belongs together."""
-    arrays = source.group().arrays
+        wrong(f"{left} faces of {who} are left")
+    # The arrays that are left must still belong together.
     if any(len(counts) > 1 for counts in rows.values()):
-        proof.problems.append(f"{where}: arrays of one dimension have different numbers of rows: {dict(rows)}")
-    if "n_faces" in arrays and rows.get("face") != {int(source.read_rows("n_faces", 0, None).sum())}:
-        proof.problems.append(f"{where}: n_faces does not add up to the {rows.get('face')} faces there are")
+        wrong(f"arrays of one dimension have different numbers of rows: {rows}")
+    if "n_faces" in group.arrays and rows.get("face") != {int(source.read_rows("n_faces", 0, None).sum())}:
+        wrong(f"n_faces does not add up to the {rows.get('face')} faces there are")
     for name in FACES.pointers.values():
-        if name in arrays and (source.read_rows(name, 0, None) >= max(rows["face"])).any():
-            proof.problems.append(f"{where}: {name!r} points beyond the last face")
+        if name in group.arrays and (source.read_rows(name, 0, None) >= max(rows["face"])).any():
+            wrong(f"{name!r} points beyond the last face")
 
 
 def _check_chunks(proof: Proof, source: InputStore, matcher: Mapping[EmbeddingKind, Sameness]) -> None:
@@ -118,22 +117,18 @@ def _check_chunks(proof: Proof, source: InputStore, matcher: Mapping[EmbeddingKi
         )
 
 
-def _check_registry(proof: Proof, who: Who) -> None:
-    if who.registry is None or who.id is None:
-        return
-    registry = Registry.load(who.registry)
-    ids = {*who.ids}
-    known = {*registry.people, *registry.merged, *(pin.person for pin in registry.pins)}
-    known |= {number for pair in registry.apart for number in pair}
-    if ids & known or not ids <= {*registry.forgotten}:
-        proof.problems.append(f"the registry {who.registry} still knows {who}")
-
-
-# --- the receipt ------------------------------------------------------------------------------------------------------
-
-
 def as_dict(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, proof: Proof | None) -> dict[str, Any]:
-    """For `--json`; `done` and `proof` are None where nothing was removed yet."""
+    """Return the values of `--json`; `done` and `proof` are None if nothing was removed yet."""
+
+    def rewritten(removal: Removal) -> dict[str, Any]:
+        return {
+            "frames": removal.frames,
+            "thumbnails": thumbnails_of(removal),
+            "arrays": list(removal.arrays),
+            "files_deleted": removal.files,
+            "chunks_dropped": removal.chunks_dropped,
+        }
+
     who = searched.who
     return {
         "person": who.id,
@@ -151,8 +146,8 @@ def as_dict(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, p
                 "same_embedding": one.same,
                 "faces_before": one.faces,
                 "faces_after": one.faces - len(one.rows),
-                **(_rewritten(done[one.store, one.input]) if done is not None else {}),
             }
+            | ({} if done is None else rewritten(done[one.store, one.input]))
             for one in searched.found
         ],
         "alike": [{**vars(one), "store": str(one.store)} for one in searched.alike],
@@ -161,24 +156,14 @@ def as_dict(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, p
     }
 
 
-def _rewritten(removal: Removal) -> dict[str, Any]:
-    return {
-        "frames": removal.frames,
-        "thumbnails": thumbnails_of(removal),
-        "arrays": list(removal.arrays),
-        "files_deleted": removal.files,
-        "chunks_dropped": removal.chunks_dropped,
-    }
-
-
 def thumbnails_of(removal: Removal) -> int:
-    """Thumbnails that were removed."""
+    """Return the number of thumbnails that were removed."""
     before, after = removal.rows.get("shot", (0, 0))
     return before - after
 
 
 def remains(searched: Search) -> list[str]:
-    """What no store holds, and so is not removed."""
+    """Return lines on data outside the stores, which is not removed."""
     who = searched.who
     videos = sorted({one.path for one in searched.found if len(one.rows)})
     found = [
@@ -194,7 +179,7 @@ def remains(searched: Search) -> list[str]:
 
 
 def lines(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, proof: Proof | None) -> list[str]:
-    """For people."""
+    """Return the receipt for people."""
     verb = "removed" if done is not None else "would be removed"
     inputs = [one for one in searched.found if len(one.rows)]
     shown = [f"{searched.who}: {searched.faces} faces {verb} from {len(inputs)} inputs"]
@@ -208,18 +193,17 @@ def lines(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, pro
         shown.append(text)
     if done is not None and searched.who.registry and searched.who.id is not None:
         shown.append(f"  {searched.who.registry}: the id stays taken, all else of the person is gone")
-    shown += _proof_lines(proof) if proof is not None else []
+    if proof is not None:
+        read = f"{proof.arrays} arrays of {proof.inputs} inputs read again, {proof.rows} rows"
+        if proof.holds:
+            compared = f"none of {proof.embeddings} embeddings is within {EQUAL_DISTANCE:g} of a removed one"
+            shown.append(f"proven: {read}: none of this person; {compared}")
+            if proof.unread:
+                shown.append(f"  not read, no arrays of a store: {', '.join(proof.unread)}")
+        else:
+            shown += [f"NOT PROVEN ({read}):", *(f"  {problem}" for problem in proof.problems)]
     shown += [line for one in searched.alike if (line := _alike_line(one, searched.who))]
     return [*shown, "not touched:", *(f"  {text}" for text in remains(searched))]
-
-
-def _proof_lines(proof: Proof) -> list[str]:
-    read = f"{proof.arrays} arrays of {proof.inputs} inputs read again, {proof.rows} rows"
-    if not proof.holds:
-        return [f"NOT PROVEN ({read}):", *(f"  {problem}" for problem in proof.problems)]
-    shown = [f"proven: {read}: none of this person; none of {proof.embeddings} embeddings is within {EQUAL_DISTANCE:g} "
-             "of a removed one"]  # fmt: skip
-    return shown + ([f"  not read, no arrays of a store: {', '.join(proof.unread)}"] if proof.unread else [])
 
 
 def _alike_line(one: Alike, who: Who) -> str:
@@ -227,14 +211,15 @@ def _alike_line(one: Alike, who: Who) -> str:
     if one.state == "no embeddings":
         return f"not compared: {where} has no embeddings of this model"
     if one.state == "people":
-        # Those of other people were told apart, unless only a gallery knows the name.
+        # The people of other faces are known, unless only a gallery knows the name.
         left = {number: count for number, count in sorted(one.people.items()) if number < 0 or who.id is None}
         counts = [
             f"{count} faces of {'nobody' if number < 0 else f'person {number}'}" for number, count in left.items()
         ]
         return f"left and alike: {', '.join(counts)} in {where}; look at them, they may be the same" if counts else ""
-    what = "not complete" if one.state == "incomplete" else "without the array person"
-    advice = "run it to its end, then" if one.state == "incomplete" else "run"
+    what, advice = "without the array person", "run"
+    if one.state == "incomplete":
+        what, advice = "not complete", "run it to its end, then"
     return (
         f"left, for {where} is {what}: {one.faces} faces, {one.alike} of them alike; {advice} `reelgraph people`, "
         "then forget again"

@@ -12,7 +12,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
+from pipeline.faces.people.clustering import Exemplar as Exemplar
 from pipeline.files.lock import StoreLock
 from pipeline.files.whole import atomic_write
 from pipeline.store.nodes import disk_errors
@@ -46,15 +47,12 @@ def known(attributes: Mapping[str, Any], store_path: Path) -> Known | None:
     path = store_path / str(attributes.get("registry", ""))
     if not os.path.isfile(path):
         return None
-    content = _read(path)
-    if attributes.get("registry_id") not in (None, content.get("id")):
-        return None
-    try:
+    with _damage(path):
+        content = _read(path)
+        if attributes.get("registry_id") not in (None, content.get("id")):
+            return None
         names = {int(key): str(one["name"]) for key, one in content["people"].items() if one.get("name")}
-        merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise _damaged(path, err) from err
-    return Known(names, merged)
+        return Known(names, {int(old): int(new) for old, new in content.get("merged", {}).items()})
 
 
 def changeable(attributes: Mapping[str, Any], store_path: Path) -> Path | None:
@@ -63,18 +61,6 @@ def changeable(attributes: Mapping[str, Any], store_path: Path) -> Path | None:
     """
     path = store_path / str(attributes.get("registry", ""))
     return path if attributes.get("registry_id") is not None and os.path.isfile(path) else None
-
-
-@dataclass(frozen=True)
-class Exemplar:
-    """A typical look of a person: the mean of some of their tracks."""
-
-    vector: npt.NDArray[np.float32]
-    """float32 (d,): mean, in the space in which the model's embeddings are compared."""
-    spread: float
-    """Mean squared distance from the vector."""
-    weight: float
-    """Number of faces it stands for; of each track only a few count."""
 
 
 @dataclass
@@ -124,18 +110,13 @@ class Registry:
     """Number of faces per person of each input, as last seen, by key."""
     next_id: int = 1
 
-    # -- file --------------------------------------------------------------------------------------------
-
     @classmethod
     def load(cls, path: Path) -> Registry:
         """Read a registry. Raises UsageError if there is no file, StoreError if it is damaged or of another format."""
         if not path.is_file():
             raise UsageError(f"there is no registry at {path}; run: reelgraph people OUT, or say --registry FILE")
-        content = _read(path)
-        try:
-            return _from_json(path, content)
-        except (ValueError, KeyError, TypeError, AttributeError) as err:
-            raise _damaged(path, err) from err
+        with _damage(path):
+            return _from_json(path, _read(path))
 
     @classmethod
     def open(cls, path: Path, model: str, align: str) -> Registry:
@@ -143,23 +124,17 @@ class Registry:
         if not path.is_file():
             return cls(path, uuid.uuid4().hex, model, align)
         registry = cls.load(path)
-        registry.require(model, align)
-        return registry
-
-    def require(self, model: str, align: str) -> None:
-        """Raise StoreError if embeddings of this model cannot be compared with the registry's."""
-        if (model, align) != (self.model, self.align):
+        if (model, align) != (registry.model, registry.align):
             raise StoreError(
-                f"{self.path} was made with {self.model} (align {self.align}), but these embeddings are of {model} "
+                f"{path} was made with {registry.model} (align {registry.align}), but these embeddings are of {model} "
                 f"(align {align}); use another registry: --registry FILE"
             )
+        return registry
 
     def save(self) -> None:
         """Write the file in one atomic step. Raises StoreError."""
         with disk_errors(f"write the registry {self.path}"):
             atomic_write(self.path, json.dumps(_to_json(self), indent=1).encode())
-
-    # -- the user's decisions ----------------------------------------------------------------------------
 
     def resolve(self, number: int) -> int:
         """Return the id that a person has now. Raises UsageError if the id is unknown or forgotten."""
@@ -204,9 +179,7 @@ class Registry:
 
     def _replace(self, old: int, new: int) -> None:
         self.merged = {key: new if value == old else value for key, value in self.merged.items()} | {old: new}
-        self.pins = [
-            Pin(p.input, p.fingerprint, p.frame, p.box, new if p.person == old else p.person) for p in self.pins
-        ]
+        self.pins = [replace(pin, person=new) if pin.person == old else pin for pin in self.pins]
         moved = {_pair(*(new if one == old else one for one in pair)) for pair in self.apart}
         self.apart = {pair for pair in moved if pair[0] != pair[1]}
         for counts in self.inputs.values():
@@ -236,8 +209,6 @@ class Registry:
         for counts in self.inputs.values():
             counts.pop(found, None)
         return gone
-
-    # -- what is computed --------------------------------------------------------------------------------
 
     def new_person(self) -> int:
         """Add a person with an id that was never given."""
@@ -282,25 +253,48 @@ def _pair(a: int, b: int) -> tuple[int, int]:
     return (min(a, b), max(a, b))
 
 
-def _read(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Raise StoreError if the registry cannot be read, or does not have the form that is expected."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise _damaged(path, err) from err
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        what = f"no {err}" if isinstance(err, KeyError) else str(err)
+        raise StoreError(
+            f"the registry {path} cannot be read ({what}); restore it, or delete it and run people"
+        ) from err
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise _damaged(path, ValueError("it is not a JSON object"))
+        raise ValueError("it is not a JSON object")
     return content
 
 
-def _damaged(path: Path, err: Exception) -> StoreError:
-    what = f"no {err}" if isinstance(err, KeyError) else str(err)
-    return StoreError(f"the registry {path} cannot be read ({what}); restore it, or delete it and run people")
-
-
 def _from_json(path: Path, content: dict[str, Any]) -> Registry:
+    def vector_of(text: str) -> npt.NDArray[np.float32]:
+        return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+
     if content["format"] != FORMAT:
         raise StoreError(f"{path} is a registry of format {content['format']}; this reelgraph reads format {FORMAT}")
-    people = {int(key): _person(one) for key, one in content["people"].items()}
+    people = {
+        int(key): Person(
+            one.get("name") or None,
+            bool(one.get("decided")),
+            [
+                Exemplar(vector_of(each["vector"]), float(each["spread"]), float(each["weight"]))
+                for each in one.get("exemplars", [])
+            ],
+            bool(one.get("twice")),
+        )
+        for key, one in content["people"].items()
+    }
+    pins = []
+    for one in content.get("pins", []):
+        x, y, w, h = map(float, one["box"])
+        place = str(one["input"]), str(one["fingerprint"]), int(one["frame"])
+        pins.append(Pin(*place, (x, y, w, h), int(one["person"])))
     merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}
     forgotten = [int(number) for number in content.get("forgotten", [])]
     taken = [0, *people, *merged, *forgotten]
@@ -313,26 +307,16 @@ def _from_json(path: Path, content: dict[str, Any]) -> Registry:
         merged,
         forgotten,
         {_pair(int(a), int(b)) for a, b in content.get("apart", [])},
-        [_pin(one) for one in content.get("pins", [])],
+        pins,
         {key: {int(k): int(n) for k, n in one.items()} for key, one in content.get("inputs", {}).items()},
         max(int(content.get("next_id", 1)), max(taken) + 1),
     )
 
 
-def _person(one: dict[str, Any]) -> Person:
-    exemplars = [
-        Exemplar(_decode(each["vector"]), float(each["spread"]), float(each["weight"]))
-        for each in one.get("exemplars", [])
-    ]
-    return Person(one.get("name") or None, bool(one.get("decided")), exemplars, bool(one.get("twice")))
-
-
-def _pin(one: dict[str, Any]) -> Pin:
-    x, y, w, h = (float(value) for value in one["box"])
-    return Pin(str(one["input"]), str(one["fingerprint"]), int(one["frame"]), (x, y, w, h), int(one["person"]))
-
-
 def _to_json(registry: Registry) -> dict[str, Any]:
+    def text_of(vector: npt.NDArray[np.float32]) -> str:
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+
     return {
         "format": FORMAT,
         "id": registry.id,
@@ -345,7 +329,7 @@ def _to_json(registry: Registry) -> dict[str, Any]:
                 "decided": one.decided,
                 **({"twice": True} if one.twice else {}),
                 "exemplars": [
-                    {"vector": _encode(each.vector), "spread": round(each.spread, 6), "weight": round(each.weight, 3)}
+                    {"vector": text_of(each.vector), "spread": round(each.spread, 6), "weight": round(each.weight, 3)}
                     for each in one.exemplars
                 ],
             }
@@ -354,18 +338,6 @@ def _to_json(registry: Registry) -> dict[str, Any]:
         "merged": {str(old): new for old, new in sorted(registry.merged.items())},
         "forgotten": registry.forgotten,
         "apart": sorted(list(pair) for pair in registry.apart),
-        "pins": [
-            {"input": p.input, "fingerprint": p.fingerprint, "frame": p.frame, "box": list(p.box), "person": p.person}
-            for p in registry.pins
-        ],
+        "pins": [asdict(pin) for pin in registry.pins],
         "inputs": {key: {str(k): n for k, n in one.items()} for key, one in sorted(registry.inputs.items())},
     }
-
-
-def _encode(vector: npt.NDArray[np.float32]) -> str:
-    """Return little-endian float32, as base64."""
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
-
-
-def _decode(text: str) -> npt.NDArray[np.float32]:
-    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)

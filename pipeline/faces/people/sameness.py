@@ -1,4 +1,4 @@
-"""Whether stored embeddings are those of given faces: the very same, or alike enough to be the same person."""
+"""The comparison of stored embeddings with given ones: the very same, or alike enough to be the same person."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ Float32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 EQUAL_DISTANCE = 1e-6
-"""Euclidean, of embeddings as stored: nearer ones are one picture of one face."""
+"""Euclidean distance of embeddings as stored: nearer ones are one picture of one face."""
 MOST_EXEMPLARS = 16
 
 
 class Sameness:
-    """Embeddings of one person, to be held against many others, block by block. Vectors that are not numbers are
-    like nothing."""
+    """Embeddings of one person, to compare with many others, block by block; vectors with NaN are like none."""
 
     def __init__(self, vectors: Float32, cosine_threshold: float | None) -> None:
-        """`vectors` float32 (m, d); beyond `cosine_threshold` two faces are two people's (None: nothing is alike)."""
+        """Take float32 (m, d); beyond `cosine_threshold` two faces are two people's (None: none are alike)."""
         finite = vectors[np.isfinite(vectors).all(axis=1)]
         self._vectors = np.unique(finite, axis=0) if len(finite) else finite
         direction = np.random.default_rng(0).normal(size=vectors.shape[1])
@@ -31,9 +30,10 @@ class Sameness:
         self._threshold = cosine_threshold
 
     def same(self, block: Float32) -> Bools:
-        """bool (k,): whether a row is within EQUAL_DISTANCE of a vector; exactly, without comparing all with all.
+        """Return bool (k,): true if a row is within EQUAL_DISTANCE of a vector; exactly, with few comparisons.
 
-        What is no further apart than that is no further apart along any direction, so that few places are looked at.
+        Two vectors within that distance are also within it along any one direction. So each row is compared only with
+        the vectors that are near it along a random direction.
         """
         found = np.zeros(len(block), bool)
         if not len(self._vectors):
@@ -50,7 +50,7 @@ class Sameness:
         return found
 
     def alike(self, block: Float32) -> Bools:
-        """bool (k,): whether a row is within the threshold of one of the exemplars, a few of the vectors."""
+        """Return bool (k,): true if a row is within the threshold of one of the exemplars, a few of the vectors."""
         if self._threshold is None or not len(self._exemplars):
             return np.zeros(len(block), bool)
         with np.errstate(invalid="ignore"):

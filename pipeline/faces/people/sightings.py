@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,10 @@ from pipeline.store.pieces import rows_of, whole
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
+
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,8 @@ class Sighting:
             "last_seconds": self.last_seconds,
             "best": shot_dict(self.best),
             "appearances": [
-                {
-                    "start_seconds": one.start_seconds,
-                    "stop_seconds": one.stop_seconds,
-                    "frames": one.frames,
-                    "screen_seconds": round(one.screen_seconds, 3),
-                    "best": shot_dict(shot),
-                }
+                {name: getattr(one, name) for name in ("start_seconds", "stop_seconds", "frames")}
+                | {"screen_seconds": round(one.screen_seconds, 3), "best": shot_dict(shot)}
                 for one, shot in zip(self.appearances, self.shots, strict=True)
             ],
         }
@@ -111,75 +111,60 @@ class FrameTimes:
         return {name: whole(self.item.pieces(name)) for name in ("frame", "time_seconds")}
 
     @property
-    def frame(self) -> npt.NDArray[np.int64]:
+    def frame(self) -> Ints:
         """Rank of each sampled frame in the file, int64 (frames,)."""
         return self._read["frame"]
 
     @property
-    def time_seconds(self) -> npt.NDArray[np.float64]:
+    def time_seconds(self) -> Floats:
         """Presentation time of each sampled frame, float64 (frames,)."""
         return self._read["time_seconds"]
 
-    def sightings(
-        self, people: Sequence[tuple[str | None, npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-    ) -> list[Sighting]:
+    def sightings(self, people: Sequence[tuple[str | None, Ints, Floats]]) -> list[Sighting]:
         """Return one sighting for each (name, rows of faces ascending, their distances), none of them empty."""
         everyone = np.unique(np.concatenate([rows for _, rows, _ in people]))
         at = self._frames_of(everyone)
-        drafts = [
-            (name, rows, *self._appearances(rows, distance, at[np.searchsorted(everyone, rows)]))
-            for name, rows, distance in people
+        times, best, near = [], [], []
+        for _, rows, distance in people:
+            frames = at[np.searchsorted(everyone, rows)]
+            present = np.zeros(len(self.time_seconds), bool)
+            present[frames] = True
+            times.append(appearances(present, self.time_seconds))
+            # The nearest face of each appearance: the first of it, once all are ordered by appearance and distance.
+            which = np.searchsorted([one.first_frame for one in times[-1]], frames, side="right") - 1
+            order = np.lexsort((distance, which))
+            firsts = order[np.flatnonzero(np.diff(which[order], prepend=-1))]
+            best.append(rows[firsts])
+            near.append(distance[firsts])
+        shown = np.concatenate(best)
+        shots = iter(self.shots(shown, np.concatenate(near), at[np.searchsorted(everyone, shown)]))
+        return [
+            Sighting(
+                self.out, self.item.name, self.video, name, len(rows), sum(each.screen_seconds for each in mine),
+                tuple(mine), tuple(islice(shots, len(mine))),
+            )
+            for (name, rows, _), mine in zip(people, times, strict=True)
+        ]  # fmt: skip
+
+    def shots(self, rows: Ints, distance: Floats, frames: Ints | None = None) -> list[Shot]:
+        """Return the shots of rows in any order; `frames`: their indices along the frame axis, if they are known."""
+        ascending, back = np.unique(rows, return_inverse=True)
+        at = self._frames_of(ascending)[back] if frames is None else frames
+        return [
+            Shot(d, float(self.time_seconds[k]), int(self.frame[k]), (x, y, w, h), row)
+            for row, d, k, (x, y, w, h) in zip(
+                rows.tolist(), distance.tolist(), at.tolist(), self._rows("box", ascending)[back].tolist(), strict=True
+            )
         ]
-        shown = np.unique(np.concatenate([best for _, _, _, best in drafts]))
-        boxes = self._rows("box", shown)
-        by_row = {
-            int(row): (int(k), tuple(float(side) for side in box))
-            for row, k, box in zip(shown, at[np.searchsorted(everyone, shown)], boxes, strict=True)
-        }
-        found = []
-        for (name, rows, distance), (_, _, times, best) in zip(people, drafts, strict=True):
-            near = distance[np.searchsorted(rows, best)]
-            shots = tuple(self._shot(by_row, int(row), float(d)) for row, d in zip(best, near, strict=True))
-            screen = sum(one.screen_seconds for one in times)
-            found.append(Sighting(self.out, self.item.name, self.video, name, len(rows), screen, tuple(times), shots))
-        return found
 
-    def shots(self, rows: npt.NDArray[np.int64], distance: npt.NDArray[np.float64]) -> list[Shot]:
-        """Return the shots of rows in any order."""
-        if not len(rows):
-            return []
-        ascending = np.unique(rows)
-        at, boxes = self._frames_of(ascending), self._rows("box", ascending)
-        by_row = {
-            int(row): (int(k), tuple(float(side) for side in box))
-            for row, k, box in zip(ascending, at, boxes, strict=True)
-        }
-        return [self._shot(by_row, int(row), float(d)) for row, d in zip(rows, distance, strict=True)]
-
-    def _shot(self, by_row: dict[int, tuple[int, tuple[float, ...]]], row: int, distance: float) -> Shot:
-        k, (x, y, w, h) = by_row[row]
-        return Shot(distance, float(self.time_seconds[k]), int(self.frame[k]), (x, y, w, h), row)
-
-    def _appearances(
-        self, rows: npt.NDArray[np.int64], distance: npt.NDArray[np.float64], frames: npt.NDArray[np.int64]
-    ) -> tuple[list[Appearance], npt.NDArray[np.int64]]:
-        """Return stretches of time, and the row of the nearest face of each."""
-        present = np.zeros(len(self.time_seconds), bool)
-        present[frames] = True
-        found = appearances(present, self.time_seconds)
-        which = np.searchsorted([one.first_frame for one in found], frames, side="right") - 1
-        order = np.lexsort((distance, which))
-        firsts = order[np.flatnonzero(np.diff(which[order], prepend=-1))]
-        return found, rows[firsts]
-
-    def _frames_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _frames_of(self, rows: Ints) -> Ints:
         """Return the index along the frame axis of each face."""
         if self.item.complete:
             return self._rows("face_frame", rows)
-        found: npt.NDArray[np.int64] = self.item.array("face_frame")[rows]
+        found: Ints = self.item.array("face_frame")[rows]
         return found
 
-    def _rows(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def _rows(self, name: str, rows: Ints) -> npt.NDArray[Any]:
         found = rows_of(self.item.pieces(name), rows, threads=1)
         assert found is not None, "rows are never empty here"
         return found

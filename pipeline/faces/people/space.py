@@ -39,12 +39,9 @@ class Space:
 
         A vector that is not finite (a face without a chip) becomes all NaN; do not compare it.
         """
-        vectors = np.asarray(embedding, np.float32)
+        vectors = np.array(embedding, np.float32)
         if self.unit:
             with np.errstate(invalid="ignore", divide="ignore"):
-                vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        bad = ~np.isfinite(vectors).all(axis=1)
-        if bad.any():
-            vectors = vectors.copy()
-            vectors[bad] = np.nan
+                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[~np.isfinite(vectors).all(axis=1)] = np.nan
         return vectors

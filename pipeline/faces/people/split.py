@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.faces.people.clustering import Points, Tracks, group_points
+from pipeline.faces.people.clustering import Exemplar, Points, Tracks, group_points
 from pipeline.faces.people.described import describe_tracks, sure_confidence
-from pipeline.faces.people.gather import write_people
-from pipeline.faces.people.registry import Exemplar, Pin, Registry
+from pipeline.faces.people.gather import settings_of, write_people
+from pipeline.faces.people.registry import Pin, Registry
 from pipeline.faces.people.space import Space
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class _Part:
     """int64 (n,): the person's tracks, ascending."""
 
 
+def _values(found: Sequence[_Part], name: str) -> npt.NDArray[Any]:
+    """Return one fact of all tracks of the person."""
+    return np.concatenate([getattr(part.tracks, name)[part.numbers] for part in found])
+
+
 def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: int = 2) -> list[int]:
     """Move tracks (INPUT:TRACK) of a person to a new one; return the new ids.
 
@@ -43,10 +49,7 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
     found = _parts_of(registry, person)
     part_of = _listed(found, person, tracks) if tracks else _apart(found, person, parts)
     people = [person, *(registry.split(person) for _ in range(int(part_of.max())))]
-    for a in people[1:]:
-        for b in people[1:]:
-            if a < b:
-                registry.apart.add((a, b))
+    registry.apart |= set(itertools.combinations(people[1:], 2))
     owner = np.array(people)[part_of]
     # Later runs must not undo the split: one face of every track records its person.
     registry.pins = [pin for pin in registry.pins if pin.person != person]
@@ -55,7 +58,14 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
         mine = owner[at : at + len(part.numbers)]
         at += len(part.numbers)
         registry.pins += _pins(part, mine)
-        _move(registry, part, mine, person)
+        # Write the input's people again, and its counts.
+        of_track = np.full(len(part.tracks.faces) + 1, -1, np.int32)
+        of_track[part.numbers] = mine
+        before = part.item.array("person")
+        after = np.where(before == person, of_track[part.item.array("track")], before).astype(np.int32)
+        write_people(part.item, after, registry, settings_of(part.item.arrays["person"].attributes))
+        counts = np.bincount(after[after > 0])
+        registry.inputs[part.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
     for one in people:
         registry.people[one].exemplars = _exemplars(found, owner == one)
     return people[1:]
@@ -93,10 +103,10 @@ def _parts_of(registry: Registry, person: int) -> list[_Part]:
             run = open_store(place)
             item = run.input(name)
             mine = item.array("person") == person
+            ours = item.arrays["person"].attributes.get("registry_id") == registry.id
         except StoreError:
-            gone.append(key)
-            continue
-        if item.arrays["person"].attributes.get("registry_id") != registry.id:
+            ours = False
+        if not ours:
             gone.append(key)
             continue
         space = Space.of(item.arrays["embedding"].attributes)
@@ -112,7 +122,12 @@ def _parts_of(registry: Registry, person: int) -> list[_Part]:
 
 def _listed(found: Sequence[_Part], person: int, tracks: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return int64 over the tracks of all parts: 1 for the listed tracks, 0 for the others."""
-    wanted = [_parse(text) for text in tracks]
+    wanted = []
+    for text in tracks:
+        name, _, number = text.rpartition(":")
+        if not name or not number.isdecimal():
+            raise UsageError(f"{text!r} is not a track; write INPUT:TRACK, as in clip:3")
+        wanted.append((name, int(number)))
     names = [(part.item.name, int(track)) for part in found for track in part.numbers]
     for name, track in wanted:
         if (name, track) not in names:
@@ -124,19 +139,11 @@ def _listed(found: Sequence[_Part], person: int, tracks: Sequence[str]) -> npt.N
     return part_of
 
 
-def _parse(text: str) -> tuple[str, int]:
-    name, _, track = text.rpartition(":")
-    if not name or not track.isdecimal():
-        raise UsageError(f"{text!r} is not a track; write INPUT:TRACK, as in clip:3")
-    return name, int(track)
-
-
 def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.int64]:
     """Return int64: part of each track; part 0 has most faces."""
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    vectors = np.concatenate([part.tracks.vector[part.numbers] for part in found])
-    faces = np.concatenate([part.tracks.faces[part.numbers] for part in found])
+    vectors, faces = _values(found, "vector"), _values(found, "faces")
     usable = np.isfinite(vectors).all(axis=1)
     if usable.sum() < parts:
         raise UsageError(
@@ -163,30 +170,12 @@ def _pins(part: _Part, owner: npt.NDArray[np.int64]) -> list[Pin]:
     return pins
 
 
-def _move(registry: Registry, part: _Part, owner: npt.NDArray[np.int64], person: int) -> None:
-    """Write an input's people again, and its counts."""
-    of_track = np.full(len(part.tracks.faces) + 1, -1, np.int32)
-    of_track[part.numbers] = owner
-    before = part.item.array("person")
-    after = np.where(before == person, of_track[part.item.array("track")], before).astype(np.int32)
-    declared = part.item.arrays["person"].attributes
-    kept: dict[str, object] = {key: declared[key] for key in ("threshold", "min_faces") if key in declared}
-    write_people(part.item, after, registry, kept)
-    counts = np.bincount(after[after > 0])
-    registry.inputs[part.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
-
-
 def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Exemplar]:
     """Return the exemplars of the chosen tracks: one mean, or several if they differ by more than is usual."""
-    vectors = np.concatenate([part.tracks.vector[part.numbers] for part in found])
-    spread = np.concatenate([part.tracks.spread[part.numbers] for part in found])
-    weight = np.concatenate([part.tracks.weight[part.numbers] for part in found])
-    kept = chosen & np.isfinite(vectors).all(axis=1)
+    kept = chosen & np.isfinite(_values(found, "vector")).all(axis=1)
     if not kept.any():
         return []
-    points = Points(
-        vectors[kept], spread[kept], weight[kept], np.ones(int(kept.sum()), np.int64), np.ones(int(kept.sum()), bool)
-    )
+    vector, spread, weight = (_values(found, name)[kept] for name in ("vector", "spread", "weight"))
+    points = Points(vector, spread, weight, np.ones(len(vector), np.int64), np.ones(len(vector), bool))
     threshold = Space.of(found[0].item.arrays["embedding"].attributes).threshold
-    groups = group_points(points, np.empty((0, 2), np.int64), threshold)
-    return [Exemplar(look.vector, look.spread, look.weight) for look in groups.looks[0]]
+    return group_points(points, np.empty((0, 2), np.int64), threshold).looks[0]

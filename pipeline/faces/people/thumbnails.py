@@ -1,24 +1,30 @@
-"""Best shots of each person of an input, cut from the video while it exists."""
+"""Faces cut out of their videos while these exist: thumbnails in the store, and JPEGs for a user."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.described import face_quality
+from pipeline.faces.people.question import frame_of
+from pipeline.faces.people.sightings import Shot
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
-    from pipeline.media.video.source import VideoSource
+    from pipeline.faces.people.search import BestShot
     from pipeline.store.read import RunInput
 
 Pixels = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 SIDE = 96
 SHOTS_EACH = 3
@@ -28,13 +34,14 @@ MARGIN = 1.5
 """Side of the cut, in longer sides of the face's box."""
 BATCH_BYTES = 128 << 20
 """Bytes of decoded frames in memory at a time."""
+SHOT_MARGIN = 0.4
+"""Share of a box's size that a JPEG shows around it on each side."""
+SHOT_QUALITY = 92
 FACE = Array("thumbnail_face", ("shot",), "int64", attributes={"description": "row of the face along the face axis"})
 THUMBNAIL = Array("thumbnail", ("shot", "row", "column", "channel"), "uint8", (SIDE, SIDE, 3), {"channels": "RGB"})
 
 
-def best_shots(
-    person: npt.NDArray[np.int32], score: npt.NDArray[np.float64], time_seconds: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
+def best_shots(person: npt.NDArray[np.int32], score: Floats, time_seconds: Floats) -> Ints:
     """Return the rows (int64) of up to three faces of each person, apart in time; by person, the best first.
 
     `person`, `score` and `time_seconds` have one value per face.
@@ -59,9 +66,12 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
 
     If the video is missing, has changed or cannot be read, note it; the input then has no thumbnails.
     """
+    from pipeline.store.compact import add_arrays
+    from pipeline.store.run import RunStore
+
     for item in items:
         person = item.array("person")
-        state = _state(person)
+        state = hashlib.blake2b(person.astype("<i4").tobytes(), digest_size=16).hexdigest()
         declared = item.arrays.get("thumbnail")
         if declared is not None and declared.attributes.get("people") == state:
             continue
@@ -74,27 +84,14 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
             if declared is None:
                 continue
             rows, pictures = np.empty(0, np.int64), np.empty((0, SIDE, SIDE, 3), np.uint8)
-        _write(item, rows, pictures, state)
+        specs = [replace(THUMBNAIL, attributes={**THUMBNAIL.attributes, "people": state}), FACE]
+        with RunStore.open(item.store_path) as store:
+            arrays: dict[str, np.ndarray] = {"thumbnail": pictures, "thumbnail_face": rows}
+            add_arrays(store, item.name, specs, arrays, replace_existing=True)
+        item.refresh()
 
 
-def _state(person: npt.NDArray[np.int32]) -> str:
-    return hashlib.blake2b(person.astype("<i4").tobytes(), digest_size=16).hexdigest()
-
-
-def _write(item: RunInput, rows: npt.NDArray[np.int64], pictures: Pixels, state: str) -> None:
-    from pipeline.store.compact import add_arrays
-    from pipeline.store.run import RunStore
-
-    specs = [replace(THUMBNAIL, attributes={**THUMBNAIL.attributes, "people": state}), FACE]
-    with RunStore.open(item.store_path) as store:
-        arrays: dict[str, np.ndarray] = {"thumbnail": pictures, "thumbnail_face": rows}
-        add_arrays(store, item.name, specs, arrays, replace_existing=True)
-    item.refresh()
-
-
-def _cut(
-    item: RunInput, rows: npt.NDArray[np.int64], ranks: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], Pixels]:
+def _cut(item: RunInput, rows: Ints, ranks: Ints) -> tuple[Ints, Pixels]:
     """Return the rows whose frames can be read again, and their pictures, uint8 (n, 96, 96, 3) RGB.
 
     Raises InputError if the video cannot be used.
@@ -102,29 +99,22 @@ def _cut(
     pictures, is_made = np.zeros((len(rows), SIDE, SIDE, 3), np.uint8), np.zeros(len(rows), bool)
     if not len(rows):
         return rows, pictures
+    from pipeline.media.video.readers import close_readers
     from pipeline.media.video.source import open_as_stored
 
     source = open_as_stored(item.attributes)
-    boxes = item.array("box")[rows]
-    for some, frames in _decoded(source, np.unique(ranks)):
-        at = np.searchsorted(some, ranks)
-        for k in np.flatnonzero(np.isin(ranks, some)).tolist():
-            pictures[k], is_made[k] = crop(frames[at[k]], boxes[k]), True
-    return rows[is_made], pictures[is_made]
-
-
-def _decoded(source: VideoSource, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Pixels]]:
-    """Yield frames (ranks, ascending) that can be decoded, some at a time: uint8 (n, height, width, 3)."""
-    from pipeline.media.video.readers import close_readers
-
+    boxes, distinct = item.array("box")[rows], np.unique(ranks)
     size = max(1, BATCH_BYTES // max(1, source.item_bytes))
     try:
-        for start in range(0, len(ranks), size):
-            some = ranks[start : start + size]
+        for start in range(0, len(distinct), size):
+            some = distinct[start : start + size]
             found = source.job_of_ranks(some, "pyav").decode()
-            yield some[found.decoded], found.frames_rgb[found.decoded]
+            at = np.minimum(np.searchsorted(some, ranks), len(some) - 1)
+            for k in np.flatnonzero((some[at] == ranks) & found.decoded[at]).tolist():
+                pictures[k], is_made[k] = crop(found.frames_rgb[at[k]], boxes[k]), True
     finally:
         close_readers()
+    return rows[is_made], pictures[is_made]
 
 
 def crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
@@ -141,3 +131,55 @@ def crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
     is_larger = square.shape[0] > SIDE
     resized: Pixels = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA if is_larger else cv2.INTER_CUBIC)
     return resized
+
+
+def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path], list[str]]:
+    """Write each face as a JPEG, named by its rank, input and time.
+
+    Return the files, and a line for each video that is missing or has changed. Raises UsageError if the folder cannot
+    be written.
+    """
+    import cv2
+
+    from pipeline.media.video.source import open_as_stored
+    from pipeline.store.read import open as open_store
+
+    place = Path(folder).expanduser()
+    made: list[tuple[int, Path]] = []
+    notes: list[str] = []
+    by_input: dict[tuple[str, str], list[tuple[int, BestShot]]] = {}
+    for rank, one in enumerate(seen, 1):
+        by_input.setdefault((one.out, one.input), []).append((rank, one))
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for (out, name), some in by_input.items():
+            try:
+                source = open_as_stored(open_store(out).input(name).attributes)
+            except (InputError, StoreError) as err:
+                notes.append(f"{err}; its faces are not cut out")
+                continue
+            for rank, one in some:
+                frame = frame_of(source, one.shot.frame)
+                if frame is None:
+                    notes.append(f"{one.video}: frame {one.shot.frame} cannot be decoded; it is not cut out")
+                    continue
+                stem = re.sub(r"[^\w.-]", "_", one.input)
+                path = place / f"{rank:02d}_{stem}_{one.shot.time_seconds:.3f}s.jpg"
+                made.append((rank, path))
+                bgr = _around(frame, one.shot)[:, :, ::-1]
+                ok, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, SHOT_QUALITY])
+                assert ok, "JPEG takes every uint8 picture"
+                path.write_bytes(content.tobytes())
+    except OSError as err:
+        raise UsageError(f"cannot write to {place}: {err.strerror or err}; choose another folder") from err
+    return [path for _, path in sorted(made)], notes
+
+
+def _around(frame: np.ndarray, shot: Shot) -> np.ndarray:
+    """Return uint8 (height, width, 3): the box and its surroundings, inside the frame, at least one pixel."""
+    x, y, w, h = shot.box
+    height, width = frame.shape[:2]
+    left, right = (int(np.clip(value, 0, width)) for value in (x - SHOT_MARGIN * w, x + (1 + SHOT_MARGIN) * w))
+    top, bottom = (int(np.clip(value, 0, height)) for value in (y - SHOT_MARGIN * h, y + (1 + SHOT_MARGIN) * h))
+    left, top = min(left, width - 1), min(top, height - 1)
+    return frame[top : max(bottom, top + 1), left : max(right, left + 1)]

@@ -82,7 +82,13 @@ def track_faces(blocks: Iterable[Block], settings: TrackSettings, usual_gap_seco
     """
     tracker = _Tracker(settings, usual_gap_seconds)
     for block in blocks:
-        yield tracker.follow(block)
+        track = np.full(len(block.box), NONE, np.int32)
+        edges = np.concatenate([[0], np.cumsum(block.n_faces)])
+        for index in np.flatnonzero(block.n_faces):
+            rows = slice(int(edges[index]), int(edges[index + 1]))
+            vectors = None if block.vectors is None else block.vectors[rows]
+            track[rows] = tracker.frame(float(block.time_seconds[index]), block.box[rows].astype(np.float64), vectors)
+        yield track
 
 
 def usual_gap(time_seconds: Floats) -> float:
@@ -97,44 +103,31 @@ class _Tracker:
         self.active: list[_Active] = []
         self.made = 0
 
-    def follow(self, block: Block) -> npt.NDArray[np.int32]:
-        """Return the tracks of the faces of the next frames."""
-        track = np.full(len(block.box), NONE, np.int32)
-        edges = np.concatenate([[0], np.cumsum(block.n_faces)])
-        for index in np.flatnonzero(block.n_faces):
-            rows = slice(int(edges[index]), int(edges[index + 1]))
-            vectors = None if block.vectors is None else block.vectors[rows]
-            track[rows] = self._frame(float(block.time_seconds[index]), block.box[rows].astype(np.float64), vectors)
-        return track
-
-    def _frame(self, now: float, box: Floats, vectors: Vectors | None) -> npt.NDArray[np.int32]:
-        self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]
-        chosen = self._associate(now, box, vectors)
-        numbers = np.empty(len(box), np.int32)
-        for face, track in enumerate(chosen):
-            vector = None if vectors is None else vectors[face]
-            one = self._begin(now, box[face]) if track is None else _go_on(track, now, box[face])
-            _remember(one, vector)
-            numbers[face] = one.number
-        return numbers
-
-    def _begin(self, now: float, box: Floats) -> _Active:
-        self.active.append(_Active(self.made, now, box, np.zeros(2)))
-        self.made += 1
-        return self.active[-1]
-
-    def _associate(self, now: float, box: Floats, vectors: Vectors | None) -> list[_Active | None]:
-        """Return the track that each face continues, None if it begins one; each track once."""
-        chosen: list[_Active | None] = [None] * len(box)
-        if not self.active:
-            return chosen
+    def frame(self, now: float, box: Floats, vectors: Vectors | None) -> npt.NDArray[np.int32]:
+        """Return the tracks of the faces of the next frame."""
         from scipy.optimize import linear_sum_assignment
 
-        cost = self._costs(now, box, vectors)
-        for face, track in zip(*linear_sum_assignment(cost), strict=True):
-            if cost[face, track] < _REJECTED:
-                chosen[face] = self.active[track]
-        return chosen
+        self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]
+        chosen: list[_Active | None] = [None] * len(box)  # the track that each face continues, each track once
+        if self.active:
+            cost = self._costs(now, box, vectors)
+            for face, track in zip(*linear_sum_assignment(cost), strict=True):
+                if cost[face, track] < _REJECTED:
+                    chosen[face] = self.active[track]
+        numbers = np.empty(len(box), np.int32)
+        for face, one in enumerate(chosen):
+            if one is None:
+                one = _Active(self.made, now, box[face], np.zeros(2))
+                self.active.append(one)
+                self.made += 1
+            elif now > one.seen_seconds:
+                step = (box[face, :2] + box[face, 2:] / 2 - one.box[:2] - one.box[2:] / 2) / (now - one.seen_seconds)
+                one.velocity = 0.5 * one.velocity + 0.5 * step
+            one.seen_seconds, one.box = now, box[face]
+            if vectors is not None and np.isfinite(vectors[face]).all():
+                one.recent = [*one.recent[-RECENT + 1 :], vectors[face]]
+            numbers[face] = one.number
+        return numbers
 
     def _costs(self, now: float, box: Floats, vectors: Vectors | None) -> Floats:
         """Return float64 (faces, tracks): 0 is certain, at most 2.5 is accepted, _REJECTED is impossible.
@@ -169,36 +162,18 @@ class _Tracker:
         place = np.where(at_place, 1 - shared, 1 + 0.5 * away / reach)
         if vectors is None:
             return np.where(at_place | (is_near & (away <= 0.5 * self.settings.reach)), place, _REJECTED)
-        look = self._looks(vectors)
+        # Distance to a track's last face or to the mean of its last few, whichever is less; NaN if it has none.
+        look = np.full((len(vectors), len(self.active)), np.nan)
+        for k, one in enumerate(self.active):
+            if one.recent:
+                recent = np.array([one.recent[-1], np.mean(one.recent, axis=0)])
+                look[:, k] = np.linalg.norm(vectors[:, None] - recent[None], axis=2).min(axis=1)
         said_by_place = np.interp(shared, _SAME_PLACE, [0.0, 1.0]) * np.exp(-gap / _MOMENT_SECONDS)
         limit = self.settings.max_distance * (_LEAST_SHARE + (1 - _LEAST_SHARE) * said_by_place)
         known = np.isfinite(look)
         agrees = np.where(known, look <= limit, at_place)
         share = np.where(known, look, limit) / limit if np.isfinite(self.settings.max_distance) else np.zeros_like(look)
         return np.where(agrees & (is_near | at_place), place + share, _REJECTED)
-
-    def _looks(self, vectors: Vectors) -> Floats:
-        """Return float64 (faces, tracks): distance to a track's last face or the mean of its last few; NaN unknown."""
-        look = np.full((len(vectors), len(self.active)), np.nan)
-        for k, one in enumerate(self.active):
-            if one.recent:
-                known = np.array([one.recent[-1], np.mean(one.recent, axis=0)])
-                look[:, k] = np.linalg.norm(vectors[:, None] - known[None], axis=2).min(axis=1)
-        return look
-
-
-def _go_on(one: _Active, now: float, box: Floats) -> _Active:
-    seconds = now - one.seen_seconds
-    if seconds > 0:
-        step = (box[:2] + box[2:] / 2 - one.box[:2] - one.box[2:] / 2) / seconds
-        one.velocity = 0.5 * one.velocity + 0.5 * step
-    one.seen_seconds, one.box = now, box
-    return one
-
-
-def _remember(one: _Active, vector: Vectors | None) -> None:
-    if vector is not None and np.isfinite(vector).all():
-        one.recent = [*one.recent[-RECENT + 1 :], vector]
 
 
 def _centre_distance(box: Floats, last: Floats) -> Floats:

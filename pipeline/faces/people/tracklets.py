@@ -96,7 +96,9 @@ def cuts(frames_rgb: Frames) -> npt.NDArray[np.bool_]:
     found = np.zeros(len(frames_rgb), bool)
     before = None
     for number in range(len(frames_rgb)):
-        small = _thumbnail(np.asarray(frames_rgb[number]))
+        frame_rgb = np.asarray(frames_rgb[number])
+        rows, columns = (max(1, size // _THUMBNAIL_SIDE) for size in frame_rgb.shape[:2])
+        small = frame_rgb[::rows, ::columns].astype(np.float32)  # 32 to 63 samples a side, in colour
         if before is not None:
             found[number] = small.shape != before.shape or bool(np.abs(small - before).mean() > CUT_DIFFERENCE)
         before = small
@@ -108,9 +110,15 @@ def quality(frames_rgb: Frames, frame: Int64, box: Float32, landmarks: Float32, 
 
     It is the product of the detector's confidence, the side of the box, and how frontal and how sharp the face is.
     """
+    import cv2
+
     side = np.sqrt(np.clip(box[:, 2:].astype(np.float64), 0, None).prod(axis=1))
-    sharp = np.array([_sharpness(np.asarray(frames_rgb[int(n)]), one) for n, one in zip(frame, box, strict=True)])
-    value = np.clip(confidence, 0.01, None) * side * frontality(landmarks) * sharp.reshape(-1)
+    sharp = np.ones(len(box))  # 1 plus the deviation of the Laplacian at one size for all faces, in grey levels
+    for row, (number, one) in enumerate(zip(frame, box, strict=True)):
+        crop = _grey_crop(np.asarray(frames_rgb[int(number)]), one, 1.0, _SHARP_SIDE)
+        if crop is not None:
+            sharp[row] += float(cv2.Laplacian(crop, cv2.CV_32F).std())
+    value = np.clip(confidence, 0.01, None) * side * frontality(landmarks) * sharp
     return np.asarray(np.maximum(value, 1e-9), np.float64)
 
 
@@ -124,17 +132,7 @@ def choose(rows: Int64, quality: Float64, best: int) -> Int64:
     return np.array([part[quality[part].argmax()] for part in parts], np.int64)
 
 
-def _sharpness(frame_rgb: npt.NDArray[np.uint8], box: Float32) -> float:
-    """Return 1 plus the deviation of the Laplacian at one size for all faces, in grey levels; 1 without a crop."""
-    import cv2
-
-    crop = _grey_crop(frame_rgb, box, 1.0, _SHARP_SIDE)
-    return 1.0 if crop is None else 1.0 + float(cv2.Laplacian(crop, cv2.CV_32F).std())
-
-
-def _grey_crop(
-    frame_rgb: npt.NDArray[np.uint8], box: Float32, factor: float, side: int
-) -> npt.NDArray[np.float32] | None:
+def _grey_crop(frame_rgb: npt.NDArray[np.uint8], box: Float32, factor: float, side: int) -> Float32 | None:
     """Return float32 (side, side): the square around the middle of a box, `factor` times its longer side.
 
     It is cut at the frame's edge; None if less than two pixels are left.
@@ -150,9 +148,3 @@ def _grey_crop(
         return None
     small = cv2.resize(frame_rgb[top:bottom, left:right], (side, side), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.float32)
-
-
-def _thumbnail(frame_rgb: npt.NDArray[np.uint8]) -> Float32:
-    """Return float32, 32 to 63 samples a side, in colour: reading every pixel would take time and gain little."""
-    rows, columns = (max(1, size // _THUMBNAIL_SIDE) for size in frame_rgb.shape[:2])
-    return frame_rgb[::rows, ::columns].astype(np.float32)

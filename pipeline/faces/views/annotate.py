@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
-from pipeline.faces.people.choice import choose
-from pipeline.faces.people.labels import UNKNOWN, Labels, labels
+from pipeline.faces.people.labels import UNKNOWN, Labels, choose, labels
 from pipeline.faces.views.blurring import REACH as BLUR_REACH
 from pipeline.faces.views.blurring import blur, coarse, covers
 from pipeline.faces.views.whereabouts import Boxes, Faces, Reach, along, between, legs, read_faces, unseen
@@ -31,14 +30,15 @@ if TYPE_CHECKING:
 
 DRAW_REACH = Reach(hold_share=0.5, hold_frames=0, longest_gap_seconds=0.5)
 """A box is shown half way to the sampled frames that do not have it."""
+Bools = npt.NDArray[np.bool_]
 ALL, UNNAMED = "all", "unknown"
 _UNSEEN_CELLS = 12
-"""A frame that nobody looked at is told by so many mean colours across its shorter side."""
+"""Mean colours across the shorter side of a frame that was not looked at; nothing finer is left of it."""
 
 
 @dataclass
 class Annotated:
-    """What became of one input."""
+    """The film that was made of one input."""
 
     store: str
     input: str
@@ -49,7 +49,7 @@ class Annotated:
     done_share: float
     """Share of the sampled frames that was looked at when this was made."""
     unseen_frames: int
-    """Frames written that lie between no two samples that were looked at; blurred as a whole where anything is."""
+    """Frames written that lie between no two samples that were looked at; blurred as a whole if faces are blurred."""
     faces: int
     """Faces in the samples of the part that was written."""
     blurred_faces: int
@@ -63,15 +63,16 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to make of each input."""
+    """The film to make of each input."""
 
     blur: tuple[str, ...] = ()
-    """`all`, `unknown` (everybody without a name), ids or names."""
+    """`all`, `unknown` (all people without a name), ids or names."""
     boxes: bool | None = None
     """Draw boxes: None, over faces that are not blurred."""
     start: float | None = None
+    """Seconds as in the video; if it is given, the film starts at 0."""
     stop: float | None = None
-    """Seconds as in the file; the film that is written starts at 0 where `start` is given."""
+    """Seconds as in the video."""
 
 
 def annotate(
@@ -83,22 +84,23 @@ def annotate(
     force: bool = False,
     progress: Listener | None = None,
 ) -> list[Annotated]:
-    """Write a film for each input (or those named) of some stores: to `target`, a file or a folder, or else beside the
-    store.
+    """Write a film for each input (or those named) of some stores to `target`, a file or a folder, or beside the store.
 
-    Raises UsageError for an unknown input or person and where a file exists already (unless `force`), InputError where
-    a video is gone or has changed.
+    Raises UsageError for an unknown input or person, and for a file that exists already (unless `force`). Raises
+    InputError if a video is gone or has changed.
     """
     wanted = wanted or Wanted()
     items = chosen_inputs(outs, inputs)
     targets = [_target(item, target, len(items), bool(wanted.blur)) for item in items]
     refuse_existing(items, targets, force)
-    chosen = _chosen_rows(items, wanted.blur)
+    people = [choose(items, person) for person in wanted.blur if person not in (ALL, UNNAMED)]
     work = Work(progress or Silent())
-    made = [
-        _annotate_one(item, path, rows, wanted, work)
-        for item, path, rows in zip(items, targets, chosen, strict=True)
-    ]
+    made = []
+    for k, (item, path) in enumerate(zip(items, targets, strict=True)):
+        asked = np.zeros(len(labels(item).code), bool)  # faces of the people who are asked for by id or name
+        for chosen in people:
+            asked |= chosen[k].rows
+        made.append(_annotate_one(item, path, asked, wanted, work))
     for limit in {_limit_of(item, wanted) for item in items if wanted.blur}:
         work.note(limit)
     return made
@@ -118,22 +120,7 @@ def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: b
     return path / name if path.is_dir() else path
 
 
-def _chosen_rows(items: Sequence[RunInput], words: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
-    """For each input, bool (n_faces,): faces of the people who are asked for by id or name."""
-    rows = [np.zeros(len(labels(item).code), bool) for item in items]
-    for person in (word for word in words if word not in (ALL, UNNAMED)):
-        for one, chosen in zip(rows, choose(items, person), strict=True):
-            one |= chosen.rows
-    return rows
-
-
-def _annotate_one(
-    item: RunInput,
-    target: Path,
-    chosen: npt.NDArray[np.bool_],
-    wanted: Wanted,
-    work: Work,
-) -> Annotated:
+def _annotate_one(item: RunInput, target: Path, chosen: Bools, wanted: Wanted, work: Work) -> Annotated:
     film = film_of(item)
     picture = _Picture(item, film, chosen, wanted)
     times = film.times
@@ -144,7 +131,9 @@ def _annotate_one(
             f"{film.path} has no frame between --start and --stop; it goes from {clock(times[0])} to "
             f"{clock(film.stop_seconds)}"
         )
-    origin = first if wanted.start is not None or _is_far(times[0]) else None
+    # Times stay as in the file unless they would be a nuisance: no player waits hours for the first frame.
+    is_far = times[0] < 0 or times[0] > 60
+    origin = first if wanted.start is not None or is_far else None
     work.started(item.name, last - first)
     written = write_film(
         film, target, first, last, origin, picture.edit,
@@ -154,20 +143,18 @@ def _annotate_one(
     rank = picture.faces.rank
     inside = (rank >= first) & (rank < last)
     result = Annotated(
-        store=str(item.store_path),
-        input=item.name,
-        file=str(target),
-        frames=written.frames,
-        lost_frames=last - first - written.frames,
-        done_share=item.done_share,
-        unseen_frames=int(picture.unseen[first:last].sum()),
-        faces=int(inside.sum()),
-        blurred_faces=int((inside & picture.hidden).sum()),
-        audio_streams=written.audio_streams,
-        codec=written.codec,
+        store=str(item.store_path), input=item.name, file=str(target), frames=written.frames,
+        lost_frames=last - first - written.frames, done_share=item.done_share,
+        unseen_frames=int(picture.unseen[first:last].sum()), faces=int(inside.sum()),
+        blurred_faces=int((inside & picture.hidden).sum()), audio_streams=written.audio_streams, codec=written.codec,
         notes=[*picture.notes, *written.notes, *film.losses],
-    )
-    result.notes.extend(_notes(result, item, wanted))
+    )  # fmt: skip
+    if result.done_share < 1:
+        result.notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")
+    if wanted.blur and result.unseen_frames:
+        result.notes.append(f"{result.unseen_frames} frames that were never looked at are blurred as a whole")
+    if wanted.blur and item.attributes.get("roi"):
+        result.notes.append("faces outside the roi were never looked for, and are not blurred")
     for note in result.notes:
         work.note(f"{item.name}: {note}")
     if wanted.blur:
@@ -175,15 +162,10 @@ def _annotate_one(
     return result
 
 
-def _is_far(first_seconds: float) -> bool:
-    """Whether times as in the file would be a nuisance: no player waits hours for the first frame."""
-    return first_seconds < 0 or first_seconds > 60
-
-
 class _Picture:
-    """What is done to each frame of one input."""
+    """The changes to each frame of one input."""
 
-    def __init__(self, item: RunInput, film: Film, chosen: npt.NDArray[np.bool_], wanted: Wanted) -> None:
+    def __init__(self, item: RunInput, film: Film, chosen: Bools, wanted: Wanted) -> None:
         self.film = film
         self.notes: list[str] = []
         self._who = labels(item)
@@ -196,14 +178,28 @@ class _Picture:
         self._boxes = legs(self.faces, DRAW_REACH, sampling, film.times)
         self._asked = wanted.boxes
         self._shown = ~self.hidden if wanted.boxes is None else np.full(len(self.faces), wanted.boxes)
-        self._names = _drawable_names(self._who, self.notes)
+        # A name for which there is no font becomes the person's number.
+        self._names = {code: drawable(name, f"person {code}") for code, name in self._who.names.items()}
+        for code, name in self._who.names.items():
+            shown = self._names[code]
+            if shown == f"person {code}" != name:
+                hint = "install one, such as Noto Sans"
+                self.notes.append(f"no font here has the letters of {name!r}: shown as {shown!r}; {hint}")
         self._more = _descriptions(item, len(self.faces))
         self._walks: tuple[Iterator[npt.NDArray[np.int64]], ...] = ()
         self._next = -1
 
     def edit(self, rank: int, frame_rgb: npt.NDArray[np.uint8]) -> int:
-        """Blur and draw, in place; how many faces are told of. Ranks must ascend."""
-        cover, boxes = self._at(rank)
+        """Blur and draw, in place; return the number of faces that are shown or blurred. Ranks must ascend."""
+        if self._next < 0:
+            n = len(self.film)
+            self._walks = along(self._cover, rank, n), along(self._boxes, rank, n)
+            self._next = rank
+        for _ in range(rank - self._next):  # frames that could not be decoded
+            for walk in self._walks:
+                next(walk)
+        self._next = rank + 1
+        cover, boxes = (next(walk) for walk in self._walks)  # legs to cover, and boxes to draw
         blurred = np.empty((0, 4), np.float32)
         if self._blurs and self.unseen[rank]:
             side = min(frame_rgb.shape[:2])
@@ -216,52 +212,29 @@ class _Picture:
         draw(frame_rgb, self._marks(boxes, rank, blurred if self._asked is None else blurred[:0]))
         return len(boxes)
 
-    def _at(self, rank: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Legs to cover and boxes to draw at a rank."""
-        if self._next < 0:
-            n = len(self.film)
-            self._walks = along(self._cover, rank, n), along(self._boxes, rank, n)
-            self._next = rank
-        for _ in range(rank - self._next):  # frames that could not be decoded
-            for walk in self._walks:
-                next(walk)
-        self._next = rank + 1
-        cover, boxes = (next(walk) for walk in self._walks)
-        return cover, boxes
-
     def _marks(self, which: npt.NDArray[np.int64], rank: int, blurred: Boxes) -> list[Mark]:
-        """What to draw: nothing for a face that is hidden, if by the blur of another one."""
-        found = self._boxes
+        """Return the marks to draw; none for a face that is hidden, even if only by the blur of another one."""
+        found, marks = self._boxes, []
         nearer_end = self.faces.rank[found.end[which]] - rank < rank - self.faces.rank[found.begin[which]]
         rows = np.where(nearer_end, found.end[which], found.begin[which])
-        boxes = between(self.faces, found, which, rank)
-        return [
-            Mark(tuple(box.tolist()), self._colour(row), *self._words(row))
-            for row, box in zip(rows.tolist(), boxes, strict=True)
-            if self._shown[row] and not _is_inside(box, blurred)
-        ]
-
-    def _colour(self, row: int) -> tuple[int, int, int]:
-        code = int(self._who.code[row])
-        if self._who.source == "none":
-            return colour_of(int(self.faces.track[row]))
-        return UNKNOWN_COLOUR if code == UNKNOWN else colour_of(code)
-
-    def _words(self, row: int) -> tuple[str, str]:
-        return self._names.get(int(self._who.code[row]), ""), self._more(row)
+        for row, box in zip(rows.tolist(), between(self.faces, found, which, rank), strict=True):
+            centre = box[:2] + box[2:] / 2
+            inside = (centre >= blurred[:, :2]) & (centre <= blurred[:, :2] + blurred[:, 2:])
+            if not self._shown[row] or inside.all(1).any():
+                continue
+            code = int(self._who.code[row])
+            colour = UNKNOWN_COLOUR if code == UNKNOWN else colour_of(code)
+            if self._who.source == "none":
+                colour = colour_of(int(self.faces.track[row]))
+            marks.append(Mark(tuple(box.tolist()), colour, self._names.get(code, ""), self._more(row)))
+        return marks
 
 
-def _is_inside(box: npt.NDArray[np.float32], others: Boxes) -> bool:
-    """Whether the centre of a box lies in another one."""
-    centre = box[:2] + box[2:] / 2
-    return bool(((centre >= others[:, :2]) & (centre <= others[:, :2] + others[:, 2:])).all(1).any())
+def _hidden(faces: Faces, who: Labels, chosen: Bools, words: Sequence[str]) -> Bools:
+    """Return bool (n,): faces to blur. `chosen`: those of people asked for. When in doubt, blur.
 
-
-def _hidden(faces: Faces, who: Labels, chosen: npt.NDArray[np.bool_], words: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """bool (n,): faces to blur. `chosen`: those of people asked for. When in doubt, blur.
-
-    A face that was not recognised, on a track that mostly is one named person, is taken to be that person; on another
-    track it is blurred where anybody of the track is, or where everybody without a name is asked for.
+    A face that was not recognised counts as the named person of its track, if most of the track is that one person.
+    On another track it is blurred if a face of the track is, or if all people without a name are asked for.
     """
     if ALL in words:
         return np.ones(len(faces), bool)
@@ -277,19 +250,8 @@ def _hidden(faces: Faces, who: Labels, chosen: npt.NDArray[np.bool_], words: Seq
     return result
 
 
-def _drawable_names(who: Labels, notes: list[str]) -> dict[int, str]:
-    """What to write for each code; a name for which there is no font becomes the person's number."""
-    names = {code: drawable(name, f"person {code}") for code, name in who.names.items()}
-    for code, name in who.names.items():
-        if names[code] == f"person {code}" != name:
-            notes.append(
-                f"no font here has the letters of {name!r}: shown as {names[code]!r}; install one, such as Noto Sans"
-            )
-    return names
-
-
 def _descriptions(item: RunInput, n_faces: int) -> Callable[[int], str]:
-    """What the attributes say of each face, or else how sure the detector was of it."""
+    """Return a function that describes a face: its attributes, or else the detector's confidence."""
     arrays = item.arrays
     there: list[str] = [name for name in ("age", "gender", "emotion", "race") if name in arrays]
     chosen = there or ["confidence"] * ("confidence" in arrays)
@@ -299,32 +261,19 @@ def _descriptions(item: RunInput, n_faces: int) -> Callable[[int], str]:
     classes = {name: arrays[name].attributes.get("class_names") for name in chosen}
 
     def describe(row: int) -> str:
-        return ", ".join(_word(name, values[name][row], classes[name]) for name in chosen).strip(", ")
+        words = []
+        for name in chosen:
+            value, of = values[name][row], classes[name]
+            if not np.isnan(value).any():
+                digits = 2 if name == "confidence" else 0
+                words.append(of[int(np.argmax(value))].lower() if of else f"{float(value):.{digits}f}")
+        return ", ".join(words)
 
     return describe
 
 
-def _word(name: str, value: Any, classes: list[str] | None) -> str:
-    if np.isnan(value).any():
-        return ""
-    if classes:
-        return classes[int(np.argmax(value))].lower()
-    return f"{float(value):.2f}" if name == "confidence" else f"{float(value):.0f}"
-
-
-def _notes(result: Annotated, item: RunInput, wanted: Wanted) -> list[str]:
-    notes = []
-    if result.done_share < 1:
-        notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")
-    if wanted.blur and result.unseen_frames:
-        notes.append(f"{result.unseen_frames} frames that were never looked at are blurred as a whole")
-    if wanted.blur and item.attributes.get("roi"):
-        notes.append("faces outside the roi were never looked for, and are not blurred")
-    return notes
-
-
 def _limit_of(item: RunInput, wanted: Wanted) -> str:
-    """What blurring cannot promise."""
+    """Return a line on the limits of blurring."""
     one = not {ALL, UNNAMED} & set(wanted.blur)
     limit = f"only faces that were found{' and recognised' if one else ''} are blurred: look before you publish"
     return limit if item.attributes.get("every") == 1 else f"{limit}; a store made with --every 1 misses the fewest"

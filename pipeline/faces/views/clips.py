@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
-from pipeline.faces.people.choice import choose
+from pipeline.faces.people.labels import choose
 from pipeline.media.film.film import Film, film_of
 from pipeline.media.film.joining import Joined
 from pipeline.media.film.packets import copy_packets, suffix_for_copy
@@ -35,7 +34,7 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Clip:
-    """One stretch of one video, with somebody in it."""
+    """One stretch of one video with the person in it."""
 
     file: str
     store: str
@@ -44,23 +43,23 @@ class Clip:
     start_seconds: float
     """Presentation time of the first frame, as in the source."""
     stop_seconds: float
-    """Where the last frame ends."""
+    """End of the last frame."""
     screen_seconds: float
-    """What the sampled frames that show the person stand for; margins not counted."""
+    """Time that the sampled frames with the person stand for; margins not counted."""
     at_seconds: float
-    """Where it begins in `file`."""
+    """Time at which it begins in `file`."""
     frames: int
-    """Frames written; 0 where packets are copied."""
+    """Frames written; 0 if packets are copied."""
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """How to cut."""
+    """The way to cut."""
 
     margin_seconds: float = DEFAULT_MARGIN_SECONDS
-    """Shown before and after each appearance."""
+    """Time shown before and after each appearance."""
     longest_gap_seconds: float = LONGEST_GAP_SECONDS
-    """Somebody who is away for longer appears anew."""
+    """A person who is away for longer appears again."""
     join: bool = False
     """One film of all of them."""
     copy: bool = False
@@ -69,7 +68,7 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class Stretch:
-    """What to cut out of a film."""
+    """The frames to cut out of a film."""
 
     first: int
     """Rank of the first frame, inclusive."""
@@ -100,51 +99,66 @@ def cut_clips(
     force: bool = False,
     progress: Listener | None = None,
 ) -> ClipsMade:
-    """Cut the appearances of a person (id or name) out of all inputs, into `target`, a folder (default: `clips` beside
-    the first store). Writes a list of them there too, as CSV and as JSON.
+    """Cut the appearances of a person (id or name) out of all inputs, into the folder `target`.
 
-    Raises UsageError for an unknown person and where a file exists already (unless `force`), InputError where a video
+    The folder is `clips` beside the first store by default. It gets a list of the clips too, as CSV and as JSON. Raises
+    UsageError for an unknown person, and for a file that exists already (unless `force`). Raises InputError if a video
     is gone or has changed.
     """
     options = options or ClipOptions()
     shown = Work(progress or Silent())
     if options.join and options.copy:
-        raise UsageError("--join encodes anew, --copy does not: choose one")
+        raise UsageError("--join encodes the frames, --copy copies packets: choose one")
     items = chosen_inputs(outs)
     folder = Path(target).expanduser() if target is not None else items[0].store_path.parent / "clips"
     chosen = choose(items, person)
     name = chosen[0].name
-    found = {item: found for item, one in zip(items, chosen, strict=True) if (found := _times(item, one.rows, options))}
-    films = {item: film_of(item) for item in found}
-    work = [(item, films[item], cut) for item in found for cut in stretches(films[item], found[item], options)]
-    list_file = folder / f"{safe(name)}_clips.csv"
+    films: dict[RunInput, Film] = {}
+    work: list[tuple[RunInput, Film, Stretch]] = []
+    for item, rows in ((item, one.rows) for item, one in zip(items, chosen, strict=True) if one.rows.any()):
+        arrays = item.read(["face_frame", "time_seconds"])
+        present = np.zeros(len(arrays["time_seconds"]), bool)
+        present[arrays["face_frame"][rows]] = True
+        found = appearances(present, arrays["time_seconds"], options.longest_gap_seconds)
+        films[item] = film_of(item)
+        work += [(item, films[item], cut) for cut in stretches(films[item], found, options)]
     if not work:
         raise UsageError(f"{name} is on none of the {len(items)} inputs that were looked at; try another person")
-    joined = folder / f"{safe(name)}.mp4"
-    targets = [joined] if options.join else [_file(folder, name, options.copy, *one) for one in work]
-    refuse_existing(list(found), targets, force)
+    targets = [folder / f"{safe(name)}.mp4"]
+    if not options.join:
+        targets = []
+        for item, film, cut in work:
+            suffix = suffix_for_copy(film) if options.copy else ".mp4"
+            time = clock(float(film.times[cut.first])).replace(":", "-")
+            targets.append(folder / f"{safe(item.name)}_{safe(name)}_{time}{suffix}")
+    refuse_existing(list(films), targets, force)
     if options.join:
-        clips = _write_joined(joined, name, work, shown)
+        clips = _write_joined(targets[0], name, work, shown)
     else:
         clips = [_write(path, name, options.copy, *one, shown) for path, one in zip(targets, work, strict=True)]
-    made = ClipsMade(name, clips, str(list_file), _notes(items, films, options))
-    for note in made.notes:
+    notes = [
+        f"{item.name}: {item.done_share:.0%} of the sampled frames are done; the rest was not looked at"
+        for item in items
+        if item.done_share < 1
+    ]
+    if options.copy:
+        notes.append("copied packets begin at the key frame before each appearance: clips are longer than asked for")
+    notes += [f"{item.name}: {loss}" for item, film in films.items() for loss in film.losses]
+    for note in notes:
         shown.note(note)
-    _write_list(list_file, clips)
-    return made
-
-
-def _times(item: RunInput, rows: npt.NDArray[np.bool_], options: ClipOptions) -> list[Appearance]:
-    if not rows.any():
-        return []
-    found = item.read(["face_frame", "time_seconds"])
-    present = np.zeros(len(found["time_seconds"]), bool)
-    present[found["face_frame"][rows]] = True
-    return appearances(present, found["time_seconds"], options.longest_gap_seconds)
+    list_file = folder / f"{safe(name)}_clips.csv"
+    listed = [asdict(clip) for clip in clips]
+    text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
+    list_file.with_suffix(".json").write_text(text, encoding="utf-8")
+    with list_file.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(listed[0]))
+        writer.writeheader()
+        writer.writerows(listed)
+    return ClipsMade(name, clips, str(list_file), notes)
 
 
 def stretches(film: Film, found: list[Appearance], options: ClipOptions) -> list[Stretch]:
-    """Frames of each appearance with its margins; those that meet are one."""
+    """Return the frames of each appearance with its margins; stretches that meet are one."""
     merged: list[Stretch] = []
     for one in found:
         first, last = film.ranks(one.start_seconds - options.margin_seconds, one.stop_seconds + options.margin_seconds)
@@ -166,7 +180,7 @@ def _write(path: Path, name: str, copy: bool, item: RunInput, film: Film, cut: S
     else:
         progress.started(path.name, cut.last - cut.first)
         written = write_film(
-            film, path, cut.first, cut.last, cut.first, _untouched,
+            film, path, cut.first, cut.last, cut.first, lambda rank, frame_rgb: 0,
             lambda frames, _: progress.done(path.name, frames), exact_sound=True,
         )  # fmt: skip
         progress.finished(path.name)
@@ -174,55 +188,19 @@ def _write(path: Path, name: str, copy: bool, item: RunInput, film: Film, cut: S
     return Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, 0.0, n_frames)
 
 
-def _untouched(rank: int, frame_rgb: npt.NDArray[np.uint8]) -> int:
-    return 0
-
-
-def _write_joined(
-    path: Path, name: str, work: list[tuple[RunInput, Film, Stretch]], progress: Work
-) -> list[Clip]:
+def _write_joined(path: Path, name: str, work: list[tuple[RunInput, Film, Stretch]], progress: Work) -> list[Clip]:
     clips = []
     progress.started(path.name, sum(cut.last - cut.first for _, _, cut in work))
     with Joined(path, [film for _, film, _ in work]) as joined:
         for item, film, cut in work:
-            at, n_frames = joined.append(
-                film, cut.first, cut.last, lambda frames: progress.done(path.name, frames)
-            )
-            start, stop = float(film.times[cut.first]), film.end_of(cut.last - 1)
-            clips.append(
-                Clip(str(path), str(item.store_path), item.name, name, start, stop, cut.screen_seconds, at, n_frames)
-            )
+            at, n_frames = joined.append(film, cut.first, cut.last, lambda frames: progress.done(path.name, frames))
+            times = float(film.times[cut.first]), film.end_of(cut.last - 1), cut.screen_seconds, at
+            clips.append(Clip(str(path), str(item.store_path), item.name, name, *times, n_frames))
     progress.finished(path.name)
     return clips
 
 
-def _file(folder: Path, name: str, copy: bool, item: RunInput, film: Film, cut: Stretch) -> Path:
-    at = clock(float(film.times[cut.first])).replace(":", "-")
-    suffix = suffix_for_copy(film) if copy else ".mp4"
-    return folder / f"{safe(item.name)}_{safe(name)}_{at}{suffix}"
-
-
 def safe(name: str) -> str:
-    """A name as part of a file's name: letters and digits of any script stay, the rest becomes `-`."""
+    """Return a name as part of a file's name: letters and digits of any script stay, the rest becomes `-`."""
     shown = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", name)).strip("-._")
     return shown[:_LONGEST_NAME] or "person"
-
-
-def _write_list(path: Path, clips: list[Clip]) -> None:
-    rows = [asdict(clip) for clip in clips]
-    path.with_suffix(".json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _notes(items: Sequence[RunInput], films: dict[RunInput, Film], options: ClipOptions) -> list[str]:
-    notes = [
-        f"{item.name}: {item.done_share:.0%} of the sampled frames are done; the rest was not looked at"
-        for item in items
-        if item.done_share < 1
-    ]
-    if options.copy:
-        notes.append("copied packets begin at the key frame before each appearance: clips are longer than asked for")
-    return [*notes, *(f"{item.name}: {loss}" for item, film in films.items() for loss in film.losses)]

@@ -1,4 +1,4 @@
-"""Who was found, as lines: the people of a gallery, or one person by a picture. The notes were told as they came."""
+"""The people that were found, as lines: those of a gallery, or one person by a picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.faces.people.gallery import as_text
-from pipeline.text import clock, duration
+from pipeline.text import clock, duration, plural
 
 if TYPE_CHECKING:
     from pipeline.faces.people.find import Found
@@ -20,7 +20,7 @@ SHOWN_NAMES = 10
 
 
 def people_lines(found: Found) -> list[str]:
-    """A block per person, longest on screen first; then what was searched."""
+    """Return a block per person, longest on screen first; then the searched faces and inputs."""
     shown = []
     for one in found.people:
         where = f" in {len(one.sightings)} videos" if len(one.sightings) > 1 else ""
@@ -39,11 +39,10 @@ def people_lines(found: Found) -> list[str]:
 
 
 def answer_lines(answer: Answer) -> list[str]:
-    """Screen time and times by video; the best shots; what was searched."""
+    """Return screen time and times by video, the best shots, and the searched faces and inputs."""
     if answer.sightings:
         faces, n = sum(one.faces for one in answer.sightings), len(answer.sightings)
-        where = f"in {n} video{'s' if n > 1 else ''}"
-        shown = [f"seen for {duration(answer.screen_seconds)} {where}, {faces} faces"]
+        shown = [f"seen for {duration(answer.screen_seconds)} in {plural(n, 'video')}, {faces} faces"]
         shown += [*_sightings(answer.sightings), "best shots (distance, time, box):"]
     else:
         limits = sorted({one.threshold for one in answer.inputs if one.faces})
@@ -62,24 +61,21 @@ def answer_lines(answer: Answer) -> list[str]:
 
 
 def _sightings(found: Sequence[Sighting]) -> list[str]:
-    """A line per input, longest on screen first."""
+    """Return a line per input, longest on screen first."""
     ordered = sorted(found, key=lambda one: -one.screen_seconds)
-    shown = [
-        f"  {one.out} {one.input}: {duration(one.screen_seconds)}: {_times(one)}" for one in ordered[:SHOWN_INPUTS]
-    ]
+    shown = []
+    for one in ordered[:SHOWN_INPUTS]:
+        spans = [f"{clock(span.start_seconds)}-{clock(span.stop_seconds)}" for span in one.appearances[:SHOWN_TIMES]]
+        more = len(one.appearances) - SHOWN_TIMES
+        rest = f" and {more} more times until {clock(one.last_seconds)}" if more > 0 else ""
+        shown.append(f"  {one.out} {one.input}: {duration(one.screen_seconds)}: {', '.join(spans)}{rest}")
     if len(ordered) > SHOWN_INPUTS:
         shown.append(f"  ... and {len(ordered) - SHOWN_INPUTS} more videos; --json shows all")
     return shown
 
 
-def _times(one: Sighting) -> str:
-    spans = [f"{clock(span.start_seconds)}-{clock(span.stop_seconds)}" for span in one.appearances[:SHOWN_TIMES]]
-    more = len(one.appearances) - SHOWN_TIMES
-    return ", ".join(spans) + (f" and {more} more times until {clock(one.last_seconds)}" if more > 0 else "")
-
-
 def _searched(search: NearSearch) -> str:
-    """Faces and inputs that were looked at."""
+    """Return the numbers of faces and inputs that were looked at."""
     partial = sum(one.share < 1 for one in search.inputs)
     share = f" ({partial} of them not complete)" if partial else ""
     return f"{sum(one.faces for one in search.inputs)} faces of {len(search.inputs)} inputs{share}"

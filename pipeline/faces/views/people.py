@@ -49,35 +49,24 @@ def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]
             one = found.setdefault(
                 code, PersonView(code, registry.people[code].name if code in registry.people else None)
             )
-            _add(one, item, known.code == code, arrays, score)
+            rows, times = np.flatnonzero(known.code == code), arrays["time_seconds"]
+            frames = arrays["face_frame"][rows]
+            present = np.zeros(len(times), bool)
+            present[frames] = True
+            one.faces += len(rows)
+            one.tracks += len(np.unique(arrays["track"][rows]))
+            one.inputs.append(item.name)
+            where = {"store": str(item.store_path), "input": item.name}
+            for each in appearances(present, times):
+                one.screen_seconds += each.screen_seconds
+                facts = ("start_seconds", "stop_seconds", "screen_seconds", "frames")
+                one.appearances.append(where | {name: getattr(each, name) for name in facts})
+            best = int(score[rows].argmax())
+            if one.best is None or score[rows[best]] > one.best_score:
+                one.best_score = float(score[rows[best]])
+                box = [round(float(side), 1) for side in arrays["box"][rows[best]]]
+                one.best = where | {"time_seconds": float(times[frames[best]]), "box": box}
     return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.id))
-
-
-def _add(one: PersonView, item: RunInput, mine: np.ndarray, arrays: dict[str, np.ndarray], score: np.ndarray) -> None:
-    rows = np.flatnonzero(mine)
-    times = arrays["time_seconds"]
-    present = np.zeros(len(times), bool)
-    present[arrays["face_frame"][rows]] = True
-    one.faces += len(rows)
-    one.tracks += len(np.unique(arrays["track"][rows]))
-    one.inputs.append(item.name)
-    where = {"store": str(item.store_path), "input": item.name}
-    for each in appearances(present, times):
-        one.screen_seconds += each.screen_seconds
-        one.appearances.append(
-            where
-            | {
-                "start_seconds": each.start_seconds,
-                "stop_seconds": each.stop_seconds,
-                "screen_seconds": each.screen_seconds,
-                "frames": each.frames,
-            }
-        )
-    best = int(rows[score[rows].argmax()])
-    if one.best is None or score[best] > one.best_score:
-        one.best_score = float(score[best])
-        at = float(times[arrays["face_frame"][best]])
-        one.best = where | {"time_seconds": at, "box": [round(float(side), 1) for side in arrays["box"][best]]}
 
 
 def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
@@ -103,12 +92,14 @@ MOST_SIMILAR = 5
 WIDE_COLUMNS = 120
 """Columns of a terminal from which on first and last appearance are shown even with the names of their inputs."""
 NAME_CHARACTERS = 20
+_NUMBERS = ("id", "faces", "tracks", "on screen", "inputs")
 
 
 def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
     """Print one row per person on standard output, and what to do next."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     # Nothing is cut off in a file or a pipe.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
@@ -120,32 +111,20 @@ def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
     for heading in headings:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", overflow="fold")
     for one in people:
-        cells = _cells(one, many)
-        table.add_row(*(_plain(cells[heading]) for heading in headings))
+        first, last = one.appearances[0], one.appearances[-1]
+        cells = {
+            "id": str(one.id),
+            "name": one.name or "-",
+            "faces": str(one.faces),
+            "tracks": str(one.tracks),
+            "on screen": f"{one.screen_seconds:.1f} s" if one.screen_seconds < 60 else _clock(one.screen_seconds),
+            "inputs": str(len(one.inputs)),
+            "first": _where(first["input"], first["start_seconds"], many),
+            "last": _where(last["input"], last["stop_seconds"], many),
+            "best shot": _where(one.best["input"], one.best["time_seconds"], many) if one.best else "",
+        }
+        table.add_row(*(Text(cells[heading]) for heading in headings))
     console.print(table)
-    for line in _closing(gathered, people):
-        console.print(line, markup=False, soft_wrap=True)
-
-
-_NUMBERS = ("id", "faces", "tracks", "on screen", "inputs")
-
-
-def _cells(one: PersonView, many: bool) -> dict[str, str]:
-    first, last = one.appearances[0], one.appearances[-1]
-    return {
-        "id": str(one.id),
-        "name": one.name or "-",
-        "faces": str(one.faces),
-        "tracks": str(one.tracks),
-        "on screen": f"{one.screen_seconds:.1f} s" if one.screen_seconds < 60 else _clock(one.screen_seconds),
-        "inputs": str(len(one.inputs)),
-        "first": _where(first["input"], first["start_seconds"], many),
-        "last": _where(last["input"], last["stop_seconds"], many),
-        "best shot": _where(one.best["input"], one.best["time_seconds"], many) if one.best else "",
-    }
-
-
-def _closing(gathered: Gathered, people: Sequence[PersonView]) -> list[str]:
     unknown = sum(int((labels(item, "person").code < 0).sum()) for item in gathered.inputs)
     lines = [
         f"{plural(len(people), 'person', 'people')} in {plural(len(gathered.inputs), 'input')}, "
@@ -159,13 +138,8 @@ def _closing(gathered: Gathered, people: Sequence[PersonView]) -> list[str]:
         )
     if people and not any(one.name for one in people):
         lines.append(f'give a name: reelgraph people name {people[0].id} "NAME"')
-    return lines
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text)
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _where(name: str, seconds: float, many: bool) -> str:

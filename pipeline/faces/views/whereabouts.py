@@ -1,4 +1,4 @@
-"""Where faces are on every frame of a film, from the sampled frames in which they were found."""
+"""The places of faces on every frame of a film, from the sampled frames in which they were found."""
 
 from __future__ import annotations
 
@@ -16,103 +16,90 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 Boxes = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
 _OVERLAP = 0.3
-"""Intersection over union from which boxes of neighbouring samples are one face, where no tracks were stored."""
+"""Intersection over union from which boxes of neighbouring samples are one face, if no tracks were stored."""
 _SAMPLES_BACK = 3
-"""How many sampled frames back a face may have been seen last."""
+"""Number of sampled frames for which a face may have been missed."""
 
 
 @dataclass(frozen=True)
 class Faces:
     """All faces of an input; n of them, in order of time."""
 
-    rank: npt.NDArray[np.int64]
+    rank: Ints
     """(n,): rank of the frame that each was found in."""
     box: Boxes
     """(n, 4): x, y, w, h in pixels of the whole upright frame."""
-    track: npt.NDArray[np.int32]
+    track: Int32
     """(n,): the stored track, or one found here by overlap; never -1."""
-    looked_at: npt.NDArray[np.int64]
+    looked_at: Ints
     """(m,): ranks of the sampled frames that were decoded and are done, ascending."""
 
     def __len__(self) -> int:
         return len(self.rank)
 
 
-def read_faces(item: RunInput, code: npt.NDArray[np.int32]) -> Faces:
+def read_faces(item: RunInput, code: Int32) -> Faces:
     """Read the faces of an input. `code`: (n,) who each face is, -1 unknown: two known people are never one track.
 
-    Raises StoreError where an array is damaged.
+    Raises StoreError if an array is damaged.
     """
     arrays = item.arrays
+    looked_at = np.empty(0, np.int64)
+    if "frame" in arrays:
+        sampled = item.read(["frame", "decoded"])
+        looked_at = np.asarray(sampled["frame"][sampled["decoded"]])
     if "box" not in arrays:
-        return Faces(*_nothing(), _looked_at(item))
+        return Faces(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.int32), looked_at)
     tracked = "track" in arrays
     found = item.read(["frame", "face_frame", "box", *(["track"] if tracked else [])])
     box = found["box"].astype(np.float32)
     rows = found["face_frame"]
     track = found["track"].astype(np.int32) if tracked else np.full(len(rows), -1, np.int32)
-    return Faces(found["frame"][rows], box, _linked(rows, box, code, track), _looked_at(item))
+    return Faces(found["frame"][rows], box, _linked(rows, box, code, track), looked_at)
 
 
-def _nothing() -> tuple[npt.NDArray[np.int64], Boxes, npt.NDArray[np.int32]]:
-    return np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.int32)
+def _linked(rows: Ints, box: Boxes, code: Int32, track: Int32) -> Int32:
+    """Return tracks, also for faces without one (-1): each takes that of the box a few samples ago that it overlaps.
 
-
-def _looked_at(item: RunInput) -> npt.NDArray[np.int64]:
-    if "frame" not in item.arrays:
-        return np.empty(0, np.int64)
-    found = item.read(["frame", "decoded"])
-    return np.asarray(found["frame"][found["decoded"]])
-
-
-def _linked(
-    rows: npt.NDArray[np.int64], box: Boxes, code: npt.NDArray[np.int32], track: npt.NDArray[np.int32]
-) -> npt.NDArray[np.int32]:
-    """Tracks for the faces without one (-1): each goes on that of the box that it overlaps most a few samples ago."""
+    The best overlap comes first.
+    """
     track = track.copy()
     free = int(track.max(initial=-1)) + 1
     lacking = np.flatnonzero(track < 0)
-    recent: list[npt.NDArray[np.int64]] = []
+    recent: list[Ints] = []
     for now in np.split(lacking, np.flatnonzero(np.diff(rows[lacking])) + 1) if len(lacking) else []:
         recent = [old for old in recent if rows[now[0]] - rows[old[0]] <= _SAMPLES_BACK]
         taken: set[int] = set()
         for old in reversed(recent):
-            _go_on(old, now, box, code, track, taken)
+            known = (code[old][:, None] != UNKNOWN) & (code[now][None] != UNKNOWN)
+            shared = np.where(known & (code[old][:, None] != code[now][None]), 0.0, overlap(box[old], box[now]))
+            for i, j in zip(*np.unravel_index(np.argsort(-shared, axis=None), shared.shape), strict=True):
+                if shared[i, j] < _OVERLAP:
+                    break
+                if int(track[old[i]]) not in taken and track[now[j]] < 0:
+                    track[now[j]] = track[old[i]]
+                    taken.add(int(track[old[i]]))
         for row in now[track[now] < 0]:
             track[row], free = free, free + 1
         recent.append(now)
     return track
 
 
-def _go_on(
-    old: npt.NDArray[np.int64], now: npt.NDArray[np.int64], box: Boxes, code: npt.NDArray[np.int32],
-    track: npt.NDArray[np.int32], taken: set[int],
-) -> None:  # fmt: skip
-    """Hand the tracks of `old` faces on to those of `now` that have none, the best overlap first."""
-    known = (code[old][:, None] != UNKNOWN) & (code[now][None] != UNKNOWN)
-    shared = np.where(known & (code[old][:, None] != code[now][None]), 0.0, overlap(box[old], box[now]))
-    for flat in np.argsort(-shared, axis=None):
-        i, j = np.unravel_index(flat, shared.shape)
-        if shared[i, j] < _OVERLAP:
-            return
-        if int(track[old[i]]) not in taken and track[now[j]] < 0:
-            track[now[j]] = track[old[i]]
-            taken.add(int(track[old[i]]))
-
-
 @dataclass(frozen=True)
 class Legs:
     """Stretches of frames on which one face is somewhere between two boxes; n of them, by first frame."""
 
-    first: npt.NDArray[np.int64]
+    first: Ints
     """(n,): rank, inclusive."""
-    last: npt.NDArray[np.int64]
+    last: Ints
     """(n,): rank, inclusive."""
-    begin: npt.NDArray[np.int64]
+    begin: Ints
     """(n,): row of the face whose box it sets out from."""
-    end: npt.NDArray[np.int64]
-    """(n,): row of the face whose box it comes to; `begin` where a box is held."""
+    end: Ints
+    """(n,): row of the face whose box it comes to; `begin` if a box is held."""
 
     def __len__(self) -> int:
         return len(self.first)
@@ -120,19 +107,21 @@ class Legs:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far from the samples that show it a face is taken to be there."""
+    """The time around the samples that show a face in which it is taken to be there."""
 
     hold_share: float
     """Before the first and after the last sample of a track, as a share of the distance to the sample beyond."""
     hold_frames: int
-    """And so many frames more."""
+    """Frames on top of that."""
     longest_gap_seconds: float
     """Within a track, samples no further apart are joined; neighbouring samples always are."""
 
 
-def legs(faces: Faces, reach: Reach, grid: npt.NDArray[np.int64], times: npt.NDArray[np.float64]) -> Legs:
-    """The legs of all tracks. `grid`: ranks of all frames that the sampling takes (`film.grid`), `times`: float64
-    (frames,) seconds of every frame."""
+def legs(faces: Faces, reach: Reach, grid: Ints, times: npt.NDArray[np.float64]) -> Legs:
+    """Return the legs of all tracks.
+
+    `grid`: ranks of all frames that the sampling takes (`film.grid`). `times`: float64 (frames,), seconds.
+    """
     order = np.lexsort((np.arange(len(faces)), faces.rank, faces.track))
     track, rank = faces.track[order], faces.rank[order]
     same = track[1:] == track[:-1]
@@ -141,7 +130,12 @@ def legs(faces: Faces, reach: Reach, grid: npt.NDArray[np.int64], times: npt.NDA
     joined = same & near
     between = (rank[:-1][joined], rank[1:][joined] - 1, order[:-1][joined], order[1:][joined])
     opens, ends = np.append(True, ~joined)[: len(order)], np.append(~joined, True)[: len(order)]
-    before, after = _neighbours(rank, grid, len(times))
+    # The sampled frames before and after each; beyond the first and the last, the ends of the film.
+    edges = np.array([0, len(times) - 1])
+    if len(grid):
+        edges = np.concatenate([[min(0, int(grid[0]))], grid, edges[1:]])
+    before = edges[np.maximum(np.searchsorted(edges, rank) - 1, 0)]
+    after = edges[np.minimum(np.searchsorted(edges, rank, side="right"), len(edges) - 1)]
     start = rank - np.ceil(reach.hold_share * (rank - before)).astype(np.int64) - reach.hold_frames
     stop = rank + np.ceil(reach.hold_share * (after - rank)).astype(np.int64) + reach.hold_frames
     held_before = (start[opens], rank[opens] - 1, order[opens], order[opens])
@@ -153,18 +147,9 @@ def legs(faces: Faces, reach: Reach, grid: npt.NDArray[np.int64], times: npt.NDA
     return Legs(*(part[kept].astype(np.int64) for part in parts))
 
 
-def _neighbours(
-    rank: npt.NDArray[np.int64], grid: npt.NDArray[np.int64], n_frames: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ranks of the sampled frames before and after each; beyond the first and the last, the ends of the film."""
-    edges = np.concatenate([[min(0, int(grid[0]))], grid, [n_frames - 1]]) if len(grid) else np.array([0, n_frames - 1])
-    at = np.searchsorted(edges, rank)
-    return edges[np.maximum(at - 1, 0)], edges[np.minimum(np.searchsorted(edges, rank, side="right"), len(edges) - 1)]
-
-
-def along(found: Legs, first: int, last: int) -> Iterator[npt.NDArray[np.int64]]:
-    """For each frame first to last (exclusive) in turn, the legs (their numbers) that it lies on."""
-    active: npt.NDArray[np.int64] = np.flatnonzero((found.first < first) & (found.last >= first))
+def along(found: Legs, first: int, last: int) -> Iterator[Ints]:
+    """Yield for each frame from first to last (exclusive) the numbers of the legs that it lies on."""
+    active: Ints = np.flatnonzero((found.first < first) & (found.last >= first))
     at = int(np.searchsorted(found.first, first))
     for rank in range(first, last):
         upto = int(np.searchsorted(found.first, rank, side="right"))
@@ -174,17 +159,19 @@ def along(found: Legs, first: int, last: int) -> Iterator[npt.NDArray[np.int64]]
         yield active
 
 
-def between(faces: Faces, found: Legs, which: npt.NDArray[np.int64], rank: int) -> Boxes:
-    """float32 (len(which), 4): boxes at a frame, on the straight way from begin to end."""
+def between(faces: Faces, found: Legs, which: Ints, rank: int) -> Boxes:
+    """Return float32 (len(which), 4): boxes at a frame, on the straight way from begin to end."""
     begin, end = found.begin[which], found.end[which]
     way = faces.rank[end] - faces.rank[begin]
     share = np.clip((rank - faces.rank[begin]) / np.maximum(way, 1), 0, 1)[:, None]
     return np.asarray(faces.box[begin] + share * (faces.box[end] - faces.box[begin]), np.float32)
 
 
-def unseen(faces: Faces, grid: npt.NDArray[np.int64], n_frames: int) -> npt.NDArray[np.bool_]:
-    """bool (n_frames,): frames that do not lie between two sampled frames that were looked at (after the last one of
-    the sampling: after that)."""
+def unseen(faces: Faces, grid: Ints, n_frames: int) -> npt.NDArray[np.bool_]:
+    """Return bool (n_frames,): frames that do not lie between two sampled frames that were looked at.
+
+    Frames after the last one of the sampling count if that one was not looked at.
+    """
     done = np.isin(grid, faces.looked_at)
     seen_after = done & np.append(done[1:], True)
     lengths = np.diff(np.append(grid, n_frames))
