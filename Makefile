@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-find bench-people \
+.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-client structure bench-find bench-people \
 	bench-blur accuracy docs clean
 
 PYTHON ?= python3
@@ -92,6 +92,12 @@ bench-per-track: $(VENV)/.installed-test  ## what `per: track` saves and costs; 
 
 bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and long files
 	$(BIN)/python benchmarks/memory.py $(ARGS)
+
+bench-client: $(VENV)/.installed-test  ## cost of a run's client: per chunk, a million chunks, resuming, commits
+	$(BIN)/python benchmarks/client.py $(ARGS)
+
+structure: $(VENV)/.installed-test  ## floors, upward imports and circles of the package
+	$(BIN)/python -m tests.structure
 
 bench-find: $(VENV)/.installed-test  ## known people and one never named, in stored faces; ARGS="--faces 10_000_000"
 	$(BIN)/python benchmarks/find.py $(ARGS)
