@@ -198,9 +198,10 @@ def twice(what: str, files: Sequence[Path]) -> Iterator[str]:
 
 
 def command(words: Sequence[str], folder: Path) -> Done:
-    """Run a command of reelgraph in a process of its own, which finds made_up.py."""
+    """Run a command of reelgraph in a process of its own that imports made_up.py: a store's word alone cannot."""
     path = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parent)])
-    line = [sys.executable, "-m", "pipeline", *words, "--json"]
+    start = "import sys, made_up, pipeline.cli; sys.exit(pipeline.cli.main(sys.argv[1:]))"
+    line = [sys.executable, "-c", start, *words, "--json"]
     return watched(line, {**os.environ, "PYTHONPATH": path}, folder, mapped=False)
 
 
