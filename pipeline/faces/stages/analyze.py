@@ -90,11 +90,7 @@ class Analyze(Stage):
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         if self.options.per == "face":
             return self._own(chunk, np.arange(len(chunk.face_frame)))
-
-        def agree(said: dict[str, np.ndarray]) -> bool:
-            return all(spread(said[name]) <= most for name, most in SPREADS.items() if name in said)
-
-        values, own = per_track(chunk, self.options.best, lambda rows: self._own(chunk, rows), agree, mean_value)
+        values, own = per_track(chunk, self.options.best, lambda rows: self._own(chunk, rows), _agree, mean_value)
         return {**values, analyzed(self.options.attributes): own}
 
     def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -108,6 +104,10 @@ class Analyze(Stage):
             for name, attribute in self.attributes.items():
                 results[name][start : start + len(part)] = attribute.predict(chips)
         return results
+
+
+def _agree(said: dict[str, np.ndarray]) -> bool:
+    return all(spread(said[name]) <= most for name, most in SPREADS.items() if name in said)
 
 
 def analyzed(attributes: tuple[Name, ...]) -> str:
