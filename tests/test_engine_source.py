@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -184,3 +186,26 @@ def test_a_job_loads_one_row_per_item(own: Own, old: str, new: str, message: str
     own.module("own_source", SOURCE.replace(old, new))
     run = own.run(own.workflow(SQUARE))
     assert run.summary.failures[0]["error"].startswith(f"decode: {message}; return one row per item")
+
+
+def test_its_code_is_part_of_the_keys(own: Own) -> None:
+    """What a source loads decides what stages see: a changed source must not go on in the same store."""
+    own.numbers(*range(12))
+    own.run(own.workflow(SQUARE))
+    own.module("own_source", SOURCE.replace("float(word) if good", "2 * float(word) if good"))
+    with pytest.raises(StoreError, match=r"stored with other settings for square \(.*source own_source"):
+        own.run(own.workflow(SQUARE))
+    assert own.run(own.workflow(SQUARE), fresh=True).summary.exit_code == 0
+
+
+def test_what_it_raises_is_of_one_input(own: Own) -> None:
+    """Whatever `open` raises is the fault of that input, told in one line with the user's own line."""
+    good = own.numbers(*range(3))
+    bad = good.with_name("bad.txt")
+    bad.write_text("1 2 3")
+    fails = SOURCE.replace("        self.words = ", '        assert "bad" not in str(path)\n        self.words = ')
+    own.module("own_source", fails)
+    run = pipeline.run(own.workflow(SQUARE), [bad, good], own.out, executor="inline")
+    (unusable,) = run.summary.unusable
+    assert re.match(r".*bad.txt cannot be opened: AssertionError:.*own_source.py, line \d+\)$", unusable["error"])
+    assert run.summary.items == 3

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import sys
 import traceback
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TypeVar
 
 from pipeline.engine.source import Source
@@ -26,6 +28,9 @@ PANELS = "reelgraph.panels"
 COLUMNS = "reelgraph.columns"
 DEFAULT_SOURCE = "default"
 
+
+PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+"""Folder of this package: an error is the user's own if it was raised by code outside."""
 
 T = TypeVar("T")
 
@@ -86,7 +91,8 @@ def find(
     except ImportError as err:
         raise error(f"{what} {use!r}: cannot import {module_name!r} ({err}); install it, or {advice}") from err
     except Exception as err:  # a mistake in the user's own module, or in its name
-        where = traceback.extract_tb(err.__traceback__)[-1]
+        frames = traceback.extract_tb(err.__traceback__)
+        where = next((one for one in reversed(frames) if not one.filename.startswith(PACKAGE)), frames[-1])
         raise error(
             f"{what} {use!r}: importing {module_name!r} ends in {type(err).__name__}: {err} "
             f"({where.filename}, line {where.lineno}); fix it"
@@ -112,13 +118,14 @@ def _is(value: object, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base) and value is not base
 
 
-def source_text(stage: type[Stage]) -> str:
-    """Return the source text that a stage's results depend on; "" for a stage of this package.
+def source_text(own: type) -> str:
+    """Return the source text that the results of a stage or a source depend on; "" for one of this package.
 
     It holds the class, its base classes outside this package, and what these use of their own modules: functions,
     classes and constants, directly or not. What they import from elsewhere is left out.
     """
-    texts = [_used_text(one) for one in stage.__mro__ if _is(one, Stage) and one.__module__.split(".")[0] != "pipeline"]
+    bases = [one for one in own.__mro__ if _is(one, Stage) or _is(one, Source)]
+    texts = [_used_text(one) for one in bases if one.__module__.split(".")[0] != "pipeline"]
     return "\n".join(texts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
-from pipeline.engine.source import Job, Loaded, Source, most_chunk_items
-from pipeline.engine.workflow import code_digest, differences, make_importable
-from pipeline.errors import StoreError
+from pipeline.engine.finding import PACKAGE, source_text
+from pipeline.engine.source import InputRef, Job, Loaded, Source, most_chunk_items
+from pipeline.engine.workflow import Workflow, code_digest, differences, make_importable
+from pipeline.errors import InputError, ReelgraphError, StoreError, WorkflowError
 from pipeline.store.chunks import Chunks
 
 CHUNK_OVERHEAD_ITEMS = 10
@@ -172,12 +174,20 @@ class InputPlan:
         recipe = self.bound.recipe(self.missing(index))
         parts = self.chunks.parts(index) if self.chunks is not None else []
         known = self.chunks is not None and index in self.chunks.failed
+        values = self.source.values(start, stop)
+        declared = {array.name for array in self.source.arrays}
+        if values.keys() != declared:
+            given = ", ".join(sorted(values)) or "none"
+            raise WorkflowError(
+                f"source {self.bound.workflow.source_kind!r} declares the arrays "
+                f"{', '.join(sorted(declared)) or 'none'}, and values() returned {given}"
+            )
         return ChunkTask(
             input_name=self.name,
             index=index,
             start=start,
             stop=stop,
-            values=self.source.values(start, stop),
+            values=values,
             job=SealedJob.of(self.source.job(start, stop), self.bound.workflow.folder) if recipe.needs_items else None,
             recipe=recipe,
             where=self.source.where(start, stop),
@@ -186,6 +196,21 @@ class InputPlan:
             earlier_attempts=self.chunks.failed[index].attempts if self.chunks is not None and known else 0,
             origin=self.source.origin,
         )
+
+
+def open_source(workflow: Workflow, ref: InputRef, stored: Mapping[str, Any] | None) -> Source:
+    """Open an input. Raises InputError if it cannot be used, whatever a source of the user's own raises."""
+    try:
+        source = workflow.source.open(ref, workflow.source_options, stored)
+        source.item_bytes  # noqa: B018  (each source must have it: better missed here than in a plan)
+    except ReelgraphError:
+        raise
+    except Exception as err:
+        frames = traceback.extract_tb(err.__traceback__)
+        own = next((one for one in reversed(frames) if not one.filename.startswith(PACKAGE)), None)
+        where = f" ({own.filename}, line {own.lineno})" if own else ""
+        raise InputError(f"{ref.path} cannot be opened: {type(err).__name__}: {err}{where}") from err
+    return source
 
 
 def cut(n_items: int, chunk_items: int) -> list[tuple[int, int]]:
@@ -238,12 +263,14 @@ def check_keys(
     now["stages"] = {s: v for s, v in now["stages"].items() if s in old["stages"]}
     unkeyed = tuple(f"source.{option}:" for option in workflow.source_options.UNKEYED)
     changes = [line.removeprefix("stages.") for line in differences(old, now) if not line.startswith(unkeyed or "\0")]
-    codes = {stage: code_digest(workflow.node(stage).code) for stage in changed}
+    codes = {stage: code_digest(workflow.code_of(stage)) for stage in changed}
     own = [stage for stage, code in codes.items() if code and stored_stages[stage].get("code") != code]
     advice = "choose another --out, or start over with --fresh"
     if not changes and own:
         changes = [f"the source text of stage {stage!r} ({workflow.node(stage).use})" for stage in own]
-        advice = f"start over with --fresh, or keep the stored values with --keep-stale {own[0]}"
+        if source_text(workflow.source):
+            changes.append(f"or that of source {workflow.source_kind}")
+        advice += f", or keep the stored values with --keep-stale {own[0]}"
     shown = "; ".join(changes) or "the weights or the version of the stage"
     raise StoreError(f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); {advice}")
 

@@ -37,7 +37,7 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.graph import Node, chunk_nodes
-from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, plan_input
+from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef, Source
 from pipeline.engine.steps import Committed, WorkerSettings
 from pipeline.engine.summary import Summary
@@ -193,6 +193,10 @@ class _Run:
             if stage not in self.bound.keys:
                 raise UsageError(f"--keep-stale: {unknown('stage', stage, self.bound.keys)}")
         stored = self.store.attributes.get("workflow")
+        fresh_keys = self.workflow.keys() if self.options.keep_stale else {}
+        for stage in self.options.keep_stale:
+            if self.bound.keys[stage] != fresh_keys[stage]:
+                self.emit(Note(f"stage {stage!r}: the stored values are kept, though its code or options changed"))
         for name in self.store.input_names():
             known = self.store.input(name).attributes.get("stages", {})
             check_keys(self.bound, stored or {}, known, name)
@@ -210,9 +214,9 @@ class _Run:
     def _remember_code(self, name: str, known: Mapping[str, Mapping[str, Any]]) -> None:
         """Note the source text of stages that an earlier version stored without it: it counts from now on."""
         lacking = {
-            stage: {**facts, "code": code_digest(self.workflow.node(stage).code)}
+            stage: {**facts, "code": code_digest(self.workflow.code_of(stage))}
             for stage, facts in known.items()
-            if stage in self.bound.keys and "code" not in facts and self.workflow.node(stage).code
+            if stage in self.bound.keys and "code" not in facts and self.workflow.code_of(stage)
         }
         if lacking:
             self.store.input(name).update(stages={**known, **lacking})
@@ -237,17 +241,16 @@ class _Run:
 
     def _probe(self, ref: InputRef) -> Source | None:
         """Open an input; None if the store already holds all of it. Raises InputError."""
-        source, options = self.workflow.source, self.workflow.source_options
         name = self.store.find_input(ref.path)
         if name is None:
-            return source.open(ref, options, None)
+            return open_source(self.workflow, ref, None)
         stored = self.store.input(name).attributes
-        if source.fingerprint(ref) != stored["fingerprint"]:
+        if self.workflow.source.fingerprint(ref) != stored["fingerprint"]:
             raise InputError(
                 f"{ref.path} is not the input that was stored as {name!r} (its content changed); "
                 "choose another --out, or start over with --fresh"
             )
-        return None if self._holds_all(stored) else source.open(ref, options, stored)
+        return None if self._holds_all(stored) else open_source(self.workflow, ref, stored)
 
     def _holds_all(self, stored: dict[str, Any]) -> bool:
         stages = stored.get("stages", {})
@@ -282,7 +285,7 @@ class _Run:
         return plan
 
     def _stage_facts(self, stage: str) -> dict[str, str]:
-        code = code_digest(self.workflow.node(stage).code)
+        code = code_digest(self.workflow.code_of(stage))
         return {"key": self.bound.keys[stage], "state": "partial", **({"code": code} if code else {})}
 
     def _note_once(self, text: str | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,9 +74,9 @@ class Job(ABC):
 class Source(ABC):
     """One probed input. Probing reads what describes the items, not the items."""
 
-    kind: ClassVar[str]
-    """Name in the workflow's `source.kind`."""
-    Options: ClassVar[type[SourceOptions]]
+    kind: ClassVar[str] = ""
+    """Name in the workflow's `source.kind`, for a source that an entry point names."""
+    Options: ClassVar[type[SourceOptions]] = SourceOptions
     item: ClassVar[str] = "frame"
     """Item axis: "frame" (any picture) or "pair"."""
     arrays: ClassVar[tuple[Array, ...]]
@@ -83,12 +84,12 @@ class Source(ABC):
     loads: ClassVar[tuple[str, ...]] = ("frames_rgb",)
     """Arrays that a `Job` loads for stages that need them; never stored."""
     most_items: ClassVar[int | None] = None
-    """Most items in a chunk; None: MAX_CHUNK_FRAMES."""
+    """Most items in a chunk, the unit of retry and of commit; None: MAX_CHUNK_FRAMES, 64."""
 
-    facts: dict[str, Any]
+    facts: Mapping[str, Any] = MappingProxyType({})
     """Attributes of the input in the store: JSON values. `path` and `fingerprint` are added."""
     item_bytes: int
-    """Bytes of one loaded item, at most."""
+    """Bytes of one loaded item, at most; a chunk holds at most MAX_CHUNK_BYTES."""
     origin: tuple[int, int] = (0, 0)
     """x, y in the whole picture of the first pixel that stages see; not 0, 0 if only a part is looked at."""
     note: str | None = None

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine.bound import StageRef
-from pipeline.engine.finding import find_stage
+from pipeline.engine.finding import PACKAGE, find_stage
 from pipeline.engine.plan import ChunkTask
 from pipeline.engine.stage import Chunk, Stage
 from pipeline.engine.watchdog import this_worker, watched
@@ -177,15 +177,12 @@ def one_line(err: BaseException) -> str:
     return f"{type(err).__name__}: {text}"[:500].removesuffix(": ") + place
 
 
-_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
-
-
 def _own_place(err: BaseException) -> str:
     """Return " (file, line N)" of the innermost frame that is neither of this package nor of an installed one."""
     own = [
         frame
         for frame in traceback.extract_tb(err.__traceback__)
-        if not frame.filename.startswith((_PACKAGE, sys.prefix, sys.base_prefix, "<"))
+        if not frame.filename.startswith((PACKAGE, sys.prefix, sys.base_prefix, "<"))
         and "site-packages" not in frame.filename
     ]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

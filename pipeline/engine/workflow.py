@@ -106,6 +106,10 @@ class Workflow:
         item = self.source.item
         return Schema(item, (*self.source.arrays, DECODED), implied_axes(arrays, item, declared), arrays)
 
+    def code_of(self, stage: str) -> str:
+        """Return the source text that a stage's results depend on: its own, and that of a user's own source."""
+        return "\n".join(text for text in (self.node(stage).code, source_text(self.source)) if text)
+
     def node(self, name: str) -> StageNode:
         return next(node for node in self.stages if node.name == name)
 
@@ -217,7 +221,7 @@ class _StrictLoader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as err:
-            problem = f"{_SHORT.repr(node.value)} is not a {node.tag.rpartition(':')[2]}"
+            problem = f"{_SHORT.repr(node.value)} is not of type {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from err
 
 
@@ -408,7 +412,7 @@ def stage_keys(
     keys: dict[str, str] = {}
     source = {"kind": workflow.source_kind, **workflow.source_options.keyed()}
     for node in workflow.stages:
-        content, code = node.stage.content(), node.code
+        content, code = node.stage.content(), workflow.code_of(node.name)
         parts = {
             "use": node.use,
             "options": node.stage.options.keyed(),

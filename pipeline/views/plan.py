@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine.bound import BoundWorkflow
-from pipeline.engine.plan import check_keys, plan_input
+from pipeline.engine.plan import check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef
 from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
@@ -102,8 +102,7 @@ def _add(view: PlanView, bound: BoundWorkflow, ref: InputRef, store: RunStore | 
     stored = known.attributes if known is not None else None
     if stored is not None and store is not None:
         check_keys(bound, store.attributes.get("workflow", {}), stored.get("stages", {}), str(name))
-    workflow = bound.workflow
-    source = workflow.source.open(ref, workflow.source_options, stored)
+    source = open_source(bound.workflow, ref, stored)
     plan = plan_input(bound, name or ref.name, source, stored, known.chunks() if known is not None else None)
     to_do = plan.items_of(plan.todo)
     cost = source.cost(plan.chunk_items)

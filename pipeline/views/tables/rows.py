@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,7 +28,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.engine.finding import COLUMNS, find, names
+from pipeline.errors import StoreError
 from pipeline.store.read import Run
+from pipeline.text import unknown
 from pipeline.views.axes import axis_in, chosen_axis, has_rows, source_arrays
 
 if TYPE_CHECKING:
@@ -84,15 +86,20 @@ class Block:
         return values if self.counts is None else values[self.item_of_row]
 
 
-def blocks(item: RunInput, axis: str, wanted: Iterable[str]) -> Iterator[Block]:
+def blocks(item: RunInput, axis: str, wanted: Collection[str]) -> Iterator[Block]:
     """Yield an input's rows in order, with these arrays, in bounded memory.
 
     Of a half-done input these are the chunks that are there; items without a row are in the blocks too. Raises
-    StoreError if an array is damaged.
+    StoreError if an array is damaged, unknown, or lies along another axis.
     """
     if not has_rows(item, axis):
         return
     declared, ragged = item.arrays, axis_in(item, axis)
+    for name in wanted:
+        if name not in declared:
+            raise StoreError(f"{item.name!r}: {unknown('array', name, declared)}")
+        if declared[name].dims[0] not in (axis, item.item):
+            raise StoreError(f"array {name!r} of {item.name!r} lies along {declared[name].dims[0]!r}, not {axis!r}")
     loaded = list(dict.fromkeys([*wanted, ragged.count if ragged else next(iter(item.arrays))]))
     row_bytes = sum(declared[name].row_bytes for name in loaded if declared[name].dims[0] == axis)
     most_rows = max(1, BLOCK_BYTES // max(1, row_bytes))
