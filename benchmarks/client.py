@@ -1,4 +1,4 @@
-"""What a run costs its client: per chunk, at a million chunks, on resuming, on opening many inputs.
+"""Cost of a run for its client: of one chunk, of a million chunks, of a resume, of a store with many inputs.
 
     python benchmarks/client.py [--chunks 1000] [--pictures 1000] [--parts chunk plan resume open commit]
 
@@ -96,7 +96,7 @@ def nothing(task: ChunkTask, name: str, settings: WorkerSettings, *inputs: Any) 
 
 
 def workflow_of(name: str, pictures: int, folder: Path) -> Any:
-    """Load a shipped workflow; find.yaml with a gallery of so many small pictures."""
+    """Load a shipped workflow. find.yaml gets a gallery of `pictures` small pictures."""
     if name != "find":
         return load_workflow(WORKFLOWS / f"{name}.yaml")
     gallery = folder / "people"
@@ -158,7 +158,7 @@ class Opened:
 
 
 def plan_many(chunks: int) -> dict[str, Any]:
-    """Plan an input of so many chunks, and make a task of every thousandth."""
+    """Plan an input of `chunks` chunks, and make a task of every thousandth."""
     bound = BoundWorkflow(load_workflow(WORKFLOWS / "faces.yaml"))
     opened, began = Opened(), time.perf_counter()
     plan = InputPlan(bound, "clip", MadeUp(chunks), CHUNK_ITEMS, None)
@@ -168,7 +168,7 @@ def plan_many(chunks: int) -> dict[str, Any]:
 
 
 def resume_many(committed: int, folder: Path) -> dict[str, Any]:
-    """Plan an input of which so many chunks are committed, and one in a thousand is not."""
+    """Plan an input with `committed` committed chunks, and one more to do for every thousand of them."""
     bound = BoundWorkflow(load_workflow(WORKFLOWS / "faces.yaml"))
     total = committed + committed // 1000
     out = make_committed(bound, folder, committed, total)
@@ -200,7 +200,7 @@ def make_committed(bound: BoundWorkflow, folder: Path, committed: int, total: in
 
 
 def open_many(inputs: int, folder: Path) -> dict[str, Any]:
-    """Open a finished store of so many inputs and count its rows."""
+    """Open a finished store with `inputs` inputs and count its rows."""
     out = folder / "inputs.zarr"
     count = Array("n_faces", ("frame",), "int32")
     schema = Schema("frame", (*VideoSource.arrays, DECODED), (Axis("face"),), (count,))

@@ -24,8 +24,8 @@ import harness
 import numpy as np
 
 PLANTED_OUTPUT = 3
-"""Scores at stride 16, of whose cells the first anchor has PLANTED_SIDE pixels."""
-PLANTED_ANCHOR, PLANTED_SIDE, PLANTED_SCORE = 0, 128, 0.99
+"""Scores at stride 16, of whose cells the first anchor has a side of 128 pixels."""
+PLANTED_ANCHOR, PLANTED_SCORE = 0, 0.99
 LANDMARKS = ((-0.2, -0.15), (0.2, -0.15), (0.0, 0.05), (-0.15, 0.25), (0.15, 0.25))
 """Eyes, nose, mouth corners of the planted face: x and y from the middle of its box as parts of its side."""
 REMNANT = np.array(1e-3, np.float32)

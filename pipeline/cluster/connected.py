@@ -37,7 +37,7 @@ DASK_CONFIG = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 << 20,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
     # Dask watches itself closely: on two cores that was a twelfth of all time. Ten profile samples a second are enough
-    # for the dashboard, and nobody reads how late an event loop wakes up.
+    # for the dashboard. The delays of the event loop are not shown to anyone here.
     "distributed.worker.profile.interval": "100ms",
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.admin.tick.interval": "1s",

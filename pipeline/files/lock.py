@@ -164,7 +164,7 @@ class StoreLock:
             with self._guard():
                 self._remove()
         except OSError:
-            # No room for the guard on a full disk; nobody takes over a lock that was touched seconds ago.
+            # No room for the guard on a full disk; a lock that was touched seconds ago is not taken over.
             self._remove()
 
     def _remove(self) -> None:

@@ -43,8 +43,9 @@ def card_bytes(gpu: str) -> int:
 
 
 def share_bytes(card: int, workers: int, wanted: int | None = None) -> int:
-    """GPU memory of one of so many workers on a card of so many bytes: what is wanted, by default an equal share, less
-    head-room.
+    """Return the GPU memory of one worker, bytes: `wanted`, by default an equal share of the card.
+
+    `card` is the card's memory, bytes; GPU_HEADROOM_BYTES of it stay free.
 
     Raises ClusterError if the card has not as much as is wanted.
     """

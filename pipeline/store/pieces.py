@@ -128,7 +128,7 @@ class _Shard:
         self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
 
     def rows(self, rows: int) -> np.ndarray:
-        """The first so many. Raises StoreError."""
+        """Return the first `rows` rows. Raises StoreError."""
         n_chunks = -(-rows // self.chunk_rows)
         with self._errors():
             content = np.fromfile(self.path, np.uint8)

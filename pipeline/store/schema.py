@@ -119,7 +119,10 @@ class Array:
             if whole and not np.array_equal(fitted, array):
                 raise StoreError(f"{where} has values that do not fit the declared {self.dtype}")
         if fitted.nbytes > LARGEST_BYTES:
-            raise StoreError(f"{where} has {fitted.nbytes} bytes; set a smaller chunk_frames")
+            raise StoreError(
+                f"{where} has {fitted.nbytes} bytes in one chunk, and {LARGEST_BYTES} is the most; "
+                "return fewer or smaller rows"
+            )
         return fitted
 
 

@@ -35,6 +35,14 @@ def done(store: RunStore) -> list[int]:
     return store.input("clip").chunks().indices.tolist()
 
 
+def test_an_array_that_is_too_large_is_refused_with_what_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.store.schema.LARGEST_BYTES", 400)
+    box = Array("box", ("face", "xywh"), "float32", (4,))
+    assert len(box.fit(np.zeros((25, 4), np.float32), "stage 'detect'")) == 25
+    with pytest.raises(StoreError, match="has 416 bytes in one chunk, and 400 is the most; return fewer or smaller"):
+        box.fit(np.zeros((26, 4), np.float32), "stage 'detect'")
+
+
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int32", "uint64", "float16", "float64", "string"])
 def test_every_dtype(store: RunStore, dtype: str) -> None:
     values = np.array(["a", "éü", "", "x" * 500] if dtype == "string" else [0, 1, 0, 1])

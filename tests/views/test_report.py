@@ -181,7 +181,7 @@ def test_people_have_their_pictures_and_others_a_placeholder(page: Page) -> None
     pictures = page.having("img")
     assert len(pictures) == 4
     assert all(str(picture["src"]).startswith("data:image/jpeg;base64,") for picture in pictures)
-    assert len(page.having("span", class_="nobody")) == 2
+    assert len(page.having("span", class_="initials")) == 2
     assert "Bo Li" in page.text
     assert "person 4" in page.text
 
@@ -383,7 +383,7 @@ def test_pictures_are_cut_from_the_video_where_it_is(tmp_path: Path) -> None:
     assert len(page_of(out, tmp_path / "s.html").having("img")) == 2
     assert not page_of(out, tmp_path / "s.html", pictures=False).having("img")
     write_clip(clip, n_frames=50)  # another film by now: no picture of it
-    assert len(page_of(out, tmp_path / "s.html").having("span", class_="nobody")) == 2
+    assert len(page_of(out, tmp_path / "s.html").having("span", class_="initials")) == 2
 
 
 # -- speed and licences ------------------------------------------------------------------------------------------

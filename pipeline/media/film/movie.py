@@ -37,7 +37,7 @@ _OPTIONS = {
     "mpeg4": {"flags": "+qscale", "global_quality": str(3 * 118)},  # FF_QP2LAMBDA is 118
 }
 _MPEG4_FINEST = 65535
-"""MPEG-4 Part 2 counts time in at most so many parts of a second."""
+"""MPEG-4 Part 2 counts time in fractions of a second: this is the largest denominator."""
 _LIMITED_RANGE = 1
 _RGB, _BT601 = 0, 6
 _WITH_MATRIX_OF_ITS_OWN = frozenset({1, 4, 7, 9})

@@ -75,7 +75,7 @@ class Sound:
         self._next = next(self._packets, None)
 
     def until(self, seconds: float) -> None:
-        """Write what is heard less than so many seconds after the start."""
+        """Write the sound of the first `seconds` after the start."""
         while self._next is not None and _starts(self._next) - self._start < seconds:
             self._voices[self._next.stream_index].take(self._next)
             self._next = next(self._packets, None)

@@ -1,1 +1,1 @@
-"""What faces add to a report: people, when they are on screen, their attributes and pictures."""
+"""What faces add to a report: people, the times at which they are on screen, their attributes and pictures."""

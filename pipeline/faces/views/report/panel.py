@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.faces.people.appearances import Appearance
 from pipeline.faces.views.report.people import Person, attributes_of, gather
-from pipeline.faces.views.report.pictures import add_pictures, pictures_of_nobody
+from pipeline.faces.views.report.pictures import add_pictures, pictures_of_unknown
 from pipeline.faces.views.report.survey import CONFIDENCE_EDGES, SIZE_EDGES, Look, Seen
 from pipeline.text import clock
 from pipeline.views.report.content import lasting
@@ -67,10 +67,10 @@ class FacesPanel(Panel):
     def content(self, inputs: Sequence[Surveyed]) -> Content:
         seen = [self._seen.get(id(one)) or Seen(one) for one in inputs]
         people = gather(seen)
-        nobody: list[str] = []
+        unknown_pictures: list[str] = []
         if self.about.pictures:
             add_pictures(people, seen)
-            nobody = [] if people else pictures_of_nobody(seen)
+            unknown_pictures = [] if people else pictures_of_unknown(seen)
         beyond = sum(one.people_beyond for one in seen)
         n_people, n_faces = len(people) + beyond, sum(one.one.rows.get("face", 0) for one in seen)
         named = f"{grouped(sum(person.named for person in people))} named" if n_people else "not searched for"
@@ -78,7 +78,7 @@ class FacesPanel(Panel):
         place = {person.key: k for k, person in enumerate(people)}
         shown = fill(
             __package__, "people.html", people=[self._person(person, seen, people) for person in people],
-            people_beyond=beyond, nobody=nobody, advice=self._advice(seen, people), faces=n_faces,
+            people_beyond=beyond, unknown_pictures=unknown_pictures, advice=self._advice(seen, people), faces=n_faces,
             is_done=all(one.item.done_share == 1 for one in inputs),
         )  # fmt: skip
         sizes = {"size": self.size.drawn(), "confidence": self.confidence.drawn()}

@@ -42,7 +42,7 @@ def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
             person.pictures += [picture] if picture else []
 
 
-def pictures_of_nobody(inputs: Sequence[Seen]) -> list[str]:
+def pictures_of_unknown(inputs: Sequence[Seen]) -> list[str]:
     """Return pictures of some unknown faces, from the inputs that have any."""
     candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
     step = max(1, len(candidates) // SHOWN_FACES)

@@ -104,9 +104,9 @@ class Look:
 
     def _count(self, who: Labels) -> None:
         self.face_frame = self.item.array("face_frame")
-        nobody = np.bincount(self.face_frame[who.code == UNKNOWN], minlength=len(self.time))
-        self.found.unknown_faces = int(nobody.sum())
-        self.found.unknown = self.one.over_time(nobody)["mean"] if nobody.any() else []
+        unknown = np.bincount(self.face_frame[who.code == UNKNOWN], minlength=len(self.time))
+        self.found.unknown_faces = int(unknown.sum())
+        self.found.unknown = self.one.over_time(unknown)["mean"] if unknown.any() else []
 
     # -- people ------------------------------------------------------------------------------------------
 
@@ -143,10 +143,10 @@ class Look:
     def _places(self, code: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         """Return the index in `found.people` of each face's person, int64; the number of people for other faces."""
         at = np.minimum(np.searchsorted(self.codes, code), max(0, len(self.codes) - 1))
-        nobody = len(self.codes)
-        if nobody == 0:
+        n_people = len(self.codes)
+        if n_people == 0:
             return np.zeros(len(code), np.int64)
-        return np.where(self.codes[at] == code, self.place[at], nobody)
+        return np.where(self.codes[at] == code, self.place[at], n_people)
 
     # -- faces -------------------------------------------------------------------------------------------
 
@@ -193,8 +193,8 @@ class Look:
         for row in first.tolist():
             if place[row] < len(self.found.people) and score[row] > 0:
                 self.found.people[place[row]].candidates.append(candidate(row))
-        nobody = np.flatnonzero(place == len(self.found.people))
-        for part in np.array_split(nobody, SHOWN_FACES):
+        others = np.flatnonzero(place == len(self.found.people))
+        for part in np.array_split(others, SHOWN_FACES):
             if len(part) and score[part].max() > 0:
                 self.found.shown_faces.append(candidate(int(part[score[part].argmax()])))
 
