@@ -222,8 +222,8 @@ class RunInput:
         return found
 
     def array(self, name: str) -> np.ndarray:
-        """One array whole, one row per frame or face; where the input is incomplete, of the chunks that are done, in
-        order. Raises StoreError if there is no such array or it is damaged."""
+        """Return an array whole, one row for each item or row of its axis, in order. Of an incomplete input it holds
+        the chunks that are done. Raises StoreError if there is no such array or it is damaged."""
         return self.read([name])[name]
 
     def read_frames(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:

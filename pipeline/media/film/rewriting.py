@@ -37,8 +37,8 @@ def write_film(
     """Write frames first to last (exclusive) with their sound.
 
     `origin` is the rank of the frame that becomes time 0, None to leave times as they are. `edit` changes the pixels of
-    a frame in place and says how many faces it has; `done` is told frames and faces. `exact_sound` cuts sound between
-    samples, not packets.
+    a frame in place and returns how many places it changed; `done` is told frames and places. `exact_sound` cuts sound
+    between samples, not packets.
     """
     shift = 0 if origin is None else int(film.index.pts[origin])
     start = 0.0 if origin is None else float(film.times[origin])
@@ -47,7 +47,7 @@ def write_film(
         heard = audio_streams(film.path)
         movie.sound = Sound(film.path, heard, start, stop, voices(movie.container, start, stop, exact_sound))
         for rank, frame_rgb in film.frames(first, last):
-            faces = edit(rank, frame_rgb)
+            places = edit(rank, frame_rgb)
             movie.put(frame_rgb, int(film.index.pts[rank]) - shift)
-            done(1, faces)
+            done(1, places)
     return Written(movie.n_frames, len(heard), movie.codec, () if movie.note is None else (movie.note,))
