@@ -310,6 +310,15 @@ def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> In
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
 
 
+def better_faces(vectors: npt.NDArray[Any], score: Floats) -> Ints:
+    """Return the rows (int64) of the faces that speak for a track: of good quality, and not far from the others."""
+    rows = np.flatnonzero(score >= BETTER_SHARE * score.max())
+    if len(rows) > 2:
+        away = np.linalg.norm(vectors[rows] - np.median(vectors[rows], axis=0), axis=1)
+        rows = rows[away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)]
+    return rows
+
+
 def describe(vectors: Float32, score: Floats, certain: Floats, unsure_spread: float) -> tuple[Float32, float]:
     """Return the robust mean of a track's better faces, float32 (d,), and its spread.
 
@@ -318,12 +327,8 @@ def describe(vectors: Float32, score: Floats, certain: Floats, unsure_spread: fl
 
     `vectors`: float32 (n, d), finite, n at least 1; `score` and `certain` float64 (n,): quality above 0, `certainty`.
     """
-    better = score >= BETTER_SHARE * score.max()
-    vectors, score, certain = vectors[better], score[better], certain[better]
-    if len(vectors) > 2:
-        away = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1)
-        near = away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)
-        vectors, score, certain = vectors[near], score[near], certain[near]
+    kept = better_faces(vectors, score)
+    vectors, score, certain = vectors[kept], score[kept], certain[kept]
     mean = np.average(vectors, axis=0, weights=score)
     squared = ((vectors - mean) ** 2).sum(axis=1)
     unsure = unsure_spread * (1 - float(np.average(certain, weights=score)))

@@ -41,4 +41,6 @@ class FaceColumns(AxisColumns):
             )
             given = dict(enumerate(map(str, array.attributes["names"])))
             return {"identity": number, "identity_name": numbered("identity", given)}
+        if array.name == "identity_level":
+            return {"identity_level": numbered("identity_level", dict(enumerate(array.attributes["levels"])))}
         return None
