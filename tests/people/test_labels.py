@@ -111,3 +111,23 @@ def test_faces_without_labels_are_unknown(tmp_path: Path) -> None:
     out = make_store(tmp_path / "b.zarr", {"clip": faces_of(np.full(3, 1), people(1, 3)[0])})
     found = labels(pipeline.open(out).input("clip"))
     assert (found.source, found.code.tolist(), found.names) == ("none", [-1, -1, -1], {})
+
+
+def test_films_write_the_name_and_on_request_how_sure_it_is(tmp_path: Path) -> None:
+    from pipeline.faces.views.annotate import _descriptions
+
+    extra = (
+        Array("identity", ("face",), "int32", attributes={"names": ["Ann"]}),
+        Array("identity_level", ("face",), "int8", attributes={"levels": ["none", "weak", "likely", "sure"]}),
+    )
+    arrays = faces_of(
+        np.full(4, 1), people(1, 4)[0],
+        identity=np.array([0, 0, -1, -1], np.int32), identity_level=np.array([3, 2, 1, 0], np.int8),
+    )  # fmt: skip
+    item = pipeline.open(make_store(tmp_path / "a.zarr", {"clip": arrays}, extra=extra)).input("clip")
+    assert "confidence" in item.arrays
+    describe = _descriptions(item, 4, "identity", levels=True)
+    assert [describe(row) for row in range(4)] == ["sure", "likely", "", ""]
+    describe = _descriptions(item, 4, "identity", levels=False)
+    assert [describe(row) for row in range(4)] == [""] * 4, "the detector's confidence would be read as the name's"
+    assert _descriptions(item, 4, "none", levels=False)(0) != ""
