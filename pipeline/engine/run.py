@@ -146,6 +146,8 @@ class _Run:
         self._check_workflow()
         schema = self.bound.schema
         self.emit(RunStarted(str(self.store.path), len(refs), schema.item, tuple(axis.name for axis in schema.axes)))
+        for ref in refs:
+            self._note_once(ref.note)
         tasks = self._tasks(refs)
         first = next(tasks, None)  # a cluster is started only when there is something to do
         try:

@@ -37,6 +37,8 @@ class Batch:
     """bool (n,): false if a frame could not be read."""
     names: tuple[str, ...]
     """Name of each frame in messages."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Pixels of a frame in a pixel of the file, along x and y."""
 
 
 def is_video(frames: Source) -> bool:
@@ -67,7 +69,7 @@ def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Ba
     for (start, stop), chunk in zip(pieces, chunks, strict=True):
         index = source.frame[start:stop]
         names = tuple(f"frame {rank} of {path}" for rank in index)
-        yield Batch(index, source.time_seconds[start:stop], chunk.frames_rgb, chunk.decoded, names)
+        yield Batch(index, source.time_seconds[start:stop], chunk.frames_rgb, chunk.decoded, names, source.scale)
 
 
 def of_pictures(frames: Source, every: int) -> Iterator[Batch | Exception]:

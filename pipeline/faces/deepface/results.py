@@ -57,7 +57,10 @@ def checked_areas(faces: FrameFaces, analysis: Analysis) -> list[dict[str, Any]]
         )
     if analysis.anti_spoofing and (faces.arrays["real"].argmax(axis=1) != REAL).any():
         raise SpoofDetected("Spoof detected in the given image.")
-    rows = zip(faces.arrays["box"], faces.arrays["landmarks"], strict=True)
+    boxes, landmarks = faces.arrays["box"], faces.arrays["landmarks"]
+    if faces.scale != (1, 1):
+        boxes, landmarks = boxes / np.tile(faces.scale, 2), landmarks / np.array(faces.scale)
+    rows = zip(boxes, landmarks, strict=True)
     return [facial_area(box, landmarks, faces.width, faces.height) for box, landmarks in rows]
 
 

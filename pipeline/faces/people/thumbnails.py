@@ -15,7 +15,6 @@ import numpy.typing as npt
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.described import face_quality
 from pipeline.faces.people.question import frame_of
-from pipeline.faces.people.sightings import Shot
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def _cut(item: RunInput, rows: Ints, ranks: Ints) -> tuple[Ints, Pixels]:
     from pipeline.media.video.source import open_as_stored
 
     source = open_as_stored(item.attributes)
-    boxes, distinct = item.array("box")[rows], np.unique(ranks)
+    boxes, distinct = source.on_frames(item.array("box")[rows]), np.unique(ranks)
     size = max(1, BATCH_BYTES // max(1, source.item_bytes))
     try:
         for start in range(0, len(distinct), size):
@@ -166,7 +165,7 @@ def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path],
                 stem = re.sub(r"[^\w.-]", "_", one.input)
                 path = place / f"{rank:02d}_{stem}_{one.shot.time_seconds:.3f}s.jpg"
                 made.append((rank, path))
-                bgr = _around(frame, one.shot)[:, :, ::-1]
+                bgr = _around(frame, source.on_frames(np.array(one.shot.box)))[:, :, ::-1]
                 ok, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, SHOT_QUALITY])
                 assert ok, "JPEG takes every uint8 picture"
                 path.write_bytes(content.tobytes())
@@ -175,9 +174,9 @@ def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path],
     return [path for _, path in sorted(made)], notes
 
 
-def _around(frame: np.ndarray, shot: Shot) -> np.ndarray:
+def _around(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Return uint8 (height, width, 3): the box and its surroundings, inside the frame, at least one pixel."""
-    x, y, w, h = shot.box
+    x, y, w, h = box.tolist()
     height, width = frame.shape[:2]
     left, right = (int(np.clip(value, 0, width)) for value in (x - SHOT_MARGIN * w, x + (1 + SHOT_MARGIN) * w))
     top, bottom = (int(np.clip(value, 0, height)) for value in (y - SHOT_MARGIN * h, y + (1 + SHOT_MARGIN) * h))
