@@ -83,8 +83,8 @@ def fit(crop_rgb: Frame, size: tuple[int, int], chip_bgr: Float32, eight_bit: bo
     """Fill one chip, float32 (height, width, 3) BGR from 0 to 1: the crop at its own aspect ratio, black beside it.
 
     `size` is the chip's width and height. With `eight_bit` the crop is scaled in its own type, before it becomes
-    float32. A crop of another type than uint8 that exceeds 1 is taken to go up to 255, before it is resized and again
-    after that, as in DeepFace.
+    float32. As in DeepFace, a crop of another type than uint8 goes up to 255 if it exceeds 1. That is decided before
+    and after the crop is resized.
     """
     import cv2
 
