@@ -8,19 +8,15 @@ rest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.faces.neighbours import meeting
+
 Corners = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
-
-PAIRS_AT_ONCE = 1 << 18
-"""Pairs of boxes that are compared together: 2 MB for each float64 array, which stays in a core's cache."""
-GROUP = 256
-"""Neighbouring boxes that are compared with the same others."""
 
 
 def squared(corners: Corners) -> Corners:
@@ -57,52 +53,25 @@ def suppress(
 
 
 def _overlapped(corners: Corners, threshold: float, of_smaller: bool) -> npt.NDArray[np.bool_]:
-    """Return for each box whether it overlaps one before it.
-
-    A crowd gives hundreds of thousands of boxes. So they are taken in groups of neighbours, and each group is compared
-    with the boxes that meet the rectangle around it.
-    """
+    """Return for each box whether it overlaps one before it; of a crowd's boxes compare neighbours only."""
     gone = np.zeros(len(corners), bool)
     x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
     area = (x2 - x1) * (y2 - y1)
-    everywhere = bool((area < 0).any())  # a box with a negative area overlaps others that it does not meet
-    order, near = neighbours(corners)
-    for start in range(0, len(corners), GROUP):
-        group = order[start : start + GROUP]
-        others = np.arange(len(corners)) if everywhere else near(group)
-        step = max(1, PAIRS_AT_ONCE // max(1, len(others)))
-        for rows in (group[first : first + step] for first in range(0, len(group), step)):
-            these, before = np.s_[rows, None], np.s_[others[others < rows.max()]][None]
-            width = np.minimum(x2[these], x2[before]) - np.maximum(x1[these], x1[before])
-            height = np.minimum(y2[these], y2[before]) - np.maximum(y1[these], y1[before])
-            shared = np.maximum(width, 0) * np.maximum(height, 0)
-            if of_smaller:
-                whole = np.minimum(area[these], area[before])
-            else:
-                whole = area[these] + area[before] - shared
-            gone[rows] = ((shared > threshold * whole) & (before < rows[:, None])).any(axis=1)
+    # A box with a negative area overlaps others that it does not meet.
+    around = corners
+    if (area < 0).any():
+        around = np.tile(np.repeat([corners.min() - 1, corners.max() + 1], 2), (len(corners), 1))
+    for rows, near in meeting(around, around):
+        these, before = rows[:, None], near[near < rows.max()][None]
+        width = np.minimum(x2[these], x2[before]) - np.maximum(x1[these], x1[before])
+        height = np.minimum(y2[these], y2[before]) - np.maximum(y1[these], y1[before])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        if of_smaller:
+            whole = np.minimum(area[these], area[before])
+        else:
+            whole = area[these] + area[before] - shared
+        gone[rows] = ((shared > threshold * whole) & (before < these)).any(axis=1)
     return gone
-
-
-def neighbours(corners: npt.NDArray[Any]) -> tuple[Index, Callable[[Index], Index]]:
-    """Return an order in which boxes, (n, 4) x1, y1, x2, y2, follow neighbours, and a search.
-
-    The search takes the indices of some boxes, and returns those of all boxes that meet the rectangle around them.
-    """
-    x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
-    tallest = max(float((y2 - y1).max(initial=0)), 1e-9)
-    band = np.floor(y1 / tallest)
-    order = np.lexsort((x1, band))
-    sorted_band = band[order]
-
-    def near(group: Index) -> Index:
-        left, top, right, bottom = x1[group].min(), y1[group].min(), x2[group].max(), y2[group].max()
-        first = np.searchsorted(sorted_band, np.floor(top / tallest) - 2)  # one for the height, one for rounding
-        found = order[first : np.searchsorted(sorted_band, np.floor(bottom / tallest), "right")]
-        meets = (x1[found] < right) & (x2[found] > left) & (y1[found] < bottom) & (y2[found] > top)
-        return found[meets]
-
-    return order, near
 
 
 def greedy(count: int, gone: Callable[[int, Index], npt.NDArray[np.bool_]]) -> Index:
