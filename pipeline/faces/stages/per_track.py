@@ -107,9 +107,13 @@ def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mea
             values.setdefault(name, np.zeros((len(frame), *made.shape[1:]), made.dtype))[wanted] = made
         own[wanted] = True
         disagreeing = [rows for rows in waiting if not _settled(rows, own, values, quality, agree, mean)]
-        # The two halves of each, in time; a tracklet whose faces disagree has at least two.
-        waiting = [half for rows in disagreeing for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
+        waiting = [part for rows in disagreeing for part in halves(rows)]
     return values, own
+
+
+def halves(rows: Int64) -> list[Int64]:
+    """Return the two halves, in time, of a tracklet whose faces disagree; it has at least two."""
+    return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
 
 def _settled(
