@@ -75,8 +75,6 @@ def assigned(
     costs `rejected` is not a pair; the others cost less. Boxes that do not meet are not a pair.
     """
     from scipy.optimize import linear_sum_assignment
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
     parts: list[tuple[Ints, Ints, Floats]] = []
     for rows, near in meeting(left, right):
@@ -89,6 +87,9 @@ def assigned(
         parts.append((rows[row], near[column], costs[row, column]))
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.int64)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
     row, column, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     # Each row may also take a column of its own, for the cost of being left alone. Stored values must not be 0.
     own = np.arange(len(left))
