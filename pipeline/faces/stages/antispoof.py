@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.faces.models import zoo
-from pipeline.faces.models.base import Faces
+from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
@@ -79,9 +79,6 @@ class Antispoof(Stage):
 
     def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
         real = np.empty((len(rows), *self.outputs[0].shape), np.float32)
-        for start in range(0, len(rows), FACES_AT_ONCE):
-            part = rows[start : start + FACES_AT_ONCE]
-            unknown = np.full((len(part), 5, 2), np.nan, np.float32)  # it looks at boxes alone
-            faces = Faces(chunk.face_frame[part], chunk["box"][part], unknown, np.ones(len(part), np.float32))
-            real[start : start + len(part)] = self.spoofing.predict(self.spoofing.chips(chunk.frames_rgb, faces))
+        for at, faces in in_parts(chunk, rows, FACES_AT_ONCE):
+            real[at] = self.spoofing.predict(self.spoofing.chips(chunk.frames_rgb, faces))
         return {"real": real}
