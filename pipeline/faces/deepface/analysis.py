@@ -40,7 +40,7 @@ class FrameFaces:
     arrays: dict[str, np.ndarray]
     """One row per face: box, landmarks, confidence, and the other arrays that were computed."""
     frame_rgb: np.ndarray | None
-    """Pixels of the frame, uint8 (height, width, 3); None for a frame from a store."""
+    """Pixels of the frame, (height, width, 3); None for a frame from a store."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Pixels of the frame, in which the arrays count, in a pixel of the file, along x and y."""
 
