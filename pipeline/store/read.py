@@ -63,7 +63,10 @@ class RunInput:
 
     @cached_property
     def _chunks(self) -> Chunks:
-        return self._store.chunks()
+        chunks = self._store.chunks()
+        if chunks.damage:
+            raise chunks.damage[0]
+        return chunks
 
     @property
     def attributes(self) -> dict[str, Any]:

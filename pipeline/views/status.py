@@ -93,7 +93,8 @@ def _facts(one: dict[str, Any], item: str) -> list[str]:
 
 def _model(model: dict[str, Any]) -> str:
     """Return a model in one line. `--json` has what its publisher says on its use."""
-    return f"  model {model['name']}: {model['licence']} ({model['runtime']}, weights {model['weights_sha256'][:12]})"
+    licence, runtime, weights = (str(model.get(key) or "?") for key in ("licence", "runtime", "weights_sha256"))
+    return f"  model {model['name']}: {licence} ({runtime}, weights {weights[:12]})"
 
 
 def _time_range(failure: dict[str, Any]) -> str:
