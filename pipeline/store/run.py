@@ -91,7 +91,9 @@ class InputStore:
         """
         group = read_input(self.path, self.name)
         if group is None:
-            raise StoreError(f"{self.path} has no input {self.name!r}")
+            raise StoreError(
+                f"{self.path} has no input {self.name!r}, or no longer: its {NODE_FILE} is gone; run again to make it"
+            )
         return group
 
     def update(self, **attributes: Any) -> None:
