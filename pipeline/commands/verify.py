@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from pipeline.commands import Command, print_result
 
@@ -16,10 +15,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from pipeline.store.nodes import located
     from pipeline.store.verify import repair, verify
     from pipeline.views.verify import lines
 
-    place = Path(options.out).expanduser().resolve()
+    place = located(options.out)
     found = repair(place) if options.repair else verify(place)
     print_result(options, found.as_dict(), lines(found))
     return int(bool(found.flaws))

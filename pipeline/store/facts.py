@@ -132,6 +132,13 @@ def flaw_of_input(attributes: Mapping[str, Any], arrays: Mapping[str, Mapping[st
     return _flaw_of_rows(attributes, arrays) if arrays else ""
 
 
+def stage_sections(workflow: Any) -> dict[str, dict[str, Any]]:
+    """Return the sections of the stages in a stored workflow, by name, without those that are not sections."""
+    stages = workflow.get("stages") if isinstance(workflow, dict) else None
+    found = stages.items() if isinstance(stages, dict) else ()
+    return {name: section for name, section in found if isinstance(section, dict)}
+
+
 def _flaw_of_rows(attributes: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]]) -> str:
     """Compare the rows of arrays that have an axis in common."""
     if DECODED.name not in arrays:

@@ -33,6 +33,8 @@ ASIDE = "aside"
 CODECS = ("bytes", "zstd", "crc32c", "vlen-utf8", "sharding_indexed")
 """The codecs that we write. zarr looks up any other name among installed codecs, and some of those unpickle."""
 DATA_TYPES = re.compile(r"bool|string|u?int(8|16|32|64)|float(16|32|64)")
+MOST_SHARDS = 10**6
+"""Most files of one array. Readers list them all before they open one."""
 _NO_COMPONENT = re.compile(r"[/\\\x00-\x1f\x7f]")
 
 _ADVICE = {
@@ -77,6 +79,11 @@ def disk_errors(action: str) -> Iterator[None]:
         advice = _ADVICE.get(err.errno or 0, "check the disk")
         where = f" ({err.filename})" if err.filename else ""
         raise StoreError(f"cannot {action}: {err.strerror or err}{where}; {advice}") from err
+
+
+def located(path: str | os.PathLike[str]) -> Path:
+    """Return the path that a user's path leads to, absolute and without links. A loop of links stays as it is."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def no_waiting(name: str, flags: int) -> int:
@@ -190,15 +197,17 @@ def check_array(folder: str | Path, name: str, content: Any) -> None:
     if not isinstance(content, dict) or content.get("zarr_format") != 3 or content.get("node_type") != "array":
         raise StoreError(f"{where} is not a Zarr v3 array; do not use this store")
     shape, dims, grid = (content.get(key) for key in ("shape", "dimension_names", "chunk_grid"))
-    chunk = (grid.get("configuration") or {}).get("chunk_shape") if isinstance(grid, dict) else None
+    configuration = grid.get("configuration") if isinstance(grid, dict) else None
+    chunk = configuration.get("chunk_shape") if isinstance(configuration, dict) else None
     is_whole = (
         isinstance(dims, list | tuple)
-        and all(isinstance(dim, str) for dim in dims)
+        and all(isinstance(dim, str) and _is_utf8(dim) for dim in dims)
         and _are_sizes(shape, 0, len(dims))
         and _are_sizes(chunk, 1, len(dims))
         and isinstance(content.get("attributes", {}), dict)
+        and _are_names(content.get("attributes", {}).get("class_names"))
     )
-    if not is_whole or not dims:
+    if not is_whole or not dims or not shape or not chunk or shape[0] > MOST_SHARDS * chunk[0]:
         raise StoreError(f"{where} has damaged metadata; restore it or run again with --fresh")
     if not isinstance(content.get("data_type"), str) or not DATA_TYPES.fullmatch(content["data_type"]):
         raise StoreError(f"{where} has data type {content.get('data_type')!r:.80}, which reelgraph does not write")
@@ -208,6 +217,16 @@ def check_array(folder: str | Path, name: str, content: Any) -> None:
 def _are_sizes(values: Any, least: int, n: int | None = None) -> bool:
     is_list = isinstance(values, list | tuple) and n in (None, len(values))
     return is_list and all(type(value) is int and value >= least for value in values)
+
+
+def _are_names(values: Any) -> bool:
+    """Return whether class names can be the names of columns; there may be none."""
+    is_list = isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
+    return values is None or (is_list and all(map(_is_utf8, values)))
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_codecs(where: str, codecs: Any) -> None:

@@ -31,6 +31,7 @@ from pipeline.store.nodes import (
     below,
     check_array,
     disk_errors,
+    located,
     read_array_node,
     read_group,
     refuse_link,
@@ -161,7 +162,6 @@ class InputStore:
             array = Array.from_dict(StorePath(LocalStore(folder, read_only=True)), content)
         except (OSError, ValueError, TypeError, KeyError) as err:
             raise StoreError(f"array {name!r} of {self.name!r} in {self.path} cannot be opened: {err}") from err
-        self._require_shards(name, array)
         return array
 
     def array_folder(self, name: str) -> str:
@@ -173,22 +173,21 @@ class InputStore:
     def read_rows(self, name: str, start: int, stop: int | None) -> np.ndarray:
         """Rows of a compacted array. Raises StoreError if it is damaged."""
         array = self.open_array(name)
+        self._require_shards(name, array, *slice(start, stop).indices(array.shape[0])[:2])
         try:
             return np.asarray(array[start:stop])
         except (RuntimeError, ValueError, OSError, MemoryError) as err:
             raise self._damaged(name, err) from err
 
-    def _require_shards(self, name: str, array: Any) -> None:
-        """Compaction writes every shard, and zarr reads one that is gone as zeros."""
+    def _require_shards(self, name: str, array: Any, start: int, stop: int) -> None:
+        """Compaction writes every shard, and zarr reads one that is gone as zeros, and waits for one that is a pipe."""
         if array.shards is None or not array.size:
             return
-        folder = f"{self.array_folder(name)}/c"
-        with disk_errors(f"read array {name!r} of {self.name!r}"):
-            there = {entry for entry in os.listdir(folder) if entry.isdecimal()} if os.path.isdir(folder) else set()
-        shards = -(-array.shape[0] // array.shards[0])
-        if len(there) < shards:
-            gone = next(k for k in range(shards) if str(k) not in there)
-            raise self._damaged(name, f"{folder}/{gone} is gone")
+        rows, folder = array.shards[0], self.array_folder(name)
+        for k in range(start // rows, -(-stop // rows)):
+            path = f"{folder}/{array.metadata.encode_chunk_key((k, *[0] * (array.ndim - 1)))}"
+            if not os.path.isfile(path):
+                raise self._damaged(name, f"{path} is {'not a file' if os.path.exists(path) else 'gone'}")
 
     def _damaged(self, name: str, why: object) -> StoreError:
         return StoreError(
@@ -269,7 +268,7 @@ class RunStore:
         """
         if re.match(r"[a-z0-9]+:/", str(path)):
             raise StoreError(f"{path} is an address; a store is a folder on a local or network disk: name one")
-        place = Path(path).expanduser().resolve()
+        place = located(path)
         require_store(place, absent_is_fine=mode == "w", fresh=fresh)
         if mode == "r":
             return cls(place, None)._load()
@@ -572,7 +571,7 @@ def each_once(outs: Iterable[Named]) -> list[Named]:
     """Stores as they are named first: what is named twice (`runs/*.zarr runs/clip.zarr`) must not count twice."""
     first: dict[Path, Named] = {}
     for out in outs:
-        first.setdefault(Path(out).expanduser().resolve(), out)
+        first.setdefault(located(out), out)
     return list(first.values())
 
 

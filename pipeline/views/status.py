@@ -54,7 +54,9 @@ def describe(out: Path) -> dict[str, Any]:
 def _forgotten(one: RunInput, axes: list[str]) -> dict[str, int]:
     """Return the rows that were removed from an input on purpose, by axis."""
     entries = one.attributes.get("forgotten", [])
-    return {f"forgotten_{noun}": sum(entry.get(noun, 0) for entry in entries) for noun in map(plural_of, axes)}
+    nouns = list(map(plural_of, axes))
+    counts = {noun: [entry.get(noun, 0) for entry in entries] for noun in nouns}
+    return {f"forgotten_{noun}": sum(n for n in counts[noun] if isinstance(n, int)) for noun in nouns}
 
 
 def lines(status: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from pipeline.faces.people.near import NearSearch, Written
 from pipeline.faces.people.pictures import Progress, Recipe
 from pipeline.faces.people.sightings import FrameTimes, Sighting
 from pipeline.machine.cores import available_cores
+from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import for_each, rows_of
 from pipeline.store.schema import Array
 
@@ -217,7 +218,7 @@ class Found(NearSearch):
     @contextlib.contextmanager
     def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
         self.recipes[recipe.key] = (recipe, out)
-        sections = run.attributes.get("workflow", {}).get("stages", {})
+        sections = stage_sections(run.attributes.get("workflow"))
         uses = (STAGE, "pipeline.faces.stages.identify:Identify")
         self.stages = [name for name, section in sections.items() if section.get("use") in uses] or [STAGE]
         self.writable, self.is_locked = None, False

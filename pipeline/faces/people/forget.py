@@ -20,6 +20,8 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.registry import FILE_NAME, Registry, changeable, edit
 from pipeline.faces.people.sameness import Sameness
+from pipeline.faces.people.space import thresholds_of
+from pipeline.store.nodes import located
 from pipeline.store.remove import Removal, Rows, blocks, remove_rows
 from pipeline.store.run import InputStore, RunStore
 from pipeline.text import unknown
@@ -49,7 +51,7 @@ class EmbeddingKind:
     def of(cls, node: Mapping[str, Any]) -> EmbeddingKind:
         """Return the kind of an array `embedding`, by its metadata."""
         attributes = node.get("attributes", {})
-        threshold = (attributes.get("thresholds") or {}).get("cosine")
+        threshold = thresholds_of(attributes).get("cosine")
         return cls(str(attributes.get("model")), str(attributes.get("align")), int(node["shape"][1]), threshold)
 
 
@@ -192,7 +194,7 @@ def require_stores(outs: Sequence[Path]) -> None:
 
 def _places(outs: Sequence[Path]) -> list[Path]:
     """Return each store once, in order."""
-    return list(dict.fromkeys(out.expanduser().resolve() for out in outs))
+    return list(dict.fromkeys(located(out) for out in outs))
 
 
 def _inputs(out: Path) -> Iterator[InputStore]:

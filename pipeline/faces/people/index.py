@@ -31,6 +31,7 @@ from pipeline.faces.people.search import Hits, Query, timed
 from pipeline.files.checksum import sealed, unseal
 from pipeline.files.whole import PARTIAL, to_json
 from pipeline.machine.cores import available_cores
+from pipeline.store.nodes import located
 from pipeline.store.pieces import Piece, for_each, rows_of
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _gathered(
     recipes: dict[str, tuple[Recipe, str]] = {}
     notes: list[str] = []
     first = 0
-    for out in dict.fromkeys(str(Path(out).expanduser().resolve()) for out in outs):
+    for out in dict.fromkeys(str(located(out)) for out in outs):
         run = open_store(out)
         recipe = Recipe.of_store(run.attributes, out)
         recipes.setdefault(recipe.key, (recipe, out))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people import registry
 
 if TYPE_CHECKING:
@@ -47,6 +47,16 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
         return Labels("none", np.full(n_faces, UNKNOWN, np.int32), {}, frozenset())
     rows = item.array(chosen).astype(np.int32)
     attributes = there[chosen].attributes
+    try:
+        return _labels_of(item, chosen, rows, attributes)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as err:
+        raise StoreError(
+            f"the array {chosen!r} of {item.name!r} has damaged attributes (names: {err!r:.80}); make it again: "
+            f"reelgraph {'people' if chosen == 'person' else 'find'} {item.store_path}"
+        ) from err
+
+
+def _labels_of(item: RunInput, chosen: str, rows: npt.NDArray[np.int32], attributes: Mapping[str, Any]) -> Labels:
     if chosen == "identity":  # several rows of a gallery may be one person's pictures
         distinct, code_of = np.unique([str(name) for name in attributes["names"]], return_inverse=True)
         code = np.append(code_of, UNKNOWN).astype(np.int32)[rows]  # -1 takes the last

@@ -304,6 +304,8 @@ def _from_json(path: Path, content: dict[str, Any]) -> Registry:
     merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}
     forgotten = [int(number) for number in content.get("forgotten", [])]
     taken = [0, *people, *merged, *forgotten]
+    if not all(isinstance(one.name, str | None) for one in people.values()):
+        raise ValueError("a name is not a text")
     lengths = {len(each.vector) for person in people.values() for each in person.exemplars}
     if min(taken) < 0 or max(taken) > LARGEST_ID or len(lengths) > 1:
         raise ValueError("an id is out of range, or exemplars differ in length")
