@@ -45,7 +45,7 @@ from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
 from pipeline.files.checksum import unseal
-from pipeline.files.whole import PARTIAL, atomic_write, to_json
+from pipeline.files.whole import PARTIAL, atomic_write, no_waiting, to_json
 from pipeline.store.facts import MOST_CHUNKS
 from pipeline.store.nodes import (
     CHUNKS,
@@ -54,7 +54,6 @@ from pipeline.store.nodes import (
     below,
     check_array,
     disk_errors,
-    no_waiting,
     read_file,
     read_group,
     refuse_link,

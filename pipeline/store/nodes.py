@@ -23,7 +23,7 @@ from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.files.checksum import sealed, unseal
-from pipeline.files.whole import PARTIAL, atomic_write, to_json
+from pipeline.files.whole import PARTIAL, atomic_write, no_waiting, to_json
 
 NODE_FILE = "zarr.json"
 CHUNKS = "chunks"
@@ -86,9 +86,10 @@ def located(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
-def no_waiting(name: str, flags: int) -> int:
-    """Open a file, for `open(..., opener=)`: a pipe in its place is an empty file, not waited for."""
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+def folders_in(folder: str | Path) -> list[str]:
+    """Return the names of the folders below a folder, sorted. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
 def read_file(path: str) -> bytes:

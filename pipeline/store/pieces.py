@@ -19,7 +19,7 @@ import numpy as np
 from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
-from pipeline.store.nodes import no_waiting
+from pipeline.files.whole import no_waiting
 
 T = TypeVar("T")
 

@@ -31,6 +31,7 @@ from pipeline.store.nodes import (
     below,
     check_array,
     disk_errors,
+    folders_in,
     located,
     read_array_node,
     read_group,
@@ -581,7 +582,7 @@ def list_inputs(path: Path) -> list[tuple[str, dict[str, Any]]]:
         root = read_group(path)
         if root is None or root.attributes.get(CLEARING):
             return []
-        names = [entry.name for entry in os.scandir(path) if entry.is_dir()]
+        names = folders_in(path)
     found = [(name, group.attributes) for name in names if (group := read_input(path, name)) is not None]
     return sorted(found, key=lambda item: (item[1].get("order", 0), item[0]))
 

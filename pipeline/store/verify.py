@@ -24,6 +24,7 @@ from pipeline.store.nodes import (
     Group,
     below,
     disk_errors,
+    folders_in,
     read_array_node,
     read_file,
     read_group,
@@ -77,7 +78,7 @@ def verify(path: Path) -> Verified:
         found.flaws.append(Flaw(f"{path}/{NODE_FILE}", str(err), mend))
     groups: dict[str, Group] = {}
     with disk_errors(f"read {path}"):
-        names = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+        names = folders_in(path)
     for name in names:
         try:
             group = read_input(path, name)
@@ -122,7 +123,7 @@ def _repaired(path: Path) -> Iterator[str]:
     root = read_root(path)
     copies = {} if root is None else root.arrays
     groups: dict[str, Group] = {}
-    for name in sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)):
+    for name in folders_in(path):
         folder = below(path, name)
         try:
             group = read_input(path, name)
@@ -221,9 +222,9 @@ class _Input:
                 yield Flaw(f"{self.folder}/{name}", why, remake)
         if not self.group.sealed and self.group.arrays:  # without a checksum the metadata may have lost an array
             known = {*self.group.arrays, CHUNKS}
-            for entry in sorted(os.scandir(self.folder), key=lambda entry: entry.name):
-                if entry.name not in known and os.path.exists(f"{entry.path}/{NODE_FILE}"):
-                    yield Flaw(entry.path, "the metadata does not name this array", remake)
+            for name in folders_in(self.folder):
+                if name not in known and os.path.exists(f"{self.folder}/{name}/{NODE_FILE}"):
+                    yield Flaw(f"{self.folder}/{name}", "the metadata does not name this array", remake)
 
     def _flaws_of_chunks(self) -> Iterator[Flaw]:
         run = _run(self.path, self.source)

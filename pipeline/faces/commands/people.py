@@ -159,7 +159,7 @@ def _registry(options: argparse.Namespace) -> Path:
         return path
     for candidate in DEFAULT_REGISTRIES:
         if candidate.is_file():
-            return candidate.resolve()
+            return located(candidate)
     tried = " nor ".join(str(candidate) for candidate in DEFAULT_REGISTRIES)
     raise UsageError(f"there is neither {tried} here; say --registry FILE, or run: reelgraph people OUT")
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreLockedError, UsageError
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
+from pipeline.faces.people.labels import names_in_gallery
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, checked_metric
 from pipeline.faces.people.near import NearSearch, Written
 from pipeline.faces.people.pictures import Progress, Recipe
@@ -237,7 +238,7 @@ class Found(NearSearch):
         if same and self.table is None:
             for text in stored.get("notes", ()):
                 self.tell(text)
-            names = [str(name) for name in stored["names"]]
+            names = names_in_gallery(stored)
             identity, distance = item.read(["identity", "distance"]).values()
         else:
             gallery = self.gallery_for(recipe, out)

@@ -98,7 +98,7 @@ def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | 
             attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
             path = changeable(attributes, run.path)
             if path is not None and known(attributes, run.path) is not None:  # it exists, and is the same one
-                found[path.resolve()] = None
+                found[located(path)] = None
     named = list(found)
     if len(named) > 1:
         raise UsageError(

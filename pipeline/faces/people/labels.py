@@ -47,25 +47,18 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
         return Labels("none", np.full(n_faces, UNKNOWN, np.int32), {}, frozenset())
     rows = item.array(chosen).astype(np.int32)
     attributes = there[chosen].attributes
-    try:
-        return _labels_of(item, chosen, rows, attributes)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as err:
-        raise StoreError(
-            f"the array {chosen!r} of {item.name!r} has damaged attributes (names: {err!r:.80}); make it again: "
-            f"reelgraph {'people' if chosen == 'person' else 'find'} {item.store_path}"
-        ) from err
-
-
-def _labels_of(item: RunInput, chosen: str, rows: npt.NDArray[np.int32], attributes: Mapping[str, Any]) -> Labels:
     if chosen == "identity":  # several rows of a gallery may be one person's pictures
-        distinct, code_of = np.unique([str(name) for name in attributes["names"]], return_inverse=True)
+        names = names_in_gallery(attributes)
+        if rows.max(initial=UNKNOWN) >= len(names):
+            raise StoreError(f"the array 'identity' of {item.name!r} leads beyond its {len(names)} names; find again")
+        distinct, code_of = np.unique(names, return_inverse=True) if names else (np.empty(0, str), np.empty(0, int))
         code = np.append(code_of, UNKNOWN).astype(np.int32)[rows]  # -1 takes the last
         shown = {int(c): str(distinct[c]) for c in np.unique(code) if c != UNKNOWN}
         return Labels("identity", code, shown, frozenset(shown))
     known = registry.known(attributes, item.store_path)
     code = rows.copy()
     if known is None:
-        given = {int(key): str(name) for key, name in (attributes.get("names") or {}).items()}
+        given = names_of_people(attributes)
     else:
         given = known.names
         for old, new in known.merged.items():
@@ -73,6 +66,22 @@ def _labels_of(item: RunInput, chosen: str, rows: npt.NDArray[np.int32], attribu
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
     named = frozenset(c for c in codes if given.get(c))
     return Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
+
+
+def names_of_people(attributes: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names by id that an array `person` has in its attributes. Raises StoreError."""
+    try:
+        return {int(key): str(name) for key, name in (attributes.get("names") or {}).items()}
+    except (ValueError, AttributeError) as err:
+        raise StoreError(f"the array 'person' has damaged attributes (names: {err}); run people again") from err
+
+
+def names_in_gallery(attributes: Mapping[str, Any]) -> list[str]:
+    """Return the names, by row of the gallery, that an array `identity` has in its attributes. Raises StoreError."""
+    names = attributes.get("names") or []
+    if not isinstance(names, list):
+        raise StoreError(f"the array 'identity' has damaged attributes (names: {names!r:.80}); find again")
+    return list(map(str, names))
 
 
 @dataclass(frozen=True)
