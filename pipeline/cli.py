@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return err.exit_code
     except MemoryError as err:
         print(
-            f"reelgraph: there is not enough memory ({err}); take a machine with more, or a smaller part of the work; "
-            "reelgraph verify OUT says whether a store claims too much",
+            f"reelgraph: there is not enough memory ({err}); use a larger machine, or check the store: "
+            "reelgraph verify OUT",
             file=sys.stderr,
         )
         return UsageError.exit_code

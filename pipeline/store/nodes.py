@@ -51,7 +51,7 @@ _ADVICE = {
 }
 _GROUP_KEYS = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
 _OURS = (b'"stages"', b'"store_format"', b'"chunk_frames"')
-"""Attributes that only our groups have. They tell whose a file without a checksum is, whatever else is damaged."""
+"""Attributes that only our groups have. They identify our files that have no checksum, whatever else is damaged."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _are_sizes(values: Any, least: int, n: int | None = None) -> bool:
 
 
 def _are_names(values: Any) -> bool:
-    """Return whether class names can be the names of columns; there may be none."""
+    """Return whether class names, if given, can be the names of columns."""
     is_list = isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
     return values is None or (is_list and all(map(_is_utf8, values)))
 

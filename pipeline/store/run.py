@@ -480,7 +480,7 @@ def finish_removal(store: InputStore) -> None:
 
 
 def read_input(path: str | Path, name: str) -> Group | None:
-    """Read the group of an input; None if the folder has no group, or somebody else's. Raises StoreError."""
+    """Read the group of an input; None if the folder has no group of ours. Raises StoreError."""
     folder = f"{path}/{name}"
     advice = f"{_ADVICE}, or remove the folder {folder} and run again, which keeps the other inputs"
     group = read_group(folder, advice, partial(_check_input, folder))

@@ -17,5 +17,5 @@ def lines(found: Verified) -> list[str]:
     shown = [f"{found.out}: {read} read; {verdict}"]
     shown += [f"  written again: {place}" for place in found.repaired]
     for flaw in found.flaws:
-        shown += [f"  {flaw.place}: {' '.join(flaw.what.split())}", f"    to mend it: {flaw.mend}"]
+        shown += [f"  {flaw.place}: {' '.join(flaw.what.split())}", f"    to fix it: {flaw.mend}"]
     return shown

@@ -90,7 +90,7 @@ def test_each_damaged_file_is_named(films: Path, file: str, capsys: pytest.Captu
     assert "\n" not in flaw["what"] + flaw["mend"]
     assert main(["verify", str(films)]) == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[1:] == [f"  {flaw['place']}: {flaw['what']}", f"    to mend it: {flaw['mend']}"]
+    assert said[1:] == [f"  {flaw['place']}: {flaw['what']}", f"    to fix it: {flaw['mend']}"]
 
 
 @pytest.mark.parametrize("file", ["a/zarr.json", "b/box/zarr.json"])
