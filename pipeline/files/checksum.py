@@ -42,8 +42,11 @@ def sealed(content: Mapping[str, Any], *within: str) -> dict[str, Any]:
     return plain
 
 
-def unseal(text: bytes, *within: str) -> Unsealed:
-    """Parse JSON that `sealed` made, or that has no checksum. Raises ValueError or RecursionError if it is not JSON."""
+def unseal(text: bytes, *within: str, is_known: bool = False) -> Unsealed:
+    """Parse JSON that `sealed` made, or that has no checksum. Raises ValueError or RecursionError if it is not JSON.
+
+    With `is_known` the checksum is dropped unseen: the same text was checked before.
+    """
     content = json.loads(text)
     if not any(mark in text for mark in _MARKS):
         return Unsealed(content, False, "")
@@ -51,7 +54,7 @@ def unseal(text: bytes, *within: str) -> Unsealed:
     for key in within:
         holder = holder.get(key) if isinstance(holder, dict) else None
     stored = holder.pop(CHECKSUM, None) if isinstance(holder, dict) else None
-    fits = stored == _checksum(content)
+    fits = is_known or stored == _checksum(content)
     return Unsealed(content, True, "" if fits else "its checksum does not fit: a disk or another program changed it")
 
 

@@ -32,6 +32,7 @@ class _Stage(_Facts):
     key: str | None = None
     state: str | None = None
     code: str | None = None
+    arrays: list[str] | None = None
 
 
 class _ChunkCounts(_Facts):
@@ -112,10 +113,12 @@ def flaw_of_root(attributes: Mapping[str, Any]) -> str:
     return _flaw(_Root, attributes)
 
 
-def flaw_of_input(attributes: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]]) -> str:
+def flaw_of_input(
+    attributes: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]], is_sealed: bool = True
+) -> str:
     """Return the reason why the attributes and the committed arrays of an input do not fit; "" if there is none.
 
-    Each array has passed `nodes.check_array`.
+    Each array has passed `nodes.check_array`. Without a checksum (`is_sealed`) none may have been lost.
     """
     if "stages" not in attributes:
         return "no stages"
@@ -129,7 +132,9 @@ def flaw_of_input(attributes: Mapping[str, Any], arrays: Mapping[str, Mapping[st
         return "complete, without arrays" if not arrays else "arrays, but not complete"
     if attributes.get("complete") and "chunks" not in attributes:
         return "complete, without the number of chunks"
-    return _flaw_of_rows(attributes, arrays) if arrays else ""
+    if DECODED.name not in arrays:  # it may be being replaced
+        return f"no array {DECODED.name!r}" if arrays and not is_sealed else ""
+    return _flaw_of_rows(attributes, arrays)
 
 
 def stage_sections(workflow: Any) -> dict[str, dict[str, Any]]:
@@ -141,8 +146,6 @@ def stage_sections(workflow: Any) -> dict[str, dict[str, Any]]:
 
 def _flaw_of_rows(attributes: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]]) -> str:
     """Compare the rows of arrays that have an axis in common."""
-    if DECODED.name not in arrays:
-        return f"no array {DECODED.name!r}"
     decoded = arrays[DECODED.name]
     rows = {decoded["dimension_names"][0]: (decoded["shape"][0], DECODED.name)}
     if attributes.get("frames", decoded["shape"][0]) != decoded["shape"][0]:

@@ -513,7 +513,7 @@ def _check_input(folder: str, group: Group) -> None:
             raise StoreError(
                 f"{folder} lists {named!r:.200} under {key!r}, and not arrays of its own; do not use this store"
             )
-    flaw = flaw_of_input(group.attributes, group.arrays)
+    flaw = flaw_of_input(group.attributes, group.arrays, group.sealed)
     if flaw:
         raise StoreError(
             f"{folder} has damaged attributes ({flaw}); restore it, or remove this folder and run again"

@@ -195,6 +195,10 @@ class _Input:
     def _flaws_of_arrays(self) -> Iterator[Flaw]:
         numbers: dict[str, np.ndarray] = {}
         remake = _remake(self.path, self.name, self.source)
+        for stage, facts in self.group.attributes.get("stages", {}).items():
+            absent = [name for name in facts.get("arrays") or () if name not in self.group.arrays]
+            if absent and self.group.arrays and facts.get("state") == "complete":
+                yield Flaw(self.folder, f"stage {stage!r} is complete, without its array {absent[0]!r}", remake)
         for name, node in self.group.arrays.items():
             folder = f"{self.folder}/{name}"
             try:

@@ -164,6 +164,16 @@ def test_counts_and_references(films: Path, capsys: pytest.CaptureFixture[str]) 
     assert said["face_frame"].startswith("it leads to row 1000000 along 'frame', which has")
 
 
+def test_a_complete_stage_without_its_array(films: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunStore.open(films) as store:
+        stages = store.input("a").attributes["stages"]
+        arrays = {"arrays": ["n_faces", "box", "age"]}
+        store.input("a").update(stages={**stages, "detect": {**stages["detect"], **arrays}})
+    code, found = verified(films, capsys)
+    assert code == 1
+    assert [flaw["what"] for flaw in found["flaws"]] == ["stage 'detect' is complete, without its array 'age'"]
+
+
 def unseal_all(out: Path) -> None:
     """Turn a store into one of the form before checksums."""
     for path in out.rglob("zarr.json"):

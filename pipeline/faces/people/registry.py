@@ -270,6 +270,9 @@ def _damage(path: Path) -> Iterator[None]:
 
 def _read(path: Path) -> dict[str, Any]:
     found = unseal(path.read_bytes())
+    if isinstance(found.content, dict) and found.content.get("format", FORMAT) != FORMAT:
+        written = found.content["format"]
+        raise StoreError(f"{path} is a registry of format {written!r:.80}; this reelgraph reads format {FORMAT}")
     if found.flaw or not isinstance(found.content, dict):
         raise ValueError(found.flaw or "it is not a JSON object")
     return found.content
@@ -282,8 +285,6 @@ def _from_json(path: Path, content: dict[str, Any]) -> Registry:
             raise ValueError("an exemplar is not a vector of numbers")
         return vector
 
-    if content["format"] != FORMAT:
-        raise StoreError(f"{path} is a registry of format {content['format']}; this reelgraph reads format {FORMAT}")
     people = {
         int(key): Person(
             one.get("name") or None,
