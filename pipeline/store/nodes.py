@@ -234,7 +234,7 @@ def _are_names(values: Any) -> bool:
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_codecs(where: str, codecs: Any) -> None:
