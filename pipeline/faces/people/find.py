@@ -17,11 +17,13 @@ from pipeline.errors import StoreLockedError, UsageError
 from pipeline.faces.people import evidence
 from pipeline.faces.people.evidence import Level
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
+from pipeline.faces.people.labels import names_in_gallery
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, Per, checked_metric
 from pipeline.faces.people.near import NearSearch, Written, threshold_of
 from pipeline.faces.people.pictures import Progress, Recipe
 from pipeline.faces.people.sightings import FrameTimes, Sighting
 from pipeline.machine.cores import available_cores
+from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import Piece, for_each, rows_of
 from pipeline.store.schema import Array
 
@@ -306,7 +308,7 @@ class Found(NearSearch):
     @contextlib.contextmanager
     def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
         self.recipes[recipe.key] = (recipe, out)
-        sections = run.attributes.get("workflow", {}).get("stages", {})
+        sections = stage_sections(run.attributes.get("workflow"))
         uses = (STAGE, "pipeline.faces.stages.identify:Identify")
         self.stages = [name for name, section in sections.items() if section.get("use") in uses] or [STAGE]
         self.writable, self.is_locked = None, False
@@ -326,7 +328,7 @@ class Found(NearSearch):
         if same and self.table is None:
             for text in stored.get("notes", ()):
                 self.tell(text)
-            names = [str(name) for name in stored["names"]]
+            names = names_in_gallery(stored)
             arrays = item.read([array.name for array in outputs()])
         else:
             gallery = self.gallery_for(recipe, out)

@@ -18,6 +18,7 @@ from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks, si
 from pipeline.faces.people.geometry import overlap
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, edit, known
 from pipeline.faces.people.space import Space
+from pipeline.store.nodes import located
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
@@ -90,14 +91,14 @@ def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | 
     they use several and none is given.
     """
     if given is not None:
-        return given.expanduser().resolve(), None
+        return located(given), None
     found: dict[Path, None] = {}
     for run in runs:
         for item in run.inputs.values():
             attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
             path = changeable(attributes, run.path)
             if path is not None and known(attributes, run.path) is not None:  # it exists, and is the same one
-                found[path.resolve()] = None
+                found[located(path)] = None
     named = list(found)
     if len(named) > 1:
         raise UsageError(
@@ -121,7 +122,7 @@ def gather(
     options = options or GatherOptions()
     from pipeline.store.read import open as open_store
 
-    runs = [open_store(out) for out in dict.fromkeys(out.expanduser().resolve() for out in outs)]
+    runs = [open_store(out) for out in dict.fromkeys(located(out) for out in outs)]
     path, remark = registry_path(runs, registry)
     with edit(path):
         work = _Work(runs, path, options, note or (lambda text: None))

@@ -148,8 +148,8 @@ def cut_clips(
     list_file = folder / f"{safe(name)}_clips.csv"
     listed = [asdict(clip) for clip in clips]
     text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
-    list_file.with_suffix(".json").write_text(text, encoding="utf-8")
-    with list_file.open("w", newline="", encoding="utf-8") as file:
+    list_file.with_suffix(".json").write_text(text, encoding="utf-8", errors="backslashreplace")
+    with list_file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(listed[0]))
         writer.writeheader()
         writer.writerows(listed)
