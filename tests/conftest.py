@@ -11,6 +11,8 @@ from pipeline.machine.device import Device
 from pipeline.machine.gpus import visible_gpus
 from tests.devices import DEVICES, device_of, gpu_is_required
 from tests.own import own as own  # a fixture
+from tests.skips import pytest_make_collect_report as pytest_make_collect_report  # hooks
+from tests.skips import pytest_runtest_makereport as pytest_runtest_makereport
 
 REPOSITORY = Path(__file__).parent.parent
 
