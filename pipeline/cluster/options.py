@@ -72,9 +72,12 @@ class ClusterOptions(BaseModel):
     )
     host: str = _flag(
         "127.0.0.1",
-        "address that scheduler and dashboard listen on (default: 127.0.0.1; a process that reaches them can run code "
-        "as you)",
+        "address that scheduler and dashboard listen on (default: 127.0.0.1). The dashboard has no password",
         "ADDRESS",
+    )
+    insecure: bool = _flag(
+        False,
+        "connect scheduler and workers without TLS: a process that reaches them can run code as you (default: no)",
     )
     dashboard_port: int = _flag(8787, "port of the dashboard (default: 8787, or a free one if that is taken)", "PORT")
     chunk_timeout_seconds: float = _flag(
@@ -159,7 +162,7 @@ def check(options: ClusterOptions) -> None:
 def _refuse_for_a_running_cluster(options: ClusterOptions) -> None:
     """Refuse flags that have no effect with --scheduler."""
     ours = ClusterOptions()
-    for name in ("workers", "workers_per_gpu", "threads", "gpus", "worker_memory_bytes"):
+    for name in ("workers", "workers_per_gpu", "threads", "gpus", "worker_memory_bytes", "insecure"):
         if getattr(options, name) != getattr(ours, name):
             raise ClusterError(
                 f"{flag_of(name)} is for workers started here; those of --scheduler are there already: leave it out"
