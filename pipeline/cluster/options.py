@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pipeline.errors import ClusterError
+from pipeline.files.regular import read_file
 from pipeline.machine.gpus import visible_gpus
 from pipeline.text import unknown
 
@@ -199,7 +200,7 @@ def scheduler_address(where: str) -> str:
         return where
     start = f"start one with: dask scheduler --scheduler-file {where}"
     try:
-        address = json.loads(Path(where).read_text())["address"]
+        address = json.loads(read_file(where))["address"]
     except FileNotFoundError as err:
         raise ClusterError(f"scheduler file {where} does not exist; {start}") from err
     except OSError as err:

@@ -69,6 +69,8 @@ def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
     """
     place = Path(path).expanduser()
     aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise UsageError(f"{what}{place} is a pipe, a socket or a device; choose another file")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.files.regular import read_file
 
 VIDEO_SUFFIXES = frozenset({
     ".3gp", ".asf", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mjpg",
@@ -85,7 +86,7 @@ def _read_list(path: Path, lists: tuple[Path, ...]) -> Iterator[Path]:
     if path in lists:
         raise InputError(f"list {path} contains itself; remove that line")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        text = read_file(path).decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as err:
         raise InputError(f"list {path} is not UTF-8 text; a list holds one path per line") from err
     except OSError as err:

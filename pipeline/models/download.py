@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import ModelError, StoreLockedError
 from pipeline.files.lock import STALE_SECONDS, StoreLock
+from pipeline.files.regular import read_file
 from pipeline.files.whole import PARTIAL, atomic_write, to_json
 from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.weights import Located, locate, sha256
@@ -246,7 +247,7 @@ def _checked(file: WeightsFile, partial: Path, record: Record) -> Record:
 def read_record(path: Path) -> Record:
     """Return the record of a file; an empty one if there is none."""
     try:
-        content = json.loads(_beside(path, RECORD).read_bytes())
+        content = json.loads(read_file(_beside(path, RECORD)))
         return Record(**{key: content[key] for key in Record.__dataclass_fields__ if key in content})
     except (OSError, ValueError, TypeError):
         return Record()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 from pipeline.faces.deepface.analysis import Analysis
 from pipeline.faces.deepface.results import facial_area
 from pipeline.faces.people.matching import Matcher, checked_metric
-from pipeline.faces.people.pictures import PictureCache, PictureFaces, Recipe, UnreadableError
+from pipeline.faces.people.pictures import PictureCache, PictureFaces, Recipe
+from pipeline.files.regular import open_file
+from pipeline.media.picture import UnreadableError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,13 +74,12 @@ class Gallery:
         Raises DeepFace's PathNotFound if there is no folder, and EmptyDatasource if it holds no picture; both are
         ValueErrors.
         """
-        from deepface.commons.image_utils import list_images
         from deepface.modules.exceptions import EmptyDatasource, PathNotFound
 
         if not Path(folder).is_dir():
             raise PathNotFound(f"{folder} is not a folder of pictures")
         cache = PictureCache(Recipe.of_store({"workflow": analysis.workflow.resolved()}, str(folder)))
-        pictures = sorted(list_images(str(folder)))
+        pictures = sorted(_list_images(folder))
         if not refresh:
             pictures = [path for path in pictures if cache.has(path)]
         if not pictures:
@@ -95,6 +97,21 @@ class Gallery:
             tuple(area for _, area, _ in rows),
             np.stack([vector for _, _, vector in rows]),
         )
+
+
+def _list_images(folder: str | Path) -> Iterator[str]:
+    """Yield the pictures that DeepFace's `list_images` gives; files that cannot be read, and pipes, among them."""
+    from deepface.commons.image_utils import IMAGE_EXTS, detect_image_format
+
+    for top, _, names in os.walk(str(folder)):
+        for path in (os.path.join(top, name) for name in names if os.path.splitext(name)[1].lower() in IMAGE_EXTS):
+            try:
+                with open_file(path) as file:
+                    is_picture = detect_image_format(file.read(8)) is not None
+            except OSError:
+                is_picture = True
+            if is_picture:
+                yield path
 
 
 def _entries(

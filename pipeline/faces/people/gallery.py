@@ -15,14 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
-from pipeline.faces.people.pictures import (
-    PictureCache,
-    Progress,
-    Recipe,
-    UnreadableError,
-    content_sha256,
-    list_pictures,
-)
+from pipeline.faces.people.pictures import PictureCache, Progress, Recipe, content_sha256, list_pictures
+from pipeline.files.regular import open_file
+from pipeline.media.picture import UnreadableError
 
 FORMAT = 1
 """Version of the format of gallery files."""
@@ -124,7 +119,7 @@ def save(gallery: Gallery, path: str | Path) -> None:
 def load(path: str | Path) -> Gallery:
     """Return a gallery that `save` wrote. Raises InputError if the file is not one, or is damaged."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
             facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
             box, embedding = (stored[name].astype(np.float32) for name in ("box", "embedding"))
         if facts["format"] != FORMAT:

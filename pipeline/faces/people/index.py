@@ -27,6 +27,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.faces.people.find import embedding_key
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.search import Hits, Query, timed
+from pipeline.files.regular import open_file, read_file
 from pipeline.files.whole import PARTIAL
 from pipeline.machine.cores import available_cores
 from pipeline.store.pieces import Piece, for_each, rows_of
@@ -160,7 +161,7 @@ class FaceIndex:
         faiss = _faiss()
         # Refuse all but the one kind that `build` writes: faiss has readers for many more, which trust the file.
         try:
-            with (self.path / INDEX_FILE).open("rb") as file:
+            with open_file(self.path / INDEX_FILE) as file:
                 kind = file.read(len(_KIND))
         except OSError as err:
             text = f"the index {self.path} is damaged ({err.strerror}); make it again: reelgraph index"
@@ -326,7 +327,7 @@ def _read_facts(path: Path) -> Facts:
     if not (path / FACTS_FILE).is_file():
         raise InputError(f"{path} is not an index of reelgraph; make one: reelgraph index OUT... --out {path}")
     try:
-        content = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
+        content = json.loads(read_file(path / FACTS_FILE))
         if content.pop("format") != FORMAT:
             raise ValueError("another format")
         entries = tuple(Entry(**entry) for entry in content.pop("entries"))

@@ -32,6 +32,7 @@ from pipeline.errors import ReelgraphError, StoreError
 from pipeline.files.whole import atomic_write
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device
+from pipeline.media.picture import UnreadableError, decode, read_content
 from pipeline.models.weights import cache_folder, sha256
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -71,10 +72,6 @@ class PictureFaces:
     def largest(self) -> int:
         """Row of the face with the largest box. Undefined without a face."""
         return int(self.box[:, 2:].prod(axis=1).argmax())
-
-
-class UnreadableError(ReelgraphError):
-    """A file that is not a picture, or not a whole one."""
 
 
 @dataclass(frozen=True)
@@ -170,19 +167,7 @@ def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
 
 def read_picture(path: str | Path) -> Pixels:
     """Return uint8 (height, width, 3) RGB, upright. Raises UnreadableError if OpenCV cannot read it."""
-    import cv2
-
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as err:
-        raise UnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
-    try:
-        bgr = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    except cv2.error:  # pictures beyond its limit on pixels
-        bgr = None
-    if bgr is None:
-        raise UnreadableError(f"{path} is not a picture that OpenCV can read")
-    return np.ascontiguousarray(bgr[:, :, ::-1])
+    return np.ascontiguousarray(decode(read_content(path), str(path))[:, :, ::-1])
 
 
 def list_pictures(folder: str | Path) -> tuple[list[Path], list[Path]]:

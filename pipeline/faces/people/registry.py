@@ -22,6 +22,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Exemplar as Exemplar
 from pipeline.files.lock import StoreLock
+from pipeline.files.regular import read_file
 from pipeline.files.whole import atomic_write
 from pipeline.store.nodes import disk_errors
 
@@ -266,7 +267,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(read_file(path))
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
     return content

@@ -6,7 +6,9 @@ It is made by reading packets, not pixels; one frame is decoded for its size and
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.errors import InputError
+from pipeline.media.picture import MAX_PIXELS, too_large
 from pipeline.media.video.h264 import is_clean_start, nal_length_bytes
 
 # These codecs reorder pictures with a delay of one picture, so FFmpeg's timestamps hold in any container.
@@ -28,6 +31,8 @@ _CUT_OFF = "the file is cut off"
 _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
+_LIMIT = {"max_pixels": str(MAX_PIXELS)}
+"""Option by which FFmpeg's decoders refuse frames that are larger than the file says."""
 TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Options that read files whose title is not UTF-8; from PyAV 19 on they are not needed."""
 
@@ -108,7 +113,7 @@ def open_container(path: Path) -> InputContainer:
     check_readable(path)
     try:
         # Keep FFmpeg off the network, even for a playlist among the inputs.
-        options = {"protocol_whitelist": "file,crypto,data"}
+        options = {"protocol_whitelist": "file,crypto,data", **_LIMIT}
         container: InputContainer = av.open(str(path), options=options, **TITLES)
     except av.FFmpegError as err:
         boxes = _top_level_boxes(path)
@@ -120,6 +125,15 @@ def open_container(path: Path) -> InputContainer:
         raise InputError(
             f"{path} is not a video that FFmpeg can read ({err.strerror}); check what it is, or convert it to MP4"
         ) from err
+    for stream in container.streams.video:
+        context = stream.codec_context
+        if context is None or stream.disposition & Disposition.attached_pic:
+            continue
+        why = too_large(context.width, context.height)
+        if why is not None:
+            container.close()
+            raise InputError(f"{path} {why}; scale it down")
+        context.options = dict(_LIMIT)
     return container
 
 
@@ -268,7 +282,24 @@ def _first_frame(path: Path, stream_index: int) -> VideoFrame:
                     break
         except av.FFmpegError as err:
             reason = str(err.strerror)
-    raise InputError(f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}")
+    raise InputError(
+        _refused_size(path) or f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}"
+    )
+
+
+def _refused_size(path: Path) -> str | None:
+    """Return the message for frames beyond MAX_PIXELS; None if FFmpeg refused none. Only its log has their size."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logged, contextlib.suppress(InputError):
+            open_container(path).close()
+    finally:
+        av.logging.set_level(level)
+    for found in (re.search(r"Picture size (\d+)x(\d+) exceeds", text) for _, _, text in logged):
+        if found is not None:
+            return f"{path} {too_large(int(found[1]), int(found[2]))}; scale it down"
+    return None
 
 
 def _promised_packets(

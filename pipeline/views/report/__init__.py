@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.engine.events import Silent
 from pipeline.engine.finding import PANELS, find, names
 from pipeline.errors import UsageError
+from pipeline.files.regular import open_file
 from pipeline.files.whole import written_whole
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
@@ -157,5 +158,12 @@ def lines(reported: Reported) -> list[str]:
 def _check(place: Path) -> None:
     if place.is_dir():
         raise UsageError(f"{place} is a folder; name a file, for example {place / 'report.html'}")
-    if place.exists() and _GENERATOR not in place.read_bytes()[:4096]:
+    try:
+        with open_file(place) as file:
+            head = file.read(4096)
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise UsageError(f"{place} cannot be replaced: {err.strerror}; choose another file with --out") from err
+    if _GENERATOR not in head:
         raise UsageError(f"{place} exists and is not a report of ours; choose another file with --out")
