@@ -43,6 +43,7 @@ from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
+from pipeline.files.regular import open_file
 from pipeline.files.whole import atomic_write, to_json
 from pipeline.store.nodes import (
     CHUNKS,
@@ -330,7 +331,7 @@ class Part:
             if _FOLDER.fullmatch(self.name):
                 yield self._file
                 return
-            with zipfile.ZipFile(self.path) as source:
+            with open_file(self.path) as file, zipfile.ZipFile(file) as source:
                 held = source.NameToInfo
                 yield lambda key: source.read(key) if key in held else None
         except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError) as err:
@@ -340,7 +341,7 @@ class Part:
 
     def _file(self, key: str) -> bytes | None:
         try:
-            with open(below(self.path, *key.split("/")[:-1]) + "/" + key.rpartition("/")[2], "rb") as file:
+            with open_file(below(self.path, *key.split("/")[:-1]) + "/" + key.rpartition("/")[2]) as file:
                 return file.read()
         except FileNotFoundError:
             return None

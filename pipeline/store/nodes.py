@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.files.regular import open_file
 from pipeline.files.whole import PARTIAL, atomic_write, to_json
 
 NODE_FILE = "zarr.json"
@@ -69,7 +70,7 @@ def read_group(folder: str | Path, advice: str = "restore it or start over with 
     damaged."""
     path = f"{folder}/{NODE_FILE}"
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             node = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -122,7 +123,7 @@ def _check_name(folder: str, name: Any) -> None:
 def read_array_node(folder: str | Path, name: str) -> dict[str, Any]:
     """Read and check the `zarr.json` of an array below a group's folder. Raises StoreError."""
     try:
-        with open(f"{below(folder, name)}/{NODE_FILE}", "rb") as file:
+        with open_file(f"{below(folder, name)}/{NODE_FILE}") as file:
             content: dict[str, Any] = json.loads(file.read())
     except (OSError, ValueError, RecursionError) as err:
         raise StoreError(f"array {name!r} in {folder} cannot be opened: {err}") from err

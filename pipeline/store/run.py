@@ -181,7 +181,7 @@ class InputStore:
         for k in range(start // rows, -(-stop // rows)):
             key = array.metadata.encode_chunk_key((k, *[0] * (array.ndim - 1)))
             path = f"{folder}/{key}"
-            if not os.path.exists(path):
+            if not os.path.isfile(path):
                 raise StoreError(
                     f"array {name!r} of {self.name!r} in {self.path} is damaged ({path} is gone); "
                     f"restore {self.folder} or delete it and run again"
