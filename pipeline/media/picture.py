@@ -49,7 +49,12 @@ def check_content(content: bytes, name: str) -> None:
     """Raise UnreadableError unless this is a picture that declares a size within the limits. Decodes nothing."""
     if len(content) > MAX_BYTES:
         raise UnreadableError(f"{name} has more than {MAX_BYTES / 1e6:.0f} MB, the limit of a picture; shrink it")
-    size = _declared_size(content)
+    from PIL import Image
+
+    try:
+        size = _declared_size(content)
+    except Image.DecompressionBombError as err:  # Pillow's own limit, for WebP; it is above this one
+        raise UnreadableError(f"{name} is too large: {err} The limit here is {MAX_PIXELS / 1e6:.0f} million") from err
     if size is None:
         raise UnreadableError(f"{name} is not a picture that OpenCV can read")
     why = too_large(*size)

@@ -283,19 +283,22 @@ def _first_frame(path: Path, stream_index: int) -> VideoFrame:
         except av.FFmpegError as err:
             reason = str(err.strerror)
     raise InputError(
-        _refused_size(path) or f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}"
+        _refused_size(path, stream_index) or f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}"
     )
 
 
-def _refused_size(path: Path) -> str | None:
+def _refused_size(path: Path, stream_index: int) -> str | None:
     """Return the message for frames beyond MAX_PIXELS; None if FFmpeg refused none. Only its log has their size."""
-    level = av.logging.get_level()
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
     try:
-        with av.logging.Capture() as logged, contextlib.suppress(InputError):
-            open_container(path).close()
+        with av.logging.Capture() as logged, contextlib.suppress(av.FFmpegError), open_container(path) as container:
+            for packet in container.demux(container.streams[stream_index]):
+                packet.decode()
     finally:
         av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
     for found in (re.search(r"Picture size (\d+)x(\d+) exceeds", text) for _, _, text in logged):
         if found is not None:
             return f"{path} {too_large(int(found[1]), int(found[2]))}; scale it down"

@@ -22,7 +22,7 @@ from pipeline.text import plural, plural_of
 from pipeline.views.axes import axes_of, item_of
 from pipeline.views.progress import Work
 from pipeline.views.report.content import content
-from pipeline.views.report.panel import About, Panel, fill, text_of
+from pipeline.views.report.panel import About, Panel, fill, shown, text_of
 from pipeline.views.report.plain import PlainPanel
 from pipeline.views.report.survey import survey
 
@@ -129,7 +129,7 @@ def render(filled: dict[str, Any]) -> str:
     style, script = filled["style"], filled["script"]
     script = "\n".join(filter(None, [text_of(__name__, SCRIPT), script]))
     values = {**filled, "style": f"{text_of(__name__, STYLE)}{style}", "script": script, "script_hash": _hash(script)}
-    return fill(__name__, TEMPLATE, **values, charts_json=_inert(filled["charts"]))
+    return fill(__name__, TEMPLATE, **values, charts_json=_inert(shown(filled["charts"])))
 
 
 def _hash(script: str) -> str:
@@ -161,7 +161,7 @@ def _check(place: Path) -> None:
     try:
         with open_file(place) as file:
             head = file.read(4096)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as err:
         raise UsageError(f"{place} cannot be replaced: {err.strerror}; choose another file with --out") from err
