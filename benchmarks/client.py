@@ -4,7 +4,8 @@
 
 `chunk` drives the real plan, keys, graph, Dask submission and outcomes on a local cluster whose workers do nothing, and
 takes the CPU time of the client's thread. The scheduler shares the process, so the CPU time of the whole process stands
-beside it. `tls` does the same without and with TLS in turns, and gives medians. `plan` and `resume` are one process each, with their peak memory and the files that they opened.
+beside it. `tls` does the same without and with TLS in turns, and gives medians. `plan` and
+`resume` are one process each, with their peak memory and the files that they opened.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         except Exception as err:  # of another package's command: the others must work
             if point.name == chosen or point.value.startswith("pipeline."):
                 raise
-            print(f"reelgraph: command {point.name!r} cannot be loaded ({point.value}): {plain(str(err))}", file=sys.stderr)
+            text = f"reelgraph: command {point.name!r} cannot be loaded ({point.value}): {err}"
+            print(plain(text), file=sys.stderr)
             continue
         command.add_to(commands, point.name == chosen)
     return parser

@@ -1,4 +1,4 @@
-"""Pipes, devices and sockets in a file's place, and files that declare more pixels than memory holds: one line, at once."""
+"""Pipes, devices and sockets in a file's place; pictures with more pixels than memory holds: one line, at once."""
 
 from __future__ import annotations
 
@@ -276,7 +276,8 @@ def test_deepfaces_functions_refuse_a_bomb(form: str, tmp_path: Path) -> None:
     content = png(30000, 30000, b"")
     path = tmp_path / "bomb.png"
     path.write_bytes(content)
-    given = {"path": str(path), "file": io.BytesIO(content), "base64": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
+    text = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    given = {"path": str(path), "file": io.BytesIO(content), "base64": text}
     with pytest.raises(UnreadableError, match="has 30000x30000 pixels, 900 million; the limit is 134 million"):
         list(pipeline.deepface.represent(given[form], model_name="Dlib", detector_backend="mtcnn"))
 

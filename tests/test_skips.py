@@ -19,7 +19,9 @@ TESTS = {
 
 
 @pytest.mark.parametrize(
-    ("ci", "failed"), [("true", {"test_program", "test_marked", "test_module"}), ("", set())], ids=["in CI", "elsewhere"]
+    ("ci", "failed"),
+    [("true", {"test_program", "test_marked", "test_module"}), ("", set())],
+    ids=["in CI", "elsewhere"],
 )
 def test_a_missing_program_fails_in_ci(ci: str, failed: set[str], repository: Path, tmp_path: Path) -> None:
     for name, text in TESTS.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import socket
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator

@@ -28,7 +28,8 @@ WORKER_BYTES = 1500 << 20
 """Memory to plan for one CPU worker: half as much again as it was seen to take at 1080p (models, activations, one
 chunk of frames)."""
 
-_CERTIFICATES = ("ca-file", *(f"{role}.{part}" for role in ("scheduler", "worker", "client") for part in ("cert", "key")))
+_ROLES = ("scheduler", "worker", "client")
+_CERTIFICATES = ("ca-file", *(f"{role}.{part}" for role in _ROLES for part in ("cert", "key")))
 """Names below `distributed.comm.tls` in Dask's configuration, of what a local cluster needs of it."""
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import BinaryIO
+from io import BufferedReader
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file for reading. Raises OSError, also at once for a pipe, a socket or a device."""
     return open(path, "rb", opener=_opener)
 

@@ -31,7 +31,8 @@ def too_large(width: int, height: int) -> str | None:
     """Return what to say of a picture with too many pixels; None if it has not."""
     if width * height <= MAX_PIXELS:
         return None
-    return f"has {width}x{height} pixels, {width * height / 1e6:.0f} million; the limit is {MAX_PIXELS / 1e6:.0f} million"
+    count, most = width * height / 1e6, MAX_PIXELS / 1e6
+    return f"has {width}x{height} pixels, {count:.0f} million; the limit is {most:.0f} million"
 
 
 def read_content(path: str | os.PathLike[str]) -> bytes:

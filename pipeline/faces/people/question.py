@@ -18,8 +18,8 @@ from pipeline.faces.people.pictures import (
     PictureCache,
     Pixels,
     Recipe,
-    UnreadableError,
 )
+from pipeline.media.picture import UnreadableError
 from pipeline.text import clock
 
 if TYPE_CHECKING:

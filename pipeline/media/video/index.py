@@ -283,7 +283,8 @@ def _first_frame(path: Path, stream_index: int) -> VideoFrame:
         except av.FFmpegError as err:
             reason = str(err.strerror)
     raise InputError(
-        _refused_size(path, stream_index) or f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}"
+        _refused_size(path, stream_index)
+        or f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}"
     )
 
 
