@@ -18,6 +18,7 @@ from pipeline.faces.people.matching import Matcher, checked_metric
 from pipeline.faces.people.pictures import PictureCache, PictureFaces, Recipe
 from pipeline.files.regular import open_file
 from pipeline.media.picture import UnreadableError
+from pipeline.text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +87,7 @@ class Gallery:
             raise EmptyDatasource(f"No item found in {folder}")
         missing = sum(not cache.has(path) for path in pictures)
         if missing and not silent:
-            print(f"{folder}: embedding {missing} of {len(pictures)} pictures")
+            print(plain(f"{folder}: embedding {missing} of {len(pictures)} pictures"))
         rows = [
             (path, area, vector)
             for path, faces in zip(pictures, cache.faces(pictures), strict=True)
@@ -122,7 +123,7 @@ def _entries(
     As in DeepFace, a picture without a face, or that cannot be read, gives one entry whose embedding is NaN.
     """
     if isinstance(faces, UnreadableError):
-        warnings.warn(f"{faces}; no face can match it", stacklevel=2)
+        warnings.warn(plain(f"{faces}; no face can match it"), stacklevel=2)
     if isinstance(faces, UnreadableError) or not len(faces):
         return [(dict.fromkeys("xywh", 0), np.full(dimension, np.nan, np.float32))]
     width, height = map(int, faces.size)
