@@ -381,8 +381,8 @@ def _get(
         record = known if begin and known.sha256 else Record(url, _published_hash(response), total, validator)
         reporter.started(file.name, url, begin, total)
         looked = time.monotonic()
-        if not begin:
-            partial.unlink(missing_ok=True)  # it may be a pipe
+        if partial.is_fifo():
+            partial.unlink()
         with disk_errors(partial), partial.open("r+b" if begin else "wb") as sink:
             if begin:
                 sink.seek(begin)

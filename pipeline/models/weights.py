@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import ModelError
-from pipeline.files.regular import open_file
+from pipeline.files.regular import open_file, read_file
 from pipeline.files.whole import atomic_write
 from pipeline.models.card import ModelCard, WeightsFile
 
@@ -135,7 +135,7 @@ def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callab
     folder = cache_folder()
     for path in sorted(folder.glob(f"{name}-{key}-*.onnx")):
         with contextlib.suppress(OSError):
-            content = path.read_bytes()
+            content = read_file(path)
             if path.stem == f"{name}-{key}-{_short_hash(content)}":
                 return content
     content = build()

@@ -29,6 +29,7 @@ from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
 from pipeline.errors import ReelgraphError, StoreError
+from pipeline.files.regular import open_file
 from pipeline.files.whole import atomic_write
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device
@@ -241,7 +242,7 @@ class PictureCache:
 
     def _read(self, content: str) -> PictureFaces | None:
         try:
-            with self._file(content).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            with open_file(self._file(content)) as file, np.load(file, allow_pickle=False) as stored:
                 return PictureFaces(**{field.name: stored[field.name] for field in fields(PictureFaces)})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None  # missing or damaged: embed again
