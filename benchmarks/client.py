@@ -1,10 +1,11 @@
 """Cost of a run for its client: of one chunk, of a million chunks, of a resume, of a store with many inputs.
 
-    python benchmarks/client.py [--chunks 1000] [--pictures 1000] [--parts chunk plan resume open commit]
+    python benchmarks/client.py [--chunks 1000] [--pictures 1000] [--parts chunk tls plan resume open commit]
 
 `chunk` drives the real plan, keys, graph, Dask submission and outcomes on a local cluster whose workers do nothing, and
 takes the CPU time of the client's thread. The scheduler shares the process, so the CPU time of the whole process stands
-beside it. `plan` and `resume` are one process each, with their peak memory and the files that they opened.
+beside it. `tls` does the same without and with TLS in turns, and gives medians. `plan` and
+`resume` are one process each, with their peak memory and the files that they opened.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from pipeline.views.progress import Tally
 
 WORKFLOWS = REPOSITORY / "workflows"
 CHUNK_ITEMS = 64
+ROUNDS = 5
 
 
 class MadeUp(Source):
@@ -106,15 +108,18 @@ def workflow_of(name: str, pictures: int, folder: Path) -> Any:
     return load_workflow(WORKFLOWS / "find.yaml", [f"identify.gallery={gallery}"])
 
 
-def per_chunk(name: str, chunks: int, pictures: int) -> dict[str, Any]:
-    """Return milliseconds per chunk of the client's thread, of the process, and of the wall clock."""
+def per_chunk(name: str, chunks: int, pictures: int, *, insecure: bool = False) -> dict[str, Any]:
+    """Return milliseconds per chunk of the client's thread, of the process, and of the wall clock; seconds to start."""
     from pipeline.cluster.executor import DaskExecutor
     from pipeline.cluster.options import ClusterOptions
     from pipeline.cluster.starting import connect
 
     with tempfile.TemporaryDirectory() as folder:
         loaded = workflow_of(name, pictures, Path(folder))
-        with connect(ClusterOptions(workers=1, threads=2, device="cpu", dashboard_port=0)) as cluster:
+        options = ClusterOptions(workers=1, threads=2, device="cpu", dashboard_port=0, insecure=insecure)
+        began = time.perf_counter()
+        with connect(options) as cluster:
+            started = time.perf_counter() - began
             executor = DaskExecutor(cluster)
 
             def light(task: ChunkTask, settings: WorkerSettings) -> list[Node]:
@@ -142,8 +147,16 @@ def per_chunk(name: str, chunks: int, pictures: int) -> dict[str, Any]:
             thread, process, wall = drive(chunks)
     return {
         "workflow": name, "chunks": chunks, "client_thread_ms": 1e3 * thread / chunks,
-        "client_and_scheduler_ms": 1e3 * process / chunks, "wall_ms": 1e3 * wall / chunks,
+        "client_and_scheduler_ms": 1e3 * process / chunks, "wall_ms": 1e3 * wall / chunks, "start_seconds": started,
     }  # fmt: skip
+
+
+def with_and_without_tls(chunks: int) -> Iterator[dict[str, Any]]:
+    """Yield what `per_chunk` gives without TLS and with it: medians of ROUNDS rounds, in turns."""
+    rounds = [[per_chunk("faces", chunks, 0, insecure=insecure) for insecure in (True, False)] for _ in range(ROUNDS)]
+    for tls, measured in enumerate(zip(*rounds, strict=True)):
+        names = ("client_thread_ms", "client_and_scheduler_ms", "wall_ms", "start_seconds")
+        yield {"tls": bool(tls), **{name: float(np.median([one[name] for one in measured])) for name in names}}
 
 
 def measured(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -256,7 +269,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--chunks", type=int, default=1000)
     options.add_argument("--pictures", type=int, default=1000)
-    options.add_argument("--parts", nargs="+", default=["chunk", *PARTS])
+    options.add_argument("--parts", nargs="+", default=["chunk", "tls", *PARTS])
     options.add_argument("--plan", type=int, default=1_000_000, help="chunks to plan")
     options.add_argument("--committed", type=int, default=125_000, help="committed chunks to resume from")
     options.add_argument("--inputs", type=int, default=1000, help="inputs of the store to open")
@@ -272,6 +285,10 @@ def main() -> None:
             if part == "chunk":
                 for name in ("faces", "find"):
                     print(json.dumps({"part": part, **per_chunk(name, chosen.chunks, chosen.pictures)}))
+                continue
+            if part == "tls":
+                for values in with_and_without_tls(chosen.chunks):
+                    print(json.dumps({"part": part, "chunks": chosen.chunks, **values}))
                 continue
             command = [sys.executable, __file__, "--only", part, str(sizes[part])]
             print(json.dumps({"part": part, **json.loads(watched(command, dict(os.environ), Path(folder)).output)}))

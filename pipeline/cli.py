@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from pipeline.commands import EXIT_CODES
 from pipeline.errors import ReelgraphError, UsageError
+from pipeline.text import plain
 from pipeline.version import __version__
 
 EXIT_INTERRUPTED = 130
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _require_working_folder()
         return int(options.command(options))
     except ReelgraphError as err:
-        print(f"reelgraph: {err}", file=sys.stderr)
+        print(f"reelgraph: {plain(str(err))}", file=sys.stderr)
         return err.exit_code
     except MemoryError as err:
         print(
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UsageError.exit_code
     except KeyboardInterrupt:
         print(
-            f"\ninterrupted; what was committed is kept. This continues:\n  {shlex.join(['reelgraph', *words])}",
+            f"\ninterrupted; what was committed is kept. This continues:\n  {plain(shlex.join(['reelgraph', *words]))}",
             file=sys.stderr,
         )
         sys.stdout.flush()
@@ -65,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everywhere, where argparse would print a screen of usage first."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"reelgraph: {message}; see {self.prog} --help\n")
+        self.exit(2, f"reelgraph: {plain(message)}; see {self.prog} --help\n")
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -81,7 +82,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         except Exception as err:  # of another package's command: the others must work
             if point.name == chosen or point.value.startswith("pipeline."):
                 raise
-            print(f"reelgraph: command {point.name!r} cannot be loaded ({point.value}): {err}", file=sys.stderr)
+            text = f"reelgraph: command {point.name!r} cannot be loaded ({point.value}): {err}"
+            print(plain(text), file=sys.stderr)
             continue
         command.add_to(commands, point.name == chosen)
     return parser

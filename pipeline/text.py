@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,6 +19,25 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> str:
         near = [lowered[name.lower()]]
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     return f"unknown {what} {name!r}{hint} valid: {', '.join(names) or 'none'}"
+
+
+_JOINERS = "\u200c\u200d"
+"""Format characters that scripts and emoji need."""
+
+
+def plain(text: str) -> str:
+    """Return one line of text as a terminal, a log or a page may show it, with control characters as `\\x1b`.
+
+    Names come with files and stores of others. A control character could move the cursor, forge a line, or turn the
+    direction of the text.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
 
 
 def span(time_seconds: np.ndarray) -> str:

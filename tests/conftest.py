@@ -6,12 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from distributed.security import Security
 
 from pipeline.machine.device import Device
 from pipeline.machine.gpus import visible_gpus
 from tests.devices import DEVICES, device_of, gpu_is_required
 from tests.own import own as own  # a fixture
+from tests.skips import pytest_make_collect_report as pytest_make_collect_report  # hooks
+from tests.skips import pytest_runtest_makereport as pytest_runtest_makereport
 
+TLS_ROLES = ("scheduler", "worker", "client")
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -55,3 +59,14 @@ def gpu() -> Device:
     if not visible_gpus() and not gpu_is_required():
         pytest.skip("no GPU is visible")
     return device_of("cuda")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    """Settings of Dask for a certificate that is its own authority, as a site would make one for a shared cluster."""
+    own = Security.temporary()
+    for name, text in (("cert.pem", own.tls_client_cert), ("key.pem", own.tls_client_key)):
+        (tmp_path / name).write_text(text)
+    pairs = {(role, part): str(tmp_path / f"{part}.pem") for role in TLS_ROLES for part in ("cert", "key")}
+    settings = {f"distributed.comm.tls.{role}.{part}": path for (role, part), path in pairs.items()}
+    return {"distributed.comm.tls.ca-file": str(tmp_path / "cert.pem"), **settings}

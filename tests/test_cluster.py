@@ -1,11 +1,16 @@
-"""Where scheduler and dashboard listen."""
+"""Where scheduler and dashboard listen, and whom they let in."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
+import dask
+import psutil
 import pytest
+from distributed.core import rpc
+from distributed.security import Security
 
 from pipeline.cluster.options import ClusterOptions, check
 from pipeline.cluster.starting import connect
@@ -36,3 +41,55 @@ def test_where_nobody_can_listen(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ClusterError, match=message) as caught:
         check(ClusterOptions(device="cpu", **options))
     assert "\n" not in str(caught.value)
+
+
+def answers(address: str, security: Security) -> bool:
+    async def knock() -> None:
+        async with rpc(address, connection_args=security.get_connection_args("client"), timeout=2) as there:
+            await asyncio.wait_for(there.identity(), 5)
+
+    try:
+        asyncio.run(knock())
+    except (OSError, TypeError, RuntimeError, TimeoutError):
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_another_user_of_the_machine_is_not_let_in() -> None:
+    """Loopback is open to every user: scheduler, worker and nanny ask for the run's own certificate."""
+    with connect(ClusterOptions(workers=1, device="cpu")) as cluster:
+        info = cluster.client.scheduler_info(n_workers=-1)["workers"]
+        addresses = [cluster.client.scheduler.address, *info, *(facts["nanny"] for facts in info.values())]
+        assert len(addresses) == 3
+        for address in addresses:
+            assert address.startswith("tls://127.0.0.1:")
+            assert not answers(address, Security.temporary())
+            assert not answers(address.replace("tls://", "tcp://"), Security(require_encryption=False))
+        assert answers(addresses[0], cluster.client.security)
+        cluster.restart(list(info))
+        assert list(cluster.client.run(lambda: 1).values()) == [1]
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        sockets = [one for process in processes for one in process.net_connections("tcp") if one.status == "LISTEN"]
+        assert len(sockets) >= 4
+        assert {one.laddr.ip for one in sockets} == {"127.0.0.1"}
+        assert "without TLS" not in cluster.description
+
+
+@pytest.mark.slow
+def test_an_open_cluster_says_what_it_opens() -> None:
+    with connect(ClusterOptions(workers=1, device="cpu", insecure=True)) as cluster:
+        address = cluster.client.scheduler.address
+        assert address.startswith("tcp://127.0.0.1:")
+        assert answers(address, Security(require_encryption=False))
+        assert cluster.description.endswith(f"without TLS: a process that reaches {address} can run code as you")
+
+
+@pytest.mark.slow
+def test_certificates_of_dasks_configuration_are_taken(certificate: dict[str, str]) -> None:
+    """With them workers elsewhere can join a run that listens on an address of this machine."""
+    with dask.config.set(certificate), connect(ClusterOptions(workers=1, device="cpu", host="0.0.0.0")) as cluster:
+        address = cluster.client.scheduler.address
+        assert address.startswith("tls://")
+        assert answers(address, Security(require_encryption=True))
+        assert not answers(address, Security.temporary())

@@ -20,8 +20,10 @@ def seen(dask_worker):
 
 if __name__ == "__main__":
     with SharedGPUCluster(gpus=["0", "1"], workers_per_gpu=2, threads_per_worker=3,
-                          host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+                          host="127.0.0.1", security=True,
+                          dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
         client.wait_for_workers(4, timeout=60)
+        assert {address.partition(":")[0] for address in client.nthreads()} == {"tls"}
         print(json.dumps(sorted(client.run(seen).values())))
 """
 

@@ -185,6 +185,34 @@ def test_nobody_there(
         assert not any("Traceback" in line for line in said)
 
 
+def test_a_cluster_with_certificates_of_its_own(
+    cluster: Cluster, grey: Path, clip: Path, tmp_path: Path, certificate: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def variable(setting: str) -> str:
+        return f"DASK_{setting.replace('.', '__').replace('-', '_').upper()}"
+
+    for setting, value in (certificate | {"distributed.comm.default-scheme": "tls"}).items():
+        monkeypatch.setenv(variable(setting), value)
+    address = json.loads(cluster(GOOD).read_text())["address"]
+    assert address.startswith("tls://")
+    words = ("run", grey, clip, "--out", tmp_path / "out.zarr", "--fresh", "--scheduler", address)
+    done = reelgraph(*words)
+    assert done.returncode == 0, done.stderr
+    assert pipeline.open(tmp_path / "out.zarr").done_share == 1
+    for changed, message in [
+        ({"distributed.comm.tls.client.key": "/nowhere/key.pem"}, "certificates cannot be used (No such file or dir"),
+        ({"distributed.comm.tls.client.cert": ""}, "needs TLS certificates; set distributed.comm.tls.ca-file, client."),
+    ]:
+        with monkeypatch.context() as patch:
+            for setting, value in changed.items():
+                patch.setenv(variable(setting), value)
+            refused = reelgraph(*words)
+        assert refused.returncode == 2
+        assert message in refused.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in refused.stderr
+
+
 def test_a_scheduler_that_dies_costs_no_chunk_that_was_done(
     cluster: Cluster, processes: list[subprocess.Popen[bytes]], grey: Path, clip: Path, tmp_path: Path
 ) -> None:

@@ -31,12 +31,17 @@ def existing(options: ClusterOptions) -> Iterator[Cluster]:
     where = options.scheduler or ""
     is_file = "://" not in where
     address = scheduler_address(where)
+    secured = address.startswith(("tls://", "wss://"))
+    if secured:
+        _check_certificates(address)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as err:
+    except (OSError, TimeoutError, ValueError, RuntimeError) as err:  # the last for tcp where Dask is told to encrypt
         named = f"{address} (from {where}, which may be an old one)" if is_file else address
+        doubt = " or it does not accept the certificate of Dask's configuration" if secured else ""
         raise ClusterError(
-            f"no scheduler answers at {named} within {CONNECT_SECONDS} s; start one with: dask scheduler"
+            f"no scheduler answers at {named} within {CONNECT_SECONDS} s{doubt}; start one with: dask scheduler"
+            + (" --protocol tls" if secured else "")
             + (f" --scheduler-file {where}" if is_file else "")
         ) from err
     try:
@@ -45,6 +50,20 @@ def existing(options: ClusterOptions) -> Iterator[Cluster]:
         yield Cluster(client, settings, f"{n} workers of {client.scheduler.address}", client.dashboard_link)
     finally:
         client.close(timeout=5)
+
+
+def _check_certificates(address: str) -> None:
+    """Raise ClusterError if Dask's configuration has no usable certificate for this address."""
+    from distributed.security import Security
+
+    settings = "distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration"
+    try:
+        if Security().get_connection_args("client")["ssl_context"] is None:
+            raise ClusterError(f"--scheduler {address} needs TLS certificates; set {settings}")
+    except OSError as err:  # no such file, or it is not a certificate
+        raise ClusterError(
+            f"--scheduler {address}: the TLS certificates cannot be used ({err.strerror or err}); check {settings}"
+        ) from err
 
 
 def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptions) -> WorkerSettings:

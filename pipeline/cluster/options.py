@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import socket
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pipeline.errors import ClusterError
+from pipeline.files.regular import read_file
 from pipeline.machine.gpus import visible_gpus
 from pipeline.text import unknown
 
@@ -72,9 +72,12 @@ class ClusterOptions(BaseModel):
     )
     host: str = _flag(
         "127.0.0.1",
-        "address that scheduler and dashboard listen on (default: 127.0.0.1; a process that reaches them can run code "
-        "as you)",
+        "address that scheduler and dashboard listen on (default: 127.0.0.1). The dashboard has no password",
         "ADDRESS",
+    )
+    insecure: bool = _flag(
+        False,
+        "connect scheduler and workers without TLS: a process that reaches them can run code as you (default: no)",
     )
     dashboard_port: int = _flag(8787, "port of the dashboard (default: 8787, or a free one if that is taken)", "PORT")
     chunk_timeout_seconds: float = _flag(
@@ -159,7 +162,7 @@ def check(options: ClusterOptions) -> None:
 def _refuse_for_a_running_cluster(options: ClusterOptions) -> None:
     """Refuse flags that have no effect with --scheduler."""
     ours = ClusterOptions()
-    for name in ("workers", "workers_per_gpu", "threads", "gpus", "worker_memory_bytes"):
+    for name in ("workers", "workers_per_gpu", "threads", "gpus", "worker_memory_bytes", "insecure"):
         if getattr(options, name) != getattr(ours, name):
             raise ClusterError(
                 f"{flag_of(name)} is for workers started here; those of --scheduler are there already: leave it out"
@@ -196,7 +199,7 @@ def scheduler_address(where: str) -> str:
         return where
     start = f"start one with: dask scheduler --scheduler-file {where}"
     try:
-        address = json.loads(Path(where).read_text())["address"]
+        address = json.loads(read_file(where))["address"]
     except FileNotFoundError as err:
         raise ClusterError(f"scheduler file {where} does not exist; {start}") from err
     except OSError as err:

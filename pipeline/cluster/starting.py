@@ -28,6 +28,11 @@ WORKER_BYTES = 1500 << 20
 """Memory to plan for one CPU worker: half as much again as it was seen to take at 1080p (models, activations, one
 chunk of frames)."""
 
+_ROLES = ("scheduler", "worker", "client")
+_CERTIFICATES = ("ca-file", *(f"{role}.{part}" for role in _ROLES for part in ("cert", "key")))
+"""Names below `distributed.comm.tls` in Dask's configuration, of what a local cluster needs of it."""
+
+
 @contextlib.contextmanager
 def connect(options: ClusterOptions) -> Iterator[Cluster]:
     """Start or join a cluster; what was started here is closed at the end.
@@ -65,6 +70,8 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
                     "that starts them, so a script has its call under: if __name__ == '__main__':"
                 ) from err
         cluster, settings, description = started
+        if options.insecure:
+            description += f", without TLS: a process that reaches {cluster.scheduler_address} can run code as you"
         try:
             client = Client(cluster, set_as_default=False)
             try:
@@ -73,6 +80,20 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
                 client.close(timeout=2)
         finally:
             _close_quickly(cluster)
+
+
+def _security(options: ClusterOptions) -> Any:
+    """Return the TLS certificates of a local cluster: those of Dask's configuration if it has all, else temporary ones.
+
+    Without them every user of the machine could connect to its scheduler and run code.
+    """
+    from distributed.security import Security
+
+    if options.insecure:
+        return Security(require_encryption=False)
+    if all(dask.config.get(f"distributed.comm.tls.{name}", None) for name in _CERTIFICATES):
+        return Security(require_encryption=True)
+    return Security.temporary()
 
 
 def _close_quickly(cluster: Any) -> None:
@@ -100,6 +121,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         resources={"GPU": 1},
         preload=preloads(),
         host=options.host,
+        security=_security(options),
         dashboard_address=f"{options.host}:{options.dashboard_port}",
         memory_limit=options.worker_memory_bytes or psutil.virtual_memory().total // workers,
         silence_logs=SILENT,
@@ -149,6 +171,7 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[An
         workers_per_gpu=per_gpu,
         threads_per_worker=threads,
         host=options.host,
+        security=_security(options),
         dashboard_address=f"{options.host}:{options.dashboard_port}",
         silence_logs=SILENT,
         **({"memory_limit": options.worker_memory_bytes} if options.worker_memory_bytes else {}),

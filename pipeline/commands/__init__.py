@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.text import plain
 
 EXIT_CODES = (
     "exit codes: 0 done; 1 failed chunks or unusable inputs among several; 2 wrong use; 75 drained; 130 interrupted"
@@ -45,7 +46,7 @@ class Command:
 
 def print_result(options: argparse.Namespace, values: Any, lines: list[str]) -> None:
     """With --json the values, as one object; without it the lines. Raises UsageError if they cannot be written."""
-    text = json.dumps(values, indent=2, default=str) if options.json else "\n".join(lines)
+    text = json.dumps(values, indent=2, default=str) if options.json else "\n".join(map(plain, lines))
     try:
         print(text, end="\n" if text else "", flush=True)
     except BrokenPipeError:

@@ -7,6 +7,7 @@ import sys
 
 from pipeline.commands import Command, print_result
 from pipeline.errors import UsageError
+from pipeline.text import plain
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,7 @@ def _models_fetch(options: argparse.Namespace, words: list[str]) -> int:
     print_result(options, fetched, view.fetched_lines(fetched))
     for result in fetched["models"]:
         if result["error"]:
-            print(f"reelgraph: {result['error']}", file=sys.stderr)
+            print(f"reelgraph: {plain(result['error'])}", file=sys.stderr)
     return exit_code
 
 

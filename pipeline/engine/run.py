@@ -47,7 +47,7 @@ from pipeline.store.chunks import DamagedChunkError, fail_chunk, unreadable_chun
 from pipeline.store.compact import compact
 from pipeline.store.record import Record
 from pipeline.store.run import RunStore
-from pipeline.text import plural, unknown
+from pipeline.text import plain, plural, unknown
 
 ACCEPTED = "accepted_failures"
 """Input attribute: the user closed it in spite of what could not be read."""
@@ -385,8 +385,9 @@ class _Run:
             return
         path = self.store.path.with_name(f"{self.store.path.name}.errors.log")
         task, now = outcome.task, datetime.now().astimezone().isoformat(timespec="seconds")
+        shown = "\n".join(map(plain, trace.split("\n")))
         with contextlib.suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{now} {task.input_name}: chunk {task.index} ({task.where})\n{trace}\n")
+            file.write(f"{now} {task.input_name}: chunk {task.index} ({task.where})\n{shown}\n")
             self.summary.traceback_log = str(path)
 
     def _note_failure(self, plan: InputPlan, index: int, step: str, error: str) -> None:

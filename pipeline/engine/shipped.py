@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UsageError, WorkflowError
+from pipeline.files.regular import read_file
 from pipeline.files.whole import written_whole
 from pipeline.text import unknown
 
@@ -91,12 +92,19 @@ def copy_workflow(name: str, to: str | Path | None = None, *, force: bool = Fals
     contents = {place: original.read_bytes() for place, original in copies.items()}
     if not force:
         for place, content in contents.items():
-            if place.exists() and (place == target or place.read_bytes() != content):
+            if place.exists() and (place == target or not _holds(place, content)):
                 raise UsageError(f"{place} exists already; use --force to replace it, or --to for another place")
     for place, content in contents.items():
         with written_whole(place, "the copy ") as file:
             file.write(content)
     return list(contents)
+
+
+def _holds(place: Path, content: bytes) -> bool:
+    try:
+        return read_file(place) == content
+    except OSError:
+        return False
 
 
 def _modules_beside(path: Path) -> list[Path]:

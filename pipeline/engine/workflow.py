@@ -23,6 +23,7 @@ from pipeline.engine.shipped import find_workflow, shipped_names
 from pipeline.engine.source import Source, SourceOptions
 from pipeline.engine.stage import Stage, StageOptions
 from pipeline.errors import ModelError, WorkflowError
+from pipeline.files.regular import read_file
 from pipeline.store.schema import DECODED, Array, Axis, Schema, default_count, implied_axes
 from pipeline.text import unknown
 
@@ -180,7 +181,7 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
 
 def _read(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path).decode()
     except FileNotFoundError as err:
         beside = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         shipped = f"; the shipped one goes by its name: {path.stem}" if path.stem in shipped_names() else ""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.files.regular import open_file
+
 _FINGERPRINT_BLOCKS = 64
 
 _FINGERPRINT_BLOCK_BYTES = 4096
@@ -17,7 +19,7 @@ def fingerprint(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     offsets = np.linspace(0, max(0, size - _FINGERPRINT_BLOCK_BYTES), _FINGERPRINT_BLOCKS).astype(np.int64)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for offset in np.unique(offsets):
             file.seek(int(offset))
             digest.update(file.read(_FINGERPRINT_BLOCK_BYTES))

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreLockedError
-from pipeline.files.whole import PARTIAL, atomic_write, no_waiting, to_json
+from pipeline.files.regular import open_file
+from pipeline.files.whole import PARTIAL, atomic_write, to_json
 
 LOCK_FILE = ".lock"
 HEARTBEAT_SECONDS = 10.0
@@ -74,7 +75,7 @@ def _is_dead_here(owner: dict[str, Any]) -> bool:
 def _read(path: str | Path) -> tuple[dict[str, Any], float] | None:
     """Owner and time of last touch; owner is {} where the file is empty or damaged. None if there is no file."""
     try:
-        with open(path, "rb", opener=no_waiting) as file:
+        with open_file(path) as file:
             touched = os.fstat(file.fileno()).st_mtime
             owner = json.loads(file.read() or b"{}")
     except FileNotFoundError:

@@ -16,11 +16,6 @@ PARTIAL = ".partial"
 """Ending of files that are being written; the same as zarr's own, so that one sweep finds both."""
 
 
-def no_waiting(name: str, flags: int) -> int:
-    """Open a file, for `open(..., opener=)`: a pipe in its place is an empty file, not waited for."""
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def atomic_write(path: str | Path, *pieces: bytes | memoryview, flush: bool = False) -> None:
     """Write a file aside, then replace: readers see the old content or the new, never a part. Raises OSError.
 
@@ -74,6 +69,8 @@ def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
     """
     place = Path(path).expanduser()
     aside = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL}")
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise UsageError(f"{what}{place} is a pipe, a socket or a device; choose another file")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:

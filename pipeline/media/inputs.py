@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import InputError
+from pipeline.files.regular import read_file
 
 VIDEO_SUFFIXES = frozenset({
     ".264", ".265", ".266", ".360", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".asf", ".av1", ".avc", ".avi", ".bik",
@@ -235,7 +236,7 @@ def _read_list(path: Path, lists: tuple[Path, ...], left_out: LeftOut) -> Iterat
     if path in lists:
         raise InputError(f"list {path} contains itself; remove that line")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        text = read_file(path).decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as err:
         raise InputError(f"list {path} is not UTF-8 text; a list holds one path per line") from err
     except OSError as err:

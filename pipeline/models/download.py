@@ -14,7 +14,6 @@ import json
 import os
 import random
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import ModelError, StoreLockedError
 from pipeline.files.lock import STALE_SECONDS, StoreLock
+from pipeline.files.regular import read_file
 from pipeline.files.whole import PARTIAL, atomic_write, to_json
 from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.weights import Located, locate, sha256
@@ -187,7 +187,7 @@ def _download(found: Located, url: str, lock: StoreLock, reporter: Reporter) -> 
     with disk_errors(packed):
         if found.file.compression:
             partial = _beside(found.path, f".unpacked{PARTIAL}")
-            _unpack(packed, partial)
+            _unpack(packed, partial, found.file.size_bytes)
         try:
             whole = _checked(found.file, partial, record)
         except _UnavailableError:
@@ -210,10 +210,14 @@ def _forget(*partials: Path) -> None:
         _beside(partial, RECORD).unlink(missing_ok=True)
 
 
-def _unpack(packed: Path, target: Path) -> None:
+def _unpack(packed: Path, target: Path, size_bytes: int) -> None:
+    """Unpack a file; stop beyond `size_bytes`, if they are known (0: not)."""
     try:
         with bz2.open(packed) as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink, PIECE_BYTES)
+            while piece := source.read(PIECE_BYTES):
+                sink.write(piece)
+                if 0 < size_bytes < sink.tell():
+                    break
     except (EOFError, ValueError) as err:
         _forget(packed, target)
         raise _UnavailableError(f"it is not a whole bz2 file: {err}") from err
@@ -246,7 +250,7 @@ def _checked(file: WeightsFile, partial: Path, record: Record) -> Record:
 def read_record(path: Path) -> Record:
     """Return the record of a file; an empty one if there is none."""
     try:
-        content = json.loads(_beside(path, RECORD).read_bytes())
+        content = json.loads(read_file(_beside(path, RECORD)))
         return Record(**{key: content[key] for key in Record.__dataclass_fields__ if key in content})
     except (OSError, ValueError, TypeError):
         return Record()
@@ -377,6 +381,8 @@ def _get(
         record = known if begin and known.sha256 else Record(url, _published_hash(response), total, validator)
         reporter.started(file.name, url, begin, total)
         looked = time.monotonic()
+        if partial.is_fifo():
+            partial.unlink()
         with disk_errors(partial), partial.open("r+b" if begin else "wb") as sink:
             if begin:
                 sink.seek(begin)

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import ModelError
+from pipeline.files.regular import open_file, read_file
 from pipeline.files.whole import atomic_write
 from pipeline.models.card import ModelCard, WeightsFile
 
@@ -119,7 +120,7 @@ def _file_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=100_000)  # galleries have many files
 def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -134,7 +135,7 @@ def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callab
     folder = cache_folder()
     for path in sorted(folder.glob(f"{name}-{key}-*.onnx")):
         with contextlib.suppress(OSError):
-            content = path.read_bytes()
+            content = read_file(path)
             if path.stem == f"{name}-{key}-{_short_hash(content)}":
                 return content
     content = build()

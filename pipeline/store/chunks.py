@@ -45,7 +45,8 @@ from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
 from pipeline.files.checksum import unseal
-from pipeline.files.whole import PARTIAL, atomic_write, no_waiting, to_json
+from pipeline.files.regular import open_file, read_file
+from pipeline.files.whole import PARTIAL, atomic_write, to_json
 from pipeline.store.facts import MOST_CHUNKS
 from pipeline.store.nodes import (
     CHUNKS,
@@ -54,7 +55,6 @@ from pipeline.store.nodes import (
     below,
     check_array,
     disk_errors,
-    read_file,
     read_group,
     refuse_link,
     remove_tree,
@@ -339,7 +339,7 @@ class Part:
             if _FOLDER.fullmatch(self.name):
                 yield self._file
                 return
-            with open(self.path, "rb", opener=no_waiting) as file, zipfile.ZipFile(file) as source:
+            with open_file(self.path) as file, zipfile.ZipFile(file) as source:
                 held = source.NameToInfo
                 yield lambda key: source.read(key) if key in held else None
         except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError) as err:

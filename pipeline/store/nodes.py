@@ -24,7 +24,8 @@ from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.files.checksum import sealed, unseal
-from pipeline.files.whole import PARTIAL, atomic_write, no_waiting, to_json
+from pipeline.files.regular import read_file
+from pipeline.files.whole import PARTIAL, atomic_write, to_json
 
 NODE_FILE = "zarr.json"
 CHUNKS = "chunks"
@@ -93,12 +94,6 @@ def folders_in(folder: str | Path) -> list[str]:
     """Return the names of the folders below a folder, sorted. Raises OSError."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir())
-
-
-def read_file(path: str) -> bytes:
-    """Read a whole file of a store. Raises OSError."""
-    with open(path, "rb", opener=no_waiting) as file:
-        return file.read() or b""
 
 
 def read_group(

@@ -19,7 +19,7 @@ import numpy as np
 from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
-from pipeline.files.whole import no_waiting
+from pipeline.files.regular import open_file
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ class _Shard:
         """Return the first `rows` rows. Raises StoreError."""
         n_chunks = -(-rows // self.chunk_rows)
         with self._errors():
-            with open(self.path, "rb", opener=no_waiting) as file:
+            with open_file(self.path) as file:
                 content = np.fromfile(file, np.uint8)
             index = self._index(content[len(content) - self._index_bytes :])
             found = np.empty((n_chunks * self.chunk_rows, *self.shape), self.dtype)
@@ -145,7 +145,7 @@ class _Shard:
         """Some rows, ascending; only their chunks are read. Raises StoreError."""
         found = np.empty((len(rows), *self.shape), self.dtype)
         chunk = np.empty((self.chunk_rows, *self.shape), self.dtype)
-        with self._errors(), open(self.path, "rb", opener=no_waiting) as file:
+        with self._errors(), open_file(self.path) as file:
             file.seek(-self._index_bytes, os.SEEK_END)
             index = self._index(np.frombuffer(file.read(), np.uint8))
             which = rows // self.chunk_rows

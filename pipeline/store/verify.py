@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.files.checksum import unseal
 from pipeline.files.lock import LOCK_FILE, StoreLock
+from pipeline.files.regular import read_file
 from pipeline.files.whole import atomic_write, to_json
 from pipeline.store.chunks import DamagedChunkError, Part, chunks_folder
 from pipeline.store.nodes import (
@@ -26,7 +27,6 @@ from pipeline.store.nodes import (
     disk_errors,
     folders_in,
     read_array_node,
-    read_file,
     read_group,
     write_group,
 )

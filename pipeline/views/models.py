@@ -15,7 +15,7 @@ from pipeline.errors import ModelError
 from pipeline.models.card import ModelCard
 from pipeline.models.catalogue import cards
 from pipeline.models.weights import Located, locate, weights_folder
-from pipeline.text import unknown
+from pipeline.text import plain, unknown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -128,7 +128,7 @@ def show(described: dict[str, Any], *, in_full: bool) -> None:
     models = described["models"]
     if in_full:
         for model in models:
-            console.print("\n".join(_in_full(model)), soft_wrap=True)
+            console.print("\n".join(map(plain, _in_full(model))), soft_wrap=True)
         return
     for kind, heading in HEADINGS.items():
         of_kind = [model for model in models if model["kind"] == kind]
@@ -283,9 +283,9 @@ class Downloads:
     def note(self, text: str) -> None:
         self.last = time.monotonic()
         if self.lines:
-            print(text, file=sys.stderr, flush=True)
+            print(plain(text), file=sys.stderr, flush=True)
         else:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(plain(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def fetch(cards: Sequence[ModelCard], *, force: bool = False) -> tuple[dict[str, Any], int]:

@@ -22,7 +22,7 @@ from pipeline.engine.events import (
     RunStarted,
     StepStarted,
 )
-from pipeline.text import duration, plural, plural_of
+from pipeline.text import duration, plain, plural, plural_of
 
 
 @dataclass
@@ -129,7 +129,7 @@ def _say(text: str) -> None:
     """Print a line on standard error. A closed pipe, or a log on a full disk, must not end a run."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print(plain(text), file=sys.stderr, flush=True)
 
 
 def _cluster(event: ClusterReady) -> str:
@@ -235,7 +235,7 @@ class Bars:
                 self.bars.remove_task(self.rows.pop(finished))
         shown = event.name if len(event.name) <= 28 else event.name[:27] + "…"
         self.rows[event.name] = self.bars.add_task(
-            shown, total=max(event.items, 1), completed=event.items_done, line=""
+            plain(shown), total=max(event.items, 1), completed=event.items_done, line=""
         )
         self._show_total()
 
@@ -261,7 +261,7 @@ class Bars:
             self.bars.update(self.total, total=max(items, 1), completed=reached, line=self.tally.total())
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(plain(text), highlight=False, markup=False)
 
 
 class Work:

@@ -152,6 +152,10 @@ def test_a_partial_file_longer_than_the_file_is_now_starts_over(server: WeightsS
 WRONG = {
     "other content": (Served(CONTENT[::-1]), {"sha256": SHA256}, "its sha256 is"),
     "other size": (Served(CONTENT), {"size_bytes": 5}, "it has 700001 bytes, not 5"),
+    "a bz2 bomb": (
+        Served(bz2.compress(bytes(50_000_000))), {"compression": "bz2", "size_bytes": 700_001},
+        r"it has (1048576|7\d{5}|[12]\d{6}) bytes, not 700001",
+    ),
     "a page": (Served(b"<!DOCTYPE html><html>moved</html>"), {}, "a web page instead of the file"),
     "a pointer": (Served(b"version https://git-lfs.github.com/spec/v1\n"), {}, "a Git LFS pointer"),
     "404": (Served(b"", status=404), {}, "the server answered 404 Not Found"),
@@ -180,6 +184,14 @@ def test_the_backup_address_is_tried(server: WeightsServer, folder: Path, first:
     download.fetch(card(server.url("/a"), server.url("/b"), **facts), notes)  # type: ignore[arg-type]
     assert (folder / NAME).read_bytes() == CONTENT
     assert any("trying the next address" in note for note in notes.notes)
+
+
+def test_a_pipe_in_the_place_of_the_partial_file(server: WeightsServer, folder: Path) -> None:
+    server.files["/a"] = Served(CONTENT)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(folder / f"{NAME}.partial")
+    download.fetch(card(server.url("/a"), sha256=SHA256), Notes())
+    assert (folder / NAME).read_bytes() == CONTENT
 
 
 def test_nobody_listens(server: WeightsServer, folder: Path) -> None:

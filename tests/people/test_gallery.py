@@ -197,6 +197,15 @@ def test_a_damaged_file_is_refused(damage: object, folder: Path, recipe: Recipe,
         galleries.load(tmp_path / "g.npz")
 
 
+def test_a_file_that_unpacks_to_more_than_memory(
+    folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    galleries.save(galleries.open_gallery(folder, recipe, "s.zarr"), tmp_path / "g.npz")
+    monkeypatch.setattr(galleries, "MAX_UNPACKED_BYTES", 1000)
+    with pytest.raises(InputError, match=r"damaged \(it unpacks to \d+ kB, the limit is 1 kB\)"):
+        galleries.load(tmp_path / "g.npz")
+
+
 def test_a_file_that_cannot_be_written(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
     made = galleries.open_gallery(folder, recipe, "s.zarr")
     (tmp_path / "file").touch()

@@ -7,10 +7,12 @@ import math
 import sys
 from collections.abc import Callable
 
+from pipeline.text import plain
+
 
 def say(text: str) -> None:
     """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 def number(what: str, allowed: Callable[[float], bool]) -> Callable[[str], float]:

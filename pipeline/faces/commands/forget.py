@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.commands import Command, print_result
 from pipeline.errors import UsageError
 from pipeline.faces.commands import say
+from pipeline.text import plain
 
 NOT_PROVEN = 1
 SECONDS_BETWEEN_LINES = 5.0
@@ -44,7 +45,8 @@ def _forget(options: argparse.Namespace) -> int:
         would = receipt.lines(searched, None, None)
         if not sys.stdin.isatty():
             raise UsageError(f"{would[0]}; nothing was removed: say --yes to do it, --dry-run for details")
-        say("\n".join(would))
+        for line in would:
+            say(line)
         print("This cannot be undone. Type yes to remove them: ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() != "yes":
             raise UsageError("nothing was removed")
@@ -61,9 +63,10 @@ def _progress() -> Iterator[Callable[[str], None]]:
     """Show progress on standard error: one line that changes on a terminal, a line now and then elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
+        from rich.text import Text
 
         with Console(stderr=True).status("") as status:
-            yield status.update
+            yield lambda text: status.update(Text(plain(text)))
         return
     last = -SECONDS_BETWEEN_LINES
 

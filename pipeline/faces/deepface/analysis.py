@@ -20,6 +20,7 @@ from pipeline.faces.deepface import frames as sources
 from pipeline.faces.people.pictures import stages_here
 from pipeline.media.inputs import refuse_url
 from pipeline.media.video.index import open_container
+from pipeline.text import plain
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -176,8 +177,10 @@ def _stored_faces(path: Path, found: RunInput) -> Iterator[FrameFaces]:
     for start in range(0, found.frames_total, length):
         if start // length in failed:
             warnings.warn(
-                f"chunk {start // length} of {path} failed ({failed[start // length]}); its frames are left out, "
-                "and the next call tries it again",
+                plain(
+                    f"chunk {start // length} of {path} failed ({failed[start // length]}); its frames are left out, "
+                    "and the next call tries it again"
+                ),
                 stacklevel=2,
             )
             continue
@@ -207,7 +210,7 @@ def _faces_of_frames(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yield the index of each decoded frame and its faces, in DeepFace's order; warn of the other frames."""
     for lost in map(int, np.flatnonzero(~decoded)):
-        warnings.warn(f"{names[lost]} could not be decoded; it is left out", stacklevel=2)
+        warnings.warn(plain(f"{names[lost]} could not be decoded; it is left out"), stacklevel=2)
     stops = np.cumsum(n_faces)
     for k in map(int, np.flatnonzero(decoded)):
         faces = {name: array[stops[k] - n_faces[k] : stops[k]] for name, array in arrays.items()}

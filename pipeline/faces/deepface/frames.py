@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import io
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,7 @@ from pipeline.engine.plan import choose_chunk_items, cut
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, InputRef
 from pipeline.engine.workflow import Workflow
 from pipeline.media.inputs import VIDEO_SUFFIXES
+from pipeline.media.picture import MAX_BYTES, check_content, read_content
 from pipeline.media.video.decode import decode_ahead
 from pipeline.media.video.source import VideoSource
 
@@ -59,7 +64,7 @@ def is_video(frames: Source) -> bool:
         return False
     import cv2
 
-    return suffix in VIDEO_SUFFIXES or not cv2.haveImageReader(text)
+    return suffix in VIDEO_SUFFIXES or not (os.path.isfile(text) and cv2.haveImageReader(text))
 
 
 def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Batch]:
@@ -116,11 +121,12 @@ def _each(frames: Source) -> Iterator[Any]:
 def _load(picture: Picture) -> tuple[np.ndarray, str]:
     """Return (height, width, 3) RGB, of the picture's own type (DTYPES), and a name.
 
-    Raises ValueError if it is not such a picture, and DeepFace's own errors if it cannot be loaded.
+    Raises ValueError if it is not such a picture, UnreadableError if it is too large, and DeepFace's own errors if it
+    cannot be loaded.
     """
     from deepface.commons.image_utils import load_image
 
-    pixels, name = load_image(picture)
+    pixels, name = load_image(_within_limits(picture))
     if pixels is None:
         raise ValueError(f"Exception while loading {name}")
     if pixels.size == 0:
@@ -131,3 +137,35 @@ def _load(picture: Picture) -> tuple[np.ndarray, str]:
             "convert it first"
         )
     return np.ascontiguousarray(pixels[:, :, ::-1]), name
+
+
+def _within_limits(picture: Any) -> Any:
+    """Return what `load_image` can load without decoding a picture that is too large; of a URL, what it gives.
+
+    Raises UnreadableError. `load_image` refuses by itself what is not a picture.
+    """
+    if hasattr(picture, "read"):
+        with contextlib.suppress(AttributeError, TypeError, OSError):
+            picture.seek(0)
+        content = picture.read()
+        return _checked(content, "the picture") if isinstance(content, bytes) else picture
+    if not isinstance(picture, str | Path):
+        return picture
+    text = str(picture)
+    if text.lower().startswith(("http://", "https://")):
+        import requests
+
+        with requests.get(text, stream=True, timeout=60) as response:
+            response.raise_for_status()
+            return _checked(response.raw.read(MAX_BYTES + 1), text)
+    if text.startswith("data:image/"):
+        with contextlib.suppress(ValueError, IndexError):  # `load_image` says what is wrong with it
+            check_content(base64.b64decode(text.split(",")[1]), "the picture")
+    elif os.path.isfile(text):
+        read_content(text)
+    return picture
+
+
+def _checked(content: bytes, name: str) -> IO[bytes]:
+    check_content(content, name)
+    return io.BytesIO(content)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,10 @@ import numpy as np
 from pipeline.faces.deepface.analysis import Analysis
 from pipeline.faces.deepface.results import facial_area
 from pipeline.faces.people.matching import Matcher, checked_metric
-from pipeline.faces.people.pictures import PictureCache, PictureFaces, Recipe, UnreadableError
+from pipeline.faces.people.pictures import PictureCache, PictureFaces, Recipe
+from pipeline.files.regular import open_file
+from pipeline.media.picture import UnreadableError
+from pipeline.text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,20 +75,19 @@ class Gallery:
         Raises DeepFace's PathNotFound if there is no folder, and EmptyDatasource if it holds no picture; both are
         ValueErrors.
         """
-        from deepface.commons.image_utils import list_images
         from deepface.modules.exceptions import EmptyDatasource, PathNotFound
 
         if not Path(folder).is_dir():
             raise PathNotFound(f"{folder} is not a folder of pictures")
         cache = PictureCache(Recipe.of_store({"workflow": analysis.workflow.resolved()}, str(folder)))
-        pictures = sorted(list_images(str(folder)))
+        pictures = sorted(_list_images(folder))
         if not refresh:
             pictures = [path for path in pictures if cache.has(path)]
         if not pictures:
             raise EmptyDatasource(f"No item found in {folder}")
         missing = sum(not cache.has(path) for path in pictures)
         if missing and not silent:
-            print(f"{folder}: embedding {missing} of {len(pictures)} pictures")
+            print(plain(f"{folder}: embedding {missing} of {len(pictures)} pictures"))
         rows = [
             (path, area, vector)
             for path, faces in zip(pictures, cache.faces(pictures), strict=True)
@@ -97,6 +100,21 @@ class Gallery:
         )
 
 
+def _list_images(folder: str | Path) -> Iterator[str]:
+    """Yield the pictures that DeepFace's `list_images` gives; files that cannot be read, and pipes, among them."""
+    from deepface.commons.image_utils import IMAGE_EXTS, detect_image_format
+
+    for top, _, names in os.walk(str(folder)):
+        for path in (os.path.join(top, name) for name in names if os.path.splitext(name)[1].lower() in IMAGE_EXTS):
+            try:
+                with open_file(path) as file:
+                    is_picture = detect_image_format(file.read(8)) is not None
+            except OSError:
+                is_picture = True
+            if is_picture:
+                yield path
+
+
 def _entries(
     path: str, faces: PictureFaces | UnreadableError, dimension: int
 ) -> list[tuple[dict[str, int], np.ndarray]]:
@@ -105,7 +123,7 @@ def _entries(
     As in DeepFace, a picture without a face, or that cannot be read, gives one entry whose embedding is NaN.
     """
     if isinstance(faces, UnreadableError):
-        warnings.warn(f"{faces}; no face can match it", stacklevel=2)
+        warnings.warn(plain(f"{faces}; no face can match it"), stacklevel=2)
     if isinstance(faces, UnreadableError) or not len(faces):
         return [(dict.fromkeys("xywh", 0), np.full(dimension, np.nan, np.float32))]
     width, height = map(int, faces.size)

@@ -15,18 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
-from pipeline.faces.people.pictures import (
-    PictureCache,
-    Progress,
-    Recipe,
-    UnreadableError,
-    content_sha256,
-    list_pictures,
-)
+from pipeline.faces.people.pictures import PictureCache, Progress, Recipe, content_sha256, list_pictures
+from pipeline.files.regular import open_file
+from pipeline.media.picture import UnreadableError
+from pipeline.text import size
 
 FORMAT = 1
 """Version of the format of gallery files."""
 SHOWN_FILES = 5
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+MAX_UNPACKED_BYTES = 4 << 30
+"""Largest gallery file, unpacked: two million faces of 512 numbers. A packed file may be a thousandth of that."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,10 @@ def save(gallery: Gallery, path: str | Path) -> None:
 def load(path: str | Path) -> Gallery:
     """Return a gallery that `save` wrote. Raises InputError if the file is not one, or is damaged."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
+            unpacked = sum(one.file_size for one in stored.zip.infolist())
+            if unpacked > MAX_UNPACKED_BYTES:
+                raise ValueError(f"it unpacks to {size(unpacked)}, the limit is {size(MAX_UNPACKED_BYTES)}")
             facts: dict[str, Any] = json.loads(stored["facts"].tobytes())
             box, embedding = (stored[name].astype(np.float32) for name in ("box", "embedding"))
         if facts["format"] != FORMAT:
@@ -137,7 +142,7 @@ def load(path: str | Path) -> Gallery:
         return Gallery(
             str(path), names, pictures, box, embedding, model, align, keys, sha256, bool(facts["all_faces"]),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as err:
+    except _DAMAGE as err:
         raise InputError(
             f"{path} is not a gallery that --save-gallery wrote, or is damaged ({err}); "
             "write it again from the pictures, or name their folder"

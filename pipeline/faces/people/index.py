@@ -29,6 +29,7 @@ from pipeline.faces.people.find import embedding_key
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.search import Hits, Query, timed
 from pipeline.files.checksum import sealed, unseal
+from pipeline.files.regular import open_file, read_file
 from pipeline.files.whole import PARTIAL, to_json
 from pipeline.machine.cores import available_cores
 from pipeline.store.nodes import located
@@ -163,7 +164,7 @@ class FaceIndex:
         faiss = _faiss()
         # Refuse all but the one kind that `build` writes: faiss has readers for many more, which trust the file.
         try:
-            with (self.path / INDEX_FILE).open("rb") as file:
+            with open_file(self.path / INDEX_FILE) as file:
                 kind = file.read(len(_KIND))
         except OSError as err:
             text = f"the index {self.path} is damaged ({err.strerror}); make it again: reelgraph index"
@@ -329,7 +330,7 @@ def _read_facts(path: Path) -> Facts:
     if not (path / FACTS_FILE).is_file():
         raise InputError(f"{path} is not an index of reelgraph; make one: reelgraph index OUT... --out {path}")
     try:
-        found = unseal((path / FACTS_FILE).read_bytes())
+        found = unseal(read_file(path / FACTS_FILE))
         if found.flaw or found.content.pop("format") != FORMAT:
             raise ValueError(found.flaw or "another format")
         return TypeAdapter(Facts).validate_python(found.content)

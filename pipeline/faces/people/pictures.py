@@ -29,9 +29,11 @@ from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
 from pipeline.errors import ReelgraphError, StoreError
+from pipeline.files.regular import open_file
 from pipeline.files.whole import atomic_write
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device
+from pipeline.media.picture import UnreadableError, decode, read_content
 from pipeline.models.weights import cache_folder, sha256
 from pipeline.store.facts import stage_sections
 
@@ -72,10 +74,6 @@ class PictureFaces:
     def largest(self) -> int:
         """Row of the face with the largest box. Undefined without a face."""
         return int(self.box[:, 2:].prod(axis=1).argmax())
-
-
-class UnreadableError(ReelgraphError):
-    """A file that is not a picture, or not a whole one."""
 
 
 @dataclass(frozen=True)
@@ -168,19 +166,7 @@ def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
 
 def read_picture(path: str | Path) -> Pixels:
     """Return uint8 (height, width, 3) RGB, upright. Raises UnreadableError if OpenCV cannot read it."""
-    import cv2
-
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as err:
-        raise UnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
-    try:
-        bgr = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    except cv2.error:  # pictures beyond its limit on pixels
-        bgr = None
-    if bgr is None:
-        raise UnreadableError(f"{path} is not a picture that OpenCV can read")
-    return np.ascontiguousarray(bgr[:, :, ::-1])
+    return np.ascontiguousarray(decode(read_content(path), str(path))[:, :, ::-1])
 
 
 def list_pictures(folder: str | Path) -> tuple[list[Path], list[Path]]:
@@ -254,7 +240,7 @@ class PictureCache:
 
     def _read(self, content: str) -> PictureFaces | None:
         try:
-            with self._file(content).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            with open_file(self._file(content)) as file, np.load(file, allow_pickle=False) as stored:
                 return PictureFaces(**{field.name: stored[field.name] for field in fields(PictureFaces)})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None  # missing or damaged: embed again

@@ -18,9 +18,9 @@ from pipeline.faces.people.pictures import (
     PictureCache,
     Pixels,
     Recipe,
-    UnreadableError,
 )
 from pipeline.media.inputs import refuse_url
+from pipeline.media.picture import UnreadableError
 from pipeline.text import clock
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Exemplar as Exemplar
 from pipeline.files.checksum import sealed, unseal
 from pipeline.files.lock import StoreLock
+from pipeline.files.regular import read_file
 from pipeline.files.whole import atomic_write
 from pipeline.store.nodes import disk_errors
 
@@ -269,7 +270,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = unseal(path.read_bytes())
+    found = unseal(read_file(path))
     if isinstance(found.content, dict) and found.content.get("format", FORMAT) != FORMAT:
         written = found.content["format"]
         raise StoreError(f"{path} is a registry of format {written!r:.80}; this reelgraph reads format {FORMAT}")

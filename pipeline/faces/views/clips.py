@@ -23,6 +23,7 @@ from pipeline.media.film.targets import chosen_inputs, refuse_existing
 from pipeline.media.spans import stop_of
 from pipeline.text import clock
 from pipeline.views.progress import Work
+from pipeline.views.tables import cell
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -152,7 +153,7 @@ def cut_clips(
     with list_file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(listed[0]))
         writer.writeheader()
-        writer.writerows(listed)
+        writer.writerows({key: cell(v) if isinstance(v, str) else v for key, v in row.items()} for row in listed)
     return ClipsMade(name, clips, str(list_file), notes)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import labels
 from pipeline.media.spans import stop_of
-from pipeline.text import clock, plural
+from pipeline.text import clock, plain, plural
 
 if TYPE_CHECKING:
     from pipeline.faces.people.gather import Gathered
@@ -122,7 +122,7 @@ def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
             "last": _where(last["input"], last["stop_seconds"], many),
             "best shot": _where(one.best["input"], one.best["time_seconds"], many) if one.best else "",
         }
-        table.add_row(*(Text(cells[heading]) for heading in headings))
+        table.add_row(*(Text(plain(cells[heading])) for heading in headings))
     console.print(table)
     unknown = sum(int((labels(item, "person").code < 0).sum()) for item in gathered.inputs)
     lines = [
@@ -138,7 +138,7 @@ def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
     if people and not any(one.name for one in people):
         lines.append(f'give a name: reelgraph people name {people[0].id} "NAME"')
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(plain(line), markup=False, soft_wrap=True)
 
 
 def _where(name: str, seconds: float, many: bool) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.text import plain
+
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
@@ -40,8 +42,9 @@ def mask(text: str, size: int) -> npt.NDArray[np.uint8]:
 
 def drawable(text: str, otherwise: str) -> str:
     """The text where a font has all of its characters, else without its accents, else `otherwise`."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return next((shown for shown in (unicodedata.normalize("NFC", text), plain) if _file_for(shown)), otherwise)
+    text = plain(text)
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return next((shown for shown in (unicodedata.normalize("NFC", text), bare) if _file_for(shown)), otherwise)
 
 
 @lru_cache(256)

@@ -34,6 +34,8 @@ def refuse_existing(items: Sequence[RunInput], targets: Sequence[Path], force: b
     for path in targets:
         if located(path) in videos:
             raise UsageError(f"{path} is the video of {videos[located(path)]!r} itself; name another --out")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is not a file; name another --out")
         if path.exists() and not force:
             raise UsageError(f"{path} exists already; name another --out, or replace it with --force")
     twice = {path for path in targets if list(targets).count(path) > 1}

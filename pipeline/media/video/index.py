@@ -6,6 +6,7 @@ It is made by reading packets, not pixels; one frame is decoded for its size and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from bisect import bisect_right
@@ -26,6 +27,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.errors import InputError
+from pipeline.media.picture import MAX_PIXELS, too_large
 from pipeline.media.video.h264 import is_clean_start, nal_length_bytes
 
 # These codecs reorder pictures with a delay of one picture, so FFmpeg's timestamps hold in any container.
@@ -45,6 +47,8 @@ _UNKNOWN_SIDE_DATA = 16
 """Kinds of frames' side data after the last one that PyAV names; FFmpeg adds one or two a year."""
 _CLOCKED_CONTAINERS = frozenset({"mpegts", "mpeg", "hls"})
 """Containers whose clock may jump ahead (FFmpeg's flag AVFMT_TS_DISCONT)."""
+_LIMIT = {"max_pixels": str(MAX_PIXELS)}
+"""Option by which FFmpeg's decoders refuse frames that are larger than the file says."""
 TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Options that read files whose title is not UTF-8; from PyAV 19 on they are not needed."""
 
@@ -149,7 +153,7 @@ def open_container(path: Path) -> InputContainer:
     try:
         # Keep FFmpeg off the network, even for a playlist among the inputs.
         # A name like img%03d.jpg is that of one picture.
-        options = {"protocol_whitelist": "file,crypto,data", "pattern_type": "none"}
+        options = {"protocol_whitelist": "file,crypto,data", "pattern_type": "none", **_LIMIT}
         container: InputContainer = av.open(str(path.absolute()), options=options, **TITLES)
     except av.FFmpegError as err:
         boxes = _top_level_boxes(path)
@@ -161,6 +165,15 @@ def open_container(path: Path) -> InputContainer:
         raise InputError(
             f"{path} is not a video that FFmpeg can read ({err.strerror}); check what it is, or convert it to MP4"
         ) from err
+    for stream in container.streams.video:
+        context = stream.codec_context
+        if context is None or stream.disposition & Disposition.attached_pic:
+            continue
+        why = too_large(context.width, context.height)
+        if why is not None:
+            container.close()
+            raise InputError(f"{path} {why}; scale it down")
+        context.options = dict(_LIMIT)
     return container
 
 
@@ -334,7 +347,28 @@ def _first_frame(path: Path, stream_index: int) -> VideoFrame:
                     break
         except av.FFmpegError as err:
             reason = str(err.strerror)
-    raise InputError(f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}")
+    raise InputError(
+        _refused_size(path, stream_index)
+        or f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}"
+    )
+
+
+def _refused_size(path: Path, stream_index: int) -> str | None:
+    """Return the message for frames beyond MAX_PIXELS; None if FFmpeg refused none. Only its log has their size."""
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as logged, contextlib.suppress(av.FFmpegError), open_container(path) as container:
+            for packet in container.demux(container.streams[stream_index]):
+                packet.decode()
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
+    for found in (re.search(r"Picture size (\d+)x(\d+) exceeds", text) for _, _, text in logged):
+        if found is not None:
+            return f"{path} {too_large(int(found[1]), int(found[2]))}; scale it down"
+    return None
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, bool]:

@@ -131,6 +131,9 @@ class VideoSource(Source):
 
     @classmethod
     def fingerprint(cls, ref: InputRef) -> str:
+        from pipeline.media.video.index import check_readable
+
+        check_readable(Path(ref.path))
         return fingerprint(Path(ref.path))
 
     def __init__(

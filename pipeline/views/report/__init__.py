@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.engine.events import Silent
 from pipeline.engine.finding import PANELS, find, names
 from pipeline.errors import UsageError
+from pipeline.files.regular import open_file
 from pipeline.files.whole import written_whole
 from pipeline.store.nodes import located
 from pipeline.store.read import open as open_store
@@ -22,7 +23,7 @@ from pipeline.text import plural, plural_of
 from pipeline.views.axes import axes_of, item_of
 from pipeline.views.progress import Work
 from pipeline.views.report.content import content
-from pipeline.views.report.panel import About, Panel, fill, text_of
+from pipeline.views.report.panel import About, Panel, fill, shown, text_of
 from pipeline.views.report.plain import PlainPanel
 from pipeline.views.report.survey import survey
 
@@ -129,7 +130,7 @@ def render(filled: dict[str, Any]) -> str:
     style, script = filled["style"], filled["script"]
     script = "\n".join(filter(None, [text_of(__name__, SCRIPT), script]))
     values = {**filled, "style": f"{text_of(__name__, STYLE)}{style}", "script": script, "script_hash": _hash(script)}
-    return fill(__name__, TEMPLATE, **values, charts_json=_inert(filled["charts"]))
+    return fill(__name__, TEMPLATE, **values, charts_json=_inert(shown(filled["charts"])))
 
 
 def _hash(script: str) -> str:
@@ -158,5 +159,12 @@ def lines(reported: Reported) -> list[str]:
 def _check(place: Path) -> None:
     if place.is_dir():
         raise UsageError(f"{place} is a folder; name a file, for example {place / 'report.html'}")
-    if place.exists() and _GENERATOR not in place.read_bytes()[:4096]:
+    try:
+        with open_file(place) as file:
+            head = file.read(4096)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as err:
+        raise UsageError(f"{place} cannot be replaced: {err.strerror}; choose another file with --out") from err
+    if _GENERATOR not in head:
         raise UsageError(f"{place} exists and is not a report of ours; choose another file with --out")

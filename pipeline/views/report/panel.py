@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pipeline.text import plain
+
 if TYPE_CHECKING:
     from pipeline.store.read import Run
     from pipeline.views.report.survey import Surveyed
@@ -170,10 +172,19 @@ def fill(package: str, template: str, **values: Any) -> str:
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: text_of(package, name)), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown,
     )  # fmt: skip
     environment.filters["grouped"] = grouped
     return environment.get_template(template).render(**values)
+
+
+def shown(value: Any) -> Any:
+    """Return a value with all texts in it as the page may show them; what is marked as safe stays as it is."""
+    if isinstance(value, dict):
+        return {key: shown(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(one) for one in value]
+    return plain(value) if type(value) is str else value
 
 
 def grouped(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -13,11 +14,16 @@ import pyarrow.parquet
 
 from pipeline.errors import UsageError
 from pipeline.files.whole import written_whole
-from pipeline.text import unknown
+from pipeline.text import plain, unknown
 from pipeline.views.tables.json_text import joined, objects, texts
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """Format for each suffix of a file."""
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Beginnings of a cell that spreadsheets compute; some also take the wide forms."""
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 def suffixes_of(format: str) -> tuple[str, ...]:
@@ -92,14 +98,41 @@ class _Csv:
         self.writer: Any = None
 
     def start(self, schema: pa.Schema) -> None:
-        self.writer = pyarrow.csv.CSVWriter(self.file, schema)
+        fields = [pa.field(cell(one.name), pa.string() if _is_text(one.type) else one.type) for one in schema]
+        self.writer = pyarrow.csv.CSVWriter(self.file, pa.schema(fields))
 
     def write(self, table: pa.Table) -> None:
-        self.writer.write(table)
+        columns = [_cells(column) if _is_text(column.type) else column for column in table.columns]
+        self.writer.write_table(pa.table(columns, [cell(name) for name in table.column_names]))
 
     def close(self) -> None:
         if self.writer is not None:  # nothing was started if the store could not be read
             self.writer.close()
+
+
+def cell(text: str) -> str:
+    """Return a text as a cell of a CSV file: a spreadsheet takes it for text, and a terminal may show it.
+
+    A spreadsheet computes a cell that begins with one of FORMULA, and such a cell can start programs: it gets an
+    apostrophe before it. Numbers stay as they are.
+    """
+    is_formula = text.startswith(FORMULA) and not _NUMBER.fullmatch(text)
+    return plain(f"'{text}" if is_formula else text)
+
+
+def _is_text(type: pa.DataType) -> bool:
+    values = type.value_type if pa.types.is_dictionary(type) else type
+    return bool(pa.types.is_string(values) or pa.types.is_large_string(values))
+
+
+def _cells(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of texts, each as `cell` has it; each distinct text is looked at once."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    chunks = [
+        pa.array([text and cell(text) for text in chunk.dictionary.to_pylist()], pa.string()).take(chunk.indices)
+        for chunk in encoded.chunks
+    ]
+    return pa.chunked_array(chunks, pa.string())
 
 
 class _JsonLines:
