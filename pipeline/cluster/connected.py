@@ -31,6 +31,8 @@ DASK_CONFIG = {
     "distributed.worker.memory.pause": 0.9,
     "distributed.worker.memory.terminate": 0.97,
     "distributed.comm.timeouts.connect": "30s",
+    # Dask drops the nanny of a worker that has not come back within 15 s, as on a busy machine, and starts no other.
+    "distributed.deploy.lost-worker-timeout": "1 week",
     # Numbers for glibc, read when a worker starts: Dask's own make it give every large block back at once, and pages
     # that are asked for again cost more than what is computed in them (a tenth of a run, measured).
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 30,

@@ -89,6 +89,8 @@ def _close_quickly(cluster: Any) -> None:
 def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings, str]:
     from distributed import LocalCluster
 
+    from pipeline.cluster.nanny import Nanny
+
     cores = available_cores()
     workers = options.workers or max(1, min(cores, int(psutil.virtual_memory().total // (2 * WORKER_BYTES))))
     threads = options.threads or 1
@@ -97,6 +99,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         loop=loop,
         n_workers=workers,
         threads_per_worker=threads,
+        worker_class=Nanny,
         resources={"GPU": 1},
         preload=preloads(),
         host=options.host,

@@ -1,0 +1,36 @@
+"""The nanny of a local worker, which starts it again if it is killed while it starts. Imported late: so is Dask."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import distributed
+from distributed.core import Status
+
+STARTS = 5
+"""Times that a worker is started before the run ends: a machine that kills this many has no room for it."""
+
+
+class Nanny(distributed.Nanny):
+    """Dask's nanny, for workers that are killed while they start."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._one_start = asyncio.Lock()
+        self._was_killed = False
+
+    async def instantiate(self) -> Status:
+        # Dask starts a worker again while it still waits for the one that was killed: two such waits share one queue,
+        # and the first takes away the message that the second needs.
+        async with self._one_start:
+            for _ in range(STARTS):
+                self._was_killed = False
+                status = await super().instantiate()
+                if status == Status.running or not self._was_killed:
+                    break
+            return status
+
+    def _on_worker_exit_sync(self, exitcode: int) -> None:
+        self._was_killed = exitcode < 0 or exitcode == 255  # what Dask reports if it does not know the signal
+        super()._on_worker_exit_sync(exitcode)
