@@ -5,27 +5,27 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cluster.connected import Cluster
+from pipeline.cluster.connected import Cluster, Workers
 from pipeline.cluster.options import ClusterOptions, scheduler_address
 from pipeline.engine.steps import WorkerSettings
 from pipeline.errors import ClusterError
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device, gpu_device
 from pipeline.machine.gpus import card_bytes, share_bytes, visible_gpus
-from pipeline.version import __version__
+from pipeline.text import duration, plural
+from pipeline.version import __version__, difference, versions
 
 CONNECT_SECONDS = 20
 """Seconds that a scheduler may take to answer."""
 
-WORKERS_SECONDS = 60
-"""Seconds to wait for the first worker of an existing scheduler."""
-
 
 @contextlib.contextmanager
-def existing(options: ClusterOptions) -> Iterator[Cluster]:
+def existing(options: ClusterOptions, note: Callable[[str], None]) -> Iterator[Cluster]:
     from distributed import Client
 
     where = options.scheduler or ""
@@ -39,36 +39,89 @@ def existing(options: ClusterOptions) -> Iterator[Cluster]:
             f"no scheduler answers at {named} within {CONNECT_SECONDS} s; start one with: dask scheduler"
             + (f" --scheduler-file {where}" if is_file else "")
         ) from err
+    command = (
+        f"dask worker {f'--scheduler-file {where}' if is_file else where} --resources GPU=1 --nthreads 1 "
+        "(on GPUs: dask cuda worker, --nthreads 3)"
+    )
     try:
-        settings = _check_workers(client, where, is_file, options)
-        n = len(client.nthreads())
-        yield Cluster(client, settings, f"{n} workers of {client.scheduler.address}", client.dashboard_link)
+        settings = _check_workers(client, where, command, options, note)
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        described = f"{plural(len(workers), 'worker')} of {client.scheduler.address}"
+        with ThreadPoolExecutor(4, thread_name_prefix="newcomers") as pool:
+            newcomers = Newcomers(client, command, pool, dict.fromkeys(workers, _FITS))
+            yield Cluster(client, settings, described, client.dashboard_link, newcomers.fitting)
     finally:
         client.close(timeout=5)
 
 
-def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptions) -> WorkerSettings:
-    """Refuse workers that Dask would wait for forever: no GPU slot, or another reelgraph."""
-    join = f"--scheduler-file {where}" if is_file else where
-    command = f"dask worker {join} --resources GPU=1 --nthreads 1 (on GPUs: dask cuda worker, --nthreads 3)"
+def _check_workers(
+    client: Any, where: str, command: str, options: ClusterOptions, note: Callable[[str], None]
+) -> WorkerSettings:
+    """Refuse workers that Dask would wait for forever: no GPU slot, or another reelgraph. `command` starts one."""
+    none = f"the scheduler at {where} has no workers; start some with: {command}"
+    if not client.nthreads():
+        note(f"{none}. Waiting {duration(options.wait_for_workers_seconds)} for one (--wait-for-workers)")
     try:
-        client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+        client.wait_for_workers(1, timeout=options.wait_for_workers_seconds)
     except TimeoutError as err:
-        raise ClusterError(f"the scheduler at {where} has no workers; start some with: {command}") from err
+        raise ClusterError(none) from err
     workers = client.scheduler_info(n_workers=-1)["workers"]
-    for address, facts in workers.items():
-        if facts.get("resources", {}).get("GPU", 0) < 1:
-            raise ClusterError(f"worker {address} offers no GPU slot; start it with: {command}")
     described = client.run(_describe_worker, on_error="return")
-    for address, facts in described.items():
-        if isinstance(facts, Exception) or facts["version"] != __version__:
-            found = "no reelgraph" if isinstance(facts, Exception) else f"reelgraph {facts['version']}"
-            raise ClusterError(
-                f"worker {address} has {found}, this is {__version__}; install the same version there, "
-                f"then: {command}"
-            )
+    for address, facts in workers.items():
+        wrong = _misfit(facts, described.get(address, facts))
+        if wrong is not None:
+            raise ClusterError(f"worker {address} {wrong}: {command}")
     slots = min(facts["nthreads"] for facts in workers.values())
-    return _settings_there(list(described.values()), slots, options)
+    return _settings_there([facts for facts in described.values() if isinstance(facts, dict)], slots, options)
+
+
+def _misfit(facts: Mapping[str, Any], described: Mapping[str, Any] | Exception) -> str | None:
+    """Return what is wrong with a worker, and what to do before starting it again; None if it fits.
+
+    `facts` are the scheduler's, `described` is what `_describe_worker` returned there.
+    """
+    if facts.get("resources", {}).get("GPU", 0) < 1:
+        return "offers no GPU slot; start it with"
+    here = {**versions(), "reelgraph": __version__}
+    if isinstance(described, OSError):
+        return None  # it went away
+    if isinstance(described, Exception):
+        return f"has no reelgraph, this is {__version__}; install the same version there, then"
+    wrong = difference(described.get("versions", {"reelgraph": described.get("version")}), here)
+    return wrong and f"{wrong}; install the same version there, then"
+
+
+_FITS: Future[str | None] = Future()
+_FITS.set_result(None)
+
+
+@dataclass
+class Newcomers:
+    """Checks workers that join a running cluster, without waiting for what they answer."""
+
+    client: Any
+    command: str
+    """Command that starts a worker."""
+    pool: ThreadPoolExecutor
+    checks: dict[str, Future[str | None]]
+    """What is wrong with each worker, by address; those of the start are known to fit."""
+    _noted: set[str] = field(default_factory=set)
+
+    def fitting(self, workers: Workers, note: Callable[[str], None]) -> Workers:
+        """Return those of the workers that are known to fit, and report the others once."""
+        for address, facts in workers.items():
+            if address not in self.checks:
+                self.checks[address] = self.pool.submit(self._check, address, facts)
+        answers = {address: self.checks[address].result() for address in workers if self.checks[address].done()}
+        for address, wrong in answers.items():
+            if wrong is not None and address not in self._noted:
+                self._noted.add(address)
+                note(f"worker {address} gets no work: it {wrong}: {self.command}")
+        return {address: workers[address] for address, wrong in answers.items() if wrong is None}
+
+    def _check(self, address: str, facts: Mapping[str, Any]) -> str | None:
+        answers = self.client.run(_describe_worker, workers=[address], on_error="return")
+        return _misfit(facts, answers.get(address, OSError()))
 
 
 def _settings_there(described: list[dict[str, Any]], slots: int, options: ClusterOptions) -> WorkerSettings:
@@ -88,6 +141,7 @@ def _settings_there(described: list[dict[str, Any]], slots: int, options: Cluste
         decode_threads=max(1, cores // max(1, slots - 1)),  # one slot runs models
         chunk_timeout_seconds=options.chunk_timeout_seconds,
         flush=options.flush,
+        versions=versions(),
     )
 
 
@@ -110,7 +164,7 @@ def _describe_worker(dask_worker: Any) -> dict[str, Any]:
     gpu = next(iter(visible_gpus()), None)
     return {
         "address": dask_worker.address,
-        "version": __version__,
+        "versions": versions(),
         "host": socket.gethostname(),
         "cores": available_cores(),
         "gpu": gpu,

@@ -12,7 +12,7 @@ STARTS = 5
 """Times that a worker is started before the run ends: a machine that kills this many has no room for it."""
 
 
-class Nanny(distributed.Nanny):
+class Nanny(distributed.Nanny):  # type: ignore[misc]  # it ships no types
     """Dask's nanny, for workers that are killed while they start."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

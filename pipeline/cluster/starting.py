@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import Any
@@ -29,8 +29,8 @@ WORKER_BYTES = 1500 << 20
 chunk of frames)."""
 
 @contextlib.contextmanager
-def connect(options: ClusterOptions) -> Iterator[Cluster]:
-    """Start or join a cluster; what was started here is closed at the end.
+def connect(options: ClusterOptions, note: Callable[[str], None] = lambda _: None) -> Iterator[Cluster]:
+    """Start or join a cluster; what was started here is closed at the end. `note` gets lines that the user should read.
 
     Raises ClusterError if the scheduler cannot be reached, its workers do not fit, or none can be started.
     """
@@ -40,7 +40,7 @@ def connect(options: ClusterOptions) -> Iterator[Cluster]:
         logging.getLogger(logger).setLevel(SILENT)
     with dask.config.set(DASK_CONFIG):
         if options.scheduler:
-            with existing(options) as cluster:
+            with existing(options, note) as cluster:
                 yield cluster.at(options.precision)
         else:
             with _local(options) as cluster:
