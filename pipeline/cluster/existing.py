@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,36 +44,47 @@ def existing(options: ClusterOptions, note: Callable[[str], None]) -> Iterator[C
         f"dask worker {f'--scheduler-file {where}' if is_file else where} --resources GPU=1 --nthreads 1 "
         "(on GPUs: dask cuda worker, --nthreads 3)"
     )
+    pool = ThreadPoolExecutor(4, thread_name_prefix="newcomers")
     try:
-        settings = _check_workers(client, where, command, options, note)
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        described = f"{plural(len(workers), 'worker')} of {client.scheduler.address}"
-        with ThreadPoolExecutor(4, thread_name_prefix="newcomers") as pool:
-            newcomers = Newcomers(client, command, pool, dict.fromkeys(workers, _FITS))
-            yield Cluster(client, settings, described, client.dashboard_link, newcomers.fitting)
+        try:
+            settings, checked = _check_workers(client, where, command, options, note)
+        except OSError as err:
+            raise ClusterError(f"the scheduler at {where} was lost ({err}); start one and run again") from err
+        described = f"{plural(len(checked), 'worker')} of {client.scheduler.address}"
+        newcomers = Newcomers(client, command, pool, dict.fromkeys(checked, _FITS))
+        yield Cluster(client, settings, described, client.dashboard_link, newcomers.fitting)
     finally:
+        pool.shutdown(wait=False, cancel_futures=True)
         client.close(timeout=5)
 
 
 def _check_workers(
     client: Any, where: str, command: str, options: ClusterOptions, note: Callable[[str], None]
-) -> WorkerSettings:
-    """Refuse workers that Dask would wait for forever: no GPU slot, or another reelgraph. `command` starts one."""
+) -> tuple[WorkerSettings, list[str]]:
+    """Return settings for the workers, and their addresses.
+
+    Refuses workers that Dask would wait for forever: no GPU slot, or another reelgraph. `command` starts one.
+    """
     none = f"the scheduler at {where} has no workers; start some with: {command}"
+    wait = options.wait_for_workers_seconds
     if not client.nthreads():
-        note(f"{none}. Waiting {duration(options.wait_for_workers_seconds)} for one (--wait-for-workers)")
-    try:
-        client.wait_for_workers(1, timeout=options.wait_for_workers_seconds)
-    except TimeoutError as err:
-        raise ClusterError(none) from err
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    described = client.run(_describe_worker, on_error="return")
-    for address, facts in workers.items():
-        wrong = _misfit(facts, described.get(address, facts))
-        if wrong is not None:
-            raise ClusterError(f"worker {address} {wrong}: {command}")
-    slots = min(facts["nthreads"] for facts in workers.values())
-    return _settings_there([facts for facts in described.values() if isinstance(facts, dict)], slots, options)
+        note(f"{none}. Waiting {duration(wait)} for one (--wait-for-workers)")
+    deadline = time.monotonic() + wait
+    fitting: dict[str, dict[str, Any]] = {}
+    while not fitting:  # a worker can die before it has described itself
+        try:
+            client.wait_for_workers(1, timeout=max(0.1, deadline - time.monotonic()))
+        except TimeoutError as err:
+            raise ClusterError(none) from err
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        described = client.run(_describe_worker, on_error="return")
+        for address, facts in described.items():
+            wrong = _misfit(workers[address], facts) if address in workers else None
+            if wrong is not None:
+                raise ClusterError(f"worker {address} {wrong}: {command}")
+        fitting = {address: facts for address, facts in described.items() if address in workers and isinstance(facts, dict)}
+    slots = min(workers[address]["nthreads"] for address in fitting)
+    return _settings_there(list(fitting.values()), slots, options), list(fitting)
 
 
 def _misfit(facts: Mapping[str, Any], described: Mapping[str, Any] | Exception) -> str | None:
@@ -120,7 +132,10 @@ class Newcomers:
         return {address: workers[address] for address, wrong in answers.items() if wrong is None}
 
     def _check(self, address: str, facts: Mapping[str, Any]) -> str | None:
-        answers = self.client.run(_describe_worker, workers=[address], on_error="return")
+        try:
+            answers = self.client.run(_describe_worker, workers=[address], on_error="return")
+        except (OSError, KeyError):
+            return None  # the worker went away, or the scheduler
         return _misfit(facts, answers.get(address, OSError()))
 
 

@@ -18,6 +18,8 @@ class FaultyOptions(StageOptions):
     fault: Literal["raise", "kill", "hang", "none"] = "raise"
     only_once: str = ""
     """A file that remembers that the fault has happened; empty: it happens each time."""
+    times: int = 1
+    """Times that it happens if `only_once` remembers it."""
 
 
 class Faulty(Stage):
@@ -36,10 +38,9 @@ class Faulty(Stage):
         if not self.options.only_once:
             return True
         marker = Path(self.options.only_once)
-        if marker.exists():
-            return False
-        marker.touch()
-        return True
+        happened = len(marker.read_text()) if marker.exists() else 0
+        marker.write_text("x" * (happened + 1))
+        return happened < self.options.times
 
     def _fail(self) -> None:
         if self.options.fault == "kill":

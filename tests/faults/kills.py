@@ -154,9 +154,7 @@ def campaign(folder: Path, kills: int, *, kinds: tuple[str, ...] = KINDS, seed: 
     return tally
 
 
-def _disturb(
-    run: subprocess.Popen[str], site: Site, tally: Tally, kills: int, log: Path, stall: float
-) -> None:
+def _disturb(run: subprocess.Popen[str], site: Site, tally: Tally, kills: int, log: Path, stall: float) -> None:
     """Kill at random moments, then wait for the run's end. Raises AssertionError if it is silent for too long."""
     next_kill, last, size = time.monotonic() + site.chance.uniform(0.0, 6.0), time.monotonic(), -1
     while run.poll() is None:
