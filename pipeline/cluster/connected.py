@@ -54,7 +54,7 @@ DASK_CONFIG = {
 
 
 Workers = Mapping[str, Mapping[str, Any]]
-"""What the scheduler knows of workers, by address."""
+"""Facts of the scheduler about workers, by address."""
 
 
 def _all(workers: Workers, note: Callable[[str], None]) -> Workers:

@@ -67,7 +67,7 @@ class DaskExecutor:
     _workers: frozenset[str] = frozenset()
     """Addresses of the workers that may be given work."""
     _only: frozenset[str] | None = None
-    """The same if there are others as well, else None."""
+    """Addresses to restrict tasks to: those of `_workers` if there are other workers as well, else None."""
     _gone_since: float | None = None
     """Since when there is no worker; None if there is one."""
     _progress_at: float = field(default_factory=time.monotonic)
@@ -285,7 +285,7 @@ class DaskExecutor:
 
 @dataclass(frozen=True)
 class _Doing:
-    """What a worker does, as it reported last."""
+    """State and tasks of a worker, as it reported last."""
 
     status: str
     tasks: Mapping[str, int]

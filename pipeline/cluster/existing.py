@@ -82,7 +82,7 @@ def _check_workers(
             wrong = _misfit(workers[address], facts) if address in workers else None
             if wrong is not None:
                 raise ClusterError(f"worker {address} {wrong}: {command}")
-        fitting = {address: facts for address, facts in described.items() if address in workers and isinstance(facts, dict)}
+        fitting = {address: described[address] for address in workers if isinstance(described.get(address), dict)}
     slots = min(workers[address]["nthreads"] for address in fitting)
     return _settings_there(list(fitting.values()), slots, options), list(fitting)
 
@@ -116,7 +116,7 @@ class Newcomers:
     """Command that starts a worker."""
     pool: ThreadPoolExecutor
     checks: dict[str, Future[str | None]]
-    """What is wrong with each worker, by address; those of the start are known to fit."""
+    """Result of each check by address: the fault of the worker, None if it fits. Those of the start fit."""
     _noted: set[str] = field(default_factory=set)
 
     def fitting(self, workers: Workers, note: Callable[[str], None]) -> Workers:

@@ -9,7 +9,7 @@ import distributed
 from distributed.core import Status
 
 STARTS = 5
-"""Times that a worker is started before the run ends: a machine that kills this many has no room for it."""
+"""Times that a worker is started: a machine that kills it as often has no memory left for it."""
 
 
 class Nanny(distributed.Nanny):  # type: ignore[misc]  # it ships no types
