@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
+from distributed import Client
 
 import pipeline
 from pipeline.cluster.executor import DaskExecutor
@@ -43,10 +43,6 @@ def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
         yield started
 
 
-def spawned(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
-
-
 # -- starting ------------------------------------------------------------------------------------------------
 
 
@@ -55,13 +51,26 @@ def test_a_worker_killed_while_it_starts_is_started_again(clip: Path, tmp_path: 
     run = start("run", workflow, clip, "--out", tmp_path / "out.zarr", "--workers", "1", "--dashboard-port", "0")
     killed: set[int] = set()
     for _ in range(2):  # the second kill hits the second start
-        wait_until(lambda: any(child.pid not in killed for child in spawned(run.pid)))
-        for child in spawned(run.pid):
+        wait_until(lambda: any(child.pid not in killed for child in kills.spawned(run.pid)))
+        for child in kills.spawned(run.pid):
             child.kill()
             killed.add(child.pid)
     _, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors
     assert len(killed) == 2
+
+
+def test_a_worker_killed_at_every_start(clip: Path, tmp_path: Path) -> None:
+    workflow = one_stage(tmp_path, "Counted", log=str(tmp_path / "log"))
+    run = start("run", workflow, clip, "--out", tmp_path / "out.zarr", "--workers", "1", "--dashboard-port", "0")
+    while run.poll() is None:
+        for child in kills.spawned(run.pid):
+            child.kill()
+        time.sleep(0.02)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 2
+    last = "reelgraph: a worker was killed 5 times while it started; if memory is short, give fewer --workers"
+    assert errors.strip().splitlines()[-1] == last
 
 
 def test_a_slow_start_loses_no_worker(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +86,7 @@ def test_a_slow_start_loses_no_worker(clip: Path, tmp_path: Path, monkeypatch: p
     run = start("run", workflow, clip, "--out", tmp_path / "out.zarr", "--workers", "1", "--dashboard-port", "0")
     wait_until(log.exists)
     slow.touch()
-    for child in spawned(run.pid):
+    for child in kills.spawned(run.pid):
         child.kill()
     _, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors
@@ -89,7 +98,7 @@ def test_a_slow_start_loses_no_worker(clip: Path, tmp_path: Path, monkeypatch: p
 def test_ctrl_c_during_the_start_leaves_no_warning(moment: float, clip: Path, tmp_path: Path) -> None:
     workflow = one_stage(tmp_path, "Counted", log=str(tmp_path / "log"))
     run = start("run", workflow, clip, "--out", tmp_path / "out.zarr", "--workers", "2", "--dashboard-port", "0")
-    wait_until(lambda: len(spawned(run.pid)) == 2)
+    wait_until(lambda: len(kills.spawned(run.pid)) == 2)
     time.sleep(moment)
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=120)
@@ -229,21 +238,32 @@ def test_a_stall_is_reported(
     assert " ago)" in note
 
 
+@pytest.mark.parametrize("checked", [True, False], ids=["checked by the run", "by the worker itself"])
 def test_a_worker_of_another_version_gets_no_work(
-    processes: list[subprocess.Popen[bytes]], clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checked: bool,
+    processes: list[subprocess.Popen[bytes]],
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other, log, listener = tmp_path / "other", tmp_path / "log", Silent()
+    """A worker checks itself too: it may get a task before the run has seen it."""
+    if not checked:
+        monkeypatch.setattr("pipeline.cluster.existing.Newcomers.fitting", lambda self, workers, note: workers)
+    other, log, joined, listener = tmp_path / "other", tmp_path / "log", tmp_path / "joined", Silent()
     shutil.copytree(PACKAGE, other / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     version = other / "pipeline" / "version.py"
     version.write_text(version.read_text().replace('__version__ = "', '__version__ = "9.'))
     file = begin(tmp_path, processes, ALONE)
-    workflow = one_stage(tmp_path, "Counted", log=str(log), seconds=1.5)
-    words = ["worker", "--scheduler-file", str(file), *GOOD, "--no-nanny", "--name", "other"]
-    launch = [sys.executable, "-m", "dask", *words]
+    workflow = one_stage(tmp_path, "Counted", log=str(log), seconds=0.5, until=str(joined))
+    launch = [sys.executable, "-m", "dask", "worker", "--scheduler-file", str(file), *GOOD, "--no-nanny"]
 
     def join() -> None:
-        wait_until(log.exists)
-        processes.append(subprocess.Popen(launch, env={**os.environ, "PYTHONPATH": str(other)}, cwd=other))
+        with Client(scheduler_file=str(file), set_as_default=False) as client:
+            wait_until(lambda: any(client.processing().values()))
+            processes.append(subprocess.Popen(launch, env={**os.environ, "PYTHONPATH": str(other)}, cwd=other))
+            wait_until(lambda: len(client.nthreads()) == 2)
+            time.sleep(2)
+        joined.touch()
 
     thread = threading.Thread(target=join)
     thread.start()
@@ -251,10 +271,10 @@ def test_a_worker_of_another_version_gets_no_work(
     thread.join()
     assert run.summary.exit_code == 0, run.summary.failures
     assert run.done_share == 1.0
-    (note,) = [note for note in listener.notes if "gets no work" in note]
-    assert (
-        f"it has reelgraph 9.{pipeline.__version__}, this is {pipeline.__version__}; install the same version" in note
-    )
+    notes = [note for note in listener.notes if "gets no work" in note]
+    assert len(notes) == checked
+    found = f"it has reelgraph 9.{pipeline.__version__}, this is {pipeline.__version__}; install the same version"
+    assert all(found in note for note in notes)
     computed = log.read_text().splitlines()
     assert len(computed) == len(set(computed)) == 7
 

@@ -95,18 +95,19 @@ class DaskExecutor:
                 again.append((flight.task, flight.attempt + 1))
                 del in_flight[flight.task.input_name, flight.task.index]
             self._restart_worn(in_flight, orders.note)
-            while len(in_flight) < window and (waiting or again) and not self._worn and not orders.stop():
+            ready = bool(self._workers) and not self._worn
+            while len(in_flight) < window and (waiting or again) and ready and not orders.stop():
                 task, attempt = again.popleft() if again else (waiting, 1)
                 assert task is not None
                 if attempt == 1:
                     waiting = next(tasks, None)
                 in_flight[task.input_name, task.index] = self._submit(task, attempt, orders, alone=False)
-            if not in_flight and suspects and not self._worn and not orders.stop():
+            if not in_flight and suspects and ready and not orders.stop():
                 task, attempt = suspects.popleft()
                 in_flight[task.input_name, task.index] = self._submit(task, attempt, orders, alone=True)
             if not in_flight and self._worn:
                 continue
-            if not in_flight:
+            if not in_flight and self._workers:
                 return  # stopped: nothing is under way and nothing more is wanted
             done = self._next_done()
             self._tell_steps(in_flight, orders)
@@ -141,7 +142,7 @@ class DaskExecutor:
         with _answered():
             # Without restrictions if possible: Dask holds back only tasks that any worker may do.
             future = self.cluster.client.compute(
-                delayed, optimize_graph=False, priority=-self._order, workers=self._only and sorted(self._only)
+                delayed, optimize_graph=False, priority=-self._order, workers=sorted(self._only) if self._only else None
             )
         flight = _Flight(task, attempt, future, alone, tuple(node.name for node in nodes), self._only)
         future.add_done_callback(lambda _: self._done.put(flight))

@@ -12,6 +12,10 @@ STARTS = 5
 """Times that a worker is started: a machine that kills it as often has no memory left for it."""
 
 
+class KilledError(RuntimeError):
+    """A worker did not live until it was started."""
+
+
 class Nanny(distributed.Nanny):  # type: ignore[misc]  # it ships no types
     """Dask's nanny, for workers that are killed while they start."""
 
@@ -28,8 +32,8 @@ class Nanny(distributed.Nanny):  # type: ignore[misc]  # it ships no types
                 self._was_killed = False
                 status = await super().instantiate()
                 if status == Status.running or not self._was_killed:
-                    break
-            return status
+                    return status
+        raise KilledError(f"a worker was killed {STARTS} times while it started")
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         self._was_killed = exitcode < 0 or exitcode == 255  # what Dask reports if it does not know the signal

@@ -51,6 +51,8 @@ def connect(options: ClusterOptions, note: Callable[[str], None] = lambda _: Non
 def _local(options: ClusterOptions) -> Iterator[Cluster]:
     from distributed import Client
 
+    from pipeline.cluster.nanny import KilledError
+
     gpus = chosen_gpus(options)
     with _loop_beyond_interrupts() as loop:
         with warnings.catch_warnings():
@@ -60,6 +62,8 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
             try:
                 started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
             except RuntimeError as err:  # of Dask, whose workers' own words stand on stderr, far above its traceback
+                if isinstance(err.__cause__, KilledError):
+                    raise ClusterError(f"{err.__cause__}; if memory is short, give fewer --workers") from err
                 raise ClusterError(
                     f"no worker could be started ({err}); what they say of it stands above. They import the script "
                     "that starts them, so a script has its call under: if __name__ == '__main__':"

@@ -54,6 +54,8 @@ class Faulty(Stage):
 class CountedOptions(StageOptions):
     log: str
     seconds: float = 0.0
+    until: str = ""
+    """A file that every chunk waits for; empty: none does."""
 
 
 class Counted(Stage):
@@ -65,6 +67,8 @@ class Counted(Stage):
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         time.sleep(self.options.seconds)
+        while self.options.until and not Path(self.options.until).exists():
+            time.sleep(0.1)
         grey = chunk.frames_rgb.mean(axis=(1, 2, 3)).astype(np.float32)
         with open(self.options.log, "a") as log:  # appends of one short line are atomic
             log.write(f"{chunk.input_name} {chunk.index}\n")

@@ -72,10 +72,10 @@ class Site:
     def kill(self, run: subprocess.Popen[str]) -> str | None:
         """Kill a worker, a nanny, or both; return what was killed, None if there is nothing."""
         if self.kind == "local":
-            return "worker" if self._kill_one(_spawned(run.pid)) else None
+            return "worker" if self._kill_one(spawned(run.pid)) else None
         server = self.chance.choice(self.servers)
         what = self.chance.choice(["worker", "nanny", "both"]) if self.kind == "nannies" else "nanny"
-        workers = _spawned(server.pid)
+        workers = spawned(server.pid)
         if what == "worker":
             return what if self._kill_one(workers) else None
         server.kill()
@@ -100,7 +100,7 @@ class Site:
             process.wait()
 
 
-def _spawned(pid: int) -> list[psutil.Process]:
+def spawned(pid: int) -> list[psutil.Process]:
     """Return the worker processes that a process has started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
