@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, Scheduler
 
 import pipeline
 from pipeline.cluster.executor import DaskExecutor
@@ -106,6 +106,37 @@ def test_ctrl_c_during_the_start_leaves_no_warning(moment: float, clip: Path, tm
     assert "leaked" not in errors
     assert "Traceback" not in errors
     assert "This continues:" in errors
+
+
+@pytest.mark.parametrize("registration", [1, 3], ids=["at the start", "started again"])
+def test_a_worker_that_dies_while_the_scheduler_registers_it(
+    registration: int, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask keeps it with its name, and refuses the next worker of that name; its nanny then gives up."""
+    register, seen = Scheduler.add_worker, []
+
+    async def dying(self: Scheduler, comm: Any, **facts: Any) -> None:
+        seen.append(facts["pid"])
+        if len(seen) == registration:
+            os.kill(facts["pid"], signal.SIGKILL)
+            comm.abort()
+        await register(self, comm, **facts)
+
+    monkeypatch.setattr(Scheduler, "add_worker", dying)
+    listener = Silent()
+    marker = str(tmp_path / "killed")
+    workflow = one_stage(tmp_path, "Faulty", fault="kill", only_once=marker, times=registration - 1)
+    run = pipeline.run(
+        workflow,
+        clip,
+        tmp_path / "out.zarr",
+        workers=1,
+        wait_for_workers_seconds=60,
+        dashboard_port=0,
+        listener=listener,
+    )
+    assert run.summary.exit_code == 0, run.summary.failures
+    assert len(set(seen)) == registration + 1
 
 
 # -- none left -----------------------------------------------------------------------------------------------

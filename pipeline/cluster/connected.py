@@ -81,10 +81,13 @@ class Cluster:
         return {address: facts["nthreads"] for address, facts in self.workers().items()}
 
     def workers(self) -> Workers:
-        """Return all workers. Raises TimeoutError if the scheduler does not answer."""
+        """Return all workers that have started. Raises TimeoutError if the scheduler does not answer.
+
+        One that dies while the scheduler registers it stays in state "init" for as long as silent workers are kept.
+        """
         ask = self.client.scheduler.identity
-        known: Workers = self.client.sync(ask, n_workers=-1, callback_timeout=ANSWER_SECONDS)["workers"]
-        return known
+        known = self.client.sync(ask, n_workers=-1, callback_timeout=ANSWER_SECONDS)["workers"]
+        return {address: facts for address, facts in known.items() if facts["status"] != "init"}
 
     def chunks_at_once(self, workers: Workers) -> int:
         """Chunks that may be under way: one per slot, and on a GPU one more per worker, decoded ahead.

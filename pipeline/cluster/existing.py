@@ -76,8 +76,9 @@ def _check_workers(
             client.wait_for_workers(1, timeout=max(0.1, deadline - time.monotonic()))
         except TimeoutError as err:
             raise ClusterError(none) from err
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        described = client.run(_describe_worker, on_error="return")
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        workers = {address: facts for address, facts in known.items() if facts["status"] != "init"}
+        described = client.run(_describe_worker, workers=list(workers), on_error="return")
         for address, facts in described.items():
             wrong = _misfit(workers[address], facts) if address in workers else None
             if wrong is not None:

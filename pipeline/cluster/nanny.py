@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import Any
 
 import distributed
@@ -29,11 +31,31 @@ class Nanny(distributed.Nanny):  # type: ignore[misc]  # it ships no types
         # and the first takes away the message that the second needs.
         async with self._one_start:
             for _ in range(STARTS):
+                await self._unregister_dead()
                 self._was_killed = False
                 status = await super().instantiate()
                 if status == Status.running or not self._was_killed:
                     return status
         raise KilledError(f"a worker was killed {STARTS} times while it started")
+
+    async def start_unsafe(self) -> Any:
+        started = await super().start_unsafe()
+        if self.process.status == Status.stopped:  # a moment ago; Dask does not look before this nanny is running
+            await self.instantiate()
+        return started
+
+    async def _unregister_dead(self) -> None:
+        """Remove workers of this nanny from the scheduler, if none is alive.
+
+        A worker that dies before the scheduler has answered its registration stays registered, and its name taken. The
+        next one would be refused, and this nanny would give up.
+        """
+        if self.process is not None and self.process.status == Status.running:
+            return
+        with contextlib.suppress(OSError):
+            for address, facts in (await self.scheduler.identity(n_workers=-1))["workers"].items():
+                if facts["nanny"] == self.address:
+                    await self.scheduler.unregister(address=address, stimulus_id=f"nanny-unregister-{time.time()}")
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         self._was_killed = exitcode < 0 or exitcode == 255  # what Dask reports if it does not know the signal

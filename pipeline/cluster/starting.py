@@ -62,10 +62,14 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
             try:
                 started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
             except RuntimeError as err:  # of Dask, whose workers' own words stand on stderr, far above its traceback
-                if isinstance(err.__cause__, KilledError):
-                    raise ClusterError(f"{err.__cause__}; if memory is short, give fewer --workers") from err
+                cause: BaseException = err
+                while cause.__cause__ is not None:
+                    cause = cause.__cause__
+                if isinstance(cause, KilledError):
+                    raise ClusterError(f"{cause}; if memory is short, give fewer --workers") from err
                 raise ClusterError(
-                    f"no worker could be started ({err}); what they say of it stands above. They import the script "
+                    f"no worker could be started ({type(cause).__name__}: {cause}); what they say of it stands above. "
+                    "They import the script "
                     "that starts them, so a script has its call under: if __name__ == '__main__':"
                 ) from err
         cluster, settings, description = started
