@@ -69,7 +69,7 @@ def test_a_worker_killed_at_every_start(clip: Path, tmp_path: Path) -> None:
         time.sleep(0.02)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 2
-    last = "reelgraph: a worker was killed 5 times while it started; if memory is short, give fewer --workers"
+    last = "reelgraph: a worker was killed 10 times while it started; if memory is short, give fewer --workers"
     assert errors.strip().splitlines()[-1] == last
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import distributed
 from distributed.core import Status
 
-STARTS = 5
+STARTS = 10
 """Times that a worker is started: a machine that kills it as often has no memory left for it."""
 
 

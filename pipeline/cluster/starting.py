@@ -69,8 +69,8 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
                     raise ClusterError(f"{cause}; if memory is short, give fewer --workers") from err
                 raise ClusterError(
                     f"no worker could be started ({type(cause).__name__}: {cause}); what they say of it stands above. "
-                    "They import the script "
-                    "that starts them, so a script has its call under: if __name__ == '__main__':"
+                    "They import the script that starts them, so a script has its call under: "
+                    "if __name__ == '__main__':"
                 ) from err
         cluster, settings, description = started
         try:

@@ -30,9 +30,11 @@ from tests.clips import write_clip
 from tests.faults import one_stage
 from tests.processes import kill_group, start, wait_until
 
-FRAMES = 1600
+FRAMES = 3200
 CHUNK_SECONDS = 0.4
 WORKERS = 2
+EARLY = 5
+"""Kills before the first chunk is computed: fewer than the starts after which a run gives up."""
 KINDS = ("local", "nannies", "no nannies")
 """Workers of a local cluster, of `dask worker`, and of `dask worker --no-nanny`."""
 
@@ -133,11 +135,12 @@ def campaign(folder: Path, kills: int, *, kinds: tuple[str, ...] = KINDS, seed: 
         kind = kinds[tally.runs.total() % len(kinds)]
         here = folder / f"run{tally.runs.total()}"
         here.mkdir()
+        log.unlink(missing_ok=True)
         site = Site(kind, here, chance)
         out = here / "out.zarr"
         try:
             run = start("run", workflow, clip, "--out", out, *site.begin())
-            _disturb(run, site, tally, min(chance.randint(2, 8), kills - tally.kills.total()), log, stall)
+            _disturb(run, site, tally, min(chance.randint(3, 14), kills - tally.kills.total()), log, stall)
             _, errors = run.communicate()
         finally:
             site.end()
@@ -156,12 +159,13 @@ def campaign(folder: Path, kills: int, *, kinds: tuple[str, ...] = KINDS, seed: 
 
 def _disturb(run: subprocess.Popen[str], site: Site, tally: Tally, kills: int, log: Path, stall: float) -> None:
     """Kill at random moments, then wait for the run's end. Raises AssertionError if it is silent for too long."""
-    next_kill, last, size = time.monotonic() + site.chance.uniform(0.0, 6.0), time.monotonic(), -1
+    next_kill, last, size, early = time.monotonic() + site.chance.uniform(0.0, 6.0), time.monotonic(), -1, 0
     while run.poll() is None:
         now = time.monotonic()
-        if kills and now >= next_kill and (what := site.kill(run)):
+        if kills and now >= next_kill and (size > 0 or early < EARLY) and (what := site.kill(run)):
             tally.kills[what] += 1
             kills -= 1
+            early += size <= 0
             next_kill = time.monotonic() + site.chance.uniform(0.0, 5.0)
         grown = log.stat().st_size if log.exists() else 0
         if grown != size:
