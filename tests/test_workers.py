@@ -215,6 +215,27 @@ def test_a_result_that_is_lost_with_the_last_worker(
         )
 
 
+def test_a_scheduler_that_does_not_answer(
+    processes: list[subprocess.Popen[bytes]], clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cluster.connected.ANSWER_SECONDS", 20)
+    log = tmp_path / "log"
+    workflow = one_stage(tmp_path, "Counted", log=str(log), seconds=0.5)
+    file = begin(tmp_path, processes, ALONE)
+
+    def stop() -> None:
+        wait_until(log.exists)
+        processes[0].send_signal(signal.SIGSTOP)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(
+        StoppedError, match="the scheduler was lost; what is committed is kept: start a scheduler and run"
+    ):
+        pipeline.run(workflow, clip, tmp_path / "out.zarr", scheduler=str(file), listener=Silent())
+    thread.join()
+
+
 # -- killed, hung, of another version ------------------------------------------------------------------------
 
 
