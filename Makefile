@@ -1,7 +1,7 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-client structure bench-find bench-people \
-	bench-blur accuracy docs clean
+	bench-blur accuracy strangers docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -110,6 +110,9 @@ bench-blur: $(VENV)/.installed-test  ## what is left of faces in a blurred film;
 
 accuracy: $(VENV)/.installed-test  ## who is who on labelled faces: DeepFace and this package; ARGS="--faces DIR --pairs FILE"
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)
+
+strangers: $(VENV)/.installed-test  ## how many strangers are named, by the size of the gallery; ARGS="--faces DIR"
+	$(BIN)/python benchmarks/strangers.py $(ARGS)
 
 clean:  ## remove .venv and what runs left behind
 	rm -rf $(VENV) runs/demo.mp4 runs/demo.zarr

@@ -14,16 +14,16 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from harness import REPOSITORY, parser, watched
 from PIL import Image
 
 from pipeline.engine.bound import BoundWorkflow
@@ -46,7 +46,7 @@ from pipeline.store.run import RunStore
 from pipeline.store.schema import DECODED, Array, Axis, Schema
 from pipeline.views.progress import Tally
 
-WORKFLOWS = Path(__file__).parents[1] / "workflows"
+WORKFLOWS = REPOSITORY / "workflows"
 CHUNK_ITEMS = 64
 
 
@@ -146,25 +146,26 @@ def per_chunk(name: str, chunks: int, pictures: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Opened:
-    """Counts the files that this process opens."""
+def measured(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the values of some work, its seconds, the files that it opened, and the peak memory of this process."""
+    opened: list[str] = []
+    sys.addaudithook(lambda event, _: opened.append(event) if event == "open" else None)
+    began = time.perf_counter()
+    values, seconds = work(), time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {**values, "seconds": seconds, "files_opened": len(opened), "peak_memory_mb": peak / 1e6}
 
-    def __init__(self) -> None:
-        self.count = 0
-        sys.addaudithook(self._hook)
 
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        self.count += event == "open"
-
-
-def plan_many(chunks: int) -> dict[str, Any]:
+def plan_many(chunks: int, folder: Path) -> dict[str, Any]:
     """Plan an input of `chunks` chunks, and make a task of every thousandth."""
     bound = BoundWorkflow(load_workflow(WORKFLOWS / "faces.yaml"))
-    opened, began = Opened(), time.perf_counter()
-    plan = InputPlan(bound, "clip", MadeUp(chunks), CHUNK_ITEMS, None)
-    todo = plan.todo
-    tasks = [plan.task(index) for index in todo[::1000].tolist()]
-    return _measured(opened, began, {"chunks": len(todo), "tasks": len(tasks)})
+
+    def work() -> dict[str, Any]:
+        plan = InputPlan(bound, "clip", MadeUp(chunks), CHUNK_ITEMS, None)
+        todo = plan.todo
+        return {"chunks": len(todo), "tasks": len([plan.task(index) for index in todo[::1000].tolist()])}
+
+    return measured(work)
 
 
 def resume_many(committed: int, folder: Path) -> dict[str, Any]:
@@ -172,10 +173,12 @@ def resume_many(committed: int, folder: Path) -> dict[str, Any]:
     bound = BoundWorkflow(load_workflow(WORKFLOWS / "faces.yaml"))
     total = committed + committed // 1000
     out = make_committed(bound, folder, committed, total)
-    opened, began = Opened(), time.perf_counter()
-    plan = InputPlan(bound, "clip", MadeUp(total), CHUNK_ITEMS, Chunks(out, "clip"))
-    tasks = list(plan.tasks())
-    return _measured(opened, began, {"committed": len(plan.done), "to_do": len(tasks)})
+
+    def work() -> dict[str, Any]:
+        plan = InputPlan(bound, "clip", MadeUp(total), CHUNK_ITEMS, Chunks(out, "clip"))
+        return {"to_do": len(list(plan.tasks())), "committed": len(plan.done)}
+
+    return measured(work)
 
 
 def make_committed(bound: BoundWorkflow, folder: Path, committed: int, total: int) -> Path:
@@ -215,10 +218,12 @@ def open_many(inputs: int, folder: Path) -> dict[str, Any]:
             specs = (*schema.item_arrays, count)
             write_chunk(str(out), name, 0, values, specs, record, schema, items=8, flush=False)
             compact(store, name, schema, 8, 64, source.values)
-    opened, began = Opened(), time.perf_counter()
-    run = open_store(out)
-    frames = sum(item.frames_done for item in run.inputs.values())
-    return _measured(opened, began, {"inputs": len(run.inputs), "frames": frames})
+
+    def work() -> dict[str, Any]:
+        inputs = open_store(out).inputs
+        return {"inputs": len(inputs), "frames": sum(item.frames_done for item in inputs.values())}
+
+    return measured(work)
 
 
 def commit_many(chunks: int, folder: Path) -> dict[str, Any]:
@@ -244,48 +249,32 @@ def commit_many(chunks: int, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _measured(opened: Opened, began: float, facts: dict[str, Any]) -> dict[str, Any]:
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {**facts, "seconds": seconds, "files_opened": opened.count, "peak_memory_mb": peak / 1e6}
-
-
-def alone(part: str, size: int) -> dict[str, Any]:
-    """Run one part in a process of its own; its measured values."""
-    command = [sys.executable, __file__, "--only", part, "--size", str(size)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    values: dict[str, Any] = json.loads(done.stdout)
-    return values
+PARTS = {"plan": plan_many, "resume": resume_many, "open": open_many, "commit": commit_many}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chunks", type=int, default=1000)
-    parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--parts", nargs="+", default=["chunk", "plan", "resume", "open", "commit"])
-    parser.add_argument("--plan", type=int, default=1_000_000, help="chunks to plan")
-    parser.add_argument("--committed", type=int, default=125_000, help="committed chunks to resume from")
-    parser.add_argument("--inputs", type=int, default=1000, help="inputs of the store to open")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
-    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.only:
-        with tempfile.TemporaryDirectory() as folder:
-            parts = {
-                "plan": lambda: plan_many(options.size),
-                "resume": lambda: resume_many(options.size, Path(folder)),
-                "open": lambda: open_many(options.size, Path(folder)),
-                "commit": lambda: commit_many(options.size, Path(folder)),
-            }
-            print(json.dumps(parts[options.only]()))
-        return
-    sizes = {"plan": options.plan, "resume": options.committed, "open": options.inputs, "commit": 200}
-    for part in options.parts:
-        if part == "chunk":
-            for name in ("faces", "find"):
-                print(json.dumps({"part": part, **per_chunk(name, options.chunks, options.pictures)}))
-        else:
-            print(json.dumps({"part": part, **alone(part, sizes[part])}))
+    options = parser(__doc__)
+    options.add_argument("--chunks", type=int, default=1000)
+    options.add_argument("--pictures", type=int, default=1000)
+    options.add_argument("--parts", nargs="+", default=["chunk", *PARTS])
+    options.add_argument("--plan", type=int, default=1_000_000, help="chunks to plan")
+    options.add_argument("--committed", type=int, default=125_000, help="committed chunks to resume from")
+    options.add_argument("--inputs", type=int, default=1000, help="inputs of the store to open")
+    options.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if chosen.only:
+            part, size = chosen.only
+            print(json.dumps(PARTS[part](int(size), Path(folder))))
+            return
+        sizes = {"plan": chosen.plan, "resume": chosen.committed, "open": chosen.inputs, "commit": 200}
+        for part in chosen.parts:
+            if part == "chunk":
+                for name in ("faces", "find"):
+                    print(json.dumps({"part": part, **per_chunk(name, chosen.chunks, chosen.pictures)}))
+                continue
+            command = [sys.executable, __file__, "--only", part, str(sizes[part])]
+            print(json.dumps({"part": part, **json.loads(watched(command, dict(os.environ), Path(folder)).output)}))
 
 
 if __name__ == "__main__":

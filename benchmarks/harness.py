@@ -29,6 +29,8 @@ from typing import Any
 REPOSITORY = Path(__file__).parent.parent
 WORKFLOW = REPOSITORY / "workflows" / "faces.yaml"
 SIZE = (1920, 1080)
+CROWD, CELL = (7680, 4320), 38
+"""Pixels of a crowd's frame, and of the square in it that shows one face."""
 REAL_CLIP = "videos/lp_s18.mp4"
 """Clip of the data folder: one woman, half-body, 1280x720, 282 frames."""
 PACKAGES = ("deepface", "mtcnn", "tensorflow-cpu", "dlib-bin", "onnxruntime", "dask", "numpy")
@@ -173,6 +175,26 @@ def encode(
             packet.is_keyframe, packet.stream = first.is_keyframe, stream
             writer.mux(packet)
     os.replace(aside, path)
+
+
+def crowd(folder: Path, faces: int) -> Path:
+    """Return a clip of three 8K frames that show one face so many times, at places of chance."""
+    import av
+    import cv2
+    import numpy as np
+    import skimage.data
+
+    path = folder / f"crowd-{faces}.mp4"
+    if not path.exists():
+        face = cv2.resize(skimage.data.astronaut()[50:200, 150:300], (CELL, CELL), interpolation=cv2.INTER_AREA)
+        picture = np.full((CROWD[1], CROWD[0], 3), 90, np.uint8)
+        columns, lines = (side // CELL for side in CROWD)
+        for place in np.random.default_rng(0).permutation(columns * lines)[:faces]:
+            y, x = divmod(int(place), columns)
+            picture[y * CELL : (y + 1) * CELL, x * CELL : (x + 1) * CELL] = face
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        encode(path, [frame] * 3, CROWD, crf="10")
+    return path
 
 
 def chunks_of(path: Path | str, workflow: Any, most: int | None = None) -> tuple[Any, list[tuple[int, int]]]:

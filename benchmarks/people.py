@@ -129,14 +129,16 @@ def people_by(way: Way, clips: Sequence[StoredClip]) -> Score:
         tracked: Any = replace(clip, values={**clip.values, "track": track})
         described.append(describe_tracks(tracked, clip.space, SURE))
     starts = np.cumsum([0, *(len(one.faces) for one in described)])
-    apart = np.concatenate([one.apart + start for one, start in zip(described, starts, strict=False)])
+    moments = np.cumsum([0, *(len(one.seen) for one in described)])  # more than an input has numbers
+    shifts = zip(moments, starts, strict=True)
+    seen = np.concatenate([one.seen + shift for one, shift in zip(described, shifts, strict=False)])
     vector, spread, weight, founds, sure = (
         np.concatenate([getattr(one, name) for one in described])
         for name in ("vector", "spread", "weight", "founds", "sure_faces")
     )
     points = Points(vector, spread, weight, np.zeros(len(sure), np.int64), founds)
     cluster = way.cluster or (lambda *problem: group_points(*problem).group)
-    group = cluster(points, apart if way.cannot_link else apart[:0], way.share * clips[0].space.threshold)
+    group = cluster(points, seen if way.cannot_link else seen[:0], way.share * clips[0].space.threshold)
     seconds = time.perf_counter() - began
     count = np.bincount(group, weights=sure)
     founded = np.zeros(len(count), bool)
@@ -188,26 +190,35 @@ def _squared(points: Points) -> np.ndarray:
     return squared
 
 
-def by_scipy(points: Points, apart: np.ndarray, threshold: float) -> np.ndarray:
+def _apart(seen: np.ndarray, count: int) -> np.ndarray:
+    """Return bool (count, count): pairs of tracks with faces in one frame."""
+    found = np.zeros((count, count), bool)
+    for moment in np.unique(seen[:, 0]):
+        rows = seen[seen[:, 0] == moment, 1]
+        found[np.ix_(rows, rows)] = True
+    np.fill_diagonal(found, False)
+    return found
+
+
+def by_scipy(points: Points, seen: np.ndarray, threshold: float) -> np.ndarray:
     """Use SciPy's average linkage over the whole matrix of distances; faces of one frame are infinitely far."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
     matrix = _squared(points)
-    matrix[apart[:, 0], apart[:, 1]] = matrix[apart[:, 1], apart[:, 0]] = 1e6
+    matrix[_apart(seen, len(matrix))] = 1e6
     cut: np.ndarray = fcluster(linkage(squareform(matrix, checks=False), "average"), threshold**2, "distance")
     return cut - 1
 
 
-def by_whispers(points: Points, apart: np.ndarray, threshold: float) -> np.ndarray:
+def by_whispers(points: Points, seen: np.ndarray, threshold: float) -> np.ndarray:
     """Use Chinese whispers: each track in turn takes the label that weighs most among its 64 nearest neighbours, except
     labels of tracks in the same frames."""
     weight = np.clip(1 - _squared(points) / threshold**2, 0, None)
     np.fill_diagonal(weight, 0)
     weight *= weight >= np.sort(weight, axis=1)[:, -64:][:, :1]
     weight = np.maximum(weight, weight.T)
-    enemies = np.zeros(weight.shape, bool)
-    enemies[apart[:, 0], apart[:, 1]] = enemies[apart[:, 1], apart[:, 0]] = True
+    enemies = _apart(seen, len(weight))
     label, rng = np.arange(len(weight)), np.random.default_rng(0)
     for _ in range(20):
         for k in rng.permutation(len(label)).tolist():
@@ -241,10 +252,10 @@ def scale(n_tracks: int, n_people: int, seed: int = 0) -> dict[str, float]:
     spread, weight = np.full(n_tracks, 0.02), np.full(n_tracks, 10.0)
     points = Points(vector, spread, weight, np.zeros(n_tracks, np.int64), np.ones(n_tracks, bool))
     first = np.arange(0, n_tracks - 1, 10)
-    apart = np.stack([first, first + 1], axis=1)
-    apart = apart[who[apart[:, 0]] != who[apart[:, 1]]]
+    first = first[who[first] != who[first + 1]]
+    seen = np.stack([np.repeat(first, 2), np.stack([first, first + 1], axis=1).ravel()], axis=1)
     began, began_cpu = time.perf_counter(), time.process_time()
-    groups = group_points(points, apart, 0.51)
+    groups = group_points(points, seen, 0.51)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     wrong = sum(len(np.unique(who[groups.group == k])) > 1 for k in range(min(len(groups.looks), 200)))
     return {

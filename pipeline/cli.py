@@ -25,8 +25,9 @@ GROUP = "reelgraph.commands"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # of a terminal that has no ×, as standard error is
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of a terminal that has no ×, and names that are not UTF-8
     words = list(sys.argv[1:] if argv is None else argv)
     options = _parser(words).parse_args(words)
     try:
@@ -36,6 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         continues = f": {shlex.join(['reelgraph', *words])}" if isinstance(err, StoppedError) else ""
         print(f"reelgraph: {err}{continues}", file=sys.stderr)
         return err.exit_code
+    except MemoryError as err:
+        print(
+            f"reelgraph: there is not enough memory ({err}); use a larger machine, or check the store: "
+            "reelgraph verify OUT",
+            file=sys.stderr,
+        )
+        return UsageError.exit_code
     except KeyboardInterrupt:
         print(
             f"\ninterrupted; what was committed is kept. This continues:\n  {shlex.join(['reelgraph', *words])}",

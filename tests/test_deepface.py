@@ -237,8 +237,8 @@ def test_wrong_words_are_told_before_anything_runs() -> None:
     for function in (pipeline.deepface.represent, pipeline.deepface.analyze):
         with pytest.raises(TypeError, match=r"\(\): unknown parameter 'enforce'; did you mean 'enforce_detection'"):
             function("clip.mp4", enforce=True)
-    with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\) in BGR, not float64"):
-        next(pipeline.deepface.represent(np.zeros((8, 8, 3)), **DLIB))
+    with pytest.raises(ValueError, match=r"a frame must be \(height, width, 3\) in BGR, of .*, not float64 \(8, 8\)"):
+        next(pipeline.deepface.represent(np.zeros((8, 8)), **DLIB))
     with pytest.raises(UnimplementedError, match="Invalid action passed"):
         pipeline.deepface.analyze(np.zeros((8, 8, 3), np.uint8), actions=["mood"])
     with pytest.raises(ValueError, match="`actions` must be a list of strings, not None"):
@@ -336,6 +336,129 @@ def test_a_spoof_raises_as_deepface_does(data_dir: Path, home: Path) -> None:
     index, live = next(frames)
     assert index == 1
     assert live[0]["face_confidence"] > 0.9
+
+
+# -- pictures that are not 8 bits -------------------------------------------------------------------------------------
+
+
+PICTURES = {
+    "0 to 1": lambda picture: picture / 255,
+    "0 to 1, single": lambda picture: (picture / 255).astype(np.float32),
+    "0 to 255": lambda picture: picture.astype(np.float32),
+    "0 to 255, fractions": lambda picture: picture + 0.4,
+    "above 255": lambda picture: picture * 1.3,
+    "below 0": lambda picture: picture / 127.5 - 1,
+    "not contiguous": lambda picture: (picture / 255)[::2, ::-2],
+    "16 bits": lambda picture: picture.astype(np.uint16),
+    "16 bits, scaled": lambda picture: picture.astype(np.uint16) * 257,
+    "black": lambda picture: picture * 0.0,
+}
+"""Kinds of pictures, made of a uint8 one."""
+
+
+@pytest.mark.parametrize("options", [{}, {"normalization": "Facenet2018"}], ids=str)
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_picture_of_another_type_is_represented_whole(
+    deepface: Any, astronaut: np.ndarray, kind: str, options: dict[str, Any]
+) -> None:
+    """If nothing is detected in it, with skip or with enforce_detection=False, which scale its pixels differently."""
+    picture = PICTURES[kind](astronaut)
+    given = picture.copy()
+    for how in ({"detector_backend": "skip"}, {"enforce_detection": False}):
+        ours = only(pipeline.deepface.represent(picture, **{**DLIB, **how, **options, "return_face": True}))
+        theirs = deepface.represent(picture, **{**DLIB, **how, **options, "return_face": True})
+        np.testing.assert_allclose(ours[0].pop("face"), theirs[0].pop("face"), atol=1e-6)
+        np.testing.assert_allclose(ours[0]["embedding"], theirs[0]["embedding"], atol=2e-5)
+        assert_equal_faces(ours, theirs)
+    np.testing.assert_array_equal(picture, given)
+
+
+@pytest.mark.parametrize("kind", ["0 to 255", "16 bits", "0 to 1"])
+def test_faces_are_found_in_a_picture_of_another_type(deepface: Any, couple: np.ndarray, kind: str) -> None:
+    """mtcnn sees the scale that it is given, and finds nothing from 0 to 1; OpenCV's cascade finds nothing at all."""
+    from deepface.modules.exceptions import FaceNotDetected
+
+    picture = PICTURES[kind](couple)
+    for detector in ("opencv", "mtcnn"):
+        wanted = {**DLIB, "detector_backend": detector}
+        if detector == "mtcnn" and kind != "0 to 1":
+            assert_equal_faces(
+                only(pipeline.deepface.represent(picture, **wanted)), deepface.represent(picture, **wanted)
+            )
+            continue
+        with pytest.raises(FaceNotDetected):
+            deepface.represent(picture, **wanted)
+        with pytest.raises(FaceNotDetected, match=f"It is {picture.dtype}; detectors expect uint8, from 0 to 255"):
+            next(pipeline.deepface.represent(picture, **wanted))
+
+
+def test_a_face_that_deepface_gave_is_taken(deepface: Any, astronaut: np.ndarray) -> None:
+    """extract_faces gives float64 from 0 to 1, represent float32; their embeddings are those of the whole picture."""
+    (whole,) = deepface.represent(astronaut, **DLIB, return_face=True)
+    (cut,) = deepface.extract_faces(astronaut, detector_backend="opencv", color_face="bgr")
+    assert (cut["face"].dtype, whole["face"].dtype) == (np.float64, np.float32)
+    for face in (cut["face"], whole["face"]):
+        wanted = {**DLIB, "detector_backend": "skip"}
+        ours = only(pipeline.deepface.represent(face, **wanted))
+        assert_equal_faces(ours, deepface.represent(face, **wanted))
+        np.testing.assert_allclose(ours[0]["embedding"], whole["embedding"], atol=2e-5)
+    # red and blue exchanged is another picture, here as there
+    swapped = only(pipeline.deepface.represent(cut["face"][:, :, ::-1], **wanted))
+    assert np.abs(np.subtract(swapped[0]["embedding"], whole["embedding"])).max() > 0.01
+
+
+def test_a_face_that_this_gave_is_taken_among_others(astronaut: np.ndarray) -> None:
+    (whole,) = only(pipeline.deepface.represent(astronaut, **DLIB, return_face=True))
+    pictures = [whole["face"], astronaut, whole["face"].astype(np.float64)]
+    options = {**DLIB, "detector_backend": "skip"}
+    first, second, third = (faces for _, faces in pipeline.deepface.represent(pictures, **options))
+    np.testing.assert_allclose(first[0]["embedding"], whole["embedding"], atol=2e-5)
+    np.testing.assert_allclose(third[0]["embedding"], whole["embedding"], atol=2e-5)
+    assert np.abs(np.subtract(second[0]["embedding"], whole["embedding"])).max() > 0.01
+
+
+def test_find_takes_an_extracted_face(deepface: Any, astronaut: np.ndarray, gallery: Path) -> None:
+    (cut,) = deepface.extract_faces(astronaut, detector_backend="opencv", color_face="bgr")
+    (known,) = [path for path in gallery.iterdir() if path.name == "eileen"]
+    cv2.imwrite(str(known / "cut.png"), np.rint(cut["face"] * 255))
+    options = {"detector_backend": "skip"}
+    (ours,) = only(pipeline.deepface.find(cut["face"], str(gallery), silent=True, **{**DLIB, **options}))
+    (theirs,) = deepface_find(deepface, cut["face"], gallery, **options)
+    assert ours["identity"].tolist() == theirs["identity"].tolist() == [str(known / "cut.png")]
+    np.testing.assert_allclose(ours["distance"], theirs["distance"], atol=1e-4)
+
+
+def test_analyze_takes_an_extracted_face(deepface: Any, astronaut: np.ndarray, stand_ins: Path) -> None:
+    """A face from 0 to 1 is the same face as from 0 to 255 in 8 bits."""
+    (cut,) = deepface.extract_faces(astronaut, detector_backend="opencv", color_face="bgr")
+    pictures = [cut["face"], np.rint(cut["face"] * 255).astype(np.uint8)]
+    options: dict[str, Any] = {"detector_backend": "skip", "anti_spoofing": False}
+    (one,), (other,) = (faces for _, faces in pipeline.deepface.analyze(pictures, **options))
+    for action in ("race", "emotion", "gender"):
+        np.testing.assert_allclose(list(one[action].values()), list(other[action].values()), atol=1e-3)
+    assert (one["age"], one["region"]) == (other["age"], other["region"])
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((64, 64), np.uint8),
+        np.zeros((64, 64, 1), np.uint8),
+        np.zeros((64, 64, 4), np.uint8),
+        np.zeros((64, 64, 4)),
+        np.zeros((64, 64, 2), np.uint8),
+        *(np.zeros((64, 64, 3), dtype) for dtype in (bool, np.float16, np.int8, np.int32, np.int64, complex, object)),
+    ],
+    ids=lambda picture: f"{picture.dtype} {picture.shape}",
+)
+def test_pictures_that_deepface_cannot_take_are_refused_in_one_line(deepface: Any, picture: np.ndarray) -> None:
+    options = {**DLIB, "detector_backend": "skip"}
+    with pytest.raises(Exception):  # noqa: B017, PT011  OpenCV's, numpy's and dlib's own
+        deepface.represent(picture, **options)
+    with pytest.raises(
+        ValueError, match=r"^a frame must be \(height, width, 3\) in BGR, of uint8, .*: convert it first$"
+    ):
+        next(pipeline.deepface.represent(picture, **options))
 
 
 # -- a video ----------------------------------------------------------------------------------------------------------

@@ -65,3 +65,16 @@ def test_another_part_is_refused(folder: Path) -> None:
     pipeline.run(*arguments, executor="inline")
     with pytest.raises(StoreError, match=r"source\.roi: "):
         pipeline.run(*arguments, executor="inline", set={"source.roi": [40, 30, 80, 50]})
+
+
+def test_faces_lie_where_they_are_in_the_whole_frame(data_dir: Path, workflows: Path, tmp_path: Path) -> None:
+    clip = data_dir / "videos" / "asl_A_again.mkv"
+    found = [
+        pipeline.run(workflows / "faces.yaml", clip, tmp_path / f"{number}.zarr", executor="inline", set=chosen).input(
+            clip.stem
+        )
+        for number, chosen in enumerate(({"source.every": 60}, {"source.every": 60, "source.roi": [200, 20, 300, 300]}))
+    ]
+    for name in ("box", "landmarks"):
+        whole, part = (item.array(name)[item.array("face_frame").tolist().index(1)] for item in found)
+        np.testing.assert_allclose(part, whole, atol=4)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.engine import steps
 from pipeline.engine.plan import ChunkTask
+
+if TYPE_CHECKING:
+    from dask.delayed import Delayed
 
 
 @dataclass(frozen=True)
@@ -59,44 +61,35 @@ def run_in_process(nodes: Sequence[Node], starting: Callable[[int, Node], None] 
 
 
 class _Call:
-    """A node without its results.
-
-    Not a dataclass: Dask would look into it, and into all that it holds, for collections. That took ten times as long
-    as everything else that is done for a chunk.
-    """
+    """A node as a function of the results that it needs, in the order of their placeholders."""
 
     def __init__(self, node: Node) -> None:
         self.function, self.arguments = node.function, node.arguments
 
-    def __call__(self, results: Sequence[Any]) -> Any:
+    def __call__(self, *results: Any) -> Any:
         given = iter(results)
         return self.function(*(next(given) if isinstance(argument, Need) else argument for argument in self.arguments))
 
 
-def _run(call: _Call, *results: Any) -> Any:
-    return call(results)
+def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int) -> Delayed:
+    """Return the last node as a `dask.delayed`, with the graph of all.
 
-
-@cache
-def _delayed() -> Any:
-    import dask
-
-    return dask.delayed(_run, pure=False, traverse=False)
-
-
-def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int) -> Any:
-    """Return the last node as a `dask.delayed`.
+    The graph is written down. Calls of `dask.delayed` make tokens and a layer for each node, which took longer than
+    all else that a client does for a chunk.
 
     Decode tasks of all inputs share one key prefix and carry no restriction. Only then does the scheduler see them as
     root tasks, and hold them back until a worker is free. GPU steps take the `GPU` resource.
     """
-    import dask
+    from dask.delayed import Delayed
+    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-    results: dict[str, Any] = {}
+    keys = {node.name: (node.name, task.input_name, task.index, attempt) for node in nodes}
+    layers, dependencies = {}, {}
     for node in nodes:
-        needed = [results[argument.name] for argument in node.arguments if isinstance(argument, Need)]
-        annotations = {"resources": {"GPU": 1}} if node.slot == "gpu" else {}
-        with dask.annotate(**annotations):
-            key = (node.name, task.input_name, task.index, attempt)
-            results[node.name] = _delayed()(_Call(node), *needed, dask_key_name=key)
-    return results[nodes[-1].name]
+        needed = [argument.name for argument in node.arguments if isinstance(argument, Need)]
+        call = (_Call(node), *(keys[name] for name in needed))
+        annotations = {"resources": {"GPU": 1}} if node.slot == "gpu" else None
+        layers[node.name] = MaterializedLayer({keys[node.name]: call}, annotations)
+        dependencies[node.name] = set(needed)
+    last = nodes[-1].name
+    return Delayed(keys[last], HighLevelGraph(layers, dependencies), layer=last)

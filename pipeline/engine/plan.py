@@ -66,6 +66,8 @@ class ChunkTask:
     earlier_attempts: int = 0
     origin: tuple[int, int] = (0, 0)
     """x, y in the whole picture of the first pixel that stages see."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Pixels that stages see in a pixel of the whole picture, along x and y."""
 
     @property
     def n_items(self) -> int:
@@ -195,6 +197,7 @@ class InputPlan:
             replaces=self.chunks.failures(index) if self.chunks is not None and parts else (),
             earlier_attempts=self.chunks.failed[index].attempts if self.chunks is not None and known else 0,
             origin=self.source.origin,
+            scale=self.source.scale,
         )
 
 

@@ -148,6 +148,8 @@ class _Run:
         self._check_workflow()
         schema = self.bound.schema
         self.emit(RunStarted(str(self.store.path), len(refs), schema.item, tuple(axis.name for axis in schema.axes)))
+        for ref in refs:
+            self._note_once(ref.note)
         tasks = self._tasks(refs)
         first = next(tasks, None)  # a cluster is started only when there is something to do
         try:
@@ -286,9 +288,11 @@ class _Run:
         self._start_input(plan)
         return plan
 
-    def _stage_facts(self, stage: str) -> dict[str, str]:
+    def _stage_facts(self, stage: str) -> dict[str, Any]:
         code = code_digest(self.workflow.code_of(stage))
-        return {"key": self.bound.keys[stage], "state": "partial", **({"code": code} if code else {})}
+        arrays = [array.name for array in self.workflow.node(stage).stage.outputs]
+        facts = {"key": self.bound.keys[stage], "state": "partial", "arrays": arrays}
+        return {**facts, **({"code": code} if code else {})}
 
     def _note_once(self, text: str | None) -> None:
         """Say once what holds for a whole archive."""

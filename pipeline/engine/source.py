@@ -49,6 +49,8 @@ class InputRef:
     """Identifies the input: an absolute path, or what the source can open again."""
     name: str
     """The name to give it in the store, before it is made safe and unique."""
+    note: str | None = None
+    """One line for the user on what the search for inputs left out; None if nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Source(ABC):
     """Bytes of one loaded item, at most; a chunk holds at most MAX_CHUNK_BYTES."""
     origin: tuple[int, int] = (0, 0)
     """x, y in the whole picture of the first pixel that stages see; not 0, 0 if only a part is looked at."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Pixels that stages see in a pixel of the whole picture, along x and y; not 1, 1 if its pixels are not square."""
     note: str | None = None
     """One line for the user on how the input is read; None if nothing is unusual."""
 

@@ -230,9 +230,7 @@ def read(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str) 
     names = [*task.recipe.stored, DECODED.name]
     arrays = stored.read_chunk(names, task.index, task.start, task.stop, task.files)
     decoded = arrays.pop(DECODED.name).astype(bool)
-    x, y = task.origin
-    moved = _moved(arrays, task.recipe.places, -x, -y)
-    return Made(moved, decoded, None, {name: time.perf_counter() - began}, stored=True)
+    return Made(_placed(arrays, task, seen=True), decoded, None, {name: time.perf_counter() - began}, stored=True)
 
 
 @_failing_softly
@@ -319,7 +317,7 @@ def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str,
         store_path,
         task.input_name,
         task.index,
-        {**given, **_moved(arrays, recipe.places, *task.origin)},
+        {**given, **_placed(arrays, task, seen=False)},
         (*items, *schema.arrays),
         record,
         schema,
@@ -334,16 +332,20 @@ def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str,
     return Committed(task.n_items, rows, missing, error, seconds)
 
 
-def _moved(arrays: dict[str, np.ndarray], places: Mapping[str, str], x: int, y: int) -> dict[str, np.ndarray]:
-    """Return arrays with their pixel coordinates moved: stages count pixels from the corner of what they see, a store
-    from that of the whole picture. `places` holds each array's declared `place`."""
-    if (x, y) == (0, 0):
+def _placed(arrays: dict[str, np.ndarray], task: ChunkTask, seen: bool) -> dict[str, np.ndarray]:
+    """Return arrays with pixel coordinates of what stages see (`seen`), or else of the whole picture, as a store."""
+    if task.origin == (0, 0) and task.scale == (1, 1):
         return arrays
-    steps = {"xywh": np.array([x, y, 0, 0], np.float32), "xy": np.array([x, y], np.float32)}
-    return {
-        name: (array + steps[places[name]]).astype(array.dtype) if places.get(name) else array
-        for name, array in arrays.items()
-    }
+    origin, scale = np.array(task.origin, np.float32), np.array(task.scale, np.float32)
+    starts = {"xywh": np.concatenate([origin, np.zeros(2, np.float32)]), "xy": origin}
+    scales = {"xywh": np.tile(scale, 2), "xy": scale}
+
+    def placed(array: np.ndarray, place: str) -> np.ndarray:
+        moved: np.ndarray = (array - starts[place]) * scales[place] if seen else array / scales[place] + starts[place]
+        return moved.astype(array.dtype, copy=False)
+
+    places = task.recipe.places
+    return {name: placed(array, places[name]) if places.get(name) else array for name, array in arrays.items()}
 
 
 def worker_name() -> str:

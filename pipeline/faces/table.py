@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.faces.views.columns import LANDMARK_COLUMNS
+from pipeline.store.nodes import located
 from pipeline.store.run import require_store
 from pipeline.views.tables.rows import TabledRun
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def open(path: str | os.PathLike[str]) -> FacesRun:
     """Open a run store for reading, finished or not. Raises StoreError if there is none at the path."""
-    place = Path(path).expanduser().resolve()
+    place = located(path)
     require_store(place)
     return FacesRun(place)
 

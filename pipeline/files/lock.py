@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreLockedError
-from pipeline.files.whole import PARTIAL, atomic_write, to_json
+from pipeline.files.whole import PARTIAL, atomic_write, no_waiting, to_json
 
 LOCK_FILE = ".lock"
 HEARTBEAT_SECONDS = 10.0
@@ -66,22 +66,28 @@ def _is_dead_here(owner: dict[str, Any]) -> bool:
     """Return whether the owner ran on this machine and its process is gone, or another one has its pid by now."""
     if any(owner.get(key) != value for key, value in _machine().items()):
         return False
-    started = _started(int(owner["pid"]))
+    started = _started(owner["pid"])
     # 2 s: the kernel's boot time, from which start times are counted, follows corrections of the clock.
-    return started is None or abs(started - float(owner["started"])) > 2.0
+    return started is None or abs(started - owner["started"]) > 2.0
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], float] | None:
     """Owner and time of last touch; owner is {} where the file is empty or damaged. None if there is no file."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=no_waiting) as file:
             touched = os.fstat(file.fileno()).st_mtime
             owner = json.loads(file.read() or b"{}")
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}, touched
-    return (owner if isinstance(owner, dict) and {"pid", "started"} <= owner.keys() else {}), touched
+    return (owner if isinstance(owner, dict) and _is_owner(owner) else {}), touched
+
+
+def _is_owner(owner: dict[str, Any]) -> bool:
+    """Return whether the content of a lock file has what is read of it, in the right types."""
+    pid, started = owner.get("pid"), owner.get("started")
+    return type(pid) is int and 0 < pid < 2**31 and isinstance(started, int | float) and abs(started) < 2**53
 
 
 def _is_stale(owner: dict[str, Any], age_seconds: float, limit_seconds: float) -> bool:
@@ -152,6 +158,11 @@ class StoreLock:
         if self.lost:
             held = _read(self.path) or ({}, 0.0)
             owner = held[0]
+            if not self.folder.exists():
+                raise StoreLockedError(
+                    f"{self.folder} was deleted or renamed while it was being written; "
+                    "put it back and run again to continue, or run again to start over"
+                )
             who = f"pid {owner.get('pid')} on host {owner.get('host')} took it" if owner else "its file is gone"
             raise StoreLockedError(f"the lock on {self.folder} was lost: {who}; run again to continue")
 

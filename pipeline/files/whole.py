@@ -16,6 +16,11 @@ PARTIAL = ".partial"
 """Ending of files that are being written; the same as zarr's own, so that one sweep finds both."""
 
 
+def no_waiting(name: str, flags: int) -> int:
+    """Open a file, for `open(..., opener=)`: a pipe in its place is an empty file, not waited for."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def atomic_write(path: str | Path, *pieces: bytes | memoryview, flush: bool = False) -> None:
     """Write a file aside, then replace: readers see the old content or the new, never a part. Raises OSError.
 

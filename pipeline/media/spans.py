@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,10 +12,22 @@ _GAPS = 3.0
 """An item stands for at most this many usual distances between items: beyond lies what is not done or not decoded."""
 
 
-def item_seconds(time_seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return float64 (n,): how long each item stands for, up to the next one; the last as long as is usual."""
+def item_seconds(
+    time_seconds: npt.NDArray[np.float64], stop_seconds: float | None = None
+) -> npt.NDArray[np.float64]:
+    """Return float64 (n,): how long each item stands for, up to the next one; the last as long as is usual.
+
+    `stop_seconds` is the end of the input, beyond which the last one does not stand.
+    """
     if len(time_seconds) == 0:
         return np.empty(0)
     gaps = np.diff(time_seconds)
     usual = float(np.median(gaps)) if len(gaps) else 0.0
-    return np.append(np.minimum(gaps, _GAPS * usual), usual)
+    last = usual if stop_seconds is None else min(usual, max(0.0, stop_seconds - float(time_seconds[-1])))
+    return np.append(np.minimum(gaps, _GAPS * usual), last)
+
+
+def stop_of(facts: Mapping[str, Any]) -> float | None:
+    """Return the time at which an input ends, by its stored facts; None if they do not say."""
+    start, duration = facts.get("start_seconds"), facts.get("duration_seconds")
+    return float(start) + float(duration) if start is not None and duration else None

@@ -24,6 +24,7 @@ functions write and read the same format in a fraction of that; the tests read i
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -43,7 +44,9 @@ from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
-from pipeline.files.whole import atomic_write, to_json
+from pipeline.files.checksum import unseal
+from pipeline.files.whole import PARTIAL, atomic_write, no_waiting, to_json
+from pipeline.store.facts import MOST_CHUNKS
 from pipeline.store.nodes import (
     CHUNKS,
     NODE_FILE,
@@ -51,6 +54,7 @@ from pipeline.store.nodes import (
     below,
     check_array,
     disk_errors,
+    read_file,
     read_group,
     refuse_link,
     remove_tree,
@@ -61,8 +65,10 @@ from pipeline.store.record import Record
 from pipeline.store.schema import DECODED, SAMPLE_DIMENSION, STRING, Array, Axis, Schema, axes_of, default_count
 
 _CODEC = Zstd(level=0, checksum=True)
-_FILE = re.compile(r"(\d{6,})\.(ok|part|failed)\.([0-9a-f]{12})\.zip")
-_FOLDER = re.compile(r"\d{6,}")
+_FILE = re.compile(r"([0-9]{6,})\.(ok|part|failed)\.([0-9a-f]{12})\.zip")
+_FOLDER = re.compile(r"[0-9]{6,}")
+DAMAGED = ".damaged"
+"""Ending of the name of a chunk file that was set aside."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every entry of a zip: equal chunks are equal files."""
 
@@ -152,6 +158,8 @@ def _commit(
 ) -> str:
     with disk_errors(f"write {what} in {store_path}"):
         if not os.path.exists(f"{folder}/{NODE_FILE}"):  # a group of its own; workers write the same bytes
+            if not os.path.isdir(store_path):
+                raise FileNotFoundError(errno.ENOENT, "the store was deleted or renamed", store_path)
             write_group(folder, Group({}))
         atomic_write(f"{folder}/{name}", content, flush=flush)
         for other in replaces:
@@ -229,8 +237,8 @@ class DamagedChunkError(StoreError):
     def set_aside(self) -> str:
         """Rename the file so that it does not count any more; return what was done. Raises StoreError."""
         with disk_errors(f"set aside {self.path}"), contextlib.suppress(FileNotFoundError):
-            os.replace(self.path, f"{self.path}.damaged")
-        return f"{self.where} was damaged ({self.why}); it is set aside as {self.path}.damaged"
+            os.replace(self.path, f"{self.path}{DAMAGED}")
+        return f"{self.where} was damaged ({self.why}); it is set aside as {self.path}{DAMAGED}"
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -270,13 +278,11 @@ class Part:
         if content is None:
             raise self.damaged("it has no record")
         try:
-            node = json.loads(content)
-            attributes = node["attributes"] if isinstance(node, dict) else node
-        except (ValueError, KeyError, RecursionError) as err:
-            raise self.damaged(str(err)) from err
-        try:
-            return Record.from_json(attributes)
-        except ValueError as err:
+            found = unseal(content, "attributes")
+            if found.flaw or not isinstance(found.content, dict):
+                raise ValueError(found.flaw or "it has no record")
+            return Record.from_json(found.content.get("attributes"))
+        except (ValueError, RecursionError) as err:
             raise self.damaged(str(err)) from err
 
     def array(self, name: str) -> np.ndarray:
@@ -307,6 +313,9 @@ class Part:
             except (ValueError, RecursionError) as err:
                 raise self.damaged(f"the metadata of {array!r} cannot be read") from err
             check_array(self.path, array, found[array])
+            described = self.record.arrays.get(array, {})
+            if described.get("shape") != list(found[array]["shape"]):
+                raise self.damaged(f"the metadata of {array!r} has another shape than the record")
         return found
 
     def _decoded(self, name: str, described: Mapping[str, Any], content: bytes | None) -> np.ndarray:
@@ -330,7 +339,7 @@ class Part:
             if _FOLDER.fullmatch(self.name):
                 yield self._file
                 return
-            with zipfile.ZipFile(self.path) as source:
+            with open(self.path, "rb", opener=no_waiting) as file, zipfile.ZipFile(file) as source:
                 held = source.NameToInfo
                 yield lambda key: source.read(key) if key in held else None
         except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError) as err:
@@ -340,8 +349,7 @@ class Part:
 
     def _file(self, key: str) -> bytes | None:
         try:
-            with open(below(self.path, *key.split("/")[:-1]) + "/" + key.rpartition("/")[2], "rb") as file:
-                return file.read()
+            return read_file(below(self.path, *key.split("/")[:-1]) + "/" + key.rpartition("/")[2])
         except FileNotFoundError:
             return None
 
@@ -358,20 +366,26 @@ class Chunks:
         self._of = f"of {input_name!r} in {store_path}"
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         folders = []
-        for name in () if are_void else _plain_entries(self.folder):
+        self.damage: list[DamagedChunkError] = []
+        """Files that were found to be damaged while this was listed; they count as not there."""
+        for name, is_file in () if are_void else _plain_entries(self.folder):
             match = _FILE.fullmatch(name)
-            if match is not None:
-                found[match[2], match[3]].append(int(match[1]))
-            elif _FOLDER.fullmatch(name):
-                folders.append(int(name))
+            if match is None and not _FOLDER.fullmatch(name):
+                continue
+            index = int(match[1] if match else name)
+            if index >= MOST_CHUNKS or (match and not is_file):
+                why = "it is not a file" if index < MOST_CHUNKS else f"an input has fewer than {MOST_CHUNKS} chunks"
+                self.damage.append(self._part(index, name).damaged(why))
+            elif match:
+                found[match[2], match[3]].append(index)
+            else:
+                folders.append(index)
         for digest in {digest for state, digest in found if state == "part"}:
             # After a lost lock two workers may have written a chunk: what one of them could read counts.
             found["part", digest] = sorted(set(found["part", digest]) - set(found.get(("ok", digest), ())))
         self.groups = {kind: np.sort(np.array(indices, np.int64)) for kind, indices in found.items() if indices}
         """Indices of chunks, ascending, by state and digest."""
         self._merged: dict[int, Record] = {}
-        self.damage: list[DamagedChunkError] = []
-        """Files that were found to be damaged while this was listed; they count as not there."""
         self._folders = self._with_record(sorted(folders))
         self._first: dict[tuple[str, str], Record] = {}
         """The record of one file of each kind: all of a kind hold the same stages and arrays."""
@@ -551,17 +565,27 @@ class Chunks:
             yield index, self.record(index)
 
 
-def _plain_entries(folder: str) -> list[str]:
-    """List the names in a folder; none if there is no folder. Raises StoreError if a chunk is a link."""
+def _plain_entries(folder: str) -> list[tuple[str, bool]]:
+    """List the names in a folder, each with whether it is a file; none if there is no folder.
+
+    Raises StoreError if a chunk is a link.
+    """
     try:
         with os.scandir(folder) as entries:
-            found = [(entry.name, entry.is_symlink()) for entry in entries]
+            found = [(entry.name, entry.is_file(follow_symlinks=False), entry.is_symlink()) for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    for name, is_link in found:
+    for name, _, is_link in found:
         if is_link and (_FILE.fullmatch(name) or _FOLDER.fullmatch(name)):
             refuse_link(f"{folder}/{name}")
-    return [name for name, _ in found]
+    return [(name, is_file) for name, is_file, _ in found]
+
+
+def are_chunks(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder holds nothing but what we write for chunks."""
+    names = [name.removesuffix(DAMAGED) for name, _ in _plain_entries(str(folder))]
+    return all(name == NODE_FILE or name.endswith(PARTIAL) or _FILE.fullmatch(name) or _FOLDER.fullmatch(name)
+               for name in names)  # fmt: skip
 
 
 def read_files(
@@ -593,6 +617,6 @@ def sweep_chunks(folder: str | os.PathLike[str]) -> None:
     """Remove what a killed process was writing below `NAME/chunks`. Raises OSError."""
     names = _plain_entries(str(folder))  # refuses links before anything is removed
     sweep_partial(folder)
-    for name in names:
+    for name, _ in names:
         if _FOLDER.fullmatch(name):
             sweep_partial(f"{folder}/{name}")

@@ -377,7 +377,7 @@ def _blocks(pieces: Iterator[np.ndarray], rows: int) -> Iterator[np.ndarray]:
         held.append(piece)
         n_held += len(piece)
         if n_held >= rows:
-            joined = np.concatenate(held)
+            joined = held[0] if len(held) == 1 else np.concatenate(held)  # one whole array is not copied
             whole = n_held - n_held % rows
             yield from (joined[k : k + rows] for k in range(0, whole, rows))
             # A copy: a view would keep the whole block alive.

@@ -19,6 +19,7 @@ import numpy as np
 from numcodecs.zstd import Zstd
 
 from pipeline.errors import StoreError
+from pipeline.files.whole import no_waiting
 
 T = TypeVar("T")
 
@@ -131,7 +132,8 @@ class _Shard:
         """Return the first `rows` rows. Raises StoreError."""
         n_chunks = -(-rows // self.chunk_rows)
         with self._errors():
-            content = np.fromfile(self.path, np.uint8)
+            with open(self.path, "rb", opener=no_waiting) as file:
+                content = np.fromfile(file, np.uint8)
             index = self._index(content[len(content) - self._index_bytes :])
             found = np.empty((n_chunks * self.chunk_rows, *self.shape), self.dtype)
             for k in range(n_chunks):
@@ -143,7 +145,7 @@ class _Shard:
         """Some rows, ascending; only their chunks are read. Raises StoreError."""
         found = np.empty((len(rows), *self.shape), self.dtype)
         chunk = np.empty((self.chunk_rows, *self.shape), self.dtype)
-        with self._errors(), open(self.path, "rb") as file:
+        with self._errors(), open(self.path, "rb", opener=no_waiting) as file:
             file.seek(-self._index_bytes, os.SEEK_END)
             index = self._index(np.frombuffer(file.read(), np.uint8))
             which = rows // self.chunk_rows

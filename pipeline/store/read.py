@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.store.chunks import Chunks, unreadable_chunks
-from pipeline.store.nodes import read_group
+from pipeline.store.nodes import located, read_group
 from pipeline.store.pieces import Piece, shard_pieces
 from pipeline.store.record import Record
 from pipeline.store.run import InputStore, list_inputs, require_store
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def open(path: str | os.PathLike[str]) -> Run:
     """Open a run store for reading, finished or not. Raises StoreError if there is none at the path."""
-    place = Path(path).expanduser().resolve()
+    place = located(path)
     require_store(place)
     return Run(place)
 
@@ -63,7 +63,10 @@ class RunInput:
 
     @cached_property
     def _chunks(self) -> Chunks:
-        return self._store.chunks()
+        chunks = self._store.chunks()
+        if chunks.damage:
+            raise chunks.damage[0]
+        return chunks
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pipeline.store.facts import LARGEST_COUNT
 from pipeline.store.nodes import DATA_TYPES
 
 
@@ -59,20 +60,20 @@ class Record:
             items, times = values.get("frames"), values.get("time_seconds")
             record = cls(
                 state=values["state"],
-                stages={str(stage): str(key) for stage, key in values.get("stages", {}).items()},
+                stages={str(stage): _text(key) for stage, key in values.get("stages", {}).items()},
                 arrays={str(name): _described(one) for name, one in values.get("arrays", {}).items()},
-                attempts=int(values.get("attempts") or 0),
-                seconds={str(step): float(spent) for step, spent in (values.get("seconds") or {}).items()},
-                worker=values.get("worker"),
-                missing=tuple(int(number) for number in values.get("missing") or ()),
-                error=values.get("error"),
-                step=values.get("step"),
-                items=(int(items[0]), int(items[1])) if items else None,
-                time_seconds=(float(times[0]), float(times[1])) if times else None,
-                tried=dict(values.get("tried") or {}),
+                attempts=_count(values.get("attempts") or 0),
+                seconds={str(step): _number(spent) for step, spent in (values.get("seconds") or {}).items()},
+                worker=_text(values.get("worker")),
+                missing=tuple(_count(number) for number in values.get("missing") or ()),
+                error=_text(values.get("error")),
+                step=_text(values.get("step")),
+                items=(_count(items[0]), _count(items[1])) if items else None,
+                time_seconds=(_number(times[0]), _number(times[1])) if times else None,
+                tried={str(stage): _text(key) for stage, key in (values.get("tried") or {}).items()},
             )
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as err:
-            raise ValueError(f"its record is malformed: {err!r}") from err
+            raise ValueError(f"its record is malformed: {err!r:.200}") from err
         if record.state not in ("ok", "failed"):
             raise ValueError(f"its record has the state {record.state!r}")
         return record
@@ -94,10 +95,28 @@ class Record:
 
 
 def _described(values: Mapping[str, Any]) -> dict[str, Any]:
-    shape = [int(size) for size in values["shape"]]
-    if min(shape, default=0) < 0:
-        raise ValueError(f"shape {shape}")
-    dtype = str(values["dtype"])
-    if not DATA_TYPES.fullmatch(dtype):
+    shape, dims = [_count(size) for size in values["shape"]], [str(dim) for dim in values["dims"]]
+    dtype = values["dtype"]
+    if not shape or len(shape) != len(dims):
+        raise ValueError(f"shape {shape} along {dims}")
+    if not isinstance(dtype, str) or not DATA_TYPES.fullmatch(dtype):
         raise ValueError(f"data type {dtype!r:.80}")
-    return {"dims": [str(dim) for dim in values["dims"]], "shape": shape, "dtype": dtype}
+    return {"dims": dims, "shape": shape, "dtype": dtype}
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST_COUNT:
+        raise ValueError(f"{value!r:.80} is not a count")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST_COUNT:
+        raise ValueError(f"{value!r:.80} is not a number")
+    return float(value)
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str | None):
+        raise ValueError(f"{value!r:.80} is not a text")
+    return value

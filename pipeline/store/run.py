@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -17,16 +19,20 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.files.lock import LOCK_FILE, StoreLock
-from pipeline.files.whole import PARTIAL
-from pipeline.store.chunks import Chunks, read_files, sweep_chunks
+from pipeline.files.whole import PARTIAL, to_json
+from pipeline.store.chunks import Chunks, are_chunks, read_files, sweep_chunks
+from pipeline.store.facts import flaw_of_input, flaw_of_root
 from pipeline.store.nodes import (
     ASIDE,
     CHUNKS,
     NODE_FILE,
+    DamagedMetadataError,
     Group,
     below,
     check_array,
     disk_errors,
+    folders_in,
+    located,
     read_array_node,
     read_group,
     refuse_link,
@@ -48,6 +54,7 @@ REMOVING = "removing_rows"
 """Input attribute from the commit of a removal (remove.py) until its arrays have taken the places of the old ones:
 their names."""
 _REMOVING_ANY = "removing_"
+_ADVICE = "restore it or start over with --fresh"
 MOST_CONSOLIDATED_INPUTS = 200
 """With more inputs the root's consolidated metadata would outgrow what may be parsed on every opening (about 2 MB)."""
 
@@ -76,9 +83,7 @@ class InputStore:
     @property
     def is_complete(self) -> bool:
         """True if the input is compacted, with every stage."""
-        attributes = self.attributes
-        states = [stage.get("state") for stage in attributes.get("stages", {}).values()]
-        return bool(attributes.get("complete")) and all(state == "complete" for state in states)
+        return _is_finished(self.attributes)
 
     def group(self) -> Group:
         """Return attributes and committed (compacted) arrays.
@@ -86,12 +91,11 @@ class InputStore:
         Raises StoreError if there is no such input, or if its `zarr.json` is not one of ours: what it says leads to
         files that are read, written and removed.
         """
-        group = read_group(below(self.path, self.name))
+        group = read_input(self.path, self.name)
         if group is None:
-            raise StoreError(f"{self.path} has no input {self.name!r}")
-        for name, content in group.arrays.items():
-            check_array(self.folder, name, content)
-        _check_attributes(self.folder, group)
+            raise StoreError(
+                f"{self.path} has no input {self.name!r}, or no longer: its {NODE_FILE} is gone; run again to make it"
+            )
         return group
 
     def update(self, **attributes: Any) -> None:
@@ -144,16 +148,22 @@ class InputStore:
         return {**found, **(self._read_chunks(rest, start, stop, chunks) if rest else {})}
 
     def open_array(self, name: str) -> Any:
-        """A compacted array as a read-only zarr array."""
+        """A compacted array as a read-only zarr array. Raises StoreError if its own `zarr.json` is not as committed."""
         from zarr import Array
         from zarr.storage import LocalStore, StorePath
 
         folder = self.array_folder(name)
         content = read_array_node(os.path.dirname(folder), name)
+        if to_json(content) != to_json(self.group().arrays.get(name, content)):
+            raise StoreError(
+                f"the metadata of array {name!r} in {folder} is damaged (it is not as committed); "
+                f"this puts it right: reelgraph verify {shlex.quote(self.path)} --repair"
+            )
         try:
-            return Array.from_dict(StorePath(LocalStore(folder, read_only=True)), content)
+            array = Array.from_dict(StorePath(LocalStore(folder, read_only=True)), content)
         except (OSError, ValueError, TypeError, KeyError) as err:
             raise StoreError(f"array {name!r} of {self.name!r} in {self.path} cannot be opened: {err}") from err
+        return array
 
     def array_folder(self, name: str) -> str:
         """Return the folder of an array: aside, while a removal that is committed has not yet put it into its place.
@@ -167,25 +177,24 @@ class InputStore:
         self._require_shards(name, array, *slice(start, stop).indices(array.shape[0])[:2])
         try:
             return np.asarray(array[start:stop])
-        except (RuntimeError, ValueError, OSError) as err:
-            raise StoreError(
-                f"array {name!r} of {self.name!r} in {self.path} is damaged ({err}); "
-                f"restore {self.folder} or delete it and run again"
-            ) from err
+        except (RuntimeError, ValueError, OSError, MemoryError) as err:
+            raise self._damaged(name, err) from err
 
     def _require_shards(self, name: str, array: Any, start: int, stop: int) -> None:
-        """Compaction writes every shard, and zarr reads one that is gone as zeros."""
+        """Compaction writes every shard, and zarr reads one that is gone as zeros, and waits for one that is a pipe."""
         if array.shards is None or not array.size:
             return
         rows, folder = array.shards[0], self.array_folder(name)
         for k in range(start // rows, -(-stop // rows)):
-            key = array.metadata.encode_chunk_key((k, *[0] * (array.ndim - 1)))
-            path = f"{folder}/{key}"
-            if not os.path.exists(path):
-                raise StoreError(
-                    f"array {name!r} of {self.name!r} in {self.path} is damaged ({path} is gone); "
-                    f"restore {self.folder} or delete it and run again"
-                )
+            path = f"{folder}/{array.metadata.encode_chunk_key((k, *[0] * (array.ndim - 1)))}"
+            if not os.path.isfile(path):
+                raise self._damaged(name, f"{path} is {'not a file' if os.path.exists(path) else 'gone'}")
+
+    def _damaged(self, name: str, why: object) -> StoreError:
+        return StoreError(
+            f"array {name!r} of {self.name!r} in {self.path} is damaged ({why}); "
+            f"restore {self.folder} or delete it and run again"
+        )
 
     def _read_compacted(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         committed = self.group().arrays
@@ -202,6 +211,9 @@ class InputStore:
         if axis.name not in self._starts:
             counts = self.read_rows(axis.count, 0, None)
             self._starts[axis.name] = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+            rows = int(self.group().arrays[axis.index]["shape"][0])
+            if counts.min(initial=0) < 0 or self._starts[axis.name][-1] != rows:
+                raise self._damaged(axis.count, f"it counts {self._starts[axis.name][-1]} rows; there are {rows}")
         return int(self._starts[axis.name][start]), int(self._starts[axis.name][stop])
 
     def _read_chunks(
@@ -257,15 +269,15 @@ class RunStore:
         """
         if re.match(r"[a-z0-9]+:/", str(path)):
             raise StoreError(f"{path} is an address; a store is a folder on a local or network disk: name one")
-        place = Path(path).expanduser().resolve()
-        require_store(place, absent_is_fine=mode == "w")
+        place = located(path)
+        require_store(place, absent_is_fine=mode == "w", fresh=fresh)
         if mode == "r":
             return cls(place, None)._load()
         with disk_errors(f"write to {place}"):
             place.mkdir(parents=True, exist_ok=True)
             lock = StoreLock.acquire(place)
         try:
-            require_store(place, absent_is_fine=True)
+            require_store(place, absent_is_fine=True, fresh=fresh)
             store = cls(place, lock)
             store._set_up(fresh)
             return store._load()
@@ -323,6 +335,8 @@ class RunStore:
             attributes = {**facts, "stages": {}, "complete": False, "order": len(self._names)}
             folder, chunks = below(self.path, name), below(self.path, name, CHUNKS)
             sweep_partial(folder)  # of a kill before the group was committed
+            if _is_debris(self.path, name):  # of a store that was deleted: these may be chunks of another file
+                remove_tree(chunks)
             write_group(chunks, Group({}))
             write_group(folder, Group(attributes))
             self._names[name] = str(facts.get("path", ""))
@@ -355,17 +369,19 @@ class RunStore:
             yield
 
     def _root(self) -> Group:
-        group = read_group(self.path)
+        group = read_root(self.path)
         if group is None:
             raise StoreError(f"{self.path} is not a reelgraph store any more: its {NODE_FILE} is gone")
         return group
 
     def _set_up(self, fresh: bool) -> None:
         with disk_errors(f"set up the store {self.path}"):
-            root = read_group(self.path)
-            if root is not None and (fresh or root.attributes.get(CLEARING)):
-                # A kill in here leaves the mark: half-removed inputs never count.
-                write_group(self.path, Group({**root.attributes, CLEARING: True}))
+            root = None if fresh and _is_damaged_root(self.path) else read_root(self.path)
+            if fresh or (root is not None and root.attributes.get(CLEARING)):
+                if os.path.exists(self.path / NODE_FILE):
+                    # A kill in here leaves the mark: half-removed inputs never count.
+                    facts = root.attributes if root is not None else {"reelgraph": __version__}
+                    write_group(self.path, Group({**facts, CLEARING: True}))
                 _clear(self.path)
                 root = None
             if root is None:
@@ -376,6 +392,9 @@ class RunStore:
 
     def _load(self) -> RunStore:
         root = self._root()
+        workflow = root.attributes.get("workflow", {})
+        if not isinstance(workflow, dict) or not isinstance(workflow.get("stages", {}), dict):
+            raise StoreError(f"{self.path} has damaged attributes (workflow); {_ADVICE}")
         self._consolidated = root.consolidated
         self._names = {name: attributes.get("path", "") for name, attributes in list_inputs(self.path)}
         if self.lock is not None:
@@ -411,15 +430,23 @@ class RunStore:
     def _consolidate(self) -> None:
         if self._consolidated or not 0 < len(self._names) <= MOST_CONSOLIDATED_INPUTS:
             return
-        nodes: dict[str, dict[str, Any]] = {}
-        for name in self._names:
-            store = InputStore(str(self.path), name)
-            group = store.group()
-            if not store.is_complete or group.attributes.get(VOID_CHUNKS):
-                return
-            nodes[name] = {"zarr_format": 3, "node_type": "group", "attributes": group.attributes}
-            nodes.update({f"{name}/{array}": content for array, content in group.arrays.items()})
-        write_group(self.path, Group(self.attributes, nodes, consolidated=True))
+        groups = {name: InputStore(str(self.path), name).group() for name in self._names}
+        if all(_is_finished(group.attributes) and not group.attributes.get(VOID_CHUNKS) for group in groups.values()):
+            write_group(self.path, Group(self.attributes, consolidated_nodes(groups), consolidated=True))
+
+
+def _is_finished(attributes: Mapping[str, Any]) -> bool:
+    states = [stage.get("state") for stage in attributes.get("stages", {}).values()]
+    return bool(attributes.get("complete")) and all(state == "complete" for state in states)
+
+
+def consolidated_nodes(groups: Mapping[str, Group]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of inputs and their arrays by path, as the root's `zarr.json` has it."""
+    nodes: dict[str, dict[str, Any]] = {}
+    for name, group in groups.items():
+        nodes[name] = {"zarr_format": 3, "node_type": "group", "attributes": group.attributes}
+        nodes.update({f"{name}/{array}": content for array, content in group.arrays.items()})
+    return nodes
 
 
 def remove_void_chunks(store: InputStore) -> None:
@@ -452,21 +479,65 @@ def finish_removal(store: InputStore) -> None:
         store.write_group(Group(attributes, group.arrays, group.consolidated))
 
 
-def _check_attributes(folder: str, group: Group) -> None:
-    """Check what is done on the word of an input's attributes. Raises StoreError."""
+def read_input(path: str | Path, name: str) -> Group | None:
+    """Read the group of an input; None if the folder has no group of ours. Raises StoreError."""
+    folder = f"{path}/{name}"
+    advice = f"{_ADVICE}, or remove the folder {folder} and run again, which keeps the other inputs"
+    group = read_group(folder, advice, partial(_check_input, folder))
+    if group is None or not _is_input(group):
+        return None
+    below(path, name)  # raises unless the name is a plain one
+    return group
+
+
+def _is_input(group: Group) -> bool:
+    """Return whether a group is one of ours. One without stages, but with the length of its chunks, is damaged."""
+    return not {"stages", "chunk_frames"}.isdisjoint(group.attributes)
+
+
+def _check_input(folder: str, group: Group) -> None:
+    """Check what an input's `zarr.json` says: it leads to files that are read, written and removed.
+
+    Raises StoreError.
+    """
+    if not _is_input(group):
+        return
+    refuse_link(folder)
+    for name, content in group.arrays.items():
+        check_array(folder, name, content)
+        if not group.sealed and not any(os.path.isdir(f"{folder}/{place}") for place in (name, f"{ASIDE}/{name}")):
+            raise StoreError(f"array {name!r} in {folder} is gone; restore it, or remove {folder} and run again")
     for key in (key for key in group.attributes if key.startswith(_REMOVING_ANY)):
         named = group.attributes[key]
         if not isinstance(named, list) or any(not isinstance(one, str) or one not in group.arrays for one in named):
             raise StoreError(
                 f"{folder} lists {named!r:.200} under {key!r}, and not arrays of its own; do not use this store"
             )
-    stages = group.attributes.get("stages", {})
-    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
-        raise StoreError(f"{folder} has damaged attributes (stages); restore it or start over with --fresh")
+    flaw = flaw_of_input(group.attributes, group.arrays, group.sealed)
+    if flaw:
+        raise StoreError(
+            f"{folder} has damaged attributes ({flaw}); restore it, or remove this folder and run again"
+        )
 
 
-def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
-    """Raise StoreError unless a folder is a reelgraph store, or may become one: absent, or empty."""
+def read_root(path: Path) -> Group | None:
+    """Read the root group of a store; None if there is none. Raises StoreError."""
+    node = f"{path}/{NODE_FILE}"
+    advice = f"{_ADVICE}, or delete {node} alone and run again, which keeps the inputs"
+
+    def check(group: Group) -> None:
+        flaw = flaw_of_root(group.attributes) if "reelgraph" in group.attributes else ""
+        if flaw:
+            raise DamagedMetadataError(f"{path} has damaged attributes ({flaw}); {advice}")
+
+    return read_group(path, advice, check)
+
+
+def require_store(path: Path, *, absent_is_fine: bool = False, fresh: bool = False) -> None:
+    """Raise StoreError unless a folder is a reelgraph store, or may become one: absent, or empty.
+
+    With `fresh` its metadata may be damaged.
+    """
     with disk_errors(f"read {path}"):
         exists, is_folder = path.exists(), path.is_dir()
     if exists and not is_folder:
@@ -475,11 +546,17 @@ def require_store(path: Path, *, absent_is_fine: bool = False) -> None:
         if absent_is_fine:
             return
         raise StoreError(f"there is no store at {path}; check the path")
-    with disk_errors(f"read {path}"):
-        group = read_group(path)
-        blank = group is None and all(_is_transient(name) for name in os.listdir(path))
-    if blank and absent_is_fine:
+    if fresh and _is_damaged_root(path):
         return
+    with disk_errors(f"read {path}"):
+        group = read_root(path)
+        left = [] if group is not None else [name for name in os.listdir(path) if not _is_transient(name)]
+        is_ours = [_is_debris(path, name) or read_input(path, name) is not None for name in left]
+    if group is None and all(is_ours):
+        if absent_is_fine:
+            return  # empty, or what is left of a store that was deleted in the middle of a run
+        if is_ours:
+            raise DamagedMetadataError(f"{path} has lost its {NODE_FILE}; run again to make it: its inputs are kept")
     if group is None or "reelgraph" not in group.attributes:
         advice = "choose another output; nothing in it was touched" if absent_is_fine else "check the path"
         raise StoreError(f"{path} exists and is not a reelgraph store; {advice}")
@@ -495,7 +572,7 @@ def each_once(outs: Iterable[Named]) -> list[Named]:
     """Stores as they are named first: what is named twice (`runs/*.zarr runs/clip.zarr`) must not count twice."""
     first: dict[Path, Named] = {}
     for out in outs:
-        first.setdefault(Path(out).expanduser().resolve(), out)
+        first.setdefault(located(out), out)
     return list(first.values())
 
 
@@ -505,14 +582,8 @@ def list_inputs(path: Path) -> list[tuple[str, dict[str, Any]]]:
         root = read_group(path)
         if root is None or root.attributes.get(CLEARING):
             return []
-        names = [entry.name for entry in os.scandir(path) if entry.is_dir()]
-        groups = [(name, read_group(path / name)) for name in names]
-    # A group of somebody else's, put beside ours, is no input.
-    found = [(name, group.attributes) for name, group in groups if group is not None and "stages" in group.attributes]
-    for name, attributes in found:
-        refuse_link(f"{path}/{name}")
-        if type(attributes.get("order", 0)) is not int or not isinstance(attributes.get("path", ""), str):
-            raise StoreError(f"{path}/{name} has damaged attributes (order, path); restore it or run with --fresh")
+        names = folders_in(path)
+    found = [(name, group.attributes) for name in names if (group := read_input(path, name)) is not None]
     return sorted(found, key=lambda item: (item[1].get("order", 0), item[0]))
 
 
@@ -538,6 +609,23 @@ def _is_free(folder: Path) -> bool:
         return True
     except NotADirectoryError:
         return False
+
+
+def _is_damaged_root(path: Path) -> bool:
+    """Return whether a folder is a store with a root that cannot be read, and holds nothing but Zarr groups."""
+    try:
+        read_root(path)
+    except DamagedMetadataError:
+        names = [name for name in os.listdir(path) if name != NODE_FILE and not _is_transient(name)]
+        return all(_is_debris(path, name) or (path / name / NODE_FILE).is_file() for name in names)
+    return False
+
+
+def _is_debris(path: Path, name: str) -> bool:
+    """Return whether a folder holds nothing but chunks, without an input that they could be of."""
+    folder = path / name
+    chunks = folder / CHUNKS
+    return chunks.is_dir() and not chunks.is_symlink() and _is_free(folder) and are_chunks(chunks)
 
 
 def _is_transient(name: str) -> bool:

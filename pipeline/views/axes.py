@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.finding import DEFAULT_SOURCE, SOURCES, find_source, find_stage, is_known, names
 from pipeline.errors import ReelgraphError, UsageError
+from pipeline.store.facts import stage_sections
 from pipeline.store.schema import Array, implied_axes
 from pipeline.text import unknown
 
@@ -50,8 +51,8 @@ def chosen_axis(runs: Sequence[Run], name: str | None) -> str:
 def _planned(run: Run) -> list[str]:
     """Return the ragged axes that the stages of the store's workflow make, as far as they are installed here."""
     found: dict[str, None] = {}
-    for section in _section(_section(run.attributes.get("workflow")).get("stages")).values():
-        use = str(_section(section).get("use", ""))
+    for section in stage_sections(run.attributes.get("workflow")).values():
+        use = str(section.get("use", ""))
         try:
             stage = find_stage(use) if is_known(use) else None  # a store's word must not import a module
         except ReelgraphError:

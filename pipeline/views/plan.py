@@ -68,6 +68,8 @@ class PlanView:
     chunk_bytes: int = 0
     """Loaded items of the largest chunk."""
     estimate_source: str = ""
+    notes: list[str] = field(default_factory=list)
+    """Lines for the user on how inputs are found and read."""
 
     def as_dict(self) -> dict[str, Any]:
         values = {key: value for key, value in vars(self).items() if key != "item"}
@@ -88,6 +90,7 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
     bound = BoundWorkflow(workflow, stages)
     view = PlanView(workflow.name, str(out), workflow.source.item)
     for ref in refs:
+        view.notes += [ref.note] if ref.note else []
         try:
             _add(view, bound, ref, store)
         except InputError as err:
@@ -103,6 +106,7 @@ def _add(view: PlanView, bound: BoundWorkflow, ref: InputRef, store: RunStore | 
     if stored is not None and store is not None:
         check_keys(bound, store.attributes.get("workflow", {}), stored.get("stages", {}), str(name))
     source = open_source(bound.workflow, ref, stored)
+    view.notes += [source.note] if source.note else []
     plan = plan_input(bound, name or ref.name, source, stored, known.chunks() if known is not None else None)
     to_do = plan.items_of(plan.todo)
     cost = source.cost(plan.chunk_items)
@@ -168,6 +172,7 @@ def lines(view: PlanView) -> list[str]:
             f"{line.chunks_done} done, {line.chunks_failed} failed, "
             f"{line.chunks - line.chunks_done - line.chunks_failed} to do"
         )
+    shown += view.notes
     shown += [f"not usable: {entry['error']}" for entry in view.unusable]
     to_do = sum(line.frames_to_do for line in view.inputs)
     decode = sum(line.source_frames_to_decode for line in view.inputs)

@@ -54,7 +54,9 @@ def describe(out: Path) -> dict[str, Any]:
 def _forgotten(one: RunInput, axes: list[str]) -> dict[str, int]:
     """Return the rows that were removed from an input on purpose, by axis."""
     entries = one.attributes.get("forgotten", [])
-    return {f"forgotten_{noun}": sum(entry.get(noun, 0) for entry in entries) for noun in map(plural_of, axes)}
+    nouns = list(map(plural_of, axes))
+    counts = {noun: [entry.get(noun, 0) for entry in entries] for noun in nouns}
+    return {f"forgotten_{noun}": sum(n for n in counts[noun] if isinstance(n, int)) for noun in nouns}
 
 
 def lines(status: dict[str, Any]) -> list[str]:
@@ -93,7 +95,8 @@ def _facts(one: dict[str, Any], item: str) -> list[str]:
 
 def _model(model: dict[str, Any]) -> str:
     """Return a model in one line. `--json` has what its publisher says on its use."""
-    return f"  model {model['name']}: {model['licence']} ({model['runtime']}, weights {model['weights_sha256'][:12]})"
+    licence, runtime, weights = (str(model.get(key) or "?") for key in ("licence", "runtime", "weights_sha256"))
+    return f"  model {model['name']}: {licence} ({runtime}, weights {weights[:12]})"
 
 
 def _time_range(failure: dict[str, Any]) -> str:

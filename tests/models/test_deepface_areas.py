@@ -194,8 +194,15 @@ def test_expansion_and_clip_as_deepface_without_pictures(percentage: int) -> Non
 
 
 def test_wrong_frames() -> None:
-    with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\) with pixels, not float32"):
-        create_detector("skip", Device(), align="deepface").detect([np.zeros((4, 4, 3), np.float32)])
+    """DeepFace takes other types than uint8, native detectors do not; neither takes another shape."""
+    for align, shape, dtype in (
+        ("deepface", (4, 4), "float64"),
+        ("deepface", (4, 4, 4), "uint8"),
+        ("native", (4, 4, 3), "float32"),
+    ):
+        name = "mtcnn" if align == "native" else "skip"
+        with pytest.raises(ValueError, match=r"a frame must be uint8 \(height, width, 3\) with pixels, not"):
+            create_detector(name, Device(), align=align).detect([np.zeros(shape, dtype)])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_right_options_load(tmp_path: Path) -> None:
 
 
 def test_normalizations_are_those_of_the_crops() -> None:
-    assert embed.CHOICES["normalization"][1] == NORMALISATIONS
+    assert get_args(embed.Normalization) == NORMALISATIONS
 
 
 @pytest.mark.parametrize("name", zoo.names("recogniser"))

@@ -68,8 +68,8 @@ def test_the_sparse_graph_gives_what_scipy_gives_from_all_distances(monkeypatch:
     ],
 )
 def test_facts_and_averages(places: tuple[float, ...], apart: list[tuple[int, int]], expected: list[int]) -> None:
-    pairs = np.array(apart, np.int64).reshape(-1, 2)
-    assert group_points(points(line(*places)), pairs, 1.0).group.tolist() == expected
+    seen = np.array([(moment, row) for moment, pair in enumerate(apart) for row in pair], np.int64).reshape(-1, 2)
+    assert group_points(points(line(*places)), seen, 1.0).group.tolist() == expected
 
 
 def test_known_people_take_tracks_and_stay_two() -> None:
@@ -82,7 +82,7 @@ def test_known_people_take_tracks_and_stay_two() -> None:
 
 def test_a_person_may_have_several_looks() -> None:
     """Merged by hand: far apart, both take tracks, and what is in a frame with one look is not the other."""
-    found = group_points(points(line(0, 5, 0.1, 5.3, 4.9), person=[7, 7]), np.array([[2, 3]]), 1.0)
+    found = group_points(points(line(0, 5, 0.1, 5.3, 4.9), person=[7, 7]), np.array([[0, 2], [0, 3]]), 1.0)
     assert found.group.tolist()[:3] == [0, 0, 0]
     assert found.group[4] == 0
     assert found.group[3] != 0
@@ -118,8 +118,8 @@ def test_many_tracks_take_little_time() -> None:
 
 def test_tracks_together_in_a_frame() -> None:
     track = np.array([0, 1, 0, 2, 1, -1, 2, 0], np.int32)
-    pairs = together(track, np.array([2, 0, 3, 1, 2], np.int32))
-    assert pairs.tolist() == [[0, 1], [0, 2], [1, 2]]
+    seen = together(track, np.array([2, 0, 3, 1, 2], np.int32))
+    assert seen.tolist() == [[0, 0], [0, 1], [1, 0], [1, 2], [2, 0], [2, 1], [2, 2]]
     assert len(together(np.array([0, 0], np.int32), np.array([1, 1], np.int32))) == 0
 
 

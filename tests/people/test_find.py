@@ -113,12 +113,19 @@ def test_arrays_are_written_as_the_store_promises(store: Path, gallery: Path, co
     facts = described.attributes
     assert facts["names"] == ["Ann", "Ann", "Bob", "Eve"]
     assert facts["pictures"] == ["Ann/one.png", "Ann/two.png", "Bob/one.png", "Eve/one.png"]
-    assert (facts["metric"], facts["threshold"], facts["model"]) == ("cosine", 0.08, "Dlib")
+    assert (facts["metric"], facts["threshold"], facts["model"]) == ("cosine", None, "Dlib")
+    assert (facts["per"], facts["people"]) == ("track", 3)
+    limits = facts["limits_of_one_face"]
+    assert limits["sure"] < limits["likely"] < limits["weak"]
     assert facts["gallery"] == str(gallery)
     assert len(facts["gallery_sha256"]) == 64
-    found = item.read(["identity", "distance", "embedding"])
-    assert (found["identity"] == -1).sum() == 1
-    assert found["distance"][found["identity"] == -1][0] > 0.08
+    found = item.read(["identity", "distance", "candidate", "identity_level", "identity_limit"])
+    assert item.arrays["identity_level"].attributes["levels"] == ["none", "weak", "likely", "sure"]
+    unknown = found["identity"] == -1
+    assert unknown.sum() == 1
+    assert (found["distance"] > found["identity_limit"]).tolist() == unknown.tolist()
+    assert (found["identity_level"] >= 2).tolist() == (~unknown).tolist()
+    assert (found["candidate"][~unknown] == found["identity"][~unknown]).all()
     known = labels(item, "identity")
     assert set(known.names.values()) == {"Ann", "Bob"}
     assert np.isfinite(found["distance"]).all()
@@ -301,7 +308,7 @@ def test_faces_without_an_embedding_are_nobody(gallery: Path, tmp_path: Path, co
     arrays = film(LOBBY)
     arrays["embedding"][5] = np.nan
     out = make_store(tmp_path / "a.zarr", {"lobby": arrays}, workflow=drawn.document())
-    command(out, "--gallery", gallery)
+    command(out, "--gallery", gallery, "--per", "face")
     found = pipeline.open(out).input("lobby").read(["identity", "distance"])
     assert found["identity"][5] == -1
     assert np.flatnonzero(np.isnan(found["distance"])).tolist() == [5]
@@ -310,10 +317,11 @@ def test_faces_without_an_embedding_are_nobody(gallery: Path, tmp_path: Path, co
 def test_lines_for_people(store: Path, gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["find", str(store), "--gallery", str(gallery)]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("Ann: 6.2 s on screen in 2 videos, 31 faces, best 0.00")
+    assert shown[0].startswith("Ann: 6.2 s on screen in 2 videos, 31 faces; sure, cosine 0.00")
+    assert "(limit 0.0" in shown[0]
     assert shown[1].endswith("lobby: 6.0 s: 0:00:00.000-0:00:04.000, 0:00:20.000-0:00:22.000")
     assert "not seen: Eve" in shown
-    assert shown[-1] == "38 faces of 2 inputs, 2 unknown; identity and distance written to 2 inputs"
+    assert shown[-1] == "38 faces of 2 inputs, 2 unknown; names and distances written to 2 inputs"
 
 
 # -- as a stage of a workflow -----------------------------------------------------------------------------------------
@@ -381,7 +389,7 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
     out = make_store(
         tmp_path / "h.zarr", {"lobby": film(LOBBY)}, workflow=drawn.document(), done_chunks=n_chunks, chunk_frames=50
     )
-    matched, calls = module.matched, []
+    named, calls = module.named, []
 
     def closing(item: Any, *rest: Any) -> Any:
         calls.append(item.complete)
@@ -389,11 +397,11 @@ def test_a_store_that_is_closed_meanwhile_is_read_again(
             assert len(item.pieces("embedding")) == n_chunks
             with RunStore.open(out) as store:
                 close(store, "lobby", 200, chunk_frames=50)
-        return matched(item, *rest)
+        return named(item, *rest)
 
-    monkeypatch.setattr(module, "matched", closing)
+    monkeypatch.setattr(module, "named", closing)
     code, found, _ = command(out, "--gallery", gallery)
-    assert (code, calls) == (0, [False, True])
+    assert (code, calls) == (0, [False])  # the reader itself reads again
     assert found["inputs"][0]["written"] == "written"
     assert found["people"][0]["faces"] == 30
 
@@ -411,7 +419,8 @@ def test_a_damaged_film_is_told_and_the_others_matched(store: Path, gallery: Pat
     shard.write_bytes(shard.read_bytes()[:-9])
     code, found, err = command(store, "--gallery", gallery)
     assert code == 1
-    assert "lobby/embedding/c/0/0 is damaged" in err
+    assert "array 'embedding' of 'lobby'" in err
+    assert "is damaged" in err
     assert [one["input"] for one in found["inputs"]] == ["yard"]
     assert identities(store, "yard").tolist() == [0, -1]
     assert "identity" not in pipeline.open(store).input("lobby").arrays

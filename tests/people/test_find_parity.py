@@ -100,7 +100,7 @@ def test_identities_and_distances_are_deepfaces(
 ) -> None:
     from deepface import DeepFace
 
-    find([store], gallery, metric=metric, threshold=threshold, all_faces=True)
+    find([store], gallery, metric=metric, threshold=threshold, all_faces=True, per="face")
     item = pipeline.open(store).input("demo")
     found = item.read(["frame", "face_frame", "box", "identity", "distance"])
     facts = item.arrays["identity"].attributes

@@ -10,8 +10,9 @@ import pytest
 
 import pipeline
 from pipeline.errors import StoreError
-from pipeline.faces.people.appearances import appearances, frame_seconds
+from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import labels
+from pipeline.media.spans import item_seconds, stop_of
 from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store, people
 
@@ -19,20 +20,42 @@ TIMES = np.arange(20) * 0.2
 
 
 def test_frames_stand_until_the_next_one() -> None:
-    assert frame_seconds(np.array([1.0, 1.2, 1.4, 9.0, 9.2])) == pytest.approx([0.2, 0.2, 0.6, 0.2, 0.2])
-    assert frame_seconds(np.array([3.0])).tolist() == [0.0]
-    assert len(frame_seconds(np.empty(0))) == 0
+    assert item_seconds(np.array([1.0, 1.2, 1.4, 9.0, 9.2])) == pytest.approx([0.2, 0.2, 0.6, 0.2, 0.2])
+    assert item_seconds(np.array([3.0])).tolist() == [0.0]
+    assert len(item_seconds(np.empty(0))) == 0
+
+
+def test_the_last_frame_stands_until_the_end_at_most() -> None:
+    times = np.array([1.0, 1.2, 1.4])
+    assert item_seconds(times, 1.45) == pytest.approx([0.2, 0.2, 0.05])
+    assert item_seconds(times, 9.0) == pytest.approx([0.2, 0.2, 0.2])
+    assert item_seconds(times, 1.0)[-1] == 0.0
+    assert stop_of({"start_seconds": 0.5, "duration_seconds": 4.2}) == pytest.approx(4.7)
+    assert stop_of({}) is None
 
 
 def test_short_gaps_do_not_end_an_appearance() -> None:
-    present = np.zeros(20, bool)
-    present[[2, 3, 6, 19]] = True
-    first, second = appearances(present, TIMES, longest_gap_seconds=1.0)
+    frame = np.array([2, 3, 6, 19])
+    first, second = appearances(frame, TIMES, longest_gap_seconds=1.0)
     assert (first.first_frame, first.last_frame, first.frames) == (2, 6, 3)
     assert (first.start_seconds, first.stop_seconds) == pytest.approx((0.4, 1.4))
     assert first.screen_seconds == pytest.approx(0.6)
     assert (second.first_frame, second.frames) == (19, 1)
-    assert appearances(np.zeros(20, bool), TIMES) == []
+    assert appearances(np.empty(0, np.int64), TIMES) == []
+
+
+def test_a_gap_ends_an_appearance_if_the_track_does() -> None:
+    """A cut to somebody else for a moment: the bar does not run on over the other's face."""
+    frame = np.array([0, 1, 2, 5, 6])
+    (one,) = appearances(frame, TIMES, np.array([4, 4, 4, 4, 4]))
+    assert (one.first_frame, one.last_frame) == (0, 6)
+    first, second = appearances(frame, TIMES, np.array([4, 4, 4, 7, 7]))
+    assert (first.last_frame, second.first_frame) == (2, 5)
+    assert first.stop_seconds == pytest.approx(0.6)
+    neighbours = appearances(np.array([0, 1, 2, 3]), TIMES, np.array([4, 4, 7, 7]))
+    assert len(neighbours) == 1, "no frame without the person lies between"
+    mirrored = appearances(np.array([0, 1, 1, 4]), TIMES, np.array([4, 4, 8, 8]))
+    assert len(mirrored) == 1, "one of two faces of a frame goes on"
 
 
 @pytest.fixture
@@ -88,3 +111,23 @@ def test_faces_without_labels_are_unknown(tmp_path: Path) -> None:
     out = make_store(tmp_path / "b.zarr", {"clip": faces_of(np.full(3, 1), people(1, 3)[0])})
     found = labels(pipeline.open(out).input("clip"))
     assert (found.source, found.code.tolist(), found.names) == ("none", [-1, -1, -1], {})
+
+
+def test_films_write_the_name_and_on_request_how_sure_it_is(tmp_path: Path) -> None:
+    from pipeline.faces.views.annotate import _descriptions
+
+    extra = (
+        Array("identity", ("face",), "int32", attributes={"names": ["Ann"]}),
+        Array("identity_level", ("face",), "int8", attributes={"levels": ["none", "weak", "likely", "sure"]}),
+    )
+    arrays = faces_of(
+        np.full(4, 1), people(1, 4)[0],
+        identity=np.array([0, 0, -1, -1], np.int32), identity_level=np.array([3, 2, 1, 0], np.int8),
+    )  # fmt: skip
+    item = pipeline.open(make_store(tmp_path / "a.zarr", {"clip": arrays}, extra=extra)).input("clip")
+    assert "confidence" in item.arrays
+    describe = _descriptions(item, 4, "identity", levels=True)
+    assert [describe(row) for row in range(4)] == ["sure", "likely", "", ""]
+    describe = _descriptions(item, 4, "identity", levels=False)
+    assert [describe(row) for row in range(4)] == [""] * 4, "the detector's confidence would be read as the name's"
+    assert _descriptions(item, 4, "none", levels=False)(0) != ""

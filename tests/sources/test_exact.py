@@ -51,7 +51,7 @@ PLANS = [(1, 41, "threads"), (5, 16, "shuffled"), (30, 64, "in order")]
 
 
 def check_all(path: Path) -> None:
-    source = VideoSource(path, VideoOptions(every=1, decoder="pyav"))
+    source = VideoSource(path, VideoOptions(every=1, decoder="pyav"), square=False)
     truth = walk(path, source.index.stream, LIMIT)
     known = min(len(truth.pts), LIMIT)
     assert known == min(len(source.frame), LIMIT)
@@ -61,9 +61,9 @@ def check_all(path: Path) -> None:
         np.testing.assert_allclose(source.time_seconds[:known], [float(t) for t in expected], rtol=0, atol=1e-9)
     large = known * source.item_bytes // 3 > LARGE
     for every, length, order in PLANS[1:2] if large else PLANS:
-        compare(VideoSource(path, VideoOptions(every=every, decoder="pyav")), truth, length, order)
+        compare(VideoSource(path, VideoOptions(every=every, decoder="pyav"), square=False), truth, length, order)
     if why_not_decord(source) is None:
-        sampled = VideoSource(path, VideoOptions(every=5, decoder="decord"))
+        sampled = VideoSource(path, VideoOptions(every=5, decoder="decord"), square=False)
         compare(sampled, truth, 64, "in order" if large else "shuffled")
 
 

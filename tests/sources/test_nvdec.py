@@ -19,6 +19,7 @@ from pipeline.machine.device import Device
 from pipeline.media.video import nvdec
 from pipeline.media.video.readers import POOL, close_readers
 from pipeline.media.video.source import VideoOptions, VideoSource
+from tests.clips import ORIENTATIONS, remuxed
 from tests.faults import one_stage
 from tests.sources import stand_in_nvdec
 from tests.sources.stand_in_nvdec import Decoder
@@ -171,6 +172,17 @@ def test_a_run_says_it_once_for_many_files(made: Callable[[str], Path], tmp_path
 
 
 # -- the reader, on a stand-in ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(ORIENTATIONS))
+def test_frames_are_upright_and_unmirrored(
+    stand_in: Callable[..., None], made: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    path = remuxed(made("short_gop.mp4"), tmp_path / "turned.mp4", ORIENTATIONS[name][0])
+    source = source_of(path)
+    assert source.decoder == "nvdec"
+    stored = source_of(made("short_gop.mp4"), "pyav").job(0, 3).decode().frames_rgb
+    np.testing.assert_array_equal(all_frames(source, 3)[:3], [ORIENTATIONS[name][1](frame) for frame in stored])
 
 
 @pytest.mark.parametrize("name", PLAIN)

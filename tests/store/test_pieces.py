@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pipeline
 from pipeline.errors import StoreError
 from pipeline.store import compact
 from pipeline.store import pieces as module
+from pipeline.store.nodes import read_array_node, read_group, write_group
 from pipeline.store.pieces import Piece, for_each, rows_of
 from pipeline.store.read import RunInput
 from tests.made_stores import faces_of, make_store
@@ -51,7 +53,7 @@ def test_rows_are_picked(item: RunInput, rows: list[int]) -> None:
 def test_arrays_of_another_make_are_read_by_zarr(item: RunInput) -> None:
     whole = item.array("embedding")
     folder = item.store_path / item.name
-    other = zarr.create_array(
+    zarr.create_array(
         folder,
         name="embedding",
         data=whole,
@@ -59,9 +61,10 @@ def test_arrays_of_another_make_are_read_by_zarr(item: RunInput) -> None:
         overwrite=True,
         dimension_names=["face", "c"],
     )
+    group = read_group(folder)
+    assert group is not None
+    write_group(folder, replace(group, arrays={**group.arrays, "embedding": read_array_node(folder, "embedding")}))
     consolidated = pipeline.open(item.store_path).input("x")
-    consolidated._group.arrays["embedding"] = other.metadata.to_dict() | {"dimension_names": ["face", "component"]}
-    consolidated._group.arrays["embedding"]["data_type"] = "float32"
     pieces = consolidated.pieces("embedding")
     assert len(pieces) == 10
     np.testing.assert_array_equal(rows_of(pieces, np.arange(1000), 2), whole)

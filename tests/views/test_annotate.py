@@ -18,6 +18,7 @@ from pipeline.faces.views.annotate import Wanted, annotate
 from pipeline.media.film.film import film_of
 from pipeline.media.film.movie import part_of
 from pipeline.media.video.index import build_index
+from tests.clips import ORIENTATIONS, remuxed
 from tests.views.films import SIZE, beeps, read_film, sound_packets, still, store_of, texture, write_film
 
 NO_BOXES = Wanted(boxes=False)
@@ -144,6 +145,40 @@ def test_turned_videos_come_out_upright(tmp_path: Path, data_dir: Path, name: st
     turned = np.rot90(read_film(film)[1][:3], source.rotation // 90, axes=(1, 2))
     assert (result.rotation, result.height, result.width) == (0, *turned.shape[1:3])
     assert np.abs(read_film(out)[1][:3].astype(int) - turned).mean() < 4
+
+
+@pytest.mark.parametrize("name", [name for name, (matrix, _) in ORIENTATIONS.items() if matrix != (1, 0, 0, 1)])
+def test_mirrored_videos_come_out_as_players_show_them(tmp_path: Path, name: str) -> None:
+    matrix, upright = ORIENTATIONS[name]
+    film = remuxed(write_film(tmp_path / "stored.mp4", 20, sounds=()), tmp_path / "a.mp4", matrix)
+    shown = np.stack([upright(frame) for frame in read_film(film)[1]])
+    height, width = shown.shape[1:3]
+    box = (width - 90, 60, 60, 80)
+    out = annotated(tmp_path, film, still(4, box))
+    result = build_index(out)
+    assert (result.rotation, result.mirrored, result.height, result.width) == (0, False, height, width)
+    apart = np.abs(read_film(out)[1].astype(int) - shown).max(-1) > 60
+    columns = np.flatnonzero(apart[10, 80:120].mean(0) > 0.6)  # rows beside which nothing is written
+    assert (columns.min(), columns.max()) == (pytest.approx(width - 90, abs=2), pytest.approx(width - 30, abs=2))
+    outside = np.ones((height, width), bool)
+    outside[:, width - 100 : width - 20] = outside[:70] = False
+    assert np.abs(read_film(out)[1][10].astype(int) - shown[10])[outside].mean() < 4
+
+
+def test_the_whole_of_a_joined_film_is_written_with_its_sound(tmp_path: Path) -> None:
+    parts = [write_film(tmp_path / f"part{number}.ts", 50, sounds=("mp2",)) for number in (1, 2)]
+    film = tmp_path / "joined.ts"
+    film.write_bytes(b"".join(part.read_bytes() for part in parts))
+    source = build_index(film)
+    out = annotated(tmp_path, film, wanted=NO_BOXES, target=tmp_path / "out.mkv")
+    result = build_index(out)
+    assert len(result) == len(source) == 100
+    assert result.time_seconds == pytest.approx(source.time_seconds, abs=0.0011)
+    first = source.time_seconds[0]
+    assert np.array(beeps(out)) - first == pytest.approx([0, 1, 2, 3], abs=0.06)
+    late = Path(annotate([tmp_path / "a.zarr"], target=tmp_path / "late.mkv", wanted=Wanted(start=first + 2.5))[0].file)
+    assert len(build_index(late)) == pytest.approx(38, abs=1)
+    assert beeps(late) == pytest.approx([0.5], abs=0.06)
 
 
 def differs(out: Path, plain: Path) -> np.ndarray:

@@ -22,6 +22,7 @@ from pipeline.media.video.index import build_index
 from pipeline.store.compact import add_arrays
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
+from tests.clips import ORIENTATIONS, remuxed
 from tests.views.films import beeps, read_film, sound_packets, still, store_of, write_film
 
 FACE = (100, 80, 60, 80)
@@ -180,6 +181,31 @@ def test_a_turned_video_stays_upright_when_copied(tmp_path: Path, data_dir: Path
     film = data_dir / "videos/derived/asl_A_again_rot90meta.mp4"
     made = cut_clips([store_with(tmp_path, film, 2, 3)], "Ann", tmp_path / "cut", ClipOptions(copy=True))
     assert build_index(Path(made.clips[0].file)).rotation == build_index(film).rotation != 0
+
+
+@pytest.mark.parametrize("name", list(ORIENTATIONS))
+def test_a_mirrored_video_stays_as_it_is_shown_when_copied(tmp_path: Path, name: str) -> None:
+    made = write_film(tmp_path / "stored.mp4", 20, (64, 48), sounds=())
+    film = remuxed(made, tmp_path / "a.mp4", ORIENTATIONS[name][0])
+    cut = cut_clips([store_with(tmp_path, film, 1, 2)], "Ann", tmp_path / "cut", ClipOptions(copy=True))
+    source, copied = build_index(film), build_index(Path(cut.clips[0].file))
+    assert (copied.rotation, copied.mirrored) == (source.rotation, source.mirrored)
+
+
+@pytest.mark.parametrize("copy", [False, True], ids=["encoded", "copied"])
+def test_a_clip_of_the_second_part_of_a_joined_film(tmp_path: Path, copy: bool) -> None:
+    part = write_film(tmp_path / "part.ts", 50, sounds=("mp2",), gop=10)
+    film = tmp_path / "joined.ts"
+    film.write_bytes(part.read_bytes() * 2)
+    store = store_with(tmp_path, film, 16, 17)  # frames 80 to 89
+    options = ClipOptions(copy=copy, margin_seconds=0.0, longest_gap_seconds=0.3)
+    (clip,) = cut_clips([store], "Ann", tmp_path / "cut", options).clips
+    first = build_index(film).time_seconds[0]
+    assert clip.start_seconds - first == pytest.approx(80 / 25, abs=0.001)
+    times, shown = read_film(Path(clip.file))
+    assert bar(shown)[:10] == bar(read_film(part)[1][30:40])
+    assert np.diff(times)[:9] == pytest.approx(0.04, abs=0.0011)
+    assert len(sound_packets(Path(clip.file))) > 10
 
 
 @pytest.mark.parametrize(

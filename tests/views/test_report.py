@@ -122,9 +122,9 @@ def test_rows_are_people_by_screen_time(page: Page, made: Film) -> None:
     frames = np.repeat(np.arange(900), made.arrays["n_faces"])
     expected = {}
     for who in range(1, 5):
-        present = np.zeros(900, bool)
-        present[frames[made.person == who]] = True
-        expected[NAMES.get(who) or f"person {who}"] = appearances(present, times(900))
+        rows_of_who = made.person == who
+        found = appearances(frames[rows_of_who], times(900), made.arrays["track"][rows_of_who])
+        expected[NAMES.get(who) or f"person {who}"] = found
     assert {page.people[row["of"]] for row in rows} == expected.keys()
     for row in rows:
         stretches = expected[page.people[row["of"]]]
@@ -267,7 +267,7 @@ def test_a_hundred_inputs_fit_in_two_megabytes(tmp_path: Path) -> None:
 
 def test_stretches_are_joined_until_they_fit() -> None:
     n = 4000
-    rows = [appearances(np.arange(n) % (20 + k) == 0, times(n), 0.0) for k in range(10)]
+    rows = [appearances(np.arange(0, n, 20 + k), times(n), longest_gap_seconds=0.0) for k in range(10)]
     joined = join_to(rows, 200)
     assert sum(map(len, joined)) <= 200 < sum(map(len, rows))
     for row, spans in zip(rows, joined, strict=True):

@@ -23,6 +23,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--boxes", action=argparse.BooleanOptionalAction, default=None,
         help="draw boxes and names (default: but over faces that are blurred)",
     )  # fmt: skip
+    parser.add_argument(
+        "--levels", action="store_true", help="write behind a name of a gallery how sure it is: sure or likely"
+    )
     parser.add_argument("--start", metavar="T", help="from this time on: seconds or H:MM:SS")
     parser.add_argument("--stop", metavar="T", help="up to this time, exclusive: seconds or H:MM:SS")
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
@@ -33,7 +36,7 @@ def _annotate(options: argparse.Namespace) -> int:
     from pipeline.views.progress import for_stderr
 
     start, stop = time_of(options.start, "--start"), time_of(options.stop, "--stop")
-    wanted = Wanted(tuple(options.blur), options.boxes, start, stop)
+    wanted = Wanted(tuple(options.blur), options.boxes, start, stop, options.levels)
     with for_stderr() as progress:
         made = annotate(options.outs, options.input, options.out, wanted, force=options.force, progress=progress)
     print_result(options, {"films": [one.as_dict() for one in made]}, [one.file for one in made])

@@ -23,9 +23,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     how = parser.add_argument_group("what counts as found")
     how.add_argument("--metric", default="cosine", help="cosine, euclidean, euclidean_l2 or angular (default: cosine)")
-    how.add_argument("--threshold", type=float, metavar="X", help="largest distance (default: the model's own)")
+    how.add_argument(
+        "--threshold", type=float, metavar="X",
+        help="largest distance (default: the model's own; with --gallery one that falls with the number of people)",
+    )  # fmt: skip
     how.add_argument("--model", metavar="NAME", help="refuse stores whose faces are embedded with another model")
     known = parser.add_argument_group("with --gallery")
+    known.add_argument(
+        "--per", choices=("track", "face"), default="track",
+        help="judge all faces of a track together (default), or each face alone, as DeepFace.find does",
+    )  # fmt: skip
     known.add_argument("--all-faces", action="store_true", help="take every face of a picture, as DeepFace does")
     known.add_argument(
         "--top-k", type=positive, metavar="K", help="nearest people of each face in the table (default: 1)"
@@ -74,7 +81,7 @@ def _by_gallery(options: argparse.Namespace, how: dict[str, Any]) -> int:
     from pipeline.faces.views.found import people_lines
     from pipeline.views.progress import NowAndThen
 
-    how |= {name: getattr(options, name) for name in ("all_faces", "table", "save_gallery")}
+    how |= {name: getattr(options, name) for name in ("all_faces", "per", "table", "save_gallery")}
     embedded = NowAndThen("pictures of the gallery embedded")
     found = find(options.outs, options.gallery, top_k=options.top_k or 1, embedded=embedded, **how)
     print_result(options, found.as_dict(), people_lines(found))

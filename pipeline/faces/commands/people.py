@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
 from pipeline.faces.commands import number, say
+from pipeline.store.nodes import located
 
 if TYPE_CHECKING:
     from pipeline.faces.people.registry import Registry
@@ -152,13 +153,13 @@ CHANGES: dict[str, tuple[Callable[[Registry, list[str], int], Changed], Callable
 def _registry(options: argparse.Namespace) -> Path:
     """Return the registry that was named, or the one that is found here. Raises UsageError."""
     if options.registry is not None:
-        path = Path(options.registry).expanduser().resolve()
+        path = located(options.registry)
         if not path.is_file():
             raise UsageError(f"there is no registry at {path}; check --registry, or run: reelgraph people OUT")
         return path
     for candidate in DEFAULT_REGISTRIES:
         if candidate.is_file():
-            return candidate.resolve()
+            return located(candidate)
     tried = " nor ".join(str(candidate) for candidate in DEFAULT_REGISTRIES)
     raise UsageError(f"there is neither {tried} here; say --registry FILE, or run: reelgraph people OUT")
 

@@ -50,11 +50,14 @@ def represent(
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """Yield (rank of the frame, what `DeepFace.represent` returns for it) for every sampled frame, in order.
 
-    `frames`: a video file, or any input that DeepFace accepts as one image (path, URL, base64, file object, uint8 BGR
-    array). Also a list, a 4-D array or an iterable of those. `every`, and for a video `start` and `stop` (seconds or
-    H:MM:SS), sample it. With `out` a video first runs on a cluster into that store. A second call carries on, or only
-    reads. `cluster` then holds options of `pipeline.run` (executor, fresh, workers, gpus, scheduler ...). Without `out`
-    the chunks run in this process, while the next one is decoded.
+    `frames`: a video file, or any input that DeepFace accepts as one image (path, URL, base64, file object, BGR array).
+    Also a list, a 4-D array or an iterable of those. `every`, and for a video `start` and `stop` (seconds or H:MM:SS),
+    sample it. With `out` a video first runs on a cluster into that store. A second call carries on, or only reads.
+    `cluster` then holds options of `pipeline.run` (executor, fresh, workers, gpus, scheduler ...). Without `out` the
+    chunks run in this process, while the next one is decoded.
+
+    Arrays are uint8, or float from 0 to 1 or to 255, such as the "face" that DeepFace's `extract_faces` returns with
+    color_face="bgr". As in DeepFace, detectors expect 0 to 255, and opencv finds nothing in any type but uint8.
 
     Raises ReelgraphError for unknown names and missing weights, ValueError for input that is not a picture. Raises
     TypeError for a parameter that neither DeepFace's function nor this one has.

@@ -18,6 +18,7 @@ from pipeline.engine.workflow import Workflow, build_workflow
 from pipeline.errors import StoreError
 from pipeline.faces.deepface import frames as sources
 from pipeline.faces.people.pictures import stages_here
+from pipeline.media.inputs import refuse_url
 from pipeline.media.video.index import open_container
 
 if TYPE_CHECKING:
@@ -34,11 +35,14 @@ class FrameFaces:
     index: int
     name: str
     width: int
+    """Pixels of the frame in its file."""
     height: int
     arrays: dict[str, np.ndarray]
     """One row per face: box, landmarks, confidence, and the other arrays that were computed."""
     frame_rgb: np.ndarray | None
-    """Pixels of the frame, uint8 (height, width, 3); None for a frame from a store."""
+    """Pixels of the frame, (height, width, 3); None for a frame from a store."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Pixels of the frame, in which the arrays count, in a pixel of the file, along x and y."""
 
 
 Result = Callable[[FrameFaces], Any]
@@ -111,6 +115,7 @@ class Analysis:
                 if value is not None:
                     raise ValueError(f"{name} is for video files; these frames are pictures")
             return Results(self.here(self.workflow, sources.of_pictures(source, every)), result)
+        refuse_url(str(source))
         path = Path(str(source)).expanduser()
         open_container(path).close()  # fails for a folder, list or text, which a run would accept as an input
         sampling = {"every": every, **{name: at for name, at in (("start", start), ("stop", stop)) if at is not None}}
@@ -136,8 +141,9 @@ class Analysis:
             n_faces = arrays.pop("n_faces")
             pixels = arrays.pop("frames_rgb")
             for k, faces in _faces_of_frames(batch.decoded, batch.names, n_faces, arrays):
-                height, width = pixels[k].shape[:2]
-                yield FrameFaces(int(batch.index[k]), batch.names[k], width, height, faces, pixels[k])
+                (height, width), (x, y) = pixels[k].shape[:2], batch.scale
+                size = round(width / x), round(height / y)
+                yield FrameFaces(int(batch.index[k]), batch.names[k], *size, faces, pixels[k], batch.scale)
 
     def stored(self, path: Path, workflow: Workflow, out: Path, cluster: Mapping[str, Any]) -> Iterator[FrameFaces]:
         """Run the missing part of the workflow into a store, and read it."""

@@ -21,6 +21,8 @@ Picture = str | Path | IO[bytes] | np.ndarray
 Source = Picture | Iterable[Picture]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+"""Types of pixels with which DeepFace can crop and resize a picture; OpenCV refuses all others."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Batch:
     time_seconds: np.ndarray
     """float64 (n,): times, or the index for pictures."""
     frames_rgb: Sequence[np.ndarray] | np.ndarray
-    """uint8 (height, width, 3) each."""
+    """(height, width, 3) each: uint8, or a picture's own type (DTYPES)."""
     decoded: np.ndarray
     """bool (n,): false if a frame could not be read."""
     names: tuple[str, ...]
     """Name of each frame in messages."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Pixels of a frame in a pixel of the file, along x and y."""
 
 
 def is_video(frames: Source) -> bool:
@@ -67,7 +71,7 @@ def of_video(path: Path, workflow: Workflow, decode_threads: int) -> Iterator[Ba
     for (start, stop), chunk in zip(pieces, chunks, strict=True):
         index = source.frame[start:stop]
         names = tuple(f"frame {rank} of {path}" for rank in index)
-        yield Batch(index, source.time_seconds[start:stop], chunk.frames_rgb, chunk.decoded, names)
+        yield Batch(index, source.time_seconds[start:stop], chunk.frames_rgb, chunk.decoded, names, source.scale)
 
 
 def of_pictures(frames: Source, every: int) -> Iterator[Batch | Exception]:
@@ -110,7 +114,7 @@ def _each(frames: Source) -> Iterator[Any]:
 
 
 def _load(picture: Picture) -> tuple[np.ndarray, str]:
-    """Return uint8 (height, width, 3) RGB and a name.
+    """Return (height, width, 3) RGB, of the picture's own type (DTYPES), and a name.
 
     Raises ValueError if it is not such a picture, and DeepFace's own errors if it cannot be loaded.
     """
@@ -121,9 +125,9 @@ def _load(picture: Picture) -> tuple[np.ndarray, str]:
         raise ValueError(f"Exception while loading {name}")
     if pixels.size == 0:
         raise ValueError(f"a frame must have pixels, not shape {pixels.shape}")
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels.dtype.name not in DTYPES or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(
-            f"a frame must be uint8 (height, width, 3) in BGR, not {pixels.dtype} {pixels.shape}: "
-            "scale it to 0 to 255 and convert it first"
+            f"a frame must be (height, width, 3) in BGR, of {', '.join(DTYPES)}, not {pixels.dtype} {pixels.shape}: "
+            "convert it first"
         )
     return np.ascontiguousarray(pixels[:, :, ::-1]), name

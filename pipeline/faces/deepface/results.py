@@ -51,13 +51,18 @@ def checked_areas(faces: FrameFaces, analysis: Analysis) -> list[dict[str, Any]]
     from deepface.modules.exceptions import FaceNotDetected, SpoofDetected
 
     if len(faces.arrays["box"]) == 0:
+        dtype = np.uint8 if faces.frame_rgb is None else faces.frame_rgb.dtype
         raise FaceNotDetected(
             f"Face could not be detected in {faces.name}."
             "Please confirm that the picture is a face photo or consider to set enforce_detection param to False."
+            + ("" if dtype == np.uint8 else f" It is {dtype}; detectors expect uint8, from 0 to 255.")
         )
     if analysis.anti_spoofing and (faces.arrays["real"].argmax(axis=1) != REAL).any():
         raise SpoofDetected("Spoof detected in the given image.")
-    rows = zip(faces.arrays["box"], faces.arrays["landmarks"], strict=True)
+    boxes, landmarks = faces.arrays["box"], faces.arrays["landmarks"]
+    if faces.scale != (1, 1):
+        boxes, landmarks = boxes / np.tile(faces.scale, 2), landmarks / np.array(faces.scale)
+    rows = zip(boxes, landmarks, strict=True)
     return [facial_area(box, landmarks, faces.width, faces.height) for box, landmarks in rows]
 
 

@@ -8,13 +8,15 @@ edge. Arithmetic is float32; DeepFace's is float64.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
 
-Frame = npt.NDArray[np.uint8]
+Frame = npt.NDArray[Any]
+"""uint8; with `pipeline.deepface` also the other types that OpenCV resizes, from 0 to 1 or to 255."""
 Float32 = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
 
@@ -28,7 +30,7 @@ MEANS_BGR = {"VGGFace": (93.5940, 104.7624, 129.1863), "VGGFace2": (91.4953, 103
 
 
 def cut(frame_rgb: Frame, box: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32], rotate: bool) -> Frame:
-    """Return one face, uint8 (height, width, 3) RGB; empty if DeepFace's own crop is empty.
+    """Return one face, (height, width, 3) RGB of the frame's type; empty if DeepFace's own crop is empty.
 
     `box` float32 (4,): x, y, w, h in whole pixels, which may reach beyond the frame. `landmarks` float32 (5, 2): the
     eyes give the angle; if they are NaN the face is not turned. `rotate` is DeepFace's parameter `align`.
@@ -56,7 +58,7 @@ def _window(frame: Frame, x: int, y: int, w: int, h: int) -> Frame:
     height, width = frame.shape[:2]
     if x >= 0 and y >= 0 and x + w <= width and y + h <= height:
         return frame[y : y + h, x : x + w]
-    window = np.zeros((h, w, 3), np.uint8)
+    window = np.zeros((h, w, 3), frame.dtype)
     top, left, bottom, right = max(y, 0), max(x, 0), min(y + h, height), min(x + w, width)
     if top < bottom and left < right:
         window[top - y : bottom - y, left - x : right - x] = frame[top:bottom, left:right]
@@ -80,21 +82,33 @@ def _turned(area: Box, angle: float, size: tuple[int, int]) -> Box:
 def fit(crop_rgb: Frame, size: tuple[int, int], chip_bgr: Float32, eight_bit: bool = False) -> None:
     """Fill one chip, float32 (height, width, 3) BGR from 0 to 1: the crop at its own aspect ratio, black beside it.
 
-    `size` is the chip's width and height. With `eight_bit` the crop is scaled in whole numbers, before it becomes
-    float32.
+    `size` is the chip's width and height. With `eight_bit` the crop is scaled in its own type, before it becomes
+    float32. As in DeepFace, a crop of another type than uint8 goes up to 255 if it exceeds 1. That is decided before
+    and after the crop is resized.
     """
     import cv2
 
     width, height = size
     factor = min(height / crop_rgb.shape[0], width / crop_rgb.shape[1])
     w, h = max(1, int(crop_rgb.shape[1] * factor)), max(1, int(crop_rgb.shape[0] * factor))
-    if eight_bit:
+    if crop_rgb.dtype != np.uint8:
+        scaled = crop_rgb / 255 if not eight_bit and crop_rgb.max() > 1 else crop_rgb
+        small = cv2.resize(scaled, (w, h)).astype(np.float32)
+        small = small / np.float32(255) if small.max() > 1 else small
+    elif eight_bit:
         small = cv2.resize(crop_rgb, (w, h)).astype(np.float32) / np.float32(255)
     else:
         small = cv2.resize(crop_rgb.astype(np.float32) / np.float32(255), (w, h))
     top, left = (height - h) // 2, (width - w) // 2
     chip_bgr[:] = 0
     chip_bgr[top : top + h, left : left + w] = small[:, :, ::-1]
+
+
+def in_eight_bits(frame: Frame) -> npt.NDArray[np.uint8]:
+    """Return a frame as uint8, rounded and cut to 0 to 255, not scaled."""
+    if frame.dtype == np.uint8:
+        return frame
+    return np.nan_to_num(np.rint(frame)).clip(0, 255).astype(np.uint8)
 
 
 def deepface_chips(

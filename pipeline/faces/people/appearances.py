@@ -1,4 +1,9 @@
-"""Times at which a person is on screen, from the sampled frames in which the person was found."""
+"""Times at which a person is on screen: the one definition behind screen times, reports, clips and searches.
+
+A sampled frame with the person stands until the next sampled frame. Frames without the person end an appearance, unless
+they are few (`LONGEST_GAP_SECONDS`) and the same track goes on after them. A cut, or somebody else in that place, ends
+the track, and so the appearance. Without stored tracks short gaps are bridged.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.spans import item_seconds as frame_seconds
+from pipeline.media.spans import item_seconds
 
 LONGEST_GAP_SECONDS = 2.0
 """Seconds after which a person who is not found has left. A turned head or a gap of the detector is shorter."""
@@ -32,17 +37,28 @@ class Appearance:
 
 
 def appearances(
-    present: npt.NDArray[np.bool_],
+    frame: npt.NDArray[np.integer],
     time_seconds: npt.NDArray[np.float64],
+    track: npt.NDArray[np.integer] | None = None,
+    stop_seconds: float | None = None,
     longest_gap_seconds: float = LONGEST_GAP_SECONDS,
 ) -> list[Appearance]:
-    """Return the stretches of time in order. `present`: bool (n,), true if a sampled frame shows the person."""
-    found = np.flatnonzero(present)
-    if len(found) == 0:
+    """Return the stretches of time in order.
+
+    `frame` (faces,), ascending: the frame of each face of the person, as an index of `time_seconds` (frames,), the
+    times of all sampled frames. `track` (faces,): track of each face; None without tracks. `stop_seconds`: end of the
+    input, if it is known.
+    """
+    if len(frame) == 0:
         return []
-    spans = frame_seconds(time_seconds)
-    stops = time_seconds[found] + spans[found]
-    breaks = np.flatnonzero(time_seconds[found[1:]] - stops[:-1] > longest_gap_seconds) + 1
+    found, start = np.unique(frame, return_index=True)
+    spans = item_seconds(time_seconds, stop_seconds)
+    ends = np.append(start[1:], len(frame))
+    breaks = time_seconds[found[1:]] - (time_seconds[found] + spans[found])[:-1] > longest_gap_seconds
+    if track is not None:
+        for k in np.flatnonzero((np.diff(found) > 1) & ~breaks).tolist():
+            before, after = track[start[k] : ends[k]], track[start[k + 1] : ends[k + 1]]
+            breaks[k] = not np.intersect1d(before, after).size
     return [
         Appearance(
             float(time_seconds[part[0]]),
@@ -52,5 +68,5 @@ def appearances(
             len(part),
             float(spans[part].sum()),
         )
-        for part in np.split(found, breaks)
+        for part in np.split(found, np.flatnonzero(breaks) + 1)
     ]

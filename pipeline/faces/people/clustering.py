@@ -9,6 +9,7 @@ What video knows comes first: two faces of one frame are never one person, a tra
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -74,15 +75,15 @@ class Groups:
     """One exemplar for each cluster of a group; several only if a user has merged them into one person."""
 
 
-def group_points(points: Points, apart: Ints, threshold: float, twice: Collection[int] = ()) -> Groups:
+def group_points(points: Points, seen: Ints, threshold: float, twice: Collection[int] = ()) -> Groups:
     """Join points that are within `threshold` on average.
 
-    `apart`: int64 (m, 2), rows of points that are not one person (faces of one frame). Known people are never joined
-    with each other. Those of `twice` may have points that are apart.
+    `seen`: int64 (m, 2), a moment's number and the row of a point seen in it. Two points of one moment are not one
+    person. Known people are never joined with each other. Those of `twice` may have several points of one moment.
     """
     if not len(points.vector):
         return Groups(np.empty(0, np.int64), [])
-    state = _State(points, apart, threshold, frozenset(twice))
+    state = _State(points, seen, threshold, frozenset(twice))
     while state.merge_round():
         pass
     owner = np.array([state.root(state.owner[k]) for k in range(len(points.vector))], np.int64)
@@ -102,7 +103,7 @@ def group_points(points: Points, apart: Ints, threshold: float, twice: Collectio
 class _State:
     """Clusters (which have a mean) and their owners (people; a known one may own several clusters)."""
 
-    def __init__(self, points: Points, apart: Ints, threshold: float, twice: frozenset[int]) -> None:
+    def __init__(self, points: Points, seen: Ints, threshold: float, twice: frozenset[int]) -> None:
         n = len(points.vector)
         self.limit = threshold * threshold
         self.twice = twice
@@ -119,13 +120,13 @@ class _State:
         """True for each cluster that may begin a group."""
         self.known = points.person.tolist()
         """The known person of each owner, or 0."""
-        self.enemies: dict[int, set[int]] = {}
-        """For each owner, the owners that are not the same person."""
+        self.moments: defaultdict[int, set[int]] = defaultdict(set)
+        """Moments in which each owner was seen. Two owners with a moment in common are not the same person."""
         first: dict[int, int] = {}
         for row in np.flatnonzero(points.person).tolist():
             self.parent[row] = first.setdefault(int(points.person[row]), row)
-        for a, b in apart.tolist():
-            self._separate(self.root(a), self.root(b))
+        for moment, row in seen.tolist():
+            self.moments[self.root(row)].add(moment)
 
     def alive(self) -> list[int]:
         """Return the clusters that were not merged into another one, ascending."""
@@ -163,18 +164,15 @@ class _State:
             owner = self.parent[owner]
         return owner
 
-    def _separate(self, a: int, b: int) -> None:
-        if a != b:  # a user may have merged two faces of one frame: that decision stands
-            self.enemies.setdefault(a, set()).add(b)
-            self.enemies.setdefault(b, set()).add(a)
-
     def _allowed(self, a: int, b: int, squared: float) -> bool:
         founders = self.founds[a] + self.founds[b]
         if founders == 0 or (founders == 1 and squared > WEAK_SHARE * self.limit):
             return False
         first, second = self.root(self.owner[a]), self.root(self.owner[b])
         one, other = self.known[first], self.known[second]
-        if second in self.enemies.get(first, ()) and not {one, other} & self.twice:
+        # A user may have merged two faces of one frame, which makes them one owner: that decision stands.
+        together = first != second and not self.moments[first].isdisjoint(self.moments[second])
+        if together and not {one, other} & self.twice:
             return False
         return not (one and other and one != other)
 
@@ -184,9 +182,9 @@ class _State:
         if first != second:
             self.parent[second] = first
             self.known[first] = self.known[first] or self.known[second]
-            for enemy in self.enemies.pop(second, set()):
-                self.enemies[enemy].discard(second)
-                self._separate(first, enemy)
+            fewer, more = sorted((self.moments.pop(first, set()), self.moments.pop(second, set())), key=len)
+            more |= fewer
+            self.moments[first] = more
         total = self.weight[a] + self.weight[b]
         share = self.weight[b] / total
         between = self.mean[b] - self.mean[a]
@@ -233,7 +231,10 @@ def near_pairs(mean: Float32, spread: Floats, limit: float, most: int) -> Iterat
         squared += length[rows, None]
         squared += length[None]
         squared[np.arange(squared.shape[0]), np.arange(rows.start, rows.stop)] = np.inf
-        at, column = np.nonzero(squared <= limit)
+        near = squared <= limit
+        if np.count_nonzero(near) > 2 * most * len(near):  # a crowd of one face: most are dropped below
+            near &= squared <= np.partition(squared, most - 1, axis=1)[:, most - 1, None]
+        at, column = np.nonzero(near)
         values = squared[at, column].astype(np.float64)
         order = np.lexsort((column, values, at))
         rank = np.arange(len(at)) - np.searchsorted(at, at)  # nonzero's rows ascend, and still do once ordered
@@ -256,8 +257,8 @@ class Tracks:
     founds: npt.NDArray[np.bool_]
     """bool (n,): true with two sure faces, or one of which the detector was very sure. Other tracks may be false
     detections of a moment."""
-    apart: Ints
-    """int64 (m, 2), each once: tracks with faces in one frame."""
+    seen: Ints
+    """int64 (m, 2): a moment's number and a track seen in it (see `together`)."""
 
     @property
     def weight(self) -> Floats:
@@ -297,17 +298,29 @@ def best_rows(track: npt.NDArray[np.int32], score: Floats, most: int = USED_FACE
 
 
 def together(track: npt.NDArray[np.int32], n_faces: npt.NDArray[np.int32]) -> Ints:
-    """Return int64 (m, 2): pairs of tracks with faces in one frame, each once, the lower first."""
-    found = []
+    """Return int64 (m, 2): the number of a moment, from 0, and a track with a face in it.
+
+    A moment is a frame, or several with the same two or more tracks. Pairs of tracks would be the square of that.
+    """
+    found, count_before = [np.empty((0, 2), np.int64)], 0
     starts = np.concatenate([[0], np.cumsum(n_faces, dtype=np.int64)])
     for count in np.unique(n_faces[n_faces > 1]).tolist():
         frames = np.flatnonzero(n_faces == count)
-        a, b = np.triu_indices(count, 1)
-        rows = track[starts[frames][:, None] + np.arange(count)]
-        pairs = np.stack([rows[:, a].ravel(), rows[:, b].ravel()], axis=1).astype(np.int64)
-        pairs = pairs[(pairs >= 0).all(axis=1)]
-        found.append(np.unique(np.sort(pairs, axis=1), axis=0))
-    return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
+        tracks = np.unique(np.sort(track[starts[frames][:, None] + np.arange(count)], axis=1), axis=0)
+        tracks = tracks[(tracks >= 0).sum(axis=1) > 1]
+        moment, column = np.nonzero(tracks >= 0)
+        found.append(np.stack([count_before + moment, tracks[moment, column]], axis=1))
+        count_before += len(tracks)
+    return np.concatenate(found)
+
+
+def better_faces(vectors: npt.NDArray[Any], score: Floats) -> Ints:
+    """Return the rows (int64) of the faces that speak for a track: of good quality, and not far from the others."""
+    rows = np.flatnonzero(score >= BETTER_SHARE * score.max())
+    if len(rows) > 2:
+        away = np.linalg.norm(vectors[rows] - np.median(vectors[rows], axis=0), axis=1)
+        rows = rows[away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)]
+    return rows
 
 
 def describe(vectors: Float32, score: Floats, certain: Floats, unsure_spread: float) -> tuple[Float32, float]:
@@ -318,12 +331,8 @@ def describe(vectors: Float32, score: Floats, certain: Floats, unsure_spread: fl
 
     `vectors`: float32 (n, d), finite, n at least 1; `score` and `certain` float64 (n,): quality above 0, `certainty`.
     """
-    better = score >= BETTER_SHARE * score.max()
-    vectors, score, certain = vectors[better], score[better], certain[better]
-    if len(vectors) > 2:
-        away = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1)
-        near = away <= DROPPED_SHARE * max(float(np.median(away)), 1e-9)
-        vectors, score, certain = vectors[near], score[near], certain[near]
+    kept = better_faces(vectors, score)
+    vectors, score, certain = vectors[kept], score[kept], certain[kept]
     mean = np.average(vectors, axis=0, weights=score)
     squared = ((vectors - mean) ** 2).sum(axis=1)
     unsure = unsure_spread * (1 - float(np.average(certain, weights=score)))

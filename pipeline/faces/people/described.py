@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from pipeline.faces.people.clustering import Tracks, best_rows, certainty, describe, quality, together
 from pipeline.faces.people.space import Space
 from pipeline.machine.cores import available_cores
+from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import rows_of
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ VERY_SURE_CONFIDENCE = 0.99
 """Score of the same detectors from which a single face is a real one."""
 
 
-def sure_confidence(workflow: Mapping[str, Any]) -> float:
-    """Return the score from which a face counts as sure, for a resolved workflow's detector; 0 for other detectors."""
-    for stage in (workflow.get("stages") or {}).values():
+def sure_confidence(workflow: Any) -> float:
+    """Return the score from which a face counts as sure, for a stored workflow's detector; 0 for other detectors."""
+    for stage in stage_sections(workflow).values():
         if stage.get("use") == "detect":
-            options = {**(stage.get("options") or {}), **stage}
+            given = stage.get("options")
+            options = {**(given if isinstance(given, dict) else {}), **stage}
             return SURE_CONFIDENCE.get(str(options.get("model")), 0.0)
     return 0.0
 

@@ -1,4 +1,4 @@
-"""`reelgraph find --gallery`: every stored face against known ones, over any number of stores, without decoding."""
+"""`reelgraph find --gallery`: every stored track against known people, over any number of stores, without decoding."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreLockedError, UsageError
+from pipeline.faces.people import evidence
+from pipeline.faces.people.evidence import Level
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
-from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, checked_metric
-from pipeline.faces.people.near import NearSearch, Written
+from pipeline.faces.people.labels import names_in_gallery
+from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, Per, checked_metric
+from pipeline.faces.people.near import NearSearch, Written, threshold_of
 from pipeline.faces.people.pictures import Progress, Recipe
 from pipeline.faces.people.sightings import FrameTimes, Sighting
 from pipeline.machine.cores import available_cores
-from pipeline.store.pieces import for_each, rows_of
+from pipeline.store.facts import stage_sections
+from pipeline.store.pieces import Piece, for_each, rows_of
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
@@ -37,11 +41,33 @@ STAGE = "identify"
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """The best track of a person in one input: the farthest within its limit, of the highest level."""
+
+    level: Level
+    distance: float
+    limit: float
+    """Largest distance that is likely for that track."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "level": self.level.name.lower(), "distance": round(self.distance, 6), "limit": round(self.limit, 6),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
 class SeenPerson:
     """All sightings of one person of the gallery."""
 
     name: str
     sightings: tuple[Sighting, ...]
+    evidence: tuple[Evidence, ...]
+    """One for each sighting."""
+
+    @property
+    def best(self) -> Evidence:
+        return max(self.evidence, key=lambda one: (one.level, one.limit - one.distance))
 
     @property
     def faces(self) -> int:
@@ -63,7 +89,10 @@ class SeenPerson:
             "faces": self.faces,
             "screen_seconds": round(self.screen_seconds, 3),
             "best_distance": round(self.best_distance, 6),
-            "sightings": [one.as_dict() for one in self.sightings],
+            **self.best.as_dict(),
+            "sightings": [
+                one.as_dict() | why.as_dict() for one, why in zip(self.sightings, self.evidence, strict=True)
+            ],
         }
 
 
@@ -74,38 +103,63 @@ class Wanted:
     gallery: str
     metric: Metric = "cosine"
     all_faces: bool = False
+    per: Per = "track"
+    threshold: float | None = None
+    """None: per track the limits of `evidence`, per face the model's own threshold."""
 
-    def attributes(self, gallery: Gallery, threshold: float, embedding_key: str) -> dict[str, Any]:
+    def attributes(self, gallery: Gallery, item: RunInput, embedding_key: str) -> dict[str, Any]:
         """Return the attributes of the array `identity`."""
+        known, people = self.calibration(item), len(gallery.people)
+        limits = {
+            level.name.lower(): round(float(evidence.by_metric(self.metric, known.limit(people, 2.0, level))), 6)
+            for level in (Level.SURE, Level.LIKELY, Level.WEAK)
+        }
         return {
-            **self.signature(gallery.sha256, threshold, embedding_key),
-            "description": "row of the gallery, -1 where nobody of it is near enough",
+            **self.signature(gallery.sha256, item, embedding_key),
+            "description": "row of the gallery; -1 if unknown or weak",
             "names": list(gallery.names),
             "pictures": list(gallery.pictures),
             "model": gallery.model,
             "align": gallery.align,
             "gallery": self.gallery,
             "notes": list(gallery.notes),
+            **({"people": people, "limits_of_one_face": limits} if self.per == "track" else {}),
         }
 
-    def signature(self, sha256: str, threshold: float, embedding_key: str) -> dict[str, Any]:
+    def signature(self, sha256: str, item: RunInput, embedding_key: str) -> dict[str, Any]:
         """Return values that are equal if the arrays would be."""
+        tracks = item.attributes.get("stages", {}).get("track", {}) if "track" in item.arrays else {}
         return {
             "metric": self.metric,
-            "threshold": threshold,
+            "per": self.per,
+            "threshold": self.threshold if self.per == "track" else threshold_of(item, self.metric, self.threshold),
             "all_faces": self.all_faces,
             "gallery_sha256": sha256,
             "embedding_key": embedding_key,
+            **({"track_key": tracks.get("key")} if self.per == "track" else {}),
         }
+
+    def calibration(self, item: RunInput) -> evidence.Calibration:
+        """Return the calibration for an input's model. Raises UsageError if the model has no threshold."""
+        known = item.arrays["embedding"].attributes.get("thresholds") or {}
+        own = threshold_of(item, self.metric, None if self.metric in known else self.threshold)
+        return evidence.calibration(self.metric, own)
 
 
 def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
     """Return the arrays of a matching."""
-    described = "distance to the nearest row of the gallery, accepted or not; NaN where the face has no embedding"
-    shared = {key: value for key, value in (attributes or {}).items() if key in ("metric", "threshold")}
+    shared = {key: value for key, value in (attributes or {}).items() if key in ("metric", "threshold", "per")}
+    levels = [level.name.lower() for level in Level]
+
+    def array(name: str, dtype: str, description: str, **more: Any) -> Array:
+        return Array(name, ("face",), dtype, (), {**shared, "description": description, **more})
+
     return (
         Array("identity", ("face",), "int32", (), dict(attributes or {})),
-        Array("distance", ("face",), "float32", (), {**shared, "description": described}),
+        array("distance", "float32", "distance to the nearest person, named or not; NaN for a face without embedding"),
+        array("candidate", "int32", "row of the gallery that is nearest, named or not; -1 without embedding"),
+        array("identity_level", "int8", "how sure the nearest person is", levels=levels),
+        array("identity_limit", "float32", "largest distance that is likely; NaN for a face without embedding"),
     )
 
 
@@ -121,23 +175,57 @@ def is_near(distance: Float32, threshold: float) -> npt.NDArray[np.bool_]:
     return np.asarray(np.round(distance.astype(np.float64), DECIMALS) <= threshold)
 
 
-def matched(
-    item: RunInput, gallery: Gallery, metric: Metric, threshold: float, k: int = 1,
-    seen: Callable[[int, Nearest], None] = lambda start, nearest: None,
-) -> tuple[Int32, Float32]:  # fmt: skip
-    """Return `identity` and `distance` of all faces of an input that are done, in bounded memory.
+def tracks_of(item: RunInput) -> Int32:
+    """Return the stored tracks of an input's faces, or make them, int32 (n_faces,)."""
+    from pipeline.faces.stages.track import TrackOptions, track_input
 
-    `seen` gets the first row and the `k` nearest people of each block of faces, in order.
-    """
+    if "track" in item.arrays:
+        return np.asarray(item.array("track"))
+    return track_input(item, TrackOptions.model_validate({}))
+
+
+def named(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32 | None = None) -> dict[str, np.ndarray]:
+    """Return the arrays of `outputs` for all faces of an input that are done, in bounded memory."""
+    if wanted.per == "track":
+        return _by_track(item, gallery, wanted, tracks_of(item) if track is None else track)
+    threshold = threshold_of(item, wanted.metric, wanted.threshold)
+    rows, distances = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    for _, nearest in _nearest(item, gallery, wanted.metric, 1):
+        rows.append(nearest.row[:, 0])
+        distances.append(nearest.distance[:, 0])
+    candidate, distance = np.concatenate(rows), np.concatenate(distances)
+    level = np.where(is_near(distance, threshold) & (candidate >= 0), Level.LIKELY, Level.NONE).astype(np.int8)
+    limit = np.where(candidate >= 0, np.float32(threshold), np.float32(np.nan))
+    return _arrays(candidate, distance, level, limit)
+
+
+def _nearest(item: RunInput, gallery: Gallery, metric: Metric, k: int) -> Iterator[tuple[Piece, Nearest]]:
     matcher, person = Matcher(gallery.embedding, metric), gallery.person
-    identity, distance = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    found = for_each(item.pieces("embedding"), lambda _, faces: matcher.nearest(faces, person, k), available_cores())
-    for piece, nearest in found:
-        row, first = nearest.row[:, 0], nearest.distance[:, 0]
-        identity.append(np.where(is_near(first, threshold), row, np.int32(UNKNOWN)))
-        distance.append(first)
-        seen(piece.start, nearest)
-    return np.concatenate(identity), np.concatenate(distance)
+    return for_each(item.pieces("embedding"), lambda _, faces: matcher.nearest(faces, person, k), available_cores())
+
+
+def _by_track(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32) -> dict[str, np.ndarray]:
+    metric, known, unit = wanted.metric, wanted.calibration(item), wanted.metric != "euclidean"
+    tracks = evidence.track_means(item, track, known, unit)
+    people = evidence.people_means(gallery.embedding, gallery.person, known, unit)
+    threshold = None if wanted.threshold is None else float(evidence.halved(metric, wanted.threshold))
+    found = evidence.judge(tracks, people, known, threshold)
+    row = evidence.nearest_rows(tracks, found.person, gallery.embedding, gallery.person, unit)
+    of_face = np.where(track >= 0, track, len(row))  # a face without a track takes the last
+    distance, limit = (
+        np.append(evidence.by_metric(metric, values), np.nan).astype(np.float32)[of_face]
+        for values in (found.distance, found.limit)
+    )
+    candidate = np.append(row, UNKNOWN).astype(np.int32)[of_face]
+    return _arrays(candidate, distance, np.append(found.level, Level.NONE).astype(np.int8)[of_face], limit)
+
+
+def _arrays(candidate: Int32, distance: Float32, level: npt.NDArray[np.int8], limit: Float32) -> dict[str, np.ndarray]:
+    identity = np.where(level >= Level.LIKELY, candidate, np.int32(UNKNOWN))
+    return {
+        "identity": identity, "distance": distance, "candidate": candidate, "identity_level": level,
+        "identity_limit": limit,
+    }  # fmt: skip
 
 
 def find(
@@ -146,6 +234,7 @@ def find(
     *,
     metric: str = "cosine",
     threshold: float | None = None,
+    per: Per = "track",
     top_k: int = 1,
     all_faces: bool = False,
     model: str | None = None,
@@ -155,7 +244,7 @@ def find(
     looked: Callable[[int], None] = lambda faces: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Found:
-    """Find the people of a gallery in stores, and write the arrays `identity` and `distance` to their complete inputs.
+    """Find the people of a gallery in stores, and write the arrays of `outputs` to their complete inputs.
 
     `table` gets a row for each face and each of its `top_k` nearest people. `model` is an assertion: stores of another
     are refused. `embedded` gets the numbers of pictures embedded and in all, `looked` that of faces matched so far.
@@ -163,7 +252,7 @@ def find(
     """
     if top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {top_k}")
-    wanted = Wanted(str(gallery), checked_metric(metric), all_faces)
+    wanted = Wanted(str(gallery), checked_metric(metric), all_faces, per, threshold)
     job = Found(
         metric=wanted.metric, threshold=threshold, model=model, looked=looked, note=note, wanted=wanted, top_k=top_k,
         embedded=embedded,
@@ -198,6 +287,8 @@ class Found(NearSearch):
     embedded: Progress | None
     people: list[SeenPerson] = field(default_factory=list)
     """People who were seen, longest on screen first."""
+    maybe: list[SeenPerson] = field(default_factory=list)
+    """People whom some tracks may show: weak names, for the user to look at."""
     absent: list[str] = field(default_factory=list)
     """Gallery names that were not found."""
     sha256: str = ""
@@ -205,7 +296,7 @@ class Found(NearSearch):
     recipes: dict[str, tuple[Recipe, str]] = field(default_factory=dict)
     """Recipe and first store of each recipe's key."""
     galleries: dict[str, Gallery] = field(default_factory=dict)
-    sightings: list[Sighting] = field(default_factory=list)
+    sightings: list[tuple[Sighting, Evidence]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     stages: list[str] = field(default_factory=list)
     """Names of the stage that makes these arrays in the workflow of the open store. A later run reads there that
@@ -217,7 +308,7 @@ class Found(NearSearch):
     @contextlib.contextmanager
     def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
         self.recipes[recipe.key] = (recipe, out)
-        sections = run.attributes.get("workflow", {}).get("stages", {})
+        sections = stage_sections(run.attributes.get("workflow"))
         uses = (STAGE, "pipeline.faces.stages.identify:Identify")
         self.stages = [name for name, section in sections.items() if section.get("use") in uses] or [STAGE]
         self.writable, self.is_locked = None, False
@@ -229,37 +320,41 @@ class Found(NearSearch):
 
     def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> tuple[int, dict[str, Any]]:
         """Take `identity` and `distance` from the store if it has them of this matching; else match, and write."""
-        signature = self.wanted.signature(self.sha256, threshold, embedding_key(item, recipe))
+        made_by = embedding_key(item, recipe)
+        signature = self.wanted.signature(self.sha256, item, made_by)
         stored = item.arrays["identity"].attributes if "identity" in item.arrays else {}
         same = item.complete and {key: stored.get(key) for key in signature} == signature
         written: Written = "unchanged"
         if same and self.table is None:
             for text in stored.get("notes", ()):
                 self.tell(text)
-            names = [str(name) for name in stored["names"]]
-            identity, distance = item.read(["identity", "distance"]).values()
+            names = names_in_gallery(stored)
+            arrays = item.read([array.name for array in outputs()])
         else:
             gallery = self.gallery_for(recipe, out)
             names = list(gallery.names)
-            rows = _TableRows(item, gallery, threshold, FrameTimes(item, out)) if self.table is not None else None
-
-            def seen(start: int, nearest: Nearest) -> None:
-                if rows is not None and self.table is not None:
-                    self.table.write(rows.block(start, nearest))
-                self.look(len(nearest.row))
-
-            identity, distance = matched(item, gallery, self.metric, threshold, self.top_k, seen)
+            track = tracks_of(item) if self.wanted.per == "track" else None
+            arrays = named(item, gallery, self.wanted, track)
+            self.look(len(arrays["identity"]))
+            if self.table is not None:
+                rows = _TableRows(item, gallery, arrays, FrameTimes(item, out))
+                for piece, nearest in _nearest(item, gallery, self.metric, self.top_k):
+                    self.table.write(rows.block(piece.start, nearest))
             if not same:
-                attributes = self.wanted.attributes(gallery, threshold, signature["embedding_key"])
+                attributes = self.wanted.attributes(gallery, item, made_by)
                 # The resume key of a matching by no workflow: a run of one with this stage matches again.
                 key = hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:32]
-                written = self._write(item, key, attributes, {"identity": identity, "distance": distance})
+                written = self._write(item, key, attributes, arrays, track)
         self.names.update(names)
-        self.sightings += _sightings(FrameTimes(item, out), names, identity, distance)
-        return len(identity), {"unknown_faces": int((identity == UNKNOWN).sum()), "written": written}
+        self.sightings += _sightings(FrameTimes(item, out), names, arrays)
+        unknown = int((arrays["identity"] == UNKNOWN).sum())
+        return len(arrays["identity"]), {"unknown_faces": unknown, "written": written}
 
-    def _write(self, item: RunInput, key: str, attributes: dict[str, Any], arrays: dict[str, np.ndarray]) -> Written:
-        """Write to the open store, whose lock is taken when there is something to write."""
+    def _write(
+        self, item: RunInput, key: str, attributes: dict[str, Any], arrays: dict[str, np.ndarray], track: Int32 | None
+    ) -> Written:
+        """Write to the open store, whose lock is taken when there is something to write; tracks too, if it has none."""
+        from pipeline.faces.stages.track import Track
         from pipeline.store.compact import add_arrays
         from pipeline.store.run import RunStore
 
@@ -273,6 +368,8 @@ class Found(NearSearch):
             self.is_locked = True
             self.tell(f"nothing is written: {err}")
             return "locked"
+        if track is not None and "track" not in item.arrays:
+            add_arrays(self.writable, item.name, Track.outputs, {"track": track}, replace_existing=True)
         stages = dict.fromkeys(self.stages, key)
         add_arrays(self.writable, item.name, outputs(attributes), arrays, stages, replace_existing=True)
         item.refresh()
@@ -292,37 +389,62 @@ class Found(NearSearch):
     def finish(self) -> None:
         """Put the sightings of all inputs together, by person."""
         self.require_some()
-        by_name: dict[str, list[Sighting]] = {}
-        for one in self.sightings:
-            by_name.setdefault(str(one.name), []).append(one)
-        self.people = [SeenPerson(name, tuple(some)) for name, some in by_name.items()]
-        self.people.sort(key=lambda person: (-person.screen_seconds, -person.faces, person.name))
-        self.absent = sorted(self.names - by_name.keys())
+        by_name: dict[tuple[bool, str], list[tuple[Sighting, Evidence]]] = {}
+        for one, why in self.sightings:
+            by_name.setdefault((why.level >= Level.LIKELY, str(one.name)), []).append((one, why))
+        people = [
+            (sure, SeenPerson(name, *(tuple(each) for each in zip(*some, strict=True))))
+            for (sure, name), some in by_name.items()
+        ]
+        people.sort(key=lambda found: (-found[1].screen_seconds, -found[1].faces, found[1].name))
+        self.people = [person for sure, person in people if sure]
+        self.maybe = [person for sure, person in people if not sure]
+        self.absent = sorted(self.names - {person.name for _, person in people})
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        people = [person.as_dict() for person in self.people]
-        return {"gallery": self.wanted.gallery, "people": people, "absent": self.absent, **super().as_dict()}
+        return {
+            "gallery": self.wanted.gallery,
+            "per": self.wanted.per,
+            "people": [person.as_dict() for person in self.people],
+            "maybe": [person.as_dict() for person in self.maybe],
+            "absent": self.absent,
+            **super().as_dict(),
+        }
 
 
-def _sightings(times: FrameTimes, names: Sequence[str], identity: Int32, distance: Float32) -> list[Sighting]:
-    """Return the sightings of all people in one input, by name; a person may have several rows of the gallery."""
-    rows = np.flatnonzero(identity != UNKNOWN)
-    if not len(rows):
-        return []
+def _sightings(
+    times: FrameTimes, names: Sequence[str], arrays: Mapping[str, np.ndarray]
+) -> list[tuple[Sighting, Evidence]]:
+    """Return the sightings of all people in one input, by name, those with weak names apart.
+
+    A person may have several rows of the gallery.
+    """
+    level, distance, limit = arrays["identity_level"], arrays["distance"].astype(np.float64), arrays["identity_limit"]
     people, person_of = np.unique(list(names), return_inverse=True)
-    person = person_of[identity[rows]]
-    order = np.argsort(person, kind="stable")
-    starts = np.flatnonzero(np.diff(person[order], prepend=-1))
-    parts = zip(person[order[starts]].tolist(), np.split(rows[order], starts[1:]), strict=True)
-    return times.sightings([(str(people[who]), part, distance[part].astype(np.float64)) for who, part in parts])
+    found = []
+    for rows in (np.flatnonzero(level >= Level.LIKELY), np.flatnonzero(level == Level.WEAK)):
+        if not len(rows):
+            continue
+        person = person_of[arrays["candidate"][rows]]
+        order = np.argsort(person, kind="stable")
+        starts = np.flatnonzero(np.diff(person[order], prepend=-1))
+        parts = list(zip(person[order[starts]].tolist(), np.split(rows[order], starts[1:]), strict=True))
+        best = [part[np.lexsort((distance[part] - limit[part], -level[part]))[0]] for _, part in parts]
+        why = [Evidence(Level(int(level[row])), float(distance[row]), float(limit[row])) for row in best]
+        some = times.sightings([(str(people[who]), part, distance[part]) for who, part in parts])
+        found += list(zip(some, why, strict=True))
+    return found
 
 
 class _TableRows:
     """The rows of `--table`: one per face and rank."""
 
-    def __init__(self, item: RunInput, gallery: Gallery, threshold: float, times: FrameTimes) -> None:
-        self.item, self.gallery, self.threshold, self.times = item, gallery, threshold, times
+    def __init__(
+        self, item: RunInput, gallery: Gallery, arrays: Mapping[str, np.ndarray], times: FrameTimes
+    ) -> None:
+        self.item, self.gallery, self.arrays, self.times = item, gallery, arrays, times
+        self.level_names = np.array([level.name.lower() for level in Level], object)
         self.face_frame = item.array("face_frame")
         self.pieces = {name: item.pieces(name) for name in ("box", "confidence")}
 
@@ -334,6 +456,8 @@ class _TableRows:
         box = rows_of(self.pieces["box"], rows, 1)
         confidence = rows_of(self.pieces["confidence"], rows, 1)
         row, distance = nearest.row.ravel(), nearest.distance.ravel()
+        level, person = self.arrays["identity_level"][rows], np.append(self.gallery.person, UNKNOWN)
+        is_same = (row >= 0) & (person[row] == np.repeat(person[self.arrays["candidate"][rows]], k))
         columns: dict[str, Any] = {
             "store": np.full(n * k, self.times.out, object),
             "input": np.full(n * k, self.item.name, object),
@@ -349,5 +473,6 @@ class _TableRows:
             "name": np.array([*self.gallery.names, ""], object)[row],
             "picture": np.array([*self.gallery.pictures, ""], object)[row],
             "distance": distance,
-            "known": is_near(distance, self.threshold) & (row >= 0),
+            "known": is_same & (np.repeat(level, k) >= Level.LIKELY),
+            "level": np.where(is_same, self.level_names[np.repeat(level, k)], ""),
         }

@@ -18,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
+from pipeline.faces.people.labels import names_in_gallery, names_of_people
 from pipeline.faces.people.registry import FILE_NAME, Registry, changeable, edit
 from pipeline.faces.people.sameness import Sameness
+from pipeline.faces.people.space import thresholds_of
+from pipeline.store.nodes import located
 from pipeline.store.remove import Removal, Rows, blocks, remove_rows
 from pipeline.store.run import InputStore, RunStore
 from pipeline.text import unknown
@@ -49,7 +52,7 @@ class EmbeddingKind:
     def of(cls, node: Mapping[str, Any]) -> EmbeddingKind:
         """Return the kind of an array `embedding`, by its metadata."""
         attributes = node.get("attributes", {})
-        threshold = (attributes.get("thresholds") or {}).get("cosine")
+        threshold = thresholds_of(attributes).get("cosine")
         return cls(str(attributes.get("model")), str(attributes.get("align")), int(node["shape"][1]), threshold)
 
 
@@ -144,7 +147,7 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
             place = Path(source.path), source.name, path
             found.append(Holding(*place, len(rows), np.flatnonzero(rows), same, named))
         identity = _attributes_of(source, "identity")
-        if any(_same_name(name, who.name) for name in identity.get("names") or ()):
+        if any(_same_name(name, who.name) for name in names_in_gallery(identity)):
             galleries.append(str(identity.get("gallery")))
     matcher = sameness(vectors)
     alike = [one for source in sources if (one := _alike(source, matcher, gone.get(source.folder))) is not None]
@@ -192,7 +195,7 @@ def require_stores(outs: Sequence[Path]) -> None:
 
 def _places(outs: Sequence[Path]) -> list[Path]:
     """Return each store once, in order."""
-    return list(dict.fromkeys(out.expanduser().resolve() for out in outs))
+    return list(dict.fromkeys(located(out) for out in outs))
 
 
 def _inputs(out: Path) -> Iterator[InputStore]:
@@ -206,10 +209,10 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
     _require_one_registry(sources, known)
     people = {number: one.name for number, one in known.people.items()} if known is not None else {}
     for source in sources:
-        for key, name in (_attributes_of(source, "person").get("names") or {}).items():
-            people.setdefault(int(key), name)
+        for number, name in names_of_people(_attributes_of(source, "person")).items():
+            people.setdefault(number, name)
     merged = known.merged if known is not None else {}
-    in_galleries = sorted({name for one in sources for name in _attributes_of(one, "identity").get("names") or ()})
+    in_galleries = sorted({name for one in sources for name in names_in_gallery(_attributes_of(one, "identity"))})
     if person.isdecimal():
         number = int(person)
         known_ids = {*people, *merged, *(known.forgotten if known is not None else ())}
@@ -241,7 +244,7 @@ def _require_every_store(who: Who, known: Registry, outs: Sequence[Path]) -> Non
     for key, counts in known.inputs.items():
         store, _ = known.store_of(key)
         faces = sum(counts.get(number, 0) for number in who.ids)
-        if faces and store.resolve() not in outs and store.is_dir():
+        if faces and located(store) not in outs and store.is_dir():
             left[store] = left.get(store, 0) + faces
     if left:
         named = ", ".join(f"{store} ({faces} faces)" for store, faces in sorted(left.items()))
@@ -267,7 +270,7 @@ def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: P
     named = (changeable(_attributes_of(source, "person"), Path(source.path)) for source in sources)
     beside = (out.parent / FILE_NAME for out in outs)
     candidates = [*filter(None, named), *(path for path in beside if path.is_file())]
-    return next((path.resolve() for path in candidates), None)
+    return next(map(located, candidates), None)
 
 
 def _require_one_registry(sources: Sequence[InputStore], known: Registry | None) -> None:
@@ -309,7 +312,7 @@ def rows_of(source: InputStore, who: Who) -> Bools:
             rows[part] = np.isin(person, who.ids)
             untold[part] = person < 0 if who.id is not None else True
     if "identity" in arrays and who.name is not None:
-        names = _attributes_of(source, "identity").get("names") or []
+        names = names_in_gallery(_attributes_of(source, "identity"))
         theirs = [row for row, name in enumerate(names) if _same_name(name, who.name)]
         for part, identity in blocks(source, "identity"):
             rows[part] |= np.isin(identity, theirs) & untold[part]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks, si
 from pipeline.faces.people.geometry import overlap
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, edit, known
 from pipeline.faces.people.space import Space
+from pipeline.store.nodes import located
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
@@ -90,14 +91,14 @@ def registry_path(runs: Sequence[Run], given: Path | None) -> tuple[Path, str | 
     they use several and none is given.
     """
     if given is not None:
-        return given.expanduser().resolve(), None
+        return located(given), None
     found: dict[Path, None] = {}
     for run in runs:
         for item in run.inputs.values():
             attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
             path = changeable(attributes, run.path)
             if path is not None and known(attributes, run.path) is not None:  # it exists, and is the same one
-                found[path.resolve()] = None
+                found[located(path)] = None
     named = list(found)
     if len(named) > 1:
         raise UsageError(
@@ -121,7 +122,7 @@ def gather(
     options = options or GatherOptions()
     from pipeline.store.read import open as open_store
 
-    runs = [open_store(out) for out in dict.fromkeys(out.expanduser().resolve() for out in outs)]
+    runs = [open_store(out) for out in dict.fromkeys(located(out) for out in outs)]
     path, remark = registry_path(runs, registry)
     with edit(path):
         work = _Work(runs, path, options, note or (lambda text: None))
@@ -215,8 +216,8 @@ class _Work:
         elsewhere = self._seen(keys, inside=False)
         # With --again some people are found again: those without a user's decision and in no other input.
         dissolved = {n for n, one in people.items() if self.options.again and not one.decided and n not in elsewhere}
-        points, apart = self._points(taken, dissolved, self._seen(keys, inside=True) - elsewhere)
-        groups = group_points(points, apart, self.threshold, [n for n, one in people.items() if one.twice])
+        points, seen = self._points(taken, dissolved, self._seen(keys, inside=True) - elsewhere)
+        groups = group_points(points, seen, self.threshold, [n for n, one in people.items() if one.twice])
         self.result.assigned = [one.key for one in taken]
         person_of = self._number(groups, points, taken, dissolved)
         for number in dissolved - set(person_of.values()):
@@ -239,21 +240,24 @@ class _Work:
         looks = [(number, each) for number, one in self.registry.people.items() for each in one.exemplars]
         if not looks:
             return []
-        two = set(self.registry.apart)
-        for one in taken:
-            two |= {(min(pair), max(pair)) for pair in one.person[one.tracks.apart].tolist()}
+        moments: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
+        for at, one in enumerate(taken):
+            for moment, track in one.tracks.seen.tolist():
+                moments[int(one.person[track])].add((at, moment))
         limit = (SIMILAR_SHARE * self.threshold) ** 2
         spread, vectors = np.array([each.spread for _, each in looks]), np.array([each.vector for _, each in looks])
         found: dict[tuple[int, int], float] = {}
         for rows, others, squared in near_pairs(vectors, spread, limit, MOST_SIMILAR):
             for a, b, value in zip(rows.tolist(), others.tolist(), squared.tolist(), strict=True):
                 low, high = sorted((looks[a][0], looks[b][0]))
-                if low != high and (low, high) not in two:
+                if low == high or (low, high) in self.registry.apart:
+                    continue
+                if moments[low].isdisjoint(moments[high]):
                     found[low, high] = min(found.get((low, high), np.inf), float(np.sqrt(max(value, 0.0))))
         return sorted(((a, b, d) for (a, b), d in found.items()), key=lambda one: (one[2], one[:2]))
 
     def _points(self, taken: Sequence[_Taken], dissolved: set[int], returning: set[int]) -> tuple[Points, Ints]:
-        """Return the points (exemplars of known people, then all tracks), and the pairs of these that are apart.
+        """Return the points (exemplars of known people, then all tracks), and the moments in which these were seen.
 
         `returning`: people all of whose tracks are among these. Since their tracks come with their own weight, their
         exemplars are only seeds.
@@ -270,13 +274,15 @@ class _Work:
                 np.ones(len(looks), bool),
             )
         ]
-        apart, count = [np.empty((0, 2), np.int64)], len(looks)
+        seen, count, count_moments = [np.empty((0, 2), np.int64)], len(looks), 0
         for one in taken:
-            usable = np.isfinite(one.tracks.vector).all(axis=1)
+            usable = np.asarray(np.isfinite(one.tracks.vector).all(axis=1))
             one.point = np.where(usable, count + np.cumsum(usable) - 1, -1)
             count += int(usable.sum())
-            pairs = one.point[one.tracks.apart]
-            apart.append(pairs[(pairs >= 0).all(axis=1)])
+            moment, who = one.tracks.seen.T
+            has = usable[who]
+            seen.append(np.stack([count_moments + moment[has], one.point[who[has]]], axis=1))
+            count_moments += int(moment.max(initial=-1)) + 1
             pinned = np.zeros(usable.shape, np.int64)
             fingerprint = str(one.item.attributes.get("fingerprint"))
             pins = [pin for pin in self.registry.pins if (pin.input, pin.fingerprint) == (one.key, fingerprint)]
@@ -289,11 +295,9 @@ class _Work:
         names = ("vector", "spread", "weight", "person", "founds")
         points = Points(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
         founds = points.founds | (points.person > 0) | (self.options.min_faces == 1)
-        return replace(points, founds=founds), np.concatenate(apart)
+        return replace(points, founds=founds), np.concatenate(seen)
 
-    def _number(
-        self, groups: Groups, points: Points, taken: Sequence[_Taken], dissolved: set[int]
-    ) -> dict[int, int]:
+    def _number(self, groups: Groups, points: Points, taken: Sequence[_Taken], dissolved: set[int]) -> dict[int, int]:
         """Return the person of each group: known people, then people from before, then new ones, by appearance."""
         found: dict[int, int] = {}
         for row in np.flatnonzero(points.person).tolist():

@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import InputError, UsageError
 from pipeline.faces.people.find import embedding_key
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.search import Hits, Query, timed
-from pipeline.files.whole import PARTIAL
+from pipeline.files.checksum import sealed, unseal
+from pipeline.files.whole import PARTIAL, to_json
 from pipeline.machine.cores import available_cores
+from pipeline.store.nodes import located
 from pipeline.store.pieces import Piece, for_each, rows_of
 
 if TYPE_CHECKING:
@@ -138,7 +141,7 @@ def build(
         rounded = {name: round(value, 2) for name, value in seconds.items()}
         made = (recipe.model, recipe.align, recipe.key, index.d, index.nlist, n_faces)
         facts = Facts(*made, tuple(entries), rounded, tuple(notes))
-        (aside / FACTS_FILE).write_text(json.dumps(facts.as_dict()), encoding="utf-8")
+        (aside / FACTS_FILE).write_bytes(to_json(sealed(facts.as_dict())))
         _replace(aside, place)
     except OSError as err:
         raise InputError(f"cannot write the index {place}: {err.strerror or err}; choose another place") from err
@@ -244,7 +247,7 @@ def _gathered(
     recipes: dict[str, tuple[Recipe, str]] = {}
     notes: list[str] = []
     first = 0
-    for out in dict.fromkeys(str(Path(out).expanduser().resolve()) for out in outs):
+    for out in dict.fromkeys(str(located(out)) for out in outs):
         run = open_store(out)
         recipe = Recipe.of_store(run.attributes, out)
         recipes.setdefault(recipe.key, (recipe, out))
@@ -326,12 +329,17 @@ def _read_facts(path: Path) -> Facts:
     if not (path / FACTS_FILE).is_file():
         raise InputError(f"{path} is not an index of reelgraph; make one: reelgraph index OUT... --out {path}")
     try:
-        content = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
-            raise ValueError("another format")
-        entries = tuple(Entry(**entry) for entry in content.pop("entries"))
-        return Facts(**{**content, "entries": entries, "notes": tuple(content["notes"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        found = unseal((path / FACTS_FILE).read_bytes())
+        if found.flaw or found.content.pop("format") != FORMAT:
+            raise ValueError(found.flaw or "another format")
+        return TypeAdapter(Facts).validate_python(found.content)
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise InputError(
+            f"the index {path} is damaged ({'.'.join(map(str, first['loc']))}: {first['msg'].lower()}); "
+            "make it again: reelgraph index"
+        ) from err
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise InputError(f"the index {path} is damaged ({err}); make it again: reelgraph index") from err
 
 

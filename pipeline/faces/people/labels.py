@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people import registry
 
 if TYPE_CHECKING:
@@ -48,14 +48,17 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
     rows = item.array(chosen).astype(np.int32)
     attributes = there[chosen].attributes
     if chosen == "identity":  # several rows of a gallery may be one person's pictures
-        distinct, code_of = np.unique([str(name) for name in attributes["names"]], return_inverse=True)
+        names = names_in_gallery(attributes)
+        if rows.max(initial=UNKNOWN) >= len(names):
+            raise StoreError(f"the array 'identity' of {item.name!r} leads beyond its {len(names)} names; find again")
+        distinct, code_of = np.unique(names, return_inverse=True) if names else (np.empty(0, str), np.empty(0, int))
         code = np.append(code_of, UNKNOWN).astype(np.int32)[rows]  # -1 takes the last
         shown = {int(c): str(distinct[c]) for c in np.unique(code) if c != UNKNOWN}
         return Labels("identity", code, shown, frozenset(shown))
     known = registry.known(attributes, item.store_path)
     code = rows.copy()
     if known is None:
-        given = {int(key): str(name) for key, name in (attributes.get("names") or {}).items()}
+        given = names_of_people(attributes)
     else:
         given = known.names
         for old, new in known.merged.items():
@@ -63,6 +66,22 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
     named = frozenset(c for c in codes if given.get(c))
     return Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
+
+
+def names_of_people(attributes: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names by id that an array `person` has in its attributes. Raises StoreError."""
+    try:
+        return {int(key): str(name) for key, name in (attributes.get("names") or {}).items()}
+    except (ValueError, AttributeError) as err:
+        raise StoreError(f"the array 'person' has damaged attributes (names: {err}); run people again") from err
+
+
+def names_in_gallery(attributes: Mapping[str, Any]) -> list[str]:
+    """Return the names, by row of the gallery, that an array `identity` has in its attributes. Raises StoreError."""
+    names = attributes.get("names") or []
+    if not isinstance(names, list):
+        raise StoreError(f"the array 'identity' has damaged attributes (names: {names!r:.80}); find again")
+    return list(map(str, names))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from pipeline.errors import UsageError
 from pipeline.text import unknown
 
 Metric = Literal["cosine", "euclidean", "euclidean_l2", "angular"]
+Per = Literal["track", "face"]
+"""What is judged together."""
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean", "euclidean_l2", "angular")
 """Names of DeepFace's metrics."""
 

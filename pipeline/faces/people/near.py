@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.matching import Metric
 from pipeline.faces.people.pictures import Recipe
+from pipeline.faces.people.space import thresholds_of
 from pipeline.store.run import each_once
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def threshold_of(item: RunInput, metric: Metric, given: float | None) -> float:
     if given is not None:
         return given
     attributes = item.arrays["embedding"].attributes
-    known = attributes.get("thresholds") or {}
+    known = thresholds_of(attributes)
     if metric not in known:
         raise UsageError(f"{attributes.get('model', 'the model')} has no threshold for {metric}; give one: --threshold")
-    return float(known[metric])
+    return known[metric]

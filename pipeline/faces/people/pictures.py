@@ -33,6 +33,7 @@ from pipeline.files.whole import atomic_write
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device
 from pipeline.models.weights import cache_folder, sha256
+from pipeline.store.facts import stage_sections
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Suffixes that DeepFace reads (commons/image_utils.py, IMAGE_EXTS)."""
@@ -112,10 +113,7 @@ class Recipe:
     @classmethod
     def of_store(cls, attributes: Mapping[str, Any], where: str) -> Recipe:
         """Return the recipe of a store, from its root attributes. Raises StoreError if no stage embeds faces."""
-        workflow_sections = attributes.get("workflow")
-        found = workflow_sections.get("stages") if isinstance(workflow_sections, dict) else None
-        sections = found.items() if isinstance(found, dict) else ()
-        stages = {name: one for name, one in sections if isinstance(one, dict)}
+        stages = stage_sections(attributes.get("workflow"))
         reasons = []
         for name in stages:
             try:

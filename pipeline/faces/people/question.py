@@ -20,6 +20,7 @@ from pipeline.faces.people.pictures import (
     Recipe,
     UnreadableError,
 )
+from pipeline.media.inputs import refuse_url
 from pipeline.text import clock
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def ask(question: Question, recipe: Recipe) -> Asked:
     """Find and embed the face of a question. Raises InputError if there is none, or the file cannot be used."""
     path = Path(question.path).expanduser()
     if not path.exists():
+        refuse_url(question.path)
         raise InputError(f"there is no picture or video at {path}; check the path")
-    where = str(path)
+    where, scale = str(path), np.ones(2)
     if path.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES) and path.suffix.lower() != ".gif":
         if question.time_seconds is not None:
             raise InputError(f"{path} is a picture: --time is for videos")
@@ -66,27 +68,32 @@ def ask(question: Question, recipe: Recipe) -> Asked:
         raise InputError(f"{path} is a video: say which moment of it, for example --time 0:00:12.5")
     else:
         where = f"{path} at {clock(question.time_seconds)}"
-        (faces,) = recipe.faces([frame_at(path, question.time_seconds)])
+        frame, scale = frame_at(path, question.time_seconds)
+        (faces,) = recipe.faces([frame])
     if not len(faces):
         raise InputError(f"{where}: no face found; choose a clearer picture of the face")
     notes = []
+    boxes = faces.box / np.tile(scale, 2)  # in pixels of the file, as stores have them
     row = faces.largest
     if question.box is not None:
-        shared = overlap(np.array([question.box]), faces.box)[0]
+        shared = overlap(np.array([question.box]), boxes)[0]
         row = int(shared.argmax())
         if not shared[row] > 0:
-            found = " ".join(as_text(box) for box in faces.box)
+            found = " ".join(as_text(box) for box in boxes)
             raise InputError(f"{where}: no face in the box {as_text(question.box)}; there are: {found}")
     elif len(faces) > 1:
-        others = " ".join(as_text(other) for k, other in enumerate(faces.box) if k != row)
-        taken = as_text(faces.box[row])
+        others = " ".join(as_text(other) for k, other in enumerate(boxes) if k != row)
+        taken = as_text(boxes[row])
         notes.append(f"{where}: {len(faces)} faces, the largest is used: {taken}; choose another with --box: {others}")
-    x, y, w, h = faces.box[row].tolist()
+    x, y, w, h = boxes[row].tolist()
     return Asked(question, (x, y, w, h), faces.embedding[row], tuple(notes))
 
 
-def frame_at(path: Path, time_seconds: float) -> Pixels:
-    """Return the frame on screen at a time, uint8 (height, width, 3) RGB. Raises InputError beyond the video's end."""
+def frame_at(path: Path, time_seconds: float) -> tuple[Pixels, npt.NDArray[np.float64]]:
+    """Return the frame on screen at a time, uint8 (height, width, 3) RGB, and its pixels per pixel of the file (x, y).
+
+    Raises InputError beyond the video's end.
+    """
     from pipeline.media.video.source import VideoOptions, VideoSource
 
     source = VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
@@ -99,7 +106,7 @@ def frame_at(path: Path, time_seconds: float) -> Pixels:
     frame = frame_of(source, int(np.searchsorted(times, time_seconds, side="right")) - 1)
     if frame is None:
         raise InputError(f"{path}: the frame at {clock(time_seconds)} cannot be decoded; choose another moment")
-    return frame
+    return frame, np.array(source.scale)
 
 
 def frame_of(source: VideoSource, rank: int) -> Pixels | None:

@@ -13,7 +13,7 @@ from pipeline.faces.people.forget import FACES, Alike, EmbeddingKind, Search, Wh
 from pipeline.faces.people.registry import Registry
 from pipeline.faces.people.sameness import EQUAL_DISTANCE, Sameness
 from pipeline.files.lock import LOCK_FILE
-from pipeline.store.nodes import CHUNKS, NODE_FILE
+from pipeline.store.nodes import CHUNKS, NODE_FILE, located
 from pipeline.store.remove import Removal, blocks
 from pipeline.store.run import InputStore, RunStore, removing
 
@@ -41,7 +41,7 @@ def prove(outs: Sequence[Path], searched: Search) -> Proof:
     """Read all stores again. A damaged array is a problem: an array that cannot be read proves nothing."""
     proof, who = Proof(), searched.who
     matcher = sameness(searched.vectors)
-    for out in dict.fromkeys(out.expanduser().resolve() for out in outs):
+    for out in dict.fromkeys(located(out) for out in outs):
         store = RunStore.open(out, mode="r")
         names = store.input_names()
         for source in map(store.input, names):

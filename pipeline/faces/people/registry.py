@@ -21,12 +21,15 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Exemplar as Exemplar
+from pipeline.files.checksum import sealed, unseal
 from pipeline.files.lock import StoreLock
 from pipeline.files.whole import atomic_write
 from pipeline.store.nodes import disk_errors
 
 FORMAT = 1
 FILE_NAME = "people.json"
+LARGEST_ID = 2**31 - 2
+"""Ids are stored as int32, and there must be one that follows."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Registry:
     def save(self) -> None:
         """Write the file in one atomic step. Raises StoreError."""
         with disk_errors(f"write the registry {self.path}"):
-            atomic_write(self.path, json.dumps(_to_json(self), indent=1).encode())
+            atomic_write(self.path, json.dumps(sealed(_to_json(self)), indent=1).encode())
 
     def resolve(self, number: int) -> int:
         """Return the id that a person has now. Raises UsageError if the id is unknown or forgotten."""
@@ -258,7 +261,7 @@ def _damage(path: Path) -> Iterator[None]:
     """Raise StoreError if the registry cannot be read, or does not have the form that is expected."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as err:
         what = f"no {err}" if isinstance(err, KeyError) else str(err)
         raise StoreError(
             f"the registry {path} cannot be read ({what}); restore it, or delete it and run people"
@@ -266,18 +269,22 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("it is not a JSON object")
-    return content
+    found = unseal(path.read_bytes())
+    if isinstance(found.content, dict) and found.content.get("format", FORMAT) != FORMAT:
+        written = found.content["format"]
+        raise StoreError(f"{path} is a registry of format {written!r:.80}; this reelgraph reads format {FORMAT}")
+    if found.flaw or not isinstance(found.content, dict):
+        raise ValueError(found.flaw or "it is not a JSON object")
+    return found.content
 
 
 def _from_json(path: Path, content: dict[str, Any]) -> Registry:
     def vector_of(text: str) -> npt.NDArray[np.float32]:
-        return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+        if not len(vector) or not np.isfinite(vector).all():
+            raise ValueError("an exemplar is not a vector of numbers")
+        return vector
 
-    if content["format"] != FORMAT:
-        raise StoreError(f"{path} is a registry of format {content['format']}; this reelgraph reads format {FORMAT}")
     people = {
         int(key): Person(
             one.get("name") or None,
@@ -298,6 +305,11 @@ def _from_json(path: Path, content: dict[str, Any]) -> Registry:
     merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}
     forgotten = [int(number) for number in content.get("forgotten", [])]
     taken = [0, *people, *merged, *forgotten]
+    if not all(isinstance(one.name, str | None) for one in people.values()):
+        raise ValueError("a name is not a text")
+    lengths = {len(each.vector) for person in people.values() for each in person.exemplars}
+    if min(taken) < 0 or max(taken) > LARGEST_ID or len(lengths) > 1:
+        raise ValueError("an id is out of range, or exemplars differ in length")
     return Registry(
         path,
         str(content["id"]),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.people.appearances import Appearance, appearances
+from pipeline.media.spans import stop_of
 from pipeline.store.pieces import rows_of, whole
 
 if TYPE_CHECKING:
@@ -124,12 +125,12 @@ class FrameTimes:
         """Return one sighting for each (name, rows of faces ascending, their distances), none of them empty."""
         everyone = np.unique(np.concatenate([rows for _, rows, _ in people]))
         at = self._frames_of(everyone)
+        track = self._rows("track", everyone) if "track" in self.item.arrays else None
         times, best, near = [], [], []
         for _, rows, distance in people:
-            frames = at[np.searchsorted(everyone, rows)]
-            present = np.zeros(len(self.time_seconds), bool)
-            present[frames] = True
-            times.append(appearances(present, self.time_seconds))
+            mine = np.searchsorted(everyone, rows)
+            frames, tracks = at[mine], None if track is None else track[mine]
+            times.append(appearances(frames, self.time_seconds, tracks, stop_of(self.item.attributes)))
             # The nearest face of each appearance: the first of it, once all are ordered by appearance and distance.
             which = np.searchsorted([one.first_frame for one in times[-1]], frames, side="right") - 1
             order = np.lexsort((distance, which))

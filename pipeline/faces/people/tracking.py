@@ -6,16 +6,18 @@ depends on the faces alone, not on the cut into chunks nor on the number of fram
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.faces.neighbours import assigned, corners_of
 from pipeline.faces.people.geometry import overlap
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 NONE = -1
@@ -27,6 +29,8 @@ _SAME_PLACE = [0.2, 0.7]
 """Overlap of boxes from which the position counts as evidence, and from which it counts fully."""
 _MOMENT_SECONDS = 1.0
 """Seconds after which that evidence falls to 1/e."""
+_VECTORS_AT_ONCE = 1 << 14
+"""Pairs whose vectors are compared together: 16 MB of 128 components."""
 _REJECTED = 2.6
 """Cost of leaving a face and a track alone. It is just above the most that an accepted pair costs, so that a poor pair
 is never forced for the sake of another."""
@@ -96,6 +100,44 @@ def usual_gap(time_seconds: Floats) -> float:
     return float(np.median(np.diff(time_seconds))) if len(time_seconds) > 1 else 0.0
 
 
+@dataclass(frozen=True)
+class _Places:
+    """The places of n tracks at a moment."""
+
+    gap: Floats
+    """float64 (n,): seconds since each was seen."""
+    last: Floats
+    """float64 (n, 4): its last box."""
+    guess: Floats
+    """float64 (n, 4): the box that it has if it moves on."""
+    looks: Vectors | None
+    """float32 (n, 2, d): the last vector, and the mean of the last few; NaN if it has none."""
+
+    @staticmethod
+    def of(active: Sequence[_Active], now: float, vectors: Vectors | None) -> _Places:
+        gap = np.array([now - one.seen_seconds for one in active])
+        last = np.array([one.box for one in active])
+        # A steady movement goes on, but for at most half a second: it may have ended since.
+        moved = np.array([one.velocity for one in active]) * np.minimum(gap, 0.5)[:, None]
+        guess = np.concatenate([last[:, :2] + moved, last[:, 2:]], axis=1)
+        if vectors is None:
+            return _Places(gap, last, guess, None)
+        looks = np.full((len(active), 2, vectors.shape[1]), np.nan, np.float32)
+        for look, one in zip(looks, active, strict=True):
+            if one.recent:
+                look[:] = one.recent[-1], np.mean(one.recent, axis=0)
+        return _Places(gap, last, guess, looks)
+
+    def take(self, index: Ints) -> _Places:
+        looks = None if self.looks is None else self.looks[index]
+        return _Places(self.gap[index], self.last[index], self.guess[index], looks)
+
+    def around(self, margin: Floats) -> Floats:
+        """Return float64 (n, 4): x1, y1, x2, y2 of both boxes, grown by a margin in pixels."""
+        here, there = corners_of(self.last, margin), corners_of(self.guess, margin)
+        return np.concatenate([np.minimum(here[:, :2], there[:, :2]), np.maximum(here[:, 2:], there[:, 2:])], axis=1)
+
+
 class _Tracker:
     def __init__(self, settings: TrackSettings, usual_gap_seconds: float) -> None:
         self.settings = settings
@@ -105,15 +147,19 @@ class _Tracker:
 
     def frame(self, now: float, box: Floats, vectors: Vectors | None) -> npt.NDArray[np.int32]:
         """Return the tracks of the faces of the next frame."""
-        from scipy.optimize import linear_sum_assignment
-
         self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]
         chosen: list[_Active | None] = [None] * len(box)  # the track that each face continues, each track once
         if self.active:
-            cost = self._costs(now, box, vectors)
-            for face, track in zip(*linear_sum_assignment(cost), strict=True):
-                if cost[face, track] < _REJECTED:
-                    chosen[face] = self.active[track]
+            places = _Places.of(self.active, now, vectors)
+            reach, change = self._reach(places.gap)
+            side = np.sqrt(np.maximum(places.last[:, 2:].prod(-1), 1e-9))
+            around = places.around(reach * side * (1 + change) / 2 + 1)  # of the largest face that may be near
+
+            def cost(faces: Ints, tracks: Ints) -> Floats:
+                return self._costs(box[faces], None if vectors is None else vectors[faces], places.take(tracks))
+
+            for face, track in zip(*assigned(corners_of(box), around, cost, _REJECTED), strict=True):
+                chosen[face] = self.active[track]
         numbers = np.empty(len(box), np.int32)
         for face, one in enumerate(chosen):
             if one is None:
@@ -129,7 +175,11 @@ class _Tracker:
             numbers[face] = one.number
         return numbers
 
-    def _costs(self, now: float, box: Floats, vectors: Vectors | None) -> Floats:
+    def _reach(self, gap: Floats) -> tuple[Floats, Floats]:
+        """Return how far a face may move in some seconds, in its sizes, and the factor by which these may change."""
+        return self.settings.reach + self.settings.reach_per_second * gap, 1.6 + gap
+
+    def _costs(self, box: Floats, vectors: Vectors | None, places: _Places) -> Floats:
         """Return float64 (faces, tracks): 0 is certain, at most 2.5 is accepted, _REJECTED is impossible.
 
         A cost is the sum of two parts, and a pair must pass two tests.
@@ -146,28 +196,22 @@ class _Tracker:
         The least total cost over all pairs then assigns faces to tracks (the Hungarian method). Without embeddings the
         position decides alone, and a face that is only near must be twice as near.
         """
-        gap = np.array([now - one.seen_seconds for one in self.active])
-        last = np.array([one.box for one in self.active])
-        # A steady movement goes on, but for at most half a second: it may have ended since.
-        moved = np.array([one.velocity for one in self.active]) * np.minimum(gap, 0.5)[:, None]
-        guess = last.copy()
-        guess[:, :2] += moved
-        shared = np.maximum(overlap(box, last), overlap(box, guess))
-        away = np.minimum(_centre_distance(box, last), _centre_distance(box, guess))
+        last, gap = places.last, places.gap
+        shared = np.maximum(overlap(box, last), overlap(box, places.guess))
+        away = np.minimum(_centre_distance(box, last), _centre_distance(box, places.guess))
         size = np.sqrt(box[:, None, 2:].prod(-1) / np.maximum(last[None, :, 2:].prod(-1), 1e-9))
-        reach = self.settings.reach + self.settings.reach_per_second * gap
-        change = 1.6 + gap  # factor by which a face may come nearer or go farther
+        reach, change = self._reach(gap)
         is_near = (away <= reach) & (size <= change) & (size >= 1 / change)
         at_place = shared >= self.settings.min_iou
         place = np.where(at_place, 1 - shared, 1 + 0.5 * away / reach)
-        if vectors is None:
+        if vectors is None or places.looks is None:
             return np.where(at_place | (is_near & (away <= 0.5 * self.settings.reach)), place, _REJECTED)
         # Distance to a track's last face or to the mean of its last few, whichever is less; NaN if it has none.
-        look = np.full((len(vectors), len(self.active)), np.nan)
-        for k, one in enumerate(self.active):
-            if one.recent:
-                recent = np.array([one.recent[-1], np.mean(one.recent, axis=0)])
-                look[:, k] = np.linalg.norm(vectors[:, None] - recent[None], axis=2).min(axis=1)
+        look = np.full(shared.shape, np.nan)
+        face, track = np.nonzero(is_near | at_place)
+        for start in range(0, len(face), _VECTORS_AT_ONCE):
+            f, t = face[start : start + _VECTORS_AT_ONCE], track[start : start + _VECTORS_AT_ONCE]
+            look[f, t] = np.linalg.norm(vectors[f][:, None] - places.looks[t], axis=2).min(axis=1)
         said_by_place = np.interp(shared, _SAME_PLACE, [0.0, 1.0]) * np.exp(-gap / _MOMENT_SECONDS)
         limit = self.settings.max_distance * (_LEAST_SHARE + (1 - _LEAST_SHARE) * said_by_place)
         known = np.isfinite(look)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.models.base import Frames
+from pipeline.faces.neighbours import assigned, corners_of
 from pipeline.faces.people.geometry import frontality, overlap
 
 Float32 = npt.NDArray[np.float32]
@@ -52,8 +53,6 @@ def link(frame: Int64, box: Float32, look: Float32, time_seconds: Float64, cut: 
     `look` float32 (n, k) of `looks`. `time_seconds` float64 (frames,); `cut` bool (frames,) of `cuts`. Faces of two
     neighbouring frames are assigned to each other so that the sum of overlap and likeness is largest.
     """
-    from scipy.optimize import linear_sum_assignment
-
     tracklet = np.full(len(frame), -1, np.int64)
     starts = np.searchsorted(frame, np.arange(len(time_seconds) + 1))
     count = 0
@@ -61,12 +60,14 @@ def link(frame: Int64, box: Float32, look: Float32, time_seconds: Float64, cut: 
         here = slice(starts[number], starts[number + 1])
         if number and not cut[number] and time_seconds[number] - time_seconds[number - 1] <= LONGEST_STEP_SECONDS:
             before = slice(starts[number - 1], starts[number])
-            shared = overlap(box[before], box[here])
-            alike = look[before] @ look[here].T
-            fits = (shared >= LEAST_OVERLAP) & (alike >= LEAST_LIKENESS)
-            for old, new in zip(*linear_sum_assignment(np.where(fits, shared + alike, 0), maximize=True), strict=True):
-                if fits[old, new]:
-                    tracklet[starts[number] + new] = tracklet[starts[number - 1] + old]
+
+            def cost(old: Int64, new: Int64, before: slice = before, here: slice = here) -> Float64:
+                shared = overlap(box[before][old], box[here][new])
+                alike = look[before][old] @ look[here][new].T
+                return np.where((shared >= LEAST_OVERLAP) & (alike >= LEAST_LIKENESS), -shared - alike, 0)
+
+            old, new = assigned(corners_of(box[before]), corners_of(box[here]), cost, rejected=0)
+            tracklet[here][new] = tracklet[before][old]
         fresh = np.flatnonzero(tracklet[here] < 0) + starts[number]
         tracklet[fresh] = count + np.arange(len(fresh))
         count += len(fresh)

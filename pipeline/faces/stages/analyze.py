@@ -8,13 +8,12 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
-from pipeline.faces.models import clients, zoo
-from pipeline.faces.models.base import Faces
+from pipeline.faces.models import zoo
+from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
-from pipeline.text import unknown
 
 if TYPE_CHECKING:
     from pipeline.faces.models.base import Attribute
@@ -43,13 +42,6 @@ class AnalyzeOptions(TrackOptions):
     engine: Literal["onnx", "tensorflow", "torch"] = Field(
         "onnx", description="tensorflow, torch: DeepFace's own clients on that library"
     )
-
-    @field_validator("engine", mode="before")
-    @classmethod
-    def _known(cls, engine: object) -> object:
-        if engine not in clients.ENGINES:
-            raise ValueError(unknown("engine", str(engine), clients.ENGINES))
-        return engine
 
     @field_validator("attributes")
     @classmethod
@@ -96,13 +88,10 @@ class Analyze(Stage):
     def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the networks' own results for some of the chunk's faces, all from one set of chips."""
         results = {array.name: np.empty((len(rows), *array.shape), np.float32) for array in self._read_off}
-        for start in range(0, len(rows), MOST_FACES):
-            part = rows[start : start + MOST_FACES]
-            score = np.ones(len(part), np.float32)
-            faces = Faces(chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], score)
+        for at, faces in in_parts(chunk, rows, MOST_FACES):
             chips = next(iter(self.attributes.values())).chips(chunk.frames_rgb, faces)
             for name, attribute in self.attributes.items():
-                results[name][start : start + len(part)] = attribute.predict(chips)
+                results[name][at] = attribute.predict(chips)
         return results
 
 

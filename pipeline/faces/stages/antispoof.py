@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.faces.models import zoo
-from pipeline.faces.models.base import Faces
+from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.faces.models.base import Attribute
 
 
+FACES_AT_ONCE = 256
+"""Faces whose chips are in memory together: 10 MB."""
 CHECKED = "real_checked"
 """Array that marks, with `per: track`, the faces whose result is the model's own."""
 MOST_SPREAD = 0.5
@@ -76,6 +78,7 @@ class Antispoof(Stage):
         return {**values, CHECKED: own}
 
     def _own(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
-        unknown = np.full((len(rows), 5, 2), np.nan, np.float32)  # it looks at boxes alone
-        faces = Faces(chunk.face_frame[rows], chunk["box"][rows], unknown, np.ones(len(rows), np.float32))
-        return {"real": self.spoofing.predict(self.spoofing.chips(chunk.frames_rgb, faces))}
+        real = np.empty((len(rows), *self.outputs[0].shape), np.float32)
+        for at, faces in in_parts(chunk, rows, FACES_AT_ONCE):
+            real[at] = self.spoofing.predict(self.spoofing.chips(chunk.frames_rgb, faces))
+        return {"real": real}

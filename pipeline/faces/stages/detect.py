@@ -70,6 +70,7 @@ class Detect(Stage):
         Array(
             "box", ("face", "xywh"), "float32", (4,),
             {"units": "pixel", "description": "x, y, width, height in the upright frame, x right, y down"},
+            place="xywh",
         ),
         Array(
             "landmarks", ("face", "landmark", "xy"), "float32", (5, 2),
@@ -78,6 +79,7 @@ class Detect(Stage):
                 "landmark_names": ["right_eye", "left_eye", "nose", "right_mouth", "left_mouth"],
                 "description": "the person's own right and left; NaN if the detector gives none",
             },
+            place="xy",
         ),
         Array("confidence", ("face",), "float32", (), {"units": "1", "description": "score of the detector, 0 to 1"}),
     )  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.faces.models import clients, zoo
-from pipeline.faces.models.base import Faces
 from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
+from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import (
     NEEDS,
     TrackOptions,
@@ -24,7 +24,6 @@ from pipeline.faces.stages.per_track import (
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
-from pipeline.text import unknown
 
 if TYPE_CHECKING:
     from pipeline.faces.models.base import Embedder
@@ -36,13 +35,6 @@ FACES_AT_ONCE = 256
 
 EMBEDDED = "embedded"
 """Array that marks, with `per: track`, the faces whose embedding is the network's own."""
-
-CHOICES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "align": ("alignment", ("native", "deepface")),
-    "engine": ("engine", clients.ENGINES),
-    "normalization": ("normalization", Normalization.__args__),  # type: ignore[attr-defined]
-}
-"""Name of each choice in errors, and its valid values."""
 
 
 class EmbedOptions(TrackOptions):
@@ -61,14 +53,6 @@ class EmbedOptions(TrackOptions):
     engine: Literal["onnx", "tensorflow", "torch"] = Field(
         "onnx", description="tensorflow, torch: DeepFace's own client on that library"
     )
-
-    @field_validator(*CHOICES, mode="before")
-    @classmethod
-    def _known(cls, value: object, info: ValidationInfo) -> object:
-        what, valid = CHOICES[str(info.field_name)]
-        if value not in valid:
-            raise ValueError(unknown(what, str(value), valid))
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> EmbedOptions:
@@ -142,9 +126,6 @@ class Embed(Stage):
     def _embedded(self, chunk: Chunk, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the network's own embeddings of some of the chunk's faces."""
         embedding = np.empty((len(rows), self.embedder.dimension), np.float32)
-        for start in range(0, len(rows), FACES_AT_ONCE):
-            part = rows[start : start + FACES_AT_ONCE]
-            score = np.ones(len(part), np.float32)
-            faces = Faces(chunk.face_frame[part], chunk["box"][part], chunk["landmarks"][part], score)
-            embedding[start : start + len(part)] = self.embedder.embed(self.embedder.chips(chunk.frames_rgb, faces))
+        for at, faces in in_parts(chunk, rows, FACES_AT_ONCE):
+            embedding[at] = self.embedder.embed(self.embedder.chips(chunk.frames_rgb, faces))
         return {"embedding": embedding}

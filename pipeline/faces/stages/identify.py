@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Described, Stage, StageOptions
 from pipeline.errors import InputError, UsageError, WorkflowError
-from pipeline.faces.people.matching import Metric, checked_metric
+from pipeline.faces.people.matching import Metric, Per, checked_metric
 
 if TYPE_CHECKING:
     from pipeline.faces.people.gallery import Gallery
@@ -24,7 +24,10 @@ class IdentifyOptions(StageOptions):
         "`reelgraph find --save-gallery` (path, relative to the working directory)"
     )
     metric: Metric = Field("cosine", description="distance: cosine, euclidean, euclidean_l2 or angular, as DeepFace's")
-    threshold: float | None = Field(None, gt=0, description="largest distance of a match (default: the model's own)")
+    per: Per = Field("track", description="track: all faces of a track are judged together; face: each one alone")
+    threshold: float | None = Field(
+        None, gt=0, description="largest distance of a match (default: by the number of people; per face, the model's)"
+    )
     all_faces: bool = Field(
         False, description="use all faces of a gallery's picture, as DeepFace does, not only the largest"
     )
@@ -39,11 +42,11 @@ class IdentifyOptions(StageOptions):
 
 
 class Identify(Stage):
-    """The nearest face of a gallery for each face of an input, once its embeddings are stored."""
+    """The person of a gallery that each track shows, and how sure that is, once the embeddings are stored."""
 
     needs = ("embedding",)
     scope = "input"
-    version = 1
+    version = 2  # judged per track
     Options = IdentifyOptions
 
     def __init__(self, options: StageOptions) -> None:
@@ -62,13 +65,9 @@ class Identify(Stage):
             raise WorkflowError(f"identify.gallery: {err}") from err
 
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
-        """Return `identity` and `distance`, with the names of the gallery's rows.
-
-        Raises InputError if the gallery cannot be used.
-        """
+        """Return the arrays of `find.outputs`. Raises InputError if the gallery cannot be used."""
         from pipeline.faces.people import find
         from pipeline.faces.people.gallery import open_gallery
-        from pipeline.faces.people.near import threshold_of
         from pipeline.faces.people.pictures import Recipe
         from pipeline.store.read import open as open_store
 
@@ -80,12 +79,7 @@ class Identify(Stage):
                 options.gallery, recipe, str(item.store_path), all_faces=options.all_faces
             )
         gallery = self._galleries[key]
-        threshold = threshold_of(item, options.metric, options.threshold)
-        wanted = find.Wanted(options.gallery, options.metric, options.all_faces)
-        attributes = wanted.attributes(gallery, threshold, find.embedding_key(item, recipe))
-        identity, distance = find.matched(item, gallery, options.metric, threshold)
-        specs = {spec.name: spec for spec in find.outputs(attributes)}
-        return {
-            "identity": Described(identity, specs["identity"].attributes),
-            "distance": Described(distance, specs["distance"].attributes),
-        }
+        wanted = find.Wanted(options.gallery, options.metric, options.all_faces, options.per, options.threshold)
+        found = find.named(item, gallery, wanted)
+        specs = find.outputs(wanted.attributes(gallery, item, find.embedding_key(item, recipe)))
+        return {spec.name: Described(found[spec.name], spec.attributes) for spec in specs}

@@ -21,15 +21,16 @@ Only the film's chosen faces ever disagreed. By halves the network sees 54 faces
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.engine.stage import Chunk, StageOptions
 from pipeline.faces.people import tracklets
 from pipeline.store.schema import Array
+from pipeline.text import unknown
 
 BEST = 3
 
@@ -43,6 +44,10 @@ Mean = Callable[[str, np.ndarray, npt.NDArray[np.float64]], np.ndarray]
 """Function from an array's name, its rows (k, ...), and their weights (k,), which add up to 1, to one row."""
 
 
+WORDS = {"align": "alignment"}
+"""Words for options in errors, if these are not their names."""
+
+
 class TrackOptions(StageOptions):
     """The options `per` and `best`, for stages that have them."""
 
@@ -51,6 +56,16 @@ class TrackOptions(StageOptions):
         description="track: only the best faces of each track within a chunk; its others get their mean",
     )
     best: int = Field(BEST, ge=1, description="per track: number of faces that the network sees, spread over its time")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _known(cls, value: object, info: ValidationInfo) -> object:
+        """Name the nearest choice if an option has no such choice."""
+        name = str(info.field_name)
+        valid = get_args(cls.model_fields[name].annotation)
+        if get_origin(cls.model_fields[name].annotation) is Literal and value not in valid:
+            raise ValueError(unknown(WORDS.get(name, name), str(value), valid))
+        return value
 
     @model_validator(mode="after")
     def _best_is_heeded(self) -> TrackOptions:
@@ -107,9 +122,13 @@ def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mea
             values.setdefault(name, np.zeros((len(frame), *made.shape[1:]), made.dtype))[wanted] = made
         own[wanted] = True
         disagreeing = [rows for rows in waiting if not _settled(rows, own, values, quality, agree, mean)]
-        # The two halves of each, in time; a tracklet whose faces disagree has at least two.
-        waiting = [half for rows in disagreeing for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
+        waiting = [part for rows in disagreeing for part in halves(rows)]
     return values, own
+
+
+def halves(rows: Int64) -> list[Int64]:
+    """Return the two halves, in time, of a tracklet whose faces disagree; it has at least two."""
+    return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
 
 def _settled(

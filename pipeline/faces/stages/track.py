@@ -58,19 +58,19 @@ class Track(Stage):
 
 
 def track_input(item: RunInput, options: TrackOptions) -> np.ndarray:
-    """Return int32 (n_faces,): the tracks of a complete input, with a few thousand frames in memory at a time."""
+    """Return int32 (n_faces,): the tracks of an input as far as it is done, with a few thousand frames in memory."""
     time_seconds = item.array("time_seconds")
     arrays = item.arrays
     space = Space.of(arrays["embedding"].attributes) if options.use_embedding and "embedding" in arrays else None
     limit = options.max_distance or (TRACK_SHARE * space.threshold if space else np.inf)
     settings = TrackSettings(options.max_gap_seconds, options.min_iou, limit)
-    tracks = list(track_faces(_blocks(item, len(time_seconds), space), settings, usual_gap(time_seconds)))
+    tracks = list(track_faces(_blocks(item, space), settings, usual_gap(time_seconds)))
     return np.concatenate([np.empty(0, np.int32), *tracks])
 
 
-def _blocks(item: RunInput, n_frames: int, space: Space | None) -> Iterator[Block]:
+def _blocks(item: RunInput, space: Space | None) -> Iterator[Block]:
     names = ["n_faces", "time_seconds", "box", *(["embedding"] if space else [])]
-    for start in range(0, n_frames, FRAMES_AT_ONCE):
-        part: dict[str, Any] = item.read_frames(names, start, min(start + FRAMES_AT_ONCE, n_frames))
+    for start, stop in item.spans(FRAMES_AT_ONCE):
+        part: dict[str, Any] = item.read_frames(names, start, stop)
         vectors = space.project(part["embedding"]) if space else None
         yield Block(part["n_faces"], part["time_seconds"], part["box"], vectors)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
-from pipeline.faces.people.labels import UNKNOWN, Labels, choose, labels
+from pipeline.faces.people.labels import UNKNOWN, Labels, Source, choose, labels
 from pipeline.faces.views.blurring import REACH as BLUR_REACH
 from pipeline.faces.views.blurring import blur, coarse, covers
 from pipeline.faces.views.whereabouts import Boxes, Faces, Reach, along, between, legs, read_faces, unseen
@@ -73,6 +73,8 @@ class Wanted:
     """Seconds as in the video; if it is given, the film starts at 0."""
     stop: float | None = None
     """Seconds as in the video."""
+    levels: bool = False
+    """Write behind a name how sure it is."""
 
 
 def annotate(
@@ -185,7 +187,7 @@ class _Picture:
             if shown == f"person {code}" != name:
                 hint = "install one, such as Noto Sans"
                 self.notes.append(f"no font here has the letters of {name!r}: shown as {shown!r}; {hint}")
-        self._more = _descriptions(item, len(self.faces))
+        self._more = _descriptions(item, len(self.faces), self._who.source, wanted.levels)
         self._walks: tuple[Iterator[npt.NDArray[np.int64]], ...] = ()
         self._next = -1
 
@@ -250,20 +252,31 @@ def _hidden(faces: Faces, who: Labels, chosen: Bools, words: Sequence[str]) -> B
     return result
 
 
-def _descriptions(item: RunInput, n_faces: int) -> Callable[[int], str]:
-    """Return a function that describes a face: its attributes, or else the detector's confidence."""
+def _descriptions(item: RunInput, n_faces: int, source: Source, levels: bool) -> Callable[[int], str]:
+    """Return a function that describes a face: its attributes, and on request how sure its name is.
+
+    The detector's confidence is shown only in stores without people and names: behind a name it would be read as the
+    name's.
+    """
     arrays = item.arrays
-    there: list[str] = [name for name in ("age", "gender", "emotion", "race") if name in arrays]
-    chosen = there or ["confidence"] * ("confidence" in arrays)
+    chosen: list[str] = [name for name in ("age", "gender", "emotion", "race") if name in arrays]
+    if source == "none" and not chosen:
+        chosen = ["confidence"] * ("confidence" in arrays)
+    if levels and source == "identity" and "identity_level" in arrays:
+        chosen = ["identity_level", *chosen]
     values = item.read(chosen) if chosen else {}
     if any(len(rows) != n_faces for rows in values.values()):
         return lambda row: ""
     classes = {name: arrays[name].attributes.get("class_names") for name in chosen}
+    words_of = arrays["identity_level"].attributes["levels"] if "identity_level" in chosen else ()
 
     def describe(row: int) -> str:
         words = []
         for name in chosen:
             value, of = values[name][row], classes[name]
+            if name == "identity_level":
+                words += [words_of[value]] if words_of[value] in ("likely", "sure") else []
+                continue
             if not np.isnan(value).any():
                 digits = 2 if name == "confidence" else 0
                 words.append(of[int(np.argmax(value))].lower() if of else f"{float(value):.{digits}f}")

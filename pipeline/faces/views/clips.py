@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
@@ -22,6 +20,7 @@ from pipeline.media.film.joining import Joined
 from pipeline.media.film.packets import copy_packets, suffix_for_copy
 from pipeline.media.film.rewriting import write_film
 from pipeline.media.film.targets import chosen_inputs, refuse_existing
+from pipeline.media.spans import stop_of
 from pipeline.text import clock
 from pipeline.views.progress import Work
 
@@ -116,10 +115,10 @@ def cut_clips(
     films: dict[RunInput, Film] = {}
     work: list[tuple[RunInput, Film, Stretch]] = []
     for item, rows in ((item, one.rows) for item, one in zip(items, chosen, strict=True) if one.rows.any()):
-        arrays = item.read(["face_frame", "time_seconds"])
-        present = np.zeros(len(arrays["time_seconds"]), bool)
-        present[arrays["face_frame"][rows]] = True
-        found = appearances(present, arrays["time_seconds"], options.longest_gap_seconds)
+        arrays = item.read(["face_frame", "time_seconds", *(["track"] if "track" in item.arrays else [])])
+        track = arrays["track"][rows] if "track" in arrays else None
+        times, stop = arrays["time_seconds"], stop_of(item.attributes)
+        found = appearances(arrays["face_frame"][rows], times, track, stop, options.longest_gap_seconds)
         films[item] = film_of(item)
         work += [(item, films[item], cut) for cut in stretches(films[item], found, options)]
     if not work:
@@ -149,8 +148,8 @@ def cut_clips(
     list_file = folder / f"{safe(name)}_clips.csv"
     listed = [asdict(clip) for clip in clips]
     text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
-    list_file.with_suffix(".json").write_text(text, encoding="utf-8")
-    with list_file.open("w", newline="", encoding="utf-8") as file:
+    list_file.with_suffix(".json").write_text(text, encoding="utf-8", errors="backslashreplace")
+    with list_file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(listed[0]))
         writer.writeheader()
         writer.writerows(listed)

@@ -55,7 +55,8 @@ class Coco(Export):
             "categories": [CATEGORY],
             "videos": [_video(number, one) for number, one in enumerate(stored.inputs, start=1)],
         }
-        file.write(json.dumps(head, ensure_ascii=False).removesuffix("}").encode() + b', "images": [')
+        text = json.dumps(head, ensure_ascii=False).removesuffix("}")
+        file.write(text.encode(errors="backslashreplace") + b', "images": [')
         # Annotations wait in a file of their own, because COCO's readers expect the images first.
         with tempfile.TemporaryFile(dir=Path(file.name).parent) as waiting:
             writer = _Writer(file, waiting, stored.all_frames)

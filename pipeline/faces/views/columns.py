@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from pipeline.faces.people.labels import UNKNOWN, labels
+from pipeline.faces.people.labels import UNKNOWN, labels, names_in_gallery
 from pipeline.views.tables.rows import AxisColumns, Column, numbered, part
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class FaceColumns(AxisColumns):
             number = Column(
                 pa.int32(), lambda block: block.arrays["identity"].astype(np.int32), ("identity",), none=UNKNOWN
             )
-            given = dict(enumerate(map(str, array.attributes["names"])))
+            given = dict(enumerate(names_in_gallery(array.attributes)))
             return {"identity": number, "identity_name": numbered("identity", given)}
+        if array.name == "identity_level":
+            return {"identity_level": numbered("identity_level", dict(enumerate(array.attributes["levels"])))}
         return None

@@ -9,7 +9,7 @@ from pipeline.faces.people.gallery import as_text
 from pipeline.text import clock, duration, plural
 
 if TYPE_CHECKING:
-    from pipeline.faces.people.find import Found
+    from pipeline.faces.people.find import Found, SeenPerson
     from pipeline.faces.people.near import NearSearch
     from pipeline.faces.people.search import Answer
     from pipeline.faces.people.sightings import Sighting
@@ -20,22 +20,31 @@ SHOWN_NAMES = 10
 
 
 def people_lines(found: Found) -> list[str]:
-    """Return a block per person, longest on screen first; then the searched faces and inputs."""
+    """Return a block per person, longest on screen first, then those to look at; then the searched faces and inputs."""
     shown = []
     for one in found.people:
-        where = f" in {len(one.sightings)} videos" if len(one.sightings) > 1 else ""
-        seen = f"{duration(one.screen_seconds)} on screen{where}, {one.faces} faces"
-        shown += [f"{one.name}: {seen}, best {one.best_distance:.3f}", *_sightings(one.sightings)]
+        shown += [f"{one.name}: {_seen(one, found)}", *_sightings(one.sightings)]
+    for one in found.maybe:
+        shown += [f"maybe {one.name}, please look: {_seen(one, found)}", *_sightings(one.sightings)]
     if found.absent:
         more = f" and {len(found.absent) - SHOWN_NAMES} more" if len(found.absent) > SHOWN_NAMES else ""
         shown.append(f"not seen: {', '.join(found.absent[:SHOWN_NAMES])}{more}")
     written, unchanged = (sum(one.written == state for one in found.inputs) for state in ("written", "unchanged"))
     said = f"{_searched(found)}, {sum(one.unknown_faces or 0 for one in found.inputs)} unknown"
     if written:
-        said += f"; identity and distance written to {written} inputs"
+        said += f"; names and distances written to {plural(written, 'input')}"
     elif unchanged == len(found.inputs):
         said += "; nothing to do: the stores hold this matching already"
     return [*shown, said]
+
+
+def _seen(one: SeenPerson, found: Found) -> str:
+    """Return how long and how often a person was seen, and how sure that is."""
+    where = f" in {len(one.sightings)} videos" if len(one.sightings) > 1 else ""
+    best = one.best
+    sure = f"{best.level.name.lower()}, " if found.wanted.per == "track" else ""
+    near = f"{sure}{found.metric} {best.distance:.3f} (limit {best.limit:.3f})"
+    return f"{duration(one.screen_seconds)} on screen{where}, {plural(one.faces, 'face')}; {near}"
 
 
 def answer_lines(answer: Answer) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import labels
+from pipeline.media.spans import stop_of
 from pipeline.text import clock, plural
 
 if TYPE_CHECKING:
@@ -51,13 +52,11 @@ def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]
             )
             rows, times = np.flatnonzero(known.code == code), arrays["time_seconds"]
             frames = arrays["face_frame"][rows]
-            present = np.zeros(len(times), bool)
-            present[frames] = True
             one.faces += len(rows)
             one.tracks += len(np.unique(arrays["track"][rows]))
             one.inputs.append(item.name)
             where = {"store": str(item.store_path), "input": item.name}
-            for each in appearances(present, times):
+            for each in appearances(frames, times, arrays["track"][rows], stop_of(item.attributes)):
                 one.screen_seconds += each.screen_seconds
                 facts = ("start_seconds", "stop_seconds", "screen_seconds", "frames")
                 one.appearances.append(where | {name: getattr(each, name) for name in facts})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.people.geometry import overlap
+from pipeline.faces.neighbours import overlapping
 from pipeline.faces.people.labels import UNKNOWN
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def _linked(rows: Ints, box: Boxes, code: Int32, track: Int32) -> Int32:
         recent = [old for old in recent if rows[now[0]] - rows[old[0]] <= _SAMPLES_BACK]
         taken: set[int] = set()
         for old in reversed(recent):
-            known = (code[old][:, None] != UNKNOWN) & (code[now][None] != UNKNOWN)
-            shared = np.where(known & (code[old][:, None] != code[now][None]), 0.0, overlap(box[old], box[now]))
-            for i, j in zip(*np.unravel_index(np.argsort(-shared, axis=None), shared.shape), strict=True):
-                if shared[i, j] < _OVERLAP:
-                    break
+            row, column, shared = overlapping(box[old], box[now], _OVERLAP)
+            was, is_now = code[old][row], code[now][column]
+            shared[(was != UNKNOWN) & (is_now != UNKNOWN) & (was != is_now)] = 0
+            for k in np.argsort(-shared, kind="stable")[: np.count_nonzero(shared)]:
+                i, j = row[k], column[k]
                 if int(track[old[i]]) not in taken and track[now[j]] < 0:
                     track[now[j]] = track[old[i]]
                     taken.add(int(track[old[i]]))

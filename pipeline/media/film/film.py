@@ -43,7 +43,7 @@ class Film:
     def __init__(self, path: Path) -> None:
         """Raises InputError where the file cannot be read."""
         self.path = path
-        self.source = VideoSource(path, VideoOptions.model_validate({"every": 1}), decoder="pyav")
+        self.source = VideoSource(path, VideoOptions.model_validate({"every": 1}), decoder="pyav", square=False)
         self.index = self.source.index
         self.width: int = self.source.facts["width"]
         """Pixels of the upright frame."""
@@ -54,9 +54,7 @@ class Film:
             context = stream.codec_context
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
             self.colour = Colour(context.colorspace, context.color_trc, context.color_primaries)
-            aspect = context.sample_aspect_ratio or Fraction(1)
-        sideways = self.index.rotation % 180 != 0
-        self.sample_aspect_ratio = 1 / aspect if sideways and aspect else aspect or Fraction(1)
+        self.sample_aspect_ratio = self.source.sample_aspect_ratio
         self.losses: list[str] = []
         """One line for each stretch of frames that could not be decoded, after `frames` has passed it."""
 
@@ -115,7 +113,9 @@ def film_of(item: RunInput) -> Film:
     check_readable(path)
     if fingerprint(path) != facts["fingerprint"]:
         raise InputError(f"{path} has changed since {item.name!r} was made from it; put it back, or run with --fresh")
-    return Film(path)
+    film = Film(path)
+    film.source.refuse_other_frames(facts)
+    return film
 
 
 def grid(film: Film, item: RunInput) -> npt.NDArray[np.int64]:

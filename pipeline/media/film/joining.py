@@ -60,7 +60,7 @@ class Joined(Movie):
             stop = start + float(film.span(first, last))
             with disk_errors(f"write {self.target}"):
                 line.begin(start, stop, begins)
-                with closing(Sound(film.path, self._heard[film.path], start, stop, lambda _: line)) as sound:
+                with closing(Sound(film, self._heard[film.path], start, stop, lambda _: line)) as sound:
                     sound.until(float("inf"))
         self._at += film.span(first, last)
         return begins, self.n_frames - before

@@ -39,8 +39,9 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
                 video = source.streams[film.index.stream]
                 chosen = [video, *(source.streams[index] for index in audio_streams(film.path))]
                 copies = {stream.index: Copied(container, stream, begin) for stream in chosen}
-                source.seek(key, stream=video, backward=True)
-                for packet in packets_before(source, chosen, stop):
+                if not film.index.breaks:
+                    source.seek(key, stream=video, backward=True)
+                for packet in packets_before(source, chosen, stop, film.index.breaks):
                     copies[packet.stream_index].take(packet)
             aside.replace(target)
     except av.FFmpegError as err:

@@ -45,7 +45,7 @@ def write_film(
     stop = film.end_of(last - 1) if last < len(film) else np.inf
     with Movie(target, Look.of(film)) as movie:
         heard = audio_streams(film.path)
-        movie.sound = Sound(film.path, heard, start, stop, voices(movie.container, start, stop, exact_sound))
+        movie.sound = Sound(film, heard, start, stop, voices(movie.container, start, stop, exact_sound))
         for rank, frame_rgb in film.frames(first, last):
             places = edit(rank, frame_rgb)
             movie.put(frame_rgb, int(film.index.pts[rank]) - shift)

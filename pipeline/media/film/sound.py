@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from math import isinf
@@ -15,10 +15,12 @@ from av.audio.stream import AudioStream
 from av.filter import Graph
 from av.packet import Packet
 
-from pipeline.media.video.index import open_container
+from pipeline.media.video.index import Break, demuxed, open_container
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
+
+    from pipeline.media.film.film import Film
 
 _COPIED = {
     "mp4": frozenset({"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"}),
@@ -45,13 +47,15 @@ def audio_streams(path: Path) -> list[int]:
         return [s.index for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
 
 
-def packets_before(container: InputContainer, streams: list[Any], stop: float) -> Iterator[Packet[Any]]:
+def packets_before(
+    container: InputContainer, streams: list[Any], stop: float, breaks: Sequence[Break]
+) -> Iterator[Packet[Any]]:
     """Yield the packets of some streams that are decoded before `stop` (seconds)."""
     done: set[int] = set()
     if not streams:  # FFmpeg would read all of them
         return
     with suppress(av.FFmpegError):  # a file that is cut off: what came before stands
-        for packet in container.demux(streams):
+        for packet in demuxed(container, streams, breaks):
             if packet.size and packet.pts is not None:
                 if float((packet.pts if packet.dts is None else packet.dts) * packet.time_base) < stop:
                     yield packet
@@ -62,16 +66,17 @@ def packets_before(container: InputContainer, streams: list[Any], stop: float) -
 class Sound:
     """The sound of a file between two times, written piece by piece along with the picture."""
 
-    def __init__(self, path: Path, streams: list[int], start: float, stop: float, voice: Voicing) -> None:
-        """`start` and `stop` are in seconds of the file; `voice` makes what the packets of a stream are given to."""
-        self._source = open_container(path)
+    def __init__(self, film: Film, streams: list[int], start: float, stop: float, voice: Voicing) -> None:
+        """`start` and `stop` are in seconds of the film; `voice` makes what the packets of a stream are given to."""
+        self._source = open_container(film.path)
+        breaks = film.index.breaks
         self._start = start
         chosen = [self._source.streams[index] for index in streams]
         self._voices = {stream.index: voice(cast(AudioStream, stream)) for stream in chosen}
-        if start > _BEFORE_SECONDS:
+        if start > _BEFORE_SECONDS and not breaks:
             with suppress(av.FFmpegError):  # a file that cannot be searched is read from its start
                 self._source.seek(int((start - _BEFORE_SECONDS) * av.time_base))
-        self._packets = packets_before(self._source, chosen, stop)
+        self._packets = packets_before(self._source, chosen, stop, breaks)
         self._next = next(self._packets, None)
 
     def until(self, seconds: float) -> None:

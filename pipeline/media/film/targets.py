@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import StoreError, UsageError
+from pipeline.store.nodes import located
 from pipeline.text import unknown
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ def chosen_inputs(outs: Sequence[Path | str], names: Sequence[str] = ()) -> list
 
 def refuse_existing(items: Sequence[RunInput], targets: Sequence[Path], force: bool) -> None:
     """UsageError where a film would take the place of something: of a video that an input was made from in any case."""
-    videos = {Path(item.attributes["path"]).resolve(): item.name for item in items}
+    videos = {located(item.attributes["path"]): item.name for item in items}
     for path in targets:
-        if path.resolve() in videos:
-            raise UsageError(f"{path} is the video of {videos[path.resolve()]!r} itself; name another --out")
+        if located(path) in videos:
+            raise UsageError(f"{path} is the video of {videos[located(path)]!r} itself; name another --out")
         if path.exists() and not force:
             raise UsageError(f"{path} exists already; name another --out, or replace it with --force")
     twice = {path for path in targets if list(targets).count(path) > 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,25 +87,27 @@ def why_not_decord(source: VideoSource) -> str | None:
         f"its container is {index.container}": not index.container.startswith(_DECORD_CONTAINERS),
         f"its pixel format is {index.pixel_format}": index.pixel_format not in _EIGHT_BIT,
         f"it has {index.video_streams} video streams": index.video_streams > 1,
+        "its frames are mirrored": index.mirrored,
         **_not_plain(source),
     })  # fmt: skip
     if reason is not None:
         return reason
-    try:
-        from decord import DECORDError
-    except ImportError:
-        return "decord is not installed"
-    from pipeline.media.video.readers import DecordReader
+    from pipeline.media.video.readers import DecordReader, load_decord
 
     try:
+        error = load_decord().DECORDError
+    except ImportError:
+        return "decord is not installed"
+    try:
         reader = DecordReader(str(source.path), 1)
-    except (DECORDError, RuntimeError):
+    except (error, RuntimeError):
         return "decord cannot open it"
     try:
         if len(reader) != len(index):
             return f"decord counts {len(reader)} frames, but the file has {len(index)}"
         ranks = _compared_ranks(source)
-        truth = source.job_of_ranks(ranks, "pyav").decode()
+        job = source.job_of_ranks(ranks, "pyav")
+        truth = replace(job, roi=None, size=source.upright_size, square=False).decode()
         reader.seek(int(ranks[0]))
         for rank, frame, decoded in zip(ranks, truth.frames_rgb, truth.decoded, strict=True):
             if not decoded:
@@ -112,7 +115,7 @@ def why_not_decord(source: VideoSource) -> str | None:
             if not np.array_equal(reader.read(int(rank)), frame):
                 return f"decord gives other pixels for frame {rank}"
         return None
-    except (DECORDError, StopIteration):
+    except (error, StopIteration):
         return "decord fails in the middle of it"
     finally:
         reader.close()
@@ -129,6 +132,7 @@ def _not_plain(source: VideoSource) -> dict[str, bool]:
         "its groups of pictures are open": index.open_gop,
         "some of its key frames are not a clean start": index.unclean_keys > 0,
         "it is trimmed by an edit list": index.discarded > 0,
+        "its timestamps start again": bool(index.breaks),
         "frames have no timestamps of their own": index.ordinal,
         "it is cut off": not bool(index.readable.all()),
         "it does not start with a key frame": not bool(index.key[:1].all()),

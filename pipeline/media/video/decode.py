@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,11 +15,15 @@ from av.video.frame import VideoFrame
 from pipeline.engine.source import Job, Loaded
 from pipeline.errors import InputError
 from pipeline.machine.memory import MEMORY
-from pipeline.media.video.readers import POOL, DecordReader, FileKey, PacketReader, Segment, Sent, sent_of
+from pipeline.media.video.index import Break
+from pipeline.media.video.readers import POOL, DecordReader, FileKey, PacketReader, Segment, Sent, load_decord, sent_of
 
 # After damage, frames are watched this far beyond the last wanted one: the longest reordering of H.264 and H.265 is 16.
 _WATCHED_BEYOND = 32
 _LISTED_RUNS = 4
+# Encoders round sizes: a film of 853x480 says 1280:1281. The ratios of broadcasts begin at 1.067 (16:15).
+_NEARLY_SQUARE = Fraction(102, 100)
+_LONGEST_PIXEL = 8
 
 
 class _TroubleError(Exception):
@@ -54,8 +59,14 @@ class VideoDecodeJob(Job):
     height: int
     rotation: int
     """Degrees anticlockwise that make it upright."""
+    mirrored: bool
+    """True if it is mirrored left to right after that."""
     roi: tuple[int, int, int, int] | None
     """x, y, w, h in pixels of the upright frame."""
+    size: tuple[int, int]
+    """Width and height of the frames that the job gives: those of the upright frame, or of its roi, unless `square`."""
+    square: bool
+    """True if frames are resized to `size`, because their pixels are not square in the file."""
     rank: np.ndarray
     """int64 (n,): ranks in presentation order, ascending."""
     pts: np.ndarray
@@ -68,11 +79,12 @@ class VideoDecodeJob(Job):
     ordinal: bool
     """True if frames are identified by their rank in the output, not by pts."""
     segments: tuple[Segment, ...]
+    breaks: tuple[Break, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of a decoded frame."""
-        return output_shape(self.width, self.height, self.rotation, self.roi)
+        return self.size[1], self.size[0], 3
 
     def load(self, threads: int = 1) -> Loaded:
         """Decode the chunk; `frames_rgb` is uint8 (n, height, width, 3)."""
@@ -102,7 +114,7 @@ class VideoDecodeJob(Job):
         return Decoded(output.frames, output.decoded, output.sent, output.explain())
 
     def _key(self, decoder: str) -> FileKey:
-        return FileKey(decoder, self.path, self.bytes, self.mtime_ns, self.stream)
+        return FileKey(decoder, self.path, self.bytes, self.mtime_ns, self.stream, self.breaks)
 
     def _wanted(self, segment: Segment) -> list[int]:
         """Return the indices of the segment's frames that can be read."""
@@ -110,8 +122,7 @@ class VideoDecodeJob(Job):
 
     def _read_decord(self, segment: Segment, output: _Output, threads: int) -> bool:
         """Read a segment with decord. If it fails return False, so that PyAV can say which frames are damaged."""
-        from decord import DECORDError
-
+        error = load_decord().DECORDError
         wanted = self._wanted(segment)
         first, last = int(self.rank[wanted[0]]), int(self.rank[wanted[-1]])
         try:
@@ -123,7 +134,7 @@ class VideoDecodeJob(Job):
                 for i in wanted:
                     output.put(i, reader.read(int(self.rank[i])))
                 output.sent += last + 1 - start
-        except (DECORDError, StopIteration, ValueError):
+        except (error, StopIteration, ValueError):
             return False
         return True
 
@@ -172,7 +183,7 @@ class VideoDecodeJob(Job):
         names = self.rank if self.ordinal else self.pts
         return {int(names[i]): i for i in wanted}
 
-    def _stand(self, reader: PacketReader, key: tuple[int, int] | None, segment: Segment) -> None:
+    def _stand(self, reader: PacketReader, key: tuple[int, int, int] | None, segment: Segment) -> None:
         """Put the reader before a key frame, or at the start of the file if it cannot seek to that key frame."""
         earlier = segment.keys[-1][1] if segment.keys else 0
         if key is None or not reader.seek(*key, earlier):
@@ -204,7 +215,7 @@ class VideoDecodeJob(Job):
         """
         wanted = self._wanted(segment)
         missing = wanted
-        reader = PacketReader(self.path, self.stream, 1)
+        reader = PacketReader(self.path, self.stream, 1, self.breaks)
         try:
             for key in segment.keys or (None,):
                 self._stand(reader, key, segment)
@@ -267,13 +278,18 @@ class _Output:
     def put_frame(self, i: int, frame: VideoFrame, reader: PacketReader) -> None:
         """Convert a frame of PyAV into row i."""
         rgb = reader.to_rgb(frame, self._job.width, self._job.height)
-        self.put(i, np.rot90(rgb, self._job.rotation // 90))
+        upright = np.rot90(rgb, self._job.rotation // 90)
+        self.put(i, upright[:, ::-1] if self._job.mirrored else upright)
 
     def put(self, i: int, upright: np.ndarray) -> None:
         """Copy an upright frame into row i. Raises ValueError if its size differs from the probed one."""
         if self._job.roi is not None:
             x, y, w, h = self._job.roi
             upright = upright[y : y + h, x : x + w]
+        if self._job.square:
+            import cv2
+
+            upright = cv2.resize(np.ascontiguousarray(upright), self._job.size, interpolation=cv2.INTER_CUBIC)
         self.frames[i] = upright
         self.decoded[i] = True
 
@@ -311,8 +327,15 @@ def decode_ahead(jobs: Iterable[VideoDecodeJob], threads: int) -> Iterator[Decod
             yield ahead.result()
 
 
-def output_shape(width: int, height: int, rotation: int, roi: tuple[int, int, int, int] | None) -> tuple[int, int, int]:
-    """Return height, width and 3 of a frame after rotation and cropping."""
-    if rotation % 180:
-        width, height = height, width
-    return (roi[3], roi[2], 3) if roi is not None else (height, width, 3)
+def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Return the width and height in square pixels of a picture whose pixels have this sample aspect ratio.
+
+    The shorter side of a pixel grows, up to twice, so that memory stays bounded; beyond that the longer one shrinks.
+    The size stays as it is if pixels are nearly square, or so long that the ratio must be wrong.
+    """
+    longer = max(aspect, 1 / aspect)
+    if not _NEARLY_SQUARE < longer < _LONGEST_PIXEL:
+        return width, height
+    grow = min(longer, Fraction(2))
+    x, y = (grow, grow / longer) if aspect > 1 else (grow / longer, grow)
+    return max(1, round(width * x)), max(1, round(height * y))

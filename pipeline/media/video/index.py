@@ -7,15 +7,21 @@ It is made by reading packets, not pixels; one frame is decoded for its size and
 from __future__ import annotations
 
 import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.filter import Graph
+from av.packet import Packet
+from av.sidedata.sidedata import Type
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -28,8 +34,32 @@ _CUT_OFF = "the file is cut off"
 _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc", "obu"})
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
+# Seconds by which decoding times go back, or jump ahead, at a break; the values are those of FFmpeg's remux.
+_BACK_SECONDS = Fraction(1, 10)
+_AHEAD_SECONDS = 10
+_PACKED = re.compile(rb"DivX\d+(?:Build|b)\d+p")
+"""User data of MPEG-4 video with two pictures in some packets."""
+_HEADER_BITS = 800
+"""Bits of the headers before an MPEG-4 picture, at most."""
+_UNKNOWN_SIDE_DATA = 16
+"""Kinds of frames' side data after the last one that PyAV names; FFmpeg adds one or two a year."""
+_CLOCKED_CONTAINERS = frozenset({"mpegts", "mpeg", "hls"})
+"""Containers whose clock may jump ahead (FFmpeg's flag AVFMT_TS_DISCONT)."""
 TITLES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Options that read files whose title is not UTF-8; from PyAV 19 on they are not needed."""
+
+
+class Break(NamedTuple):
+    """A place in a file where timestamps start again, as in recordings that were joined."""
+
+    after: int
+    """Position in bytes of the last video packet before the break."""
+    first: int
+    """Position in bytes of the first video packet after it."""
+    at: Fraction
+    """Time of the break in seconds, on the clock of the first part."""
+    shift: Fraction
+    """Seconds that are added to the timestamps behind the break."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +79,17 @@ class PacketIndex:
     height: int
     rotation: int
     """Degrees anticlockwise (0, 90, 180, 270) that make the stored frame upright."""
+    mirrored: bool
+    """True if the frame is mirrored left to right after it was turned."""
+    sample_aspect_ratio: Fraction
+    """Width of a pixel of the stored frame in heights of it."""
     time_base: Fraction
     pts: np.ndarray
     """int64 (n,) in units of time_base, ascending."""
     time_seconds: np.ndarray
-    """float64 (n,): pts times time base, unshifted."""
+    """float64 (n,): pts times time base."""
+    breaks: tuple[Break, ...]
+    """Places where the file's own timestamps start again; `pts` goes on there."""
     key: np.ndarray
     """bool (n,): key frames."""
     readable: np.ndarray
@@ -62,6 +98,8 @@ class PacketIndex:
     """int64 (k,): timestamps of the packets from which decoding can start, ascending; also those not shown."""
     seek_dts: np.ndarray
     """int64 (k,): decoding timestamps of the same packets."""
+    seek_position: np.ndarray
+    """int64 (k,): positions of the same packets in bytes; -1 if not known."""
     ordinal: bool
     """True if the container has no usable timestamps: a frame's rank is then its rank in the decoder's output."""
     open_gop: bool
@@ -99,6 +137,8 @@ class _Packets:
     dts: list[int | None]
     key: list[bool]
     shown: list[bool]
+    position: list[int]
+    """Bytes from the start of the file; -1 if not known."""
     unclean_keys: int = 0
     """Number of key flags that proved wrong."""
 
@@ -108,8 +148,9 @@ def open_container(path: Path) -> InputContainer:
     check_readable(path)
     try:
         # Keep FFmpeg off the network, even for a playlist among the inputs.
-        options = {"protocol_whitelist": "file,crypto,data"}
-        container: InputContainer = av.open(str(path), options=options, **TITLES)
+        # A name like img%03d.jpg is that of one picture.
+        options = {"protocol_whitelist": "file,crypto,data", "pattern_type": "none"}
+        container: InputContainer = av.open(str(path.absolute()), options=options, **TITLES)
     except av.FFmpegError as err:
         boxes = _top_level_boxes(path)
         if "ftyp" in boxes and "moov" not in boxes:
@@ -187,8 +228,11 @@ def build_index(path: Path) -> PacketIndex:
         rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
         base = stream.time_base or Fraction(1, 90000)
         number = stream.index
+        aspect = stream.sample_aspect_ratio
     first = _first_frame(path, number)
-    pts, missing = _presentation_times(packets, round(1 / (rate * base)) or 1, reorders)
+    step = round(1 / (rate * base)) or 1
+    breaks, is_exact = _join_parts(packets, step, base, form in _CLOCKED_CONTAINERS)
+    pts, missing = _presentation_times(packets, step, reorders)
     dts = np.array([p if d is None else d for p, d in zip(pts.tolist(), packets.dts, strict=True)], np.int64)
     shown, key = np.array(packets.shown), np.array(packets.key)
     n_shown = int(shown.sum())
@@ -197,6 +241,7 @@ def build_index(path: Path) -> PacketIndex:
     all_pts = np.concatenate([pts[shown], lost])
     order = np.argsort(all_pts, kind="stable")
     starts = np.flatnonzero(key)
+    rotation, mirrored = _orientation(first)
     seeks = starts[np.argsort(pts[starts], kind="stable")]
     ranked = all_pts[order]
     # The largest pts of a key frame up to each packet, in the order of the file.
@@ -209,15 +254,19 @@ def build_index(path: Path) -> PacketIndex:
         pixel_format=first.format.name,
         width=first.width,
         height=first.height,
-        rotation=round(first.rotation / 90) * 90 % 360,
+        rotation=rotation,
+        mirrored=mirrored,
+        sample_aspect_ratio=aspect if aspect and aspect > 0 else Fraction(1),
         time_base=base,
         pts=ranked,
         time_seconds=ranked * base.numerator / base.denominator,
+        breaks=breaks,
         key=np.concatenate([key[shown], np.zeros(len(lost), bool)])[order],
         readable=np.concatenate([np.ones(n_shown, bool), np.zeros(len(lost), bool)])[order],
         seek_pts=pts[seeks],
         seek_dts=dts[seeks],
-        ordinal=bool(missing or (odd_container and reorders) or len(np.unique(pts[shown])) < n_shown),
+        seek_position=np.array(packets.position, np.int64)[seeks],
+        ordinal=bool(missing or not is_exact or (odd_container and reorders) or len(np.unique(pts[shown])) < n_shown),
         open_gop=bool((pts < key_pts).any()),
         unclean_keys=packets.unclean_keys,
         discarded=len(shown) - n_shown,
@@ -227,19 +276,27 @@ def build_index(path: Path) -> PacketIndex:
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
-    found = _Packets([], [], [], [])
+    found = _Packets([], [], [], [], [])
     codec = stream.codec_context.codec.canonical_name
     hidden_vp8, h264 = codec == "vp8", codec == "h264"
-    length_bytes = nal_length_bytes(stream.codec_context.extradata)
+    extradata = stream.codec_context.extradata or b""
+    length_bytes = nal_length_bytes(extradata)
     pts, dts, key, shown = found.pts.append, found.dts.append, found.key.append, found.shown.append
+    position = found.position.append
+    macroblocks = -(-stream.width // 16) * -(-stream.height // 16) if codec == "mpeg4" else 0
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
             # RFC 6386, 9.1: bit 4 of a VP8 frame says whether it is shown; alternate references are not.
             visible = not (hidden_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
+            if macroblocks and not found.key and _PACKED.search(extradata + bytes(packet)):
+                macroblocks = 0  # pictures without content stand for those that lie in the packet before
+            if macroblocks and packet.size * 8 < macroblocks + _HEADER_BITS:
+                visible = not _is_not_coded(bytes(packet), macroblocks)
             pts(packet.pts)
             dts(packet.dts)
+            position(-1 if packet.pos is None else packet.pos)
             clean = packet.is_keyframe and not (h264 and not is_clean_start(memoryview(packet), length_bytes))
             found.unclean_keys += packet.is_keyframe and not clean
             key(clean)
@@ -249,6 +306,15 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
         # as unreadable.
         pass
     return found
+
+
+def _is_not_coded(picture: bytes, macroblocks: int) -> bool:
+    """Return whether a picture of MPEG-4 Part 2 has no content: the last one is shown on (ISO/IEC 14496-2, 6.2.5).
+
+    A predicted picture (type 1) with content has at least one bit for each macroblock.
+    """
+    at = picture.find(b"\0\0\1\xb6") + 4
+    return len(picture) == 1 or (at >= 4 and picture[at] >> 6 == 1 and 8 * (len(picture) - at) < macroblocks)
 
 
 def _first_frame(path: Path, stream_index: int) -> VideoFrame:
@@ -271,19 +337,118 @@ def _first_frame(path: Path, stream_index: int) -> VideoFrame:
     raise InputError(f"{path}: its video cannot be decoded (encrypted, damaged or an unknown codec): {reason}")
 
 
+def _orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """Return the degrees anticlockwise that make a frame upright, and whether it is to be mirrored after that.
+
+    A negative determinant of the display matrix mirrors, as in FFmpeg's autorotate.
+    """
+    try:
+        side_data: Any = frame.side_data
+    except ValueError:
+        side_data = _without_unknown_side_data(frame).side_data
+    if Type.DISPLAYMATRIX not in side_data:
+        return 0, False
+    a, b, c, d = np.frombuffer(side_data[Type.DISPLAYMATRIX], np.int32).astype(float)[[0, 1, 3, 4]]
+    mirrored = bool(a * d - b * c < 0)
+    degrees = -np.degrees(np.arctan2(b, -a)) if mirrored else frame.rotation
+    return round(degrees / 90) * 90 % 360, mirrored
+
+
+def _without_unknown_side_data(frame: VideoFrame) -> VideoFrame:
+    """Return a frame without the kinds of side data that are newer than PyAV, EXIF for one, which it fails on."""
+    graph = Graph()
+    base = frame.time_base or Fraction(1, 25)
+    begin = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
+    kinds: Any = Type
+    unknown = range(len(kinds), len(kinds) + _UNKNOWN_SIDE_DATA)
+    filters = [graph.add("sidedata", f"mode=delete:type={number}") for number in unknown]
+    graph.link_nodes(begin, *filters, graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
+
+
+def _join_parts(packets: _Packets, step: int, base: Fraction, clocked: bool) -> tuple[tuple[Break, ...], bool]:
+    """Put parts of a file whose timestamps start again one after the other, in place.
+
+    Return the breaks, and whether the position of a packet says to which part it belongs.
+    """
+    times = np.array([np.nan if d is None else d for d in packets.dts], float)
+    known = np.flatnonzero(~np.isnan(times))
+    gaps = np.diff(times[known])
+    is_break = gaps < -float(_BACK_SECONDS / base)
+    if clocked and len(gaps):
+        # The frames of a time-lapse film may be far apart: only a gap that is long among the others counts.
+        is_break |= gaps - step > max(float(_AHEAD_SECONDS / base), 10 * float(np.median(gaps)))
+    edges = known[1:][is_break].tolist()
+    if not edges:
+        return (), True
+    position = np.maximum.accumulate(packets.position).tolist()  # a packet without one lies behind the last that has
+    breaks: list[Break] = []
+    last = max((p for p in packets.pts[: edges[0]] if p is not None), default=0)
+    for start, stop in zip(edges, [*edges[1:], len(times)], strict=True):
+        inside = [p for p in packets.pts[start:stop] if p is not None] or [int(times[start])]
+        shift = last + step - min(inside)
+        breaks.append(Break(position[start - 1], position[start], (last + step) * base, shift * base))
+        for stamps in (packets.pts, packets.dts):
+            stamps[start:stop] = [None if one is None else one + shift for one in stamps[start:stop]]
+        last = max(inside) + shift
+    firsts = [one.first for one in breaks]
+    part = np.searchsorted(edges, np.arange(len(times)), side="right")
+    return tuple(breaks), bool((np.searchsorted(firsts, position, side="right") == part).all())
+
+
+def demuxed(
+    container: InputContainer, streams: Stream | Sequence[Stream], breaks: Sequence[Break], position: int = 0
+) -> Iterator[Packet[Any]]:
+    """Return packets of some streams. If the file's own timestamps start again, theirs go on.
+
+    `position` is the place from which the container is read, in bytes.
+    """
+    return _shifted(container, streams, breaks, position) if breaks else container.demux(streams)
+
+
+def _shifted(
+    container: InputContainer, streams: Stream | Sequence[Stream], breaks: Sequence[Break], position: int
+) -> Iterator[Packet[Any]]:
+    firsts = [one.first for one in breaks]
+    part = bisect_right(firsts, position)
+    for packet in container.demux(streams):
+        if packet.size:
+            if packet.pos is not None:
+                part = bisect_right(firsts, packet.pos)
+            shift = _shift_of(packet, part, breaks)
+            if packet.pts is not None:
+                packet.pts += shift
+            if packet.dts is not None:
+                packet.dts += shift
+        yield packet
+
+
+def _shift_of(packet: Packet[Any], part: int, breaks: Sequence[Break]) -> int:
+    """Return what is added to the timestamps of a packet from a part, 0 for the first."""
+    shift = breaks[part - 1].shift if part else Fraction(0)
+    if part < len(breaks) and packet.pos is not None and packet.pts is not None and packet.pos > breaks[part].after:
+        # Sound lies between the pictures of two parts: it belongs to the one that it is nearer to.
+        to_break = breaks[part].at - packet.pts * packet.time_base
+        shift = min(shift, breaks[part].shift, key=lambda one: abs(to_break - one))
+    return round(shift / packet.time_base)
+
+
 def _promised_packets(
     container: InputContainer, stream: VideoStream, found: _Packets, path: Path
 ) -> tuple[np.ndarray, str | None]:
     """Return times (int64, time base) of frames that the file promises but does not hold, and why they are missing."""
-    name = container.format.name
-    seen = len(found.pts)
-    if "mp4" in name and len(stream.index_entries) > seen:
-        return _missing_samples(np.array([e.timestamp for e in stream.index_entries], np.int64), found), _CUT_OFF
+    name, size = container.format.name, path.stat().st_size
+    # Samples of no bytes say that the last frame is shown on: they are no frames.
+    has_more = "mp4" in name and len(stream.index_entries) > len(found.pts)
+    samples = [entry for entry in stream.index_entries if entry.size] if has_more else []
+    if len(samples) > len(found.pts) and max(entry.pos + entry.size for entry in samples) > size:
+        return _missing_samples(np.array([entry.timestamp for entry in samples], np.int64), found), _CUT_OFF
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     step = max(1, round(1 / (rate * (stream.time_base or Fraction(1, 90000)))))
     times = [pts for pts in found.pts if pts is not None]
-    if name == "avi" and stream.frames > seen and times:
-        return max(times) + step * np.arange(1, stream.frames - seen + 1), _CUT_OFF
+    if name == "avi" and times and _avi_cut_off(path):
+        return np.arange(max(times) + step, min(times) + stream.frames * step, step, dtype=np.int64), _CUT_OFF
     if name == "matroska,webm" and times and _matroska_cut_off(path):
         # The end of the video by the stream's own tag if there is one, or else by the container's.
         seconds = (container.duration or 0) / av.time_base
@@ -305,6 +470,28 @@ def _missing_samples(dts: np.ndarray, found: _Packets) -> np.ndarray:
     shift = int(seen.min()) - first_dts if len(seen) else 0
     grid = np.sort(dts) + shift
     return grid[~np.isin(grid, seen)][len(found.pts) - len(dts) :]
+
+
+def _avi_cut_off(path: Path) -> bool:
+    """Return whether a list of frames ("movi") of an AVI file claims to reach beyond the end of the file.
+
+    The number of frames in the header proves nothing: it counts the times at which the last frame is shown again.
+    """
+    size_of_file = path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while at + 12 <= size_of_file:
+            file.seek(at)
+            kind, size, form = file.read(4), int.from_bytes(file.read(4), "little"), file.read(4)
+            if kind == b"LIST" and form == b"movi" and size in (0, 0xFFFFFFFF):  # a recording that was never closed
+                return False
+            if kind == b"LIST" and form == b"movi" and at + 8 + size > size_of_file:
+                return True
+            if not kind.strip().isalnum():
+                return False
+            # A RIFF chunk holds the lists, and further ones follow it in files of more than 1 GB.
+            at += 12 if kind == b"RIFF" else 8 + size + size % 2
+    return False
 
 
 def _matroska_cut_off(path: Path) -> bool:

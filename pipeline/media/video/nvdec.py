@@ -23,6 +23,7 @@ from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
+from pipeline.media.video.index import Break
 from pipeline.media.video.readers import PacketReader, Sent
 
 PACKAGE = "PyNvVideoCodec"
@@ -58,14 +59,14 @@ def why_not_here() -> str | None:
 class NvdecReader(PacketReader):
     """A PacketReader whose packets are decoded on the first visible GPU."""
 
-    def __init__(self, path: str, stream: int) -> None:
+    def __init__(self, path: str, stream: int, breaks: tuple[Break, ...] = ()) -> None:
         """Open a file. Raises NvdecError if NVDEC cannot be used here, or not for this stream."""
         reason = why_not_here()
         if reason is not None:
             raise NvdecError(reason)
         self._library: Any = importlib.import_module(PACKAGE)
         self._decoder: Any = None
-        super().__init__(path, stream, threads=1)
+        super().__init__(path, stream, 1, breaks)
 
     def _open(self) -> None:
         super()._open()

@@ -24,7 +24,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.media.video.h264 import is_unreferenced, nal_length_bytes
-from pipeline.media.video.index import open_container
+from pipeline.media.video.index import Break, demuxed, open_container
 
 PARKED_READERS = 4
 """Parked readers that a process keeps open; each holds its codec's reference frames."""
@@ -39,6 +39,8 @@ class FileKey:
     bytes: int
     mtime_ns: int
     stream: int
+    breaks: tuple[Break, ...] = ()
+    """Places where the file's own timestamps start again."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Segment:
     """Index in the chunk of the last frame (exclusive)."""
     key_rank: int
     """Rank of the first frame that decoding from the key frame gives."""
-    keys: tuple[tuple[int, int], ...]
-    """(pts, dts) of key frames to start from: the nearest, then ones further back in case it fails."""
+    keys: tuple[tuple[int, int, int], ...]
+    """(pts, dts, position in bytes) of key frames to start from: the nearest, then others further back."""
 
 
 class Reader:
@@ -87,12 +89,12 @@ def sent_of(frame: VideoFrame) -> Sent:
 class PacketReader(Reader):
     """PyAV: packets in, frames out, each frame with the packet that it came from."""
 
-    def __init__(self, path: str, stream: int, threads: int) -> None:
+    def __init__(self, path: str, stream: int, threads: int, breaks: tuple[Break, ...] = ()) -> None:
         self.sent = 0
         """Number of packets ever sent to the decoder."""
         self.last_sent: Sent
         """Packet that was sent last: with one thread, the one that an error is about."""
-        self._path, self._stream_index, self._threads = path, stream, threads
+        self._path, self._stream_index, self._threads, self._breaks = path, stream, threads, breaks
         self._reformatter = VideoReformatter()
         self._open()
 
@@ -113,7 +115,8 @@ class PacketReader(Reader):
         self._restart(None)
 
     def _restart(self, packet: Packet[Any] | None) -> None:
-        self._packets = self._container.demux(self._stream)
+        position = 0 if packet is None or packet.pos is None else packet.pos
+        self._packets = demuxed(self._container, self._stream, self._breaks, position)
         self._next = packet
         self._number = 0
         self._shown = 0
@@ -128,17 +131,20 @@ class PacketReader(Reader):
         self._open()
         self.position = -1
 
-    def seek(self, pts: int, dts: int, earlier: int) -> bool:
+    def seek(self, pts: int, dts: int, position: int, earlier: int) -> bool:
         """Go to the key frame with these timestamps; return False if no seek finds its packet.
 
-        Containers without an index (MPEG-TS) seek inexactly, so the packet that is read afterwards decides.
+        Containers without an index (MPEG-TS) seek inexactly, so the packet that is read afterwards decides. If the
+        file's own timestamps start again, they do not say where to go: its position in bytes does.
         """
         self._prime()
         second = round(1 / (self._stream.time_base or 1))
-        for target in (pts, dts, dts - second, earlier - second, dts - 10 * second):
+        by_byte = bool(self._breaks)
+        targets = (position,) if by_byte else (pts, dts, dts - second, earlier - second, dts - 10 * second)
+        for target in targets:
             try:
-                self._container.seek(target, stream=self._stream, backward=True)
-                found = self._find(pts, dts)
+                self._container.seek(target, stream=self._stream, backward=True, unsupported_byte_offset=by_byte)
+                found = self._find(pts, dts, position)
             except av.FFmpegError:
                 continue
             if found is not None:
@@ -161,9 +167,9 @@ class PacketReader(Reader):
             except (StopIteration, av.FFmpegError):
                 return
 
-    def _find(self, pts: int, dts: int) -> Packet[Any] | None:
+    def _find(self, pts: int, dts: int, position: int) -> Packet[Any] | None:
         """Return the key packet with this pts among those that follow, None if it is already past."""
-        for packet in self._container.demux(self._stream):
+        for packet in demuxed(self._container, self._stream, self._breaks, position):
             if packet.pts == pts and packet.is_keyframe and packet.size:
                 return packet
             if packet.dts is not None and packet.dts > dts:
@@ -255,12 +261,19 @@ class PacketReader(Reader):
         self._container.close()
 
 
+def load_decord() -> Any:
+    """Import decord, after OpenCV: decord has a zlib of its own, with which OpenCV could not read PNG pictures."""
+    import cv2  # noqa: F401
+    import decord
+
+    return decord
+
+
 class DecordReader(Reader):
     """Frames from decord, by rank, upright. It decodes ahead without bound unless it is parked at the start."""
 
     def __init__(self, path: str, threads: int) -> None:
-        import decord
-
+        decord = load_decord()
         decord.logging.set_level(decord.logging.QUIET)
         self._reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=max(1, threads))
         self._next = 0
@@ -393,9 +406,9 @@ class ReaderPool:
             elif key.decoder == "nvdec":
                 from pipeline.media.video.nvdec import NvdecReader
 
-                reader = NvdecReader(key.path, key.stream)
+                reader = NvdecReader(key.path, key.stream, key.breaks)
             else:
-                reader = PacketReader(key.path, key.stream, threads)
+                reader = PacketReader(key.path, key.stream, threads, key.breaks)
         except BaseException:
             self._drop(entry)
             raise

@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.files.fingerprint import fingerprint
 from pipeline.media.inputs import expand
 from pipeline.store.schema import Array
-from pipeline.text import parse_seconds, span
+from pipeline.text import clock, parse_seconds, plural, span
 
 if TYPE_CHECKING:
     from pipeline.media.video.decode import VideoDecodeJob
@@ -32,6 +32,8 @@ _SEEK_GAIN_FRAMES = 16
 # Key frames before a chunk that it may try, counted back; and the rank up to which it may try the file's start.
 _KEYS_BACK = (0, 1, 4)
 _START_IS_NEAR = 2000
+_FRAMES = ("source_frames", "mirrored", "joined_parts")
+"""Facts that say which frames an input has, and which side of them is up."""
 
 
 class VideoOptions(SourceOptions):
@@ -111,25 +113,37 @@ class VideoSource(Source):
     @classmethod
     def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
         """Yield the video files that files, folders, globs and list files name; see `media.inputs.expand`."""
-        return (InputRef(str(path), path.stem) for path in expand(inputs))
+        notes: list[str] = []
+        for path in expand(inputs, notes.append):
+            yield InputRef(str(path), path.stem, notes.pop() if notes else None)
 
     @classmethod
     def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> VideoSource:
-        """Probe one file with the decoder that was stored at set-up. Raises InputError if it cannot be used."""
+        """Probe one file with the decoder that was stored at set-up.
+
+        Raises InputError if it cannot be used, or an earlier version saw other frames in it.
+        """
         assert isinstance(options, VideoOptions)
-        return cls(ref.path, options, stored["decoder"] if stored else None)
+        source = cls(ref.path, options, stored["decoder"] if stored else None)
+        if stored:
+            source.refuse_other_frames(stored, (*_FRAMES, "sample_aspect_ratio"))
+        return source
 
     @classmethod
     def fingerprint(cls, ref: InputRef) -> str:
         return fingerprint(Path(ref.path))
 
-    def __init__(self, path: Path | str, options: VideoOptions, decoder: str | None = None) -> None:
+    def __init__(
+        self, path: Path | str, options: VideoOptions, decoder: str | None = None, square: bool = True
+    ) -> None:
         """Probe `path`. `decoder` is the one that was stored when the run was set up, None to choose now.
+
+        `square`: give frames in square pixels, for models and for people; else as they are stored.
 
         Raises InputError if the file cannot be used or no frame of it is sampled.
         """
         from pipeline.media.video.choice import choose_decoder, kept_decoder
-        from pipeline.media.video.decode import output_shape
+        from pipeline.media.video.decode import square_size
         from pipeline.media.video.index import build_index, check_readable
 
         self.path = Path(path).absolute()
@@ -139,7 +153,11 @@ class VideoSource(Source):
         self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
         self.index = index = build_index(self.path)
         roi = options.roi
-        height, width, _ = output_shape(index.width, index.height, index.rotation, None)
+        sideways = index.rotation % 180 != 0
+        width, height = (index.height, index.width) if sideways else (index.width, index.height)
+        self.upright_size = width, height
+        self.sample_aspect_ratio = 1 / index.sample_aspect_ratio if sideways else index.sample_aspect_ratio
+        """Width of a pixel of the upright frame in heights of it."""
         if roi is not None and (roi[0] + roi[2] > width or roi[1] + roi[3] > height):
             raise InputError(f"{self.path}: roi {list(roi)} reaches beyond the {width}x{height} frame; shrink it")
         self.origin = roi[:2] if roi is not None else (0, 0)
@@ -151,12 +169,21 @@ class VideoSource(Source):
                 times = f"its frames lie from {first:.3f} to {first + index.duration_seconds:.3f} s"
             raise InputError(f"{self.path}: no frame between start and stop; {times}")
         self.time_seconds = index.time_seconds[self.frame]
-        self.item_bytes = math.prod(output_shape(index.width, index.height, index.rotation, roi))
+        stored_size = roi[2:] if roi is not None else (width, height)
+        self._size = square_size(*stored_size, self.sample_aspect_ratio) if square else stored_size
+        self.scale = (self._size[0] / stored_size[0], self._size[1] / stored_size[1])
+        self.item_bytes = math.prod(self._size) * 3
         self._start_rank = self._nearest_start(self.frame)
         if decoder is None:
             self.decoder, self.note = choose_decoder(self, options.decoder)
         else:
             self.decoder, self.note = decoder, kept_decoder(decoder)
+        if index.breaks:
+            joined = (
+                f"{self.path}: its timestamps start again {plural(len(index.breaks), 'time')}, first at "
+                f"{clock(float(index.breaks[0].at))}; each part is placed after the one before it"
+            )
+            self.note = f"{joined}. {self.note}" if self.note else joined
         self.facts: dict[str, Any] = {
             "path": str(self.path),
             "bytes": self._bytes,
@@ -177,6 +204,9 @@ class VideoSource(Source):
             "container": index.container,
             "pixel_format": index.pixel_format,
             "rotation_degrees": index.rotation,
+            **({"mirrored": True} if index.mirrored else {}),
+            **({"sample_aspect_ratio": str(self.sample_aspect_ratio)} if self.scale != (1, 1) else {}),
+            **({"joined_parts": len(index.breaks) + 1} if index.breaks else {}),
             "stream": index.stream,
             "roi": list(roi) if roi else None,
         }
@@ -215,6 +245,20 @@ class VideoSource(Source):
     def description(self) -> str:
         return f"{self.facts['width']}×{self.facts['height']}, {self.decoder}"
 
+    def refuse_other_frames(self, stored: Mapping[str, Any], names: Sequence[str] = _FRAMES) -> None:
+        """Raise InputError if an earlier version, which made the store, read other frames from the file."""
+        changed = [name for name in names if stored.get(name) != self.facts.get(name)]
+        if changed:
+            raise InputError(
+                f"{self.path}: this version reads other frames from it than the one that made the store "
+                f"({', '.join(changed)}); run it again with --fresh or another --out"
+            )
+
+    def on_frames(self, boxes: np.ndarray) -> np.ndarray:
+        """Return boxes (..., 4) of the whole picture, x, y, w, h, in pixels of the frames that jobs give."""
+        moved: np.ndarray = (boxes - np.array([*self.origin, 0, 0])) * np.array(self.scale * 2)
+        return moved
+
     def job(self, start: int, stop: int) -> VideoDecodeJob:
         """Return the decode job of sampled frames start (inclusive) to stop (exclusive)."""
         return self.job_of_ranks(self.frame[start:stop], self.decoder)
@@ -233,7 +277,10 @@ class VideoSource(Source):
             width=index.width,
             height=index.height,
             rotation=index.rotation,
+            mirrored=index.mirrored,
             roi=self.options.roi,
+            size=self._size,
+            square=self.scale != (1, 1),
             rank=ranks.copy(),
             pts=index.pts[ranks],
             time_seconds=index.time_seconds[ranks],
@@ -241,6 +288,7 @@ class VideoSource(Source):
             unreadable_reason=index.truncated,
             ordinal=index.ordinal,
             segments=self._segments(ranks),
+            breaks=index.breaks,
         )
 
     def _segments(self, ranks: np.ndarray) -> tuple[Segment, ...]:
@@ -258,8 +306,8 @@ class VideoSource(Source):
                 found.append(Segment(first, last, start, self._keys(rank, start)))
         return tuple(found)
 
-    def _keys(self, rank: int, start: int) -> tuple[tuple[int, int], ...]:
-        """Return (pts, dts) of the key frames that a frame can be decoded from, nearest first."""
+    def _keys(self, rank: int, start: int) -> tuple[tuple[int, int, int], ...]:
+        """Return (pts, dts, position) of the key frames that a frame can be decoded from, nearest first."""
         index = self.index
         if index.ordinal:
             return ()
@@ -267,7 +315,8 @@ class VideoSource(Source):
         back = [nearest - step for step in _KEYS_BACK if nearest >= step]
         if start < _START_IS_NEAR and nearest >= 0:
             back.append(0)
-        return tuple((int(index.seek_pts[k]), int(index.seek_dts[k])) for k in dict.fromkeys(back))
+        known = (index.seek_pts, index.seek_dts, index.seek_position)
+        return tuple((int(known[0][k]), int(known[1][k]), int(known[2][k])) for k in dict.fromkeys(back))
 
 
 def _saved_by_seeking(ranks: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -298,6 +347,8 @@ def sample(index: PacketIndex, options: VideoOptions) -> np.ndarray:
 def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
     """Open the video that a store's input was made from (`facts`: its attributes), with every frame.
 
+    Frames have square pixels: `on_frames` takes stored boxes to them.
+
     Raises InputError if it is gone, cannot be read, or has changed.
     """
     path = Path(str(facts.get("path", "")))
@@ -308,4 +359,6 @@ def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
             raise InputError(f"{path}: the video has changed since it was analysed")
     except OSError as err:
         raise InputError(f"{path} cannot be read: {err.strerror or err}") from err
-    return VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
+    source = VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
+    source.refuse_other_frames(facts)
+    return source

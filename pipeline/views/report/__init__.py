@@ -15,6 +15,7 @@ from pipeline.engine.events import Silent
 from pipeline.engine.finding import PANELS, find, names
 from pipeline.errors import UsageError
 from pipeline.files.whole import written_whole
+from pipeline.store.nodes import located
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
 from pipeline.text import plural, plural_of
@@ -98,7 +99,7 @@ def report(
         inputs.append(survey(run, item, shown, work, axes, panels, len(pairs)))
     filled = content(about, inputs, axes, item_axis, panels)
     counts = filled.pop("counts")
-    page = render(filled).encode()
+    page = render(filled).encode(errors="backslashreplace")  # names of files need not be UTF-8
     with written_whole(place) as file:
         file.write(page)
     totals = filled["totals"]
@@ -119,7 +120,7 @@ def _panels(about: About, axes: Sequence[str], item: str) -> list[Panel]:
 
 def default_place(out: str | os.PathLike[str]) -> Path:
     """Return the report's path beside the store: runs/clip.zarr -> runs/clip.html."""
-    store = Path(out).expanduser().resolve()
+    store = located(out)
     return store.with_name(f"{store.name.removesuffix('.zarr')}.html")
 
 

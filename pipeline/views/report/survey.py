@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.spans import item_seconds
+from pipeline.media.spans import item_seconds, stop_of
 from pipeline.text import parse_seconds
 from pipeline.views.axes import axis_in, source_arrays, source_options
 from pipeline.views.report.series import Bins, per_item
@@ -114,7 +114,7 @@ def _read(found: Surveyed, axis: str, panels: Sequence[Panel], work: Work, shown
 def _bounds(found: Surveyed) -> tuple[float, float]:
     if len(found.time) == 0:
         return _planned(found)
-    start, stop = float(found.time[0]), float(found.time[-1] + item_seconds(found.time)[-1])
+    start, stop = float(found.time[0]), float(found.time[-1] + item_seconds(found.time, stop_of(found.facts))[-1])
     if found.item.complete:
         return start, stop
     planned = _planned(found)
@@ -173,7 +173,7 @@ def _find_gaps(found: Surveyed) -> None:
         ends = (float(time[rows[0]]), float(time[rows[-1]])) if len(rows) else (None, None)
         found.failures.append(_failure("unread", ends, entry, len(ranks)))
     if len(time):
-        spans_of = item_seconds(time)
+        spans_of = item_seconds(time, stop_of(item.attributes))
         for first, last in _runs(~decoded):
             found.gaps.append((float(time[first]), float(time[last] + spans_of[last]), "unread"))
 

@@ -261,7 +261,8 @@ def numbered(array: str, texts: Mapping[int, str], rows: Callable[[Block], np.nd
 
 def coded(codes: np.ndarray, texts: Sequence[str]) -> pa.Array:
     """Return a dictionary column: `codes` int32 into `texts`, null if negative."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(texts, pa.string()))
+    shown = [text.encode(errors="backslashreplace").decode() for text in texts]  # names of files need not be UTF-8
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(shown, pa.string()))
 
 
 def _where(run: Run, item: RunInput, axis: str) -> dict[str, Column]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.faces.models import zoo
 from pipeline.faces.models.base import Chips, Faces, Frames
+from pipeline.faces.models.crops import in_eight_bits
 from pipeline.machine.device import Device
 from pipeline.models.onnx_graph import GraphWriter, Weights
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
@@ -62,7 +63,7 @@ class Fasnet:
 
         chips = np.zeros((len(faces.frame), len(SCALES), SIDE, SIDE, 3), np.uint8)
         for pair, index, box in zip(chips, faces.frame, faces.box, strict=True):
-            frame = np.asarray(frames_rgb[int(index)])
+            frame = in_eight_bits(np.asarray(frames_rgb[int(index)]))
             x, y, w, h = clipped(box, frame.shape[1], frame.shape[0])
             if w <= 0 or h <= 0:
                 continue

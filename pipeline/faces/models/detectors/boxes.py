@@ -1,23 +1,20 @@
 """Arithmetic on boxes, and their suppression.
 
 `squared`, `shifted` and `suppress` are those of the `mtcnn` package (1.0.0, utils/bboxes.py), on float64 corners x1,
-y1, x2, y2. The others suppress greedily: keep the best box, drop those that overlap it too much, and go on with the
+y1, x2, y2. `by_score` suppresses greedily: keep the best box, drop those that overlap it too much, and go on with the
 rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.faces.neighbours import meeting
 
 Corners = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
-
-ROWS_AT_ONCE = 256
-"""Rows of the overlap matrix that are in memory together."""
 
 
 def squared(corners: Corners) -> Corners:
@@ -54,13 +51,16 @@ def suppress(
 
 
 def _overlapped(corners: Corners, threshold: float, of_smaller: bool) -> npt.NDArray[np.bool_]:
-    """Return for each box whether it overlaps one before it."""
+    """Return for each box whether it overlaps one before it; of a crowd's boxes compare neighbours only."""
     gone = np.zeros(len(corners), bool)
     x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
     area = (x2 - x1) * (y2 - y1)
-    for start in range(0, len(corners), ROWS_AT_ONCE):
-        stop = min(start + ROWS_AT_ONCE, len(corners))
-        these, before = np.s_[start:stop, None], np.s_[None, :stop]
+    # A box with a negative area overlaps others that it does not meet.
+    around = corners
+    if (area < 0).any():
+        around = np.tile(np.repeat([corners.min() - 1, corners.max() + 1], 2), (len(corners), 1))
+    for rows, near in meeting(around, around):
+        these, before = rows[:, None], near[near < rows.max()][None]
         width = np.minimum(x2[these], x2[before]) - np.maximum(x1[these], x1[before])
         height = np.minimum(y2[these], y2[before]) - np.maximum(y1[these], y1[before])
         shared = np.maximum(width, 0) * np.maximum(height, 0)
@@ -68,20 +68,8 @@ def _overlapped(corners: Corners, threshold: float, of_smaller: bool) -> npt.NDA
             whole = np.minimum(area[these], area[before])
         else:
             whole = area[these] + area[before] - shared
-        earlier = np.arange(stop)[None] < np.arange(start, stop)[:, None]
-        gone[start:stop] = ((shared > threshold * whole) & earlier).any(axis=1)
+        gone[rows] = ((shared > threshold * whole) & (before < these)).any(axis=1)
     return gone
-
-
-def greedy(count: int, gone: Callable[[int, Index], npt.NDArray[np.bool_]]) -> Index:
-    """Return the indices of the boxes that stay, best first; `gone(best, others)` says which of the others to drop."""
-    left = np.arange(count)
-    kept = []
-    while len(left):
-        best, left = int(left[0]), left[1:]
-        kept.append(best)
-        left = left[~gone(best, left)]
-    return np.array(kept, np.int64)
 
 
 def by_score(corners: Float32, score: Float32, threshold: float) -> Index:
@@ -90,38 +78,16 @@ def by_score(corners: Float32, score: Float32, threshold: float) -> Index:
     corners: float32 (n, 4), x1, y1, x2, y2, in whole pixels, both ends included. A box is dropped if it overlaps one
     that stays by `threshold` or more, as intersection over union. Arithmetic is float32, as in both packages.
     """
-    order = np.argsort(score)[::-1]  # not stable, as in both packages: equal scores must come in the same order
-    x1, y1, x2, y2 = np.ascontiguousarray(corners[order].T)
+    left = np.argsort(score)[::-1]  # not stable, as in both packages: equal scores must come in the same order
+    x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
     area = (x2 - x1 + 1) * (y2 - y1 + 1)
-
-    def gone(best: int, others: Index) -> npt.NDArray[np.bool_]:
-        width = np.minimum(x2[best], x2[others]) - np.maximum(x1[best], x1[others]) + 1
-        height = np.minimum(y2[best], y2[others]) - np.maximum(y1[best], y1[others]) + 1
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        width = np.minimum(x2[best], x2[left]) - np.maximum(x1[best], x1[left]) + 1
+        height = np.minimum(y2[best], y2[left]) - np.maximum(y1[best], y1[left]) + 1
         shared = np.maximum(width, 0) * np.maximum(height, 0)
         with np.errstate(divide="ignore", invalid="ignore"):  # boxes without area
-            overlaps: npt.NDArray[np.bool_] = shared / (area[best] + area[others] - shared) >= np.float32(threshold)
-        return overlaps
-
-    return order[greedy(len(order), gone)]
-
-
-def by_whole_pixels(boxes: Index, threshold: float) -> Index:
-    """Return the indices of the boxes that stay, as cv2.dnn.NMSBoxes chooses them.
-
-    boxes: int64 (n, 4), x, y, w, h, best first. A box is dropped if it overlaps one that stays by more than
-    `threshold`. Rounding follows OpenCV's rectOverlap.
-    """
-    x, y, width, height = np.ascontiguousarray(boxes.T)
-    area = width * height
-
-    def gone(best: int, others: Index) -> npt.NDArray[np.bool_]:
-        shared_width = np.minimum(x[best] + width[best], x[others] + width[others]) - np.maximum(x[best], x[others])
-        shared_height = np.minimum(y[best] + height[best], y[others] + height[others]) - np.maximum(y[best], y[others])
-        shared = np.maximum(shared_width, 0) * np.maximum(shared_height, 0)
-        both = area[best] + area[others]
-        # Two boxes without area count as one.
-        distance = np.where(both > 0, 1.0 - shared / np.maximum(both - shared, 1), 0.0)
-        overlaps: npt.NDArray[np.bool_] = np.float32(1) - distance.astype(np.float32) > np.float32(threshold)
-        return overlaps
-
-    return greedy(len(boxes), gone)
+            left = left[~(shared / (area[best] + area[left] - shared) >= np.float32(threshold))]
+    return np.array(kept, np.int64)

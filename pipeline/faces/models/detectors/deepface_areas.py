@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
-from pipeline.faces.models.crops import LEFT_EYE, RIGHT_EYE, cut
+from pipeline.faces.models.crops import LEFT_EYE, RIGHT_EYE, cut, in_eight_bits
 from pipeline.faces.models.detectors.base import Frame, PadsItself, ZooDetector, border, checked, joined, ordered, taken
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ class DeepFaceAreas:
         self._lock = threading.Lock()
 
     def detect(self, frames_rgb: Frames) -> Faces:
-        """Return the faces of all frames. Raises ValueError for anything but uint8 (height, width, 3) frames."""
+        """Return the faces of all frames. Raises ValueError for anything but (height, width, 3) frames.
+
+        Detectors see 8 bits of frames of another type than uint8. OpenCV's cascade, which refuses any other type, then
+        finds nothing, because DeepFace's client takes that for a picture without faces.
+        """
         parts, start = [], 0
         for group in self._groups(frames_rgb):
             areas = self._areas(group)
@@ -65,7 +69,9 @@ class DeepFaceAreas:
         # A detector that pads by itself makes no picture, only one copy of each frame.
         growth = 4 if self._options.rotate and not isinstance(self._detector, PadsItself) else 1
         for given in frames_rgb:
-            frame = checked(given)
+            frame = checked(in_eight_bits(np.asarray(given)))
+            if not self._search_eyes and np.asarray(given).dtype != np.uint8:  # the cascade
+                frame = np.zeros_like(frame)
             if group and taken_bytes + growth * frame.nbytes > GROUP_BYTES:
                 yield group
                 group, taken_bytes = [], 0

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.faces.models.detectors.base import ordered, taken
-from pipeline.faces.models.detectors.boxes import by_whole_pixels
 from pipeline.faces.models.detectors.published_graph import PICTURE
 from pipeline.faces.models.detectors.whole_frame import (
     Float32,
@@ -161,20 +160,22 @@ def _cells(size: tuple[int, int]) -> tuple[Float32, Float32, Float32]:
 
 
 def suppressed(found: Faces, limit: float, scale: float = 1.0) -> Faces:
-    """Return the faces of each frame that stay, by score (descending; the first of equals), as cv2.dnn.NMSBoxes does.
+    """Return the faces of each frame that stay, by score (descending; the first of equals).
 
     Boxes are cut to whole pixels (of the frame times `scale`). A box is dropped if it overlaps one that stays by more
     than OVERLAP. A frame's only candidate stays untested, as in cv2.FaceDetectorYN.
     """
 
+    import cv2
+
+    whole = np.trunc(found.box * np.float32(scale))
+
     def choose(candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         if len(candidates) == 1:
             return candidates
-        order = np.argsort(-found.confidence[candidates], kind="stable")
-        ordered = candidates[order][:MOST_CANDIDATES]
-        ordered = ordered[found.confidence[ordered] > np.float32(limit)]
-        whole = np.trunc(found.box[ordered] * np.float32(scale)).astype(np.int64)
-        return ordered[by_whole_pixels(whole, OVERLAP)]
+        boxes, scores = whole[candidates].tolist(), found.confidence[candidates].tolist()
+        kept = cv2.dnn.NMSBoxes(boxes, scores, limit, OVERLAP, top_k=MOST_CANDIDATES)
+        return candidates[np.asarray(kept, np.int64).reshape(-1)]
 
     return chosen_by_frame(found, choose)
 

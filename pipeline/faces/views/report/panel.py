@@ -11,6 +11,7 @@ from pipeline.faces.people.appearances import Appearance
 from pipeline.faces.views.report.people import Person, attributes_of, gather
 from pipeline.faces.views.report.pictures import add_pictures, pictures_of_unknown
 from pipeline.faces.views.report.survey import CONFIDENCE_EDGES, SIZE_EDGES, Look, Seen
+from pipeline.store.nodes import located
 from pipeline.text import clock
 from pipeline.views.report.content import lasting
 from pipeline.views.report.panel import (
@@ -177,7 +178,7 @@ class FacesPanel(Panel):
                 {
                     "text": "People have numbers so far; this gives one a name:",
                     "command": f"reelgraph people name {_number(people[0])} NAME "
-                    f"--registry {_quoted(registry.resolve())}",
+                    f"--registry {_quoted(located(registry))}",
                 }
             ]
         return []

@@ -83,7 +83,8 @@ def _cut(seen: Seen, candidates: Sequence[Candidate]) -> list[str | None]:
         if decoded.decoded[0]:
             frame = decoded.frames_rgb[0]
             of_rank = [candidate for candidate in candidates if candidate.rank == rank]
-            found |= {candidate: _encoded(crop(frame, np.array(candidate.box))) for candidate in of_rank}
+            boxes = [source.on_frames(np.array(candidate.box)) for candidate in of_rank]
+            found |= {one: _encoded(crop(frame, box)) for one, box in zip(of_rank, boxes, strict=True)}
     return [found.get(candidate) for candidate in candidates]
 
 

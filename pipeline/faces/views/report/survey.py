@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pipeline.faces.people.appearances import Appearance, appearances
 from pipeline.faces.people.labels import UNKNOWN, Labels, labels
+from pipeline.media.spans import stop_of
 from pipeline.views.report.series import Histogram, Numbers, Shares
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Look:
 
     def _find_people(self, who: Labels) -> None:
         order = np.argsort(who.code, kind="stable")
+        track = self.item.array("track") if "track" in self.arrays else None
         codes, starts, sizes = np.unique(who.code[order], return_index=True, return_counts=True)
         known = [k for k in range(len(codes)) if codes[k] != UNKNOWN]
         known.sort(key=lambda k: -int(sizes[k]))
@@ -119,12 +121,12 @@ class Look:
         people = []
         for k in known[:MOST_PEOPLE]:
             code = int(codes[k])
-            present = np.zeros(len(self.time), bool)
-            present[self.face_frame[order[starts[k] : starts[k] + sizes[k]]]] = True
+            rows = order[starts[k] : starts[k] + sizes[k]]
+            tracks = None if track is None else track[rows]
             people.append(
                 Presence(
                     self._key(who, code), who.names[code], code in who.named, code, int(sizes[k]),
-                    appearances(present, self.time),
+                    appearances(self.face_frame[rows], self.time, tracks, stop_of(self.item.attributes)),
                 )
             )  # fmt: skip
         self.found.people = sorted(people, key=lambda one: -one.screen_seconds)

@@ -1,0 +1,207 @@
+"""Strangers who are named: how often somebody who is not in a gallery gets a name, by the size of the gallery.
+
+    make strangers                                    the people of the data folder ($REELGRAPH_DATA/faces/lfw_many)
+    make strangers ARGS="--faces DIR --labels FILE"   your own photographs
+
+Photographs stand for the faces of a track: the means of several are judged as `reelgraph find` judges tracks. People
+are drawn at random into a gallery, the others are strangers. `fixed` is the model's own threshold, face by face, as
+`find --per face` and DeepFace.find apply theirs. The line of the limit is fitted on one half of the people and tried on
+the other; `shipped` is the line of pipeline/faces/people/evidence.py, which was fitted on all of them (in-sample).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import REPOSITORY, Rows, data_folder, labels_in, parser, say, show, write_json
+
+from pipeline.engine.workflow import load_workflow
+from pipeline.faces.people.evidence import Calibration, Level, Means, averaged, calibration, halved, judge
+from pipeline.faces.people.matching import METRICS
+from pipeline.faces.people.pictures import PictureCache, Recipe, UnreadableError
+
+SETS = ((1, 1), (2, 1), (1, 5), (2, 2), (2, 5))
+"""Pictures of each person in the gallery, and faces of each track."""
+FITTED = ((1, 1), (2, 1), (1, 2), (2, 2), (1, 5), (2, 5), (4, 1), (4, 3))
+COLUMNS = (
+    "gallery", "pictures", "faces", "=how", "strangers", "named, %=strangers_named:.2f", "surely, %=surely:.2f",
+    "known", "rightly, %=rightly:.1f", "wrongly, %=wrongly:.2f",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class People:
+    """Vectors of labelled photographs."""
+
+    vectors: np.ndarray
+    """float64 (n, d)."""
+    pictures: list[np.ndarray]
+    """Rows of each person, int64."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One gallery, and tracks of everybody else and of other photographs of its people."""
+
+    gallery: Means
+    tracks: Means
+    person: np.ndarray
+    """int64 (tracks,): index in the gallery; -1 for strangers."""
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--faces", type=Path, default=data_folder() / "faces" / "lfw_many", help="folder of pictures")
+    options.add_argument("--labels", type=Path, help="columns identity, path; default: labels.csv in that folder")
+    options.add_argument("--workflow", type=Path, default=REPOSITORY / "workflows" / "faces.yaml")
+    options.add_argument("--metric", choices=METRICS, default="cosine")
+    options.add_argument("--galleries", type=int, nargs="+", default=[10, 30, 100, 300, 800], help="numbers of people")
+    options.add_argument("--trials", type=int, default=20)
+    options.add_argument("--json", type=Path, metavar="PATH")
+    chosen = options.parse_args()
+    recipe = Recipe.of_store({"workflow": load_workflow(chosen.workflow).resolved()}, str(chosen.workflow))
+    people = read_people(chosen.faces, chosen.labels or chosen.faces / "labels.csv", recipe)
+    threshold = float(recipe.embedding["thresholds"][chosen.metric])
+    unit = chosen.metric != "euclidean"
+    if unit:
+        people = People(people.vectors / np.linalg.norm(people.vectors, axis=1, keepdims=True), people.pictures)
+    rng = np.random.default_rng(0)
+    shuffled = rng.permutation(len(people.pictures))
+    halves = [[people.pictures[k] for k in part] for part in np.array_split(shuffled, 2)]
+    shipped = calibration(chosen.metric, threshold)
+    lines = {"shipped": shipped, "fitted on all": fitted(people, unit, rng)}
+    for name, learnt in (("first", 0), ("second", 1)):
+        lines[f"fitted on the {name} half"] = fitted(People(people.vectors, halves[learnt]), unit, rng)
+    show("Lines of the limit", ("=line", "base:.4f", "per_residual:.4f", "per_decade:.4f", "spread:.4f"), [
+        {"line": name, **asdict(line)} for name, line in lines.items()
+    ])  # fmt: skip
+    rows: Rows = []
+    for pictures, faces in SETS:
+        for size in chosen.galleries:
+            trials = list(draw(people, pictures, faces, size, shipped.spread, unit, chosen.trials, rng))
+            rows += [figures(trials, size, pictures, faces, "shipped", shipped)]
+            if pictures == faces == 1:
+                limit = float(halved(chosen.metric, threshold))
+                rows += [figures(trials, size, pictures, faces, "fixed", shipped, limit)]
+            for name, tried in (("first", 1), ("second", 0)):
+                other = People(people.vectors, halves[tried])
+                line = lines[f"fitted on the {name} half"]
+                parts = list(draw(other, pictures, faces, size, line.spread, unit, chosen.trials, rng))
+                rows += [figures(parts, size, pictures, faces, f"{name} half, on the other", line)]
+    rows = [row for row in rows if row["strangers"] >= 200]
+    show(f"Strangers and known people, {chosen.metric}", COLUMNS, rows)
+    if chosen.json:
+        write_json(chosen.json, {"lines": {name: asdict(line) for name, line in lines.items()}, "rows": rows})
+
+
+def read_people(folder: Path, labels: Path, recipe: Recipe) -> People:
+    """Return the faces nearest to the middle of all labelled pictures; pictures without a face are left out."""
+    rows = labels_in([labels], {"identity", "path"})
+    found: dict[str, list[np.ndarray]] = {}
+    faces = PictureCache(recipe).faces([folder / row["path"] for row in rows], None)
+    for row, one in zip(rows, faces, strict=True):
+        if isinstance(one, UnreadableError) or not len(one):
+            say(f"{row['path']}: no face")
+            continue
+        away = np.linalg.norm(one.box[:, :2] + one.box[:, 2:] / 2 - one.size / 2, axis=1)
+        found.setdefault(row["identity"], []).append(one.embedding[away.argmin()].astype(np.float64))
+    counts = np.cumsum([0, *(len(some) for some in found.values())])
+    pictures = [np.arange(start, stop) for start, stop in itertools.pairwise(counts)]
+    return People(np.concatenate([np.array(some) for some in found.values()]), pictures)
+
+
+def draw(
+    people: People, pictures: int, faces: int, size: int, spread: float, unit: bool, trials: int,
+    rng: np.random.Generator,
+) -> Iterator[Trial]:  # fmt: skip
+    """Yield galleries of `size` people, with `pictures` of each, and tracks of `faces` photographs of all others."""
+    able = [k for k, rows in enumerate(people.pictures) if len(rows) >= pictures]
+    if len(able) < size:
+        return
+
+    def mean(rows: np.ndarray) -> tuple[np.ndarray, float]:
+        return averaged(people.vectors[rows], np.ones(len(rows)), spread, unit)
+
+    for _ in range(trials):
+        chosen = {int(k): at for at, k in enumerate(rng.permutation(able)[:size])}
+        gallery: list[Any] = [None] * size
+        tracks, person = [], []
+        for k, rows in enumerate(people.pictures):
+            rest = rng.permutation(rows)
+            if k in chosen:
+                gallery[chosen[k]] = mean(rest[:pictures])
+                rest = rest[pictures:]
+            if len(rest) >= faces:
+                tracks.append(mean(rest[:faces]))
+                person.append(chosen.get(k, -1))
+        if tracks:
+            yield Trial(means(gallery), means(tracks), np.array(person))
+
+
+def means(found: Sequence[tuple[np.ndarray, float]]) -> Means:
+    return Means(np.array([vector for vector, _ in found]), np.array([residual for _, residual in found]))
+
+
+def figures(
+    trials: Sequence[Trial], size: int, pictures: int, faces: int, how: str, line: Calibration,
+    threshold: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the shares of strangers and of known people that get a name, in percent."""
+    strangers, known, wrong = [], [], []
+    for trial in trials:
+        found = judge(trial.tracks, trial.gallery, line, threshold)
+        is_known = trial.person >= 0
+        strangers += found.level[~is_known].tolist()
+        is_named = found.level[is_known] >= Level.LIKELY
+        known += (is_named & (found.person[is_known] == trial.person[is_known])).tolist()
+        wrong += (is_named & (found.person[is_known] != trial.person[is_known])).tolist()
+
+    def percent(hits: Any) -> float:
+        return 100 * float(np.mean(hits)) if len(hits) else float("nan")
+
+    return {
+        "gallery": size, "pictures": pictures, "faces": faces, "how": how,
+        "strangers": len(strangers), "strangers_named": percent(np.array(strangers) >= Level.LIKELY),
+        "surely": percent(np.array(strangers) >= Level.SURE), "known": len(known), "rightly": percent(known),
+        "wrongly": percent(wrong),
+    }  # fmt: skip
+
+
+def fitted(people: People, unit: bool, rng: np.random.Generator) -> Calibration:
+    """Return the line through the distances that 1% of strangers are within, by least squares."""
+    centres = [people.vectors[rows].mean(axis=0) for rows in people.pictures]
+    deviations = [
+        ((people.vectors[rows] - centre) ** 2).sum(axis=1)
+        for rows, centre in zip(people.pictures, centres, strict=True)
+    ]
+    several = [some for some in deviations if len(some) > 1]
+    spread = sum(some.sum() for some in several) / sum(len(some) - 1 for some in several)
+    points, limits, weights = [], [], []
+    for pictures, faces in FITTED:
+        for size in (10, 30, 100, 300):
+            nearest, residual = [], []
+            for trial in draw(people, pictures, faces, size, spread, unit, 10, rng):
+                rows = np.flatnonzero(trial.person < 0)
+                vectors = trial.tracks.vector[rows]
+                apart = (
+                    np.einsum("ij,ij->i", vectors, vectors)[:, None]
+                    + np.einsum("ij,ij->i", trial.gallery.vector, trial.gallery.vector)
+                ) / 2 - vectors @ trial.gallery.vector.T
+                first = apart.argmin(axis=1)
+                nearest += apart[np.arange(len(rows)), first].tolist()
+                residual += (trial.tracks.residual[rows] + trial.gallery.residual[first]).tolist()
+            if len(nearest) >= 400:
+                points.append([1.0, float(np.mean(residual)), -np.log10(size)])
+                limits.append(float(np.quantile(nearest, 0.01)))
+                weights.append(len(nearest) ** 0.5)
+    line, *_ = np.linalg.lstsq(np.array(points) * np.array(weights)[:, None], np.array(limits) * weights, rcond=None)
+    return Calibration(*(float(value) for value in line), float(spread))
+
+
+if __name__ == "__main__":
+    main()
