@@ -24,6 +24,7 @@ def run(
     retry_failed: bool = False,
     accept_failed: bool = False,
     keep_stale: Sequence[str] = (),
+    attempts: int | None = None,
     debug: bool = False,
     listener: Listener | None = None,
     **cluster: Any,
@@ -37,6 +38,7 @@ def run(
     - `fresh`: delete what the store holds; `retry_failed`: take failed chunks again; `accept_failed`: close inputs
       without them
     - `keep_stale`: stages whose stored arrays stay although their code or options changed
+    - `attempts`: tries of a chunk before it is recorded as failed, by default 2, or 3 if its worker dies
     - `debug`: raise what a stage raises, with executor "inline"
     - `listener`: an object whose `on` gets every event (`pipeline.engine.events`) as it happens
     - `cluster`: fields of `pipeline.cluster.options.ClusterOptions`: `workers=4`, `gpus=("0", "1")`
@@ -57,7 +59,7 @@ def run(
         overrides=texts,
         executor=executor,
         cluster=ClusterOptions.of(**cluster),
-        options=RunOptions(fresh, retry_failed, accept_failed, tuple(keep_stale)),
+        options=RunOptions(fresh, retry_failed, accept_failed, tuple(keep_stale), attempts),
         listener=listener or Silent(),
         debug=debug,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing.util
 import os
 import shlex
 import sys
@@ -12,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import NoReturn
 
 from pipeline.commands import EXIT_CODES
-from pipeline.errors import ReelgraphError, UsageError
+from pipeline.errors import ReelgraphError, StoppedError, UsageError
 from pipeline.text import plain
 from pipeline.version import __version__
 
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _require_working_folder()
         return int(options.command(options))
     except ReelgraphError as err:
-        print(f"reelgraph: {plain(str(err))}", file=sys.stderr)
+        continues = f": {shlex.join(['reelgraph', *words])}" if isinstance(err, StoppedError) else ""
+        print(f"reelgraph: {plain(f'{err}{continues}')}", file=sys.stderr)
         return err.exit_code
     except MemoryError as err:
         print(
@@ -50,9 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
         sys.stderr.flush()
+        _end_children()
         os._exit(EXIT_INTERRUPTED)  # threads in native code would keep the interpreter for as long as they like
     except BrokenPipeError:
         return 0  # `reelgraph status ... | head`
+
+
+def _end_children() -> None:
+    """End workers that are still starting, and remove their semaphores, which Python would report after the prompt."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
 
 
 def _require_working_folder() -> None:

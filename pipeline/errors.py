@@ -27,6 +27,12 @@ class ClusterError(ReelgraphError):
     """The cluster that was asked for cannot be had or does not fit."""
 
 
+class StoppedError(ReelgraphError):
+    """A run lost what it works with; the store keeps what was committed, and the same command continues."""
+
+    exit_code = 1
+
+
 class StoreError(ReelgraphError):
     """The output is not a store of ours, does not fit this workflow, or cannot be written."""
 

@@ -148,12 +148,12 @@ def test_workers_that_do_not_fit(
     clip: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.cluster.existing.WORKERS_SECONDS", 3 if not workers else 60)
-    assert run(grey, clip, tmp_path / "out.zarr", cluster(*workers)) == 2
-    line = capfd.readouterr().err.strip().splitlines()[-1]
-    assert message in line
+    words = ["run", str(grey), str(clip), "--out", str(tmp_path / "out.zarr"), "--scheduler", str(cluster(*workers))]
+    assert main([*words, "--wait-for-workers", "60s" if workers else "3s"]) == 2
+    said = capfd.readouterr().err.strip().splitlines()
+    assert message in said[-1]
+    assert workers or any("Waiting 3.0 s for one (--wait-for-workers)" in line for line in said)
 
 
 def test_workers_of_another_version(

@@ -7,6 +7,7 @@ from typing import Any
 
 from dask_cuda import LocalCUDACluster
 
+from pipeline.cluster.nanny import Nanny
 from pipeline.cluster.worker import preloads
 
 
@@ -23,6 +24,7 @@ class SharedGPUCluster(LocalCUDACluster):  # type: ignore[misc]  # it ships no t
             CUDA_VISIBLE_DEVICES=gpus,
             n_workers=len(self._gpu_of),
             device_memory_limit=None,
+            worker_class=Nanny,
             resources={"GPU": 1},
             preload=preloads(),
             **options,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cluster.options import ClusterOptions, check
 from pipeline.engine import run as runner
-from pipeline.engine.events import Listener
+from pipeline.engine.events import Listener, Note
 from pipeline.engine.executor import Executor, InProcessExecutor
 from pipeline.engine.run import RunOptions
 from pipeline.engine.steps import unload_stages
@@ -50,12 +50,16 @@ def execute(
     loaded = load_workflow(workflow, overrides) if isinstance(workflow, str | Path) else workflow
     if debug and executor != "inline":
         raise UsageError("--debug raises what a stage raises, which needs this process: add --executor inline")
+    if options.attempts is not None and options.attempts < 1:
+        raise UsageError(f"--attempts {options.attempts}: a chunk is tried at least once; give 1 or more")
     refs = list(loaded.source.find(inputs, loaded.source_options))
     if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
         check(cluster)
 
     def worksite() -> contextlib.AbstractContextManager[_Site]:
-        return _in_process(cluster, debug) if executor == "inline" else _on_dask(cluster)
+        if executor == "inline":
+            return _in_process(cluster, debug)
+        return _on_dask(cluster, lambda text: listener.on(Note(text)))
 
     return runner.run(loaded, refs, Path(out), worksite, listener, options)
 
@@ -72,13 +76,14 @@ def _in_process(options: ClusterOptions, debug: bool) -> Iterator[_Site]:
 
 
 @contextlib.contextmanager
-def _on_dask(options: ClusterOptions) -> Iterator[_Site]:
+def _on_dask(options: ClusterOptions, note: Callable[[str], None]) -> Iterator[_Site]:
     from pipeline.cluster.executor import DaskExecutor
     from pipeline.cluster.starting import connect
 
-    with connect(options) as cluster:
+    with connect(options, note) as cluster:
         name = cluster.settings.device.name
-        yield _Site(DaskExecutor(cluster), cluster.description, cluster.dashboard, len(cluster.slots()), name)
+        executor = DaskExecutor(cluster, options.wait_for_workers_seconds)
+        yield _Site(executor, cluster.description, cluster.dashboard, len(cluster.slots()), name)
 
 
 def _refuse_in_spawned_child() -> None:

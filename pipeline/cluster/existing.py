@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cluster.connected import Cluster
+from pipeline.cluster.connected import Cluster, Workers
 from pipeline.cluster.options import ClusterOptions, scheduler_address
 from pipeline.engine.steps import WorkerSettings
 from pipeline.errors import ClusterError
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device, gpu_device
 from pipeline.machine.gpus import card_bytes, share_bytes, visible_gpus
-from pipeline.version import __version__
+from pipeline.text import duration, plural
+from pipeline.version import __version__, difference, versions
 
 CONNECT_SECONDS = 20
 """Seconds that a scheduler may take to answer."""
 
-WORKERS_SECONDS = 60
-"""Seconds to wait for the first worker of an existing scheduler."""
-
 
 @contextlib.contextmanager
-def existing(options: ClusterOptions) -> Iterator[Cluster]:
+def existing(options: ClusterOptions, note: Callable[[str], None]) -> Iterator[Cluster]:
     from distributed import Client
 
     where = options.scheduler or ""
@@ -44,11 +45,21 @@ def existing(options: ClusterOptions) -> Iterator[Cluster]:
             + (" --protocol tls" if secured else "")
             + (f" --scheduler-file {where}" if is_file else "")
         ) from err
+    command = (
+        f"dask worker {f'--scheduler-file {where}' if is_file else where} --resources GPU=1 --nthreads 1 "
+        "(on GPUs: dask cuda worker, --nthreads 3)"
+    )
+    pool = ThreadPoolExecutor(4, thread_name_prefix="newcomers")
     try:
-        settings = _check_workers(client, where, is_file, options)
-        n = len(client.nthreads())
-        yield Cluster(client, settings, f"{n} workers of {client.scheduler.address}", client.dashboard_link)
+        try:
+            settings, checked = _check_workers(client, where, command, options, note)
+        except OSError as err:
+            raise ClusterError(f"the scheduler at {where} was lost ({err}); start one and run again") from err
+        described = f"{plural(len(checked), 'worker')} of {client.scheduler.address}"
+        newcomers = Newcomers(client, command, pool, dict.fromkeys(checked, _FITS))
+        yield Cluster(client, settings, described, client.dashboard_link, newcomers.fitting)
     finally:
+        pool.shutdown(wait=False, cancel_futures=True)
         client.close(timeout=5)
 
 
@@ -66,28 +77,86 @@ def _check_certificates(address: str) -> None:
         ) from err
 
 
-def _check_workers(client: Any, where: str, is_file: bool, options: ClusterOptions) -> WorkerSettings:
-    """Refuse workers that Dask would wait for forever: no GPU slot, or another reelgraph."""
-    join = f"--scheduler-file {where}" if is_file else where
-    command = f"dask worker {join} --resources GPU=1 --nthreads 1 (on GPUs: dask cuda worker, --nthreads 3)"
-    try:
-        client.wait_for_workers(1, timeout=WORKERS_SECONDS)
-    except TimeoutError as err:
-        raise ClusterError(f"the scheduler at {where} has no workers; start some with: {command}") from err
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    for address, facts in workers.items():
-        if facts.get("resources", {}).get("GPU", 0) < 1:
-            raise ClusterError(f"worker {address} offers no GPU slot; start it with: {command}")
-    described = client.run(_describe_worker, on_error="return")
-    for address, facts in described.items():
-        if isinstance(facts, Exception) or facts["version"] != __version__:
-            found = "no reelgraph" if isinstance(facts, Exception) else f"reelgraph {facts['version']}"
-            raise ClusterError(
-                f"worker {address} has {found}, this is {__version__}; install the same version there, "
-                f"then: {command}"
-            )
-    slots = min(facts["nthreads"] for facts in workers.values())
-    return _settings_there(list(described.values()), slots, options)
+def _check_workers(
+    client: Any, where: str, command: str, options: ClusterOptions, note: Callable[[str], None]
+) -> tuple[WorkerSettings, list[str]]:
+    """Return settings for the workers, and their addresses.
+
+    Refuses workers that Dask would wait for forever: no GPU slot, or another reelgraph. `command` starts one.
+    """
+    none = f"the scheduler at {where} has no workers; start some with: {command}"
+    wait = options.wait_for_workers_seconds
+    if not client.nthreads():
+        note(f"{none}. Waiting {duration(wait)} for one (--wait-for-workers)")
+    deadline = time.monotonic() + wait
+    fitting: dict[str, dict[str, Any]] = {}
+    while not fitting:  # a worker can die before it has described itself
+        try:
+            client.wait_for_workers(1, timeout=max(0.1, deadline - time.monotonic()))
+        except TimeoutError as err:
+            raise ClusterError(none) from err
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        workers = {address: facts for address, facts in known.items() if facts["status"] != "init"}
+        described = client.run(_describe_worker, workers=list(workers), on_error="return")
+        for address, facts in described.items():
+            wrong = _misfit(workers[address], facts) if address in workers else None
+            if wrong is not None:
+                raise ClusterError(f"worker {address} {wrong}: {command}")
+        fitting = {address: described[address] for address in workers if isinstance(described.get(address), dict)}
+    slots = min(workers[address]["nthreads"] for address in fitting)
+    return _settings_there(list(fitting.values()), slots, options), list(fitting)
+
+
+def _misfit(facts: Mapping[str, Any], described: Mapping[str, Any] | Exception) -> str | None:
+    """Return what is wrong with a worker, and what to do before starting it again; None if it fits.
+
+    `facts` are the scheduler's, `described` is what `_describe_worker` returned there.
+    """
+    if facts.get("resources", {}).get("GPU", 0) < 1:
+        return "offers no GPU slot; start it with"
+    here = {**versions(), "reelgraph": __version__}
+    if isinstance(described, OSError):
+        return None  # it went away
+    if isinstance(described, Exception):
+        return f"has no reelgraph, this is {__version__}; install the same version there, then"
+    wrong = difference(described.get("versions", {"reelgraph": described.get("version")}), here)
+    return wrong and f"{wrong}; install the same version there, then"
+
+
+_FITS: Future[str | None] = Future()
+_FITS.set_result(None)
+
+
+@dataclass
+class Newcomers:
+    """Checks workers that join a running cluster, without waiting for what they answer."""
+
+    client: Any
+    command: str
+    """Command that starts a worker."""
+    pool: ThreadPoolExecutor
+    checks: dict[str, Future[str | None]]
+    """Result of each check by address: the fault of the worker, None if it fits. Those of the start fit."""
+    _noted: set[str] = field(default_factory=set)
+
+    def fitting(self, workers: Workers, note: Callable[[str], None]) -> Workers:
+        """Return those of the workers that are known to fit, and report the others once."""
+        for address, facts in workers.items():
+            if address not in self.checks:
+                self.checks[address] = self.pool.submit(self._check, address, facts)
+        answers = {address: self.checks[address].result() for address in workers if self.checks[address].done()}
+        for address, wrong in answers.items():
+            if wrong is not None and address not in self._noted:
+                self._noted.add(address)
+                note(f"worker {address} gets no work: it {wrong}: {self.command}")
+        return {address: workers[address] for address, wrong in answers.items() if wrong is None}
+
+    def _check(self, address: str, facts: Mapping[str, Any]) -> str | None:
+        try:
+            answers = self.client.run(_describe_worker, workers=[address], on_error="return")
+        except (OSError, KeyError):
+            return None  # the worker went away, or the scheduler
+        return _misfit(facts, answers.get(address, OSError()))
 
 
 def _settings_there(described: list[dict[str, Any]], slots: int, options: ClusterOptions) -> WorkerSettings:
@@ -107,6 +176,7 @@ def _settings_there(described: list[dict[str, Any]], slots: int, options: Cluste
         decode_threads=max(1, cores // max(1, slots - 1)),  # one slot runs models
         chunk_timeout_seconds=options.chunk_timeout_seconds,
         flush=options.flush,
+        versions=versions(),
     )
 
 
@@ -129,7 +199,7 @@ def _describe_worker(dask_worker: Any) -> dict[str, Any]:
     gpu = next(iter(visible_gpus()), None)
     return {
         "address": dask_worker.address,
-        "version": __version__,
+        "versions": versions(),
         "host": socket.gethostname(),
         "cores": available_cores(),
         "gpu": gpu,

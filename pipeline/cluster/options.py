@@ -83,6 +83,13 @@ class ClusterOptions(BaseModel):
     chunk_timeout_seconds: float = _flag(
         600.0, "a step that takes longer ends its worker (default: 600)", "SECONDS", gt=0, le=LONGEST_SECONDS
     )
+    wait_for_workers_seconds: float = _flag(
+        300.0,
+        "how long a run without any worker waits for one, for example 90s or 5m (default: 5m)",
+        "DURATION",
+        ge=0,
+        le=LONGEST_SECONDS,
+    )
     flush: bool = _flag(
         True, "flush each committed chunk to the disk, so that it survives a power cut (default: yes)"
     )
@@ -104,6 +111,11 @@ class ClusterOptions(BaseModel):
     @classmethod
     def _size(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str) else value
+
+    @field_validator("wait_for_workers_seconds", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> object:
+        return parse_duration(value) if isinstance(value, str) else value
 
     @classmethod
     def of(cls, **values: Any) -> ClusterOptions:
@@ -136,6 +148,19 @@ def parse_size(text: str) -> int:
     if size < SMALLEST_MEMORY_BYTES:
         raise ValueError(f"{text!r} is not a size of at least 256MB, such as 8GB")
     return size
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds of `300`, `90s`, `5m`, `1h`. Raises ValueError for a text that is not a duration."""
+    from dask.utils import parse_timedelta
+
+    try:
+        seconds = float(parse_timedelta(text.strip().removesuffix("in") if text.strip().endswith("min") else text))
+    except (ValueError, KeyError):
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise ValueError(f"{text!r} is not a duration, such as 90s or 5m")
+    return seconds
 
 
 def check(options: ClusterOptions) -> None:

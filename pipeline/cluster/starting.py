@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import Any
@@ -34,8 +34,8 @@ _CERTIFICATES = ("ca-file", *(f"{role}.{part}" for role in _ROLES for part in ("
 
 
 @contextlib.contextmanager
-def connect(options: ClusterOptions) -> Iterator[Cluster]:
-    """Start or join a cluster; what was started here is closed at the end.
+def connect(options: ClusterOptions, note: Callable[[str], None] = lambda _: None) -> Iterator[Cluster]:
+    """Start or join a cluster; what was started here is closed at the end. `note` gets lines that the user should read.
 
     Raises ClusterError if the scheduler cannot be reached, its workers do not fit, or none can be started.
     """
@@ -45,7 +45,7 @@ def connect(options: ClusterOptions) -> Iterator[Cluster]:
         logging.getLogger(logger).setLevel(SILENT)
     with dask.config.set(DASK_CONFIG):
         if options.scheduler:
-            with existing(options) as cluster:
+            with existing(options, note) as cluster:
                 yield cluster.at(options.precision)
         else:
             with _local(options) as cluster:
@@ -56,6 +56,8 @@ def connect(options: ClusterOptions) -> Iterator[Cluster]:
 def _local(options: ClusterOptions) -> Iterator[Cluster]:
     from distributed import Client
 
+    from pipeline.cluster.nanny import KilledError
+
     gpus = chosen_gpus(options)
     with _loop_beyond_interrupts() as loop:
         with warnings.catch_warnings():
@@ -65,9 +67,15 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
             try:
                 started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
             except RuntimeError as err:  # of Dask, whose workers' own words stand on stderr, far above its traceback
+                cause: BaseException = err
+                while cause.__cause__ is not None:
+                    cause = cause.__cause__
+                if isinstance(cause, KilledError):
+                    raise ClusterError(f"{cause}; if memory is short, give fewer --workers") from err
                 raise ClusterError(
-                    f"no worker could be started ({err}); what they say of it stands above. They import the script "
-                    "that starts them, so a script has its call under: if __name__ == '__main__':"
+                    f"no worker could be started ({type(cause).__name__}: {cause}); what they say of it stands above. "
+                    "They import the script that starts them, so a script has its call under: "
+                    "if __name__ == '__main__':"
                 ) from err
         cluster, settings, description = started
         if options.insecure:
@@ -110,6 +118,8 @@ def _close_quickly(cluster: Any) -> None:
 def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings, str]:
     from distributed import LocalCluster
 
+    from pipeline.cluster.nanny import Nanny
+
     cores = available_cores()
     workers = options.workers or max(1, min(cores, int(psutil.virtual_memory().total // (2 * WORKER_BYTES))))
     threads = options.threads or 1
@@ -118,6 +128,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
         loop=loop,
         n_workers=workers,
         threads_per_worker=threads,
+        worker_class=Nanny,
         resources={"GPU": 1},
         preload=preloads(),
         host=options.host,

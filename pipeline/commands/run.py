@@ -28,6 +28,13 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         help="keep the stored arrays of a stage although its code or options changed; may be repeated",
     )
+    resume.add_argument(
+        "--attempts",
+        type=positive,
+        metavar="N",
+        help="tries of a chunk before it is recorded as failed (default: 2; 3 if its worker dies). The death of a "
+        "worker counts only if nothing else ran at that time",
+    )
     parser.add_argument(
         "--debug", action="store_true", help="with --executor inline: raise what a stage raises, for a debugger"
     )
@@ -74,7 +81,11 @@ def _run(options: argparse.Namespace) -> int:
             executor=options.executor,
             cluster=ClusterOptions.of(**given),
             options=RunOptions(
-                options.fresh, options.retry_failed, options.accept_failed, tuple(options.keep_stale)
+                options.fresh,
+                options.retry_failed,
+                options.accept_failed,
+                tuple(options.keep_stale),
+                options.attempts,
             ),
             listener=progress,
             debug=options.debug,

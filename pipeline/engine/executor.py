@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,7 +13,10 @@ from pipeline.engine.plan import ChunkTask
 from pipeline.engine.steps import Committed, Failure, WorkerSettings
 
 ATTEMPTS = 2
-"""Times a chunk is tried in one run before it is recorded as failed."""
+"""Tries of a chunk that raises an error, or exceeds the time limit, before it is recorded as failed."""
+
+DEATHS = 3
+"""Tries of a chunk whose worker dies. A worker can be killed from outside, so that one more is worth its time."""
 
 NodesOf = Callable[[ChunkTask, WorkerSettings], list[Node]]
 
@@ -26,9 +30,15 @@ class Orders:
     """Asked between chunks; ends the run once those under way are done."""
     emit: Callable[[Event], None]
     """Receives events meanwhile; called in the run's thread."""
+    attempts: int | None = None
+    """Tries of a chunk before it is recorded as failed; None for ATTEMPTS and DEATHS."""
 
     def note(self, text: str) -> None:
         self.emit(Note(text))
+
+    def gives_up(self, failure: Failure, tries: int) -> bool:
+        """Return whether a chunk that failed in this many tries is recorded as failed."""
+        return tries >= (self.attempts or (DEATHS if failure.worker_died else ATTEMPTS))
 
 
 @dataclass(frozen=True)
@@ -59,14 +69,14 @@ class InProcessExecutor:
 
     def run(self, tasks: Iterator[ChunkTask], orders: Orders) -> Iterator[Outcome]:
         for task in tasks:
-            for attempt in range(1, ATTEMPTS + 1):
+            for attempt in itertools.count(1):
                 current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
 
                 def starting(number: int, node: Node, task: ChunkTask = task) -> None:
                     orders.emit(step_started(task, node.name, number))
 
                 result = run_in_process(orders.nodes_of(current, self.settings), starting)
-                if isinstance(result, Committed) or attempt == ATTEMPTS:
+                if isinstance(result, Committed) or orders.gives_up(result, attempt):
                     yield Outcome(task, result, task.earlier_attempts + attempt)
                     break
             if orders.stop():

@@ -82,6 +82,8 @@ class RunOptions:
     accept_failed: bool = False
     keep_stale: tuple[str, ...] = ()
     """Stages whose stored arrays are kept although their options, weights or code have changed."""
+    attempts: int | None = None
+    """Tries of a chunk before it is recorded as failed; None for the executor's own numbers."""
 
 
 def run(
@@ -335,8 +337,11 @@ class _Run:
             self.began = time.perf_counter()
             start = self.began - began
             self.emit(ClusterReady(site.description, site.dashboard, site.gpu_slots, site.device, start))
-            for outcome in site.executor.run(tasks, Orders(self._nodes, self._must_stop, self.emit)):
+            for outcome in site.executor.run(tasks, self._orders()):
                 self._take(outcome)
+
+    def _orders(self) -> Orders:
+        return Orders(self._nodes, self._must_stop, self.emit, self.options.attempts)
 
     def _nodes(self, task: ChunkTask, settings: WorkerSettings) -> list[Node]:
         return chunk_nodes(task, self.store.path, settings)

@@ -35,6 +35,7 @@ from pipeline.store.record import Record
 from pipeline.store.run import InputStore
 from pipeline.store.schema import DECODED, Schema
 from pipeline.text import plural
+from pipeline.version import difference, versions
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class WorkerSettings:
     """A step that takes longer ends its worker process; None for in-process runs, which nothing can end."""
     flush: bool = True
     """True if committed chunks are flushed to the disk, so that they survive a power cut."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions that a worker must have to do anything; empty if it was started by this process."""
     debug: bool = False
     """True if an exception of a step is raised instead of recorded."""
 
@@ -94,6 +97,12 @@ class Failure:
     """The traceback; "" if there is none."""
     damage: DamagedChunkError | None = None
     """A file of the chunk that cannot be read."""
+    misfit: bool = False
+    """True if the worker did nothing, because its versions are not those of the run."""
+    ends_worker: bool = False
+    """True if the worker process ended."""
+    worker_died: bool = False
+    """True if it ended for no known reason, which can lie outside."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,9 @@ def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:
         failed = next((value for value in inputs if isinstance(value, Failure)), None)
         if failed is not None:
             return failed
+        wrong = difference(versions(), settings.versions)
+        if wrong is not None:
+            return Failure(name, f"worker {worker_name()} {wrong}", misfit=True)
         try:
             with watched(name, task.input_name, task.index, settings.chunk_timeout_seconds):
                 return step(task, name, settings, *inputs)

@@ -18,6 +18,8 @@ class FaultyOptions(StageOptions):
     fault: Literal["raise", "kill", "hang", "none"] = "raise"
     only_once: str = ""
     """A file that remembers that the fault has happened; empty: it happens each time."""
+    times: int = 1
+    """Times that it happens if `only_once` remembers it."""
 
 
 class Faulty(Stage):
@@ -36,10 +38,9 @@ class Faulty(Stage):
         if not self.options.only_once:
             return True
         marker = Path(self.options.only_once)
-        if marker.exists():
-            return False
-        marker.touch()
-        return True
+        happened = len(marker.read_text()) if marker.exists() else 0
+        marker.write_text("x" * (happened + 1))
+        return happened < self.options.times
 
     def _fail(self) -> None:
         if self.options.fault == "kill":
@@ -53,6 +54,8 @@ class Faulty(Stage):
 class CountedOptions(StageOptions):
     log: str
     seconds: float = 0.0
+    until: str = ""
+    """A file that every chunk waits for; empty: none does."""
 
 
 class Counted(Stage):
@@ -64,6 +67,8 @@ class Counted(Stage):
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         time.sleep(self.options.seconds)
+        while self.options.until and not Path(self.options.until).exists():
+            time.sleep(0.1)
         grey = chunk.frames_rgb.mean(axis=(1, 2, 3)).astype(np.float32)
         with open(self.options.log, "a") as log:  # appends of one short line are atomic
             log.write(f"{chunk.input_name} {chunk.index}\n")
