@@ -15,14 +15,15 @@ import pytest
 
 import pipeline
 from pipeline.engine.workflow import load_workflow
+from pipeline.faces.people.find import outputs
 from tests.docs import Reader, blocks
 
 DOCS = Path(__file__).parent.parent / "docs"
 ACTIVATE = "source .venv/bin/activate"
 """A line of the README for the reader's own shell."""
 PEOPLE = {
-    "track": "int32", "person": "int32", "identity": "int32", "distance": "float32", "thumbnail": "uint8",
-    "thumbnail_face": "int64",
+    "track": "int32", "person": "int32", "thumbnail": "uint8", "thumbnail_face": "int64",
+    **{array.name: array.dtype for array in outputs()},
 }  # fmt: skip
 """What `people` and `find` add to a store."""
 PAGES = ("faces.md", "commands.md", "running.md", "store.md")
