@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
@@ -40,7 +38,7 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
 
 
-def span(time_seconds: np.ndarray) -> str:
+def span(time_seconds: Sequence[float]) -> str:
     """The time range of frames: first and last."""
     return f"{clock(time_seconds[0])}-{clock(time_seconds[-1])}" if len(time_seconds) else "empty"
 

@@ -15,7 +15,8 @@ REASONS = (
     *("no GPU is visible", "one worker on a CPU is no news", "PyNvVideoCodec is not installed"),
     *("this ONNX Runtime has CUDA", "PyNvVideoCodec is installed", "NVDEC can be used here"),
     *("no test data at", "neither pairs.csv nor pairs_dev.csv in"),
-    *("root may write anywhere", "this user cannot mount a small disk", "no tmpfs here", "no /dev/full here"),
+    *("runs as root", "root may write anywhere", "this user cannot mount a small disk"),
+    *("no tmpfs here", "no /dev/full here"),
 )
 """Beginnings of the reasons that may skip a test in CI: a GPU that is missing or present, no data, the user's rights.
 The package for NVDEC is installed beside a GPU only."""

@@ -312,11 +312,9 @@ class _Doing:
 @contextlib.contextmanager
 def _answered() -> Iterator[None]:
     """A question to the scheduler, which may go away at any moment. Raises SchedulerLostError."""
-    from distributed.comm import CommClosedError
-
     try:
         yield
-    except (CommClosedError, TimeoutError, CancelledError) as err:
+    except (OSError, CancelledError) as err:  # refused, closed, or not answered in time
         raise SchedulerLostError("the scheduler") from err
 
 

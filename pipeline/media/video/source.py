@@ -242,7 +242,7 @@ class VideoSource(Source):
 
     def where(self, start: int, stop: int) -> str:
         """Return the times of sampled frames start to stop: "0:00:01.000-0:00:03.500"."""
-        return span(self.time_seconds[start:stop])
+        return span(self.time_seconds[start:stop].tolist())
 
     @property
     def description(self) -> str:
