@@ -151,6 +151,19 @@ def test_a_person_is_split_by_look(store: Path) -> None:
     assert ids(more, "c") == [4] * 6 + [3] * 6
 
 
+def test_people_go_by_their_names_too(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(store)
+    registry = ["--registry", str(store.parent / "people.json")]
+    assert main(["people", "name", "1", "Ann", *registry]) == 0
+    assert main(["people", "name", "ann", "Anna", *registry]) == 0
+    assert Registry.load(store.parent / "people.json").people[1].name == "Anna"
+    assert main(["people", "name", "2", "Anna", *registry]) == 0
+    capsys.readouterr()
+    assert main(["people", "name", "Anna", "Eve", *registry]) == 2
+    assert "'Anna' is the name of persons 1, 2; give an id" in capsys.readouterr().err
+    assert main(["people", "merge", "1", "2", *registry]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -162,7 +175,7 @@ def test_a_person_is_split_by_look(store: Path) -> None:
         (["merge", "1"], "at least two ids"),
         (["merge", "1", "9"], "no person 9"),
         (["name", "1"], "takes an id and a name"),
-        (["name", "Ann", "1"], "'Ann' is no person's id"),
+        (["name", "Ann", "1"], "'Ann' is neither an id nor a person's name"),
         (["list", "x"], "people list takes no 'x'"),
     ],
 )

@@ -21,16 +21,16 @@ DEFAULT_REGISTRIES = (Path("people.json"), Path("runs/people.json"))
 """Registries that `name`, `merge`, `split` and `list` try without --registry, in this order."""
 USAGE = """reelgraph people OUT...
        reelgraph people list
-       reelgraph people name ID NAME
-       reelgraph people merge ID ID...
-       reelgraph people split ID [INPUT:TRACK...]"""
+       reelgraph people name WHO NAME
+       reelgraph people merge WHO WHO...
+       reelgraph people split WHO [INPUT:TRACK...]"""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{USAGE}\n       [options]"
     parser.add_argument(
         "words", nargs="+", metavar="OUT",
-        help="run stores; or list, name, merge, split with ids (a store of such a name is ./name)",
+        help="run stores; or list, name, merge, split with ids or names (a store of such a name is ./name)",
     )  # fmt: skip
     parser.add_argument(
         "--registry", type=Path, metavar="FILE",
@@ -102,7 +102,7 @@ def _list(options: argparse.Namespace, words: list[str]) -> int:
 
 
 def _name(registry: Registry, words: list[str], parts: int) -> Changed:
-    number = registry.name(_id(words[0]), words[1])
+    number = registry.name(_id(registry, words[0]), words[1])
     name = registry.people[number].name
     lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
     others = [other for other in registry.named(name) if other != number] if name else []
@@ -113,7 +113,7 @@ def _name(registry: Registry, words: list[str], parts: int) -> Changed:
 def _merge(registry: Registry, words: list[str], parts: int) -> Changed:
     from pipeline.faces.people.split import seen_together
 
-    ids = [_id(word) for word in words]
+    ids = [_id(registry, word) for word in words]
     together = seen_together(registry, ids)
     kept = registry.merge(ids)
     registry.people[kept].twice |= bool(together)
@@ -127,7 +127,7 @@ def _merge(registry: Registry, words: list[str], parts: int) -> Changed:
 def _split(registry: Registry, words: list[str], parts: int) -> Changed:
     from pipeline.faces.people.split import split
 
-    number = registry.resolve(_id(words[0]))
+    number = registry.resolve(_id(registry, words[0]))
     new = split(registry, number, words[1:], parts)
     shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
     return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
@@ -164,10 +164,15 @@ def _registry(options: argparse.Namespace) -> Path:
     raise UsageError(f"there is neither {tried} here; say --registry FILE, or run: reelgraph people OUT")
 
 
-def _id(text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"{text!r} is no person's id; reelgraph people list shows them")
-    return int(text)
+def _id(registry: Registry, text: str) -> int:
+    """Return the id of a person that is given by id or by name. Raises UsageError unless the name is one person's."""
+    if text.isdecimal():
+        return int(text)
+    found = [k for k, one in sorted(registry.people.items()) if (one.name or "").casefold() == text.casefold()]
+    if len(found) != 1 or not text:
+        which = f"the name of persons {', '.join(map(str, found))}" if found else "neither an id nor a person's name"
+        raise UsageError(f"{text!r} is {which}; give an id: reelgraph people list shows them")
+    return found[0]
 
 
 COMMAND = Command("people", "say who is in stores, over all their videos; name, merge and split", _arguments, _people)
