@@ -89,6 +89,12 @@ class Site:
         self._add()  # as a batch system does
         return "worker" if self.kind == "no nannies" else what
 
+    def replace_ended(self) -> None:
+        """Start a server again that has ended: `dask worker` gives up if its worker dies while it starts."""
+        for server in [one for one in self.servers if one.poll() is not None]:
+            self.servers.remove(server)
+            self._add()
+
     def _kill_one(self, processes: list[psutil.Process]) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
             if processes:
@@ -162,6 +168,7 @@ def _disturb(run: subprocess.Popen[str], site: Site, tally: Tally, kills: int, l
     next_kill, last, size, early = time.monotonic() + site.chance.uniform(0.0, 6.0), time.monotonic(), -1, 0
     while run.poll() is None:
         now = time.monotonic()
+        site.replace_ended()
         if kills and now >= next_kill and (size > 0 or early < EARLY) and (what := site.kill(run)):
             tally.kills[what] += 1
             kills -= 1
