@@ -178,7 +178,7 @@ def encode(
 
 
 def crowd(folder: Path, faces: int) -> Path:
-    """Return a clip of three 8K frames that show one face so many times, at places of chance."""
+    """Return a clip of three 8K frames, each with `faces` copies of one face at random places."""
     import av
     import cv2
     import numpy as np

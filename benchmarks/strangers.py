@@ -1,4 +1,4 @@
-"""Strangers who are named: how often somebody who is not in a gallery gets a name, by the size of the gallery.
+"""Strangers who are named: the share of people outside a gallery who get a name of it, by the gallery's size.
 
     make strangers                                    the people of the data folder ($REELGRAPH_DATA/faces/lfw_many)
     make strangers ARGS="--faces DIR --labels FILE"   your own photographs
@@ -21,8 +21,8 @@ import numpy as np
 from harness import REPOSITORY, Rows, data_folder, labels_in, parser, say, show, write_json
 
 from pipeline.engine.workflow import load_workflow
-from pipeline.faces.people.evidence import Calibration, Level, Means, averaged, calibration, halved, judge
-from pipeline.faces.people.matching import METRICS
+from pipeline.faces.people.evidence import Calibration, Level, Means, averaged, calibration, halved, judge, projected
+from pipeline.faces.people.matching import METRICS, Metric
 from pipeline.faces.people.pictures import PictureCache, Recipe, UnreadableError
 
 SETS = ((1, 1), (2, 1), (1, 5), (2, 2), (2, 5))
@@ -67,23 +67,21 @@ def main() -> None:
     recipe = Recipe.of_store({"workflow": load_workflow(chosen.workflow).resolved()}, str(chosen.workflow))
     people = read_people(chosen.faces, chosen.labels or chosen.faces / "labels.csv", recipe)
     threshold = float(recipe.embedding["thresholds"][chosen.metric])
-    unit = chosen.metric != "euclidean"
-    if unit:
-        people = People(people.vectors / np.linalg.norm(people.vectors, axis=1, keepdims=True), people.pictures)
+    people = People(projected(people.vectors, chosen.metric), people.pictures)
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(len(people.pictures))
     halves = [[people.pictures[k] for k in part] for part in np.array_split(shuffled, 2)]
     shipped = calibration(chosen.metric, threshold)
-    lines = {"shipped": shipped, "fitted on all": fitted(people, unit, rng)}
+    lines = {"shipped": shipped, "fitted on all": fitted(people, chosen.metric, rng)}
     for name, learnt in (("first", 0), ("second", 1)):
-        lines[f"fitted on the {name} half"] = fitted(People(people.vectors, halves[learnt]), unit, rng)
+        lines[f"fitted on the {name} half"] = fitted(People(people.vectors, halves[learnt]), chosen.metric, rng)
     show("Lines of the limit", ("=line", "base:.4f", "per_residual:.4f", "per_decade:.4f", "spread:.4f"), [
         {"line": name, **asdict(line)} for name, line in lines.items()
     ])  # fmt: skip
     rows: Rows = []
     for pictures, faces in SETS:
         for size in chosen.galleries:
-            trials = list(draw(people, pictures, faces, size, shipped.spread, unit, chosen.trials, rng))
+            trials = list(draw(people, pictures, faces, size, shipped.spread, chosen.metric, chosen.trials, rng))
             rows += [figures(trials, size, pictures, faces, "shipped", shipped)]
             if pictures == faces == 1:
                 limit = float(halved(chosen.metric, threshold))
@@ -91,7 +89,7 @@ def main() -> None:
             for name, tried in (("first", 1), ("second", 0)):
                 other = People(people.vectors, halves[tried])
                 line = lines[f"fitted on the {name} half"]
-                parts = list(draw(other, pictures, faces, size, line.spread, unit, chosen.trials, rng))
+                parts = list(draw(other, pictures, faces, size, line.spread, chosen.metric, chosen.trials, rng))
                 rows += [figures(parts, size, pictures, faces, f"{name} half, on the other", line)]
     rows = [row for row in rows if row["strangers"] >= 200]
     show(f"Strangers and known people, {chosen.metric}", COLUMNS, rows)
@@ -116,7 +114,7 @@ def read_people(folder: Path, labels: Path, recipe: Recipe) -> People:
 
 
 def draw(
-    people: People, pictures: int, faces: int, size: int, spread: float, unit: bool, trials: int,
+    people: People, pictures: int, faces: int, size: int, spread: float, metric: Metric, trials: int,
     rng: np.random.Generator,
 ) -> Iterator[Trial]:  # fmt: skip
     """Yield galleries of `size` people, with `pictures` of each, and tracks of `faces` photographs of all others."""
@@ -125,7 +123,7 @@ def draw(
         return
 
     def mean(rows: np.ndarray) -> tuple[np.ndarray, float]:
-        return averaged(people.vectors[rows], np.ones(len(rows)), spread, unit)
+        return averaged(people.vectors[rows], np.ones(len(rows)), spread, metric)
 
     for _ in range(trials):
         chosen = {int(k): at for at, k in enumerate(rng.permutation(able)[:size])}
@@ -172,7 +170,7 @@ def figures(
     }  # fmt: skip
 
 
-def fitted(people: People, unit: bool, rng: np.random.Generator) -> Calibration:
+def fitted(people: People, metric: Metric, rng: np.random.Generator) -> Calibration:
     """Return the line through the distances that 1% of strangers are within, by least squares."""
     centres = [people.vectors[rows].mean(axis=0) for rows in people.pictures]
     deviations = [
@@ -185,7 +183,7 @@ def fitted(people: People, unit: bool, rng: np.random.Generator) -> Calibration:
     for pictures, faces in FITTED:
         for size in (10, 30, 100, 300):
             nearest, residual = [], []
-            for trial in draw(people, pictures, faces, size, spread, unit, 10, rng):
+            for trial in draw(people, pictures, faces, size, spread, metric, 10, rng):
                 rows = np.flatnonzero(trial.person < 0)
                 vectors = trial.tracks.vector[rows]
                 apart = (

@@ -1,4 +1,4 @@
-"""Where scheduler and dashboard listen, and whom they let in."""
+"""Addresses on which scheduler and dashboard listen, and the clients that they accept."""
 
 from __future__ import annotations
 

@@ -26,6 +26,9 @@ STALL_SECONDS = 300
 HEARD_SECONDS = 60
 """Seconds after which a silent worker counts as one that runs nothing: it reports several times in that time."""
 
+UNREAD = 5
+"""Times to read the report of a chunk before it counts as an error."""
+
 RESULT_SECONDS = 5
 """Seconds to wait for the report of a finished chunk. If its worker died meanwhile, Dask makes the chunk again."""
 
@@ -45,6 +48,8 @@ class _Flight:
     """Names of its steps, in order."""
     only: frozenset[str] | None = None
     """Workers that may do it; None if all may."""
+    unread: int = 0
+    """Times that its report was there and could not be read."""
 
 
 @dataclass
@@ -252,8 +257,9 @@ class DaskExecutor:
                 result: Committed | Failure = future.result(timeout=RESULT_SECONDS)
                 return result
             err = future.exception(timeout=RESULT_SECONDS)
-        except Exception:  # it is lost, or failed a moment ago; its status will say so
-            return None
+        except Exception as unread:  # it is lost, or failed a moment ago; its status will say so
+            flight.unread += future.status in ("finished", "error")
+            return None if flight.unread < UNREAD else Failure("run", f"{type(unread).__name__}: {unread}")
         if isinstance(err, KilledWorker):
             return self._post_mortem(flight.task, err.task)
         return Failure("run", f"{type(err).__name__}: {err}")

@@ -41,7 +41,7 @@ KINDS = ("local", "nannies", "no nannies")
 
 @dataclass
 class Site:
-    """Where a run works, and what can be killed there."""
+    """The workers of a run, of one kind, and the ways to kill them."""
 
     kind: str
     folder: Path

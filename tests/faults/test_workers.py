@@ -19,8 +19,9 @@ import pytest
 from distributed import Client, Scheduler
 
 import pipeline
-from pipeline.cluster.executor import DaskExecutor
+from pipeline.cluster.executor import UNREAD, DaskExecutor, _Flight
 from pipeline.engine.events import Silent
+from pipeline.engine.steps import Failure
 from pipeline.errors import StoppedError, UsageError
 from tests.clips import write_clip
 from tests.faults import kills, one_stage
@@ -163,15 +164,21 @@ def test_a_run_without_workers_ends_with_the_command_that_continues(
     assert pipeline.open(tmp_path / "out.zarr").done_share == 1.0
 
 
+def without_its_worker(processes: list[subprocess.Popen[bytes]], clip: Path, folder: Path) -> subprocess.Popen[str]:
+    """Start a run on one worker, and kill that worker after the first chunk."""
+    log = folder / "log"
+    workflow = one_stage(folder, "Counted", log=str(log), seconds=0.5)
+    file = begin(folder, processes, ALONE)
+    run = start("run", workflow, clip, "--out", folder / "out.zarr", "--scheduler", file)
+    wait_until(log.exists)
+    processes[1].kill()
+    return run
+
+
 def test_a_run_without_workers_continues_when_one_comes(
     processes: list[subprocess.Popen[bytes]], clip: Path, tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
-    workflow = one_stage(tmp_path, "Counted", log=str(log), seconds=0.5)
-    file = begin(tmp_path, processes, ALONE)
-    run = start("run", workflow, clip, "--out", tmp_path / "out.zarr", "--scheduler", file)
-    wait_until(log.exists)
-    processes[1].kill()
+    run, file = without_its_worker(processes, clip, tmp_path), tmp_path / "scheduler.json"
     time.sleep(3)
     processes.append(subprocess.Popen([sys.executable, "-m", "dask", "worker", "--scheduler-file", str(file), *ALONE]))
     _, errors = run.communicate(timeout=240)
@@ -183,15 +190,27 @@ def test_a_run_without_workers_is_drained_at_once(
     processes: list[subprocess.Popen[bytes]], clip: Path, tmp_path: Path
 ) -> None:
     """A batch system that stops a job ends its workers first, or at the same time."""
-    log = tmp_path / "log"
-    workflow = one_stage(tmp_path, "Counted", log=str(log), seconds=0.5)
-    file = begin(tmp_path, processes, ALONE)
-    run = start("run", workflow, clip, "--out", tmp_path / "out.zarr", "--scheduler", file)
-    wait_until(log.exists)
-    processes[1].kill()
+    run = without_its_worker(processes, clip, tmp_path)
     run.send_signal(signal.SIGTERM)
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 75, errors
+
+
+def test_a_report_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """Fetching it again and again would never end."""
+
+    class Unreadable:
+        status = "finished"
+
+        def result(self, timeout: float) -> None:
+            raise TypeError("cannot be unpickled")
+
+    task: Any = None
+    flight = _Flight(task, 1, Unreadable(), False, ())
+    cluster: Any = None
+    answers = [DaskExecutor(cluster)._result(flight) for _ in range(UNREAD)]
+    assert answers[:-1] == [None] * (UNREAD - 1)
+    assert answers[-1] == Failure("run", "TypeError: cannot be unpickled")
 
 
 def test_a_result_that_is_lost_with_the_last_worker(

@@ -1,4 +1,4 @@
-"""What a crowd in one frame costs: the largest piece of work in memory does not grow with the number of faces."""
+"""A crowd in one frame: the largest piece of work in memory does not grow with the number of faces."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_crowd_of_strangers_is_grouped_without_its_pairs() -> None:
     ones, seen = np.ones(1500), np.stack([np.zeros(1500, np.int64), np.arange(1500)], axis=1)
     points = clustering.Points(vector, 0 * ones, ones, np.zeros(1500, np.int64), ones > 0)
     assert peak_bytes(lambda: clustering.group_points(points, seen, 0.1)) < 48 << 20  # 2.2 million pairs in two sets
-    assert len(clustering.group_points(points, seen, 100.0).looks) == 1500, "one frame shows nobody twice"
+    assert len(clustering.group_points(points, seen, 100.0).looks) == 1500, "faces of one frame are different people"
 
 
 def test_a_whole_array_is_written_without_a_copy() -> None:

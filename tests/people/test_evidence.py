@@ -1,4 +1,4 @@
-"""Who a track shows: limits by gallery and by evidence, and names that are questions rather than answers."""
+"""The person that a track shows: limits by the gallery and by the evidence, and weak names."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pipeline.faces.people.evidence import (
     judge,
     nearest_rows,
     people_means,
+    projected,
 )
 from pipeline.faces.people.matching import METRICS
 from pipeline.faces.people.pictures import PictureCache, PictureFaces, Recipe
@@ -68,11 +69,12 @@ def test_a_mean_leaves_what_its_faces_share() -> None:
     rng = np.random.default_rng(0)
     axis = np.eye(D)[0]
     deviation = rng.normal(0, np.sqrt(UNIT.spread / D), (100, D))
-    _, different_days = averaged(axis + deviation, np.ones(100), UNIT.spread, unit=False)
-    _, one_pose = averaged(np.repeat(axis[None] + deviation[:1], 100, axis=0), np.ones(100), UNIT.spread, unit=False)
+    _, different_days = averaged(axis + deviation, np.ones(100), UNIT.spread, metric="euclidean")
+    same = np.repeat(axis[None] + deviation[:1], 100, axis=0)
+    _, one_pose = averaged(same, np.ones(100), UNIT.spread, metric="euclidean")
     assert different_days < 0.15
     assert one_pose == pytest.approx(1.0)
-    assert averaged(axis[None], np.ones(1), UNIT.spread, unit=True)[1] == 1.0
+    assert averaged(axis[None], np.ones(1), UNIT.spread, metric="cosine")[1] == 1.0
 
 
 def test_two_names_that_are_about_as_near_are_a_question() -> None:
@@ -101,14 +103,20 @@ def test_tracks_without_an_embedding_are_nobody() -> None:
     assert found.person.tolist() == [-1, -1]
     assert np.isnan(found.distance).all()
     assert found.level.tolist() == [0, 0]
-    rows = nearest_rows(one_each(np.full((2, D), np.nan)), found.person, np.eye(D), np.zeros(D, int), unit=True)
+    rows = nearest_rows(one_each(np.full((2, D), np.nan)), found.person, np.eye(D), np.zeros(D, int), metric="cosine")
     assert rows.tolist() == [-1, -1]
+
+
+def test_an_embedding_without_direction_says_nothing() -> None:
+    assert np.isnan(projected(np.zeros((1, D)), "cosine")).all()
+    found = judge(one_each(projected(np.zeros((1, D)), "cosine")), PERSON, UNIT)
+    assert (found.person.tolist(), found.level.tolist()) == ([-1], [Level.NONE])
 
 
 def test_the_gallery_row_is_the_nearest_of_that_person() -> None:
     rows = at(0.02, 0.01, 0.001)
     person = np.array([0, 0, 1])
-    found = nearest_rows(PERSON, np.array([0]), rows, person, unit=True)
+    found = nearest_rows(PERSON, np.array([0]), rows, person, metric="cosine")
     assert found.tolist() == [1]
 
 
@@ -157,7 +165,7 @@ def test_strangers_stay_without_a_name(
 
     vectors = np.array([middle(one) for one in PictureCache(recipe).faces(wanted, None)])  # type: ignore[arg-type]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    gallery = people_means(vectors[: 2 * len(known) : 2], np.arange(len(known)), UNIT, unit=True)
+    gallery = people_means(vectors[: 2 * len(known) : 2], np.arange(len(known)), UNIT, metric="cosine")
     found = judge(one_each(vectors[2 * len(known) :]), gallery, UNIT)
     assert (found.level >= Level.LIKELY).sum() <= 6, "the threshold of two single faces would name some twenty"
     found = judge(one_each(vectors[1 : 2 * len(known) : 2]), gallery, UNIT)

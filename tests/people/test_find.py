@@ -93,6 +93,8 @@ def test_people_are_found_with_their_times(store: Path, gallery: Path, command: 
     ann, bob = found["people"]
     assert (ann["inputs"], ann["faces"]) == (2, 31)
     assert ann["screen_seconds"] == pytest.approx(31 * STEP)
+    assert (ann["level"], ann["distance"] < ann["limit"]) == ("sure", True)
+    assert "threshold" not in found["inputs"][0], "it differs from track to track"
     lobby, yard = ann["sightings"]
     assert (lobby["input"], yard["input"]) == ("lobby", "yard")
     spans = [(one["start_seconds"], one["stop_seconds"]) for one in lobby["appearances"]]

@@ -45,7 +45,7 @@ def test_short_gaps_do_not_end_an_appearance() -> None:
 
 
 def test_a_gap_ends_an_appearance_if_the_track_does() -> None:
-    """A cut to somebody else for a moment: the bar does not run on over the other's face."""
+    """A cut to another person for a moment: the appearance ends there."""
     frame = np.array([0, 1, 2, 5, 6])
     (one,) = appearances(frame, TIMES, np.array([4, 4, 4, 4, 4]))
     assert (one.first_frame, one.last_frame) == (0, 6)

@@ -1,7 +1,7 @@
 """Times at which a person is on screen: the one definition behind screen times, reports, clips and searches.
 
 A sampled frame with the person stands until the next sampled frame. Frames without the person end an appearance, unless
-they are few (`LONGEST_GAP_SECONDS`) and the same track goes on after them. A cut, or somebody else in that place, ends
+they are few (`LONGEST_GAP_SECONDS`) and the same track goes on after them. A cut, or another person in that place, ends
 the track, and so the appearance. Without stored tracks short gaps are bridged.
 """
 

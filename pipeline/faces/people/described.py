@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,28 @@ def face_quality(item: RunInput) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
     return quality(arrays["box"], landmarks, confidence), certainty(landmarks, confidence, len(arrays["box"]))
 
 
+def faces_of_tracks(
+    item: RunInput, track: npt.NDArray[np.int32], score: npt.NDArray[np.float64],
+    project: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[Any]]]:  # fmt: skip
+    """Yield number, rows and vectors (n, d) of the best faces of each track that has an embedding.
+
+    `score` (n_faces,): quality by which the few are chosen that are read. `project` makes vectors that can be compared
+    of embeddings; faces for which they are not finite are left out.
+    """
+    rows = best_rows(track, score)
+    read = rows_of(item.pieces("embedding"), rows, available_cores())
+    if read is None:
+        return
+    vectors = project(read)
+    kept = np.isfinite(vectors).all(axis=1)
+    rows, vectors = rows[kept], vectors[kept]
+    order = np.argsort(track[rows], kind="stable")
+    numbers, starts = np.unique(track[rows][order], return_index=True)
+    for number, part in zip(numbers.tolist(), np.split(order, starts[1:]), strict=len(numbers) > 0):
+        yield number, rows[part], vectors[part]
+
+
 def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     """Return the tracks of a complete input that has the array `track`. Raises StoreError if an array is damaged."""
     arrays = item.read(["track", "n_faces", *(["confidence"] if "confidence" in item.arrays else [])])
@@ -56,19 +79,10 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     is_sure = np.ones(len(track), bool) if confidence is None else confidence >= sure
     score, certain = face_quality(item)
     unsure_spread = UNSURE_SHARE * (THRESHOLD_SHARE * space.threshold) ** 2
-    rows = best_rows(track, score)
-    read = rows_of(item.pieces("embedding"), rows, available_cores())
-    width = item.arrays["embedding"].shape[0]
-    vectors = space.project(read if read is not None else np.empty((0, width), np.float32))
-    kept = np.isfinite(vectors).all(axis=1)
-    vector = np.full((count, width), np.nan, np.float32)
+    vector = np.full((count, item.arrays["embedding"].shape[0]), np.nan, np.float32)
     spread = np.zeros(count)
-    rows, vectors = rows[kept], vectors[kept]
-    order = np.argsort(track[rows], kind="stable")
-    numbers, starts = np.unique(track[rows][order], return_index=True)
-    for number, part in zip(numbers.tolist(), np.split(order, starts[1:]), strict=len(numbers) > 0):
-        some = rows[part]
-        vector[number], spread[number] = describe(vectors[part], score[some], certain[some], unsure_spread)
+    for number, rows, vectors in faces_of_tracks(item, track, score, space.project):
+        vector[number], spread[number] = describe(vectors, score[rows], certain[rows], unsure_spread)
     has = track >= 0
     sure_faces = np.bincount(track[has & is_sure], minlength=count).astype(np.int64)
     founds = sure_faces >= 2

@@ -25,10 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.people.clustering import best_rows, better_faces
-from pipeline.faces.people.described import face_quality
-from pipeline.machine.cores import available_cores
-from pipeline.store.pieces import rows_of
+from pipeline.faces.people.clustering import better_faces
+from pipeline.faces.people.described import face_quality, faces_of_tracks
 
 if TYPE_CHECKING:
     from pipeline.faces.people.matching import Metric
@@ -129,58 +127,54 @@ class Means:
     """float64 (n,), 0 to 1."""
 
 
-def averaged(vectors: Floats, weights: Floats, spread: float, unit: bool) -> tuple[Floats, float]:
-    """Return the mean of some faces of one person, (d,), and its residual; `spread` as in `Calibration`."""
-    if unit:
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def projected(embedding: npt.NDArray[Any], metric: Metric) -> Floats:
+    """Return float64 (n, d): embeddings as they are compared; NaN for one that has no direction."""
+    vectors = np.asarray(embedding, np.float64)
+    if metric == "euclidean":
+        return vectors
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def averaged(vectors: Floats, weights: Floats, spread: float, metric: Metric) -> tuple[Floats, float]:
+    """Return the mean of some faces of one person, (d,), and its residual.
+
+    `vectors` (n, d) are those of `projected`, finite; `spread` as in `Calibration`.
+    """
     mean = np.average(vectors, axis=0, weights=weights)
     varies = float(np.average(((vectors - mean) ** 2).sum(axis=1), weights=weights))
-    return mean / np.linalg.norm(mean) if unit else mean, float(np.clip(1 - varies / spread, 1 / len(vectors), 1))
+    return projected(mean[None], metric)[0], float(np.clip(1 - varies / spread, 1 / len(vectors), 1))
 
 
-def people_means(embedding: npt.NDArray[Any], person: Ints, known: Calibration, unit: bool) -> Means:
+def people_means(embedding: npt.NDArray[Any], person: Ints, known: Calibration, metric: Metric) -> Means:
     """Return the means of a gallery's people. `person` int64 (rows,): the person of each row, from 0."""
-    found = [averaged(rows, np.ones(len(rows)), known.spread, unit) for rows in _grouped(embedding, person)]
+    order = np.argsort(person, kind="stable")
+    parts = np.split(projected(embedding, metric)[order], np.flatnonzero(np.diff(person[order])) + 1)
+    found = [averaged(rows, np.ones(len(rows)), known.spread, metric) for rows in parts]
     return Means(np.array([vector for vector, _ in found]), np.array([residual for _, residual in found]))
 
 
-def track_means(item: RunInput, track: npt.NDArray[np.int32], known: Calibration, unit: bool) -> Means:
+def track_means(item: RunInput, track: npt.NDArray[np.int32], known: Calibration, metric: Metric) -> Means:
     """Return the means of an input's tracks, each of its better faces, in bounded memory."""
     score, _ = face_quality(item)
-    rows = best_rows(track, score)
-    read = rows_of(item.pieces("embedding"), rows, available_cores())
     count = int(track.max(initial=-1)) + 1
-    width = item.arrays["embedding"].shape[0]
-    vector, residual = np.full((count, width), np.nan), np.ones(count)
-    vectors = np.empty((0, width)) if read is None else read.astype(np.float64)
-    kept = np.isfinite(vectors).all(axis=1)
-    rows, vectors = rows[kept], vectors[kept]
-    order = np.argsort(track[rows], kind="stable")
-    numbers, starts = np.unique(track[rows][order], return_index=True)
-    for number, part in zip(numbers.tolist(), np.split(order, starts[1:]), strict=len(numbers) > 0):
-        some = part[better_faces(vectors[part], score[rows[part]])]
-        vector[number], residual[number] = averaged(vectors[some], score[rows[some]], known.spread, unit)
+    vector, residual = np.full((count, item.arrays["embedding"].shape[0]), np.nan), np.ones(count)
+    for number, rows, vectors in faces_of_tracks(item, track, score, lambda read: projected(read, metric)):
+        some = better_faces(vectors, score[rows])
+        vector[number], residual[number] = averaged(vectors[some], score[rows[some]], known.spread, metric)
     return Means(vector, residual)
 
 
 def nearest_rows(
-    tracks: Means, person: Ints, embedding: npt.NDArray[Any], of_person: Ints, unit: bool
+    tracks: Means, person: Ints, embedding: npt.NDArray[Any], of_person: Ints, metric: Metric
 ) -> Ints:
     """Return int64 (tracks,): of the rows of each track's person in a gallery, the nearest; -1 without a person."""
-    vectors = embedding.astype(np.float64)
-    if unit:
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = projected(embedding, metric)
     found = np.full(len(person), -1, np.int64)
     for one in np.unique(person[person >= 0]):
         rows, mine = np.flatnonzero(of_person == one), np.flatnonzero(person == one)
         found[mine] = rows[_distances(tracks.vector[mine], vectors[rows]).argmin(axis=1)]
     return found
-
-
-def _grouped(embedding: npt.NDArray[Any], person: Ints) -> list[Floats]:
-    order = np.argsort(person, kind="stable")
-    starts = np.flatnonzero(np.diff(person[order], prepend=-1))
-    return np.split(embedding[order].astype(np.float64), starts[1:])
 
 
 @dataclass(frozen=True)

@@ -132,12 +132,16 @@ class Wanted:
         return {
             "metric": self.metric,
             "per": self.per,
-            "threshold": self.threshold if self.per == "track" else threshold_of(item, self.metric, self.threshold),
+            "threshold": self.threshold_for(item),
             "all_faces": self.all_faces,
             "gallery_sha256": sha256,
             "embedding_key": embedding_key,
             **({"track_key": tracks.get("key")} if self.per == "track" else {}),
         }
+
+    def threshold_for(self, item: RunInput) -> float | None:
+        """Return the largest distance of a match, None if it follows from the evidence. Raises UsageError."""
+        return self.threshold if self.per == "track" else threshold_of(item, self.metric, self.threshold)
 
     def calibration(self, item: RunInput) -> evidence.Calibration:
         """Return the calibration for an input's model. Raises UsageError if the model has no threshold."""
@@ -205,12 +209,12 @@ def _nearest(item: RunInput, gallery: Gallery, metric: Metric, k: int) -> Iterat
 
 
 def _by_track(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32) -> dict[str, np.ndarray]:
-    metric, known, unit = wanted.metric, wanted.calibration(item), wanted.metric != "euclidean"
-    tracks = evidence.track_means(item, track, known, unit)
-    people = evidence.people_means(gallery.embedding, gallery.person, known, unit)
+    metric, known = wanted.metric, wanted.calibration(item)
+    tracks = evidence.track_means(item, track, known, metric)
+    people = evidence.people_means(gallery.embedding, gallery.person, known, metric)
     threshold = None if wanted.threshold is None else float(evidence.halved(metric, wanted.threshold))
     found = evidence.judge(tracks, people, known, threshold)
-    row = evidence.nearest_rows(tracks, found.person, gallery.embedding, gallery.person, unit)
+    row = evidence.nearest_rows(tracks, found.person, gallery.embedding, gallery.person, metric)
     of_face = np.where(track >= 0, track, len(row))  # a face without a track takes the last
     distance, limit = (
         np.append(evidence.by_metric(metric, values), np.nan).astype(np.float32)[of_face]
@@ -318,7 +322,7 @@ class Found(NearSearch):
             if self.writable is not None:
                 self.writable.close()
 
-    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> tuple[int, dict[str, Any]]:
+    def search(self, out: str, item: RunInput, recipe: Recipe) -> tuple[int, dict[str, Any]]:
         """Take `identity` and `distance` from the store if it has them of this matching; else match, and write."""
         made_by = embedding_key(item, recipe)
         signature = self.wanted.signature(self.sha256, item, made_by)
@@ -348,7 +352,9 @@ class Found(NearSearch):
         self.names.update(names)
         self.sightings += _sightings(FrameTimes(item, out), names, arrays)
         unknown = int((arrays["identity"] == UNKNOWN).sum())
-        return len(arrays["identity"]), {"unknown_faces": unknown, "written": written}
+        return len(arrays["identity"]), {
+            "threshold": signature["threshold"], "unknown_faces": unknown, "written": written,
+        }  # fmt: skip
 
     def _write(
         self, item: RunInput, key: str, attributes: dict[str, Any], arrays: dict[str, np.ndarray], track: Int32 | None

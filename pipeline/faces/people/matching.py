@@ -13,7 +13,7 @@ from pipeline.text import unknown
 
 Metric = Literal["cosine", "euclidean", "euclidean_l2", "angular"]
 Per = Literal["track", "face"]
-"""What is judged together."""
+"""Faces that are judged together: those of a track, or each face alone."""
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean", "euclidean_l2", "angular")
 """Names of DeepFace's metrics."""
 

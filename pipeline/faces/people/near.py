@@ -23,14 +23,15 @@ Written = Literal["written", "unchanged", "incomplete", "locked"]
 
 @dataclass(frozen=True)
 class Searched:
-    """One input of a store, as far as it is done. The last three fields are of one kind of search each."""
+    """One input of a store, as far as it is done. The last fields are of one kind of search each."""
 
     out: str
     input: str
     faces: int
     share: float
     """Share of its sampled frames, 0 to 1, that are done and could be searched."""
-    threshold: float
+    threshold: float | None = None
+    """Largest distance that counts; None if nothing is done yet, or if it differs from track to track."""
     unknown_faces: int | None = None
     """Number of faces that match no person of the gallery."""
     written: Written | None = None
@@ -66,8 +67,8 @@ class NearSearch(ABC):
     """Stores and inputs that could not be searched, or written, with the reason."""
 
     @abstractmethod
-    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> tuple[int, dict[str, Any]]:
-        """Search one input, complete or half done; return its number of faces, and further fields of `Searched`."""
+    def search(self, out: str, item: RunInput, recipe: Recipe) -> tuple[int, dict[str, Any]]:
+        """Search one input, complete or half done; return its number of faces, and the last fields of `Searched`."""
 
     @contextlib.contextmanager
     def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
@@ -99,13 +100,12 @@ class NearSearch(ABC):
     def _input(self, out: str, item: RunInput, recipe: Recipe) -> Searched:
         if "embedding" not in item.arrays:
             self.tell(f"{out}, {item.name}: nothing is done yet, nothing was searched")
-            return Searched(out, item.name, 0, 0.0, 0.0, **self.unstarted)
+            return Searched(out, item.name, 0, 0.0, **self.unstarted)
 
         def searched() -> Searched:
-            threshold = threshold_of(item, self.metric, self.threshold)
             share = 1.0 if item.complete else len(item.array("frame")) / max(1, item.frames_total)
-            faces, facts = self.search(out, item, recipe, threshold)
-            return Searched(out, item.name, faces, share, threshold, **facts)
+            faces, facts = self.search(out, item, recipe)
+            return Searched(out, item.name, faces, share, **facts)
 
         done = item.retried(searched)
         if done.share < 1 or done.written == "incomplete":

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.errors import UsageError
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, checked_metric
-from pipeline.faces.people.near import NearSearch
+from pipeline.faces.people.near import NearSearch, threshold_of
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.question import Asked, Question, ask
 from pipeline.faces.people.sightings import FrameTimes, Shot, Sighting, shot_dict
@@ -200,8 +200,9 @@ class Answer(NearSearch):
         with timed(self.seconds, "search"):
             yield
 
-    def search(self, out: str, item: RunInput, recipe: Recipe, threshold: float) -> tuple[int, dict[str, Any]]:
+    def search(self, out: str, item: RunInput, recipe: Recipe) -> tuple[int, dict[str, Any]]:
         vectors = np.stack([one.embedding for one in self.asked[recipe.key]])
+        threshold = threshold_of(item, self.metric, self.threshold)
         query = Query(vectors, self.metric, threshold, self.top)
         pieces = item.pieces("embedding")
         n_faces = pieces[-1].stop if pieces else 0
@@ -216,7 +217,7 @@ class Answer(NearSearch):
             self.embedding_bytes += n_faces * vectors.shape[1] * vectors.itemsize
         if len(hits.rows):
             self.hits.append((FrameTimes(item, out), query, hits))
-        return n_faces, {"how": how}
+        return n_faces, {"threshold": threshold, "how": how}
 
     def finish(self) -> None:
         """Rank the hits of all inputs."""

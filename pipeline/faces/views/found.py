@@ -54,7 +54,7 @@ def answer_lines(answer: Answer) -> list[str]:
         shown = [f"seen for {duration(answer.screen_seconds)} in {plural(n, 'video')}, {faces} faces"]
         shown += [*_sightings(answer.sightings), "best shots (distance, time, box):"]
     else:
-        limits = sorted({one.threshold for one in answer.inputs if one.faces})
+        limits = sorted({one.threshold for one in answer.inputs if one.faces and one.threshold is not None})
         said = f"not seen: no face within {answer.metric} {' or '.join(f'{limit:g}' for limit in limits)}"
         shown = [said + ("; the nearest (distance, time, box):" if answer.best else "")]
     for seen in answer.best:
