@@ -49,6 +49,8 @@ class Level(IntEnum):
     """Up to 0.1%."""
 
 
+LEVELS = tuple(level.name.lower() for level in Level)
+"""Names of the levels, by their numbers."""
 STRANGERS = {Level.SURE: 0.001, Level.LIKELY: 0.01, Level.WEAK: 0.1}
 """Share of strangers' tracks that get a name of this level or a higher one, by design."""
 MARGIN = 0.1

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreLockedError, UsageError
 from pipeline.faces.people import evidence
-from pipeline.faces.people.evidence import Level
+from pipeline.faces.people.evidence import LEVELS, Level
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
 from pipeline.faces.people.labels import names_in_gallery
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, Per, checked_metric
@@ -153,7 +153,6 @@ class Wanted:
 def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
     """Return the arrays of a matching."""
     shared = {key: value for key, value in (attributes or {}).items() if key in ("metric", "threshold", "per")}
-    levels = [level.name.lower() for level in Level]
 
     def array(name: str, dtype: str, description: str, **more: Any) -> Array:
         return Array(name, ("face",), dtype, (), {**shared, "description": description, **more})
@@ -162,7 +161,7 @@ def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
         Array("identity", ("face",), "int32", (), dict(attributes or {})),
         array("distance", "float32", "distance to the nearest person, named or not; NaN for a face without embedding"),
         array("candidate", "int32", "row of the gallery that is nearest, named or not; -1 without embedding"),
-        array("identity_level", "int8", "how sure the nearest person is", levels=levels),
+        array("identity_level", "int8", "how sure the nearest person is", levels=list(LEVELS)),
         array("identity_limit", "float32", "largest distance that is likely; NaN for a face without embedding"),
     )
 
@@ -450,7 +449,7 @@ class _TableRows:
         self, item: RunInput, gallery: Gallery, arrays: Mapping[str, np.ndarray], times: FrameTimes
     ) -> None:
         self.item, self.gallery, self.arrays, self.times = item, gallery, arrays, times
-        self.level_names = np.array([level.name.lower() for level in Level], object)
+        self.level_names = np.array(LEVELS, object)
         self.face_frame = item.array("face_frame")
         self.pieces = {name: item.pieces(name) for name in ("box", "confidence")}
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
+from pipeline.faces.people.evidence import LEVELS, Level
 from pipeline.faces.people.labels import UNKNOWN, Labels, Source, choose, labels
 from pipeline.faces.views.blurring import REACH as BLUR_REACH
 from pipeline.faces.views.blurring import blur, coarse, covers
@@ -268,14 +269,13 @@ def _descriptions(item: RunInput, n_faces: int, source: Source, levels: bool) ->
     if any(len(rows) != n_faces for rows in values.values()):
         return lambda row: ""
     classes = {name: arrays[name].attributes.get("class_names") for name in chosen}
-    words_of = arrays["identity_level"].attributes["levels"] if "identity_level" in chosen else ()
 
     def describe(row: int) -> str:
         words = []
         for name in chosen:
             value, of = values[name][row], classes[name]
             if name == "identity_level":
-                words += [words_of[value]] if words_of[value] in ("likely", "sure") else []
+                words += [LEVELS[value]] if Level.LIKELY <= value <= Level.SURE else []
                 continue
             if not np.isnan(value).any():
                 digits = 2 if name == "confidence" else 0

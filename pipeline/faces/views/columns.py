@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from pipeline.faces.people.evidence import LEVELS
 from pipeline.faces.people.labels import UNKNOWN, labels, names_in_gallery
 from pipeline.views.tables.rows import AxisColumns, Column, numbered, part
 
@@ -42,5 +43,5 @@ class FaceColumns(AxisColumns):
             given = dict(enumerate(names_in_gallery(array.attributes)))
             return {"identity": number, "identity_name": numbered("identity", given)}
         if array.name == "identity_level":
-            return {"identity_level": numbered("identity_level", dict(enumerate(array.attributes["levels"])))}
+            return {"identity_level": numbered("identity_level", dict(enumerate(LEVELS)))}
         return None
