@@ -267,8 +267,9 @@ def _encode(path: Path, frames: Iterator[Pixels], size: tuple[int, int], fps: in
 
     bt709 = 1  # H.273's number for primaries, transfer and matrix; players guess if it is not written
     with av.open(str(path), "w", format="mp4") as container:
-        # One thread: libx264's bits depend on how many there are.
-        options = {"crf": "20", "preset": "veryfast", "sc_threshold": "0", "threads": "1"}
+        # One thread: libx264's bits depend on how many there are. And no macroblock tree: on a busy machine one clip in
+        # a hundred came out some bytes longer or shorter with it, from the same frames.
+        options = {"crf": "20", "preset": "veryfast", "sc_threshold": "0", "threads": "1", "mbtree": "0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
