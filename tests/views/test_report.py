@@ -16,6 +16,8 @@ import pytest
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.appearances import appearances
+from pipeline.faces.people.evidence import Level
+from pipeline.faces.people.find import outputs
 from pipeline.faces.views.report.panel import join_to
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
@@ -367,6 +369,33 @@ def test_identities_name_people_where_nobody_grouped_them(tmp_path: Path) -> Non
     assert page.people == ["Ann", "Bo"]
     assert [row["seconds"] for row in page.rows()] == [6.0, 4.0]
     assert any(page.charts["inputs"][0]["lanes"][0]["rest"])
+
+
+def test_weak_names_are_asked_for_with_a_picture(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", n_frames=60)
+    from pipeline.files.fingerprint import fingerprint
+
+    level = np.repeat([Level.SURE, Level.WEAK, Level.WEAK, Level.NONE], 3).astype(np.int8)
+    matched = {
+        "identity": np.repeat([0, -1, -1, -1], 3).astype(np.int32),
+        "candidate": np.repeat([0, 0, 2, 1], 3).astype(np.int32),
+        "distance": np.repeat([0.02, 0.07, 0.06, 0.2], 3).astype(np.float32),
+        "identity_level": level, "identity_limit": np.full(12, 0.05, np.float32),
+    }  # fmt: skip
+    arrays = faces_of(np.ones(12, int), np.zeros((12, 8)), np.tile([10, 10, 20, 20], (12, 1)), **matched)
+    extra = outputs({"names": ["Ann", "Bo", "Cy"], "per": "track", "metric": "cosine"})
+    facts = {"path": str(clip), "fingerprint": fingerprint(clip)}
+    out = make_store(tmp_path / "s.zarr", {"clip": arrays}, extra=extra, facts=facts)
+    page = page_of(out, tmp_path / "s.html")
+    assert page.people == ["Ann"]
+    assert "1 appearance · sure" in page.text
+    # The likelier first; a name that has a card leads there.
+    asked = page.text[page.text.index("Who is this?") :]
+    assert asked.index("Cy?") < asked.index("Ann ?")
+    assert "cosine 0.060, likely up to 0.050" in asked
+    assert page.having("a", href="#person-0")
+    assert all(len(page.having("img", alt=f"Face that may be {name}")) == 1 for name in ("Ann", "Cy"))
+    assert not page_of(out, tmp_path / "s.html", pictures=False).having("img")
 
 
 def test_pictures_are_cut_from_the_video_where_it_is(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people import registry
+from pipeline.faces.people.evidence import Level
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -47,14 +48,8 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
         return Labels("none", np.full(n_faces, UNKNOWN, np.int32), {}, frozenset())
     rows = item.array(chosen).astype(np.int32)
     attributes = there[chosen].attributes
-    if chosen == "identity":  # several rows of a gallery may be one person's pictures
-        names = names_in_gallery(attributes)
-        if rows.max(initial=UNKNOWN) >= len(names):
-            raise StoreError(f"the array 'identity' of {item.name!r} leads beyond its {len(names)} names; find again")
-        distinct, code_of = np.unique(names, return_inverse=True) if names else (np.empty(0, str), np.empty(0, int))
-        code = np.append(code_of, UNKNOWN).astype(np.int32)[rows]  # -1 takes the last
-        shown = {int(c): str(distinct[c]) for c in np.unique(code) if c != UNKNOWN}
-        return Labels("identity", code, shown, frozenset(shown))
+    if chosen == "identity":
+        return _of_gallery(item, rows)
     known = registry.known(attributes, item.store_path)
     code = rows.copy()
     if known is None:
@@ -66,6 +61,25 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
     named = frozenset(c for c in codes if given.get(c))
     return Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
+
+
+def weak_labels(item: RunInput, given: Labels) -> Labels:
+    """Return the names that a gallery's matching asks about, of faces without a name in `given`."""
+    if not {"identity", "candidate", "identity_level"} <= item.arrays.keys():
+        return Labels("none", np.full(len(given.code), UNKNOWN, np.int32), {}, frozenset())
+    is_open = (item.array("identity_level") == Level.WEAK) & ~np.isin(given.code, list(given.named))
+    return _of_gallery(item, np.where(is_open, item.array("candidate"), UNKNOWN))
+
+
+def _of_gallery(item: RunInput, rows: npt.NDArray[np.int32]) -> Labels:
+    """Return the labels for rows of a gallery, of which several may be one person's pictures. Raises StoreError."""
+    names = names_in_gallery(item.arrays["identity"].attributes)
+    if rows.max(initial=UNKNOWN) >= len(names):
+        raise StoreError(f"the array 'identity' of {item.name!r} leads beyond its {len(names)} names; find again")
+    distinct, code_of = np.unique(names, return_inverse=True) if names else (np.empty(0, str), np.empty(0, int))
+    code = np.append(code_of, UNKNOWN).astype(np.int32)[rows]  # -1 takes the last
+    shown = {int(c): str(distinct[c]) for c in np.unique(code) if c != UNKNOWN}
+    return Labels("identity", code, shown, frozenset(shown))
 
 
 def names_of_people(attributes: Mapping[str, Any]) -> dict[int, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.faces.people.appearances import Appearance
-from pipeline.faces.views.report.people import Person, attributes_of, gather
-from pipeline.faces.views.report.pictures import add_pictures, pictures_of_unknown
+from pipeline.faces.views.report.people import Person, Question, attributes_of, gather, questions
+from pipeline.faces.views.report.pictures import add_pictures, add_to_questions, pictures_of_unknown
 from pipeline.faces.views.report.survey import CONFIDENCE_EDGES, SIZE_EDGES, Look, Seen
 from pipeline.store.nodes import located
 from pipeline.text import clock
@@ -38,6 +38,8 @@ ROWS = 60
 """Most people with a row of their own in the timeline of one input; the others share one."""
 MOST_STRETCHES = 60_000
 """Most stretches of all timelines of a page together: about half a megabyte."""
+QUESTIONS = 24
+"""Most weak names that are shown, each with a picture."""
 
 
 class FacesPanel(Panel):
@@ -68,8 +70,10 @@ class FacesPanel(Panel):
     def content(self, inputs: Sequence[Surveyed]) -> Content:
         seen = [self._seen.get(id(one)) or Seen(one) for one in inputs]
         people = gather(seen)
+        asked = questions(seen)
         unknown_pictures: list[str] = []
         if self.about.pictures:
+            add_to_questions(asked[:QUESTIONS], seen)
             add_pictures(people, seen)
             unknown_pictures = [] if people else pictures_of_unknown(seen)
         beyond = sum(one.people_beyond for one in seen)
@@ -79,8 +83,9 @@ class FacesPanel(Panel):
         place = {person.key: k for k, person in enumerate(people)}
         shown = fill(
             __package__, "people.html", people=[self._person(person, seen, people) for person in people],
-            people_beyond=beyond, unknown_pictures=unknown_pictures, advice=self._advice(seen, people), faces=n_faces,
-            is_done=all(one.item.done_share == 1 for one in inputs),
+            people_beyond=beyond, questions=[self._question(one, seen, place) for one in asked[:QUESTIONS]],
+            questions_beyond=len(asked[QUESTIONS:]), unknown_pictures=unknown_pictures,
+            advice=self._advice(seen, people), faces=n_faces, is_done=all(one.item.done_share == 1 for one in inputs),
         )  # fmt: skip
         sizes = {"size": self.size.drawn(), "confidence": self.confidence.drawn()}
         histograms = fill(__package__, "faces.html", **sizes)
@@ -147,9 +152,26 @@ class FacesPanel(Panel):
             "faces": person.faces,
             "inputs": len(person.inputs),
             "when": self._when(person, seen) if is_timed else "",
+            "level": person.level.name.lower() if person.level else "",
             "pictures": person.pictures,
             "initials": "".join(word[0] for word in person.name.split()[:2]).upper() if person.named else "?",
             "attributes": _attributes(person, seen),
+        }
+
+    def _question(self, one: Question, seen: Sequence[Seen], place: dict[Any, int]) -> dict[str, Any]:
+        presence, surveyed = one.presence, seen[one.place].one
+        first, *others = presence.stretches
+        when = f"{clock(first.start_seconds)[:-4]} – {clock(first.stop_seconds)[:-4]}" if surveyed.is_timed else ""
+        return {
+            "name": presence.name,
+            "card": place.get(presence.key),
+            "pictures": one.pictures,
+            "faces": presence.faces,
+            "when": when + (f" and {counted(len(others), 'time', 'times')} more" if when and others else ""),
+            "where": self.about.name_of(surveyed) if len(seen) > 1 else "",
+            "metric": str(surveyed.item.arrays["identity"].attributes.get("metric", "distance")),
+            "distance": presence.distance,
+            "limit": presence.limit,
         }
 
     def _when(self, person: Person, seen: Sequence[Seen]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.faces.people.evidence import Level
 from pipeline.faces.views.report.survey import Candidate, Key, Presence, Seen
 from pipeline.views.report.series import rounded
 
@@ -31,6 +32,19 @@ class Person:
     """Index of the input and face, for pictures."""
     pictures: list[str] = field(default_factory=list)
     """Pictures as `data:` addresses."""
+    level: Level = Level.NONE
+    """Certainty of a gallery's name, in the input with the surest."""
+
+
+@dataclass
+class Question:
+    """A weak name in one input, for the user to look at."""
+
+    place: int
+    """Index of the input in the report."""
+    presence: Presence
+    pictures: list[str] = field(default_factory=list)
+    """A picture as a `data:` address, if there is one."""
 
 
 def gather(inputs: Sequence[Seen]) -> list[Person]:
@@ -43,6 +57,12 @@ def gather(inputs: Sequence[Seen]) -> list[Person]:
     return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.name))
 
 
+def questions(inputs: Sequence[Seen]) -> list[Question]:
+    """Return all weak names, the likeliest first."""
+    found = [Question(place, presence) for place, seen in enumerate(inputs) for presence in seen.maybe]
+    return sorted(found, key=lambda one: one.presence.distance - one.presence.limit)
+
+
 def _add(person: Person, place: int, presence: Presence) -> None:
     if presence.named and not person.named:
         person.name, person.named = presence.name, True
@@ -53,6 +73,7 @@ def _add(person: Person, place: int, presence: Presence) -> None:
     person.screen_seconds += presence.screen_seconds
     person.appearances += len(presence.stretches)
     person.faces += presence.faces
+    person.level = max(person.level, presence.level)
     person.candidates += [(place, candidate) for candidate in presence.candidates]
     for name, one in presence.attributes.items():
         known = person.attributes.setdefault(name, {"count": 0.0, "sum": [0.0] * len(one["sum"])})

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.errors import ReelgraphError
 from pipeline.faces.people.labels import labels
 from pipeline.faces.people.thumbnails import crop
-from pipeline.faces.views.report.people import Person
+from pipeline.faces.views.report.people import Person, Question
 from pipeline.faces.views.report.survey import SHOWN_FACES, Candidate, Seen
 
 if TYPE_CHECKING:
@@ -33,24 +33,24 @@ def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     """Give people their pictures, in place."""
     _take_stored(people, inputs)
     missing = [person for person in people[:MOST_PICTURED] if not person.pictures and person.candidates]
-    wanted: dict[int, list[tuple[Candidate, Person]]] = defaultdict(list)
-    for person in missing[:MOST_FRAMES_CUT]:
-        place, best = max(person.candidates, key=lambda one: one[1].score)
-        wanted[place].append((best, person))
-    for place, entries in wanted.items():
-        for (_, person), picture in zip(entries, _cut(inputs[place], [c for c, _ in entries]), strict=True):
-            person.pictures += [picture] if picture else []
+    best = [max(person.candidates, key=lambda one: one[1].score) for person in missing[:MOST_FRAMES_CUT]]
+    for person, picture in zip(missing, _cut_all(inputs, best), strict=False):
+        person.pictures += picture
+
+
+def add_to_questions(asked: Sequence[Question], inputs: Sequence[Seen]) -> None:
+    """Give weak names a picture, in place."""
+    pictured = [one for one in asked if one.presence.candidates]
+    best = [(one.place, max(one.presence.candidates, key=lambda face: face.score)) for one in pictured]
+    for one, picture in zip(pictured, _cut_all(inputs, best), strict=True):
+        one.pictures += picture
 
 
 def pictures_of_unknown(inputs: Sequence[Seen]) -> list[str]:
     """Return pictures of some unknown faces, from the inputs that have any."""
     candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
     step = max(1, len(candidates) // SHOWN_FACES)
-    wanted: dict[int, list[Candidate]] = defaultdict(list)
-    for place, candidate in candidates[::step][:SHOWN_FACES]:
-        wanted[place].append(candidate)
-    cut = [picture for place, entries in wanted.items() for picture in _cut(inputs[place], entries)]
-    return [picture for picture in cut if picture]
+    return [picture for some in _cut_all(inputs, candidates[::step][:SHOWN_FACES]) for picture in some]
 
 
 def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
@@ -67,6 +67,18 @@ def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
             place, person = person_of.get(key, (0, None))
             if person is not None and len(person.pictures) < (MOST_PICTURES if place < RICHLY_PICTURED else 1):
                 person.pictures.append(_encoded(pixels))
+
+
+def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) -> list[list[str]]:
+    """Return a list with the picture of each face, given with the index of its input; an empty one if there is none."""
+    found: list[list[str]] = [[] for _ in wanted]
+    by_input: dict[int, list[int]] = defaultdict(list)
+    for k, (place, _) in enumerate(wanted):
+        by_input[place].append(k)
+    for place, some in by_input.items():
+        for k, picture in zip(some, _cut(inputs[place], [wanted[k][1] for k in some]), strict=True):
+            found[k] += [picture] if picture else []
+    return found
 
 
 def _cut(seen: Seen, candidates: Sequence[Candidate]) -> list[str | None]:

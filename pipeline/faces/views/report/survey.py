@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.people.appearances import Appearance, appearances
-from pipeline.faces.people.labels import UNKNOWN, Labels, labels
+from pipeline.faces.people.evidence import Level
+from pipeline.faces.people.labels import UNKNOWN, Labels, labels, weak_labels
 from pipeline.media.spans import stop_of
 from pipeline.views.report.series import Histogram, Numbers, Shares
 
@@ -62,6 +64,11 @@ class Presence:
     attributes: dict[str, Any] = field(default_factory=dict)
     """By array: a mean, or percent per class."""
     candidates: list[Candidate] = field(default_factory=list)
+    level: Level = Level.NONE
+    """Certainty of a gallery's name; NONE for other names, and for those that were given face by face."""
+    distance: float = np.nan
+    limit: float = np.nan
+    """The surest track of such a name has this distance, and `limit` is the largest that would be likely."""
 
     @property
     def screen_seconds(self) -> float:
@@ -77,6 +84,8 @@ class Seen:
     """People by screen time, longest first."""
     people_beyond: int = 0
     """Number of people beyond those."""
+    maybe: list[Presence] = field(default_factory=list)
+    """Weak names: people of a gallery who may be on screen then. Their faces count as unknown."""
     unknown_faces: int = 0
     unknown: list[float | None] = field(default_factory=list)
     """Unknown faces per sampled frame, one value per bin."""
@@ -112,27 +121,48 @@ class Look:
     # -- people ------------------------------------------------------------------------------------------
 
     def _find_people(self, who: Labels) -> None:
+        """Find who is there, and who may be."""
+        maybe = weak_labels(self.item, who)
+        self.found.people, self.found.people_beyond = self._presences(who)
+        self.found.maybe, _ = self._presences(maybe)
+        self.places = _places(who.code, self.found.people)
+        self.maybe_places = _places(maybe.code, self.found.maybe)
+
+    def _presences(self, who: Labels) -> tuple[list[Presence], int]:
+        """Return the people of some labels, longest on screen first, and the number of people beyond those."""
         order = np.argsort(who.code, kind="stable")
         track = self.item.array("track") if "track" in self.arrays else None
         codes, starts, sizes = np.unique(who.code[order], return_index=True, return_counts=True)
         known = [k for k in range(len(codes)) if codes[k] != UNKNOWN]
         known.sort(key=lambda k: -int(sizes[k]))
-        self.found.people_beyond = max(0, len(known) - MOST_PEOPLE)
         people = []
         for k in known[:MOST_PEOPLE]:
             code = int(codes[k])
             rows = order[starts[k] : starts[k] + sizes[k]]
             tracks = None if track is None else track[rows]
-            people.append(
-                Presence(
-                    self._key(who, code), who.names[code], code in who.named, code, int(sizes[k]),
-                    appearances(self.face_frame[rows], self.time, tracks, stop_of(self.item.attributes)),
-                )
+            stretches = appearances(self.face_frame[rows], self.time, tracks, stop_of(self.item.attributes))
+            one = Presence(
+                self._key(who, code), who.names[code], code in who.named, code, int(sizes[k]), stretches,
+                **self._evidence(who, rows),
             )  # fmt: skip
-        self.found.people = sorted(people, key=lambda one: -one.screen_seconds)
-        self.codes = np.array(sorted(one.code for one in people), np.int64)
-        place = {one.code: k for k, one in enumerate(self.found.people)}
-        self.place = np.array([place[int(code)] for code in self.codes], np.int64)
+            people.append(one)
+        return sorted(people, key=lambda one: -one.screen_seconds), max(0, len(known) - MOST_PEOPLE)
+
+    def _evidence(self, who: Labels, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """Return level, distance and limit of the surest of some faces."""
+        if who.source != "identity" or self._judged is None:
+            return {}
+        level, distance, limit = (values[rows] for values in self._judged)
+        best = np.lexsort((distance - limit, -level))[0]
+        return {"level": Level(int(level[best])), "distance": float(distance[best]), "limit": float(limit[best])}
+
+    @cached_property
+    def _judged(self) -> tuple[npt.NDArray[Any], ...] | None:
+        """Level, distance and limit of all faces; None if names were given face by face."""
+        names = ("identity_level", "distance", "identity_limit")
+        if not {*names} <= self.arrays.keys() or self.arrays["identity"].attributes.get("per") != "track":
+            return None
+        return tuple(self.item.array(name) for name in names)
 
     def _key(self, who: Labels, code: int) -> Key:
         """Return the key of a person. Ids count within their registry, names of a gallery everywhere."""
@@ -141,14 +171,6 @@ class Look:
         attributes = self.arrays["person"].attributes
         registry = attributes.get("registry_id") or str(self.one.run.path / str(attributes.get("registry", "")))
         return "person", registry, code
-
-    def _places(self, code: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-        """Return the index in `found.people` of each face's person, int64; the number of people for other faces."""
-        at = np.minimum(np.searchsorted(self.codes, code), max(0, len(self.codes) - 1))
-        n_people = len(self.codes)
-        if n_people == 0:
-            return np.zeros(len(code), np.int64)
-        return np.where(self.codes[at] == code, self.place[at], n_people)
 
     # -- faces -------------------------------------------------------------------------------------------
 
@@ -166,7 +188,7 @@ class Look:
 
     def add(self, block: Block) -> None:
         """Take the next faces."""
-        place = self._places(self.who.code[block.rows])
+        place = self.places[block.rows]
         at = self.bins.of(self.time[self.face_frame[block.rows]])
         follow = place < self.followed
         for name in self.names:
@@ -179,23 +201,24 @@ class Look:
         if "box" in block.arrays:
             box = block.arrays["box"].astype(np.float64)
             self.size.add(np.sqrt(np.maximum(box[:, 2] * box[:, 3], 0)))
-            self._keep_best(block, place, box)
+            self._keep_best(block, box)
 
-    def _keep_best(self, block: Block, place: npt.NDArray[np.int64], box: Floats) -> None:
+    def _keep_best(self, block: Block, box: Floats) -> None:
         """Keep the best face of each person in this block, and some unknown faces, spread over its time."""
         score = _picture_score(self.one.facts, box, block.arrays.get("confidence"), block.arrays.get("landmarks"))
-        order = np.lexsort((-score, place))
-        first = order[np.flatnonzero(np.diff(place[order], prepend=-1))]
         ranks = block.of_rows("frame") if "frame" in block.arrays else self.face_frame[block.rows]
 
         def candidate(row: int) -> Candidate:
             x, y, w, h = box[row].tolist()
             return Candidate(float(score[row]), int(ranks[row]), (x, y, w, h))
 
-        for row in first.tolist():
-            if place[row] < len(self.found.people) and score[row] > 0:
-                self.found.people[place[row]].candidates.append(candidate(row))
-        others = np.flatnonzero(place == len(self.found.people))
+        for people, places in ((self.found.people, self.places), (self.found.maybe, self.maybe_places)):
+            place = places[block.rows]
+            order = np.lexsort((-score, place))
+            for row in order[np.flatnonzero(np.diff(place[order], prepend=-1))].tolist():
+                if place[row] < len(people) and score[row] > 0:
+                    people[place[row]].candidates.append(candidate(row))
+        others = np.flatnonzero(self.places[block.rows] == len(self.found.people))
         for part in np.array_split(others, SHOWN_FACES):
             if len(part) and score[part].max() > 0:
                 self.found.shown_faces.append(candidate(int(part[score[part].argmax()])))
@@ -217,6 +240,16 @@ class Look:
             for k, presence in enumerate(self.found.people):
                 presence.attributes[name] = _one(self.of_people[name], k)
         return self.found
+
+
+def _places(code: npt.NDArray[np.int32], people: list[Presence]) -> npt.NDArray[np.int64]:
+    """Return the index of each face's person, int64; the number of people for other faces."""
+    order = np.argsort([one.code for one in people])
+    codes = np.array([one.code for one in people], np.int64)[order]
+    if not len(codes):
+        return np.zeros(len(code), np.int64)
+    at = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
+    return np.where(codes[at] == code, order[at], len(people))
 
 
 def _one(of_people: Numbers | Shares, k: int) -> dict[str, Any]:
