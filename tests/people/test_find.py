@@ -164,6 +164,26 @@ def test_a_change_matches_anew(change: Any, store: Path, gallery: Path, command:
         assert (identities(store) >= 0).all()
 
 
+def test_names_that_go_are_told_and_an_answer_alone_changes_nothing(
+    store: Path, gallery: Path, tmp_path: Path, command: Command
+) -> None:
+    other = tmp_path / "others"
+    other.mkdir()
+    drawn.write(other / "Cy.png", (drawn.CY, FACE))
+    _, first, _ = command(store, "--gallery", gallery)
+    assert not any("replace" in text for text in first["notes"])
+    before = identities(store)
+    _, asked, _ = command(store, "--gallery", other, "--no-write")
+    assert {one["written"] for one in asked["inputs"]} == {"not asked"}
+    assert [person["name"] for person in asked["people"]] == ["Cy"]
+    np.testing.assert_array_equal(identities(store), before)
+    _, second, _ = command(store, "--gallery", other)
+    told = f"{store}: these names replace those of an earlier find, "
+    assert f"{told}--gallery {gallery}" in second["notes"]
+    _, third, _ = command(store, "--gallery", other, "--threshold", "0.2", "--per", "face")
+    assert f"{told}--per track --threshold by default" in third["notes"]
+
+
 def test_a_threshold_of_ones_own(store: Path, gallery: Path, command: Command) -> None:
     _, found, _ = command(store, "--gallery", gallery, "--threshold", "0.000001")
     assert found["people"] == []

@@ -33,6 +33,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--per", choices=("track", "face"), default="track",
         help="judge all faces of a track together (default), or each face alone, as DeepFace.find does",
     )  # fmt: skip
+    known.add_argument(
+        "--no-write", action="store_true",
+        help="answer only: leave the names and distances in the stores, which reports and films show, as they are",
+    )  # fmt: skip
     known.add_argument("--all-faces", action="store_true", help="take every face of a picture, as DeepFace does")
     known.add_argument(
         "--top-k", type=positive, metavar="K", help="nearest people of each face in the table (default: 1)"
@@ -60,7 +64,7 @@ def _find(options: argparse.Namespace) -> int:
     if options.probes and not options.index:
         raise UsageError("--probes is for an index; name one: --index INDEX")
     of_face = ("time", "box", "top", "shots", "index", "probes")
-    of_gallery = ("all_faces", "top_k", "table", "save_gallery")
+    of_gallery = ("no_write", "all_faces", "top_k", "table", "save_gallery")
     for name in of_gallery if options.face else of_face:
         if getattr(options, name):
             kind = "--face" if options.face else "--gallery"
@@ -83,7 +87,8 @@ def _by_gallery(options: argparse.Namespace, how: dict[str, Any]) -> int:
 
     how |= {name: getattr(options, name) for name in ("all_faces", "per", "table", "save_gallery")}
     embedded = NowAndThen("pictures of the gallery embedded")
-    found = find(options.outs, options.gallery, top_k=options.top_k or 1, embedded=embedded, **how)
+    how |= {"top_k": options.top_k or 1, "write": not options.no_write, "embedded": embedded}
+    found = find(options.outs, options.gallery, **how)
     print_result(options, found.as_dict(), people_lines(found))
     return found.exit_code
 
@@ -122,4 +127,5 @@ def _by_face(options: argparse.Namespace, how: dict[str, Any]) -> int:
     return answer.exit_code
 
 
-COMMAND = Command("find", "find known people, or one person by a picture, in finished stores", _arguments, _find)
+HELP = "find known people and write their names to the stores, or find one person by a picture"
+COMMAND = Command("find", HELP, _arguments, _find)

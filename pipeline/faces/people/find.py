@@ -243,11 +243,12 @@ def find(
     model: str | None = None,
     table: str | Path | None = None,
     save_gallery: str | Path | None = None,
+    write: bool = True,
     embedded: Progress | None = None,
     looked: Callable[[int], None] = lambda faces: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Found:
-    """Find the people of a gallery in stores, and write the arrays of `outputs` to their complete inputs.
+    """Find the people of a gallery in stores, and `write` the arrays of `outputs` to their complete inputs.
 
     `table` gets a row for each face and each of its `top_k` nearest people. `model` is an assertion: stores of another
     are refused. `embedded` gets the numbers of pictures embedded and in all, `looked` that of faces matched so far.
@@ -258,7 +259,7 @@ def find(
     wanted = Wanted(str(gallery), checked_metric(metric), all_faces, per, threshold)
     job = Found(
         metric=wanted.metric, threshold=threshold, model=model, looked=looked, note=note, wanted=wanted, top_k=top_k,
-        embedded=embedded,
+        embedded=embedded, write=write,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         if table is not None:
@@ -288,6 +289,7 @@ class Found(NearSearch):
     wanted: Wanted
     top_k: int
     embedded: Progress | None
+    write: bool = True
     people: list[SeenPerson] = field(default_factory=list)
     """People who were seen, longest on screen first."""
     maybe: list[SeenPerson] = field(default_factory=list)
@@ -363,6 +365,8 @@ class Found(NearSearch):
         from pipeline.store.compact import add_arrays
         from pipeline.store.run import RunStore
 
+        if not self.write:
+            return "not asked"
         if not item.complete:
             return "incomplete"
         if self.is_locked:
@@ -373,12 +377,27 @@ class Found(NearSearch):
             self.is_locked = True
             self.tell(f"nothing is written: {err}")
             return "locked"
+        self._tell_replaced(item)
         if track is not None and "track" not in item.arrays:
             add_arrays(self.writable, item.name, Track.outputs, {"track": track}, replace_existing=True)
         stages = dict.fromkeys(self.stages, key)
         add_arrays(self.writable, item.name, outputs(attributes), arrays, stages, replace_existing=True)
         item.refresh()
         return "written"
+
+    def _tell_replaced(self, item: RunInput) -> None:
+        """Say that the names of another gallery go, or those of other options."""
+        before = item.arrays["identity"].attributes if "identity" in item.arrays else {}
+        if not before.get("gallery"):
+            return
+        wanted = self.wanted
+        now = {"gallery": wanted.gallery, "metric": wanted.metric, "per": wanted.per, "threshold": wanted.threshold}
+        if wanted.per == "face":
+            now["threshold"] = wanted.threshold_for(item)
+        old = {"per": "face", "threshold": None} | before
+        changed = [f"--{name} {old.get(name) or 'by default'}" for name in now if old.get(name) != now[name]]
+        if changed:
+            self.tell(f"{item.store_path}: these names replace those of an earlier find, {' '.join(changed)}")
 
     def gallery_for(self, recipe: Recipe, out: str) -> Gallery:
         """Return the gallery, embedded by the recipe of the store `out`; opened once for each recipe."""

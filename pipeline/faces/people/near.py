@@ -18,7 +18,7 @@ from pipeline.store.run import each_once
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
 
-Written = Literal["written", "unchanged", "incomplete", "locked"]
+Written = Literal["written", "unchanged", "incomplete", "locked", "not asked"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Searched:
     unknown_faces: int | None = None
     """Number of faces that match no person of the gallery."""
     written: Written | None = None
-    """State of the arrays `identity` and `distance`: `incomplete` inputs and `locked` stores get none."""
+    """State of the arrays `identity` and `distance`: `incomplete` inputs and `locked` stores get none.
+
+    `not asked`: the user wants an answer only."""
     how: Literal["exact", "index"] | None = None
 
     def as_dict(self) -> dict[str, Any]:
