@@ -5,8 +5,10 @@
 
 Photographs stand for the faces of a track: the means of several are judged as `reelgraph find` judges tracks. People
 are drawn at random into a gallery, the others are strangers. `fixed` is the model's own threshold, face by face, as
-`find --per face` and DeepFace.find apply theirs. The line of the limit is fitted on one half of the people and tried on
-the other; `shipped` is the line of pipeline/faces/people/evidence.py, which was fitted on all of them (in-sample).
+`find --per face` has it. `DeepFace` has DeepFace's boxes, chips and threshold: `align: deepface`, which
+tests/people/test_find_parity.py compares with the package itself. The line of the limit is fitted on one half of the
+people and tried on the other; `shipped` is the line of pipeline/faces/people/evidence.py, which was fitted on all of
+them (in-sample).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pipeline.faces.people.pictures import PictureCache, Recipe, UnreadableError
 
 SETS = ((1, 1), (2, 1), (1, 5), (2, 2), (2, 5))
 """Pictures of each person in the gallery, and faces of each track."""
+AS_DEEPFACE = ("detect.align=deepface", "embed.align=deepface")
 FITTED = ((1, 1), (2, 1), (1, 2), (2, 2), (1, 5), (2, 5), (4, 1), (4, 3))
 COLUMNS = (
     "gallery", "pictures", "faces", "=how", "strangers", "named, %=strangers_named:.2f", "surely, %=surely:.2f",
@@ -62,12 +65,12 @@ def main() -> None:
     options.add_argument("--metric", choices=METRICS, default="cosine")
     options.add_argument("--galleries", type=int, nargs="+", default=[10, 30, 100, 300, 800], help="numbers of people")
     options.add_argument("--trials", type=int, default=20)
+    options.add_argument("--deepface", action="store_true", help="also as DeepFace does it; detects and embeds anew")
+    options.add_argument("--curve", type=Path, metavar="FILE.svg", help="draw the strangers who are named, by size")
     options.add_argument("--json", type=Path, metavar="PATH")
     chosen = options.parse_args()
-    recipe = Recipe.of_store({"workflow": load_workflow(chosen.workflow).resolved()}, str(chosen.workflow))
-    people = read_people(chosen.faces, chosen.labels or chosen.faces / "labels.csv", recipe)
-    threshold = float(recipe.embedding["thresholds"][chosen.metric])
-    people = People(projected(people.vectors, chosen.metric), people.pictures)
+    labels = chosen.labels or chosen.faces / "labels.csv"
+    people, threshold = read_people(chosen.faces, labels, chosen.workflow, chosen.metric)
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(len(people.pictures))
     halves = [[people.pictures[k] for k in part] for part in np.array_split(shuffled, 2)]
@@ -91,14 +94,25 @@ def main() -> None:
                 line = lines[f"fitted on the {name} half"]
                 parts = list(draw(other, pictures, faces, size, line.spread, chosen.metric, chosen.trials, rng))
                 rows += [figures(parts, size, pictures, faces, f"{name} half, on the other", line)]
+    if chosen.deepface:
+        stock, limit = read_people(chosen.faces, labels, chosen.workflow, chosen.metric, *AS_DEEPFACE)
+        for size in chosen.galleries:
+            trials = list(draw(stock, 1, 1, size, shipped.spread, chosen.metric, chosen.trials, rng))
+            rows += [figures(trials, size, 1, 1, "DeepFace", shipped, float(halved(chosen.metric, limit)))]
     rows = [row for row in rows if row["strangers"] >= 200]
     show(f"Strangers and known people, {chosen.metric}", COLUMNS, rows)
+    if chosen.curve:
+        draw_curve(chosen.curve, rows)
     if chosen.json:
         write_json(chosen.json, {"lines": {name: asdict(line) for name, line in lines.items()}, "rows": rows})
 
 
-def read_people(folder: Path, labels: Path, recipe: Recipe) -> People:
-    """Return the faces nearest to the middle of all labelled pictures; pictures without a face are left out."""
+def read_people(folder: Path, labels: Path, workflow: Path, metric: Metric, *overrides: str) -> tuple[People, float]:
+    """Return the faces nearest to the middle of all labelled pictures, and the model's threshold.
+
+    Pictures without a face are left out.
+    """
+    recipe = Recipe.of_store({"workflow": load_workflow(workflow, overrides).resolved()}, str(workflow))
     rows = labels_in([labels], {"identity", "path"})
     found: dict[str, list[np.ndarray]] = {}
     faces = PictureCache(recipe).faces([folder / row["path"] for row in rows], None)
@@ -110,7 +124,8 @@ def read_people(folder: Path, labels: Path, recipe: Recipe) -> People:
         found.setdefault(row["identity"], []).append(one.embedding[away.argmin()].astype(np.float64))
     counts = np.cumsum([0, *(len(some) for some in found.values())])
     pictures = [np.arange(start, stop) for start, stop in itertools.pairwise(counts)]
-    return People(np.concatenate([np.array(some) for some in found.values()]), pictures)
+    vectors = projected(np.concatenate([np.array(some) for some in found.values()]), metric)
+    return People(vectors, pictures), float(recipe.embedding["thresholds"][metric])
 
 
 def draw(
@@ -153,9 +168,12 @@ def figures(
     strangers, known, wrong = [], [], []
     for trial in trials:
         found = judge(trial.tracks, trial.gallery, line, threshold)
+        level = found.level
+        if threshold is not None:  # the nearest within it, without a look at the second nearest
+            level = np.where(found.distance <= threshold, Level.LIKELY, Level.NONE)
         is_known = trial.person >= 0
-        strangers += found.level[~is_known].tolist()
-        is_named = found.level[is_known] >= Level.LIKELY
+        strangers += level[~is_known].tolist()
+        is_named = level[is_known] >= Level.LIKELY
         known += (is_named & (found.person[is_known] == trial.person[is_known])).tolist()
         wrong += (is_named & (found.person[is_known] != trial.person[is_known])).tolist()
 
@@ -168,6 +186,38 @@ def figures(
         "surely": percent(np.array(strangers) >= Level.SURE), "known": len(known), "rightly": percent(known),
         "wrongly": percent(wrong),
     }  # fmt: skip
+
+
+def draw_curve(path: Path, rows: Rows) -> None:
+    """Draw the share of strangers who are named, by the gallery's size, for all ways on one picture and one face."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "strangers", "svg.fonttype": "none", "font.family": "sans-serif"})
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    shown = {
+        "DeepFace": ("DeepFace: its threshold, face by face", "#b5483a"),
+        "fixed": ("our vectors, fixed threshold", "#c98a1b"),
+        "shipped": ("find: a limit that falls with the gallery", "#1f6f8b"),
+    }
+    for how, (label, colour) in shown.items():
+        points = [row for row in rows if row["how"] == how and row["pictures"] == row["faces"] == 1]
+        if points:
+            share = [max(row["strangers_named"], 0.01) for row in points]
+            axes.plot([row["gallery"] for row in points], share, "o-", color=colour, label=label)
+    axes.axhline(1, color="#888888", linestyle=":", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="people in the gallery", ylabel="strangers who get a name, %")
+    axes.set_ylim(0.1, 100)
+    ticks = sorted({row["gallery"] for row in rows})
+    axes.set_xticks(ticks, [str(size) for size in ticks])
+    axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    axes.minorticks_off()
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    axes.grid(alpha=0.2, which="both")
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    say(f"drawn: {path}")
 
 
 def fitted(people: People, metric: Metric, rng: np.random.Generator) -> Calibration:
