@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.faces.people.evidence import Calibration, Means
 from pipeline.media.video.source import VideoOptions, VideoSource
 
 
@@ -74,3 +75,18 @@ def test_pairs_are_counted(parade: ModuleType, label: list[int], precision: floa
     score = bench._score(np.array(label), ["Ann", "Ann", "Bob", "Bob", None], 5, 0, 0.0)
     assert (score.precision, score.recall, score.people) == pytest.approx((precision, recall, people))
     assert score.truth == 2
+
+
+def test_a_fixed_threshold_names_the_nearest_and_ours_asks_where_two_are_near(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    import strangers
+
+    line = Calibration(base=0.06, per_residual=0.0, per_decade=0.0, spread=0.05)
+    angles = np.radians([0.0, 20.0, 10.5])  # two people, and a track between them, somewhat nearer to the second
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    trial = strangers.Trial(Means(vectors[:2], np.ones(2)), Means(vectors[2:], np.ones(1)), np.array([1]))
+    fixed = strangers.figures([trial], 2, 1, 1, "fixed", line, 0.06)
+    shipped = strangers.figures([trial], 2, 1, 1, "shipped", line)
+    assert (fixed["rightly"], shipped["rightly"]) == (100, 0)
