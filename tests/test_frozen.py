@@ -56,6 +56,10 @@ KEYS: dict[str, dict[str, str]] = {
     "embed.flip=true": {
         "detect": "1eba2a71a133ff16e0e4569ee8d89202",
         "embed": "63c967edad642ed278c30dc42bc5dd40"
+    },
+    "embed.align=two_views": {
+        "detect": "1eba2a71a133ff16e0e4569ee8d89202",
+        "embed": "a3611590897b67bbeb7263eec2cd9eec"
     }
 }
 
@@ -108,7 +112,9 @@ def test_resume_keys_of_shipped_workflows(
 
 
 @pytest.mark.usefixtures("named_weights")
-@pytest.mark.parametrize("override", ["source.roi=[1, 2, 30, 40]", "detect.align=deepface", "embed.flip=true"])
+@pytest.mark.parametrize(
+    "override", ["source.roi=[1, 2, 30, 40]", "detect.align=deepface", "embed.flip=true", "embed.align=two_views"]
+)
 def test_resume_keys_of_options(override: str, workflows: Path) -> None:
     assert load_workflow(workflows / "faces.yaml", [override]).keys() == KEYS[override]
 

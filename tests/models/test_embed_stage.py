@@ -31,12 +31,14 @@ def workflow(folder: Path, options: str) -> Path:
     ("options", "message"),
     [
         ("model: arcface", r"unknown embedder 'arcface'; did you mean 'ArcFace'\? valid: "),
-        ("align: deepfcae", r"unknown alignment 'deepfcae'; did you mean 'deepface'\? valid: deepface, native"),
+        ("align: deepfcae", r"unknown alignment 'deepfcae'; did you mean 'deepface'\? valid: deepface, native, two"),
         ("model: ArcFace, engine: pytorch", r"unknown engine 'pytorch'; did you mean 'torch'\?"),
         ("align: deepface, normalization: facenet", r"unknown normalization 'facenet'; did you mean 'Facenet'\?"),
         ("normalization: raw", r"stages\.embed: option normalization needs align: deepface; leave it out, or"),
         ("rotate: false", r"stages\.embed: option rotate needs align: deepface"),
         ("engine: torch", r"stages\.embed: engine torch cannot run Dlib, which DeepFace has for onnx only; use"),
+        ("align: two_views, rotate: false", r"stages\.embed: option rotate needs align: deepface"),
+        ("model: ArcFace, align: two_views", r"stages\.embed: align: two_views needs model: Dlib, .* not ArcFace; "),
         ("flop: true", r"unknown option 'flop'; did you mean 'flip'\?"),
     ],
 )
@@ -70,6 +72,8 @@ def test_thresholds_of_native_chips_where_they_were_measured() -> None:
     assert attributes["Dlib"]["thresholds"]["cosine"] == 0.08
     assert attributes["Dlib"]["deepface_thresholds"]["cosine"] == 0.07
     assert attributes["ArcFace"]["thresholds"]["cosine"] == 0.68
+    two = Embed(EmbedOptions(align="two_views")).outputs[0].attributes["thresholds"]
+    assert two == {"cosine": 0.076, "euclidean": 0.583, "euclidean_l2": 0.39, "angular": 0.125}
 
 
 def test_many_faces_are_embedded_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

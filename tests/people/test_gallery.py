@@ -145,8 +145,9 @@ def test_a_saved_gallery_is_the_same(folder: Path, recipe: Recipe, tmp_path: Pat
             drawn.document("Dlib", "deepface"),
             r"with Dlib \(align native\), the faces of b\.zarr with Dlib \(align deepface\)",
         ),
+        (drawn.document("Dlib", "two_views"), r"the faces of b\.zarr with Dlib \(align two_views\); embed its"),
     ],
-    ids=["model", "align"],
+    ids=["model", "align", "two_views"],
 )
 def test_another_models_gallery_is_refused_with_both_names(
     other: dict[str, object], message: str, folder: Path, recipe: Recipe, tmp_path: Path

@@ -121,8 +121,9 @@ def test_unknown_people(registry: Registry, number: int, message: str) -> None:
 def test_another_models_embeddings_are_refused(registry: Registry) -> None:
     with pytest.raises(StoreError, match=r"was made with Dlib \(align native\), but these embeddings are of ArcFace"):
         Registry.open(registry.path, "ArcFace", "native")
-    with pytest.raises(StoreError, match="align deepface"):
-        Registry.open(registry.path, "Dlib", "deepface")
+    for align in ("deepface", "two_views"):
+        with pytest.raises(StoreError, match=rf"Dlib \(align native\), but .* of Dlib \(align {align}\); use another"):
+            Registry.open(registry.path, "Dlib", align)
 
 
 @pytest.mark.parametrize(

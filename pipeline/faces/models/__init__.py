@@ -22,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 ALIGNMENTS = ("native", "deepface")
+EMBEDDER_ALIGNMENTS = ("native", "two_views", "deepface")
 
 
 def create_detector(name: str, device: Device, **options: Any) -> Detector:
@@ -48,7 +49,7 @@ def create_embedder(name: str, device: Device, **options: Any) -> Embedder:
     from pipeline.faces.models.recognisers.recogniser import Recogniser, RecogniserOptions
 
     chosen = RecogniserOptions(**options)
-    _check_choice("alignment", chosen.align, ALIGNMENTS)
+    _check_choice("alignment", chosen.align, EMBEDDER_ALIGNMENTS)
     card = zoo.card(name, "recogniser")
     _check_choice("normalization", chosen.normalization, NORMALISATIONS)
     clients.check(card, chosen.engine)

@@ -34,12 +34,17 @@ the medians of MTCNN's corners over 129 photographs, aligned by the eyes alone a
 the eyes. The figures in dlib_resnet.py come from the same photographs, so they are in-sample."""
 
 
+def dlib_points() -> Float64:
+    """Return float64 (5, 2): the points of dlib's model on its 150 px chip, x, y in pixels."""
+    return (DLIB_MEAN_SHAPE + DLIB_PADDING) / (1 + 2 * DLIB_PADDING) * DLIB_SIDE
+
+
 def dlib_template() -> Float64:
     """Return float64 (4, 2): right eye, left eye, right and left mouth corner on dlib's 150 px chip, x, y in pixels.
 
     The centre of an eye is the mean of its corners.
     """
-    placed = (DLIB_MEAN_SHAPE + DLIB_PADDING) / (1 + 2 * DLIB_PADDING) * DLIB_SIDE
+    placed = dlib_points()
     return np.stack([placed[2:4].mean(axis=0), placed[0:2].mean(axis=0), *DLIB_MOUTH])
 
 

@@ -95,7 +95,8 @@ THRESHOLDS = {"cosine": 0.08, "euclidean": 0.6, "euclidean_l2": 0.4, "angular": 
 def calibration(metric: Metric, threshold: float) -> Calibration:
     """Return the calibration of a model by its own threshold for two single faces.
 
-    It is measured for Dlib alone. Others get the same line in proportion, as their thresholds are.
+    It is measured for Dlib alone. Others get the same line in proportion, as their thresholds are. For Dlib with align
+    two_views that line names as few strangers as for native chips: 0.1 to 0.9% on the photographs of `make strangers`.
     """
     known = RAW if metric == "euclidean" else UNIT
     return known.scaled(float(halved(metric, threshold) / halved(metric, THRESHOLDS[metric])))

@@ -15,7 +15,22 @@ photographs (250 of one person, 259 of two), with faces from the detector `mtcnn
 moves against the rest of the face when the head turns. Reducing large faces by area averaging before the
 warp adds 0.00005 to the AUC and makes the warp cheaper.
 
-These figures are in-sample: the points were chosen, and the mouth's place on the chip measured, on these photographs.
+`align: two_views` takes the mean with the vector of a second chip, mirrored, that dlib's five points cut (five_points).
+Pairs of 2,006 photographs of 858 people of LFW, true accepts at 0.1% and at 0.01% false accepts by cosine; nothing was
+fitted on them:
+
+| vectors                                   | 0.1%  | 0.01% | chips |
+|-------------------------------------------|-------|-------|-------|
+| eyes, mouth corners (native)              | 0.923 | 0.740 | 1     |
+| the same with `flip`                      | 0.942 | 0.773 | 2     |
+| five points                               | 0.936 | 0.749 | 1     |
+| the same with `flip`                      | 0.948 | 0.788 | 2     |
+| native, and five points                   | 0.942 | 0.779 | 2     |
+| native, and five points in the mirror     | 0.952 | 0.801 | 2     |
+| both with `flip` (`two_views` and `flip`) | 0.954 | 0.811 | 4     |
+
+The figures of the first table are in-sample: the points were chosen, and the mouth's place on the chip measured, on
+these photographs.
 """
 
 from __future__ import annotations

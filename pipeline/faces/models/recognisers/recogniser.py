@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import ModelError
 from pipeline.faces.models import clients
 from pipeline.faces.models.align import onto_template, upright_box_transforms, warp_faces
 from pipeline.faces.models.base import Chips, Faces, Frames
 from pipeline.faces.models.crops import deepface_chips, normalise
+from pipeline.faces.models.recognisers import dlib_resnet, five_points
 from pipeline.faces.models.recognisers.network import Network, open_network
 from pipeline.faces.models.recognisers.traits import TRAITS, bgr_unit
 from pipeline.machine.device import Device
@@ -25,7 +27,8 @@ class RecogniserOptions:
     """The options of a recogniser."""
 
     align: str = "native"
-    """"native": chips as the network was trained on. "deepface": as DeepFace cuts them."""
+    """"native": chips as the network was trained on. "two_views": that chip, and one that dlib's five points cut, in
+    the mirror. "deepface": as DeepFace cuts them."""
     flip: bool = False
     """Average each vector with that of the mirrored chip, for twice the time."""
     rotate: bool = True
@@ -41,7 +44,8 @@ class RecogniserOptions:
 class Recogniser:
     """The embedder of one network. Thread-safe.
 
-    Chips of `align: native` are uint8 (n, height, width, 3) RGB; those of `align: deepface` are float32 BGR, with the
+    Chips of `align: native` are uint8 (n, height, width, 3) RGB; those of `align: two_views` are uint8 (n, 2, height,
+    width, 3), and a face's vector is the mean of both; those of `align: deepface` are float32 BGR, with the
     normalisation of the options. With `flip` a vector is the mean of the chip's and its mirror image's.
     """
 
@@ -52,6 +56,10 @@ class Recogniser:
         self._device = device
         self._options = options
         self._size = card.input_size
+        if options.align == "two_views":
+            if card.name != dlib_resnet.NAME:
+                raise ModelError(f"align: two_views needs the embedder {dlib_resnet.NAME}, not {card.name}")
+            self._points = five_points.load()
         traits = TRAITS[card.name]
         self._template = traits.template
         self._l2 = traits.l2
@@ -66,13 +74,18 @@ class Recogniser:
         self._most = max(1, most) if self._network.batched else 1
 
     def chips(self, frames_rgb: Frames, faces: Faces) -> Chips:
-        """Return one chip per face. It is black outside the frame, and for a face without box and landmarks."""
+        """Return one chip per face, or two. It is black outside the frame, and for a face without box and landmarks."""
         if self._options.align == "deepface":
-            chips = deepface_chips(frames_rgb, faces, self._size, self._options.rotate, self._options.eight_bit)
-            return normalise(chips, self._options.normalization)
+            cut = deepface_chips(frames_rgb, faces, self._size, self._options.rotate, self._options.eight_bit)
+            return normalise(cut, self._options.normalization)
         if self._template is None:
             return warp_faces(frames_rgb, faces, upright_box_transforms(faces, self._size), self._size)
-        return warp_faces(frames_rgb, faces, onto_template(faces, self._template), self._size)
+        transforms = onto_template(faces, self._template)
+        chips = warp_faces(frames_rgb, faces, transforms, self._size)
+        if self._options.align == "native":
+            return chips
+        by_points = self._points.transforms(frames_rgb, faces, transforms)
+        return np.stack([chips, warp_faces(frames_rgb, faces, by_points, self._size)[:, :, ::-1]], axis=1)
 
     def embed(self, chips: Chips) -> npt.NDArray[np.float32]:
         """Return float32 (n, dimension), as DeepFace's client of this network gives it.
@@ -80,10 +93,18 @@ class Recogniser:
         Vectors of VGG-Face have length 1; others are not normalised. Raises ValueError for chips of another size or
         type.
         """
-        expected = (self._size[1], self._size[0], 3)
+        chip = (self._size[1], self._size[0], 3)
+        expected = (2, *chip) if self._options.align == "two_views" else chip
         if chips.shape[1:] != expected or chips.dtype not in (np.uint8, np.float32):
             sizes = ", ".join(map(str, expected))
             raise ValueError(f"chips must be uint8 or float32 (n, {sizes}), not {chips.dtype} {chips.shape}")
+        if expected == chip:
+            return self._of_chips(chips)
+        vectors = self._of_chips(chips.reshape(-1, *chip))
+        return (vectors[::2] + vectors[1::2]) * np.float32(0.5)
+
+    def _of_chips(self, chips: Chips) -> npt.NDArray[np.float32]:
+        """Return the vector of each chip."""
         vectors = self._vectors(chips)
         if self._options.flip:
             vectors = (vectors + self._vectors(chips[:, :, ::-1])) * np.float32(0.5)

@@ -1,0 +1,152 @@
+"""Five points of a face by dlib's shape predictor, read from its own file and run for all faces of a chunk at once.
+
+The predictor is a cascade of regression trees (Kazemi and Sullivan, 2014). It starts from a mean shape in the
+detector's box. Each step compares the brightness of pairs of pixels near the shape, and moves the shape a little.
+Tests compare the points with those of dlib itself.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError
+from pipeline.faces.models import zoo
+from pipeline.faces.models.align import dlib_points, similarity
+from pipeline.faces.models.base import Faces, Frames
+from pipeline.files.regular import read_file
+from pipeline.models.card import ModelInfo
+from pipeline.models.weights import sha256, weights_files
+
+STEPS, TREES, SPLITS, LEAVES, PIXELS, POINTS = 15, 500, 15, 16, 800, 5
+"""Sizes of shape_predictor_5_face_landmarks.dat: steps of the cascade, trees of a step, splits and leaves of a tree,
+pixels that a step looks at, points of a shape."""
+DEPTH = 4
+
+_INTEGER = re.compile(b"|".join([b"[\x00\x80]", *(b"[%c%c].{%d}" % (n, 0x80 | n, n) for n in (1, 2, 3))]), re.DOTALL)
+"""A packed integer of dlib, of at most three bytes: one byte (bit 7: sign; low bits: number of bytes), then these."""
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """The trained predictor. Shapes lie on the unit square of the detector's box."""
+
+    start: Floats
+    """float32 (10,): the mean shape, x and y of each point."""
+    pair: Integers
+    """int64 (steps, trees * splits, 2): the two pixels that a split compares."""
+    limit: Floats
+    """float32 (steps, trees * splits): difference of brightness above which a face goes to the left child."""
+    leaf: Floats
+    """float32 (steps, trees * leaves, 10): movements of the shape."""
+    anchor: Integers
+    """int64 (steps, pixels): the point of the shape that a pixel lies near."""
+    offset: Floats
+    """float32 (steps, pixels, 2): its place relative to that point, on the mean shape."""
+
+    def transforms(self, frames_rgb: Frames, faces: Faces, others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return float64 (n, 2, 3), frame to dlib's chip, by the five points; those of `others` for faces without a
+        box."""
+        found = np.array(others)
+        known = np.flatnonzero(np.isfinite(faces.box).all(axis=1) & (faces.box[:, 2:] > 0).all(axis=1))
+        points = self.points(frames_rgb, faces.frame[known], faces.box[known].astype(np.float64))
+        found[known] = similarity(points, dlib_points())
+        return found
+
+    def points(self, frames_rgb: Frames, frame: Integers, box: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return float64 (n, 5, 2), x, y in pixels: the points of align.DLIB_MEAN_SHAPE. dlib rounds them.
+
+        `frame` int64 (n,): index into the frames; `box` (n, 4): x, y, w, h in pixels.
+        """
+        count = len(frame)
+        corner, size = np.split(box[:, None], 2, axis=2)
+        shape = np.tile(self.start, (count, 1))
+        start = _complex(self.start)
+        centred = start - start.mean()
+        trees, rows = np.arange(TREES), PIXELS * np.arange(count)[:, None]
+        for pair, limit, leaf, anchor, offset in zip(
+            self.pair, self.limit, self.leaf, self.anchor, self.offset, strict=True
+        ):
+            turn = (_complex(shape) @ centred.conj() / (np.abs(centred) ** 2).sum()).astype(np.complex64)
+            moved = turn[:, None] * _complex(offset)[:, 0]
+            near = shape.reshape(count, POINTS, 2)[:, anchor] + np.stack([moved.real, moved.imag], axis=2)
+            light = _brightness(frames_rgb, frame, np.floor(near * size + corner + 0.5).astype(np.int64)).ravel()
+            node = np.zeros((count, TREES), np.int64)
+            for _ in range(DEPTH):
+                split = trees * SPLITS + node
+                first, second = (light[rows + pair[:, side][split]] for side in (0, 1))
+                node = 2 * node + np.where(first - second > limit[split], 1, 2)
+            steps = np.empty((1 + TREES, *shape.shape), np.float32)
+            steps[0], steps[1:] = shape, leaf[(trees * LEAVES + node - SPLITS).T]
+            shape = np.add.reduce(steps, axis=0)  # one tree after the other, in float32, as dlib adds them
+        return shape.reshape(count, POINTS, 2) * size + corner
+
+
+def info() -> ModelInfo:
+    """Return facts of the predictor. Its file is read once their hash is used."""
+    card = zoo.card("dlib")
+    licence = card.licence, f"numpy {np.__version__}"
+    return ModelInfo(card.name, *licence, lambda: sha256(weights_files(card)), card.licence_source)
+
+
+def _complex(shape: Floats) -> npt.NDArray[np.complex128]:
+    """Return complex128 (..., points): x + iy of float32 (..., 2 * points)."""
+    wide = shape.astype(np.float64)
+    return wide[..., ::2] + 1j * wide[..., 1::2]
+
+
+def _brightness(frames_rgb: Frames, frame: Integers, pixel: Integers) -> Floats:
+    """Return float32 (n, pixels): mean of red, green and blue, rounded down; 0 outside the frame."""
+    colour = np.zeros((*pixel.shape[:2], 3), np.uint8)
+    for row, at, (x, y) in zip(colour, frame, pixel.transpose(0, 2, 1), strict=True):
+        picture = np.asarray(frames_rgb[int(at)])
+        height, width = picture.shape[:2]
+        inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        row[inside] = picture[y[inside], x[inside]]
+    red, green, blue = (colour[..., channel].astype(np.int32) for channel in range(3))
+    return ((red + green + blue) // 3).astype(np.float32)
+
+
+def load() -> Cascade:
+    """Return the predictor, read once per process. Raises ModelError if its file is missing or damaged."""
+    (path,) = weights_files(zoo.card("dlib"))
+    return read(path)
+
+
+@lru_cache(1)
+def read(path: Path) -> Cascade:
+    """Read a file. Raises ModelError if it is another one or damaged."""
+    content = read_file(path)
+    found = _INTEGER.findall(content)
+    packed = np.frombuffer(b"".join([one.ljust(4, b"\0") for one in found]), "<u4").astype(np.int64)
+    values = np.where(packed & 0x80, -1, 1) * (packed >> 8)
+    matrix = 2 + 4 * POINTS
+    sizes = (3 + 4 * POINTS, 1 + STEPS * (1 + TREES * (2 + 4 * SPLITS + LEAVES * matrix)),
+             1 + STEPS * (1 + PIXELS), 1 + STEPS * (1 + 4 * PIXELS))  # fmt: skip
+    if sum(map(len, found)) != len(content) or len(values) != sum(sizes):
+        raise ModelError(
+            f"{path} is not dlib's predictor of 5 landmarks, or is damaged; "
+            "run: pip install --force-reinstall --no-deps face_recognition_models"
+        )
+    start, forests, anchors, offsets = np.split(values, np.cumsum(sizes)[:-1])
+    trees = forests[1:].reshape(STEPS, -1)[:, 1:].reshape(STEPS, TREES, -1)
+    split = trees[..., 1 : 1 + 4 * SPLITS].reshape(STEPS, TREES * SPLITS, 4)
+    leaf = trees[..., 2 + 4 * SPLITS :].reshape(STEPS, TREES * LEAVES, matrix)[..., 2:]
+    anchor, offset = (part[1:].reshape(STEPS, -1)[:, 1:] for part in (anchors, offsets))
+    return Cascade(
+        _floats(start[3:]), split[..., :2], _floats(split[..., 2:])[..., 0], _floats(leaf), anchor,
+        _floats(offset).reshape(STEPS, PIXELS, 2),
+    )  # fmt: skip
+
+
+def _floats(packed: Integers) -> Floats:
+    """Return the numbers that dlib writes as pairs of mantissa and exponent."""
+    return np.ldexp(packed[..., ::2].astype(np.float64), packed[..., 1::2]).astype(np.float32)
