@@ -24,9 +24,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="parquet, csv, jsonl, coco, mot; appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata; or a "
-        "class of your own as package.module:Class (default: by the file's suffix: .csv, .edl, .mot.txt ...; .json is "
-        "COCO)",
+        help="parquet, csv, jsonl, coco, mot; appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata. Or a "
+        "class of your own as package.module:Class (default: by the file's suffix; .json is COCO)",
     )
     parser.add_argument(
         "--embeddings", action="store_true", help="with the embeddings (and other long vectors), left out by default"

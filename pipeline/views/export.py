@@ -194,8 +194,8 @@ def export(
     file's suffix. `to` "-" is standard output; with "{input}" in its name each input has a file of its own.
     `all_frames`: COCO lists frames without rows too. `images`: folder for the pictures that COCO names.
     `start_timecode`, `frame_rate`: timecode of the first frame, and timecodes per second, in place of the video's own.
-    A file appears whole or not at all. Raises UsageError if the file exists (unless `force`) or cannot be written, or
-    if there is no such format or axis; StoreError if a store cannot be read.
+    A file appears whole or not at all. Raises UsageError if the file exists (unless `force`) or cannot be written.
+    Raises UsageError if there is no such format or axis; StoreError if a store cannot be read.
     """
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
     name, chosen = _format(str(to), format)

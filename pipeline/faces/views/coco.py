@@ -125,7 +125,9 @@ class _Writer:
             if name in block.arrays:
                 fields = [one for one in fields if one[0] != name]
                 fields.append((name, texts(pa.array(block.arrays[name][kept]))))
-        images = replace(block, arrays={name: block.arrays[name][kept] for name in needs}, n_items=len(kept), counts=None)
+        images = replace(
+            block, arrays={name: block.arrays[name][kept] for name in needs}, n_items=len(kept), counts=None
+        )
         fields += [(name, texts(column.arrow(images))) for name, column in self.on_items.items()]
         return objects(fields)
 

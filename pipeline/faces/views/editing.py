@@ -3,8 +3,8 @@
 All three hold one sequence: the appearances one after the other, by input and time. So people who are seen together do
 not collide. A clip has the person's name. Its source times are timecodes of the video, counted from its first frame.
 
-OpenTimelineIO and its adapter write .otio and EDL. FCPXML is written here: the adapter of that format (1.0) misplaces
-video whose timecode does not begin at zero, and names each video after the first person in it.
+OpenTimelineIO and its adapter write .otio and EDL. FCPXML is written here: its adapter (1.0) misplaces video
+whose timecode does not begin at zero, and names each video after the first person in it.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ def _start(
 
 
 def _is_steady(one: InputRows, fps: float, first_seconds: float) -> bool:
-    """Tell whether the rank of each sampled frame follows from its time."""
+    """Check that the rank of each sampled frame follows from its time."""
     if not {"frame", "time_seconds"} <= one.item.arrays.keys():
         return False
     arrays = one.item.read(["frame", "time_seconds"])
@@ -304,7 +304,7 @@ def _check_day(cuts: list[Cut]) -> None:
         if max(recorded, cut.stop) > day:
             what = "the sequence" if recorded > day else repr(cut.source.name)
             raise UsageError(
-                f"{what} goes on beyond 24:00:00:00, where the timecodes of an EDL end; write .otio or .fcpxml, or "
+                f"{what} goes on beyond 24:00:00:00, and an EDL has no timecodes for that; write .otio or .fcpxml, or "
                 "begin at another --start-timecode"
             )
 

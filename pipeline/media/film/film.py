@@ -93,9 +93,11 @@ class Film:
         return self.frames_at(np.arange(first, last))
 
     def frames_at(self, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        """Rank and pixels, uint8 (height, width, 3) RGB, upright, writable, of the frames of these ranks (ascending);
-        those that cannot be decoded are left out and told in `losses`. Few are alive at once: decoding is a block
-        ahead."""
+        """Yield rank and pixels of the frames of these ranks (ascending): uint8 (height, width, 3) RGB, writable.
+
+        Frames are upright. Those that cannot be decoded are left out, with a line in `losses`. Few are in memory at
+        once: decoding is a block ahead.
+        """
         length = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // self.source.item_bytes))
         parts = [ranks[at : at + length] for at in range(0, len(ranks), length)]
         jobs = (self.source.job_of_ranks(part, "pyav") for part in parts)
