@@ -30,6 +30,8 @@ _MILLISECONDS = Fraction(1000)
 """Rate of .otio for frames that neither last equally long nor come near a rate of timecodes."""
 _REEL_LETTERS = 8
 """Letters of a reel's name in CMX 3600."""
+_MOST_EVENTS = 999
+"""Events that CMX 3600 numbers."""
 _RESERVED_REELS = ("AX", "BL", "BLACK", "BARS")
 """Reels that stand for no video in CMX 3600."""
 
@@ -120,6 +122,11 @@ class Edl(_CutList):
         if cuts:
             drop, rate = cuts[0].reel.start.drop, cuts[0].reel.rate
             _check_day(cuts)
+            if len(cuts) > _MOST_EVENTS:
+                stored.notes.append(
+                    f"{len(cuts)} events, and CMX 3600 has {_MOST_EVENTS}: some editors read no more; write .fcpxml, "
+                    "or a file each with {input} in --to"
+                )
             # Timecodes without drop frame count as those of the next whole rate.
             counted = rate if drop else Fraction(round(rate))
             timeline = _timeline(title, cuts, float(counted), lambda path: plain(str(path)))
