@@ -148,6 +148,8 @@ class StoredRows:
         self.notes: list[str] = []
         """Lines to show with the result."""
         self.inputs = [InputRows(run, item, self) for run in runs for item in run.inputs.values()]
+        self.all_inputs = tuple(self.inputs)
+        """The inputs of all files, if each has a file of its own; `inputs` are those of one file."""
         self.n_rows = self.n_items = 0
         """Rows and items that were gone through so far."""
         self._work = Work(progress or Silent())
@@ -210,7 +212,6 @@ def export(
         images=Path(images).expanduser() if images else None, start_timecode=start_timecode, frame_rate=frame_rate,
         progress=progress,
     )  # fmt: skip
-    all_inputs = stored.inputs
     schemas: dict[str, None] = {}
     for target, its_inputs in _files(str(to), name, chosen, stored, force):
         stored.inputs = its_inputs
@@ -218,10 +219,10 @@ def export(
         with _sink(target) as file:
             _write(name, chosen, file, stored)
         schemas |= dict.fromkeys(stored.schema.names if "schema" in stored.__dict__ else ())
-    total = sum(one.item.frames_total for one in all_inputs)
-    done = sum(one.item.frames_done for one in all_inputs)
+    total = sum(one.item.frames_total for one in stored.all_inputs)
+    done = sum(one.item.frames_done for one in stored.all_inputs)
     noun = chosen.noun or stored.axis
-    exported = Exported(str(to), name, noun, stored.item, stored.n_rows, stored.n_items, len(all_inputs))
+    exported = Exported(str(to), name, noun, stored.item, stored.n_rows, stored.n_items, len(stored.all_inputs))
     exported.columns, exported.notes = list(schemas), list(dict.fromkeys(stored.notes))
     exported.done_share = done / total if total else 1.0
     return exported
@@ -234,7 +235,7 @@ def _files(
     inputs = stored.inputs
     if _EACH not in to:
         if chosen.one_input and len(inputs) > 1:
-            each = Path(to).with_name(f"{_EACH}{Path(to).name if to != STANDARD_OUTPUT else '.' + name}")
+            each = Path(to).with_name(_EACH + (*chosen.suffixes, f".{name}")[0])
             raise UsageError(
                 f"a file of format {name} belongs to one video, and there are {len(inputs)}; write a file each with "
                 f"--to '{each}'"

@@ -510,7 +510,7 @@ def test_a_file_of_one_video_is_written_for_each(three: Path, tmp_path: Path) ->
     for suffix in (*CAPTIONS, "mot.txt"):
         with pytest.raises(UsageError, match=r"belongs to one video, and there are 3; .*\{input\}") as caught:
             export(three, tmp_path / f"p.{suffix}")
-        assert f"--to '{tmp_path}/{{input}}p.{suffix}'" in str(caught.value)
+        assert f"--to '{tmp_path}/{{input}}.{suffix}'" in str(caught.value)
     exported = export(three, tmp_path / "subs" / "{input}.srt")
     assert (exported.inputs, exported.appearances) == (3, 4)
     names = list(pipeline.open(three).inputs)
@@ -652,6 +652,16 @@ def test_pictures_of_two_stores_have_names_of_their_own(tmp_path: Path) -> None:
     names = [image["file_name"] for image in json.loads((tmp_path / "f.json").read_text())["images"]]
     assert names == [f"{store}.zarr/a/{frame:08d}.jpg" for store in "xy" for frame in (10, 15)]
     assert all((tmp_path / "p" / name).is_file() for name in names)
+
+
+def test_a_file_for_each_video_shares_the_pictures_folder(tmp_path: Path) -> None:
+    films = [write_film(tmp_path / f"{name}.mp4", 30, sounds=()) for name in "ab"]
+    out = cast(tmp_path / "s.zarr", films, [{1: range(2, 4)}, {1: range(1, 3)}])
+    export(out, tmp_path / "{input}.json", images=tmp_path / "p")
+    for name, frames in (("a", [10, 15]), ("b", [5, 10])):
+        images = json.loads((tmp_path / f"{name}.json").read_text())["images"]
+        assert [image["file_name"] for image in images] == [f"{name}/{frame:08d}.jpg" for frame in frames]
+        assert all((tmp_path / "p" / image["file_name"]).is_file() for image in images)
 
 
 # -- values of whole frames ------------------------------------------------------------------------------------------

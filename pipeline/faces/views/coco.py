@@ -158,8 +158,8 @@ class _Writer:
 def _stills(stored: StoredRows) -> Stills | None:
     if stored.images is None:
         return None
-    videos = {one.name: one.item for one in stored.inputs}
-    if len(videos) < len(stored.inputs):
+    videos = {one.name: one.item for one in stored.all_inputs}
+    if len(videos) < len(stored.all_inputs):
         raise UsageError("two inputs have the same name, and so would their pictures; export the stores one by one")
     return Stills(stored.images, videos)
 
