@@ -73,10 +73,12 @@ def make_store(
     workflow: Mapping[str, Any] | None = None,
     paths: Mapping[str, Path] | None = None,
     seconds: Mapping[str, float] | None = None,
+    moments: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """A store whose inputs hold the given arrays (`faces_of`). With `done_chunks` only so many are written, and the
     inputs stay incomplete. `extra` declares arrays beyond those of detect and embed. `workflow`: what the store says
-    that it was made by. `paths`: of the videos, where there are some. `seconds`: what each chunk took, by step."""
+    that it was made by. `paths`: of the videos, where there are some. `seconds`: what each chunk took, by step.
+    `moments`: times of the frames of inputs, in place of 25 frames a second."""
     with RunStore.open(out) as store:
         if workflow is not None:
             store.set_workflow(dict(workflow), [])
@@ -84,7 +86,7 @@ def make_store(
             declared = [*specs(arrays["embedding"].shape[1]), *extra]
             n = len(arrays["n_faces"])
             frame = np.arange(n, dtype=np.int64) * EVERY
-            times = start_seconds + frame / FPS
+            times = (moments or {}).get(stem, start_seconds + frame / FPS)
             name = store.add_input(
                 stem,
                 {
@@ -112,7 +114,7 @@ def make_store(
                     items=last - first, flush=False,
                 )  # fmt: skip
             if done_chunks is None:
-                close(store, name, n, declared, chunk_frames=chunk_frames, start_seconds=start_seconds)
+                close(store, name, n, declared, chunk_frames=chunk_frames, times=times)
     return out
 
 
@@ -123,13 +125,13 @@ def close(
     declared: Sequence[Array] = (),
     *,
     chunk_frames: int = CHUNK_FRAMES,
-    start_seconds: float = 0.0,
+    times: np.ndarray | None = None,
 ) -> None:
     """Compact an input whose chunks are all written; `declared`: arrays of its stages (`specs()`)."""
 
     def values(start: int, stop: int) -> dict[str, np.ndarray]:
         frame = np.arange(start, stop, dtype=np.int64) * EVERY
-        return {"frame": frame, "time_seconds": start_seconds + frame / FPS}
+        return {"frame": frame, "time_seconds": frame / FPS if times is None else times[start:stop]}
 
     compact(store, name, _schema(declared or specs()), n_frames, chunk_frames, values)
 

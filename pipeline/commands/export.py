@@ -11,7 +11,10 @@ from pipeline.errors import UsageError
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, done or half done")
     parser.add_argument(
-        "--to", required=True, metavar="FILE", help="file to write; - is standard output, for csv and jsonl"
+        "--to",
+        required=True,
+        metavar="FILE",
+        help="file to write; - is standard output; with {input} in its name each input has a file of its own",
     )
     parser.add_argument(
         "--axis",
@@ -21,13 +24,25 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="parquet, csv, jsonl, coco, or a class of your own as package.module:Class "
-        "(default: by the file's suffix: .parquet, .csv, .jsonl; .json is COCO)",
+        help="parquet, csv, jsonl, coco, mot; appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata. Or a "
+        "class of your own as package.module:Class (default: by the file's suffix; .json is COCO)",
     )
     parser.add_argument(
         "--embeddings", action="store_true", help="with the embeddings (and other long vectors), left out by default"
     )
     parser.add_argument("--all-frames", action="store_true", help="COCO: also list sampled frames without a row")
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="COCO: write the frames as pictures too, and go on where this stopped"
+    )
+    parser.add_argument(
+        "--start-timecode",
+        metavar="TC",
+        help="edl, fcpxml, otio: timecode of the first frame; HH:MM:SS;FF is drop frame "
+        "(default: the one in the video file, else 00:00:00:00)",
+    )
+    parser.add_argument(
+        "--frame-rate", metavar="RATE", help="edl, fcpxml, otio: timecodes per second (default: the video's frame rate)"
+    )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
@@ -46,6 +61,9 @@ def _export(options: argparse.Namespace) -> int:
             format=options.format,
             embeddings=options.embeddings,
             all_frames=options.all_frames,
+            images=options.images,
+            start_timecode=options.start_timecode,
+            frame_rate=options.frame_rate,
             force=options.force,
             progress=progress,
         )
@@ -54,5 +72,5 @@ def _export(options: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "export", "write stored rows as a table (Parquet, CSV, JSON Lines), or in another format", _arguments, _export
+    "export", "write stored rows as a table, or for editors and annotators (EDL, subtitles, COCO)", _arguments, _export
 )

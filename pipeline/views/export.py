@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Listener
 
 STANDARD_OUTPUT = "-"
+_EACH = "{input}"
+"""Part of a file's name that stands for the name of an input."""
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Exported:
     """Names, in order; empty if the format has none."""
     done_share: float = 1.0
     """Share of the stores' items that is done: below 1, the rest is not in the file."""
+    notes: list[str] = field(default_factory=list)
+    """One line for each thing that the file cannot say."""
 
     def __getattr__(self, name: str) -> int:
         """Return a count by its plural noun: `exported.faces`, `exported.frames`."""
@@ -76,7 +80,7 @@ class Exported:
         return {
             "file": self.file, "format": self.format, "axis": self.axis, plural_of(self.axis): self.rows,
             plural_of(self.item): self.items, "inputs": self.inputs, "columns": self.columns,
-            "done_share": self.done_share,
+            "done_share": self.done_share, "notes": self.notes,
         }  # fmt: skip
 
 
@@ -84,11 +88,15 @@ class Export(ABC):
     """A format of a file that stored rows are written to."""
 
     suffixes: ClassVar[tuple[str, ...]] = ()
-    """Suffixes of file names that choose this format if none is named: (".csv",)."""
+    """Ends of file names that choose this format if none is named: (".csv",)."""
     axes: ClassVar[tuple[str, ...]] = ()
     """Axes whose rows the format can hold; () for any."""
     flags: ClassVar[tuple[str, ...]] = ()
-    """Flags that the format supports: "embeddings", "all_frames"."""
+    """Flags that the format supports: "embeddings", "all_frames", "images", "start_timecode", "frame_rate"."""
+    noun: ClassVar[str] = ""
+    """Noun for what the file holds, if that is not the axis: "appearance"."""
+    one_input: ClassVar[bool] = False
+    """True if the file belongs to one video: several inputs then need a file each."""
     flat: ClassVar[bool] = False
     """True if a cell holds one value, so that an array of several values needs several columns."""
     to_standard_output: ClassVar[bool] = True
@@ -129,13 +137,19 @@ class StoredRows:
 
     def __init__(
         self, runs: Sequence[Run], axis: str, *, embeddings: bool = False, all_frames: bool = False, flat: bool = False,
+        images: Path | None = None, start_timecode: str | None = None, frame_rate: str | None = None,
         progress: Listener | None = None,
     ) -> None:  # fmt: skip
         self.runs, self.axis = tuple(runs), axis
         self.item = item_of(runs)
         """Item axis: "frame", "pair". Rows are items themselves if it equals `axis`."""
         self.embeddings, self.all_frames, self.flat = embeddings, all_frames, flat
+        self.images, self.start_timecode, self.frame_rate = images, start_timecode, frame_rate
+        self.notes: list[str] = []
+        """Lines to show with the result."""
         self.inputs = [InputRows(run, item, self) for run in runs for item in run.inputs.values()]
+        self.all_inputs = tuple(self.inputs)
+        """The inputs of all files, if each has a file of its own; `inputs` are those of one file."""
         self.n_rows = self.n_items = 0
         """Rows and items that were gone through so far."""
         self._work = Work(progress or Silent())
@@ -169,6 +183,9 @@ def export(
     format: str | None = None,
     embeddings: bool = False,
     all_frames: bool = False,
+    images: str | os.PathLike[str] | None = None,
+    start_timecode: str | None = None,
+    frame_rate: str | None = None,
     force: bool = False,
     progress: Listener | None = None,
 ) -> Exported:
@@ -176,26 +193,61 @@ def export(
 
     `axis`: rows to write ("face", "object"), or the items ("frame"); None takes the first ragged axis that the format
     can hold, else the items. `format`: a name, or a class of your own as "package.module:Class"; None goes by the
-    file's suffix. `to` "-" is standard output. `all_frames`: COCO lists frames without rows too. The file appears whole
-    or not at all. Raises UsageError if the file exists (unless `force`) or cannot be written, or if there is no such
-    format or axis; StoreError if a store cannot be read.
+    file's suffix. `to` "-" is standard output; with "{input}" in its name each input has a file of its own.
+    `all_frames`: COCO lists frames without rows too. `images`: folder for the pictures that COCO names.
+    `start_timecode`, `frame_rate`: timecode of the first frame, and timecodes per second, in place of the video's own.
+    A file appears whole or not at all. Raises UsageError if the file exists (unless `force`) or cannot be written.
+    Raises UsageError if there is no such format or axis; StoreError if a store cannot be read.
     """
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
     name, chosen = _format(str(to), format)
-    _check(str(to), name, chosen, {"embeddings": embeddings, "all_frames": all_frames}, force)
+    flags = {
+        "embeddings": embeddings, "all_frames": all_frames, "images": images, "start_timecode": start_timecode,
+        "frame_rate": frame_rate,
+    }  # fmt: skip
+    _check(str(to), name, chosen, flags, force)
     runs = [open_store(path) for path in each_once(paths)]
     stored = StoredRows(
         runs, _axis(runs, axis, name, chosen), embeddings=embeddings, all_frames=all_frames, flat=chosen.flat,
+        images=Path(images).expanduser() if images else None, start_timecode=start_timecode, frame_rate=frame_rate,
         progress=progress,
     )  # fmt: skip
-    with _sink(str(to)) as file:
-        _write(name, chosen, file, stored)
-    total = sum(one.item.frames_total for one in stored.inputs)
-    done = sum(one.item.frames_done for one in stored.inputs)
-    exported = Exported(str(to), name, stored.axis, stored.item, stored.n_rows, stored.n_items, len(stored.inputs))
-    exported.columns = list(stored.__dict__["schema"].names) if "schema" in stored.__dict__ else []
+    schemas: dict[str, None] = {}
+    for target, its_inputs in _files(str(to), name, chosen, stored, force):
+        stored.inputs = its_inputs
+        stored.__dict__.pop("schema", None)  # each file has the columns of its own inputs
+        with _sink(target) as file:
+            _write(name, chosen, file, stored)
+        schemas |= dict.fromkeys(stored.schema.names if "schema" in stored.__dict__ else ())
+    total = sum(one.item.frames_total for one in stored.all_inputs)
+    done = sum(one.item.frames_done for one in stored.all_inputs)
+    noun = chosen.noun or stored.axis
+    exported = Exported(str(to), name, noun, stored.item, stored.n_rows, stored.n_items, len(stored.all_inputs))
+    exported.columns, exported.notes = list(schemas), list(dict.fromkeys(stored.notes))
     exported.done_share = done / total if total else 1.0
     return exported
+
+
+def _files(
+    to: str, name: str, chosen: type[Export], stored: StoredRows, force: bool
+) -> list[tuple[str, list[InputRows]]]:
+    """Return the files to write, each with its inputs."""
+    inputs = stored.inputs
+    if _EACH not in to:
+        if chosen.one_input and len(inputs) > 1:
+            each = Path(to).with_name(_EACH + (*chosen.suffixes, f".{name}")[0])
+            raise UsageError(
+                f"a file of format {name} belongs to one video, and there are {len(inputs)}; write a file each with "
+                f"--to '{each}'"
+            )
+        return [(to, inputs)]
+    named = [to.replace(_EACH, one.name) for one in inputs]
+    twice = next((path for path in named if named.count(path) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} would be written twice; export the stores one by one")
+    for path in named:
+        _check_place(path, force)
+    return [(path, [one]) for path, one in zip(named, inputs, strict=True)]
 
 
 def lines(exported: Exported) -> list[str]:
@@ -207,7 +259,7 @@ def lines(exported: Exported) -> list[str]:
         shown.append(
             f"{exported.done_share:.1%} of the {plural_of(exported.item)} are done; the rest is not in the file"
         )
-    return shown
+    return [*shown, *exported.notes]
 
 
 def _find(name: str) -> type[Export]:
@@ -220,8 +272,7 @@ def _format(to: str, named: str | None) -> tuple[str, type[Export]]:
     """Return a format's name and class: the one that is named, else the one that the file's suffix says."""
     if named is not None:
         return named, _find(named)
-    suffix = Path(to).suffix.lower()
-    found = [name for name in names(EXPORTS) if suffix and suffix in _find(name).suffixes]
+    found = [name for name in names(EXPORTS) if Path(to).name.lower().endswith(tuple(_find(name).suffixes))]
     if len(found) != 1:
         where = "standard output" if to == STANDARD_OUTPUT else f"{to!r}"
         choice = " | ".join(found or sorted(names(EXPORTS)))
@@ -229,7 +280,7 @@ def _format(to: str, named: str | None) -> tuple[str, type[Export]]:
     return found[0], _find(found[0])
 
 
-def _check(to: str, name: str, chosen: type[Export], flags: dict[str, bool], force: bool) -> None:
+def _check(to: str, name: str, chosen: type[Export], flags: dict[str, Any], force: bool) -> None:
     known = {one: _find(one) for one in sorted(names(EXPORTS))}
     for flag, given in flags.items():
         if given and flag not in chosen.flags:
@@ -240,6 +291,10 @@ def _check(to: str, name: str, chosen: type[Export], flags: dict[str, bool], for
             choice = " | ".join(one for one, format in known.items() if format.to_standard_output)
             raise UsageError(f"{name} cannot go to standard output; name a file, or choose --format {choice}")
         return
+    _check_place(to, force)
+
+
+def _check_place(to: str, force: bool) -> None:
     path = Path(to)
     if path.is_dir():
         raise UsageError(f"{to} is a folder; name a file")

@@ -113,7 +113,7 @@ def store_of(
         start = source.facts["start_seconds"]
         make_store(
             out, {film.stem: arrays}, facts=source.facts, extra=specs, start_seconds=start, done_chunks=done_chunks,
-            chunk_frames=4 if done_chunks is not None else 64,
+            chunk_frames=4 if done_chunks is not None else 64, moments={film.stem: source.time_seconds},
         )  # fmt: skip
     return out
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -15,12 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import UsageError
 from pipeline.faces.views.columns import LANDMARK_COLUMNS, LANDMARKS
+from pipeline.media.film.stills import Stills, film_for_stills
+from pipeline.store.schema import DECODED
 from pipeline.version import __version__
 from pipeline.views.export import Export
 from pipeline.views.tables import JSON_ROWS
 from pipeline.views.tables.json_text import joined, lists, objects, texts
-from pipeline.views.tables.rows import record_batch, schema_of
+from pipeline.views.tables.rows import columns_of, item_arrays, record_batch, schema_of
 
 if TYPE_CHECKING:
     from pipeline.views.export import InputRows, StoredRows
@@ -40,12 +44,13 @@ _PEOPLE = ("person", "person_name", "identity", "identity_name")
 class Coco(Export):
     """One image per sampled frame and one annotation per face.
 
-    Ids of images, annotations, videos and tracks count from 1 over all inputs of all stores.
+    Ids of images, annotations, videos and tracks count from 1 over all inputs of all stores. Names of files are paths
+    in the folder of `--images`.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
     axes: ClassVar[tuple[str, ...]] = ("face",)
-    flags: ClassVar[tuple[str, ...]] = ("all_frames",)
+    flags: ClassVar[tuple[str, ...]] = ("all_frames", "images")
     to_standard_output: ClassVar[bool] = False
 
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
@@ -59,7 +64,7 @@ class Coco(Export):
         file.write(text.encode(errors="backslashreplace") + b', "images": [')
         # Annotations wait in a file of their own, because COCO's readers expect the images first.
         with tempfile.TemporaryFile(dir=Path(file.name).parent) as waiting:
-            writer = _Writer(file, waiting, stored.all_frames)
+            writer = _Writer(file, waiting, stored.all_frames, _stills(stored))
             for number, one in enumerate(stored.inputs, start=1):
                 writer.write_input(number, one)
             file.write(b'], "annotations": [')
@@ -71,21 +76,30 @@ class Coco(Export):
 class _Writer:
     """Counts ids while images go to one file and annotations to another."""
 
-    def __init__(self, images: IO[bytes], annotations: IO[bytes], all_frames: bool) -> None:
+    def __init__(self, images: IO[bytes], annotations: IO[bytes], all_frames: bool, stills: Stills | None) -> None:
         self.image_file, self.annotation_file, self.all_frames = images, annotations, all_frames
+        self.stills = stills
         self.images = self.faces = self.tracks = self.tracks_before = 0
 
     def write_input(self, number: int, one: InputRows) -> None:
         facts = one.item.attributes
-        self.item, self.video_id = one.item, number
+        self.name, self.video_id = one.name, number
+        self.film = film_for_stills(one.item) if self.stills is not None else None
+        on_items = {array.name: array for array in item_arrays(one.run, one.item, "face")}
+        self.on_items = {name: made for array in on_items.values() for name, made in columns_of(array, False).items()}
+        of_items = {name for name, column in one.columns.items() if on_items.keys() & column.needs}
+        self.apart = {*_APART, *_PEOPLE, "track", *of_items}
         self.size = (facts.get("width"), facts.get("height"))
         self.tracks_before, self.tracks = self.tracks_before + self.tracks, 0
         schema = schema_of([one.run], "face", one.item.item, [one.columns])
-        for block in one.blocks():
+        for block in one.blocks([DECODED.name] if DECODED.name in one.item.arrays else []):
             self._write(block, record_batch(block, one.columns, schema))
 
     def _write(self, block: Block, rows: pa.RecordBatch) -> None:
         kept = np.arange(block.n_items) if self.all_frames else np.flatnonzero(np.asarray(block.counts))
+        if self.stills is not None and self.film is not None:  # only what has a picture
+            kept = kept[block.arrays.get(DECODED.name, np.ones(block.n_items, bool))[kept]]
+            self.stills.write(self.name, self.film, block.arrays["frame"][kept])
         ids = np.zeros(block.n_items, np.int64)
         ids[kept] = self.images + 1 + np.arange(len(kept))
         _extend(self.image_file, self._images(block, kept, ids[kept]), self.images > 0)
@@ -99,17 +113,22 @@ class _Writer:
     def _images(self, block: Block, kept: np.ndarray, ids: np.ndarray) -> pa.Array:
         """Return JSON of the block's frames `kept`, which have these ids."""
         width, height = self.size
+        needs = {name for column in self.on_items.values() for name in column.needs}
         fields = [("id", texts(pa.array(ids))), ("video_id", _same(self.video_id, len(ids)))]
         if "name" in block.arrays:  # an image has a file of its own
             names = pa.array(block.arrays["name"][kept].astype(object), pa.string())
         else:
             numbers = block.arrays["frame"][kept].tolist()
-            names = pa.array([f"{self.item.name}/{rank:08d}.jpg" for rank in numbers], pa.string())
+            names = pa.array([Stills.file_name(self.name, rank) for rank in numbers], pa.string())
         fields += [("file_name", texts(names)), ("width", _same(width, len(ids))), ("height", _same(height, len(ids)))]
         for name in ("width", "height", "frame", "time_seconds"):
             if name in block.arrays:
                 fields = [one for one in fields if one[0] != name]
                 fields.append((name, texts(pa.array(block.arrays[name][kept]))))
+        images = replace(
+            block, arrays={name: block.arrays[name][kept] for name in needs}, n_items=len(kept), counts=None
+        )
+        fields += [(name, texts(column.arrow(images))) for name, column in self.on_items.items()]
         return objects(fields)
 
     def _annotations(self, rows: pa.RecordBatch, image_ids: pa.Array) -> pa.Array:
@@ -130,10 +149,19 @@ class _Writer:
             self.tracks = max(self.tracks, (pc.max(rows["track"]).as_py() or 0) + 1)
             fields.append(("track_id", texts(pc.add(rows["track"].cast(pa.int64()), self.tracks_before + 1))))
         fields += [(name, texts(rows[name])) for name in _PEOPLE if name in there]
-        more = [name for name in rows.schema.names if name not in {*_APART, *_PEOPLE, "track"}]
+        more = [name for name in rows.schema.names if name not in self.apart]
         if more:
             fields.append(("attributes", objects([(name, texts(rows[name])) for name in more], spare_null=True)))
         return objects(fields, spare_null=True)
+
+
+def _stills(stored: StoredRows) -> Stills | None:
+    if stored.images is None:
+        return None
+    videos = {one.name: one.item for one in stored.all_inputs}
+    if len(videos) < len(stored.all_inputs):
+        raise UsageError("two inputs have the same name, and so would their pictures; export the stores one by one")
+    return Stills(stored.images, videos)
 
 
 def _keypoints(rows: pa.RecordBatch) -> list[tuple[str, pa.Array]]:

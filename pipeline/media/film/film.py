@@ -89,16 +89,23 @@ class Film:
         return int(pts[-1] - pts[first]) * base + max(1, round(1 / (self.rate * base))) * base
 
     def frames(self, first: int, last: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        """Rank and pixels, uint8 (height, width, 3) RGB, upright, writable, of frames first to last (exclusive); those
-        that cannot be decoded are left out and told in `losses`. Few are alive at once: decoding is a block ahead."""
+        """Yield frames first to last (exclusive), as `frames_at` does."""
+        return self.frames_at(np.arange(first, last))
+
+    def frames_at(self, ranks: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """Yield rank and pixels of the frames of these ranks (ascending): uint8 (height, width, 3) RGB, writable.
+
+        Frames are upright. Those that cannot be decoded are left out, with a line in `losses`. Few are in memory at
+        once: decoding is a block ahead.
+        """
         length = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // self.source.item_bytes))
-        starts = range(first, last, length)
-        jobs = (self.source.job_of_ranks(np.arange(at, min(at + length, last)), "pyav") for at in starts)
-        for at, block in zip(starts, decode_ahead(jobs, min(_THREADS, os.cpu_count() or 1)), strict=True):
+        parts = [ranks[at : at + length] for at in range(0, len(ranks), length)]
+        jobs = (self.source.job_of_ranks(part, "pyav") for part in parts)
+        for part, block in zip(parts, decode_ahead(jobs, min(_THREADS, os.cpu_count() or 1)), strict=True):
             if block.error is not None:
                 self.losses.append(block.error)
             for k in np.flatnonzero(block.decoded).tolist():
-                yield at + k, block.frames_rgb[k]
+                yield int(part[k]), block.frames_rgb[k]
 
 
 def film_of(item: RunInput) -> Film:

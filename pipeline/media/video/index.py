@@ -45,7 +45,7 @@ _HEADER_BITS = 800
 """Bits of the headers before an MPEG-4 picture, at most."""
 _UNKNOWN_SIDE_DATA = 16
 """Kinds of frames' side data after the last one that PyAV names; FFmpeg adds one or two a year."""
-_CLOCKED_CONTAINERS = frozenset({"mpegts", "mpeg", "hls"})
+CLOCKED_CONTAINERS = frozenset({"mpegts", "mpeg", "hls"})
 """Containers whose clock may jump ahead (FFmpeg's flag AVFMT_TS_DISCONT)."""
 _LIMIT = {"max_pixels": str(MAX_PIXELS)}
 """Option by which FFmpeg's decoders refuse frames that are larger than the file says."""
@@ -244,7 +244,7 @@ def build_index(path: Path) -> PacketIndex:
         aspect = stream.sample_aspect_ratio
     first = _first_frame(path, number)
     step = round(1 / (rate * base)) or 1
-    breaks, is_exact = _join_parts(packets, step, base, form in _CLOCKED_CONTAINERS)
+    breaks, is_exact = _join_parts(packets, step, base, form in CLOCKED_CONTAINERS)
     pts, missing = _presentation_times(packets, step, reorders)
     dts = np.array([p if d is None else d for p, d in zip(pts.tolist(), packets.dts, strict=True)], np.int64)
     shown, key = np.array(packets.shown), np.array(packets.key)

@@ -11,6 +11,7 @@ of each array along the axis. What becomes of an array is said by its declaratio
 | a class number with `class_names`      | the number, and `NAME_name`                          |
 | another short one                      | one of lists; `NAME_0`, `NAME_1` ... if flat         |
 | a long one (an embedding)              | the same, but only if it is asked for                |
+| one of the items (luma of a frame)     | the same, with the item's value in each of its rows  |
 
 A domain adds what only it knows by a subclass of `AxisColumns`, in the entry point group `reelgraph.columns`.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +31,7 @@ import pyarrow as pa
 from pipeline.engine.finding import COLUMNS, find, names
 from pipeline.errors import StoreError
 from pipeline.store.read import Run
+from pipeline.store.schema import DECODED
 from pipeline.text import unknown
 from pipeline.views.axes import axis_in, chosen_axis, has_rows, source_arrays
 
@@ -208,7 +210,27 @@ def columns(run: Run, item: RunInput, axis: str, *, wide: bool = False, flat: bo
         for name, column in (columns_of(array, flat) if made is None else made).items():
             apart = f"{array.name}_values" if name == array.name else f"{array.name}_{name}"
             found[name if name not in found else apart] = column
+    for array in item_arrays(run, item, axis):
+        for name, column in columns_of(array, flat).items():
+            found[name if name not in found else f"{item.item}_{name}"] = _at_item(column)
     return found
+
+
+def item_arrays(run: Run, item: RunInput, axis: str) -> list[Array]:
+    """Return what stages found on whole items (luma of a frame, a cut), for the rows of a ragged axis."""
+    if axis == item.item:
+        return []
+    known = {DECODED.name, *(one.count for one in item.axes), *(array.name for array in source_arrays(run))}
+    return [
+        array
+        for name, array in item.arrays.items()
+        if array.dims[0] == item.item and name not in known and not is_wide(array)
+    ]
+
+
+def _at_item(column: Column) -> Column:
+    """Return a column of items as one of rows: each row has the value of its item."""
+    return replace(column, values=lambda block: column.values(block)[block.item_of_row])
 
 
 def is_wide(array: Array) -> bool:

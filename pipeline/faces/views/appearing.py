@@ -1,0 +1,64 @@
+"""Appearances of people as events: what subtitles, chapters and cut lists are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.faces.people.appearances import appearances
+from pipeline.faces.people.labels import labels
+from pipeline.media.spans import stop_of
+from pipeline.text import plain
+from pipeline.views.export import Export
+
+if TYPE_CHECKING:
+    from pipeline.views.export import InputRows, StoredRows
+
+
+@dataclass(frozen=True)
+class Event:
+    """One appearance of one person."""
+
+    name: str
+    """Name of the person in one line; `person 3` for a person without a name."""
+    start_seconds: float
+    """Presentation time, as in the file."""
+    stop_seconds: float
+    """Exclusive."""
+    screen_seconds: float
+
+
+class AppearanceExport(Export):
+    """A format with one event per appearance of a person."""
+
+    axes: ClassVar[tuple[str, ...]] = ("face",)
+    noun: ClassVar[str] = "appearance"
+
+    def events(self, stored: StoredRows, one: InputRows) -> list[Event]:
+        """Return the appearances of all people of an input in order of time. Raises UsageError if it has no people."""
+        item = one.item
+        who = labels(item)
+        found: list[Event] = []
+        if who.source == "none" and len(who.code):
+            raise UsageError(f"{one.name!r} has no people yet; run `reelgraph people` or `find` on {one.run.path}")
+        if who.names:
+            wanted = ["face_frame", "time_seconds", *(["track"] if "track" in item.arrays else [])]
+            if "time_seconds" not in item.arrays:
+                raise UsageError(f"{one.name!r} holds pictures without times; export it as csv or coco")
+            arrays = item.read(wanted)
+            order = np.argsort(who.code, kind="stable")
+            codes, starts = np.unique(who.code[order], return_index=True)
+            for code, rows in zip(codes.tolist(), np.split(order, starts[1:]), strict=True):
+                if code in who.names:
+                    track = arrays["track"][rows] if "track" in arrays else None
+                    times, stop = arrays["time_seconds"], stop_of(item.attributes)
+                    found += [
+                        Event(plain(who.names[code]), each.start_seconds, each.stop_seconds, each.screen_seconds)
+                        for each in appearances(arrays["face_frame"][rows], times, track, stop)
+                    ]
+        stored.n_rows += len(found)
+        stored.n_items += item.frames_done
+        return sorted(found, key=lambda event: (event.start_seconds, event.stop_seconds, event.name))
