@@ -108,7 +108,7 @@ bench-people: $(VENV)/.installed-test  ## tracks and people beside the truth of 
 bench-blur: $(VENV)/.installed-test  ## what is left of faces in a blurred film; ARGS="CLIP... --every 1 5"
 	$(BIN)/python benchmarks/blur.py $(ARGS)
 
-accuracy: $(VENV)/.installed-test  ## who is who on labelled faces: DeepFace and this package; ARGS="--faces DIR --pairs FILE"
+accuracy: $(VENV)/.installed-test  ## who is who on labelled faces: DeepFace and this package; ARGS="--faces DIR --pairs FILE" or "--lfw DIR"
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)
 
 strangers: $(VENV)/.installed-test  ## how many strangers are named, by the size of the gallery; ARGS="--faces DIR"

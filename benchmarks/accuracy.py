@@ -4,6 +4,7 @@
     make accuracy ARGS="--faces DIR --pairs FILE"     your own photographs
     make accuracy ARGS="--no-stock --detectors mtcnn --networks Dlib"
     make accuracy ARGS="--below lfw"                  photographs of one folder alone
+    make accuracy ARGS="--lfw FOLDER"                 LFW's own protocol, by its pairs.txt (benchmarks/lfw.py)
 
 With a file of labels (columns identity, path) the same vectors are asked who is who as well: the first half of each
 person's photographs is a gallery, the rest are probes. Closed set: everyone asked for is in the gallery. Open set: the
@@ -27,15 +28,23 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import lfw
 import numpy as np
 import verification
 from harness import REPOSITORY, Rows, data_folder, explain, labels_in, link_weights, parser, say, show, timed
 
-OURS = ("native", "native, flip", "deepface")
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "native": ("native", {}),
+    "native, flip": ("native", {"flip": True}),
+    "two_views": ("native", {"align": "two_views"}),
+    "deepface": ("deepface", {"align": "deepface"}),
+}
+"""The alignment of the detector, and the options of the network."""
 HOW = {
     "stock": "DeepFace.represent(photograph, max_faces=1, enforce_detection=False); a face of confidence 0 means none",
     "native": "this package, align: native",
     "native, flip": "the same, each vector averaged with that of the mirrored face",
+    "two_views": "the mean with the vector of a second chip, by dlib's five points (embed.align: two_views)",
     "deepface": "this package, align: deepface",
 }
 DETECTORS = ("mtcnn", "yunet", "retinaface", "centerface", "opencv")
@@ -84,6 +93,8 @@ class Labelled:
     """bool (pairs,)."""
     identity: dict[str, str]
     """Person of each labelled photograph. Empty without a file of labels."""
+    lfw: lfw.Pairs | None = None
+    """The pairs by LFW's protocol."""
 
     @property
     def names(self) -> list[str]:
@@ -95,7 +106,7 @@ class Labelled:
 
         bgr = cv2.imread(str(self.folder / name))
         if bgr is None:
-            raise SystemExit(f"cannot read {self.folder / name}, which the pairs file names")
+            lfw.refuse(f"cannot read {self.folder / name}, which the pairs file names")
         return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
@@ -114,6 +125,7 @@ def main() -> None:
     options.add_argument("--pairs", type=Path, help="default: pairs.csv or pairs_dev.csv in that folder")
     options.add_argument("--labels", type=Path, help="default: labels.csv or labels_dev.csv in that folder")
     options.add_argument("--below", default="", metavar="FOLDER", help="only photographs below this folder of `faces`")
+    options.add_argument("--lfw", type=Path, metavar="FOLDER", help="LFW's protocol: pairs.txt and a folder per person")
     options.add_argument("--detectors", type=partial(cards, "detector"), default=DETECTORS, help="by commas")
     options.add_argument(
         "--networks", type=partial(cards, "recogniser"), default=zoo.names("recogniser"), help="by commas"
@@ -121,7 +133,11 @@ def main() -> None:
     options.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True, help="run DeepFace as well")
     options.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
     chosen = options.parse_args()
-    faces = read_labelled(chosen.faces, chosen.pairs, chosen.labels, chosen.below)
+    if chosen.lfw and (chosen.labels or chosen.below):
+        lfw.refuse("--labels and --below have no effect with --lfw; leave them out")
+    faces = read_lfw(chosen.lfw, chosen.pairs) if chosen.lfw else read_labelled(
+        chosen.faces, chosen.pairs, chosen.labels, chosen.below
+    )  # fmt: skip
     home = REPOSITORY / "runs" / "accuracy"
     link_weights(home, chosen.faces.parent / "weights" / "deepface")
     os.environ["DEEPFACE_HOME"] = str(home)
@@ -137,6 +153,11 @@ def main() -> None:
     def lines(key: str) -> Rows:
         return [row | {"distance": metric} | found for row in rows for metric, found in row[key].items()]
 
+    if faces.lfw:
+        show_lfw(lines("by_metric"), chosen.networks)
+        if chosen.json:
+            harness.write_json(chosen.json, {"how": HOW | lfw.HOW, "lfw": str(chosen.lfw), "rows": rows})
+        return
     title = f"Verification, {rows[0]['pairs']} pairs of {rows[0]['photographs']} photographs"
     show(title, VERIFICATION_COLUMNS, lines("by_metric"))
     if any(row["identification"] for row in rows):
@@ -155,6 +176,27 @@ def main() -> None:
     explain(HOW)
     if chosen.json:
         harness.write_json(chosen.json, {"how": HOW, "faces": str(chosen.faces), "rows": rows})
+
+
+def show_lfw(rows: Rows, networks: Sequence[str]) -> None:
+    """Print all figures, and the accuracy in the form of DeepFace's published table."""
+    if not rows:
+        raise SystemExit("no pair has a face on both sides; try other detectors: --detectors mtcnn,yunet")
+    show("LFW's protocol", lfw.COLUMNS, rows)
+    cells: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in rows:
+        names = {name: row[name] for name in ("distance", "how", "detector")}
+        cells.setdefault(tuple(names.values()), names)[row["network"]] = row["accuracy"]
+    ordered = [cells[key] for key in sorted(cells)]
+    columns = ("=distance", "=how", "=detector", *(f"{name}:.1f" for name in networks))
+    show("Accuracy in % in the form of DeepFace's table (its alignment is on)", columns, ordered)
+    explain(HOW | lfw.HOW)
+
+
+def read_lfw(folder: Path, pairs: Path | None) -> Labelled:
+    """Read the pairs of LFW's protocol. End with exit code 2 if the file is malformed or pictures are missing."""
+    read = lfw.read_pairs(folder, pairs)
+    return Labelled(folder, read.left, read.right, read.same, {}, read)
 
 
 def read_labelled(folder: Path, pairs: Path | None, labels: Path | None, below: str) -> Labelled:
@@ -179,16 +221,20 @@ def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Itera
 
     device = Device(threads=len(os.sched_getaffinity(0)))
     for align in ("native", "deepface"):
+        whole = {"whole_frame": True} if faces.lfw and align == "deepface" else {}
         try:
-            finder = create_detector(detector, device, align=align)
+            finder = create_detector(detector, device, align=align, **whole)
         except ModelError as error:
             say(f"{detector}, align {align}, left out: {error}")
             continue
         found, detection = timed(lambda finder=finder: detected(finder, faces))
+        seen = {name for name, face in found.items() if face.confidence[0] > 0}
         for network in networks:
-            for how in (how for how in OURS if how.startswith(align)):
+            for how, (detection_align, cut) in OURS.items():
+                if detection_align != align:
+                    continue
                 try:
-                    embedder = create_embedder(network, device, align=align, flip="flip" in how)
+                    embedder = create_embedder(network, device, **cut)
                 except ModelError as error:
                     say(f"{network}, {how}, left out: {error}")
                     continue
@@ -198,20 +244,25 @@ def our_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Itera
                         for name, face in found.items()
                     }
                 )
-                who = identified(network, align, vectors, faces.identity) if faces.identity else {}
-                yield judged(detector, network, how, vectors, faces, detection + seconds, who)
+                who = identified(network, how, vectors, faces.identity) if faces.identity else {}
+                yield judged(detector, network, how, vectors, faces, detection + seconds, who, len(seen))
 
 
 def detected(finder: Any, faces: Labelled) -> dict[str, Any]:
-    """Return the largest face of each photograph, as Faces of one."""
-    largest = {}
+    """Return the face of each photograph that counts, as Faces of one: the largest, or by LFW's protocol the one in
+    the middle."""
+    chosen = {}
     for name in faces.names:
-        found = finder.detect([faces.photograph(name)])
+        photograph = faces.photograph(name)
+        found = finder.detect([photograph])
         if len(found.frame):
-            at = slice(best := int(found.box[:, 2:].prod(axis=1).argmax()), best + 1)
+            best = int(found.box[:, 2:].prod(axis=1).argmax())
+            if faces.lfw:
+                best = lfw.middle(found.box, photograph.shape[1], photograph.shape[0])
+            at = slice(best, best + 1)
             rows = {field: getattr(found, field)[at] for field in ("frame", "box", "landmarks", "confidence")}
-            largest[name] = replace(found, **rows, rank=None)
-    return largest
+            chosen[name] = replace(found, **rows, rank=None)
+    return chosen
 
 
 def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[dict[str, Any]]:
@@ -226,34 +277,46 @@ def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Ite
         try:
             for name in (detector, network):
                 weights_files(zoo.card(name))  # DeepFace would try to download missing ones
-            vectors, seconds = timed(lambda network=network: represented(detector, network, faces))
+            (vectors, seen), seconds = timed(lambda network=network: represented(detector, network, faces))
         except (ModelError, ImportError, ValueError) as error:
             say(f"stock DeepFace, {detector} + {network}, left out: {str(error).splitlines()[0]}")
             continue
         who = deepface_identified(detector, network, faces.folder, faces.identity) if faces.identity else {}
-        yield judged(detector, network, "stock", vectors, faces, seconds, who)
+        yield judged(detector, network, "stock", vectors, faces, seconds, who, seen)
 
 
-def represented(detector: str, network: str, faces: Labelled) -> Vectors:
+def represented(detector: str, network: str, faces: Labelled) -> tuple[Vectors, int]:
+    """Return the vectors, and in how many photographs a face was found."""
     from deepface import DeepFace
 
-    vectors = {}
+    vectors, seen = {}, 0
     for name in faces.names:
         bgr = np.ascontiguousarray(faces.photograph(name)[:, :, ::-1])
-        (face,) = DeepFace.represent(
-            bgr, model_name=network, detector_backend=detector, max_faces=1, enforce_detection=False
-        )
-        if face["face_confidence"] > 0:
+        found = DeepFace.represent(
+            bgr, model_name=network, detector_backend=detector, max_faces=None if faces.lfw else 1,
+            enforce_detection=False,
+        )  # fmt: skip
+        box = np.array([[face["facial_area"][side] for side in "xywh"] for face in found], float)
+        face = found[lfw.middle(box, bgr.shape[1], bgr.shape[0])]
+        seen += face["face_confidence"] > 0
+        if face["face_confidence"] > 0 or faces.lfw:
             vectors[name] = np.array(face["embedding"])
-    return vectors
+    return vectors, seen
 
 
 def judged(
-    detector: str, network: str, how: str, vectors: Vectors, faces: Labelled, seconds: float, who: dict[str, Any]
-) -> dict[str, Any]:
-    """Return one row; `seconds` are those of all photographs, detection included."""
+    detector: str, network: str, how: str, vectors: Vectors, faces: Labelled, seconds: float, who: dict[str, Any],
+    found: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Return one row; `seconds` are those of all photographs, detection included; `found`: photographs with a face."""
     from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS
 
+    if faces.lfw:
+        pictures = len(faces.names)
+        return {
+            "detector": detector, "network": network, "how": how, "pictures": pictures, "pairs": len(faces.left),
+            "without_face": pictures - found, "seconds": seconds, "by_metric": lfw.judged(vectors, faces.lfw),
+        }  # fmt: skip
     seen = np.array([a in vectors and b in vectors for a, b in zip(faces.left, faces.right, strict=True)])
     same, by_metric, thresholds = faces.same[seen], {}, {}
     if same.any() and not same.all():
@@ -281,7 +344,7 @@ def halves(identity: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 
 def identified(
-    network: str, align: str, vectors: Mapping[str, np.ndarray], identity: Mapping[str, str]
+    network: str, how: str, vectors: Mapping[str, np.ndarray], identity: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
     """Judge this package: a photograph stands for its largest face, as `reelgraph find` takes it."""
     from pipeline.faces.models.recognisers.thresholds import thresholds
@@ -296,7 +359,8 @@ def identified(
         distance = matcher.distances(np.stack([vectors[path] for path in seen])).tolist()
         people = [identity[path] for path in gallery]
         ranked = {path: list(zip(people, row, strict=True)) for path, row in zip(seen, distance, strict=True)}
-        found[metric] = named(ranked, probes, identity, thresholds(network, align)[metric], len(gallery))
+        threshold = thresholds(network, OURS[how][1].get("align", "native"))[metric]
+        found[metric] = named(ranked, probes, identity, threshold, len(gallery))
     return found
 
 

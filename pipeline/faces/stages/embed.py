@@ -45,7 +45,7 @@ class EmbedOptions(TrackOptions):
     align: Literal["native", "two_views", "deepface"] = Field(
         "native",
         description="native: warp onto the chip the network was trained on; two_views (Dlib only): average with a "
-        "second, mirrored chip by dlib's 5 points, more accurate, twice the time; deepface: DeepFace's crops",
+        "second, mirrored chip by dlib's 5 points, more accurate, 2.5 times the time; deepface: DeepFace's crops",
     )
     flip: bool = Field(False, description="average with the mirrored face: a little more accurate, twice the time")
     normalization: Normalization = Field("base", description="DeepFace's parameter; align deepface only")
