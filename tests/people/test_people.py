@@ -103,6 +103,30 @@ def test_few_faces_are_nobody(tmp_path: Path) -> None:
     assert ids(out, "a") == [2, 2, 2, 3, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("detector", "frames", "confidence", "found"),
+    [
+        ("mtcnn", 2, 0.999, [1, 2] * 2),
+        ("mtcnn", 1, 0.999, [-1, -1]),
+        ("mtcnn", 2, 0.95, [-1] * 4),
+        ("mtcnn", 3, 0.95, [1, 2] * 3),
+        ("opencv", 2, 0.999, [-1] * 4),
+    ],
+    ids=["two sure frames", "one detection", "never very sure", "three frames", "a scale not known"],
+)
+def test_evidence_makes_a_person(
+    tmp_path: Path, detector: str, frames: int, confidence: float, found: list[int]
+) -> None:
+    made = clip([[0, 1]], frames)
+    made["confidence"] = np.full(len(made["confidence"]), confidence, np.float32)
+    workflow = {"stages": {"detect": {"use": "detect", "model": detector}}}
+    out = make_store(tmp_path / "one.zarr", {"a": made}, workflow=workflow)
+    run(out)
+    assert ids(out, "a") == found
+    run(out, again=True, min_faces=4)
+    assert ids(out, "a") == [-1] * len(found), "given, the option is obeyed"
+
+
 def test_names_merges_and_splits_survive(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also with --again, which takes all inputs anew."""
     registry = ["--registry", str(store.parent / "people.json")]

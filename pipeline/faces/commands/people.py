@@ -39,11 +39,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
-        help="average distance up to which tracks are one person (default: 0.85 of the model's own threshold)",
+        help="average distance up to which tracks are one person (default: 0.95 of the model's own "
+        "threshold, 0.85 for two tracks with many looks)",
     )  # fmt: skip
     parser.add_argument(
-        "--min-faces", type=positive, default=3, metavar="N", help="faces that a person needs (default 3)"
-    )
+        "--min-faces", type=positive, metavar="N",
+        help="sure faces that a person needs (default: 3, or 2 if the detector was very sure of one)",
+    )  # fmt: skip
     parser.add_argument(
         "--again", action="store_true", help="take inputs again that have their people; names, merges and splits stay"
     )

@@ -176,6 +176,6 @@ def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Ex
     if not kept.any():
         return []
     vector, spread, weight = (_values(found, name)[kept] for name in ("vector", "spread", "weight"))
-    points = Points(vector, spread, weight, np.ones(len(vector), np.int64), np.ones(len(vector), bool))
+    points = Points(vector, spread, spread, weight, np.ones(len(vector), np.int64), np.ones(len(vector), bool))
     threshold = Space.of(found[0].item.arrays["embedding"].attributes).threshold
     return group_points(points, np.empty((0, 2), np.int64), threshold).looks[0]
