@@ -138,7 +138,8 @@ def people_by(way: Way, clips: Sequence[StoredClip]) -> Score:
         for name in ("vector", "spread", "weight", "founds", "sure_faces", "certain")
     )
     points = Points(vector, spread, spread, weight, np.zeros(len(sure), np.int64), founds)
-    cluster = way.cluster or (lambda *problem: group_points(*problem, strict=way.strict * clips[0].space.threshold).group)
+    strict = way.strict * clips[0].space.threshold
+    cluster = way.cluster or (lambda *problem: group_points(*problem, strict=strict).group)
     group = cluster(points, seen if way.cannot_link else seen[:0], way.share * clips[0].space.threshold)
     seconds = time.perf_counter() - began
     count = np.bincount(group, weights=sure)
@@ -279,7 +280,8 @@ def main() -> None:
         sets = stored_clips(chosen.folder or Path(scratch), data_folder(), chosen.shots)
     ways = list(WAYS)
     if chosen.thresholds:
-        ways += [replace(WAYS[0], name=f"threshold {share:.2f}", share=share, strict=share) for share in (0.7, 0.75, 0.8, 0.9, 1)]
+        ways += [replace(WAYS[0], name=f"threshold {share:.2f}", share=share, strict=share)
+                 for share in (0.7, 0.75, 0.8, 0.9, 1)]  # fmt: skip
     found: dict[str, dict[str, dict[str, float]]] = {way.name: {} for way in ways}
     for name, clips in sets.items():
         for way in ways:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
 from dataclasses import replace
 
 import numpy as np
@@ -157,10 +156,9 @@ def test_quality_of_faces() -> None:
 def test_tracks_that_both_show_variation_must_be_nearer() -> None:
     """Two filmed people who look alike stay two; two photographs of one person, as far apart, become one."""
     vector = np.array([[0.0, 0.0], [0.55, 0.0]], np.float32)
-    for varied, people in ((0.0, 1), (0.04, 2)):
-        made = Points(
-            vector, np.zeros(2), np.full(2, varied), np.ones(2), np.zeros(2, np.int64), np.ones(2, bool)
-        )  # fmt: skip
-        assert len(group_points(made, np.empty((0, 2), np.int64), 0.57, strict=0.51).looks) == people
+    for varied, count in ((0.0, 1), (0.04, 2)):
+        founds = np.ones(2, bool)
+        made = Points(vector, np.zeros(2), np.full(2, varied), np.ones(2), np.zeros(2, np.int64), founds)
+        assert len(group_points(made, np.empty((0, 2), np.int64), 0.57, strict=0.51).looks) == count
     one_varies = replace(made, varied=np.array([0.0, 0.04]))
     assert len(group_points(one_varies, np.empty((0, 2), np.int64), 0.57, strict=0.51).looks) == 1

@@ -132,7 +132,11 @@ def test_names_merges_and_splits_survive(store: Path, capsys: pytest.CaptureFixt
     registry = ["--registry", str(store.parent / "people.json")]
     run(store)
     assert main(["people", "name", "3", "Cy", *registry]) == 0
-    assert main(["people", "merge", "1", "2", *registry]) == 0
+    before = (store.parent / "people.json").read_bytes()
+    assert main(["people", "merge", "1", "2", *registry]) == 2
+    assert "side by side in one frame (one.zarr:a at 0:00:00" in capsys.readouterr().err
+    assert (store.parent / "people.json").read_bytes() == before
+    assert main(["people", "merge", "1", "2", "--force", *registry]) == 0
     assert "person 1 is 2 too; they were seen side by side in one.zarr:a" in capsys.readouterr().out
     assert labels(pipeline.open(store).input("a")).code.tolist() == [1] * 12 + [3] * 6
     for again in (False, True, True):
@@ -140,6 +144,11 @@ def test_names_merges_and_splits_survive(store: Path, capsys: pytest.CaptureFixt
         assert set(ids(store, "a")[:12]) == {1}, "one person by somebody's word, though seen side by side"
         assert ids(store, "b") == [3] * 6 + [1] * 6
         assert labels(pipeline.open(store).input("b")).names == {1: "person 1", 3: "Cy"}
+    before = (store.parent / "people.json").read_bytes()
+    assert main(["people", "split", "3", "b:0", "--dry-run", *registry]) == 0
+    shown = capsys.readouterr().out
+    assert "person 3 would keep 6 faces: a:2\na new person would get 6 faces: b:0\nnothing was changed" in shown
+    assert (store.parent / "people.json").read_bytes() == before
     assert main(["people", "split", "3", "b:0", *registry]) == 0
     assert "person 4: 6 faces" in capsys.readouterr().out
     assert ids(store, "b") == [4] * 6 + [1] * 6
@@ -185,7 +194,7 @@ def test_people_go_by_their_names_too(store: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert main(["people", "name", "Anna", "Eve", *registry]) == 2
     assert "'Anna' is the name of persons 1, 2; give an id" in capsys.readouterr().err
-    assert main(["people", "merge", "1", "2", *registry]) == 0
+    assert main(["people", "merge", "1", "2", "--force", *registry]) == 0
 
 
 @pytest.mark.parametrize(

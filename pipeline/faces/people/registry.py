@@ -292,9 +292,11 @@ def _from_json(path: Path, content: dict[str, Any]) -> Registry:
             bool(one.get("decided")),
             [
                 Exemplar(
-                    vector_of(each["vector"]), float(each["spread"]), float(each["weight"]),
+                    vector_of(each["vector"]),
+                    float(each["spread"]),
+                    float(each["weight"]),
                     float(each.get("varied", each["spread"])),  # registries of earlier versions have none
-                )  # fmt: skip
+                )
                 for each in one.get("exemplars", [])
             ],
             bool(one.get("twice")),
