@@ -28,8 +28,8 @@ from harness import REPOSITORY, WORKFLOW, data_folder, parser, show, write_json
 
 import pipeline
 from pipeline.faces.people.clustering import Points, Tracks, group_points
-from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks
-from pipeline.faces.people.gather import MIN_FACES
+from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks
+from pipeline.faces.people.gather import are_people
 from pipeline.faces.people.space import Space
 from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
 from pipeline.faces.stages.track import TRACK_SHARE
@@ -69,6 +69,7 @@ class Way:
     max_gap_seconds: float = 2.0
     cannot_link: bool = True
     share: float = THRESHOLD_SHARE
+    strict: float = STRICT_SHARE
     cluster: Callable[[Points, np.ndarray, float], np.ndarray] | None = None
     """None for this package's."""
 
@@ -132,18 +133,20 @@ def people_by(way: Way, clips: Sequence[StoredClip]) -> Score:
     moments = np.cumsum([0, *(len(one.seen) for one in described)])  # more than an input has numbers
     shifts = zip(moments, starts, strict=True)
     seen = np.concatenate([one.seen + shift for one, shift in zip(described, shifts, strict=False)])
-    vector, spread, weight, founds, sure = (
+    vector, spread, weight, founds, sure, certain = (
         np.concatenate([getattr(one, name) for one in described])
-        for name in ("vector", "spread", "weight", "founds", "sure_faces")
+        for name in ("vector", "spread", "weight", "founds", "sure_faces", "certain")
     )
-    points = Points(vector, spread, weight, np.zeros(len(sure), np.int64), founds)
-    cluster = way.cluster or (lambda *problem: group_points(*problem).group)
+    points = Points(vector, spread, spread, weight, np.zeros(len(sure), np.int64), founds)
+    strict = way.strict * clips[0].space.threshold
+    cluster = way.cluster or (lambda *problem: group_points(*problem, strict=strict).group)
     group = cluster(points, seen if way.cannot_link else seen[:0], way.share * clips[0].space.threshold)
     seconds = time.perf_counter() - began
     count = np.bincount(group, weights=sure)
-    founded = np.zeros(len(count), bool)
+    founded, very_sure = np.zeros((2, len(count)), bool)
     founded[group[points.founds]] = True
-    person = np.where((count >= MIN_FACES) & founded, np.arange(len(count)), -1)[group]
+    very_sure[group[certain]] = True
+    person = np.where(are_people(count, very_sure) & founded, np.arange(len(count)), -1)[group]
     label = np.concatenate([person[start + track] for start, track in zip(starts, tracks, strict=False)])
     identity = [who for clip in clips for who in clip.identity]
     mixed = 0
@@ -232,8 +235,9 @@ def by_whispers(points: Points, seen: np.ndarray, threshold: float) -> np.ndarra
 WAYS = (
     Way("as it is"),
     Way("without cannot-link", cannot_link=False),
-    Way("threshold 0.95 for 0.85", share=0.95),
-    Way("threshold 0.95, without cannot-link", share=0.95, cannot_link=False),
+    Way("threshold 0.85 for all", share=0.85),
+    Way("threshold 0.95 for all", share=0.95, strict=0.95),
+    Way("threshold 0.95, without cannot-link", share=0.95, strict=0.95, cannot_link=False),
     Way("tracks by position alone", use_embedding=False),
     Way("tracks end at a gap", max_gap_seconds=0.0),
     Way("tracks end with each chunk of 10 frames", stitch="chunks"),
@@ -250,7 +254,7 @@ def scale(n_tracks: int, n_people: int, seed: int = 0) -> dict[str, float]:
     who = rng.integers(0, n_people, n_tracks)
     vector = (centre[who] + rng.normal(0, 0.02, (n_tracks, 128))).astype(np.float32)
     spread, weight = np.full(n_tracks, 0.02), np.full(n_tracks, 10.0)
-    points = Points(vector, spread, weight, np.zeros(n_tracks, np.int64), np.ones(n_tracks, bool))
+    points = Points(vector, spread, spread, weight, np.zeros(n_tracks, np.int64), np.ones(n_tracks, bool))
     first = np.arange(0, n_tracks - 1, 10)
     first = first[who[first] != who[first + 1]]
     seen = np.stack([np.repeat(first, 2), np.stack([first, first + 1], axis=1).ravel()], axis=1)
@@ -276,7 +280,8 @@ def main() -> None:
         sets = stored_clips(chosen.folder or Path(scratch), data_folder(), chosen.shots)
     ways = list(WAYS)
     if chosen.thresholds:
-        ways += [replace(WAYS[0], name=f"threshold {share:.2f}", share=share) for share in (0.7, 0.75, 0.8, 0.9, 1)]
+        ways += [replace(WAYS[0], name=f"threshold {share:.2f}", share=share, strict=share)
+                 for share in (0.7, 0.75, 0.8, 0.9, 1)]  # fmt: skip
     found: dict[str, dict[str, dict[str, float]]] = {way.name: {} for way in ways}
     for name, clips in sets.items():
         for way in ways:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def points(vector: np.ndarray, person: Sequence[int] = (), founds: Sequence[bool
     known[: len(person)] = person
     begins = np.ones(n, bool)
     begins[: len(founds)] = founds
-    return Points(vector.astype(np.float32), np.zeros(n), np.full(n, float(weight)), known, begins)
+    return Points(vector.astype(np.float32), np.zeros(n), np.zeros(n), np.full(n, float(weight)), known, begins)
 
 
 def line(*places: float) -> np.ndarray:
@@ -47,7 +48,7 @@ def test_the_sparse_graph_gives_what_scipy_gives_from_all_distances(monkeypatch:
     cut = fcluster(linkage(squareform(matrix, checks=False), "average"), 0.62**2, "distance")
     expected = {frozenset(np.flatnonzero(cut == k).tolist()) for k in np.unique(cut)}
     assert 8 < len(expected) < 60
-    alone = Points(vector, np.zeros(180), np.ones(180), np.zeros(180, np.int64), np.ones(180, bool))
+    alone = Points(vector, np.zeros(180), np.zeros(180), np.ones(180), np.zeros(180, np.int64), np.ones(180, bool))
     monkeypatch.setattr(clustering, "BLOCK_VALUES", 180 * 50)
     group = group_points(alone, NOBODY, 0.62).group
     assert {frozenset(np.flatnonzero(group == k).tolist()) for k in np.unique(group)} == expected
@@ -98,7 +99,7 @@ def test_what_may_not_found_a_group_only_joins_one() -> None:
 def test_spread_counts_against_joining() -> None:
     sure = points(line(0, 0.9))
     assert len(group_points(sure, NOBODY, 1.0).looks) == 1
-    unsure = Points(sure.vector, np.full(2, 0.2), sure.weight, sure.person, sure.founds)
+    unsure = Points(sure.vector, np.full(2, 0.2), sure.varied, sure.weight, sure.person, sure.founds)
     assert len(group_points(unsure, NOBODY, 1.0).looks) == 2
 
 
@@ -150,3 +151,14 @@ def test_quality_of_faces() -> None:
     assert score[0] > score[1] > 0
     assert quality(box[:1], landmarks[:1], np.array([0.8]))[0] < 0.5 * score[0]
     assert (quality(box, None, None) == [1, 1, 0.2]).all()
+
+
+def test_tracks_that_both_show_variation_must_be_nearer() -> None:
+    """Two filmed people who look alike stay two; two photographs of one person, as far apart, become one."""
+    vector = np.array([[0.0, 0.0], [0.55, 0.0]], np.float32)
+    for varied, count in ((0.0, 1), (0.04, 2)):
+        founds = np.ones(2, bool)
+        made = Points(vector, np.zeros(2), np.full(2, varied), np.ones(2), np.zeros(2, np.int64), founds)
+        assert len(group_points(made, np.empty((0, 2), np.int64), 0.57, strict=0.51).looks) == count
+    one_varies = replace(made, varied=np.array([0.0, 0.04]))
+    assert len(group_points(one_varies, np.empty((0, 2), np.int64), 0.57, strict=0.51).looks) == 1

@@ -161,7 +161,7 @@ def test_a_moment_takes_one_row_for_each_track() -> None:
 def test_a_crowd_of_strangers_is_grouped_without_its_pairs() -> None:
     vector = np.random.default_rng(1).normal(size=(1500, 16)).astype(np.float32)
     ones, seen = np.ones(1500), np.stack([np.zeros(1500, np.int64), np.arange(1500)], axis=1)
-    points = clustering.Points(vector, 0 * ones, ones, np.zeros(1500, np.int64), ones > 0)
+    points = clustering.Points(vector, 0 * ones, 0 * ones, ones, np.zeros(1500, np.int64), ones > 0)
     assert peak_bytes(lambda: clustering.group_points(points, seen, 0.1)) < 48 << 20  # 2.2 million pairs in two sets
     assert len(clustering.group_points(points, seen, 100.0).looks) == 1500, "faces of one frame are different people"
 

@@ -62,7 +62,7 @@ def tell(out: Path, name: str, person: np.ndarray | None, **attributes: Any) -> 
 
 def registry_of(folder: Path) -> Registry:
     """Ann, Bob and somebody without a name; 7 was merged into Ann, 1 was forgotten long ago."""
-    exemplars = [Exemplar(CROWD[0, 0], 0.1, 5.0)]
+    exemplars = [Exemplar(CROWD[0, 0], 0.1, 5.0, 0.1)]
     known = {ANN: Person("Ann", True, exemplars), BOB: Person("Bob"), 9: Person()}
     pins = [Pin("films.zarr:clip", "clip", 5, (1, 2, 3, 4), ANN)]
     return Registry(

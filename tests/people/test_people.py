@@ -103,12 +103,40 @@ def test_few_faces_are_nobody(tmp_path: Path) -> None:
     assert ids(out, "a") == [2, 2, 2, 3, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("detector", "frames", "confidence", "found"),
+    [
+        ("mtcnn", 2, 0.999, [1, 2] * 2),
+        ("mtcnn", 1, 0.999, [-1, -1]),
+        ("mtcnn", 2, 0.95, [-1] * 4),
+        ("mtcnn", 3, 0.95, [1, 2] * 3),
+        ("opencv", 2, 0.999, [-1] * 4),
+    ],
+    ids=["two sure frames", "one detection", "never very sure", "three frames", "a scale not known"],
+)
+def test_evidence_makes_a_person(
+    tmp_path: Path, detector: str, frames: int, confidence: float, found: list[int]
+) -> None:
+    made = clip([[0, 1]], frames)
+    made["confidence"] = np.full(len(made["confidence"]), confidence, np.float32)
+    workflow = {"stages": {"detect": {"use": "detect", "model": detector}}}
+    out = make_store(tmp_path / "one.zarr", {"a": made}, workflow=workflow)
+    run(out)
+    assert ids(out, "a") == found
+    run(out, again=True, min_faces=4)
+    assert ids(out, "a") == [-1] * len(found), "given, the option is obeyed"
+
+
 def test_names_merges_and_splits_survive(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also with --again, which takes all inputs anew."""
     registry = ["--registry", str(store.parent / "people.json")]
     run(store)
     assert main(["people", "name", "3", "Cy", *registry]) == 0
-    assert main(["people", "merge", "1", "2", *registry]) == 0
+    before = (store.parent / "people.json").read_bytes()
+    assert main(["people", "merge", "1", "2", *registry]) == 2
+    assert "side by side in one frame (one.zarr:a at 0:00:00" in capsys.readouterr().err
+    assert (store.parent / "people.json").read_bytes() == before
+    assert main(["people", "merge", "1", "2", "--force", *registry]) == 0
     assert "person 1 is 2 too; they were seen side by side in one.zarr:a" in capsys.readouterr().out
     assert labels(pipeline.open(store).input("a")).code.tolist() == [1] * 12 + [3] * 6
     for again in (False, True, True):
@@ -116,6 +144,11 @@ def test_names_merges_and_splits_survive(store: Path, capsys: pytest.CaptureFixt
         assert set(ids(store, "a")[:12]) == {1}, "one person by somebody's word, though seen side by side"
         assert ids(store, "b") == [3] * 6 + [1] * 6
         assert labels(pipeline.open(store).input("b")).names == {1: "person 1", 3: "Cy"}
+    before = (store.parent / "people.json").read_bytes()
+    assert main(["people", "split", "3", "b:0", "--dry-run", *registry]) == 0
+    shown = capsys.readouterr().out
+    assert "person 3 would keep 6 faces: a:2\na new person would get 6 faces: b:0\nnothing was changed" in shown
+    assert (store.parent / "people.json").read_bytes() == before
     assert main(["people", "split", "3", "b:0", *registry]) == 0
     assert "person 4: 6 faces" in capsys.readouterr().out
     assert ids(store, "b") == [4] * 6 + [1] * 6
@@ -161,7 +194,7 @@ def test_people_go_by_their_names_too(store: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert main(["people", "name", "Anna", "Eve", *registry]) == 2
     assert "'Anna' is the name of persons 1, 2; give an id" in capsys.readouterr().err
-    assert main(["people", "merge", "1", "2", *registry]) == 0
+    assert main(["people", "merge", "1", "2", "--force", *registry]) == 0
 
 
 @pytest.mark.parametrize(

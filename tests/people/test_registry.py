@@ -17,7 +17,7 @@ from pipeline.faces.people.registry import Exemplar, Person, Pin, Registry, edit
 def registry(tmp_path: Path) -> Registry:
     made = Registry.open(tmp_path / "people.json", "Dlib", "native")
     for k in range(4):
-        made.people[made.new_person()] = Person(exemplars=[Exemplar(np.full(3, k, np.float32), 0.1, 5)])
+        made.people[made.new_person()] = Person(exemplars=[Exemplar(np.full(3, k, np.float32), 0.1, 5, 0.1)])
     made.inputs = {"a.zarr:clip": {1: 10, 2: 5, 3: 1}, "b.zarr:film": {2: 7}}
     made.pins = [Pin("a.zarr:clip", "print", 25, (1.0, 2.0, 3.0, 4.0), 3)]
     made.save()

@@ -11,6 +11,7 @@ from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
 from pipeline.faces.commands import number, say
 from pipeline.store.nodes import located
+from pipeline.text import clock, plural
 
 if TYPE_CHECKING:
     from pipeline.faces.people.registry import Registry
@@ -39,11 +40,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
-        help="average distance up to which tracks are one person (default: 0.85 of the model's own threshold)",
+        help="average distance up to which tracks are one person (default: 0.95 of the model's own "
+        "threshold, 0.85 for two tracks with many looks)",
     )  # fmt: skip
     parser.add_argument(
-        "--min-faces", type=positive, default=3, metavar="N", help="faces that a person needs (default 3)"
-    )
+        "--min-faces", type=positive, metavar="N",
+        help="sure faces that a person needs (default: 3, or 2 if the detector was very sure of one)",
+    )  # fmt: skip
     parser.add_argument(
         "--again", action="store_true", help="take inputs again that have their people; names, merges and splits stay"
     )
@@ -51,6 +54,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts", type=_parts, default=2, metavar="N", help="split without tracks: number of parts (default 2)"
     )
+    parser.add_argument("--dry-run", action="store_true", help="split: show the parts and change nothing")
+    parser.add_argument("--force", action="store_true", help="merge people who were seen side by side in one frame")
 
 
 def _parts(text: str) -> int:
@@ -61,6 +66,9 @@ def _parts(text: str) -> int:
 
 def _people(options: argparse.Namespace) -> int:
     word, *words = options.words
+    if word not in CHANGES and (options.force or options.dry_run):
+        flag, only = ("--force", "merge") if options.force else ("--dry-run", "split")
+        raise UsageError(f"{flag} is an option of people {only}; leave it out")
     if word == "list":
         return _list(options, words)
     if word in CHANGES:
@@ -69,11 +77,15 @@ def _people(options: argparse.Namespace) -> int:
         change, takes, usage = CHANGES[word]
         if not takes(len(words)):
             raise UsageError(usage)
+        for flag, given, only in (("--force", options.force, "merge"), ("--dry-run", options.dry_run, "split")):
+            if given and word != only:
+                raise UsageError(f"{flag} has no effect on people {word}; leave it out, or use it with {only}")
         path = _registry(options)
         with edit(path):
             registry = Registry.load(path)
-            values, lines = change(registry, words, options.parts)
-            registry.save()
+            values, lines = change(registry, words, options)
+            if not values.get("dry_run"):
+                registry.save()
         print_result(options, {"registry": str(path), **values}, [*lines, f"registry {path}"])
         return 0
     from pipeline.faces.people.gather import GatherOptions, gather
@@ -101,7 +113,7 @@ def _list(options: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _name(registry: Registry, words: list[str], parts: int) -> Changed:
+def _name(registry: Registry, words: list[str], options: argparse.Namespace) -> Changed:
     number = registry.name(_id(registry, words[0]), words[1])
     name = registry.people[number].name
     lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
@@ -110,30 +122,44 @@ def _name(registry: Registry, words: list[str], parts: int) -> Changed:
     return {"id": number, "name": name, "others_of_this_name": others}, lines
 
 
-def _merge(registry: Registry, words: list[str], parts: int) -> Changed:
+def _merge(registry: Registry, words: list[str], options: argparse.Namespace) -> Changed:
     from pipeline.faces.people.split import seen_together
 
     ids = [_id(registry, word) for word in words]
     together = seen_together(registry, ids)
+    if together and not options.force:
+        where = ", ".join(f"{key} at {clock(seconds)}" for key, seconds in together.items())
+        raise UsageError(
+            f"people {', '.join(map(str, ids))} were seen side by side in one frame ({where}), so they are not one "
+            "person; to merge them all the same (a mirror, a picture in the picture), add --force"
+        )
     kept = registry.merge(ids)
     registry.people[kept].twice |= bool(together)
     name = registry.people[kept].name
     gone = sorted(old for old, new in registry.merged.items() if new == kept)
     text = f"person {kept}{f' ({name})' if name else ''} is {', '.join(map(str, gone))} too"
     text += f"; they were seen side by side in {', '.join(together)}, so it is taken to happen" if together else ""
-    return {"id": kept, "name": name, "merged": gone, "seen_together": together}, [text]
+    return {"id": kept, "name": name, "merged": gone, "seen_together": list(together)}, [text]
 
 
-def _split(registry: Registry, words: list[str], parts: int) -> Changed:
-    from pipeline.faces.people.split import split
+def _split(registry: Registry, words: list[str], options: argparse.Namespace) -> Changed:
+    from pipeline.faces.people.split import planned, split
 
     number = registry.resolve(_id(registry, words[0]))
-    new = split(registry, number, words[1:], parts)
+    if options.dry_run:
+        made = planned(registry, number, words[1:], options.parts)
+        kept = [f"person {number} would keep", *["a new person would get"] * (len(made) - 1)]
+        lines = [
+            f"{who} {plural(one['faces'], 'face')}: {', '.join(one['tracks'])}"
+            for who, one in zip(kept, made, strict=True)
+        ]
+        return {"id": number, "dry_run": True, "parts": made}, [*lines, "nothing was changed"]
+    new = split(registry, number, words[1:], options.parts)
     shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
     return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
 
 
-CHANGES: dict[str, tuple[Callable[[Registry, list[str], int], Changed], Callable[[int], bool], str]] = {
+CHANGES: dict[str, tuple[Callable[[Registry, list[str], argparse.Namespace], Changed], Callable[[int], bool], str]] = {
     "name": (
         _name, lambda count: count == 2,
         'people name takes an id and a name: reelgraph people name 3 "Ann Lee" ("" takes a name away)',

@@ -32,6 +32,9 @@ BLOCK_VALUES = 1 << 24
 WEAK_SHARE = 0.7
 """Share of the squared threshold, for tracks that may not begin a group. False detections are fairly close to many
 people, a real face to one."""
+VARIED = 0.27
+"""Mean distance of a track's faces from their vector, as a share of the strict threshold. A track with more shows its
+person's own variation; one photograph, shown for a second, has less in 3 of 4 tracks."""
 MOST_WEIGHT = 20.0
 """Largest weight of a track. More faces count no more, because they share one scene's light and one pose."""
 
@@ -44,6 +47,8 @@ class Points:
     """float32 (n, d), finite; compared by Euclidean distance."""
     spread: Floats
     """float64 (n,): mean squared distance of the faces behind it from the vector."""
+    varied: Floats
+    """float64 (n,): the mean of `spread` over the tracks behind it, each by itself."""
     weight: Floats
     """float64 (n,): weight in a mean, above 0."""
     person: Ints
@@ -63,6 +68,8 @@ class Exemplar:
     """Mean squared distance from the vector."""
     weight: float
     """Number of faces it stands for; of each track only a few count."""
+    varied: float
+    """Mean of the spreads of its tracks, each by itself."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +82,18 @@ class Groups:
     """One exemplar for each cluster of a group; several only if a user has merged them into one person."""
 
 
-def group_points(points: Points, seen: Ints, threshold: float, twice: Collection[int] = ()) -> Groups:
-    """Join points that are within `threshold` on average.
+def group_points(
+    points: Points, seen: Ints, threshold: float, twice: Collection[int] = (), strict: float | None = None
+) -> Groups:
+    """Join points that are within `threshold` on average, and within `strict` if both show variation (`VARIED`).
 
+    Two photographs of a person differ by light, camera and years, which neither photograph shows.
     `seen`: int64 (m, 2), a moment's number and the row of a point seen in it. Two points of one moment are not one
     person. Known people are never joined with each other. Those of `twice` may have several points of one moment.
     """
     if not len(points.vector):
         return Groups(np.empty(0, np.int64), [])
-    state = _State(points, seen, threshold, frozenset(twice))
+    state = _State(points, seen, threshold, threshold if strict is None else strict, frozenset(twice))
     while state.merge_round():
         pass
     owner = np.array([state.root(state.owner[k]) for k in range(len(points.vector))], np.int64)
@@ -95,7 +105,7 @@ def group_points(points: Points, seen: Ints, threshold: float, twice: Collection
     for cluster in state.alive():
         mean = state.mean[cluster].astype(np.float32)
         looks[number[state.root(state.owner[cluster])]].append(
-            Exemplar(mean, state.spread[cluster], state.weight[cluster])
+            Exemplar(mean, state.spread[cluster], state.weight[cluster], state.varied[cluster])
         )
     return Groups(rank[inverse], looks)
 
@@ -103,12 +113,14 @@ def group_points(points: Points, seen: Ints, threshold: float, twice: Collection
 class _State:
     """Clusters (which have a mean) and their owners (people; a known one may own several clusters)."""
 
-    def __init__(self, points: Points, seen: Ints, threshold: float, twice: frozenset[int]) -> None:
+    def __init__(self, points: Points, seen: Ints, threshold: float, strict: float, twice: frozenset[int]) -> None:
         n = len(points.vector)
+        self.threshold, self.strict = threshold, strict
         self.limit = threshold * threshold
         self.twice = twice
         self.mean = list(points.vector.astype(np.float64))
         self.spread = points.spread.astype(np.float64).tolist()
+        self.varied = points.varied.astype(np.float64).tolist()
         self.weight = points.weight.astype(np.float64).tolist()
         self.into = list(range(n))
         """The cluster that each became; itself while it is alive."""
@@ -166,7 +178,9 @@ class _State:
 
     def _allowed(self, a: int, b: int, squared: float) -> bool:
         founders = self.founds[a] + self.founds[b]
-        if founders == 0 or (founders == 1 and squared > WEAK_SHARE * self.limit):
+        if founders == 0 or (founders == 1 and squared > WEAK_SHARE * self.strict**2):
+            return False
+        if squared > self.strict**2 and min(self.varied[a], self.varied[b]) > (VARIED * self.strict) ** 2:
             return False
         first, second = self.root(self.owner[a]), self.root(self.owner[b])
         one, other = self.known[first], self.known[second]
@@ -194,6 +208,7 @@ class _State:
         self.into.append(c)
         self.mean.append(self.mean[a] + share * between)
         self.spread.append(variance + share * (1 - share) * float(between @ between))
+        self.varied.append((1 - share) * self.varied[a] + share * self.varied[b])
         self.weight.append(total)
         self.founds.append(self.founds[a] or self.founds[b])
         self.owner.append(first)
@@ -257,6 +272,8 @@ class Tracks:
     founds: npt.NDArray[np.bool_]
     """bool (n,): true with two sure faces, or one of which the detector was very sure. Other tracks may be false
     detections of a moment."""
+    certain: npt.NDArray[np.bool_]
+    """bool (n,): true with a face of which the detector was very sure."""
     seen: Ints
     """int64 (m, 2): a moment's number and a track seen in it (see `together`)."""
 

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
 """Score by detector. Below it most detections in videos are not faces (posters, prints on clothes, blurs). Scores of
 other detectors have other scales; all their faces count as sure."""
-THRESHOLD_SHARE = 0.85
-"""Share of the model's own threshold (of two single faces), for average distances between tracks and people. `make
-bench-people` measures other values."""
+THRESHOLD_SHARE = 0.95
+"""Share of the model's own threshold (of two single faces) up to which two tracks without variation are one person, by
+average distance. Chosen by cross-validation over people: `make strangers`."""
+STRICT_SHARE = 0.85
+"""The same for tracks that show their person's variation (`VARIED`). `make bench-people` measures other values."""
 UNSURE_SHARE = 0.15
 """Share of the square of that: the uncertainty of a track without any face that shows its person (`describe`)."""
 VERY_SURE_CONFIDENCE = 0.99
@@ -78,18 +80,19 @@ def describe_tracks(item: RunInput, space: Space, sure: float) -> Tracks:
     confidence = arrays.get("confidence")
     is_sure = np.ones(len(track), bool) if confidence is None else confidence >= sure
     score, certain = face_quality(item)
-    unsure_spread = UNSURE_SHARE * (THRESHOLD_SHARE * space.threshold) ** 2
+    unsure_spread = UNSURE_SHARE * (STRICT_SHARE * space.threshold) ** 2
     vector = np.full((count, item.arrays["embedding"].shape[0]), np.nan, np.float32)
     spread = np.zeros(count)
     for number, rows, vectors in faces_of_tracks(item, track, score, space.project):
         vector[number], spread[number] = describe(vectors, score[rows], certain[rows], unsure_spread)
     has = track >= 0
     sure_faces = np.bincount(track[has & is_sure], minlength=count).astype(np.int64)
-    founds = sure_faces >= 2
+    very_sure = np.zeros(count, bool)
     if confidence is not None and sure > 0:
-        founds[track[has & (confidence >= VERY_SURE_CONFIDENCE)]] = True
+        very_sure[track[has & (confidence >= VERY_SURE_CONFIDENCE)]] = True
     faces = np.bincount(track[has], minlength=count).astype(np.int64)
-    return Tracks(vector, spread, faces, sure_faces, founds, together(track, arrays["n_faces"]))
+    founds = (sure_faces >= 2) | very_sure
+    return Tracks(vector, spread, faces, sure_faces, founds, very_sure, together(track, arrays["n_faces"]))
 
 
 def signature(item: RunInput) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Groups, Ints, Points, Tracks, group_points, near_pairs
-from pipeline.faces.people.described import THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
+from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
 from pipeline.faces.people.geometry import overlap
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, edit, known
 from pipeline.faces.people.space import Space
@@ -29,8 +29,9 @@ SIMILAR_SHARE = 1.15
 """Multiple of the threshold: pairs of people nearer than this are listed for the user to compare."""
 MOST_SIMILAR = 8
 """Most such pairs for each person."""
-MIN_FACES = 3
-"""Faces of which the detector was sure that a new person needs; fewer may be a false detection of a moment."""
+SURE_FACES, VERY_SURE_FACES = 3, 2
+"""Sure faces that a new person needs, and those needed if the detector was very sure of one. A false detection of a
+moment has fewer."""
 PERSON = Array("person", ("face",), "int32")
 
 Note = Callable[[str], None]
@@ -42,9 +43,10 @@ class GatherOptions:
     """The options of grouping tracks into people."""
 
     threshold: float | None = None
-    """Average distance up to which tracks are one person; None for 0.85 of the model's own threshold."""
-    min_faces: int = MIN_FACES
-    """Number of faces that a new person needs."""
+    """Average distance up to which tracks are one person; None for 0.95 of the model's own threshold,
+    and 0.85 for two tracks that both show their person's variation."""
+    min_faces: int | None = None
+    """Number of sure faces that a new person needs; None: by evidence (`are_people`)."""
     again: bool = False
     """Assign all inputs again, also those that were assigned before; the user's decisions stay."""
     thumbnails: bool = True
@@ -160,6 +162,7 @@ class _Work:
                     "run them separately, each with its own registry"
                 )
         self.threshold = options.threshold or THRESHOLD_SHARE * self.space.threshold
+        self.strict = options.threshold or STRICT_SHARE * self.space.threshold
         self.registry = Registry.open(path, self.space.model, self.space.align)
         self.result = Gathered(self.registry, list(runs), usable, skipped=skipped)
         self.sure = {run.path: sure_confidence(run.attributes.get("workflow", {})) for run in runs}
@@ -178,7 +181,7 @@ class _Work:
             self._assign(taken)
             self.result.new_people = sorted(set(self.registry.people) - before)
             self.registry.save()
-            settings = {"threshold": self.threshold, "min_faces": self.options.min_faces}
+            settings = {name: value for name, value in self._wanted().items() if value is not None}
             for one in taken:
                 track = one.item.array("track")
                 faces = np.where(track >= 0, np.append(one.person, UNKNOWN)[track], UNKNOWN).astype(np.int32)
@@ -190,13 +193,15 @@ class _Work:
             add_thumbnails(self.result.inputs, self.note)
         return self.result
 
+    def _wanted(self) -> dict[str, float | None]:
+        return {"threshold": self.threshold, "min_faces": self.options.min_faces}
+
     def _taken(self) -> Iterator[_Taken]:
-        wanted = {"threshold": self.threshold, "min_faces": self.options.min_faces}
         for item in self.result.inputs:
             attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
             ours = attributes.get("registry_id") == self.registry.id
             if ours and attributes.get("tracks") == signature(item) and not self.options.again:
-                if any(attributes.get(name) != value for name, value in wanted.items()):
+                if any(attributes.get(name) != value for name, value in self._wanted().items()):
                     text = "keeps its people, found with other settings; use --again to find them again"
                     self.note(f"{item.name} {text}")
                 continue
@@ -217,7 +222,8 @@ class _Work:
         # With --again some people are found again: those without a user's decision and in no other input.
         dissolved = {n for n, one in people.items() if self.options.again and not one.decided and n not in elsewhere}
         points, seen = self._points(taken, dissolved, self._seen(keys, inside=True) - elsewhere)
-        groups = group_points(points, seen, self.threshold, [n for n, one in people.items() if one.twice])
+        twice = [n for n, one in people.items() if one.twice]
+        groups = group_points(points, seen, self.threshold, twice, self.strict)
         self.result.assigned = [one.key for one in taken]
         person_of = self._number(groups, points, taken, dissolved)
         for number in dissolved - set(person_of.values()):
@@ -269,6 +275,7 @@ class _Work:
             Points(
                 np.array([each.vector for _, each in looks], np.float32).reshape(-1, width),
                 np.array([each.spread for _, each in looks], np.float64),
+                np.array([each.varied for _, each in looks], np.float64),
                 np.array([min(each.weight, 1.0) if n in returning else each.weight for n, each in looks], np.float64),
                 np.array([number for number, _ in looks], np.int64),
                 np.ones(len(looks), bool),
@@ -290,9 +297,9 @@ class _Work:
                 if track >= 0:
                     pinned[track] = pin.person
             found = one.tracks
-            columns: tuple[Any, ...] = (found.vector, found.spread, found.weight, pinned, found.founds)
+            columns: tuple[Any, ...] = (found.vector, found.spread, found.spread, found.weight, pinned, found.founds)
             parts.append(Points(*(column[usable] for column in columns)))
-        names = ("vector", "spread", "weight", "person", "founds")
+        names = ("vector", "spread", "varied", "weight", "person", "founds")
         points = Points(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
         founds = points.founds | (points.person > 0) | (self.options.min_faces == 1)
         return replace(points, founds=founds), np.concatenate(seen)
@@ -302,13 +309,14 @@ class _Work:
         found: dict[int, int] = {}
         for row in np.flatnonzero(points.person).tolist():
             found[int(groups.group[row])] = int(points.person[row])
-        founded = np.zeros(len(groups.looks), bool)
+        founded, certain = np.zeros((2, len(groups.looks)), bool)
         founded[groups.group[points.founds]] = True
         sure = np.zeros(len(groups.looks), np.int64)
         for one in taken:
             has = one.point >= 0
             np.add.at(sure, groups.group[one.point[has]], one.tracks.sure_faces[has])
-        enough = founded & (sure >= self.options.min_faces)
+            certain[groups.group[one.point[has & one.tracks.certain]]] = True
+        enough = founded & are_people(sure, certain, self.options.min_faces)
         wanted = [group for group in np.flatnonzero(enough).tolist() if group not in found]
         found |= _as_before(groups, taken, set(wanted), dissolved)
         return found | {group: self.registry.new_person() for group in wanted if group not in found}
@@ -343,6 +351,14 @@ def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
                 add_arrays(store, item.name, Track.outputs, arrays, replace_existing=True)
                 item.refresh()
                 note(f"{item.name}: {int(item.array('track').max(initial=-1)) + 1} tracks")
+
+
+def are_people(sure: Ints, certain: npt.NDArray[np.bool_], min_faces: int | None = None) -> npt.NDArray[np.bool_]:
+    """Return bool (n,): true for groups with enough sure faces (`sure`) to be a person.
+
+    `certain` (n,): true if the detector was very sure of one of the group's faces.
+    """
+    return np.asarray(sure >= (np.where(certain, VERY_SURE_FACES, SURE_FACES) if min_faces is None else min_faces))
 
 
 def _as_before(groups: Groups, taken: Sequence[_Taken], wanted: set[int], free: set[int]) -> dict[int, int]:

@@ -291,7 +291,12 @@ def _from_json(path: Path, content: dict[str, Any]) -> Registry:
             one.get("name") or None,
             bool(one.get("decided")),
             [
-                Exemplar(vector_of(each["vector"]), float(each["spread"]), float(each["weight"]))
+                Exemplar(
+                    vector_of(each["vector"]),
+                    float(each["spread"]),
+                    float(each["weight"]),
+                    float(each.get("varied", each["spread"])),  # registries of earlier versions have none
+                )
                 for each in one.get("exemplars", [])
             ],
             bool(one.get("twice")),
@@ -342,7 +347,10 @@ def _to_json(registry: Registry) -> dict[str, Any]:
                 "decided": one.decided,
                 **({"twice": True} if one.twice else {}),
                 "exemplars": [
-                    {"vector": text_of(each.vector), "spread": round(each.spread, 6), "weight": round(each.weight, 3)}
+                    {
+                        "vector": text_of(each.vector), "spread": round(each.spread, 6),
+                        "weight": round(each.weight, 3), "varied": round(each.varied, 6),
+                    }
                     for each in one.exemplars
                 ],
             }

@@ -37,6 +37,19 @@ def _values(found: Sequence[_Part], name: str) -> npt.NDArray[Any]:
     return np.concatenate([getattr(part.tracks, name)[part.numbers] for part in found])
 
 
+def planned(registry: Registry, number: int, tracks: Sequence[str] = (), parts: int = 2) -> list[dict[str, Any]]:
+    """Return the parts that `split` would make, as JSON values: faces and tracks; the first keeps the id."""
+    person = registry.resolve(number)
+    found = _parts_of(registry, person)
+    part_of = _listed(found, person, tracks) if tracks else _apart(found, person, parts)
+    faces = _values(found, "faces")
+    names = np.array([f"{part.item.name}:{track}" for part in found for track in part.numbers])
+    return [
+        {"faces": int(faces[part_of == part].sum()), "tracks": names[part_of == part].tolist()}
+        for part in range(int(part_of.max()) + 1)
+    ]
+
+
 def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: int = 2) -> list[int]:
     """Move tracks (INPUT:TRACK) of a person to a new one; return the new ids.
 
@@ -71,23 +84,29 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
     return people[1:]
 
 
-def seen_together(registry: Registry, numbers: Sequence[int]) -> list[str]:
-    """Return the keys of inputs with two of these people in one frame; ignore inputs whose stores are missing."""
+def seen_together(registry: Registry, numbers: Sequence[int]) -> dict[str, float]:
+    """Return inputs (by key) with two of these people in one frame, and the time of the first such frame in seconds.
+
+    Ignore inputs whose stores are missing.
+    """
     from pipeline.store.read import open as open_store
 
-    people, found = [registry.resolve(number) for number in numbers], []
+    people, found = [registry.resolve(number) for number in numbers], {}
     for key, counts in registry.inputs.items():
         if sum(bool(counts.get(number)) for number in people) < 2:
             continue
         place, name = registry.store_of(key)
         try:
-            arrays = open_store(place).input(name).read(["person", "face_frame"])
+            arrays = open_store(place).input(name).read(["person", "face_frame", "time_seconds"])
         except StoreError:
             continue
-        mine = np.isin(arrays["person"], people)
-        pairs = np.unique(np.stack([arrays["face_frame"][mine], arrays["person"][mine]]), axis=1)
-        if len(np.unique(pairs[0])) < pairs.shape[1]:
-            found.append(key)
+        # An array holds the id of before a merge until the next run.
+        person = np.array([registry.merged.get(number, number) for number in arrays["person"].tolist()], np.int64)
+        mine = np.isin(person, people)
+        pairs = np.unique(np.stack([arrays["face_frame"][mine], person[mine]]), axis=1)
+        both = pairs[0, 1:][np.diff(pairs[0]) == 0]
+        if len(both):
+            found[key] = float(arrays["time_seconds"][both[0]])
     return found
 
 
@@ -176,6 +195,6 @@ def _exemplars(found: Sequence[_Part], chosen: npt.NDArray[np.bool_]) -> list[Ex
     if not kept.any():
         return []
     vector, spread, weight = (_values(found, name)[kept] for name in ("vector", "spread", "weight"))
-    points = Points(vector, spread, weight, np.ones(len(vector), np.int64), np.ones(len(vector), bool))
+    points = Points(vector, spread, spread, weight, np.ones(len(vector), np.int64), np.ones(len(vector), bool))
     threshold = Space.of(found[0].item.arrays["embedding"].attributes).threshold
     return group_points(points, np.empty((0, 2), np.int64), threshold).looks[0]
