@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -39,6 +39,11 @@ class DetectOptions(StageOptions):
         description="align deepface: a frame without faces is one face of confidence 0, as with DeepFace's "
         "enforce_detection=False",
     )
+    turned: bool = Field(
+        False,
+        description="align native: look again, turned by 90, 180 and 270 degrees, at frames without a face and frames "
+        "with a face that is not surely upright",
+    )
 
     @model_validator(mode="after")
     def _heeded(self) -> DetectOptions:
@@ -49,6 +54,13 @@ class DetectOptions(StageOptions):
         except ModelError as error:
             raise ValueError(str(error)) from error
         return self
+
+    def keyed(self) -> dict[str, Any]:
+        """Leave out `turned` if it is false, so that stores from before this option still resume."""
+        values = super().keyed()
+        if not self.turned:
+            del values["turned"]
+        return values
 
 
 RANK = Array(
