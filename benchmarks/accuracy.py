@@ -78,7 +78,8 @@ HARD = {
 FACE_SHARE = 0.36
 """Width of the face in the middle of a picture of LFW, as a share of the picture's."""
 HARD_COLUMNS = (
-    "detector", "as it is", *HARD, "upright=upright:.3f", "boxes elsewhere=elsewhere", "ms per picture=milliseconds:.1f",
+    "detector", "as it is", *HARD, "upright=upright:.3f", "boxes elsewhere=elsewhere",
+    "ms per picture=milliseconds:.1f",
 )  # fmt: skip
 HARD_HOW = {
     "as it is, ...": "share of the pictures in which the face in their middle is found",

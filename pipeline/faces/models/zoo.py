@@ -1,9 +1,10 @@
 """Facts of every model by its DeepFace name: its kind, its input, the source of its weights. Loads nothing.
 
 Names, sizes and addresses are those of DeepFace 0.0.103 (deepface/modules/modeling.py and the clients it names), which
-a test compares; `OWN` are the names that DeepFace lacks. Licences are those of the weights' publishers; `licence_source` says where they are written, and names
-the doubts. Hashes and sizes are those of the publisher's own files: Git LFS pointers (opencv_zoo) and pip packages. If
-neither exists (centerface, ssd), they are those on which projects that pin the same address agree.
+a test compares; DeepFace lacks those in OWN. Licences are those of the weights' publishers; `licence_source` says where
+they are written, and names the doubts. Hashes and sizes are those of the publisher's own files: Git LFS pointers
+(opencv_zoo) and pip packages. If neither exists (centerface, ssd), they are those on which projects that pin the same
+address agree.
 """
 
 from __future__ import annotations

@@ -41,8 +41,7 @@ class DetectOptions(StageOptions):
     )
     turned: bool = Field(
         False,
-        description="align native: look again, turned by 90, 180 and 270 degrees, at frames without a face and frames "
-        "with a face that is not surely upright",
+        description="align native: look again at turned frames (90, 180, 270 degrees), for heads that are not upright",
     )
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.models.base import Detector, Faces, Frames
-from pipeline.faces.models.detectors.base import ordered, taken
+from pipeline.faces.models.detectors.base import ordered
 from pipeline.faces.models.detectors.boxes import by_score
 from pipeline.faces.models.detectors.whole_frame import chosen_by_frame, join_faces
 
@@ -36,10 +36,11 @@ class Turned:
         sure = np.bincount(upright.frame, minlength=len(frames_rgb)) > 0
         sure[upright.frame[upright.confidence < self._sure]] = False
         again = np.flatnonzero(~sure)
-        sizes = np.array([frames_rgb[index].shape[1::-1] for index in again]).reshape(-1, 2)
+        lying = [frames_rgb[index] for index in again.tolist()]
+        sizes = np.array([frame.shape[1::-1] for frame in lying]).reshape(-1, 2)
         parts = [upright]
         for turns in (1, 2, 3):
-            frames = [np.ascontiguousarray(np.rot90(frames_rgb[index], turns)) for index in again]
+            frames = [np.ascontiguousarray(np.rot90(frame, turns)) for frame in lying]
             found = turned_back(self._detector.detect(frames), sizes, turns)
             parts.append(replace(found, frame=again[found.frame]))
         every = join_faces(parts)
