@@ -1,7 +1,7 @@
 """The detector `yunet-mtcnn`: YuNet proposes faces, and R-Net and O-Net of MTCNN refine them.
 
-YuNet looks at a whole frame in a tenth of P-Net's time. It finds more faces in profile and at the frame's edge, but its
-landmarks are coarse. O-Net's landmarks at YuNet's boxes are near to those of the detector `mtcnn`
+YuNet takes a fifth of mtcnn's time or less for a frame. It finds more faces at the frame's edge, but its landmarks are
+coarse. O-Net's landmarks at YuNet's boxes are near to those of the detector `mtcnn`
 (docs/benchmarks.md). Of the faces that YuNet is not sure of, those stay of which both networks of MTCNN are sure.
 """
 
