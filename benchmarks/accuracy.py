@@ -5,6 +5,7 @@
     make accuracy ARGS="--no-stock --detectors mtcnn --networks Dlib"
     make accuracy ARGS="--below lfw"                  photographs of one folder alone
     make accuracy ARGS="--lfw FOLDER"                 LFW's own protocol, by its pairs.txt (benchmarks/lfw.py)
+    make accuracy ARGS="--hard 20 --faces DIR"        instead: small, cut and turned faces that the detectors find
 
 With a file of labels (columns identity, path) the same vectors are asked who is who as well: the first half of each
 person's photographs is a gallery, the rest are probes. Closed set: everyone asked for is in the gallery. Open set: the
@@ -78,6 +79,24 @@ IDENTIFICATION_HOW = {
     "1%: closed set, with that",
 }
 
+HARD = {
+    "face of 36 px": {"face": 36}, "22 px": {"face": 22}, "cut at the side by 30%": {"cut": 0.3}, "40%": {"cut": 0.4},
+    "50%": {"cut": 0.5}, "turned by 45°": {"turn": 45}, "90°": {"turn": 90}, "180°": {"turn": 180},
+}  # fmt: skip
+"""Changes of a photograph, by the name of their column."""
+FACE_SHARE = 0.36
+"""Width of the face in the middle of a picture of LFW, as a share of the picture's."""
+HARD_COLUMNS = (
+    "detector", "as it is", *HARD, "upright=upright:.3f", "boxes elsewhere=elsewhere",
+    "ms per picture=milliseconds:.1f",
+)  # fmt: skip
+HARD_HOW = {
+    "as it is, ...": "share of the pictures in which the face in their middle is found",
+    "cut": "by the left and the right edge, in turn",
+    "upright": "of the faces found in all columns: eyes by which the chip is upright, to 30 degrees",
+    "boxes elsewhere": "in all columns; bystanders are among them",
+}
+
 Vectors = dict[str, np.ndarray]
 """Vectors by name of the photograph; photographs without a face are left out."""
 
@@ -131,6 +150,10 @@ def main() -> None:
         "--networks", type=partial(cards, "recogniser"), default=zoo.names("recogniser"), help="by commas"
     )
     options.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True, help="run DeepFace as well")
+    options.add_argument(
+        "--hard", type=int, metavar="N",
+        help="only show what detectors find in each N-th labelled photograph (LFW's form: a face in the middle)",
+    )  # fmt: skip
     options.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
     chosen = options.parse_args()
     if chosen.lfw and (chosen.labels or chosen.below):
@@ -142,6 +165,14 @@ def main() -> None:
     link_weights(home, chosen.faces.parent / "weights" / "deepface")
     os.environ["DEEPFACE_HOME"] = str(home)
     rows: Rows = []
+    if chosen.hard:
+        names = sorted(faces.identity)[:: chosen.hard]
+        photographs = [faces.photograph(name) for name in names]
+        rows = [hard_row(name, turned, photographs) for name in chosen.detectors for turned in (False, True)]
+        show(f"Faces found, {len(names)} photographs", HARD_COLUMNS, rows, HARD_HOW)
+        if chosen.json:
+            harness.write_json(chosen.json, {"how": HARD_HOW, "faces": str(chosen.faces), "rows": rows})
+        return
     for detector in chosen.detectors:
         for contestant in [our_rows, *([stock_rows] if chosen.stock else [])]:
             for row in contestant(detector, chosen.networks, faces):
@@ -263,6 +294,64 @@ def detected(finder: Any, faces: Labelled) -> dict[str, Any]:
             rows = {field: getattr(found, field)[at] for field in ("frame", "box", "landmarks", "confidence")}
             chosen[name] = replace(found, **rows, rank=None)
     return chosen
+
+
+def hard_row(detector: str, turned: bool, photographs: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Return the shares of faces in the middle of photographs that a detector finds, by change of the photograph."""
+    from pipeline.faces.models import create_detector
+    from pipeline.machine.device import Device
+
+    finder = create_detector(detector, Device(threads=len(os.sched_getaffinity(0))), turned=turned)
+    shares, upright, elsewhere, spent = {}, [], 0, 0.0
+    for title, change in {"as it is": {}, **HARD}.items():
+        hits = 0
+        for number, photograph in enumerate(photographs):
+            picture, middle, size = changed(photograph, number % 2, **change)
+            found, seconds = timed(lambda picture=picture: finder.detect([picture]))
+            stop = np.minimum(found.box[:, :2] + found.box[:, 2:], picture.shape[1::-1])
+            centre = (np.maximum(found.box[:, :2], 0) + stop) / 2
+            far = np.linalg.norm(centre - middle, axis=1) / size
+            near = far < 0.4
+            hits, elsewhere, spent = hits + bool(near.any()), elsewhere + int((~near).sum()), spent + seconds
+            if near.any():
+                right, left = found.landmarks[far.argmin(), :2]
+                angle = np.degrees(np.arctan2(left[1] - right[1], left[0] - right[0])) + change.get("turn", 0)
+                upright.append(abs((angle + 180) % 360 - 180) < 30)
+        shares[title] = f"{hits / len(photographs):.3f}"
+    name = f"{detector}, turned" if turned else detector
+    milliseconds = 1000 * spent / len(photographs) / len(shares)
+    say(f"{name}: {spent:.0f} s")
+    return {"detector": name, **shares, "upright": float(np.mean(upright)), "elsewhere": elsewhere,
+            "milliseconds": milliseconds}  # fmt: skip
+
+
+def changed(
+    photograph: np.ndarray, right: int, face: float = 0, cut: float = 0, turn: int = 0
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return a changed photograph, the middle of the face (of what is left of it) and its width in pixels.
+
+    face: width to which the face is made smaller. cut: share of the face's width beyond the left edge, or the `right`
+    one. turn: degrees to the left.
+    """
+    import cv2
+
+    if face:
+        scale = face / (FACE_SHARE * photograph.shape[1])
+        photograph = np.asarray(cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    height, width = photograph.shape[:2]
+    size, middle = FACE_SHARE * width, np.array([width / 2, height / 2])
+    if cut:
+        edge = round(width / 2 + (cut - 0.5) * size)
+        photograph = photograph[:, : width - edge] if right else photograph[:, edge:]
+        left = (1 - cut) * size / 2
+        middle[0] = photograph.shape[1] - left if right else left
+    if turn % 90:
+        around = cv2.getRotationMatrix2D((width / 2, height / 2), turn, 1)
+        photograph = np.asarray(cv2.warpAffine(photograph, around, (width, height)))
+    elif turn:
+        photograph = np.rot90(photograph, turn // 90)
+        middle = np.array(photograph.shape[1::-1]) / 2
+    return np.ascontiguousarray(photograph), middle, size
 
 
 def stock_rows(detector: str, networks: tuple[str, ...], faces: Labelled) -> Iterator[dict[str, Any]]:

@@ -47,6 +47,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         "rotate": True,
         "expand_percentage": 0,
         "whole_frame": False,
+        "turned": False,
     }
 
 

@@ -40,6 +40,8 @@ def frame(astronaut: np.ndarray, grace_hopper: np.ndarray) -> np.ndarray:
         ("opencv", {"threshold": 0.4, "align": "deepface"}, "'opencv' does not support threshold with align: deepface"),
         ("ssd", {"threshold": 0.4}, "'ssd' does not support threshold with align: native"),
         ("skip", {}, "detector 'skip' finds no eyes to turn faces by; set align: deepface"),
+        ("yunet-mtcnn", {"align": "deepface"}, "'yunet-mtcnn' does not support align: deepface; DeepFace has no such"),
+        ("mtcnn", {"turned": True, "align": "deepface"}, "option turned needs align: native; leave it out"),
         ("mtcnn", {"threshold": 1.5}, "threshold is 1.5, but must be between 0 and 1"),
         ("mtcnn", {"max_faces": 0}, "max_faces is 0, but must be 1 or more"),
         ("mtcnn", {"align": "deepface", "expand_percentage": -1}, "expand_percentage is -1, but must be 0 or more"),
@@ -51,7 +53,7 @@ def test_options_that_are_not_supported(name: str, options: dict[str, Any], mess
 
 
 @pytest.mark.parametrize("align", ["native", "deepface"])
-@pytest.mark.parametrize("name", zoo.names("detector"))
+@pytest.mark.parametrize("name", [name for name in zoo.names("detector") if name not in zoo.OWN])
 def test_defaults_suit_every_detector(name: str, align: str) -> None:
     check(name, DetectorOptions(align=align, max_faces=3))
 

@@ -1,9 +1,10 @@
 """Facts of every model by its DeepFace name: its kind, its input, the source of its weights. Loads nothing.
 
 Names, sizes and addresses are those of DeepFace 0.0.103 (deepface/modules/modeling.py and the clients it names), which
-a test compares. Licences are those of the weights' publishers; `licence_source` says where they are written, and names
-the doubts. Hashes and sizes are those of the publisher's own files: Git LFS pointers (opencv_zoo) and pip packages. If
-neither exists (centerface, ssd), they are those on which projects that pin the same address agree.
+a test compares; DeepFace lacks those in OWN. Licences are those of the weights' publishers; `licence_source` says where
+they are written, and names the doubts. Hashes and sizes are those of the publisher's own files: Git LFS pointers
+(opencv_zoo) and pip packages. If neither exists (centerface, ssd), they are those on which projects that pin the same
+address agree.
 """
 
 from __future__ import annotations
@@ -79,6 +80,12 @@ _MTCNN_LICENCE = (
     "author in ipazc/mtcnn issue 53: trained on pictures for research, the weights should not be used commercially"
 )
 
+_YUNET = _published(
+    _OPENCV_ZOO + "face_detection_yunet/face_detection_yunet_2023mar.onnx",
+    "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4", 232_589,
+)  # fmt: skip
+_YUNET_LICENCE = "opencv_zoo, models/face_detection_yunet/README.md: all files in this directory"
+
 
 def _face_recognition_models(name: str, sha256: str, size_bytes: int) -> WeightsFile:
     packaged = Packaged("face_recognition_models", f"models/{name}", "face_recognition_models")
@@ -93,11 +100,9 @@ DETECTORS = (
         licence_source="serengil/retinaface LICENSE, as DeepFace's README names it; weights by way of "
         "StanislasBertrand/RetinaFace-tf2 (serengil/retinaface issue 10)",
     ),
+    ModelCard("yunet", "detector", "MIT", (_YUNET,), licence_source=_YUNET_LICENCE),
     ModelCard(
-        "yunet", "detector", "MIT",
-        (_published(_OPENCV_ZOO + "face_detection_yunet/face_detection_yunet_2023mar.onnx",
-                    "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4", 232_589),),
-        licence_source="opencv_zoo, models/face_detection_yunet/README.md: all files in this directory",
+        "yunet-mtcnn", "detector", "MIT", (_YUNET, *_MTCNN), licence_source=f"{_YUNET_LICENCE}; {_MTCNN_LICENCE}"
     ),
     ModelCard(
         "centerface", "detector", "MIT",
@@ -239,6 +244,8 @@ SPOOFING = (
     ),
 )  # fmt: skip
 
+OWN = ("yunet-mtcnn",)
+"""Models that DeepFace does not have, so that `align: deepface` does not support them."""
 CARDS = {card.name: card for card in (*DETECTORS, *RECOGNISERS, *ATTRIBUTES, *SPOOFING)}
 KIND_NAMES = {
     "detector": "detector", "recogniser": "embedder", "attribute": "attribute", "spoofing": "anti-spoofing model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -39,6 +39,10 @@ class DetectOptions(StageOptions):
         description="align deepface: a frame without faces is one face of confidence 0, as with DeepFace's "
         "enforce_detection=False",
     )
+    turned: bool = Field(
+        False,
+        description="align native: look again at turned frames (90, 180, 270 degrees), for heads that are not upright",
+    )
 
     @model_validator(mode="after")
     def _heeded(self) -> DetectOptions:
@@ -49,6 +53,13 @@ class DetectOptions(StageOptions):
         except ModelError as error:
             raise ValueError(str(error)) from error
         return self
+
+    def keyed(self) -> dict[str, Any]:
+        """Leave out `turned` if it is false, so that stores from before this option still resume."""
+        values = super().keyed()
+        if not self.turned:
+            del values["turned"]
+        return values
 
 
 RANK = Array(

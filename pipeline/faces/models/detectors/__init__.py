@@ -36,6 +36,8 @@ class DetectorOptions:
     whole_frame: bool = False
     """With `align: deepface`: a frame without faces counts as one face of confidence 0, as with DeepFace's
     `enforce_detection=False`."""
+    turned: bool = False
+    """With `align: native`: look again, turned by 90, 180 and 270 degrees, at frames without a surely upright face."""
 
 
 MODULES = {
@@ -43,6 +45,7 @@ MODULES = {
     "fastmtcnn": ("mtcnn", "FastMtcnnDetector"),
     "retinaface": ("retinaface", "RetinaFaceDetector"),
     "yunet": ("yunet", "YunetDetector"),
+    "yunet-mtcnn": ("yunet_mtcnn", "YunetMtcnnDetector"),
     "centerface": ("centerface", "CenterFaceDetector"),
     "opencv": ("cascades", "CascadeDetector"),
     "dlib": ("dlib_hog", "DlibDetector"),
@@ -52,12 +55,12 @@ other detectors."""
 
 HEED: dict[str, dict[str, tuple[str, ...]]] = {
     "min_face": {
-        "native": ("mtcnn", "fastmtcnn", "retinaface", "yunet", "centerface", "opencv"),
+        "native": ("mtcnn", "fastmtcnn", "retinaface", "yunet", "yunet-mtcnn", "centerface", "opencv"),
         "deepface": ("mtcnn", "fastmtcnn"),
     },
     "threshold": {
         "native": tuple(MODULES),
-        "deepface": tuple(name for name in MODULES if name != "opencv"),
+        "deepface": tuple(name for name in MODULES if name not in ("opencv", *zoo.OWN)),
     },
 }
 """Detectors that support an option, by alignment. Of those that DeepFace's clients run without such a parameter, only
@@ -95,6 +98,10 @@ def check(name: str, options: DetectorOptions) -> None:
             raise ModelError(f"option {option} needs align: deepface; leave it out, or set align: deepface")
         if name == SKIP.name:
             raise ModelError("detector 'skip' finds no eyes to turn faces by; set align: deepface")
+    elif options.turned:
+        raise ModelError("option turned needs align: native; leave it out, or set align: native")
+    elif name in zoo.OWN:
+        raise ModelError(f"detector {name!r} does not support align: deepface; DeepFace has no such detector")
     for option in sorted(chosen.intersection(HEED)):
         heeding = HEED[option].get(options.align, ())
         if name not in heeding:
@@ -115,7 +122,11 @@ def create(card: ModelCard, device: Device, options: DetectorOptions) -> Detecto
 
         finder = None if card.name == SKIP.name else _create(card, device, options)
         return DeepFaceAreas(finder, options, search_eyes=card.name != "opencv")
-    detector = _create(card, device, options)
+    detector: Detector = _create(card, device, options)
+    if options.turned:
+        from pipeline.faces.models.detectors.turned import Turned
+
+        detector = Turned(detector, card.name)
     return detector if options.max_faces is None else _Largest(detector, options.max_faces)
 
 

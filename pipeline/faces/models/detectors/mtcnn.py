@@ -54,6 +54,9 @@ SAMPLED_BYTES = {network: 8 * 4 * 3 * side * side for network, side in SIDES.ite
 MOST_PATCHES = {"cpu": 64, "cuda": 4096, "tensorrt": 4096}
 """Most patches of a batch. A CPU is fastest while a batch stays in its caches."""
 
+ANY_SCORE = -1.0
+"""Threshold below every score."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -101,12 +104,16 @@ class Candidates:
         return Candidates(*(np.concatenate([getattr(p, name) for p in (nothing, *parts)]) for name in fields))
 
 
+Find = Callable[[range, Seen], Candidates]
+"""Function from a run of pictures, by index, to candidates in them; their frames count from the run's start."""
+
+
 class MtcnnDetector:
     """Finds faces and five landmarks. Thread-safe.
 
     `min_face` is the smallest face to look for, in pixels, 12 at least; time goes with its inverse square. `threshold`
     is the least score of O-Net and replaces that of `thresholds`. `in_graphs`: the networks' graphs make their own
-    input (mtcnn_sight.py); None: on a GPU only.
+    input (mtcnn_sight.py); None: on a GPU only. `networks`: the networks to load; `refined` needs no P-Net.
     """
 
     def __init__(
@@ -118,6 +125,7 @@ class MtcnnDetector:
         scale_factor: float = 0.709,
         thresholds: Thresholds | None = None,
         in_graphs: bool | None = None,
+        networks: Sequence[str] = NETWORKS,
     ) -> None:
         if min_face < CELL:
             raise ModelError(f"mtcnn: min_face is {min_face}, but {CELL} pixels is the smallest face it can find")
@@ -137,7 +145,9 @@ class MtcnnDetector:
         self._in_graphs = portable if in_graphs is None else in_graphs
         kind = ("portable" if portable else "cpu") + ("_sampled" if self._in_graphs else "")
         self._sessions: dict[str, Any] = {}
-        for name, path in zip(NETWORKS, weights_files(zoo.card(NAME)), strict=True):
+        files = dict(zip(NETWORKS, weights_files(zoo.card(NAME)), strict=True))
+        for name in networks:
+            path = files[name]
             build = partial(build_graph, name, path, portable, self._in_graphs)
             graph = cached_graph(f"mtcnn_{name}_{kind}", GRAPH_VERSION, [path], build)
             self._sessions[name] = create_session(graph, device, MEMORY_SHARES[f"{NAME} {name}"])
@@ -149,7 +159,25 @@ class MtcnnDetector:
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
         pictures = [Picture(checked(frame)) for frame in frames_rgb]
-        return ordered(_faces(self._find(pictures), pictures))
+        return ordered(_faces(self._find(pictures, partial(self._cascade, pictures)), pictures))
+
+    def refined(self, frames_rgb: Frames, found: Faces) -> Faces:
+        """Return the face that R-Net and O-Net see at each box of another detector, in the order of `found`.
+
+        `confidence` is O-Net's score. It is 0 if either score is not above its threshold.
+        """
+        pictures = [Picture(checked(frame)) for frame in frames_rgb]
+        corners = np.concatenate([found.box[:, :2], found.box[:, :2] + found.box[:, 2:]], axis=1).astype(np.float64)
+        given = Candidates(found.frame, corners, found.confidence, np.zeros((len(corners), 5, 2)))
+
+        def refine(batch: range, seen: Seen) -> Candidates:
+            part = given.take((given.frame >= batch.start) & (given.frame < batch.stop)).behind(-batch.start)
+            coarse = self._refine("rnet", seen, part.squared(), ANY_SCORE)
+            fine = self._refine("onet", seen, coarse.squared(), ANY_SCORE)
+            sure = (coarse.score > self._thresholds.rnet) & (fine.score > self._thresholds.onet)
+            return replace(fine, score=np.where(sure, fine.score, 0).astype(np.float32))
+
+        return _faces(self._find(pictures, refine), pictures)
 
     def areas(self, frames_rgb: Frames) -> Faces:
         """Return the faces of DeepFace's client (detectors/base.py): boxes and eyes rounded, by confidence."""
@@ -161,12 +189,13 @@ class MtcnnDetector:
         return self._areas([Picture(frame, border(frame)) for frame in frames])
 
     def _areas(self, pictures: Sequence[Picture]) -> Faces:
-        return _eyes_only(_faces(self._find(pictures), pictures, np.rint))
+        return _eyes_only(_faces(self._find(pictures, partial(self._cascade, pictures)), pictures, np.rint))
 
-    def _find(self, pictures: Sequence[Picture]) -> Candidates:
+    def _find(self, pictures: Sequence[Picture], find: Find) -> Candidates:
+        """Return what `find` finds; it gets a run of neighbouring pictures, and these as the networks see them."""
         if not self._in_graphs:
-            return self._cascade(pictures, MadeBeforehand(self._sessions, pictures, self._buffers))
-        return self._by_size(pictures, "mtcnn", partial(self._find_in_graphs, pictures))
+            return find(range(len(pictures)), MadeBeforehand(self._sessions, pictures, self._buffers))
+        return self._by_size(pictures, "mtcnn", partial(self._find_in_graphs, pictures, find))
 
     def _by_size(
         self, pictures: Sequence[Picture], model: str, find: Callable[[range, int, int], Candidates]
@@ -180,12 +209,15 @@ class MtcnnDetector:
             found += [part for *_, part in run_in_batches(self._device, model, size, len(members), most, run)]
         return Candidates.join(found)
 
-    def _find_in_graphs(self, pictures: Sequence[Picture], indices: range, start: int, stop: int) -> Candidates:
-        batch = [pictures[index] for index in indices[start:stop]]
-        return self._cascade(batch, MadeInGraphs(self._sessions, batch, self._device)).behind(indices[start])
+    def _find_in_graphs(
+        self, pictures: Sequence[Picture], find: Find, indices: range, start: int, stop: int
+    ) -> Candidates:
+        batch = indices[start:stop]
+        seen = MadeInGraphs(self._sessions, [pictures[index] for index in batch], self._device)
+        return find(batch, seen).behind(batch.start)
 
-    def _cascade(self, pictures: Sequence[Picture], seen: Seen) -> Candidates:
-        limits = self._thresholds
+    def _cascade(self, every: Sequence[Picture], batch: range, seen: Seen) -> Candidates:
+        pictures, limits = every[batch.start : batch.stop], self._thresholds
         found = self._propose(pictures, seen).suppressed(limits.nms_pnet2).squared()
         found = self._refine("rnet", seen, found, limits.rnet).suppressed(limits.nms_rnet).squared()
         found = self._refine("onet", seen, found, limits.onet)
@@ -324,7 +356,7 @@ class FastMtcnnDetector(MtcnnDetector):
 
     def _areas(self, pictures: Sequence[Picture]) -> Faces:
         """Return boxes as DeepFace's client: whole pixels, the largest first (facenet-pytorch's select_largest)."""
-        faces = _faces(self._find(pictures), pictures)
+        faces = _faces(self._find(pictures, partial(self._cascade, pictures)), pictures)
         # The client rounds corners to whole pixels after it takes w = x2 - x1, as is done here.
         order = np.lexsort((-faces.box[:, 2] * faces.box[:, 3], faces.frame))
         cut = Faces(faces.frame, np.trunc(faces.box), np.trunc(faces.landmarks), faces.confidence)

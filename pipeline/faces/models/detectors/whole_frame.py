@@ -67,6 +67,8 @@ class WholeFrameDetector(ABC):
     """Pixels of the smallest face that the network finds."""
     bytes_per_pixel: ClassVar[int]
     """Memory per pixel of a picture in bytes, at the network's widest layer."""
+    share: ClassVar[str] = "detector"
+    """Name of its part of the device's memory (MEMORY_SHARES)."""
 
     def __init__(self, device: Device, min_face: float = 20, threshold: float | None = None) -> None:
         if not min_face > 0:
@@ -79,7 +81,7 @@ class WholeFrameDetector(ABC):
         self._device = device
         self._black = Black()
         graph = self._graph(weights_files(zoo.card(self.name)))
-        self._session = create_session(graph, device, MEMORY_SHARES["detector"])
+        self._session = create_session(graph, device, MEMORY_SHARES[self.share])
 
     def areas(self, frames_rgb: Frames) -> Faces:
         """Return the answer of DeepFace's client of this name for each frame, in its order. Raises as `detect` does.
