@@ -130,8 +130,8 @@ def _merge(registry: Registry, words: list[str], options: argparse.Namespace) ->
     if together and not options.force:
         where = ", ".join(f"{key} at {clock(seconds)}" for key, seconds in together.items())
         raise UsageError(
-            f"people {', '.join(map(str, ids))} were seen side by side in one frame ({where}), so they are not one "
-            "person; to merge them all the same (a mirror, a picture in the picture), add --force"
+            f"people {', '.join(map(str, ids))} were seen side by side in one frame ({where}). They are not one "
+            "person; if one is a picture of the other (a mirror, a poster), add --force"
         )
     kept = registry.merge(ids)
     registry.people[kept].twice |= bool(together)

@@ -25,7 +25,7 @@ THRESHOLD_SHARE = 0.95
 """Share of the model's own threshold (of two single faces) up to which two tracks without variation are one person, by
 average distance. Chosen by cross-validation over people: `make strangers`."""
 STRICT_SHARE = 0.85
-"""The same for tracks that show their person's variation (`VARIED`). `make bench-people` measures other values."""
+"""Share for two tracks that show their person's variation (`VARIED`). `make bench-people` measures other values."""
 UNSURE_SHARE = 0.15
 """Share of the square of that: the uncertainty of a track without any face that shows its person (`describe`)."""
 VERY_SURE_CONFIDENCE = 0.99

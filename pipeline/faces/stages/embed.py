@@ -44,8 +44,8 @@ class EmbedOptions(TrackOptions):
     model: str = Field("Dlib", description="recognition network; `reelgraph models` lists them")
     align: Literal["native", "two_views", "deepface"] = Field(
         "native",
-        description="native: warp onto the chip the network was trained on; two_views (Dlib only): average with a "
-        "second, mirrored chip by dlib's 5 points, more accurate, 2.5 times the time; deepface: DeepFace's crops",
+        description="native: warp onto the chip the network was trained on; deepface: DeepFace's crops; two_views: "
+        "average with a mirrored chip by dlib's 5 points (Dlib only; more accurate, 2.5 times the time)",
     )
     flip: bool = Field(False, description="average with the mirrored face: a little more accurate, twice the time")
     normalization: Normalization = Field("base", description="DeepFace's parameter; align deepface only")

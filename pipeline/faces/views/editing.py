@@ -3,8 +3,8 @@
 All three hold one sequence: the appearances one after the other, by input and time. So people who are seen together do
 not collide. A clip has the person's name. Its source times are timecodes of the video, counted from its first frame.
 
-OpenTimelineIO and its adapter write .otio and EDL. FCPXML is written here: its adapter (1.0) misplaces video
-whose timecode does not begin at zero, and names each video after the first person in it.
+OpenTimelineIO and its adapter write .otio and EDL. FCPXML is written here, because its adapter (1.0) misplaces
+video whose timecode does not begin at zero. It also names each video after the first person in it.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from pipeline.models.card import ModelInfo
 from pipeline.models.weights import sha256, weights_files
 
 STEPS, TREES, SPLITS, LEAVES, PIXELS, POINTS = 15, 500, 15, 16, 800, 5
-"""Sizes of shape_predictor_5_face_landmarks.dat: steps of the cascade, trees of a step, splits and leaves of a tree,
-pixels that a step looks at, points of a shape."""
+"""Sizes in shape_predictor_5_face_landmarks.dat: steps, trees of a step, splits and leaves of a tree, pixels of a step,
+points of a shape."""
 DEPTH = 4
 
 _INTEGER = re.compile(b"|".join([b"[\x00\x80]", *(b"[%c%c].{%d}" % (n, 0x80 | n, n) for n in (1, 2, 3))]), re.DOTALL)

@@ -44,8 +44,8 @@ class RecogniserOptions:
 class Recogniser:
     """The embedder of one network. Thread-safe.
 
-    Chips of `align: native` are uint8 (n, height, width, 3) RGB; those of `align: two_views` are uint8 (n, 2, height,
-    width, 3), and a face's vector is the mean of both; those of `align: deepface` are float32 BGR, with the
+    Chips of `align: native` are uint8 (n, height, width, 3) RGB. Those of `align: two_views` are uint8 (n, 2, height,
+    width, 3), and a face's vector is the mean of both. Those of `align: deepface` are float32 BGR, with the
     normalisation of the options. With `flip` a vector is the mean of the chip's and its mirror image's.
     """
 

@@ -33,8 +33,8 @@ DeepFace's 0.07 is stricter than native chips need; above 0.08 strangers are mat
 
 
 TWO_VIEWS_THRESHOLDS = {"Dlib": {"cosine": 0.076, "euclidean": 0.583, "euclidean_l2": 0.39, "angular": 0.125}}
-"""The same for `align: two_views`: the distances that accept as many pairs of two people as the native thresholds do,
-on 2,006 photographs of 858 people of LFW (in-sample). Held out, chosen on four fifths of the people and tried on the
+"""Thresholds of `align: two_views`. They accept as many pairs of two people as the native thresholds do, on 2,006
+photographs of 858 people of LFW (in-sample). Held out, chosen on four fifths of the people and tried on the
 others:
 
 | distance  | native threshold | true / false accepts | two_views | true / false accepts |
