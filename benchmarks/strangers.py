@@ -76,7 +76,7 @@ def main() -> None:
     options.add_argument("--metric", choices=METRICS, default="cosine")
     options.add_argument("--galleries", type=int, nargs="+", default=[10, 30, 100, 300, 800], help="numbers of people")
     options.add_argument("--trials", type=int, default=20)
-    options.add_argument("--deepface", action="store_true", help="also as DeepFace does it; detects and embeds anew")
+    options.add_argument("--deepface", action="store_true", help="also with the boxes, chips and threshold of DeepFace")
     options.add_argument("--curve", type=Path, metavar="FILE.svg", help="draw the strangers who are named, by size")
     options.add_argument("--json", type=Path, metavar="PATH")
     chosen = options.parse_args()
