@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import Any
@@ -27,6 +29,9 @@ from pipeline.machine.gpus import card_bytes, share_bytes, visible_gpus
 WORKER_BYTES = 1500 << 20
 """Memory to plan for one CPU worker: half as much again as it was seen to take at 1080p (models, activations, one
 chunk of frames)."""
+
+_Started = tuple[Any, WorkerSettings, str]
+"""A cluster of Dask, the settings of its workers, and what it is in words."""
 
 _ROLES = ("scheduler", "worker", "client")
 _CERTIFICATES = ("ca-file", *(f"{role}.{part}" for role in _ROLES for part in ("cert", "key")))
@@ -65,7 +70,9 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
             # for it later would be a race against other runs that start.
             warnings.filterwarnings("ignore", r"Port \d+ is already in use")
             try:
-                started = _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
+                started = _uninterrupted(
+                    lambda: _local_cuda(options, gpus, loop) if gpus else _local_cpu(options, loop)
+                )
             except RuntimeError as err:  # of Dask, whose workers' own words stand on stderr, far above its traceback
                 cause: BaseException = err
                 while cause.__cause__ is not None:
@@ -78,9 +85,9 @@ def _local(options: ClusterOptions) -> Iterator[Cluster]:
                     "if __name__ == '__main__':"
                 ) from err
         cluster, settings, description = started
-        if options.insecure:
-            description += f", without TLS: a process that reaches {cluster.scheduler_address} can run code as you"
         try:
+            if options.insecure:
+                description += f", without TLS: a process that reaches {cluster.scheduler_address} can run code as you"
             client = Client(cluster, set_as_default=False)
             try:
                 yield Cluster(client, settings, description, cluster.dashboard_link)
@@ -115,7 +122,7 @@ def _close_quickly(cluster: Any) -> None:
                 psutil.Process(pid).kill()
 
 
-def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings, str]:
+def _local_cpu(options: ClusterOptions, loop: Any) -> _Started:
     from distributed import LocalCluster
 
     from pipeline.cluster.nanny import Nanny
@@ -147,30 +154,61 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> tuple[Any, WorkerSettings,
     return cluster, settings, f"{workers} CPU worker{'s' * (workers > 1)} × {threads} slot{'s' * (threads > 1)}"
 
 
+def _uninterrupted(start: Callable[[], _Started]) -> _Started:
+    """Return what `start` returns. After Ctrl-C the cluster is closed as soon as it is there; a second one leaves it.
+
+    Dask leaves a cluster that is interrupted while it starts to its threads, which Python ends anywhere: in the middle
+    of a semaphore's removal, for example.
+    """
+    outcome: Future[_Started] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(start())
+        except Exception as err:
+            outcome.set_exception(err)
+
+    try:
+        with _sigint_masked():
+            threading.Thread(target=run, name="cluster start", daemon=True).start()
+        return outcome.result()
+    except KeyboardInterrupt:
+        with contextlib.suppress(Exception):  # a start that fails is closed by Dask
+            _close_quickly(outcome.result()[0])
+        raise
+
+
 @contextlib.contextmanager
-def _loop_beyond_interrupts() -> Iterator[Any]:
-    """Give a running event loop in a thread that never sees SIGINT, nor do the processes started from it.
+def _sigint_masked() -> Iterator[None]:
+    """Threads that are started within it never see SIGINT, nor do the processes started from them.
 
     Ctrl-C on a terminal goes to all of them, and one that is still starting would end in a traceback.
     """
+    masked = getattr(signal, "pthread_sigmask", None)
+    before = masked(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+    try:
+        yield
+    finally:
+        if masked:
+            masked(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _loop_beyond_interrupts() -> Iterator[Any]:
+    """Give an event loop that runs in a thread which never sees SIGINT."""
     from distributed.utils import LoopRunner
 
     resource_tracker.ensure_running()  # which unblocks SIGINT in the thread that starts it
     runner = LoopRunner()
-    masked = getattr(signal, "pthread_sigmask", None)
-    before = masked(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
-    try:
+    with _sigint_masked():
         runner.start()
-    finally:
-        if masked:
-            masked(signal.SIG_SETMASK, before)
     try:
         yield runner.loop
     finally:
         runner.stop()
 
 
-def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> tuple[Any, WorkerSettings, str]:
+def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> _Started:
     from pipeline.cluster.cuda import SharedGPUCluster
 
     per_gpu = options.workers_per_gpu
