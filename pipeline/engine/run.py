@@ -254,7 +254,9 @@ class _Run:
                 f"{ref.path} is not the input that was stored as {name!r} (its content changed); "
                 "choose another --out, or start over with --fresh"
             )
-        return None if self._holds_all(stored) else open_source(self.workflow, ref, stored)
+        if self._holds_all(stored):
+            return None
+        return open_source(self.workflow, ref, stored, self.store.input(name).inventory())
 
     def _holds_all(self, stored: dict[str, Any]) -> bool:
         stages = stored.get("stages", {})
@@ -278,7 +280,7 @@ class _Run:
         if name is None:
             known_by = {"path": ref.path, "fingerprint": source.fingerprint(ref)}
             facts = {**known_by, **source.facts, "chunk_frames": plan.chunk_items, "frames": plan.n_items}
-            name = self.store.add_input(ref.name, facts)
+            name = self.store.add_input(ref.name, facts, source.inventory())
         known = self.store.input(name).attributes["stages"]
         added = {stage: self._stage_facts(stage) for stage in self.bound.wanted if stage not in known}
         if added:
@@ -357,7 +359,8 @@ class _Run:
             if result.missing and not self.options.accept_failed:
                 entry = {"chunk": task.index, "frames": list(result.missing), "error": result.error}
                 self._note_unreadable(task.input_name, entry, task.where)
-            self.emit(ChunkDone(plan.name, task.index, result.n_items, result.rows, result.seconds, elapsed))
+            counts = (result.n_items, result.rows, result.seconds, elapsed)
+            self.emit(ChunkDone(plan.name, task.index, *counts, broken=result.broken))
         elif result.ends_run:
             raise StoreError(result.error)
         else:

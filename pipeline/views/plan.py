@@ -105,7 +105,7 @@ def _add(view: PlanView, bound: BoundWorkflow, ref: InputRef, store: RunStore | 
     stored = known.attributes if known is not None else None
     if stored is not None and store is not None:
         check_keys(bound, store.attributes.get("workflow", {}), stored.get("stages", {}), str(name))
-    source = open_source(bound.workflow, ref, stored)
+    source = open_source(bound.workflow, ref, stored, known.inventory() if known is not None else None)
     view.notes += [source.note] if source.note else []
     plan = plan_input(bound, name or ref.name, source, stored, known.chunks() if known is not None else None)
     to_do = plan.items_of(plan.todo)
