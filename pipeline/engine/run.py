@@ -37,6 +37,7 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.graph import Node, chunk_nodes
+from pipeline.engine.parts import with_parts
 from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef, Source
 from pipeline.engine.steps import Committed, WorkerSettings
@@ -147,9 +148,13 @@ class _Run:
     def work_through(self, refs: Sequence[InputRef], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
         self._check_workflow()
         schema = self.bound.schema
+        changes: list[str] = []
+        refs = list(with_parts(self.workflow, refs, self.store, changes.append))
         self.emit(RunStarted(str(self.store.path), len(refs), schema.item, tuple(axis.name for axis in schema.axes)))
         for ref in refs:
             self._note_once(ref.note)
+        for change in changes:
+            self._note_once(change)
         tasks = self._tasks(refs)
         first = next(tasks, None)  # a cluster is started only when there is something to do
         try:

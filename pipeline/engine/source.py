@@ -135,6 +135,17 @@ class Source(ABC):
     def fingerprint(cls, ref: InputRef) -> str:
         """Return a digest that changes with the input's content; cheap. Raises InputError or OSError."""
 
+    @classmethod
+    def later(
+        cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes]
+    ) -> tuple[InputRef | None, str | None]:
+        """Return what came to an input since it was stored, as an input of its own, and a line on what is gone.
+
+        `stored`: what `inventory` returned, of the input and of its later parts. Raises InputError if it cannot be
+        searched.
+        """
+        return None, None
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of items to work on."""

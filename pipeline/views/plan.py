@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.parts import with_parts
 from pipeline.engine.plan import check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef
 from pipeline.engine.workflow import Workflow
@@ -89,7 +90,8 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
         stages = {**store.input(name).attributes.get("stages", {}), **stages}
     bound = BoundWorkflow(workflow, stages)
     view = PlanView(workflow.name, str(out), workflow.source.item)
-    for ref in refs:
+    found = with_parts(workflow, refs, store, view.notes.append) if store is not None else refs
+    for ref in found:
         view.notes += [ref.note] if ref.note else []
         try:
             _add(view, bound, ref, store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,22 @@ class Names:
         edges = zip(self._starts[start:stop].tolist(), self._stops[start:stop].tolist(), strict=True)
         return [self._content[first:last] for first, last in edges]
 
+    def not_in(self, other: Names) -> Names:
+        """Return the names that another sequence does not have."""
+        import pyarrow.compute as pc
+
+        is_there = pc.is_in(self._arrow(), value_set=other._arrow()).to_numpy(zero_copy_only=False)
+        return Names(self._content, self._starts[~is_there], self._stops[~is_there])
+
+    def _arrow(self) -> Any:
+        import pyarrow as pa
+
+        content = self.joined()
+        ends = Names.unjoined(content)._stops + 1
+        offsets = np.concatenate([[0], ends]).astype(np.int64)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
+        return pa.Array.from_buffers(pa.large_binary(), len(self), buffers)
+
     def joined(self) -> bytes:
         """Return all names, a byte of 0 after each: what `unjoined` takes."""
         return b"\0".join(self) + b"\0"
@@ -84,7 +101,7 @@ class Names:
 
 
 def text(name: bytes) -> str:
-    """Return a name as it is shown and stored: what is not UTF-8 in it, and no letter of a line, is written as \\xNN."""
+    """Return a name as it is shown and stored; bytes that are not UTF-8, or not printed, are written as \\xNN."""
     shown = name.decode("utf-8", "backslashreplace")
     return shown if shown.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
 

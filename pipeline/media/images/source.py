@@ -30,6 +30,7 @@ from pipeline.media.images.shelves import Content, Shelf
 from pipeline.media.inputs import refuse_url
 from pipeline.media.picture import UnreadableError
 from pipeline.store.schema import ORIGIN, SCALE, Array
+from pipeline.text import plural
 
 MOST_PICTURES = 512
 """Most pictures of a chunk: 8 million make 15,625 commits."""
@@ -91,6 +92,8 @@ class ImagesRef(InputRef):
 
     files: tuple[str, ...] = ()
     """Paths of the pictures, if they were named one by one."""
+    later: FilesOf | None = None
+    """Pictures that came later to an input that is stored."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,27 @@ class ImagesSource(Source):
         return cls(_collection(ref, options, stored), options, stored.get("chunk_frames"))
 
     @classmethod
+    def later(
+        cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes]
+    ) -> tuple[InputRef | None, str | None]:
+        """Return the pictures that are new in a folder or a list, and how many of the stored ones are gone."""
+        assert isinstance(options, ImagesOptions)
+        now = _collection(ref, options, {})
+        if not isinstance(now, FilesOf):
+            return None, None
+        parts = [_unpacked(ref.path, content) for content in stored]
+        if len(parts) == 1 and parts[0].joined() == now.names.joined():
+            return None, None
+        known = Names.unjoined(b"".join(part.joined() for part in parts if len(part)))
+        new, gone = now.names.not_in(known), len(known.not_in(now.names))
+        told = f"{ref.path}: {plural(gone, 'picture')} of the store {'is' if gone == 1 else 'are'} no longer there"
+        later = FilesOf(now.path, now.kind, now.folder, new)
+        return (
+            ImagesRef(ref.path, ref.name, later=later) if len(new) else None,
+            f"{told}; what was found in them stays" if gone else None,
+        )
+
+    @classmethod
     def fingerprint(cls, ref: InputRef) -> str:
         """Return a digest of a file's content. Folders and lists may change: the store has the names of theirs."""
         if not _is_container(ref.path):
@@ -304,17 +328,22 @@ def _of_loose(paths: list[str], inputs: Sequence[str]) -> ImagesRef:
     return ImagesRef(path, Path(folder).name or "pictures", files=tuple(paths))
 
 
+def _unpacked(path: str, inventory: bytes) -> Names:
+    try:
+        return Names.unpacked(inventory)
+    except zlib.error as err:
+        raise InputError(
+            f"{path}: the store's list of its pictures is damaged ({err}); start over with --fresh"
+        ) from err
+
+
 def _collection(ref: InputRef, options: ImagesOptions, stored: Mapping[str, Any]) -> Collection:
     """Open an input, with the names that the store has of it if it is there."""
     path = ref.path
     if INVENTORY in stored:
-        try:
-            names = Names.unpacked(stored[INVENTORY])
-        except zlib.error as err:
-            raise InputError(
-                f"{path}: the store's list of its pictures is damaged ({err}); start over with --fresh"
-            ) from err
-        return FilesOf(path, stored["container"], stored["folder"], names)
+        return FilesOf(path, stored["container"], stored["folder"], _unpacked(path, stored[INVENTORY]))
+    if isinstance(ref, ImagesRef) and ref.later is not None:
+        return FilesOf(path, ref.later.kind, ref.later.folder, ref.later.names)
     if isinstance(ref, ImagesRef) and ref.files:
         folder = os.path.commonpath([os.path.dirname(file) for file in ref.files])
         names = Names.of(os.fsencode(os.path.relpath(file, folder)) for file in ref.files)
