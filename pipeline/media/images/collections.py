@@ -112,7 +112,7 @@ class Tar(Collection):
         found = 0
         try:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
+                del tar.members[:-1]  # type: ignore[attr-defined]  # it would keep every header
                 found += 1
                 yield member
         except tarfile.ReadError:
@@ -132,7 +132,7 @@ class Arrays(Collection):
         super().__init__(path)
         self.kind = kind
         with opened(path, kind) as store:
-            self.array = _chosen(path, array, _candidates(store, kind))
+            self.array = _chosen(path, array, *_candidates(store, kind))
             rows = int(store[self.array].shape[0])
             if not rows:
                 raise InputError(f"{path}: array {self.array!r} is empty")
@@ -142,18 +142,23 @@ class Arrays(Collection):
         return ArrayRows(self.path, self.kind, self.array, start, stop)
 
 
-def _candidates(store: Any, kind: str) -> list[str]:
-    """Return the arrays that can be pictures: (n, h, w), (n, h, w, 1 or 3), or files as bytes, one per row."""
+def _candidates(store: Any, kind: str) -> tuple[list[str], list[str]]:
+    """Return the arrays that can be pictures: (n, h, w), (n, h, w, 1 or 3), or files as bytes, one per row; and lists
+    of texts, which may be files as well."""
     found: list[str] = []
+    texts: list[str] = []
 
     def look(name: str, array: Any) -> None:
         shape = getattr(array, "shape", None)
         if shape is None:
             return
         is_pixels = array.dtype.kind == "u" and (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3)))
-        is_bytes = len(shape) == 1 and array.dtype.kind in "OV"
-        if is_pixels or is_bytes:
+        if is_pixels:
             found.append(name)
+        elif len(shape) == 1 and array.dtype.kind in "OVST":
+            # HDF5 says what its objects are: texts are names more often than files.
+            holds = (array.dtype.metadata or {}).get("vlen", str if array.dtype.kind in "ST" else bytes)
+            (texts if kind == "hdf5" and holds in (str, bytes) and array.dtype.kind != "V" else found).append(name)
 
     if kind == "hdf5":
         store.visititems(look)
@@ -162,12 +167,13 @@ def _candidates(store: Any, kind: str) -> list[str]:
     else:
         for name, array in store.members(max_depth=None):
             look(name, array)
-    return sorted(found)
+    return sorted(found), sorted(texts)
 
 
-def _chosen(path: str, given: str | None, candidates: Sequence[str]) -> str:
+def _chosen(path: str, given: str | None, candidates: Sequence[str], others: Sequence[str] = ()) -> str:
+    """Return the array that was named, else the only candidate; `others` can be named too. Raises InputError."""
     if given is not None:
-        if given.strip("/") in candidates:
+        if given.strip("/") in (*candidates, *others):
             return given.strip("/")
         raise InputError(f"{path} has no array {given!r} of pictures; it has {', '.join(candidates) or 'none'}")
     if len(candidates) == 1:

@@ -24,17 +24,25 @@ def search(folder: str, passed: Passed) -> Names:
     found: list[bytes] = []
     other: dict[str, int] = {}
     root = os.fsencode(folder)
-    seen = {_identity(root)}
-    waiting: list[bytes] = [b""]
-    while waiting:
-        below = waiting.pop()
+    seen: set[tuple[int, int]] = set()
+    waiting, linked = [b""], list[bytes]()  # links last: a folder that is found twice has the path without one
+    while waiting or linked:
+        below = waiting.pop() if waiting else linked.pop(0)
+        identity = _identity(os.path.join(root, below))
+        if identity in seen:
+            passed.add("links to a folder that is searched anyway")
+            continue
+        seen.add(identity)
         inside: list[bytes] = []
         try:
             with os.scandir(os.path.join(root, below)) as entries:
                 for entry in entries:
                     name = os.path.join(below, entry.name)
                     if _is_folder(entry):
-                        _enter(entry, name, root, seen, inside, passed)
+                        if entry.name.startswith(b".") or SYSTEM_FOLDERS.fullmatch(os.fsdecode(entry.name)):
+                            passed.add("hidden folders and those of the system")
+                        else:
+                            (linked if entry.is_symlink() else inside).append(name)
                     elif entry.name.startswith(b"."):
                         passed.add("hidden files")
                     elif entry.name.lower().endswith(_ENDINGS):
@@ -61,20 +69,6 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return entry.is_dir()
     except OSError:  # links that go round in a circle
         return False
-
-
-def _enter(
-    entry: os.DirEntry[bytes], name: bytes, root: bytes, seen: set[tuple[int, int]], inside: list[bytes], passed: Passed
-) -> None:
-    if entry.name.startswith(b".") or SYSTEM_FOLDERS.fullmatch(os.fsdecode(entry.name)):
-        passed.add("hidden folders and those of the system")
-        return
-    identity = _identity(os.path.join(root, name))
-    if identity in seen:
-        passed.add("links to a folder that is searched anyway")
-        return
-    seen.add(identity)
-    inside.append(name)
 
 
 def _identity(folder: bytes) -> tuple[int, int]:

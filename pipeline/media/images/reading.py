@@ -10,14 +10,13 @@ import contextlib
 import io
 import struct
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.picture import MAX_BYTES, UnreadableError, too_large
+from pipeline.media.picture import MAX_BYTES, MAX_PIXELS, UnreadableError, too_large
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -89,24 +88,23 @@ def read(content: bytes, geometry: Geometry) -> Picture:
         raise UnreadableError("the file is empty")
     if len(content) > MAX_BYTES:
         raise UnreadableError(f"the file has more than {MAX_BYTES / 1e6:.0f} MB, the limit of a picture")
-    with _quiet():
-        image = _opened(content)
-        why = too_large(*image.size)
-        if why is not None:
-            raise UnreadableError(f"it {why}")
-        turned = _is_turned(image)
-        whole = image.size[::-1] if turned else image.size
-        wanted = geometry.resized(*whole)
-        try:
-            if image.format == "JPEG" and not geometry.is_whole:
-                image.draft(None, wanted[::-1] if turned else wanted)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            rgb = _rgb(upright)
-            if rgb.size != wanted:
-                rgb = rgb.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=3.0)
-        except _ERRORS as err:
-            raise UnreadableError(_reason(err)) from err
+    image = _opened(content)
+    why = too_large(*image.size)
+    if why is not None:
+        raise UnreadableError(f"it {why}")
+    turned = _is_turned(image)
+    whole = image.size[::-1] if turned else image.size
+    wanted = geometry.resized(*whole)
+    try:
+        if image.format == "JPEG" and not geometry.is_whole:
+            image.draft(None, wanted[::-1] if turned else wanted)
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        rgb = _rgb(upright)
+        if rgb.size != wanted:
+            rgb = rgb.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    except _ERRORS as err:
+        raise UnreadableError(_reason(err)) from err
     scale = wanted[0] / whole[0], wanted[1] / whole[1]
     if geometry.crop is None:
         return Picture(np.asarray(rgb), whole, scale=scale)
@@ -129,24 +127,24 @@ def fitted(pixels: Pixels, geometry: Geometry) -> Picture:
 
 def declared_size(content: bytes) -> tuple[int, int] | None:
     """Return width and height as the header has them; None if it cannot be read. Decodes nothing."""
-    with _quiet():
-        try:
-            width, height = _opened(content).size
-            return width, height
-        except UnreadableError:
-            return None
+    try:
+        width, height = _opened(content).size
+        return width, height
+    except UnreadableError:
+        return None
 
 
 def _opened(content: bytes) -> Any:
     from PIL import Image, UnidentifiedImageError
 
+    _be_quiet()
     _with_heif(content)
     try:
         return Image.open(io.BytesIO(content))
     except UnidentifiedImageError as err:
         raise UnreadableError(f"not a picture that can be read{_told(content)}") from err
     except Image.DecompressionBombError as err:
-        raise UnreadableError(str(err)) from err
+        raise UnreadableError(f"it has more than {MAX_PIXELS / 1e6:.0f} million pixels, the limit") from err
     except _ERRORS as err:
         raise UnreadableError(_reason(err)) from err
 
@@ -174,14 +172,16 @@ def _with_heif(content: bytes) -> None:
             pillow_heif.register_heif_opener()
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Pillow's warnings (a large picture, a damaged tag) away: what matters is raised, or read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _be_quiet() -> None:
+    """Keep Pillow's warnings (a large picture, a damaged tag) away: what matters is raised, or read.
+
+    Not by `catch_warnings`, which threads would take from each other.
+    """
+    if not any(one[0] == "ignore" and one[3] is not None and one[3].pattern == _PILLOW for one in warnings.filters):
+        warnings.filterwarnings("ignore", module=_PILLOW)
 
 
+_PILLOW = r"PIL\."
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 
