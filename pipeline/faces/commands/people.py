@@ -51,7 +51,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--again", action="store_true", help="take inputs again that have their people; names, merges and splits stay"
     )
-    parser.add_argument("--no-thumbnails", action="store_true", help="decode no best shots")
+    parser.add_argument("--no-thumbnails", action="store_true", help="decode no best shots, and show none")
+    parser.add_argument(
+        "--sheet", type=_sheet, metavar="FILE",
+        help="write a contact sheet (.png, .jpg): picture, number, name and time of each person's best shot "
+        "(default: no file; kitty, Ghostty, iTerm2, WezTerm, mintty show the pictures in the list)",
+    )  # fmt: skip
     parser.add_argument(
         "--parts", type=_parts, default=2, metavar="N", help="split without tracks: number of parts (default 2)"
     )
@@ -65,12 +70,20 @@ def _parts(text: str) -> int:
     return int(text)
 
 
+def _sheet(text: str) -> Path:
+    if not text.lower().endswith((".png", ".jpg", ".jpeg")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a picture's name; let it end with .png or .jpg")
+    return Path(text)
+
+
 def _people(options: argparse.Namespace) -> int:
     word, *words = options.words
     if options.force and word != "merge":
         raise UsageError(f"--force has no effect on people {word}; leave it out, or use it with merge")
     if options.dry_run and word not in ("split", "undo"):
         raise UsageError(f"--dry-run has no effect on people {word}; leave it out, or use it with split or undo")
+    if options.sheet and word in ("list", "undo", *CHANGES):
+        raise UsageError(f"--sheet has no effect on people {word}; leave it out, or use it with stores")
     if word == "list":
         return _list(options, words)
     if word == "undo":
@@ -91,14 +104,19 @@ def _people(options: argparse.Namespace) -> int:
         return 0
     from pipeline.faces.people.gather import GatherOptions, gather
     from pipeline.faces.views.people import as_json, people_of, print_table
+    from pipeline.faces.views.sheet import pictures_of, write_sheet
 
     wanted = GatherOptions(options.threshold, options.min_faces, options.again, not options.no_thumbnails)
     gathered = gather([Path(word) for word in options.words], options.registry, wanted, say)
     people = people_of(gathered.inputs, gathered.registry)
+    is_shown = options.sheet or not (options.json or options.no_thumbnails)
+    pictures = pictures_of(people, gathered.inputs) if is_shown else [None] * len(people)
+    sheet = write_sheet(people, pictures, options.sheet) if options.sheet else ""
     if options.json:
-        print_result(options, as_json(gathered, people), [])
+        written = {"sheet": str(options.sheet)} if sheet else {}
+        print_result(options, as_json(gathered, people) | written, [])
     else:
-        print_table(gathered, people)
+        print_table(gathered, people, pictures, sheet)
     return 0
 
 
@@ -198,7 +216,7 @@ def _split(registry: Registry, words: list[str], options: argparse.Namespace) ->
     new = split(registry, number, words[1:], options.parts)
     parts, whom = " and ".join(f"person {one}" for one in new), _who(number, registry.people[number].name)
     snapshot.record(registry, "split", f"split of {parts} from {whom}", number, new)
-    shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
+    shown = [f"person {one}: {plural(registry.faces(one), 'face')}" for one in (number, *new)]
     return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
 
 

@@ -21,6 +21,7 @@ from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, cha
 from pipeline.faces.people.space import Space
 from pipeline.store.nodes import located
 from pipeline.store.schema import Array
+from pipeline.text import plural
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
@@ -351,7 +352,7 @@ def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
                 arrays = {"track": track_input(item, options)}
                 add_arrays(store, item.name, Track.outputs, arrays, replace_existing=True)
                 item.refresh()
-                note(f"{item.name}: {int(item.array('track').max(initial=-1)) + 1} tracks")
+                note(f"{item.name}: {plural(int(item.array('track').max(initial=-1)) + 1, 'track')}")
 
 
 def are_people(sure: Ints, certain: npt.NDArray[np.bool_], min_faces: int | None = None) -> npt.NDArray[np.bool_]:
