@@ -59,7 +59,7 @@ def prove(outs: Sequence[Path], searched: Search) -> Proof:
         registry = Registry.load(who.registry)
         known = {*registry.people, *registry.merged, *(pin.person for pin in registry.pins)}
         known |= {number for pair in registry.apart for number in pair}
-        if known & {*who.ids} or not {*who.ids} <= {*registry.forgotten}:
+        if known & {*who.ids} or not {*who.ids} <= {*registry.forgotten} or registry.history:
             proof.problems.append(f"the registry {who.registry} still knows {who}")
     return proof
 
