@@ -19,9 +19,10 @@ from pipeline.faces.people.evidence import LEVELS, Level
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
 from pipeline.faces.people.labels import names_in_gallery
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, Per, checked_metric
+from pipeline.faces.people.moments import is_timed
 from pipeline.faces.people.near import NearSearch, Written, threshold_of
 from pipeline.faces.people.pictures import Progress, Recipe
-from pipeline.faces.people.sightings import FrameTimes, Sighting
+from pipeline.faces.people.sightings import InputSightings, Sighting, shown_dict
 from pipeline.machine.cores import available_cores
 from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import Piece, for_each, rows_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 UNKNOWN = -1
 STAGE = "identify"
@@ -78,6 +80,10 @@ class SeenPerson:
         return sum(one.screen_seconds for one in self.sightings)
 
     @property
+    def pictures(self) -> int:
+        return sum(one.pictures for one in self.sightings)
+
+    @property
     def best_distance(self) -> float:
         return min(one.best.distance for one in self.sightings)
 
@@ -87,7 +93,7 @@ class SeenPerson:
             "name": self.name,
             "inputs": len(self.sightings),
             "faces": self.faces,
-            "screen_seconds": round(self.screen_seconds, 3),
+            **shown_dict(self.screen_seconds, self.pictures),
             "best_distance": round(self.best_distance, 6),
             **self.best.as_dict(),
             "sightings": [
@@ -212,7 +218,7 @@ def _by_track(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32) ->
     tracks = evidence.track_means(item, track, known, metric)
     people = evidence.people_means(gallery.embedding, gallery.person, known, metric)
     threshold = None if wanted.threshold is None else float(evidence.halved(metric, wanted.threshold))
-    found = evidence.judge(tracks, people, known, threshold)
+    found = evidence.judge(tracks, people, known, threshold, _scenes(item, track))
     row = evidence.nearest_rows(tracks, found.person, gallery.embedding, gallery.person, metric)
     of_face = np.where(track >= 0, track, len(row))  # a face without a track takes the last
     distance, limit = (
@@ -221,6 +227,16 @@ def _by_track(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32) ->
     )
     candidate = np.append(row, UNKNOWN).astype(np.int32)[of_face]
     return _arrays(candidate, distance, np.append(found.level, Level.NONE).astype(np.int8)[of_face], limit)
+
+
+def _scenes(item: RunInput, track: Int32) -> Ints | None:
+    """Return the scene of each track, int64 (tracks,): a picture is one of its own, and an input with times is one."""
+    if is_timed(item):
+        return None
+    scene = np.zeros(int(track.max(initial=-1)) + 1, np.int64)
+    has = track >= 0
+    scene[track[has]] = item.array("face_frame")[has]
+    return scene
 
 
 def _arrays(candidate: Int32, distance: Float32, level: npt.NDArray[np.int8], limit: Float32) -> dict[str, np.ndarray]:
@@ -342,7 +358,7 @@ class Found(NearSearch):
             arrays = named(item, gallery, self.wanted, track)
             self.look(len(arrays["identity"]))
             if self.table is not None:
-                rows = _TableRows(item, gallery, arrays, FrameTimes(item, out))
+                rows = _TableRows(item, gallery, arrays, InputSightings(item, out))
                 for piece, nearest in _nearest(item, gallery, self.metric, self.top_k):
                     self.table.write(rows.block(piece.start, nearest))
             if not same:
@@ -351,7 +367,7 @@ class Found(NearSearch):
                 key = hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:32]
                 written = self._write(item, key, attributes, arrays, track)
         self.names.update(names)
-        self.sightings += _sightings(FrameTimes(item, out), names, arrays)
+        self.sightings += _sightings(InputSightings(item, out), names, arrays)
         unknown = int((arrays["identity"] == UNKNOWN).sum())
         return len(arrays["identity"]), {
             "threshold": signature["threshold"], "unknown_faces": unknown, "written": written,
@@ -420,7 +436,7 @@ class Found(NearSearch):
             (sure, SeenPerson(name, *(tuple(each) for each in zip(*some, strict=True))))
             for (sure, name), some in by_name.items()
         ]
-        people.sort(key=lambda found: (-found[1].screen_seconds, -found[1].faces, found[1].name))
+        people.sort(key=lambda found: (-found[1].screen_seconds, -found[1].pictures, -found[1].faces, found[1].name))
         self.people = [person for sure, person in people if sure]
         self.maybe = [person for sure, person in people if not sure]
         self.absent = sorted(self.names - {person.name for _, person in people})
@@ -438,7 +454,7 @@ class Found(NearSearch):
 
 
 def _sightings(
-    times: FrameTimes, names: Sequence[str], arrays: Mapping[str, np.ndarray]
+    times: InputSightings, names: Sequence[str], arrays: Mapping[str, np.ndarray]
 ) -> list[tuple[Sighting, Evidence]]:
     """Return the sightings of all people in one input, by name, those with weak names apart.
 
@@ -465,7 +481,7 @@ class _TableRows:
     """The rows of `--table`: one per face and rank."""
 
     def __init__(
-        self, item: RunInput, gallery: Gallery, arrays: Mapping[str, np.ndarray], times: FrameTimes
+        self, item: RunInput, gallery: Gallery, arrays: Mapping[str, np.ndarray], times: InputSightings
     ) -> None:
         self.item, self.gallery, self.arrays, self.times = item, gallery, arrays, times
         self.level_names = np.array(LEVELS, object)
@@ -486,7 +502,7 @@ class _TableRows:
             "store": np.full(n * k, self.times.out, object),
             "input": np.full(n * k, self.item.name, object),
             "face": np.repeat(rows, k),
-            "frame": self.times.frame[at],
+            "frame": self.times.number[at],
             "time_seconds": self.times.time_seconds[at],
         }
         for side, values in zip("xywh", box.T if box is not None else np.empty((4, 0)), strict=True):

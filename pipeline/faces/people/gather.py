@@ -17,6 +17,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Groups, Ints, Points, Tracks, group_points, near_pairs
 from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
 from pipeline.faces.people.geometry import overlap
+from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, current, edit, known
 from pipeline.faces.people.space import Space
 from pipeline.store.nodes import located
@@ -386,12 +387,12 @@ def _as_before(groups: Groups, taken: Sequence[_Taken], wanted: set[int], free: 
 
 def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
     """Return the track that now has each pin's face; -1 if none has."""
-    arrays = item.read(["frame", "n_faces", "box", "track"])
+    number, arrays = Moments(item).number, item.read(["n_faces", "box", "track"])
     starts = np.concatenate([[0], np.cumsum(arrays["n_faces"], dtype=np.int64)])
     found = []
     for pin in pins:
-        at = int(np.searchsorted(arrays["frame"], pin.frame))
-        if at >= len(arrays["frame"]) or arrays["frame"][at] != pin.frame or starts[at] == starts[at + 1]:
+        at = int(np.searchsorted(number, pin.frame))
+        if at >= len(number) or number[at] != pin.frame or starts[at] == starts[at + 1]:
             found.append(UNKNOWN)
             continue
         rows = slice(int(starts[at]), int(starts[at + 1]))

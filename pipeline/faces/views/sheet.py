@@ -16,7 +16,7 @@ from pipeline.files.whole import written_whole
 from pipeline.machine.cores import available_cores
 from pipeline.media.film.lettering import drawable, mask
 from pipeline.store.pieces import rows_of
-from pipeline.text import clock, plural
+from pipeline.text import plural
 
 if TYPE_CHECKING:
     from pipeline.faces.views.people import PersonView
@@ -91,7 +91,8 @@ def draw(people: Sequence[PersonView], pictures: Sequence[Pixels | None]) -> Pix
             _write(sheet, "no picture", top + _SIDE // 2 - _LINE // 2, left)
         best = one.best or {}
         name = drawable(one.name, "(a name without a font)") if one.name else ""
-        lines = f"{one.id}  {name}".rstrip(), drawable(best.get("input", ""), "?"), clock(best.get("time_seconds", 0))
+        place = drawable(best["name"], "?") if "name" in best else best.get("clock", "")
+        lines = f"{one.id}  {name}".rstrip(), drawable(best.get("input", ""), "?"), place
         for number, line in enumerate(lines):
             _write(sheet, line, top + _SIDE + number * _LINE, left)
     return sheet

@@ -1,0 +1,115 @@
+"""The pixels of a stored input's items, read again: of frames of a film, or of pictures."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.engine.source import INVENTORY, InputRef
+from pipeline.errors import InputError
+from pipeline.media.picture import UnreadableError
+from pipeline.store.nodes import read_group
+from pipeline.store.pieces import rows_of
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+Pixels = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+BATCH_BYTES = 128 << 20
+"""Bytes of decoded frames in memory at a time."""
+
+
+class Reread(ABC):
+    """The items of a stored input, whole and upright."""
+
+    @abstractmethod
+    def pixels(self, numbers: Ints) -> Iterator[tuple[int, Pixels]]:
+        """Yield number and pixels, uint8 (height, width, 3) RGB, of the items of these numbers (ascending).
+
+        A frame's number is its rank in the file, a picture's its place in the input. Items that cannot be read again
+        are left out.
+        """
+
+    def on_pixels(self, boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return stored boxes (..., 4: x, y, w, h) in pixels of `pixels`."""
+        return boxes
+
+    def one(self, number: int) -> Pixels | None:
+        """Return the pixels of one item; None if it cannot be read again."""
+        return next((found for _, found in self.pixels(np.array([number], np.int64))), None)
+
+
+def reread(item: RunInput) -> Reread:
+    """Open what an input was made from. Raises InputError if it is missing, cannot be read, or has changed."""
+    return RereadPictures(item) if "container" in item.attributes else RereadFilm(item)
+
+
+class RereadFilm(Reread):
+    """The frames of a film, in square pixels."""
+
+    def __init__(self, item: RunInput) -> None:
+        from pipeline.media.video.source import open_as_stored
+
+        self.source = open_as_stored(item.attributes)
+
+    def pixels(self, numbers: Ints) -> Iterator[tuple[int, Pixels]]:
+        from pipeline.media.video.readers import close_readers
+
+        size = max(1, BATCH_BYTES // max(1, self.source.item_bytes))
+        try:
+            for start in range(0, len(numbers), size):
+                some = numbers[start : start + size]
+                found = self.source.job_of_ranks(some, "pyav").decode()
+                yield from ((int(some[k]), found.frames_rgb[k]) for k in np.flatnonzero(found.decoded).tolist())
+        finally:
+            close_readers()
+
+    def on_pixels(self, boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return self.source.on_frames(boxes)
+
+
+class RereadPictures(Reread):
+    """Pictures, whatever part and size of them the run looked at: stored boxes are in pixels of the whole."""
+
+    def __init__(self, item: RunInput) -> None:
+        from pipeline.media.images.source import ImagesOptions, ImagesSource
+
+        self.item = item
+        facts, inventory = item.attributes, item.inventory()
+        ref = InputRef(str(facts["path"]), item.name)
+        where = str(facts.get("folder", ref.path))
+        if not os.path.exists(where):
+            raise InputError(f"{where}: the pictures are missing")
+        if inventory is None and ImagesSource.fingerprint(ref) != facts.get("fingerprint"):
+            raise InputError(f"{where}: the file has changed since it was analysed")
+        root = read_group(item.store_path)
+        source = (root.attributes.get("workflow") or {}).get("source", {}) if root is not None else {}
+        options = ImagesOptions(**{name: source[name] for name in ("array", "names") if name in source})
+        stored = facts if inventory is None else {**facts, INVENTORY: inventory}
+        self.collection = ImagesSource.open(ref, options, stored).collection
+        self.container, self.folder = str(facts["container"]), where
+
+    def pixels(self, numbers: Ints) -> Iterator[tuple[int, Pixels]]:
+        sizes = [rows_of(self.item.pieces(name), numbers, threads=1) for name in ("width", "height")]
+        for k, number in enumerate(numbers.tolist()):
+            try:
+                found = self._picture(number)
+            except UnreadableError:
+                continue
+            # Another size is another picture: it was replaced since.
+            if all(size is None or size[k] == side for size, side in zip(sizes, found.shape[1::-1], strict=True)):
+                yield number, found
+
+    def _picture(self, number: int) -> Pixels:
+        from pipeline.media.images.reading import Geometry, fitted, read
+
+        content = self.collection.shelf(number, number + 1).content(0)
+        found = read(content, Geometry()) if isinstance(content, bytes) else fitted(content, Geometry())
+        return found.pixels
