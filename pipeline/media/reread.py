@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +48,10 @@ class Reread(ABC):
 
 def reread(item: RunInput) -> Reread:
     """Open what an input was made from. Raises InputError if it is missing, cannot be read, or has changed."""
-    return RereadPictures(item) if "container" in item.attributes else RereadFilm(item)
+    root = read_group(item.store_path)
+    workflow = root.attributes.get("workflow") if root is not None else None
+    source = workflow.get("source", {}) if isinstance(workflow, dict) else {}
+    return RereadPictures(item, source) if source.get("kind") == "images" else RereadFilm(item)
 
 
 class RereadFilm(Reread):
@@ -78,7 +81,8 @@ class RereadFilm(Reread):
 class RereadPictures(Reread):
     """Pictures, whatever part and size of them the run looked at: stored boxes are in pixels of the whole."""
 
-    def __init__(self, item: RunInput) -> None:
+    def __init__(self, item: RunInput, source: Mapping[str, Any]) -> None:
+        """Open the pictures of an input; `source`: the section of its workflow. Raises InputError."""
         from pipeline.media.images.source import ImagesOptions, ImagesSource
 
         self.item = item
@@ -89,8 +93,6 @@ class RereadPictures(Reread):
             raise InputError(f"{where}: the pictures are missing")
         if inventory is None and ImagesSource.fingerprint(ref) != facts.get("fingerprint"):
             raise InputError(f"{where}: the file has changed since it was analysed")
-        root = read_group(item.store_path)
-        source = (root.attributes.get("workflow") or {}).get("source", {}) if root is not None else {}
         options = ImagesOptions(**{name: source[name] for name in ("array", "names") if name in source})
         stored = facts if inventory is None else {**facts, INVENTORY: inventory}
         self.collection = ImagesSource.open(ref, options, stored).collection
