@@ -172,16 +172,30 @@ def _find_gaps(found: Surveyed) -> None:
         rows = np.flatnonzero(np.isin(frame, ranks))
         ends = (float(time[rows[0]]), float(time[rows[-1]])) if len(rows) else (None, None)
         found.failures.append(_failure("unread", ends, entry, len(ranks)))
+    if not found.is_timed:
+        _name_broken(found, decoded)
     if len(time):
         spans_of = item_seconds(time, stop_of(item.attributes))
         for first, last in _runs(~decoded):
             found.gaps.append((float(time[first]), float(time[last] + spans_of[last]), "unread"))
 
 
+def _name_broken(found: Surveyed, decoded: npt.NDArray[np.bool_]) -> None:
+    """Note each item that could not be read by its name and why, if its source stored these."""
+    if not {"name", "error"} <= found.item.arrays.keys() or decoded.all():
+        return
+    names, errors = (found.item.array(name) for name in ("name", "error"))
+    for row in np.flatnonzero(~decoded).tolist():
+        if errors[row]:
+            entry = {"error": errors[row], "where": str(names[row])}
+            found.failures.append(_failure("unread", (None, None), entry, 1))
+
+
 def _failure(kind: str, seconds: Sequence[Any], entry: dict[str, Any], items: int | None) -> dict[str, Any]:
     return {
         "kind": kind,
         "chunk": entry.get("chunk"),
+        "where": entry.get("where"),
         "start": seconds[0],
         "stop": seconds[1],
         "items": items,
