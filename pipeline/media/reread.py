@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from pipeline.engine.source import INVENTORY, InputRef
 from pipeline.errors import InputError
 from pipeline.media.picture import UnreadableError
 from pipeline.store.nodes import read_group
-from pipeline.store.pieces import rows_of
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -96,18 +96,39 @@ class RereadPictures(Reread):
         options = ImagesOptions(**{name: source[name] for name in ("array", "names") if name in source})
         stored = facts if inventory is None else {**facts, INVENTORY: inventory}
         self.collection = ImagesSource.open(ref, options, stored).collection
+        self.is_cropped = source.get("crop") is not None
+        """True if the run looked at the middle of each picture only."""
         self.container, self.folder = str(facts["container"]), where
 
     def pixels(self, numbers: Ints) -> Iterator[tuple[int, Pixels]]:
-        sizes = [rows_of(self.item.pieces(name), numbers, threads=1) for name in ("width", "height")]
-        for k, number in enumerate(numbers.tolist()):
+        for number in numbers.tolist():
             try:
                 found = self._picture(number)
-            except UnreadableError:
+            except (UnreadableError, OSError):
                 continue
             # Another size is another picture: it was replaced since.
-            if all(size is None or size[k] == side for size, side in zip(sizes, found.shape[1::-1], strict=True)):
+            if self._sizes.get(number, found.shape[1::-1]) == found.shape[1::-1]:
                 yield number, found
+
+    @cached_property
+    def _sizes(self) -> dict[int, tuple[int, int]]:
+        """Width and height of each picture that the run could read, by number."""
+        sizes = self.item.read(["width", "height"])
+        known = np.concatenate([np.arange(start, stop) for start, stop in self.item.spans(1 << 40)])
+        values = zip(known.tolist(), sizes["width"].tolist(), sizes["height"].tolist(), strict=True)
+        return {number: (width, height) for number, width, height in values if width > 0}
+
+    def name(self, number: int) -> bytes:
+        """Return a picture's name within its input, as its folder, list or container has it."""
+        name: bytes = self.collection.names[number]
+        return name
+
+    def files(self) -> frozenset[bytes]:
+        """Return the real paths of all files that the pictures lie in."""
+        folder = os.fsencode(self.folder)
+        if self.container not in ("folder", "list", "files"):
+            return frozenset([os.path.realpath(folder)])
+        return frozenset(os.path.realpath(os.path.join(folder, name)) for name in self.collection.names)
 
     def _picture(self, number: int) -> Pixels:
         from pipeline.media.images.reading import Geometry, fitted, read

@@ -19,11 +19,11 @@ from pipeline.faces.people.evidence import LEVELS, Level
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
 from pipeline.faces.people.labels import names_in_gallery
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, Per, checked_metric
-from pipeline.faces.people.moments import is_timed
 from pipeline.faces.people.near import NearSearch, Written, threshold_of
 from pipeline.faces.people.pictures import Progress, Recipe
 from pipeline.faces.people.sightings import InputSightings, Sighting, shown_dict
 from pipeline.machine.cores import available_cores
+from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import Piece, for_each, rows_of
 from pipeline.store.schema import Array

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
-from pipeline.media.spans import stop_of
+from pipeline.media.spans import is_timed, stop_of
 from pipeline.store.pieces import rows_of, whole
 from pipeline.text import clock
 
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 _EVERYTHING = 1 << 40
-
-
-def is_timed(item: RunInput) -> bool:
-    """Return whether the items of an input have times, as frames of a film have; pictures have none."""
-    return "time_seconds" in item.arrays or not item.arrays
 
 
 def known(seconds: float) -> float | None:

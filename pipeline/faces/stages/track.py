@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.engine.stage import Described, Stage, StageOptions
-from pipeline.faces.people.moments import is_timed
 from pipeline.faces.people.space import Space
 from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
+from pipeline.media.spans import is_timed
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.faces.people.labels import UNKNOWN, labels
-from pipeline.faces.people.moments import Moments, is_timed
+from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.moments import known as known_seconds
 from pipeline.faces.views.sheet import Pixels, encoded
+from pipeline.media.spans import is_timed
 from pipeline.text import clock, plain, plural
 from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, protocol, with_pictures
 
