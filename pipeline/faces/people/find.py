@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import StoreLockedError, UsageError
+from pipeline.errors import StoreError, StoreLockedError, UsageError
 from pipeline.faces.people import evidence
 from pipeline.faces.people.evidence import LEVELS, Level
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
@@ -282,6 +282,7 @@ def find(
             from pipeline.views.tables import open_table
 
             job.table = stack.enter_context(open_table(table))
+            job.has_pictures = _any_pictures(outs)
         if outs:
             job.sha256 = gallery_sha256(gallery, all_faces=all_faces)
         job.through(outs)
@@ -322,6 +323,8 @@ class Found(NearSearch):
     stages: list[str] = field(default_factory=list)
     """Names of the stage that makes these arrays in the workflow of the open store. A later run reads there that
     they are not its own."""
+    has_pictures: bool = False
+    """True if the table has the column `photo`: the name of the picture that each face is in."""
     writable: RunStore | None = None
     """The open store, once something is to be written to it."""
     is_locked: bool = False
@@ -358,7 +361,7 @@ class Found(NearSearch):
             arrays = named(item, gallery, self.wanted, track)
             self.look(len(arrays["identity"]))
             if self.table is not None:
-                rows = _TableRows(item, gallery, arrays, InputSightings(item, out))
+                rows = _TableRows(item, gallery, arrays, InputSightings(item, out), self.has_pictures)
                 for piece, nearest in _nearest(item, gallery, self.metric, self.top_k):
                     self.table.write(rows.block(piece.start, nearest))
             if not same:
@@ -477,19 +480,32 @@ def _sightings(
     return found
 
 
+def _any_pictures(outs: Sequence[str | Path]) -> bool:
+    """Return whether an input of these stores holds pictures; stores that cannot be opened are told of later."""
+    from pipeline.store.read import open as open_store
+
+    for out in outs:
+        with contextlib.suppress(StoreError):
+            if not all(is_timed(item) for item in open_store(out).inputs.values()):
+                return True
+    return False
+
+
 class _TableRows:
     """The rows of `--table`: one per face and rank."""
 
     def __init__(
-        self, item: RunInput, gallery: Gallery, arrays: Mapping[str, np.ndarray], times: InputSightings
+        self, item: RunInput, gallery: Gallery, arrays: Mapping[str, np.ndarray], times: InputSightings, photos: bool
     ) -> None:
-        self.item, self.gallery, self.arrays, self.times = item, gallery, arrays, times
+        self.item, self.gallery, self.arrays, self.times, self.photos = item, gallery, arrays, times, photos
         self.level_names = np.array(LEVELS, object)
         self.face_frame = item.array("face_frame")
         self.pieces = {name: item.pieces(name) for name in ("box", "confidence")}
 
     def block(self, start: int, nearest: Nearest) -> dict[str, Any]:
         """Return columns for some faces, each face as often as it has near people."""
+        import pyarrow as pa
+
         n, k = nearest.row.shape
         rows = np.arange(start, start + n)
         at = np.repeat(self.face_frame[start : start + n], k)
@@ -503,7 +519,8 @@ class _TableRows:
             "input": np.full(n * k, self.item.name, object),
             "face": np.repeat(rows, k),
             "frame": self.times.number[at],
-            "time_seconds": self.times.time_seconds[at],
+            "time_seconds": pa.array(self.times.time_seconds[at], from_pandas=True),  # null, not NaN, for a picture
+            **({"photo": pa.array(self.times.names(at), pa.string())} if self.photos else {}),
         }
         for side, values in zip("xywh", box.T if box is not None else np.empty((4, 0)), strict=True):
             columns[side] = np.repeat(values, k)
