@@ -79,7 +79,7 @@ def _elements(file: BinaryIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _view(elements: npt.NDArray[Any], tensor: _Tensor) -> npt.NDArray[Any]:
-    """Return a tensor as a view of its storage, where its axes may lie in any order.
+    """Return a tensor as a view of its storage. Its axes may lie there in any order.
 
     Raises UnpicklingError if it reaches beyond the storage, or has more elements than the storage.
     """

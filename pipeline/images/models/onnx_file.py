@@ -1,4 +1,4 @@
-"""What an ONNX file of the user's own takes and gives, read without opening a session."""
+"""Read what an ONNX file of the user takes and gives, without opening a session."""
 
 from __future__ import annotations
 
@@ -52,19 +52,25 @@ def read_graph(path: Path) -> Graph:
         stat = path.stat()
     except OSError as error:
         raise ModelError(f"model {path} cannot be read: {error.strerror}") from error
-    return _read_once(path, stat.st_size, stat.st_mtime_ns)
+    graph = _read_once(path, stat.st_size, stat.st_mtime_ns)
+    missing = [str(file) for file in graph.files if not file.is_file()]
+    if missing:
+        raise ModelError(
+            f"model {path} keeps weights in other files, of which these are missing: {', '.join(missing[:3])}; "
+            "copy them there"
+        )
+    return graph
 
 
 @lru_cache(maxsize=16)
 def _read_once(path: Path, size: int, mtime_ns: int) -> Graph:
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load_model_from_string(read_file(path))
     except OSError as error:
         raise ModelError(f"model {path} cannot be read: {error.strerror}") from error
-    except DecodeError as error:
+    except Exception as error:  # protobuf's, which has a class of its own in each of its implementations
         raise ModelError(f"model {path} is not an ONNX file; give the path of one") from error
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"model {path} is not an ONNX file: it holds no graph; give the path of one")
@@ -94,14 +100,9 @@ def _value(value: Any) -> Value:
 
 
 def _outside(path: Path, graph: Any) -> list[Path]:
-    """Return the files beside `path` that hold its weights. Raises ModelError if one is missing."""
+    """Return the files beside `path` that hold its weights."""
     names = {entry.value for tensor in _tensors(graph) for entry in tensor.external_data if entry.key == "location"}
-    found = [path.parent / name for name in sorted(names)]
-    missing = [file for file in found if not file.is_file()]
-    if missing:
-        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(f"model {path} keeps weights in other files, and {missing[0]} is missing{more}; copy it there")
-    return found
+    return [path.parent / name for name in sorted(names)]
 
 
 def _tensors(graph: Any) -> Iterable[Any]:

@@ -24,12 +24,12 @@ _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 @dataclass(frozen=True)
 class Preparation:
-    """How pictures become the input of a network."""
+    """The way from pictures to the input of a network."""
 
     size: Size
     layout: Layout
     dtype: str
-    """Of the input: uint8, float16, float32 or float64."""
+    """Type of the input: uint8, float16, float32 or float64."""
     resize: Resize = "shortest"
     crop: float = 1.0
     """Share of each side that the network sees, in the middle."""
@@ -38,7 +38,8 @@ class Preparation:
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    """The input is (pixel * scale - mean) / std, with one number for all colours or one for each; not for uint8."""
+    """The input is (pixel * scale - mean) / std, with one number for all colours, or one for each in the order of
+    `colour`. Not for uint8."""
 
     def batch(self, pictures: Iterable[Picture], size: int) -> npt.NDArray[np.generic]:
         """Return an input of `size` pictures, of which the last may be empty. The pictures may differ in size."""
@@ -51,7 +52,7 @@ class Preparation:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one picture of the input."""
+        """Sizes of one picture of the input."""
         return (3, *self.size) if self.layout == "NCHW" else (*self.size, 3)
 
     def resized(self, picture: Picture) -> Picture:

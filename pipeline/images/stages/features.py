@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -12,7 +13,7 @@ from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.images.models import efficientnet_lite
 from pipeline.images.models.network import Pooling, Runner, describe, is_path
-from pipeline.images.models.pictures import Colour, Filter, Layout, Resize
+from pipeline.images.models.pictures import Colour, Filter, Layout, Picture, Resize
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
@@ -30,8 +31,7 @@ class FeaturesOptions(StageOptions):
     )
     resize: Resize = Field(
         "shortest",
-        description="shortest: as much of the picture as the input's shape takes, cut at the sides; stretch: all of "
-        "it, distorted; longest: all of it, with black bars",
+        description="shortest: cut the picture to the input's shape; stretch: distort it; longest: add black bars",
     )
     crop: float | None = Field(
         None, gt=0, le=1, description="share of each side that the network sees, in the middle; default 0.875 (224 of "
@@ -42,15 +42,17 @@ class FeaturesOptions(StageOptions):
     )
     colour: Colour = Field("RGB", description="order of the network's colours")
     scale: float | None = Field(
-        None, gt=0, description="the input is (pixel × scale - mean) / std; default 1/255 (0.00392156862745098)"
+        None, gt=0, description="the input is (pixel × scale - mean) / std; default 1/255: 0.00392156862745098"
     )
     mean: tuple[float, ...] | None = Field(
-        None, description="one number, or one for each of R, G and B; default [0.485, 0.456, 0.406]"
+        None,
+        description="one number, or one for each colour in the order of `colour`; default, as RGB: 0.485, 0.456, 0.406",
     )
     std: tuple[float, ...] | None = Field(
-        None, description="one number, or one for each of R, G and B; default [0.229, 0.224, 0.225]"
+        None,
+        description="one number, or one for each colour in the order of `colour`; default, as RGB: 0.229, 0.224, 0.225",
     )
-    layout: Layout | None = Field(None, description="order of the input's dimensions; default: as the file's shape says")
+    layout: Layout | None = Field(None, description="order of the input's dimensions; default: by the file's shape")
     output: int | str | None = Field(None, description="output of the network, by name or number; default: the first")
     pooling: Pooling = Field(
         "none", description="mean, max: over the places of a picture or the tokens; none: all values in a row"
@@ -132,7 +134,7 @@ class Features(Stage):
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         rows = np.flatnonzero(chunk.decoded).tolist()
-        vectors = self.runner.features(chunk.frames_rgb, rows)
+        vectors = self.runner.features(cast(Sequence[Picture], chunk.frames_rgb), rows)
         if self.options.normalise:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
