@@ -15,7 +15,7 @@ from PIL import Image
 import pipeline
 from pipeline.engine.source import INVENTORY, Loaded
 from pipeline.errors import InputError
-from pipeline.media.images.names import Names, text
+from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
 from tests.own import Own
@@ -70,13 +70,13 @@ def test_a_folder_is_searched_in_order_and_says_what_it_passed_over(tmp_path: Pa
     (folder / "loop").symlink_to(folder)
     (folder / "again").symlink_to(folder / "a")
     (source,) = opened(folder)
-    assert names_of(source) == ["a/1.webp", "a/2.JPG", "b.png", "c d/ä.tiff"]
+    assert names_of(source) == ["b.png", "a/1.webp", "a/2.JPG", "c d/ä.tiff"]
     assert source.note == (
         "passed over: files that end in .cr2: 2; files that end in .mp4: 1; files that end in .txt: 1; "
         "files without an ending: 1; hidden files: 1; hidden folders and those of the system: 1; "
         "links to a folder that is searched anyway: 2"
     )
-    assert colours(load(source)) == [colour(k) for k in (2, 1, 0, 3)]
+    assert colours(load(source)) == [colour(k) for k in (0, 2, 1, 3)]
 
 
 def test_a_linked_folder_is_searched(tmp_path: Path) -> None:
@@ -312,11 +312,14 @@ def test_names_are_packed_and_compared() -> None:
     assert list(packed) == names
     assert list(Names.unpacked(packed.packed())) == names
     assert list(Names.unpacked(Names.of([]).packed())) == []
-    assert packed.part(1, 3) == names[1:3]
+    assert (packed[1:3], packed[3], packed[-4:2], packed[3:1]) == (names[1:3], names[3], names[:2], [])
     assert list(packed.not_in(Names.of([b"a", b"x"]))) == names[1:]
-    assert list(Names.of_lines(b"x").not_in(Names.of([]))) == [b"x"]
-    lines = b"  a b \r\n#no\n\n\t\nb#\nc"
-    assert list(Names.of_lines(lines)) == [b"a b", b"b#", b"c"]
+    assert list(Names.of([b"x"]).not_in(Names.of([]))) == [b"x"]
+    assert list(Names.of([b"x"]).not_in(Names.of([b"x"]))) == []
+    assert of_lines(b"\xef\xbb\xbf  a b \r\n#no\n\n\t\nb#\n \n\nc") == b"a b\0b#\0c\0"
+    assert of_lines(b"") == of_lines(b"\n\n#") == b""
+    with pytest.raises(ValueError, match="bytes of 0"):
+        of_lines("a".encode("utf-16"))
     assert text(b"a\nb\x80") == r"a\nb\x80"
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.files.regular import read_file
+from pipeline.files.regular import open_file
 from pipeline.media.images.folders import search
-from pipeline.media.images.names import Names, path_of
+from pipeline.media.images.names import Names, of_lines, path_of
 from pipeline.media.images.reading import SUFFIXES
 from pipeline.media.images.shelves import ArrayRows, Files, Passed, Shelf, TableRows, TarMembers, opened
 
@@ -53,7 +53,7 @@ class FilesOf(Collection):
         self._root = os.fsencode(folder)
 
     def shelf(self, start: int, stop: int) -> Shelf:
-        return Files(tuple(path_of(self._root, name) for name in self.names.part(start, stop)))
+        return Files(tuple(path_of(self._root, name) for name in self.names[start:stop]))
 
 
 def of_folder(path: str) -> FilesOf:
@@ -66,12 +66,22 @@ def of_folder(path: str) -> FilesOf:
     return FilesOf(path, "folder", path, names, passed)
 
 
+_LIST_BYTES = 32 << 20
+"""Part of a list that is read at once."""
+
+
 def of_list(path: str) -> FilesOf:
     """Read a list file: one picture per line, relative to it. Raises InputError if it cannot be read or is empty."""
+    pieces: list[bytes] = []
     try:
-        names = Names.of_lines(read_file(path))
+        with open_file(path) as file:
+            while lines := file.readlines(_LIST_BYTES):
+                pieces.append(of_lines(b"".join(lines), is_first=not pieces))
     except OSError as err:
         raise InputError(f"list {path} cannot be read: {err.strerror}") from err
+    except ValueError as err:
+        raise InputError(f"list {path} is no list of names: {err}") from err
+    names = Names(b"".join(pieces))
     if not len(names):
         raise InputError(f"list {path} is empty; write one path per line")
     return FilesOf(path, "list", os.path.dirname(path), names)
@@ -254,8 +264,7 @@ class Table(Collection):
     def _named(self, wanted: str, values: list[Any], rows: int, required: bool) -> Names:
         if not required and any(value is None for value in values):
             return self.names
-        numbers = self.names.part(0, rows)
-        given = [number if value is None else _bytes(value) for number, value in zip(numbers, values, strict=True)]
+        given = [number if value is None else _bytes(value) for number, value in zip(self.names, values, strict=True)]
         return _checked(self.path, wanted, given, rows)
 
     def shelf(self, start: int, stop: int) -> Shelf:

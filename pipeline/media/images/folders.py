@@ -6,7 +6,7 @@ import os
 import stat
 
 from pipeline.errors import InputError
-from pipeline.media.images.names import Names
+from pipeline.media.images.names import Names, join
 from pipeline.media.images.reading import SUFFIXES
 from pipeline.media.images.shelves import Passed
 from pipeline.media.inputs import SYSTEM_FOLDERS
@@ -16,12 +16,14 @@ _SHOWN_ENDINGS = 5
 
 
 def search(folder: str, passed: Passed) -> Names:
-    """Return the pictures below a folder by their paths from it, sorted; what was passed over is counted.
+    """Return the pictures below a folder by their paths from it, the sorted ones of each folder before those of the
+    folders in it; what was passed over is counted.
 
     Links to folders are followed, each folder once. A name is a picture if it ends like one, whatever is behind it: a
     link that leads nowhere is found, and said, when it is read. Raises InputError if the folder cannot be read.
     """
     found: list[bytes] = []
+    """The names of each folder, joined."""
     other: dict[str, int] = {}
     root = os.fsencode(folder)
     seen: set[tuple[int, int]] = set()
@@ -34,6 +36,7 @@ def search(folder: str, passed: Passed) -> Names:
             continue
         seen.add(identity)
         inside: list[bytes] = []
+        mine: list[bytes] = []
         try:
             with os.scandir(os.path.join(root, below)) as entries:
                 for entry in entries:
@@ -46,7 +49,7 @@ def search(folder: str, passed: Passed) -> Names:
                     elif entry.name.startswith(b"."):
                         passed.add("hidden files")
                     elif entry.name.lower().endswith(_ENDINGS):
-                        found.append(name)
+                        mine.append(name)
                     else:
                         ending = os.path.splitext(entry.name)[1].decode("utf-8", "replace").lower()
                         other[ending] = other.get(ending, 0) + 1
@@ -54,14 +57,15 @@ def search(folder: str, passed: Passed) -> Names:
             if not below:
                 raise InputError(f"folder {folder} cannot be read: {err.strerror}") from err
             passed.add("folders that cannot be read")
+        mine.sort()
+        found.append(join(mine))
         waiting += sorted(inside, reverse=True)
     for ending, count in sorted(other.items(), key=lambda one: -one[1])[:_SHOWN_ENDINGS]:
         passed.add(f"files that end in {ending}" if ending else "files without an ending", count)
     rest = sum(sorted(other.values(), reverse=True)[_SHOWN_ENDINGS:])
     if rest:
         passed.add("files with other endings", rest)
-    found.sort()
-    return Names.of(found)
+    return Names(b"".join(found))
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

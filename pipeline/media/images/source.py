@@ -216,9 +216,9 @@ class ImagesSource(Source):
         if not isinstance(now, FilesOf):
             return None, None
         parts = [_unpacked(ref.path, content) for content in stored]
-        if len(parts) == 1 and parts[0].joined() == now.names.joined():
+        if len(parts) == 1 and parts[0].joined == now.names.joined:
             return None, None
-        known = Names.unjoined(b"".join(part.joined() for part in parts if len(part)))
+        known = Names(b"".join(part.joined for part in parts))
         new, gone = now.names.not_in(known), len(known.not_in(now.names))
         told = f"{ref.path}: {plural(gone, 'picture')} of the store {'is' if gone == 1 else 'are'} no longer there"
         later = FilesOf(now.path, now.kind, now.folder, new)
@@ -272,7 +272,7 @@ class ImagesSource(Source):
 
     def values(self, start: int, stop: int) -> dict[str, np.ndarray]:
         names = np.empty(stop - start, object)
-        names[:] = [text(name) for name in self.collection.names.part(start, stop)]
+        names[:] = [text(name) for name in self.collection.names[start:stop]]
         return {NAME.name: names}
 
     def job(self, start: int, stop: int) -> ImagesJob:
