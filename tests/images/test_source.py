@@ -461,7 +461,7 @@ def test_the_same_rows_whatever_the_chunks(own: Own, tmp_path: Path, monkeypatch
     own.module("looking", LOOKING)
     workflow = own.workflow({"look": "looking:Look"}, kind="images")
     whole = own.run(workflow, tmp_path / "photos").array("photos", "at")
-    monkeypatch.setattr(ImagesSource, "most_items", 4)
+    monkeypatch.setattr("pipeline.media.images.source.LEAST_PICTURES", 4)
     parts = pipeline.run(workflow, tmp_path / "photos", tmp_path / "parts.zarr", executor="inline")
     assert parts.summary.chunks == 3
     assert np.array_equal(parts.array("photos", "at"), whole)
