@@ -430,7 +430,8 @@ def simulation(folder: Path, workers: int) -> dict[str, Any]:
     )
     out = place / "out.zarr"
     inputs, environment = [str(place / "pictures.zarr")], dict(os.environ)
-    summary, _ = reelgraph_run(workflow, inputs, out, environment, workers=workers, threads=3)  # slots of a GPU's worker
+    slots = 3  # of a GPU's worker
+    summary, _ = reelgraph_run(workflow, inputs, out, environment, workers=workers, threads=slots)
     ideal, took = pictures * seconds / workers, summary["seconds"]["run"]
     return {
         "workers": workers, "chunks": summary["chunks"], "ideal_seconds": ideal, "seconds": took,
