@@ -6,6 +6,7 @@ A shelf travels to the workers. It holds where the pictures of one chunk are, an
 from __future__ import annotations
 
 import errno
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,10 @@ class Shelf(ABC):
     def content(self, index: int) -> Content:
         """Return one picture. Raises UnreadableError if it never can be read, OSError if another time may differ."""
 
+    def state(self, index: int) -> tuple[int, float]:
+        """Return size in bytes and time of the last change (seconds since 1970) of a file; -1 and NaN if unknown."""
+        return -1, math.nan
+
     def contents(self) -> Iterator[Content | UnreadableError]:
         """Yield each picture in order, or why it cannot be read."""
         for index in range(len(self)):
@@ -57,6 +62,9 @@ class Files(Shelf):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def state(self, index: int) -> tuple[int, float]:
+        return state_of(self.paths[index])
+
     def content(self, index: int) -> bytes:
         path = self.paths[index]
         try:
@@ -68,6 +76,15 @@ class Files(Shelf):
             raise UnreadableError(_told(path, err)) from err
         except ValueError as err:  # a byte of 0 in a name of a list
             raise UnreadableError(f"this is no file name ({err})") from err
+
+
+def state_of(path: bytes) -> tuple[int, float]:
+    """Return size in bytes and time of the last change (seconds since 1970); -1 and NaN if there is no such file."""
+    try:
+        facts = os.stat(path)
+    except (OSError, ValueError):
+        return -1, math.nan
+    return facts.st_size, facts.st_mtime
 
 
 def _told(path: bytes, err: OSError) -> str:
