@@ -151,7 +151,7 @@ class Source(ABC):
         cls, ref: InputRef, options: SourceOptions, stored: bytes, read: Callable[[str], np.ndarray]
     ) -> tuple[np.ndarray, bytes] | None:
         """Return bool (items,), true for stored items that are no longer there or have changed; and the inventory of
-        the others. None if the source cannot tell.
+        the others. None if the source does not know.
 
         `stored`: what `inventory` returned; `read` gives a stored item array by its name.
         """

@@ -1,4 +1,4 @@
-"""Millions of names in little memory: their bytes in one piece, and where each of them ends."""
+"""Millions of names in little memory: the bytes of all in one piece, and the position at which each ends."""
 
 from __future__ import annotations
 

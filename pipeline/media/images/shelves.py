@@ -1,6 +1,6 @@
-"""Where pictures lie: files, members of a tar file, rows of an array or of a table. Each gives a picture by its number.
+"""Shelves of pictures: files, members of a tar file, rows of an array or a table. Each gives a picture by its number.
 
-A shelf travels to the workers. It holds where the pictures of one chunk are, and opens nothing before it is read.
+A shelf travels to the workers. It holds the places of the pictures of one chunk, and opens nothing before it is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PASSING = frozenset({
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO,
 })  # fmt: skip
-"""Errors of the system that another try may not meet: they fail the chunk, and are no fault of a picture."""
+"""Errors of the system that another try may not meet: they fail the chunk, and the picture is not to blame."""
 
 Content = bytes | Pixels
 """A picture as a file holds it, or decoded."""
@@ -75,7 +75,7 @@ class Files(Shelf):
                 raise
             raise UnreadableError(_told(path, err)) from err
         except ValueError as err:  # a byte of 0 in a name of a list
-            raise UnreadableError(f"this is no file name ({err})") from err
+            raise UnreadableError(f"a file cannot have this name ({err})") from err
 
 
 def state_of(path: bytes) -> tuple[int, float]:
@@ -193,7 +193,7 @@ def _content(value: Any) -> Content:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3):
-        raise UnreadableError(f"a row of shape {array.shape} and type {array.dtype} is no picture")
+        raise UnreadableError(f"a row of shape {array.shape} and type {array.dtype} is not a picture")
     if array.dtype.itemsize == 2 and array.dtype.kind == "u":
         array = array >> 8
     elif array.dtype != np.uint8:

@@ -242,7 +242,7 @@ class ImagesSource(Source):
     def gone(
         cls, ref: InputRef, options: SourceOptions, stored: bytes, read: Callable[[str], np.ndarray]
     ) -> tuple[np.ndarray, bytes] | None:
-        """Tell which pictures are no longer in a folder or a list, or have another size or time than when read."""
+        """Return the pictures that are no longer in a folder or a list, or whose file has another size or time."""
         assert isinstance(options, ImagesOptions)
         now = _collection(ref, options, {})
         if not isinstance(now, FilesOf):
