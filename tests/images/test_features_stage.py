@@ -258,6 +258,23 @@ def test_batches_halve_when_memory_runs_out(save: Save, monkeypatch: pytest.Monk
     assert sizes == [4, 2, 2, 1]
 
 
+@pytest.mark.parametrize(("megabytes", "sizes"), [(512, [5]), (33, [2, 2, 1]), (1, [1] * 5)])
+def test_large_inputs_run_in_smaller_batches(
+    save: Save, megabytes: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stage(save(shape=("n", 3, "h", "w")), Device(batch_memory_bytes=megabytes << 20), size=256, **RAW)
+    run, asked = made.runner._session.run, []
+
+    class Watched:
+        def run(self, names: Any, given: dict[str, np.ndarray]) -> Any:
+            asked.append(len(given["x"]))
+            return run(names, given)
+
+    monkeypatch.setattr(made.runner, "_session", Watched())
+    np.testing.assert_allclose(feature(made), COLOURS, rtol=1e-5)
+    assert asked == sizes
+
+
 GOOD = [("means", FLOAT, ("n", 3))]
 
 
