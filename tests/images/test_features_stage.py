@@ -336,10 +336,38 @@ def test_a_network_that_onnx_runtime_cannot_run(save: Save, tmp_path: Path) -> N
     onnx.save(model, tmp_path / "odd.onnx")
     with pytest.raises(ModelError, match=r"ONNX Runtime cannot open .*odd\.onnx: .*Frobnicate"):
         stage(tmp_path / "odd.onnx")
+    with pytest.raises(ModelError, match=r"ONNX Runtime cannot open .*odd\.onnx: .*Frobnicate"):
+        key(tmp_path / "odd.onnx")
+    model.graph.node[0].op_type = "ReduceMean"
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.ones((5, 7), np.float32), "two"))
+    model.graph.node.append(helper.make_node("Mul", ["means", "two"], ["twice"]))
+    model.graph.output[0].name = "twice"
+    onnx.save(model, tmp_path / "misfit.onnx")
+    with pytest.raises(ModelError, match=r"ONNX Runtime cannot run .*misfit\.onnx: .*(twice|Mul)"):
+        key(tmp_path / "misfit.onnx")
+
+
+def test_a_run_ends_before_its_first_chunk(
+    workflow: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(tmp_path / "net.onnx")
+    model.graph.node[0].op_type = "Frobnicate"
+    onnx.save(model, tmp_path / "net.onnx")
+    clip, out = data_dir / "videos" / "dec_rot0.mov", tmp_path / "out.zarr"
+    named = f"features.model={tmp_path / 'net.onnx'}"
+    assert main(["run", str(workflow), str(clip), "--out", str(out), "--set", named]) == 2
+    error = capsys.readouterr().err
+    assert "reelgraph: ONNX Runtime cannot open" in error
+    assert "Frobnicate" in error
+    assert not out.exists()
 
 
 def test_a_file_that_states_another_length(save: Save) -> None:
-    made = stage(save(outputs=[("means", FLOAT, ("n", 5))]), **RAW)
+    path = save(outputs=[("means", FLOAT, ("n", 5))])
+    with pytest.raises(ModelError, match=r"gives vectors of 3 components, and its file says 5"):
+        key(path)
+    made = stage(path, **RAW)
     with pytest.raises(ModelError, match=r"gives vectors of 3 components, and its file says 5"):
         feature(made)
 
