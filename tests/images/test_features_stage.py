@@ -342,7 +342,8 @@ def test_a_network_that_onnx_runtime_cannot_run(save: Save, tmp_path: Path) -> N
         [helper.make_tensor_value_info("y", FLOAT, ("n", 5, 7))],
         [numpy_helper.from_array(np.array([0, 5, 7], np.int64), "shape")],
     )  # fmt: skip
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "odd.onnx")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "odd.onnx")
     assert stage(tmp_path / "odd.onnx", size=8)  # the file says nothing wrong of itself
     with pytest.raises(ModelError, match=r"ONNX Runtime cannot run .*odd\.onnx: .*[Rr]eshape"):
         key(tmp_path / "odd.onnx", size=8)
