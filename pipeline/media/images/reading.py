@@ -1,7 +1,7 @@
 """One picture: from the bytes of a file to upright RGB, at the size that was asked for.
 
-Pillow reads all formats, because it says what is wrong with a file where OpenCV fills in grey. A JPEG is decoded at a
-reduced scale where a smaller picture is wanted anyway: an eighth of the pixels take a fifth of the time.
+Pillow reads all formats: it reports damage that OpenCV fills with grey. If a smaller picture is wanted, a JPEG is
+decoded at a reduced scale, which is several times as fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUFFIXES = frozenset({
 
 _WHITE = (255, 255, 255)
 _ERRORS = (OSError, ValueError, LookupError, TypeError, SyntaxError, ArithmeticError, AttributeError, struct.error)
-"""What Pillow's readers raise for content that is damaged."""
+"""Errors of Pillow's readers for damaged content."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,10 @@ def _rgb(image: Any) -> Any:
 
 
 def _eight_bits(values: npt.NDArray[Any]) -> Pixels:
-    """Return grey values in 8 bits: of 16 bits the high byte, of 32 bits likewise if they go beyond 255, and of
-    floats 0 to 1, or 0 to 255, as they are."""
+    """Return grey values in 8 bits: the high byte of 16 bits, and of 32 bits if a value is above 255.
+
+    Floats are taken as 0 to 1, or as 0 to 255 if one is above 1.
+    """
     finite = np.nan_to_num(values.astype(np.float64))
     largest = finite.max(initial=0)
     if values.dtype.kind == "f":

@@ -1,0 +1,1 @@
+"""Features of whole pictures: frames of videos, or the images of a folder."""
