@@ -172,7 +172,8 @@ def remains(searched: Search) -> list[str]:
     ]
     if videos:
         found.append(f"the videos themselves: {', '.join(videos)}")
-    found.append("what was made of the stores before: reports, videos, clips, tables, search indices, backups")
+    made = "reports, contact sheets, videos, clips, tables, search indices, backups"
+    found.append(f"what was made of the stores before: {made}")
     if videos:
         found.append("`run --fresh`, or a new store, would find the faces again, under a new id")
     return found

@@ -35,8 +35,8 @@ class PersonView:
     appearances: list[dict[str, Any]] = field(default_factory=list)
     """Appearances in order of inputs and time: store, input, start_seconds, stop_seconds, screen_seconds, frames."""
     best: dict[str, Any] | None = None
-    """The clearest face: store, input, frame (rank in the file), time_seconds, clock, box (x, y, w, h in pixels), and
-    thumbnail: row of its picture in the array of this name, or None."""
+    """The clearest face: store, input, frame (rank in the file), time_seconds, clock, box (x, y, w, h in pixels).
+    `thumbnail` is the row of its picture in the array of this name, or None."""
     best_score: float = 0.0
 
 
