@@ -54,8 +54,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-thumbnails", action="store_true", help="decode no best shots, and show none")
     parser.add_argument(
         "--sheet", type=_sheet, metavar="FILE",
-        help="write a contact sheet (.png, .jpg): picture, number, name and time of each person's best shot "
-        "(default: no file; kitty, Ghostty, iTerm2, WezTerm, mintty show the pictures in the list)",
+        help="write a contact sheet (.png, .jpg): each person's best shot, number, name and time (default: no file). "
+        "The list itself shows the pictures in kitty, Ghostty, iTerm2, WezTerm, rio and mintty",
     )  # fmt: skip
     parser.add_argument(
         "--parts", type=_parts, default=2, metavar="N", help="split without tracks: number of parts (default 2)"

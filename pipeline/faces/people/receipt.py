@@ -177,7 +177,8 @@ def remains(searched: Search) -> list[str]:
         found.append(f"the videos themselves: {', '.join(films)}")
     if pictures:
         found.append(f"the pictures themselves: {', '.join(pictures)}")
-    found.append("what was made of the stores before: reports, videos, clips, tables, search indices, backups")
+    made = "reports, contact sheets, videos, clips, tables, search indices, backups"
+    found.append(f"what was made of the stores before: {made}")
     if films or pictures:
         found.append("`run --fresh`, or a new store, would find the faces again, under a new id")
     return found

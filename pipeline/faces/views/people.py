@@ -39,9 +39,9 @@ class PersonView:
     """Appearances in order of inputs and time: store, input, start_seconds, stop_seconds, screen_seconds, frames. Of a
     picture the seconds are None, and there is its name."""
     best: dict[str, Any] | None = None
-    """The clearest face: store, input, frame (rank in the file), time_seconds, clock, box (x, y, w, h in pixels), and
-    thumbnail: row of its picture in the array of this name, or None. Of a picture times are None, and there is its
-    name."""
+    """The clearest face: store, input, frame (rank in the file), time_seconds, clock, box (x, y, w, h in pixels). Of a
+    picture times are None, and there is its name. `thumbnail` is the row of its picture in the array of this name, or
+    None."""
     best_score: float = 0.0
 
 

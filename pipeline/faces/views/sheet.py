@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
+from pipeline.faces.people.thumbnails import SIDE
 from pipeline.files.whole import written_whole
 from pipeline.machine.cores import available_cores
 from pipeline.media.film.lettering import drawable, mask
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 Pixels = npt.NDArray[np.uint8]
-SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_ON_SHEET = 1000
 """People on a sheet, so that any viewer opens it: at most 1,768 by 22,408 pixels."""
 MOST_COLUMNS = 10
@@ -50,8 +50,9 @@ def pictures_of(people: Sequence[PersonView], items: Sequence[RunInput]) -> list
     for place, some in wanted.items():
         rows, owners = zip(*sorted(some), strict=True)
         pixels = rows_of(item_of[place].pieces("thumbnail"), np.array(rows, np.int64), available_cores())
-        for k, picture in zip(owners, () if pixels is None else pixels, strict=True):
-            found[k] = picture
+        if pixels is not None and pixels.shape == (len(rows), SIDE, SIDE, 3):  # the store may be a stranger's
+            for k, picture in zip(owners, pixels, strict=True):
+                found[k] = picture
     return found
 
 
