@@ -107,16 +107,17 @@ class RereadPictures(Reread):
             except (UnreadableError, OSError):
                 continue
             # Another size is another picture: it was replaced since.
-            if self._sizes.get(number, found.shape[1::-1]) == found.shape[1::-1]:
+            size = (*found.shape[1::-1], self.collection.shelf(number, number + 1).state(0)[0])
+            if self._sizes.get(number, size) == size:
                 yield number, found
 
     @cached_property
-    def _sizes(self) -> dict[int, tuple[int, int]]:
-        """Width and height of each picture that the run could read, by number."""
-        sizes = self.item.read(["width", "height"])
+    def _sizes(self) -> dict[int, tuple[int, int, int]]:
+        """Width, height and bytes of each picture that the run could read, by number."""
+        sizes = self.item.read(["width", "height", "file_bytes"])
         known = np.concatenate([np.arange(start, stop) for start, stop in self.item.spans(1 << 40)])
-        values = zip(known.tolist(), sizes["width"].tolist(), sizes["height"].tolist(), strict=True)
-        return {number: (width, height) for number, width, height in values if width > 0}
+        values = zip(known.tolist(), *(values.tolist() for values in sizes.values()), strict=True)
+        return {number: (width, height, size) for number, width, height, size in values if width > 0}
 
     def name(self, number: int) -> bytes:
         """Return a picture's name within its input, as its folder, list or container has it."""

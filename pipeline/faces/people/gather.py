@@ -387,12 +387,14 @@ def _as_before(groups: Groups, taken: Sequence[_Taken], wanted: set[int], free: 
 
 def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
     """Return the track that now has each pin's face; -1 if none has."""
-    number, arrays = Moments(item).number, item.read(["n_faces", "box", "track"])
+    number, arrays = Moments(item).lasting, item.read(["n_faces", "box", "track"])
+    wanted = np.flatnonzero(np.isin(number, [pin.frame for pin in pins])).tolist()
+    place = {int(number[at]): at for at in wanted}
     starts = np.concatenate([[0], np.cumsum(arrays["n_faces"], dtype=np.int64)])
     found = []
     for pin in pins:
-        at = int(np.searchsorted(number, pin.frame))
-        if at >= len(number) or number[at] != pin.frame or starts[at] == starts[at + 1]:
+        at = place.get(pin.frame)
+        if at is None or starts[at] == starts[at + 1]:
             found.append(UNKNOWN)
             continue
         rows = slice(int(starts[at]), int(starts[at + 1]))

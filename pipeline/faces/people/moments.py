@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,14 @@ class Moments:
             return self._read["frame"]
         spans = [np.arange(start, stop) for start, stop in self.item.spans(_EVERYTHING)]
         return np.concatenate([np.empty(0, np.int64), *spans])
+
+    @cached_property
+    def lasting(self) -> Ints:
+        """Number of each item that it keeps if others are removed, int64 (items,): of pictures a hash of the name."""
+        if self.is_timed or "name" not in self.item.arrays:
+            return self.number
+        names = (str(name).encode("utf-8", "surrogatepass") for name in self.item.array("name"))
+        return np.array([int.from_bytes(hashlib.blake2b(name, digest_size=6).digest()) for name in names], np.int64)
 
     @cached_property
     def time_seconds(self) -> Floats:

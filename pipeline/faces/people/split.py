@@ -171,7 +171,7 @@ def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.in
 
 def _pins(part: _Part, owner: npt.NDArray[np.int64]) -> list[Pin]:
     """Return one pin for every track: its face in the middle."""
-    number, arrays = Moments(part.item).number, part.item.read(["track", "face_frame", "box"])
+    number, arrays = Moments(part.item).lasting, part.item.read(["track", "face_frame", "box"])
     fingerprint = str(part.item.attributes.get("fingerprint"))
     pins = []
     for track, person in zip(part.numbers.tolist(), owner.tolist(), strict=True):
