@@ -1,4 +1,4 @@
-"""How long sampled items stand for."""
+"""Times that sampled items stand for."""
 
 from __future__ import annotations
 

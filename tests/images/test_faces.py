@@ -21,6 +21,7 @@ from pipeline.faces.people import evidence
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.views.annotate import Wanted, annotate
 from pipeline.media.reread import reread
+from tests.docs import Reader
 
 IMAGES = {"source.kind": "images"}
 LFW = "lfw/{0}/{0}_000{1}.jpg"
@@ -304,6 +305,19 @@ def test_the_flag_and_the_errors(made: Path, tmp_path: Path, told: Told, capsys:
     assert told("plan", "faces", made / "album", "--images", "--out", tmp_path / "x.zarr")["inputs"][0]["frames"] == 11
     with pytest.raises(WorkflowError, match="needs the times of frames, and source 'images' has none"):
         pipeline.run("faces", made / "album", tmp_path / "x.zarr", set={**IMAGES, "embed.per": "track"})
+
+
+@pytest.mark.slow
+def test_the_page_is_followed(
+    made: Path, gallery: Path, faces_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    shutil.copytree(made / "album", tmp_path / "photos")
+    shutil.copy(faces_dir / "face_recognition/biden/biden2.jpg", tmp_path / "face.jpg")
+    reader = Reader(tmp_path, monkeypatch)
+    assert reader.follow(repository / "docs" / "pictures.md") == 10
+    reader.leave()
+    assert len(list((tmp_path / "shots").iterdir())) == 2
+    assert {path.name for path in (tmp_path / "blurred").iterdir()} >= {"both.jpg", "bush", "powell"}
 
 
 def test_only_faces_of_one_picture_are_of_one_scene() -> None:

@@ -481,7 +481,7 @@ def _sightings(
 
 
 def _any_pictures(outs: Sequence[str | Path]) -> bool:
-    """Return whether an input of these stores holds pictures; stores that cannot be opened are told of later."""
+    """Return whether an input of these stores holds pictures; a store that cannot be opened has none here."""
     from pipeline.store.read import open as open_store
 
     for out in outs:

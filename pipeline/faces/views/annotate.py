@@ -91,8 +91,8 @@ def annotate(
     force: bool = False,
     progress: Listener | None = None,
 ) -> list[Annotated]:
-    """Write a film for each input (or those named) of some stores to `target`, a file or a folder, or beside the store;
-    of an input of pictures write a copy of each, into a folder.
+    """Write a film for each input (or those named) of some stores to `target`, a file or a folder, or beside the store.
+    Of an input of pictures write a copy of each, into a folder.
 
     Raises UsageError for an unknown input or person, and for a file that exists already (unless `force`). Raises
     InputError if a video is gone or has changed.
@@ -189,7 +189,7 @@ class Picture:
         self, item: RunInput, faces: Faces, cover: Legs, boxes: Legs, unseen: Bools, times: npt.NDArray[np.float64],
         chosen: Bools, wanted: Wanted,
     ) -> None:  # fmt: skip
-        """`cover` and `boxes`: where faces are blurred and where boxes are drawn; `unseen`, `times`: (frames,)."""
+        """`cover`: legs to blur; `boxes`: legs to draw; `unseen`, `times`: (frames,)."""
         self.faces, self._cover, self._boxes, self.unseen, self._times = faces, cover, boxes, unseen, times
         self.notes: list[str] = []
         self._who = labels(item)

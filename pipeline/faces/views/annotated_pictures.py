@@ -30,7 +30,7 @@ _BLOCK = 32
 
 
 def folders(items: Sequence[RunInput], target: Path | str | None, wanted: Wanted, force: bool) -> list[Path]:
-    """Return the folder for the pictures of each input; those that came later to a folder go where its first ones go.
+    """Return the folder for the pictures of each input. Pictures that came later share the folder of the first ones.
 
     Raises UsageError for a name that cannot be the folder, and for a folder that holds something (unless `force`).
     """

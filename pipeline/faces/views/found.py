@@ -48,7 +48,7 @@ def _seen(one: SeenPerson, found: Found) -> str:
 
 
 def _amount(one: Sighting | SeenPerson | Answer, on_screen: str = "") -> str:
-    """Return how long somebody is on screen, or in how many pictures, or both."""
+    """Return the time on screen, or the number of pictures, or both."""
     films = one.screen_seconds > 0 or not one.pictures
     parts = [f"{duration(one.screen_seconds)}{on_screen}"] if films else []
     return " and ".join([*parts, *([plural(one.pictures, "picture")] if one.pictures else [])])

@@ -1,4 +1,4 @@
-"""What a report says of one input, whatever was found in it: rows over time, what is missing, what failed."""
+"""Facts of one input in a report, whatever was found in it: rows over time, what is missing, what failed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class Surveyed:
-    """What was found of one input."""
+    """Findings of one input."""
 
     run: Run
     item: RunInput
@@ -97,7 +97,7 @@ def survey(
 
 
 def _read(found: Surveyed, axis: str, panels: Sequence[Panel], work: Work, shown: str, told: int) -> int:
-    """Hand the rows of an axis to its panels; return how many items were told to `work` so far."""
+    """Hand the rows of an axis to its panels; return the number of items that `work` knows of so far."""
     wanted = dict.fromkeys(name for panel in panels for name in panel.start(found) if name in found.item.arrays)
     items = 0
     for block in blocks(found.item, axis, wanted) if panels else ():
