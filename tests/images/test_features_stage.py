@@ -421,6 +421,14 @@ def test_the_key_of_the_default_is_frozen(monkeypatch: pytest.MonkeyPatch) -> No
     assert key("EfficientNet-Lite0") == "fbeae82a10585985e64afef14b451987"
 
 
+def test_a_known_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "EfficientNet-Lite0").write_text("notes")
+    (tmp_path / "net").write_text("notes")
+    monkeypatch.chdir(tmp_path)
+    assert FeaturesOptions(model="EfficientNet-Lite0").model == "EfficientNet-Lite0"
+    assert FeaturesOptions(model="net").model == str(tmp_path / "net")
+
+
 def test_weights_beside_the_file(save: Save, tmp_path: Path) -> None:
     path = save(outputs=[("twice", FLOAT, ("n", 3))], outside="weights.bin")
     np.testing.assert_allclose(feature(stage(path, **RAW)), 2.0 * COLOURS, rtol=1e-5)

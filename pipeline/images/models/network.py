@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,17 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.images.models import efficientnet_lite
 from pipeline.images.models.onnx_file import FLOATS, INPUTS, Graph, Value, read_graph
-from pipeline.images.models.pictures import Colour, Filter, Layout, Picture, Preparation, Resize, Size
+from pipeline.images.models.pictures import Layout, Picture, Preparation
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.models.session import MEMORY_SHARES, create_session, is_out_of_memory, run_in_batches, runtime_name
 from pipeline.models.weights import sha256
 from pipeline.text import unknown
 
+if TYPE_CHECKING:
+    from pipeline.images.stages.features import FeaturesOptions
+
 Pooling = Literal["none", "mean", "max"]
-Numbers = tuple[float, ...]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalisation of torchvision's and most of timm's networks, for pixels from 0 to 1."""
@@ -35,38 +37,12 @@ BYTES_PER_PIXEL = 256
 """Memory that a network takes for each pixel of its input; measured with EfficientNet-Lite0: 206."""
 
 
-class Choices(Protocol):
-    """Options of a network; None stands for what the network itself says."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def size(self) -> Size | None: ...
-    @property
-    def layout(self) -> Layout | None: ...
-    @property
-    def resize(self) -> Resize: ...
-    @property
-    def crop(self) -> float | None: ...
-    @property
-    def filter(self) -> Filter: ...
-    @property
-    def colour(self) -> Colour: ...
-    @property
-    def scale(self) -> float | None: ...
-    @property
-    def mean(self) -> Numbers | None: ...
-    @property
-    def std(self) -> Numbers | None: ...
-    @property
-    def output(self) -> int | str | None: ...
-    @property
-    def pooling(self) -> Pooling: ...
-
-
 @dataclass(frozen=True)
 class Network:
-    """A network and what is done with its input and output. Making one opens no session."""
+    """A network and what is done with its input and output.
+
+    Making one opens a session only if the file does not say how long a vector is.
+    """
 
     info: ModelInfo
     content: Callable[[], bytes | Path]
@@ -81,7 +57,7 @@ class Network:
     """Components of a vector."""
 
 
-def describe(choices: Choices) -> Network:
+def describe(choices: FeaturesOptions) -> Network:
     """Return the network that the options name.
 
     Raises ModelError: there is no such model, file or output, or an option does not fit the network.
@@ -98,8 +74,9 @@ def describe(choices: Choices) -> Network:
 
 
 def is_path(model: str) -> bool:
-    """Return whether a model's name is the path of a file."""
-    return model.endswith(".onnx") or os.sep in model or Path(model).is_file()
+    """Return whether a model's name is the path of a file, and not that of a known network."""
+    named = model in efficientnet_lite.CARDS
+    return not named and (model.endswith(".onnx") or os.sep in model or Path(model).is_file())
 
 
 def _efficientnet() -> Graph:
@@ -112,7 +89,7 @@ def _efficientnet() -> Graph:
     )
 
 
-def _network(choices: Choices, graph: Graph, content: Callable[[], bytes | Path], info: ModelInfo) -> Network:
+def _network(choices: FeaturesOptions, graph: Graph, content: Callable[[], bytes | Path], info: ModelInfo) -> Network:
     layout = _layout(choices, graph.input)
     preparation = _preparation(choices, graph.input, layout)
     output = _output(choices, graph)
@@ -126,7 +103,7 @@ def _network(choices: Choices, graph: Graph, content: Callable[[], bytes | Path]
     return Network(info, content, preparation, graph.input.name, batch, output.name, choices.pooling, length)
 
 
-def _layout(choices: Choices, value: Value) -> Layout:
+def _layout(choices: FeaturesOptions, value: Value) -> Layout:
     """Return the order of the input's dimensions. Raises ModelError if it is not clear, or not that of pictures."""
     sizes = value.sizes or (None,) * 4
     if value.dtype not in INPUTS or len(sizes) != 4:
@@ -154,7 +131,7 @@ def _layout(choices: Choices, value: Value) -> Layout:
     return possible[0]
 
 
-def _preparation(choices: Choices, value: Value, layout: Layout) -> Preparation:
+def _preparation(choices: FeaturesOptions, value: Value, layout: Layout) -> Preparation:
     sizes = value.sizes or (None,) * 4
     stated = sizes[2:] if layout == "NCHW" else sizes[1:3]
     given = choices.size or stated
@@ -178,7 +155,7 @@ def _preparation(choices: Choices, value: Value, layout: Layout) -> Preparation:
     )  # fmt: skip
 
 
-def _output(choices: Choices, graph: Graph) -> Value:
+def _output(choices: FeaturesOptions, graph: Graph) -> Value:
     """Return the chosen output, the first by default. Raises ModelError if there is none, or it gives no vectors."""
     names, wanted = list(graph.outputs), choices.output
     listed = "; ".join(f"{index}: {value}" for index, value in enumerate(graph.outputs.values()))
@@ -197,7 +174,7 @@ def _output(choices: Choices, graph: Graph) -> Value:
     return output
 
 
-def _length(choices: Choices, output: Value, sizes: Sequence[int | None], layout: Layout) -> int | None:
+def _length(choices: FeaturesOptions, output: Value, sizes: Sequence[int | None], layout: Layout) -> int | None:
     """Return the components of a vector, for the sizes of an output with its batch; None if a size is not known."""
     row = sizes[1:]
     if choices.pooling != "none":
@@ -210,7 +187,7 @@ def _length(choices: Choices, output: Value, sizes: Sequence[int | None], layout
     return None if None in row else math.prod(size or 0 for size in row)
 
 
-def _checked(choices: Choices, graph: Graph, network: Network) -> str:
+def _checked(choices: FeaturesOptions, graph: Graph, network: Network) -> str:
     """Return the hash of a file's weights, after a first run on black pictures.
 
     Raises ModelError if the graph cannot run, so that a run ends before its first chunk. What only the CPU cannot do

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pipeline.media.picture import resized
+
 Resize = Literal["shortest", "stretch", "longest"]
 Filter = Literal["area", "bilinear", "bicubic"]
 Layout = Literal["NCHW", "NHWC"]
@@ -104,15 +106,4 @@ def _resample(picture: Picture, size: Size, chosen: Filter) -> Picture:
         return picture
     if chosen != "area":
         return np.asarray(Image.fromarray(picture).resize((width, height), _PILLOW[chosen]))
-    while picture.shape[0] >= 4 * height and picture.shape[1] >= 4 * width:  # several times as fast as in one step
-        picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
-        picture = _cv2(picture, (picture.shape[0] // 2, picture.shape[1] // 2), cv2.INTER_AREA)
-    picture = _cv2(picture, (min(height, picture.shape[0]), min(width, picture.shape[1])), cv2.INTER_AREA)
-    return _cv2(picture, size, cv2.INTER_CUBIC)
-
-
-def _cv2(picture: Picture, size: Size, method: int) -> Picture:
-    if picture.shape[:2] == size:
-        return picture
-    resized: Picture = cv2.resize(picture, size[::-1], interpolation=method)
-    return resized
+    return resized(picture, width, height)
