@@ -160,7 +160,7 @@ def _name(registry: Registry, words: list[str], options: argparse.Namespace) -> 
     from pipeline.faces.people.undo import Snapshot
 
     number = registry.resolve(_id(registry, words[0]))
-    person, snapshot = registry.people[number], Snapshot.of(registry, [number])
+    person, snapshot = registry.people[number], Snapshot.of_name(registry, number)
     before = person.name, person.decided
     registry.name(number, words[1])
     name = person.name

@@ -81,6 +81,13 @@ class Snapshot:
         }
         return cls(to_json(part), tracks)
 
+    @classmethod
+    def of_name(cls, registry: Registry, number: int) -> Snapshot:
+        """Copy a person's name, without looks and places."""
+        person = replace(registry.people[number], exemplars=[])
+        bare = Registry(registry.path, registry.id, registry.model, registry.align, {number: person})
+        return cls(to_json(bare), {})
+
     def record(self, registry: Registry, kind: Kind, text: str, kept: int, made: Sequence[int] = ()) -> None:
         """Add the change that was made since to the registry's history; the caller saves it."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
