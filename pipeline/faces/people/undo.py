@@ -146,7 +146,7 @@ def undo(registry: Registry) -> tuple[Change, list[str]]:
     for key, one in stored.items():
         counts = registry.inputs[key]
         if one is None:
-            notes.append(f"{key}: its store is away or has other people by now; its faces are left as they are there")
+            notes.append(f"{key}: its store is away, damaged, or has other people by now; its faces stay as they are")
             faces = sum(counts.pop(number, 0) for number in touched)
             counts |= (mine := before.inputs.get(key, {}))
             counts[change.kept] = counts.get(change.kept, 0) + faces - sum(mine.values())
