@@ -11,7 +11,8 @@ Protocol = Literal["kitty", "iterm"]
 PICTURE_LINES, PICTURE_COLUMNS = 4, 8
 """Size of a picture in characters: a square, since these are about twice as high as wide."""
 PLACE = "\x1f" + "\n" * (PICTURE_LINES - 1)
-"""The cell that a table has in place of a picture, in its first column; plain text has no such character."""
+"""The cell that a table has in place of a picture, in its first column; its first character alone if there is none.
+Plain text has no such character."""
 _CHUNK = 4096
 """Characters of base64 that kitty takes at a time."""
 _BY_PROGRAM: dict[str, Protocol] = {
@@ -40,7 +41,7 @@ def protocol(environment: Mapping[str, str] = os.environ) -> Protocol | None:
 
 
 def with_pictures(text: str, pngs: list[bytes | None], by: Protocol) -> Iterator[str]:
-    """Yield a table's text with the pictures of its rows, in order, in the places of `PLACE`; None leaves one empty.
+    """Yield a table's text with the pictures of its rows, in order, in the places of `PLACE`; None: the row has none.
 
     Each row's lines are made first: a picture at the screen's lower edge would be cut off. The text then skips the
     picture's columns, because a space would erase them in iTerm2.

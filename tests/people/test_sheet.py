@@ -20,6 +20,7 @@ import pipeline
 from pipeline.cli import main
 from pipeline.faces.people.gather import GatherOptions, gather
 from pipeline.faces.people.registry import Registry
+from pipeline.faces.views import people as views
 from pipeline.faces.views import sheet as sheets
 from pipeline.faces.views.people import PersonView, people_of
 from pipeline.faces.views.sheet import draw, pictures_of
@@ -199,7 +200,8 @@ def test_in_a_terminal(tmp_path: Path, variables: dict[str, str], pattern: str) 
     shown = in_terminal(["people", str(out)], variables)
     assert "2 people in 1 input" in shown
     assert ("pictures of them: reelgraph people OUT --sheet people.png" in shown) == (not pattern)
-    for words in (["people", str(out), "--json"], ["people", str(out), "--no-thumbnails"]):
+    quiet = ["people", str(out), "--no-thumbnails", "--sheet", str(tmp_path / "people.png")]
+    for words in (["people", str(out), "--json"], quiet):
         assert not re.search(r"\x1b[_\]]", in_terminal(words, variables)), "no picture"
     if not pattern:
         assert not re.search(r"\x1b[_\]]", shown)
@@ -219,6 +221,23 @@ def test_in_a_terminal(tmp_path: Path, variables: dict[str, str], pattern: str) 
         env=os.environ | variables,
     )
     assert b"\x1b" not in piped.stdout
+
+
+def test_only_so_many_pictures(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first ones, the longest on screen; rows without one have a line."""
+    tell(store, "a", [10, 1], [RED, GREEN])
+    tell(store, "b", [0], [BLUE])
+    monkeypatch.setattr(views, "MOST_PICTURED", 1)
+    found = gather([store], options=GatherOptions(thumbnails=False))
+    people = people_of(found.inputs, found.registry)
+    views.print_table(found, people, pictures_of(people, found.inputs), "kitty", "")
+    shown = capsys.readouterr().out
+    assert len(re.findall(r"\x1b_G[^;]*m=[01];", shown)) == 1
+    text = re.sub(r"\x1b(_[^\x1b]*\x1b\\|\[\d*[A-Za-z]|[78])", "", shown)
+    starts = [line.split()[0] for line in text.splitlines() if line.strip()]
+    assert [start for start in starts if start.isdecimal()] == ["1", "2", "3", "3"], "three rows, and a line about them"
 
 
 def _pieces(shown: str, pattern: str) -> list[bytes]:

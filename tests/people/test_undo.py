@@ -312,7 +312,7 @@ def test_a_store_that_is_away(store: Path, people: Undo) -> None:
             registry.save()
         assert change.text == "merge of person 2 into person 1"
         assert notes == [
-            "two.zarr:d: its store is away or has other people by now; its faces are left as they are there"
+            "two.zarr:d: its store is away, damaged, or has other people by now; its faces stay as they are"
         ]
         assert registry.inputs["two.zarr:d"] == {1: 6, 2: 6}
         shutil.move(store.parent / "away", more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,20 +104,22 @@ def _people(options: argparse.Namespace) -> int:
         print_result(options, {"registry": str(path), **values}, [*lines, f"registry {path}"])
         return 0
     from pipeline.faces.people.gather import GatherOptions, gather
-    from pipeline.faces.views.people import as_json, people_of, print_table
-    from pipeline.faces.views.sheet import pictures_of, write_sheet
+    from pipeline.faces.views.people import MOST_PICTURED, as_json, people_of, print_table
+    from pipeline.faces.views.sheet import MOST_ON_SHEET, pictures_of, write_sheet
+    from pipeline.views.terminal import protocol
 
     wanted = GatherOptions(options.threshold, options.min_faces, options.again, not options.no_thumbnails)
     gathered = gather([Path(word) for word in options.words], options.registry, wanted, say)
     people = people_of(gathered.inputs, gathered.registry)
-    is_shown = options.sheet or not (options.json or options.no_thumbnails)
-    pictures = pictures_of(people, gathered.inputs) if is_shown else [None] * len(people)
+    by = None if options.json or options.no_thumbnails or not sys.stdout.isatty() else protocol()
+    most = MOST_ON_SHEET if options.sheet else MOST_PICTURED if by else 0
+    pictures = pictures_of(people[:most], gathered.inputs)
     sheet = write_sheet(people, pictures, options.sheet) if options.sheet else ""
     if options.json:
         written = {"sheet": str(options.sheet)} if sheet else {}
         print_result(options, as_json(gathered, people) | written, [])
     else:
-        print_table(gathered, people, pictures, sheet)
+        print_table(gathered, people, pictures, by, sheet)
     return 0
 
 
@@ -160,7 +163,7 @@ def _name(registry: Registry, words: list[str], options: argparse.Namespace) -> 
     from pipeline.faces.people.undo import Snapshot
 
     number = registry.resolve(_id(registry, words[0]))
-    person, snapshot = registry.people[number], Snapshot.of(registry, [number])
+    person, snapshot = registry.people[number], Snapshot.of_name(registry, number)
     before = person.name, person.decided
     registry.name(number, words[1])
     name = person.name

@@ -260,11 +260,12 @@ class Registry:
         """Yield each of these inputs by its key; None if its store is missing or damaged, or of another registry."""
         from pipeline.store.read import open as open_store
 
+        runs: dict[Path, Run] = {}
         for key in keys:
             place, name = self.store_of(key)
             found = None
             with contextlib.suppress(StoreError):
-                run = open_store(place)
+                run = runs[place] = runs[place] if place in runs else open_store(place)
                 item = run.input(name)
                 if item.arrays.get("person") and item.arrays["person"].attributes.get("registry_id") == self.id:
                     found = Stored(run, item, current(item.array("person"), self.merged))

@@ -81,6 +81,13 @@ class Snapshot:
         }
         return cls(to_json(part), tracks)
 
+    @classmethod
+    def of_name(cls, registry: Registry, number: int) -> Snapshot:
+        """Copy a person's name, without looks and places."""
+        person = replace(registry.people[number], exemplars=[])
+        bare = Registry(registry.path, registry.id, registry.model, registry.align, {number: person})
+        return cls(to_json(bare), {})
+
     def record(self, registry: Registry, kind: Kind, text: str, kept: int, made: Sequence[int] = ()) -> None:
         """Add the change that was made since to the registry's history; the caller saves it."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -139,7 +146,7 @@ def undo(registry: Registry) -> tuple[Change, list[str]]:
     for key, one in stored.items():
         counts = registry.inputs[key]
         if one is None:
-            notes.append(f"{key}: its store is away or has other people by now; its faces are left as they are there")
+            notes.append(f"{key}: its store is away, damaged, or has other people by now; its faces stay as they are")
             faces = sum(counts.pop(number, 0) for number in touched)
             counts |= (mine := before.inputs.get(key, {}))
             counts[change.kept] = counts.get(change.kept, 0) + faces - sum(mine.values())

@@ -15,7 +15,7 @@ from pipeline.faces.people.moments import known as known_seconds
 from pipeline.faces.views.sheet import Pixels, encoded
 from pipeline.media.spans import is_timed
 from pipeline.text import clock, plain, plural
-from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, protocol, with_pictures
+from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, Protocol, with_pictures
 
 if TYPE_CHECKING:
     from pipeline.faces.people.gather import Gathered
@@ -112,6 +112,8 @@ def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
     }
 
 
+MOST_PICTURED = 200
+"""People with a picture in a terminal; each takes some 25 kB there."""
 MOST_SIMILAR = 5
 WIDE_COLUMNS = 120
 """Columns of a terminal from which on first and last appearance are shown even with the names of their inputs."""
@@ -120,11 +122,11 @@ _NUMBERS = ("id", "faces", "tracks", "on screen", "inputs")
 
 
 def print_table(
-    gathered: Gathered, people: Sequence[PersonView], pictures: Sequence[Pixels | None], sheet: str = ""
+    gathered: Gathered, people: Sequence[PersonView], pictures: Sequence[Pixels | None], by: Protocol | None, sheet: str
 ) -> None:
     """Print one row per person on standard output, and what to do next.
 
-    `pictures` (of each person) are shown if the terminal can show some. `sheet` is the line about the contact sheet.
+    `pictures`: of the first people, shown by this protocol of the terminal. `sheet`: the line about the contact sheet.
     """
     from rich.console import Console
     from rich.table import Table
@@ -132,7 +134,8 @@ def print_table(
 
     # Nothing is cut off in a file or a pipe.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
-    by = protocol() if sys.stdout.isatty() and any(one is not None for one in pictures) else None
+    shown = [None if one is None else encoded(one) for one in pictures[:MOST_PICTURED]] if by else []
+    pngs = [*shown, *[None] * (len(people) - len(shown))]
     many = len(gathered.inputs) > 1
     headings = ["id", "name", "faces", "tracks", "on screen", "pictures", "inputs", "first", "last", "best shot"]
     films = sum(is_timed(item) for item in gathered.inputs)
@@ -143,11 +146,11 @@ def print_table(
     if many and console.width < WIDE_COLUMNS:
         headings = [heading for heading in headings if heading not in ("first", "last")]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    if by:
+    if any(shown):
         table.add_column("", min_width=PICTURE_COLUMNS)
     for heading in headings:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", overflow="fold")
-    for one in people:
+    for one, png in zip(people, pngs, strict=True):
         first, last = one.appearances[0], one.appearances[-1]
         cells = {
             "id": str(one.id),
@@ -162,11 +165,10 @@ def print_table(
             "best shot": f"{one.best['input'] if many else ''} {_moment(one.best)}" if one.best else "",
         }
         row = [Text(plain(cells[heading].strip())) for heading in headings]
-        table.add_row(*([Text(PLACE), *row] if by else row))
-    if by:
+        table.add_row(*([Text(PLACE if png else PLACE[0]), *row] if any(shown) else row))
+    if by and any(shown):
         with console.capture() as text:
             console.print(table)
-        pngs = [None if one is None else encoded(one) for one in pictures]
         sys.stdout.writelines(with_pictures(text.get(), pngs, by))
     else:
         console.print(table)
@@ -183,7 +185,7 @@ def print_table(
         )
     if sheet:
         lines.append(sheet)
-    elif people and not by and sys.stdout.isatty():
+    elif not by and sys.stdout.isatty() and any(one.best and one.best["thumbnail"] is not None for one in people):
         lines.append("pictures of them: reelgraph people OUT --sheet people.png")
     if people and not any(one.name for one in people):
         lines.append(f'give a name: reelgraph people name {people[0].id} "NAME"')
