@@ -91,7 +91,7 @@ def draw(people: Sequence[PersonView], pictures: Sequence[Pixels | None]) -> Pix
         if picture is None:
             _write(sheet, "no picture", top + _SIDE // 2 - _LINE // 2, left)
         best = one.best or {}
-        name = drawable(one.name, "(a name without a font)") if one.name else ""
+        name = drawable(one.name, "(no font)") if one.name else ""
         lines = f"{one.id}  {name}".rstrip(), drawable(best.get("input", ""), "?"), clock(best.get("time_seconds", 0))
         for number, line in enumerate(lines):
             _write(sheet, line, top + _SIDE + number * _LINE, left)
