@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,24 +20,25 @@ if TYPE_CHECKING:
 Changed = tuple[dict[str, Any], list[str]]
 """The result of a change: values of --json, and lines."""
 DEFAULT_REGISTRIES = (Path("people.json"), Path("runs/people.json"))
-"""Registries that `name`, `merge`, `split` and `list` try without --registry, in this order."""
+"""Registries that `name`, `merge`, `split`, `undo` and `list` try without --registry, in this order."""
 USAGE = """reelgraph people OUT...
        reelgraph people list
        reelgraph people name WHO NAME
        reelgraph people merge WHO WHO...
-       reelgraph people split WHO [INPUT:TRACK...]"""
+       reelgraph people split WHO [INPUT:TRACK...]
+       reelgraph people undo [OUT...]"""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{USAGE}\n       [options]"
     parser.add_argument(
         "words", nargs="+", metavar="OUT",
-        help="run stores; or list, name, merge, split with ids or names (a store of such a name is ./name)",
+        help="run stores; or list, undo, or name, merge, split with ids or names (a store of such a name is ./name)",
     )  # fmt: skip
     parser.add_argument(
         "--registry", type=Path, metavar="FILE",
-        help="the registry of people (default: that of the stores, else people.json beside the first; for list, name, "
-        "merge and split: people.json or runs/people.json from here)",
+        help="the registry of people (default: that of the stores, else people.json beside the first; without stores: "
+        "people.json or runs/people.json from here)",
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
@@ -50,11 +52,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--again", action="store_true", help="take inputs again that have their people; names, merges and splits stay"
     )
-    parser.add_argument("--no-thumbnails", action="store_true", help="decode no best shots")
+    parser.add_argument("--no-thumbnails", action="store_true", help="decode no best shots, and show none")
+    parser.add_argument(
+        "--sheet", type=_sheet, metavar="FILE",
+        help="write a contact sheet (.png, .jpg): each person's best shot, number, name and time (default: no file). "
+        "The list itself shows the pictures in kitty, Ghostty, iTerm2, WezTerm, rio and mintty",
+    )  # fmt: skip
     parser.add_argument(
         "--parts", type=_parts, default=2, metavar="N", help="split without tracks: number of parts (default 2)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="split: show the parts and change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="split, undo: say what would be, and change nothing")
     parser.add_argument("--force", action="store_true", help="merge people who were seen side by side in one frame")
 
 
@@ -64,22 +71,30 @@ def _parts(text: str) -> int:
     return int(text)
 
 
+def _sheet(text: str) -> Path:
+    if not text.lower().endswith((".png", ".jpg", ".jpeg")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a picture's name; let it end with .png or .jpg")
+    return Path(text)
+
+
 def _people(options: argparse.Namespace) -> int:
     word, *words = options.words
-    if word not in CHANGES and (options.force or options.dry_run):
-        flag, only = ("--force", "merge") if options.force else ("--dry-run", "split")
-        raise UsageError(f"{flag} is an option of people {only}; leave it out")
+    if options.force and word != "merge":
+        raise UsageError(f"--force has no effect on people {word}; leave it out, or use it with merge")
+    if options.dry_run and word not in ("split", "undo"):
+        raise UsageError(f"--dry-run has no effect on people {word}; leave it out, or use it with split or undo")
+    if options.sheet and word in ("list", "undo", *CHANGES):
+        raise UsageError(f"--sheet has no effect on people {word}; leave it out, or use it with stores")
     if word == "list":
         return _list(options, words)
+    if word == "undo":
+        return _undo(options, words)
     if word in CHANGES:
         from pipeline.faces.people.registry import Registry, edit
 
         change, takes, usage = CHANGES[word]
         if not takes(len(words)):
             raise UsageError(usage)
-        for flag, given, only in (("--force", options.force, "merge"), ("--dry-run", options.dry_run, "split")):
-            if given and word != only:
-                raise UsageError(f"{flag} has no effect on people {word}; leave it out, or use it with {only}")
         path = _registry(options)
         with edit(path):
             registry = Registry.load(path)
@@ -89,15 +104,22 @@ def _people(options: argparse.Namespace) -> int:
         print_result(options, {"registry": str(path), **values}, [*lines, f"registry {path}"])
         return 0
     from pipeline.faces.people.gather import GatherOptions, gather
-    from pipeline.faces.views.people import as_json, people_of, print_table
+    from pipeline.faces.views.people import MOST_PICTURED, as_json, people_of, print_table
+    from pipeline.faces.views.sheet import MOST_ON_SHEET, pictures_of, write_sheet
+    from pipeline.views.terminal import protocol
 
     wanted = GatherOptions(options.threshold, options.min_faces, options.again, not options.no_thumbnails)
     gathered = gather([Path(word) for word in options.words], options.registry, wanted, say)
     people = people_of(gathered.inputs, gathered.registry)
+    by = None if options.json or options.no_thumbnails or not sys.stdout.isatty() else protocol()
+    most = MOST_ON_SHEET if options.sheet else MOST_PICTURED if by else 0
+    pictures = pictures_of(people[:most], gathered.inputs)
+    sheet = write_sheet(people, pictures, options.sheet) if options.sheet else ""
     if options.json:
-        print_result(options, as_json(gathered, people), [])
+        written = {"sheet": str(options.sheet)} if sheet else {}
+        print_result(options, as_json(gathered, people) | written, [])
     else:
-        print_table(gathered, people)
+        print_table(gathered, people, pictures, by, sheet)
     return 0
 
 
@@ -113,9 +135,41 @@ def _list(options: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
+def _undo(options: argparse.Namespace, words: list[str]) -> int:
+    from pipeline.faces.people.gather import registry_path
+    from pipeline.faces.people.registry import Registry, edit
+    from pipeline.faces.people.undo import last_change, undo
+    from pipeline.store.read import open as open_store
+
+    path = registry_path([open_store(word) for word in words], options.registry)[0] if words else _registry(options)
+    registry = Registry.load(path)
+    notes: list[str] = []
+    change = last_change(registry)  # also with --dry-run, and before the lock makes a file
+    if not options.dry_run:
+        with edit(path):
+            registry = Registry.load(path)
+            change, notes = undo(registry)
+            registry.save()
+    values = {
+        "registry": str(path), "change": change.kind, "undone": change.text, "at": change.at,
+        "dry_run": options.dry_run, "left": len(registry.history) - options.dry_run, "notes": notes,
+    }  # fmt: skip
+    lines = [f"{'would undo' if options.dry_run else 'undid'}: {change.text}", *notes, f"registry {path}"]
+    print_result(options, values, lines)
+    return 0
+
+
 def _name(registry: Registry, words: list[str], options: argparse.Namespace) -> Changed:
-    number = registry.name(_id(registry, words[0]), words[1])
-    name = registry.people[number].name
+    from pipeline.faces.people.undo import Snapshot
+
+    number = registry.resolve(_id(registry, words[0]))
+    person, snapshot = registry.people[number], Snapshot.of_name(registry, number)
+    before = person.name, person.decided
+    registry.name(number, words[1])
+    name = person.name
+    if before != (name, person.decided):
+        text = f"name {name} of person {number} (before: {before[0] or 'none'})"
+        snapshot.record(registry, "name", text if name else f"removal of the name of {_who(number, before[0])}", number)
     lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
     others = [other for other in registry.named(name) if other != number] if name else []
     lines += [f"so is person {k}; if they are one: reelgraph people merge {number} {k}" for k in others]
@@ -124,6 +178,7 @@ def _name(registry: Registry, words: list[str], options: argparse.Namespace) -> 
 
 def _merge(registry: Registry, words: list[str], options: argparse.Namespace) -> Changed:
     from pipeline.faces.people.split import seen_together
+    from pipeline.faces.people.undo import Snapshot
 
     ids = [_id(registry, word) for word in words]
     together = seen_together(registry, ids)
@@ -133,8 +188,13 @@ def _merge(registry: Registry, words: list[str], options: argparse.Namespace) ->
             f"people {', '.join(map(str, ids))} were seen side by side in one frame ({where}). They are not one "
             "person; if one is a picture of the other (a mirror, a poster), add --force"
         )
+    numbers = [registry.resolve(number) for number in ids]
+    gone = [number for number in dict.fromkeys(numbers) if number != numbers[0]]
+    whom = [_who(number, registry.people[number].name) for number in (numbers[0], *gone)]
+    snapshot = Snapshot.of(registry, numbers, gone)
     kept = registry.merge(ids)
     registry.people[kept].twice |= bool(together)
+    snapshot.record(registry, "merge", f"merge of {' and '.join(whom[1:])} into {whom[0]}", kept)
     name = registry.people[kept].name
     gone = sorted(old for old, new in registry.merged.items() if new == kept)
     text = f"person {kept}{f' ({name})' if name else ''} is {', '.join(map(str, gone))} too"
@@ -144,6 +204,7 @@ def _merge(registry: Registry, words: list[str], options: argparse.Namespace) ->
 
 def _split(registry: Registry, words: list[str], options: argparse.Namespace) -> Changed:
     from pipeline.faces.people.split import planned, split
+    from pipeline.faces.people.undo import Snapshot
 
     number = registry.resolve(_id(registry, words[0]))
     if options.dry_run:
@@ -154,8 +215,11 @@ def _split(registry: Registry, words: list[str], options: argparse.Namespace) ->
             for who, one in zip(kept, made, strict=True)
         ]
         return {"id": number, "dry_run": True, "parts": made}, [*lines, "nothing was changed"]
+    snapshot = Snapshot.of(registry, [number])
     new = split(registry, number, words[1:], options.parts)
-    shown = [f"person {one}: {registry.faces(one)} faces" for one in (number, *new)]
+    parts, whom = " and ".join(f"person {one}" for one in new), _who(number, registry.people[number].name)
+    snapshot.record(registry, "split", f"split of {parts} from {whom}", number, new)
+    shown = [f"person {one}: {plural(registry.faces(one), 'face')}" for one in (number, *new)]
     return {"id": number, "new": new, "faces": {one: registry.faces(one) for one in (number, *new)}}, shown
 
 
@@ -174,6 +238,10 @@ CHANGES: dict[str, tuple[Callable[[Registry, list[str], argparse.Namespace], Cha
     ),
 }  # fmt: skip
 """Change of the registry by its word, the number of arguments that it takes, and the error for another number."""
+
+
+def _who(number: int, name: str | None) -> str:
+    return f"person {number}" + (f" ({name})" if name else "")
 
 
 def _registry(options: argparse.Namespace) -> Path:

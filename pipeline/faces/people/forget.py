@@ -170,6 +170,8 @@ def forget(
         if path is not None:
             locks.enter_context(edit(path))
         findings = search(outs, person, registry, note)
+        if path is not None:
+            _forget_history(path)
         done = {}
         for one in findings.found:
             note(f"rewriting {one.input} in {one.store}: {len(one.rows)} of {one.faces} faces go")
@@ -286,6 +288,14 @@ def _require_one_registry(sources: Sequence[InputStore], known: Registry | None)
                 f"{source.name!r} in {source.path} has ids of the registry {found}, but {first[1]} of {first[0]}; "
                 "they are not the same people. Name that store alone, with its own --registry"
             )
+
+
+def _forget_history(path: Path) -> None:
+    """Delete what `people undo` could restore, before all else: after a kill it must not bring back the person."""
+    registry = Registry.load(path)
+    if registry.history:
+        registry.history = []
+        registry.save()
 
 
 def _bury(path: Path, ids: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +17,15 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Groups, Ints, Points, Tracks, group_points, near_pairs
 from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
 from pipeline.faces.people.geometry import overlap
-from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, edit, known
+from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, current, edit, known
 from pipeline.faces.people.space import Space
 from pipeline.store.nodes import located
 from pipeline.store.schema import Array
+from pipeline.text import plural
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
+    from pipeline.store.run import RunStore
 
 UNKNOWN = -1
 SIMILAR_SHARE = 1.15
@@ -329,12 +332,10 @@ class _Work:
             if attributes.get("registry_id") != self.registry.id:
                 continue
             faces = item.array("person")
-            current = faces.copy()
-            for old, new in self.registry.merged.items():
-                current[faces == old] = new
-            current[np.isin(current, self.registry.forgotten)] = UNKNOWN
-            if attributes.get("names") != _names(current, self.registry) or (current != faces).any():
-                write_people(item, current, self.registry, settings_of(attributes))
+            now = current(faces, self.registry.merged)
+            now[np.isin(now, self.registry.forgotten)] = UNKNOWN
+            if attributes.get("names") != _names(now, self.registry) or (now != faces).any():
+                write_people(item, now, self.registry, settings_of(attributes))
 
 
 def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
@@ -351,7 +352,7 @@ def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
                 arrays = {"track": track_input(item, options)}
                 add_arrays(store, item.name, Track.outputs, arrays, replace_existing=True)
                 item.refresh()
-                note(f"{item.name}: {int(item.array('track').max(initial=-1)) + 1} tracks")
+                note(f"{item.name}: {plural(int(item.array('track').max(initial=-1)) + 1, 'track')}")
 
 
 def are_people(sure: Ints, certain: npt.NDArray[np.bool_], min_faces: int | None = None) -> npt.NDArray[np.bool_]:
@@ -404,8 +405,12 @@ def settings_of(attributes: Mapping[str, Any]) -> dict[str, object]:
     return {name: attributes[name] for name in ("threshold", "min_faces") if name in attributes}
 
 
-def write_people(item: RunInput, person: Int32, registry: Registry, settings: Mapping[str, object]) -> None:
-    """Write the array `person` of a complete input: int32 (n_faces,), -1 unknown."""
+def write_people(
+    item: RunInput, person: Int32, registry: Registry, settings: Mapping[str, object], store: RunStore | None = None
+) -> None:
+    """Write the array `person` of a complete input: int32 (n_faces,), -1 unknown. `store`: the input's, if it is open
+    for writing already.
+    """
     from pipeline.store.compact import add_arrays
     from pipeline.store.run import RunStore
 
@@ -417,8 +422,8 @@ def write_people(item: RunInput, person: Int32, registry: Registry, settings: Ma
         **settings,
     }
     specs = [replace(PERSON, attributes=attributes)]
-    with RunStore.open(item.store_path) as store:
-        add_arrays(store, item.name, specs, {"person": person}, replace_existing=True)
+    with RunStore.open(item.store_path) if store is None else contextlib.nullcontext(store) as writer:
+        add_arrays(writer, item.name, specs, {"person": person}, replace_existing=True)
     item.refresh()
 
 

@@ -51,13 +51,8 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
     if chosen == "identity":
         return _of_gallery(item, rows)
     known = registry.known(attributes, item.store_path)
-    code = rows.copy()
-    if known is None:
-        given = names_of_people(attributes)
-    else:
-        given = known.names
-        for old, new in known.merged.items():
-            code[rows == old] = new
+    code = registry.current(rows, known.merged if known else {})
+    given = known.names if known else names_of_people(attributes)
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
     named = frozenset(c for c in codes if given.get(c))
     return Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)

@@ -59,7 +59,7 @@ def prove(outs: Sequence[Path], searched: Search) -> Proof:
         registry = Registry.load(who.registry)
         known = {*registry.people, *registry.merged, *(pin.person for pin in registry.pins)}
         known |= {number for pair in registry.apart for number in pair}
-        if known & {*who.ids} or not {*who.ids} <= {*registry.forgotten}:
+        if known & {*who.ids} or not {*who.ids} <= {*registry.forgotten} or registry.history:
             proof.problems.append(f"the registry {who.registry} still knows {who}")
     return proof
 
@@ -172,7 +172,8 @@ def remains(searched: Search) -> list[str]:
     ]
     if videos:
         found.append(f"the videos themselves: {', '.join(videos)}")
-    found.append("what was made of the stores before: reports, videos, clips, tables, search indices, backups")
+    made = "reports, contact sheets, videos, clips, tables, search indices, backups"
+    found.append(f"what was made of the stores before: {made}")
     if videos:
         found.append("`run --fresh`, or a new store, would find the faces again, under a new id")
     return found

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from pipeline.files.lock import StoreLock
 from pipeline.files.regular import read_file
 from pipeline.files.whole import atomic_write
 from pipeline.store.nodes import disk_errors
+
+if TYPE_CHECKING:
+    from pipeline.store.read import Run, RunInput
 
 FORMAT = 1
 FILE_NAME = "people.json"
@@ -94,6 +97,16 @@ class Pin:
     person: int
 
 
+@dataclass(frozen=True)
+class Stored:
+    """An input whose people are of this registry, in its store."""
+
+    run: Run
+    item: RunInput
+    person: npt.NDArray[np.int32]
+    """int32 (n_faces,): the ids that people have now, -1 unknown."""
+
+
 @dataclass
 class Registry:
     """All known people by one model's embeddings. Change and save it within `edit`, which locks others out."""
@@ -113,6 +126,8 @@ class Registry:
     inputs: dict[str, dict[int, int]] = field(default_factory=dict)
     """Number of faces per person of each input, as last seen, by key."""
     next_id: int = 1
+    history: list[Any] = field(default_factory=list)
+    """Changes that can be taken back, as JSON values, the last one last (`undo.py`)."""
 
     @classmethod
     def load(cls, path: Path) -> Registry:
@@ -120,7 +135,7 @@ class Registry:
         if not path.is_file():
             raise UsageError(f"there is no registry at {path}; run: reelgraph people OUT, or say --registry FILE")
         with _damage(path):
-            return _from_json(path, _read(path))
+            return from_json(path, _read(path))
 
     @classmethod
     def open(cls, path: Path, model: str, align: str) -> Registry:
@@ -138,7 +153,7 @@ class Registry:
     def save(self) -> None:
         """Write the file in one atomic step. Raises StoreError."""
         with disk_errors(f"write the registry {self.path}"):
-            atomic_write(self.path, json.dumps(sealed(_to_json(self)), indent=1).encode())
+            atomic_write(self.path, json.dumps(sealed(to_json(self)), indent=1).encode())
 
     def resolve(self, number: int) -> int:
         """Return the id that a person has now. Raises UsageError if the id is unknown or forgotten."""
@@ -208,6 +223,7 @@ class Registry:
         del self.people[found]
         self.merged = {old: new for old, new in self.merged.items() if new != found}
         self.forgotten = sorted({*self.forgotten, *gone})
+        self.history = []  # it holds looks and names of before, perhaps theirs
         self.pins = [pin for pin in self.pins if pin.person != found]
         self.apart = {pair for pair in self.apart if found not in pair}
         for counts in self.inputs.values():
@@ -239,6 +255,29 @@ class Registry:
     def faces(self, number: int) -> int:
         """Return the number of faces of a person in all inputs, as last seen."""
         return sum(counts.get(number, 0) for counts in self.inputs.values())
+
+    def stored(self, keys: Iterable[str]) -> Iterator[tuple[str, Stored | None]]:
+        """Yield each of these inputs by its key; None if its store is missing or damaged, or of another registry."""
+        from pipeline.store.read import open as open_store
+
+        runs: dict[Path, Run] = {}
+        for key in keys:
+            place, name = self.store_of(key)
+            found = None
+            with contextlib.suppress(StoreError):
+                run = runs[place] = runs[place] if place in runs else open_store(place)
+                item = run.input(name)
+                if item.arrays.get("person") and item.arrays["person"].attributes.get("registry_id") == self.id:
+                    found = Stored(run, item, current(item.array("person"), self.merged))
+            yield key, found
+
+
+def current(person: npt.NDArray[np.int32], merged: Mapping[int, int]) -> npt.NDArray[np.int32]:
+    """Return the ids that people have now: after a merge, an array holds the ids of before until the next run."""
+    found = person.copy()
+    for old, new in merged.items():
+        found[person == old] = new
+    return found
 
 
 @contextlib.contextmanager
@@ -279,7 +318,9 @@ def _read(path: Path) -> dict[str, Any]:
     return found.content
 
 
-def _from_json(path: Path, content: dict[str, Any]) -> Registry:
+def from_json(path: Path, content: dict[str, Any]) -> Registry:
+    """Return the registry of JSON values. Raises what `_damage` catches if they do not have the form of `to_json`."""
+
     def vector_of(text: str) -> npt.NDArray[np.float32]:
         vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
         if not len(vector) or not np.isfinite(vector).all():
@@ -309,10 +350,13 @@ def _from_json(path: Path, content: dict[str, Any]) -> Registry:
         place = str(one["input"]), str(one["fingerprint"]), int(one["frame"])
         pins.append(Pin(*place, (x, y, w, h), int(one["person"])))
     merged = {int(old): int(new) for old, new in content.get("merged", {}).items()}
+    history = content.get("history", [])
     forgotten = [int(number) for number in content.get("forgotten", [])]
     taken = [0, *people, *merged, *forgotten]
     if not all(isinstance(one.name, str | None) for one in people.values()):
         raise ValueError("a name is not a text")
+    if not isinstance(history, list):
+        raise ValueError("history is not a list")
     lengths = {len(each.vector) for person in people.values() for each in person.exemplars}
     if min(taken) < 0 or max(taken) > LARGEST_ID or len(lengths) > 1:
         raise ValueError("an id is out of range, or exemplars differ in length")
@@ -328,10 +372,13 @@ def _from_json(path: Path, content: dict[str, Any]) -> Registry:
         pins,
         {key: {int(k): int(n) for k, n in one.items()} for key, one in content.get("inputs", {}).items()},
         max(int(content.get("next_id", 1)), max(taken) + 1),
+        history,
     )
 
 
-def _to_json(registry: Registry) -> dict[str, Any]:
+def to_json(registry: Registry) -> dict[str, Any]:
+    """Return the JSON values of a registry."""
+
     def text_of(vector: npt.NDArray[np.float32]) -> str:
         return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
@@ -361,4 +408,5 @@ def _to_json(registry: Registry) -> dict[str, Any]:
         "apart": sorted(list(pair) for pair in registry.apart),
         "pins": [asdict(pin) for pin in registry.pins],
         "inputs": {key: {str(k): n for k, n in one.items()} for key, one in sorted(registry.inputs.items())},
+        **({"history": registry.history} if registry.history else {}),
     }

@@ -14,7 +14,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Exemplar, Points, Tracks, group_points
 from pipeline.faces.people.described import describe_tracks, sure_confidence
 from pipeline.faces.people.gather import settings_of, write_people
-from pipeline.faces.people.registry import Pin, Registry
+from pipeline.faces.people.registry import Pin, Registry, Stored
 from pipeline.faces.people.space import Space
 
 if TYPE_CHECKING:
@@ -26,10 +26,14 @@ class _Part:
     """The tracks of a person in one input."""
 
     key: str
-    item: RunInput
+    stored: Stored
     tracks: Tracks
     numbers: npt.NDArray[np.int64]
     """int64 (n,): the person's tracks, ascending."""
+
+    @property
+    def item(self) -> RunInput:
+        return self.stored.item
 
 
 def _values(found: Sequence[_Part], name: str) -> npt.NDArray[Any]:
@@ -74,8 +78,8 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
         # Write the input's people again, and its counts.
         of_track = np.full(len(part.tracks.faces) + 1, -1, np.int32)
         of_track[part.numbers] = mine
-        before = part.item.array("person")
-        after = np.where(before == person, of_track[part.item.array("track")], before).astype(np.int32)
+        before, track = part.stored.person, part.item.array("track")
+        after = np.where(before == person, of_track[track], before).astype(np.int32)
         write_people(part.item, after, registry, settings_of(part.item.arrays["person"].attributes))
         counts = np.bincount(after[after > 0])
         registry.inputs[part.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
@@ -89,49 +93,37 @@ def seen_together(registry: Registry, numbers: Sequence[int]) -> dict[str, float
 
     Ignore inputs whose stores are missing.
     """
-    from pipeline.store.read import open as open_store
-
     people, found = [registry.resolve(number) for number in numbers], {}
-    for key, counts in registry.inputs.items():
-        if sum(bool(counts.get(number)) for number in people) < 2:
+    several = [key for key, counts in registry.inputs.items() if sum(bool(counts.get(one)) for one in people) > 1]
+    for key, one in registry.stored(several):
+        if one is None:
             continue
-        place, name = registry.store_of(key)
         try:
-            arrays = open_store(place).input(name).read(["person", "face_frame", "time_seconds"])
+            arrays = one.item.read(["face_frame", "time_seconds"])
         except StoreError:
             continue
-        # An array holds the id of before a merge until the next run.
-        person = np.array([registry.merged.get(number, number) for number in arrays["person"].tolist()], np.int64)
-        mine = np.isin(person, people)
-        pairs = np.unique(np.stack([arrays["face_frame"][mine], person[mine]]), axis=1)
+        mine = np.isin(one.person, people)
+        pairs = np.unique(np.stack([arrays["face_frame"][mine], one.person[mine]]), axis=1)
         both = pairs[0, 1:][np.diff(pairs[0]) == 0]
         if len(both):
             found[key] = float(arrays["time_seconds"][both[0]])
     return found
 
 
-def _parts_of(registry: Registry, person: int) -> list[_Part]:
-    from pipeline.store.read import open as open_store
+def described(one: Stored) -> Tracks:
+    """Return the facts of the tracks of a stored input."""
+    space = Space.of(one.item.arrays["embedding"].attributes)
+    return describe_tracks(one.item, space, sure_confidence(one.run.attributes.get("workflow", {})))
 
+
+def _parts_of(registry: Registry, person: int) -> list[_Part]:
     found, gone = [], []
-    for key, counts in registry.inputs.items():
-        if not counts.get(person):
-            continue
-        place, name = registry.store_of(key)
-        try:
-            run = open_store(place)
-            item = run.input(name)
-            mine = item.array("person") == person
-            ours = item.arrays["person"].attributes.get("registry_id") == registry.id
-        except StoreError:
-            ours = False
-        if not ours:
+    for key, one in registry.stored([key for key, counts in registry.inputs.items() if counts.get(person)]):
+        if one is None:
             gone.append(key)
             continue
-        space = Space.of(item.arrays["embedding"].attributes)
-        described = describe_tracks(item, space, sure_confidence(run.attributes.get("workflow", {})))
-        numbers = np.unique(item.array("track")[mine])
-        found.append(_Part(key, item, described, numbers[numbers >= 0].astype(np.int64)))
+        numbers = np.unique(one.item.array("track")[one.person == person])
+        found.append(_Part(key, one, described(one), numbers[numbers >= 0].astype(np.int64)))
     if not found:
         raise StoreError(
             f"person {person} cannot be split: none of their stores exists any more ({', '.join(gone) or 'none known'})"

@@ -11,8 +11,10 @@ import numpy as np
 
 from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import labels
+from pipeline.faces.views.sheet import Pixels, encoded
 from pipeline.media.spans import stop_of
 from pipeline.text import clock, plain, plural
+from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, Protocol, with_pictures
 
 if TYPE_CHECKING:
     from pipeline.faces.people.gather import Gathered
@@ -33,7 +35,8 @@ class PersonView:
     appearances: list[dict[str, Any]] = field(default_factory=list)
     """Appearances in order of inputs and time: store, input, start_seconds, stop_seconds, screen_seconds, frames."""
     best: dict[str, Any] | None = None
-    """The clearest face: store, input, time_seconds, box (x, y, w, h in pixels)."""
+    """The clearest face: store, input, frame (rank in the file), time_seconds, clock, box (x, y, w, h in pixels).
+    `thumbnail` is the row of its picture in the array of this name, or None."""
     best_score: float = 0.0
 
 
@@ -43,7 +46,8 @@ def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]
 
     found: dict[int, PersonView] = {}
     for item in items:
-        arrays = item.read(["time_seconds", "face_frame", "track", "box"])
+        arrays = item.read(["frame", "time_seconds", "face_frame", "track", "box"])
+        pictured = item.array("thumbnail_face").tolist() if "thumbnail_face" in item.arrays else []
         known = labels(item, "person")
         score, _ = face_quality(item)
         for code in known.names:
@@ -63,8 +67,14 @@ def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]
             best = int(score[rows].argmax())
             if one.best is None or score[rows[best]] > one.best_score:
                 one.best_score = float(score[rows[best]])
-                box = [round(float(side), 1) for side in arrays["box"][rows[best]]]
-                one.best = where | {"time_seconds": float(times[frames[best]]), "box": box}
+                row, seconds = int(rows[best]), float(times[frames[best]])
+                one.best = where | {
+                    "frame": int(arrays["frame"][frames[best]]),
+                    "time_seconds": seconds,
+                    "clock": clock(seconds),
+                    "box": [round(float(side), 1) for side in arrays["box"][row]],
+                    "thumbnail": pictured.index(row) if row in pictured else None,
+                }
     return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.id))
 
 
@@ -87,6 +97,8 @@ def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
     }
 
 
+MOST_PICTURED = 200
+"""People with a picture in a terminal; each takes some 25 kB there."""
 MOST_SIMILAR = 5
 WIDE_COLUMNS = 120
 """Columns of a terminal from which on first and last appearance are shown even with the names of their inputs."""
@@ -94,22 +106,31 @@ NAME_CHARACTERS = 20
 _NUMBERS = ("id", "faces", "tracks", "on screen", "inputs")
 
 
-def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
-    """Print one row per person on standard output, and what to do next."""
+def print_table(
+    gathered: Gathered, people: Sequence[PersonView], pictures: Sequence[Pixels | None], by: Protocol | None, sheet: str
+) -> None:
+    """Print one row per person on standard output, and what to do next.
+
+    `pictures`: of the first people, shown by this protocol of the terminal. `sheet`: the line about the contact sheet.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     # Nothing is cut off in a file or a pipe.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
+    shown = [None if one is None else encoded(one) for one in pictures[:MOST_PICTURED]] if by else []
+    pngs = [*shown, *[None] * (len(people) - len(shown))]
     many = len(gathered.inputs) > 1
     headings = ["id", "name", "faces", "tracks", "on screen", "inputs", "first", "last", "best shot"]
     if many and console.width < WIDE_COLUMNS:
         headings = [heading for heading in headings if heading not in ("first", "last")]
     table = Table(box=None, pad_edge=False, header_style="bold")
+    if any(shown):
+        table.add_column("", min_width=PICTURE_COLUMNS)
     for heading in headings:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", overflow="fold")
-    for one in people:
+    for one, png in zip(people, pngs, strict=True):
         first, last = one.appearances[0], one.appearances[-1]
         cells = {
             "id": str(one.id),
@@ -120,10 +141,16 @@ def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
             "inputs": str(len(one.inputs)),
             "first": _where(first["input"], first["start_seconds"], many),
             "last": _where(last["input"], last["stop_seconds"], many),
-            "best shot": _where(one.best["input"], one.best["time_seconds"], many) if one.best else "",
+            "best shot": f"{one.best['input'] if many else ''} {_clock(one.best['time_seconds'])}" if one.best else "",
         }
-        table.add_row(*(Text(plain(cells[heading])) for heading in headings))
-    console.print(table)
+        row = [Text(plain(cells[heading].strip())) for heading in headings]
+        table.add_row(*([Text(PLACE if png else PLACE[0]), *row] if any(shown) else row))
+    if by and any(shown):
+        with console.capture() as text:
+            console.print(table)
+        sys.stdout.writelines(with_pictures(text.get(), pngs, by))
+    else:
+        console.print(table)
     unknown = sum(int((labels(item, "person").code < 0).sum()) for item in gathered.inputs)
     lines = [
         f"{plural(len(people), 'person', 'people')} in {plural(len(gathered.inputs), 'input')}, "
@@ -135,6 +162,10 @@ def print_table(gathered: Gathered, people: Sequence[PersonView]) -> None:
         lines.append(
             f"{a} and {b} look alike (distance {distance:.2f}); if they are one: reelgraph people merge {a} {b}"
         )
+    if sheet:
+        lines.append(sheet)
+    elif not by and sys.stdout.isatty() and any(one.best and one.best["thumbnail"] is not None for one in people):
+        lines.append("pictures of them: reelgraph people OUT --sheet people.png")
     if people and not any(one.name for one in people):
         lines.append(f'give a name: reelgraph people name {people[0].id} "NAME"')
     for line in lines:
