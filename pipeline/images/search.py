@@ -97,10 +97,11 @@ def search(
         vector = np.asarray(some)[0]
     else:
         vector = _feature_of(str(image), stored[0][1], found)
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
+    wide = vector.astype(np.float64)
+    norm = float(np.linalg.norm(wide))
     if not (np.isfinite(norm) and norm):
         raise InputError(f"{found.asked} has no feature: it could not be read, or the feature is not finite")
-    unit = (vector / norm).astype(np.float32)
+    unit = (wide / norm).astype(np.float32)
     began = time.perf_counter()
     ranked: list[tuple[float, str, str, str]] = []
     for out, item in stored:
@@ -206,7 +207,7 @@ def _nearest(
     def compare(piece: Piece, vectors: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         values = vectors.astype(np.float32, copy=False)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            similarity = (values @ unit) / np.linalg.norm(values, axis=1)
+            similarity = (values @ unit) / np.sqrt(np.einsum("ij,ij->i", values, values))
         good = np.isfinite(similarity)
         n_good = int(good.sum())
         if own is not None and piece.start <= own < piece.stop:

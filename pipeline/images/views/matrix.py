@@ -84,8 +84,8 @@ class Faiss(MatrixExport):
         file.write(_head(faiss, size, 0))
         for vectors in self.vectors(stored):
             unit = vectors.astype(np.float32)
-            norms = np.linalg.norm(unit.astype(np.float64), axis=1, keepdims=True)
-            unit = np.divide(unit, norms, out=np.zeros_like(unit), where=norms > 0, casting="same_kind")
+            norms = np.sqrt(np.einsum("ij,ij->i", unit, unit))
+            unit /= np.where(norms > 0, norms, 1)[:, None]
             file.write(unit.data)
             rows += len(unit)
         file.seek(0)
