@@ -37,7 +37,7 @@ install: $(VENV)/.installed  ## create .venv and install reelgraph into it
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	@$(call INSTALL,".[demo$(comma)xarray$(CUDA_EXTRA)]")
+	@$(call INSTALL,".[demo$(comma)xarray$(comma)images$(CUDA_EXTRA)]")
 	$(CUDA_LAST)
 	@touch $@
 

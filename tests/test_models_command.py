@@ -15,6 +15,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.faces.models import zoo
+from pipeline.images.models import efficientnet_lite
+from pipeline.models.catalogue import cards
 from pipeline.models.weights import package_file, weights_files
 from pipeline.views import models as view
 from pipeline.views.doctor import examine
@@ -43,7 +45,7 @@ def listed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[st
 
 def test_every_model_is_listed_with_its_facts(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     models = listed(capsys)
-    assert list(models) == list(zoo.CARDS)
+    assert list(models) == [*zoo.CARDS, *efficientnet_lite.CARDS]
     arcface = models["ArcFace"]
     assert (arcface["dimension"], arcface["input_size"], arcface["batched"]) == (512, [112, 112], True)
     assert arcface["files"][0]["path"] == str(folder / "arcface_weights.onnx")
@@ -204,7 +206,7 @@ def test_doctor_counts_the_zoo(tmp_path: Path) -> None:
     finding = next(finding for finding in examine(tmp_path) if finding.what == "zoo")
     assert finding.ok
     assert not finding.needed
-    assert f"of {len(zoo.CARDS)} models" in finding.found
+    assert f"of {len(cards())} models" in finding.found
     assert "`reelgraph models`" in finding.found
 
 

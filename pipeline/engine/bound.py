@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from pipeline.engine.workflow import StageNode, Workflow, stage_keys
-from pipeline.store.schema import Array, Schema
+from pipeline.store.schema import ORIGIN, SCALE, Array, Schema
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,15 @@ class Recipe:
     """Arrays of finished stages that the missing ones need: read from the store."""
     schema: Schema
     """Items and axes of the workflow, and the arrays that these stages make."""
-    places: Mapping[str, str]
-    """Arrays of the workflow that hold pixel coordinates, with their `place`."""
+    places: Mapping[str, Array]
+    """Arrays of the workflow that hold pixel coordinates."""
+    found: tuple[Array, ...] = ()
+    """Item arrays that the source finds while it loads the items."""
+
+    @property
+    def placed_by_item(self) -> bool:
+        """True if each picture has its own origin and scale."""
+        return ORIGIN in self.found
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,7 +78,7 @@ class Recipe:
 
     @cached_property
     def _sealed(self) -> bytes:
-        return pickle.dumps((self.stages, self.needs_items, self.stored, self.schema, self.places))
+        return pickle.dumps((self.stages, self.needs_items, self.stored, self.schema, self.places, self.found))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unsealed, (self._sealed,)
@@ -112,10 +119,15 @@ class BoundWorkflow:
         loads, given = set(self.workflow.source.loads), set(self.workflow.given)
         made = {array.name for node in nodes for array in node.stage.outputs}
         needs = {need for node in nodes for need in node.stage.needs}
+        places = {array.name: array for array in self.schema.arrays if array.place}
         along = {array.dims[0] for node in nodes for array in node.stage.outputs}
+        placing: set[str] = set()
+        if ORIGIN in self.workflow.found:  # to place a stored row its item must be known, and where the item was
+            along |= {array.dims[0] for name, array in places.items() if name in needs}
+            placing = {ORIGIN.name, SCALE.name} if places.keys() & (needs - made) else placing
         # The rows of a chunk are counted even if no stage asks for it.
         counts = {axis.count for axis in self.schema.axes if axis.name in along}
-        stored = (needs | counts) - made - given
+        stored = (needs | counts) - made - given | placing
         steps = tuple(
             StageStep(
                 StageRef(
@@ -129,8 +141,8 @@ class BoundWorkflow:
             )
             for node in nodes
         )  # fmt: skip
-        places = {array.name: array.place for array in self.schema.arrays if array.place}
-        return Recipe(steps, bool(loads & needs), tuple(sorted(stored)), self.schema.of(made), places)
+        found = self.workflow.found
+        return Recipe(steps, bool(loads & needs), tuple(sorted(stored)), self.schema.of(made), places, found)
 
     def _upstream(self, node: StageNode) -> set[str]:
         """Return every stage before this one, directly or not."""

@@ -82,6 +82,8 @@ class ChunkDone(Event):
     elapsed_seconds: float = 0.0
     """Since ClusterReady."""
     failed: bool = False
+    broken: int = 0
+    """Items among them that never can be read."""
 
 
 @dataclass(frozen=True)

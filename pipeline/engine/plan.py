@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
 from pipeline.engine.finding import PACKAGE, source_text
-from pipeline.engine.source import InputRef, Job, Loaded, Source, most_chunk_items
+from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
 from pipeline.engine.workflow import Workflow, code_digest, differences, make_importable
 from pipeline.errors import InputError, ReelgraphError, StoreError, WorkflowError
 from pipeline.store.chunks import Chunks
@@ -201,8 +201,12 @@ class InputPlan:
         )
 
 
-def open_source(workflow: Workflow, ref: InputRef, stored: Mapping[str, Any] | None) -> Source:
+def open_source(
+    workflow: Workflow, ref: InputRef, stored: Mapping[str, Any] | None, inventory: bytes | None = None
+) -> Source:
     """Open an input. Raises InputError if it cannot be used, whatever a source of the user's own raises."""
+    if stored is not None and inventory is not None:
+        stored = {**stored, INVENTORY: inventory}
     try:
         source = workflow.source.open(ref, workflow.source_options, stored)
         source.item_bytes  # noqa: B018  (each source must have it: better missed here than in a plan)

@@ -37,6 +37,7 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.graph import Node, chunk_nodes
+from pipeline.engine.parts import with_parts
 from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef, Source
 from pipeline.engine.steps import Committed, WorkerSettings
@@ -147,9 +148,13 @@ class _Run:
     def work_through(self, refs: Sequence[InputRef], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
         self._check_workflow()
         schema = self.bound.schema
+        changes: list[str] = []
+        refs = list(with_parts(self.workflow, refs, self.store, changes.append))
         self.emit(RunStarted(str(self.store.path), len(refs), schema.item, tuple(axis.name for axis in schema.axes)))
         for ref in refs:
             self._note_once(ref.note)
+        for change in changes:
+            self._note_once(change)
         tasks = self._tasks(refs)
         first = next(tasks, None)  # a cluster is started only when there is something to do
         try:
@@ -254,7 +259,9 @@ class _Run:
                 f"{ref.path} is not the input that was stored as {name!r} (its content changed); "
                 "choose another --out, or start over with --fresh"
             )
-        return None if self._holds_all(stored) else open_source(self.workflow, ref, stored)
+        if self._holds_all(stored):
+            return None
+        return open_source(self.workflow, ref, stored, self.store.input(name).inventory())
 
     def _holds_all(self, stored: dict[str, Any]) -> bool:
         stages = stored.get("stages", {})
@@ -278,7 +285,7 @@ class _Run:
         if name is None:
             known_by = {"path": ref.path, "fingerprint": source.fingerprint(ref)}
             facts = {**known_by, **source.facts, "chunk_frames": plan.chunk_items, "frames": plan.n_items}
-            name = self.store.add_input(ref.name, facts)
+            name = self.store.add_input(ref.name, facts, source.inventory())
         known = self.store.input(name).attributes["stages"]
         added = {stage: self._stage_facts(stage) for stage in self.bound.wanted if stage not in known}
         if added:
@@ -357,7 +364,8 @@ class _Run:
             if result.missing and not self.options.accept_failed:
                 entry = {"chunk": task.index, "frames": list(result.missing), "error": result.error}
                 self._note_unreadable(task.input_name, entry, task.where)
-            self.emit(ChunkDone(plan.name, task.index, result.n_items, result.rows, result.seconds, elapsed))
+            counts = (result.n_items, result.rows, result.seconds, elapsed)
+            self.emit(ChunkDone(plan.name, task.index, *counts, broken=result.broken))
         elif result.ends_run:
             raise StoreError(result.error)
         else:

@@ -27,6 +27,10 @@ def most_chunk_items(item_bytes: int, most: int | None = None) -> int:
     return max(1, min(most or MAX_CHUNK_FRAMES, MAX_CHUNK_BYTES // max(item_bytes, 1)))
 
 
+INVENTORY = "inventory"
+"""Key, among the facts of a stored input that `Source.open` gets, of what `Source.inventory` returned."""
+
+
 class SourceOptions(BaseModel):
     """The `source:` section of a workflow; each kind of source has its own."""
 
@@ -58,11 +62,14 @@ class Loaded:
     """The items of one chunk, loaded."""
 
     arrays: dict[str, Any]
-    """Arrays by the names of `Source.loads`, one row per item; zero for an item that could not be read."""
+    """Arrays by the names of `Source.loads` and of `Source.found`, one row per item; pixels of an item that could not
+    be read are zero. Pictures of different sizes are a sequence that takes a number, a slice or an array of numbers."""
     decoded: np.ndarray
     """bool (n,): false for an item that could not be read."""
     error: str | None = None
     """Reason why items are missing, in one line; None if none is."""
+    is_final: bool = False
+    """True if to read again would change nothing: items that cannot be read are then a result, not a failure."""
 
 
 class Job(ABC):
@@ -100,6 +107,14 @@ class Source(ABC):
     """One line for the user on how the input is read; None if nothing is unusual."""
 
     @classmethod
+    def found(cls, options: SourceOptions) -> tuple[Array, ...]:
+        """Return the item arrays that jobs find while they load (sizes): stored as well.
+
+        ORIGIN and SCALE of `pipeline.store.schema` are among them if each picture has its own.
+        """
+        return ()
+
+    @classmethod
     @abstractmethod
     def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
         """Yield the inputs that the user's words name: files, folders, globs, list files, each once, in order.
@@ -120,6 +135,17 @@ class Source(ABC):
     def fingerprint(cls, ref: InputRef) -> str:
         """Return a digest that changes with the input's content; cheap. Raises InputError or OSError."""
 
+    @classmethod
+    def later(
+        cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes]
+    ) -> tuple[InputRef | None, str | None]:
+        """Return what came to an input since it was stored, as an input of its own, and a line on what is gone.
+
+        `stored`: what `inventory` returned, of the input and of its later parts. Raises InputError if it cannot be
+        searched.
+        """
+        return None, None
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of items to work on."""
@@ -131,6 +157,13 @@ class Source(ABC):
     @abstractmethod
     def job(self, start: int, stop: int) -> Job:
         """Return the job that loads items start (inclusive) to stop (exclusive)."""
+
+    def inventory(self) -> bytes | None:
+        """Return what the store is to keep of the list of items, None for nothing; `open` gets it back.
+
+        For an input whose items may change from one run to the next: those that a store has stay as they were.
+        """
+        return None
 
     def cost(self, chunk_items: int) -> int:
         """Return what loading all chunks of this length costs, in items read. A video reads more than it samples."""

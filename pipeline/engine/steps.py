@@ -33,7 +33,7 @@ from pipeline.machine.memory import MEMORY
 from pipeline.store.chunks import DamagedChunkError, write_chunk
 from pipeline.store.record import Record
 from pipeline.store.run import InputStore
-from pipeline.store.schema import DECODED, Schema
+from pipeline.store.schema import DECODED, ORIGIN, SCALE, Schema
 from pipeline.text import plural
 from pipeline.version import difference, versions
 
@@ -65,6 +65,7 @@ class Items:
     arrays: dict[str, Any]
     decoded: np.ndarray
     error: str | None
+    is_final: bool
     seconds: dict[str, float]
 
     def __sizeof__(self) -> int:
@@ -83,6 +84,10 @@ class Made:
     seconds: dict[str, float]
     stored: bool = False
     """True if these come from the store."""
+    found: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Item arrays that the source found while it loaded the items."""
+    is_final: bool = False
+    """True if items that could not be read never will be."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,11 @@ class Committed:
     rows: dict[str, int]
     """Rows by axis, of the axes whose counts are known."""
     missing: tuple[int, ...]
-    """Numbers of the items that could not be read."""
+    """Numbers of the items that could not be read, and may be read another time."""
     error: str | None
     seconds: dict[str, float]
+    broken: int = 0
+    """Items that never can be read."""
 
 
 _loaded: dict[tuple[StageRef, Device], Stage] = {}
@@ -213,9 +220,12 @@ def decode(task: ChunkTask, name: str, settings: WorkerSettings) -> Items:
                 f"the source loaded {plural(len(rows), 'row')} of {array!r} for {plural(task.n_items, 'item')}; "
                 "return one row per item"
             )
-    if not loaded.decoded.any():
+    lacking = [array.name for array in task.recipe.found if array.name not in loaded.arrays]
+    if lacking:
+        raise DecodeError(f"the source loaded no array {lacking[0]!r}, which it declares")
+    if not loaded.decoded.any() and not loaded.is_final:
         raise DecodeError(loaded.error or "no item of this chunk could be read")
-    return Items(loaded.arrays, loaded.decoded, loaded.error, {name: time.perf_counter() - began})
+    return Items(loaded.arrays, loaded.decoded, loaded.error, loaded.is_final, {name: time.perf_counter() - began})
 
 
 class DecodeError(ReelgraphError):
@@ -230,7 +240,8 @@ def read(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str) 
     names = [*task.recipe.stored, DECODED.name]
     arrays = stored.read_chunk(names, task.index, task.start, task.stop, task.files)
     decoded = arrays.pop(DECODED.name).astype(bool)
-    return Made(_placed(arrays, task, seen=True), decoded, None, {name: time.perf_counter() - began}, stored=True)
+    arrays = _placed(arrays, arrays, task, seen=True)
+    return Made(arrays, decoded, None, {name: time.perf_counter() - began}, stored=True)
 
 
 @_failing_softly
@@ -240,9 +251,12 @@ def stage(task: ChunkTask, name: str, settings: WorkerSettings, items: Items | N
     arrays: dict[str, Any] = {key: value for one in made for key, value in one.arrays.items()}
     decoded = next((m.decoded for m in made if m.decoded is not None), None)
     error = next((m.error for m in made if m.error), None)
+    found = next((m.found for m in made if m.found), {})
+    is_final = any(m.is_final for m in made)
     if items is not None:
         arrays |= items.arrays
-        decoded, error = items.decoded, items.error
+        decoded, error, is_final = items.decoded, items.error, items.is_final
+        found = {array.name: items.arrays[array.name] for array in task.recipe.found}
     worker_stage = loaded_stage(step.ref, settings.device)
     began = time.perf_counter()
     seen = np.ones(task.n_items, bool) if decoded is None else decoded
@@ -259,7 +273,8 @@ def stage(task: ChunkTask, name: str, settings: WorkerSettings, items: Items | N
     result = _checked(name, worker_stage, worker_stage.run(chunk), chunk, task.recipe.schema)
     seconds = {key: value for one in made for key, value in one.seconds.items()}
     seconds |= items.seconds if items is not None else {}
-    return Made(result, decoded, error, {**seconds, name: time.perf_counter() - began})
+    seconds[name] = time.perf_counter() - began
+    return Made(result, decoded, error, seconds, found=found, is_final=is_final)
 
 
 def read_only(array: Any) -> Any:
@@ -300,7 +315,8 @@ def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str,
     error = next((m.error for m in made if m.error), None)
     seconds = {key: value for one in made for key, value in one.seconds.items()}
     numbers = task.values.get("frame", np.arange(task.start, task.stop))
-    missing = tuple(int(number) for number in numbers[~decoded])
+    is_final = any(m.is_final for m in made)
+    missing = () if is_final else tuple(int(number) for number in numbers[~decoded])
     record = Record(
         "ok",
         stages=recipe.keys,
@@ -310,14 +326,16 @@ def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str,
         error=error,
         missing=missing,
     )
-    items = () if task.files else schema.item_arrays  # the first file of a chunk has them
-    given = {**task.values, DECODED.name: decoded}
+    items = () if task.files else (*schema.item_arrays, *recipe.found)  # the first file of a chunk has them
+    nothing = {array.name: array.nothing(task.n_items) for array in recipe.found}
+    found = next((m.found for m in made if m.found), nothing)
+    given = {**task.values, DECODED.name: decoded, **found}
     counts = {axis.name: before[axis.count] for axis in schema.axes if axis.count in before}
     write_chunk(
         store_path,
         task.input_name,
         task.index,
-        {**given, **_placed(arrays, task, seen=False)},
+        {**given, **_placed(arrays, {**found, **before, **arrays}, task, seen=False)},
         (*items, *schema.arrays),
         record,
         schema,
@@ -329,23 +347,37 @@ def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str,
     seconds[name] = time.perf_counter() - began
     known = {**before, **arrays}
     rows = {axis.name: int(known[axis.count].sum()) for axis in schema.axes if axis.count in known}
-    return Committed(task.n_items, rows, missing, error, seconds)
+    return Committed(task.n_items, rows, missing, error, seconds, int((~decoded).sum()) if is_final else 0)
 
 
-def _placed(arrays: dict[str, np.ndarray], task: ChunkTask, seen: bool) -> dict[str, np.ndarray]:
-    """Return arrays with pixel coordinates of what stages see (`seen`), or else of the whole picture, as a store."""
-    if task.origin == (0, 0) and task.scale == (1, 1):
+def _placed(
+    arrays: dict[str, np.ndarray], known: Mapping[str, np.ndarray], task: ChunkTask, seen: bool
+) -> dict[str, np.ndarray]:
+    """Return arrays with pixel coordinates of what stages see (`seen`), or else of the whole picture, as a store.
+
+    `known` has the count arrays, and where each item was looked at if the source says so for each of them.
+    """
+    recipe = task.recipe
+    by_item = recipe.placed_by_item and ORIGIN.name in known
+    if not by_item and task.origin == (0, 0) and task.scale == (1, 1):
         return arrays
-    origin, scale = np.array(task.origin, np.float32), np.array(task.scale, np.float32)
-    starts = {"xywh": np.concatenate([origin, np.zeros(2, np.float32)]), "xy": origin}
-    scales = {"xywh": np.tile(scale, 2), "xy": scale}
+    of_items = [known[array.name] if by_item else getattr(task, array.name) for array in (ORIGIN, SCALE)]
 
-    def placed(array: np.ndarray, place: str) -> np.ndarray:
-        moved: np.ndarray = (array - starts[place]) * scales[place] if seen else array / scales[place] + starts[place]
+    def placed(name: str, array: np.ndarray) -> np.ndarray:
+        spec = recipe.places[name]
+        origin, scale = (np.asarray(one, np.float32) for one in of_items)
+        if by_item:
+            axis = recipe.schema.axis(spec.dims[0])
+            rows = slice(None) if axis is None else np.repeat(np.arange(task.n_items), known[axis.count])
+            shape = (len(array), *[1] * (array.ndim - 2), 2)
+            origin, scale = origin[rows].reshape(shape), scale[rows].reshape(shape)
+        if spec.place == "xywh":
+            origin = np.concatenate([origin, np.zeros_like(origin)], axis=-1)
+            scale = np.concatenate([scale, scale], axis=-1)
+        moved: np.ndarray = (array - origin) * scale if seen else array / scale + origin
         return moved.astype(array.dtype, copy=False)
 
-    places = task.recipe.places
-    return {name: placed(array, places[name]) if places.get(name) else array for name, array in arrays.items()}
+    return {name: placed(name, array) if name in recipe.places else array for name, array in arrays.items()}
 
 
 def worker_name() -> str:

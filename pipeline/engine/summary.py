@@ -35,6 +35,8 @@ class Summary:
     unreadable_items: int = 0
     unreadable: list[dict[str, Any]] = field(default_factory=list)
     """Chunks stored with items missing: input, chunk, time_range, frames (numbers of items), error."""
+    broken: int = 0
+    """Items committed by this run that never can be read: a result, with its reason in the store, and no failure."""
     unusable: list[dict[str, Any]] = field(default_factory=list)
     """Inputs that could not be used at all: path, error."""
     derived: dict[str, float] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Summary:
                 return
             self.chunks += 1
             self.items += event.items
+            self.broken += event.broken
             self._add(self.rows, event.rows)
             self._add(self.step_seconds, event.seconds)
 

@@ -97,12 +97,17 @@ class Workflow:
     @property
     def given(self) -> tuple[str, ...]:
         """Arrays that the source gives to every stage: loaded ones, item arrays, and which items could be read."""
-        return (*self.source.loads, *(array.name for array in self.source.arrays), DECODED.name)
+        return _given(self.source, self.source_options)
+
+    @cached_property
+    def found(self) -> tuple[Array, ...]:
+        """Arrays that the source finds while it loads the items."""
+        return self.source.found(self.source_options)
 
     @cached_property
     def schema(self) -> Schema:
         """Items, axes and arrays of an input that this workflow made."""
-        arrays = tuple(array for node in self.chunk_stages for array in node.stage.outputs)
+        arrays = (*self.found, *(array for node in self.chunk_stages for array in node.stage.outputs))
         declared = [axis for node in self.stages for axis in node.stage.axes]
         item = self.source.item
         return Schema(item, (*self.source.arrays, DECODED), implied_axes(arrays, item, declared), arrays)
@@ -174,7 +179,7 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
     source = find_source(kind)
     given = {option: value for option, value in file.source.items() if option != "kind"}
     options = _validate(source.Options, given, "source")
-    nodes = _wire({name: _node(name, section) for name, section in file.stages.items()}, source)
+    nodes = _wire({name: _node(name, section) for name, section in file.stages.items()}, source, options)
     shown = source.kind if kind == DEFAULT_SOURCE else kind
     return Workflow(name, shown, source, options, _ordered(nodes), folder)
 
@@ -244,6 +249,8 @@ def _apply_override(file: _WorkflowFile, text: str) -> None:
     except yaml.YAMLError as err:
         raise WorkflowError(f"--set {text!r}: {value!r} is not a YAML value") from err
     if section == "source":
+        if option == "kind" and parsed != file.source.get("kind", DEFAULT_SOURCE):
+            file.source.clear()  # another kind of source has other options
         file.source[option] = parsed
     elif section in file.stages:
         stage = file.stages[section]
@@ -280,9 +287,14 @@ def _node(name: str, section: dict[str, Any]) -> StageNode:
     return StageNode(name, head.use, head.after or (), stage)
 
 
-def _wire(nodes: dict[str, StageNode], source: type[Source]) -> dict[str, StageNode]:
+def _given(source: type[Source], options: SourceOptions) -> tuple[str, ...]:
+    arrays = (*source.arrays, DECODED, *source.found(options))
+    return (*source.loads, *(array.name for array in arrays))
+
+
+def _wire(nodes: dict[str, StageNode], source: type[Source], options: SourceOptions) -> dict[str, StageNode]:
     """Check `after`, fill it in if it is left out, and check that every needed array is made upstream."""
-    given = {*source.loads, *(array.name for array in source.arrays), DECODED.name}
+    given = set(_given(source, options))
     makers: dict[str, str] = {}
     for node in nodes.values():
         for array in node.stage.outputs:
@@ -305,7 +317,7 @@ def _wire(nodes: dict[str, StageNode], source: type[Source]) -> dict[str, StageN
                     f"made here: {', '.join(sorted(makers)) or 'none'}"
                 )
         wired[node.name] = StageNode(node.name, node.use, after, node.stage)
-    _check_axes(wired, source)
+    _check_axes(wired, source, options)
     for node in wired.values():
         for name in node.after if node.stage.scope == "chunk" else ():
             if wired[name].stage.scope == "input":
@@ -320,13 +332,13 @@ def _is_plain(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name) is not None
 
 
-def _check_axes(nodes: Mapping[str, StageNode], source: type[Source]) -> None:
+def _check_axes(nodes: Mapping[str, StageNode], source: type[Source], options: SourceOptions) -> None:
     """Check that each array of a chunk stage lies along the items or along an axis that a stage makes."""
     chunk_stages = [node for node in nodes.values() if node.stage.scope == "chunk"]
     arrays = [array for node in chunk_stages for array in node.stage.outputs]
     axes = {axis.name: axis for axis in implied_axes(arrays, source.item, _declared_axes(nodes.values()))}
     made = {array.name: array for array in arrays}
-    for array in source.arrays:
+    for array in (*source.arrays, *source.found(options)):
         if array.dims[0] != source.item:
             raise WorkflowError(
                 f"source {source.kind!r}: array {array.name!r} lies along {array.dims[0]!r}; "

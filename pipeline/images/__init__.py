@@ -1,1 +1,1 @@
-"""Images: features of millions of pictures."""
+"""Features of whole pictures: frames of videos, or the images of a folder."""

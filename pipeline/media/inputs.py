@@ -28,7 +28,7 @@ _UNREAD_SUFFIXES = frozenset({".ari", ".arx", ".braw", ".crm", ".r3d", ".swf", "
 """Endings of films that FFmpeg has no decoder for."""
 _SOURCE_CODE_SUFFIXES = frozenset({".mod", ".ts"})
 """Endings that TypeScript and Go also use for text; no video of these endings is without a byte of 0."""
-_SYSTEM_FOLDERS = re.compile(
+SYSTEM_FOLDERS = re.compile(
     r"\.Trash.*|\$RECYCLE\.BIN|RECYCLER|\.Spotlight-.*|\.fseventsd|\.TemporaryItems|\.DocumentRevisions-.*|"
     r"\.AppleDouble|__MACOSX|System Volume Information|@eaDir|@Recycle|#recycle|lost\+found",
     re.IGNORECASE,
@@ -182,7 +182,7 @@ def _folders(folder: Path, left_out: LeftOut) -> Iterator[tuple[Path, list[Path]
         for path in _entries(current, left_out):
             if not os.path.isdir(path):
                 files.append(path)
-            elif _SYSTEM_FOLDERS.fullmatch(path.name):
+            elif SYSTEM_FOLDERS.fullmatch(path.name):
                 left_out[f"folders {path.name}"] += 1
             elif not path.is_symlink():
                 waiting.append(path)
@@ -221,7 +221,7 @@ def _match(folder: Path, pattern: Sequence[str], left_out: LeftOut) -> Iterator[
             if hidden or not (fnmatchcase(name, part) or fnmatchcase(name, part.replace("[", "[[]"))):
                 continue
             if rest and path.is_dir():
-                if _SYSTEM_FOLDERS.fullmatch(name):
+                if SYSTEM_FOLDERS.fullmatch(name):
                     left_out[f"folders {name}"] += 1
                 else:
                     yield from _match(path, rest, left_out)

@@ -40,11 +40,13 @@ STORAGES = {
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Position of a tensor: `prod(shape)` elements of a storage, in C order."""
+    """Position of a tensor: `prod(shape)` elements of a storage."""
 
     storage: str
     offset: int
     shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    """Elements of the storage from one index to the next, along each axis."""
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -77,10 +79,19 @@ def _elements(file: BinaryIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _view(elements: npt.NDArray[Any], tensor: _Tensor) -> npt.NDArray[Any]:
+    """Return a tensor as a view of its storage. Its axes may lie there in any order.
+
+    Raises UnpicklingError if it reaches beyond the storage, or has more elements than the storage.
+    """
+    axes = [(length, step) for length, step in zip(tensor.shape, tensor.stride, strict=True) if length != 1]
     size = prod(tensor.shape)
-    if not 0 <= tensor.offset <= tensor.offset + size <= len(elements):
-        raise pickle.UnpicklingError(f"a tensor {tensor.shape} from element {tensor.offset} of {len(elements)}")
-    return elements[tensor.offset : tensor.offset + size].reshape(tensor.shape)
+    stop = tensor.offset + 1 + sum((length - 1) * step for length, step in axes) if size else tensor.offset
+    if min(tensor.offset, *(0, *tensor.shape), *(step for _, step in axes)) < 0 or max(stop, size) > len(elements):
+        raise pickle.UnpicklingError(
+            f"a tensor {tensor.shape} with strides {tensor.stride} from element {tensor.offset} of {len(elements)}"
+        )
+    strides = [step * elements.itemsize for step in tensor.stride]
+    return np.lib.stride_tricks.as_strided(elements[tensor.offset :], tensor.shape, strides, writeable=False)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -110,7 +121,4 @@ class _Unpickler(pickle.Unpickler):
 
 def _rebuild_tensor(storage: str, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
     """Stand in for torch._utils._rebuild_tensor_v2; its further arguments are not needed here."""
-    expected = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    if any(step != wanted for size, step, wanted in zip(shape, stride, expected, strict=True) if size > 1):
-        raise pickle.UnpicklingError(f"a tensor {shape} with strides {stride}")
-    return _Tensor(storage, offset, shape)
+    return _Tensor(storage, offset, tuple(shape), tuple(stride))

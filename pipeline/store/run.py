@@ -19,7 +19,8 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.files.lock import LOCK_FILE, StoreLock
-from pipeline.files.whole import PARTIAL, to_json
+from pipeline.files.regular import read_file
+from pipeline.files.whole import PARTIAL, atomic_write, to_json
 from pipeline.store.chunks import Chunks, are_chunks, read_files, sweep_chunks
 from pipeline.store.facts import flaw_of_input, flaw_of_root
 from pipeline.store.nodes import (
@@ -46,6 +47,8 @@ from pipeline.version import __version__
 Named = TypeVar("Named", bound="str | os.PathLike[str]")
 
 STORE_FORMAT = 1
+INVENTORY_FILE = ".inventory"
+"""File of an input: what its source keeps of the list of items."""
 CLEARING = "clearing"
 """Root attribute while `fresh` removes an old store: all that is still there is void."""
 VOID_CHUNKS = "void_chunks"
@@ -97,6 +100,12 @@ class InputStore:
                 f"{self.path} has no input {self.name!r}, or no longer: its {NODE_FILE} is gone; run again to make it"
             )
         return group
+
+    def inventory(self) -> bytes | None:
+        """Return what the source asked to keep of its list of items; None if that is nothing. Raises StoreError."""
+        path = f"{self.folder}/{INVENTORY_FILE}"
+        with disk_errors(f"read {path}"):
+            return read_file(path) if os.path.lexists(path) else None
 
     def update(self, **attributes: Any) -> None:
         """Set attributes in one atomic write; others stay. Raises StoreError."""
@@ -328,8 +337,11 @@ class RunStore:
         """Name of the input that was first seen at this path; None if there is none."""
         return next((name for name, known in self._names.items() if known == path), None)
 
-    def add_input(self, stem: str, facts: dict[str, Any]) -> str:
-        """Make the group of a new input and return its name: the stem, made safe and unique. Raises StoreError."""
+    def add_input(self, stem: str, facts: dict[str, Any], inventory: bytes | None = None) -> str:
+        """Make the group of a new input and return its name: the stem, made safe and unique. Raises StoreError.
+
+        `inventory` is kept in a file beside its arrays.
+        """
         with self.changing(), disk_errors(f"add input {stem!r} to {self.path}"):
             name = self._unique_name(stem)
             attributes = {**facts, "stages": {}, "complete": False, "order": len(self._names)}
@@ -338,6 +350,8 @@ class RunStore:
             if _is_debris(self.path, name):  # of a store that was deleted: these may be chunks of another file
                 remove_tree(chunks)
             write_group(chunks, Group({}))
+            if inventory is not None:
+                atomic_write(f"{folder}/{INVENTORY_FILE}", inventory, flush=True)
             write_group(folder, Group(attributes))
             self._names[name] = str(facts.get("path", ""))
             return name

@@ -129,6 +129,16 @@ class Array:
 DECODED = Array("decoded", ("frame",), "bool", attributes={"description": "false where the frame could not be read"})
 """Made by the engine for every item, whatever the source and the stages are."""
 
+ORIGIN = Array(
+    "origin", ("frame", "xy"), "float32", (2,),
+    {"units": "pixel", "description": "x, y in the whole picture of the first pixel that was looked at"},
+)  # fmt: skip
+SCALE = Array(
+    "scale", ("frame", "xy"), "float32", (2,),
+    {"units": "1", "description": "pixels that were looked at for each pixel of the whole picture, along x and y"},
+)  # fmt: skip
+"""Found by a source that looks at a part of each picture, or at a smaller copy, and each picture has its own."""
+
 
 @dataclass(frozen=True)
 class Schema:

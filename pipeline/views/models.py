@@ -25,6 +25,7 @@ HEADINGS = {
     "recogniser": "Recognisers",
     "attribute": "Attributes",
     "spoofing": "Anti-spoofing",
+    "feature": "Features of pictures",
 }
 _OTHER_WORDS = {"recognizer": "recogniser", "embedder": "recogniser", "anti-spoofing": "spoofing"}
 """More words for kinds."""
@@ -57,7 +58,7 @@ def _cards(word: str) -> list[ModelCard]:
         if kind == _OTHER_WORDS.get(singular, singular):
             return [card for card in known.values() if card.kind == kind]
     if is_path(word) or word in shipped_names():
-        return [known[name] for name in workflow_models(word)]
+        return [known[name] for name in workflow_models(word) if name in known]  # others are files of the user's own
     raise ModelError(unknown("model", word, [*known, *HEADINGS]))
 
 
@@ -157,9 +158,8 @@ def _table(heading: str, models: list[dict[str, Any]], wide: bool) -> Table:
 
 def _gives(model: dict[str, Any]) -> str:
     attribute = f"{len(model['classes'])} classes" if model["classes"] else "years"
-    recogniser = f"{model['dimension']}-d"
-    shown = {"detector": "boxes", "recogniser": recogniser, "attribute": attribute, "spoofing": "real or not"}
-    return shown[model["kind"]]
+    shown = {"detector": "boxes", "attribute": attribute, "spoofing": "real or not"}
+    return shown.get(model["kind"], f"{model['dimension']}-d")
 
 
 def _origin(model: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.parts import with_parts
 from pipeline.engine.plan import check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef
 from pipeline.engine.workflow import Workflow
@@ -89,7 +90,8 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
         stages = {**store.input(name).attributes.get("stages", {}), **stages}
     bound = BoundWorkflow(workflow, stages)
     view = PlanView(workflow.name, str(out), workflow.source.item)
-    for ref in refs:
+    found = with_parts(workflow, refs, store, view.notes.append) if store is not None else refs
+    for ref in found:
         view.notes += [ref.note] if ref.note else []
         try:
             _add(view, bound, ref, store)
@@ -105,7 +107,7 @@ def _add(view: PlanView, bound: BoundWorkflow, ref: InputRef, store: RunStore | 
     stored = known.attributes if known is not None else None
     if stored is not None and store is not None:
         check_keys(bound, store.attributes.get("workflow", {}), stored.get("stages", {}), str(name))
-    source = open_source(bound.workflow, ref, stored)
+    source = open_source(bound.workflow, ref, stored, known.inventory() if known is not None else None)
     view.notes += [source.note] if source.note else []
     plan = plan_input(bound, name or ref.name, source, stored, known.chunks() if known is not None else None)
     to_do = plan.items_of(plan.todo)

@@ -195,9 +195,13 @@ def test_tensors_are_read(save: Callable[..., Path]) -> None:
         b=Tensor(shared, 6, (4,), (1,)),
         one=Tensor(own, 0, (1, 1), (5, 9)),  # a stride along a single element means nothing
         scalar=Tensor(own, 0, (), ()),
+        turned=Tensor(shared, 1, (3, 2), (1, 3)),  # as transposing leaves them
+        none=Tensor(shared, 10, (0, 3), (3, 1)),
     )
     tensors = read_tensors(save(named, shared, own))
-    assert list(tensors) == ["a", "b", "one", "scalar"]
+    assert list(tensors) == list(named)
+    np.testing.assert_array_equal(tensors["turned"], [[1, 4], [2, 5], [3, 6]])
+    assert tensors["none"].shape == (0, 3)
     np.testing.assert_array_equal(tensors["a"], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(tensors["b"], [6, 7, 8, 9])
     assert tensors["one"].tolist() == [[7]]
@@ -232,9 +236,12 @@ def test_nothing_in_a_file_is_run(save: Callable[..., Path], tmp_path: Path, whe
 @pytest.mark.parametrize(
     ("tensor", "claimed", "message"),
     [
-        ((8, (4,), (1,)), None, r"a tensor \(4,\) from element 8 of 10"),
-        ((-2, (2,), (1,)), None, r"a tensor \(2,\) from element -2 of 10"),
-        ((0, (2, 3), (1, 2)), None, r"a tensor \(2, 3\) with strides \(1, 2\)"),
+        ((8, (4,), (1,)), None, r"a tensor \(4,\) with strides \(1,\) from element 8 of 10"),
+        ((-2, (2,), (1,)), None, r"a tensor \(2,\) with strides \(1,\) from element -2 of 10"),
+        ((3, (2, 3), (1, 3)), None, r"a tensor \(2, 3\) with strides \(1, 3\) from element 3 of 10"),
+        ((9, (4,), (-1,)), None, r"a tensor \(4,\) with strides \(-1,\)"),
+        ((0, (-1, -1), (1, 1)), None, r"a tensor \(-1, -1\)"),
+        ((0, (1 << 40, 1 << 40), (0, 0)), None, r"with strides \(0, 0\)"),  # memory for no one
         ((0, (4,), (1,)), 1 << 60, r"a storage of 1152921504606846976 elements ends early"),
     ],
 )

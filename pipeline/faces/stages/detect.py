@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
-    from pipeline.faces.models.base import Detector
+    from pipeline.faces.models.base import Detector, Faces
 
 
 class DetectOptions(StageOptions):
@@ -60,6 +61,24 @@ class DetectOptions(StageOptions):
         if not self.turned:
             del values["turned"]
         return values
+
+
+BLOCK_BYTES = 256 << 20
+"""Most pixels that a detector is given at once, if pictures have sizes of their own: what a chunk may hold."""
+
+
+def detect_in(detector: Detector, frames: Any) -> Faces:
+    """Return the faces of frames, or of pictures of which not all may be held at once."""
+    from pipeline.faces.models.detectors.base import joined
+
+    blocks = getattr(frames, "blocks", None)
+    if blocks is None:
+        return detector.detect(frames)
+    found = []
+    for start, stop in list(blocks(BLOCK_BYTES)) or [(0, 0)]:
+        faces = detector.detect(frames[start:stop])
+        found.append(replace(faces, frame=faces.frame + start))
+    return joined(found)
 
 
 RANK = Array(
@@ -116,7 +135,7 @@ class Detect(Stage):
         readable = np.flatnonzero(chunk.decoded)
         # Unreadable frames are black; they are left out, so that no face is ever found in them.
         frames = chunk.frames_rgb if len(readable) == len(chunk.decoded) else chunk.frames_rgb[readable]
-        faces = self.detector.detect(frames)
+        faces = detect_in(self.detector, frames)
         n_faces = np.zeros(len(chunk.frame), np.int32)
         n_faces[readable] = np.bincount(faces.frame, minlength=len(readable)).astype(np.int32)
         arrays = {"n_faces": n_faces, "box": faces.box, "landmarks": faces.landmarks, "confidence": faces.confidence}

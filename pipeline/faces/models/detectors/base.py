@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -83,11 +84,18 @@ def taken(faces: Faces, index: npt.NDArray[Any]) -> Faces:
 
 
 def joined(parts: Sequence[Faces]) -> Faces:
-    """Return the faces of several parts, one part after the other, without `rank`. Without parts there is no face."""
+    """Return the faces of several parts, one part after the other. Without parts there is no face.
+
+    There is a `rank` if all parts have one.
+    """
     points = np.empty((0, 5, 2), np.float32)
     nothing = Faces(np.empty(0, np.int64), np.empty((0, 4), np.float32), points, np.empty(0, np.float32))
     fields = ("frame", "box", "landmarks", "confidence")
-    return Faces(*(np.concatenate([getattr(part, name) for part in (nothing, *parts)]) for name in fields))
+    rank = None
+    if parts and all(part.rank is not None for part in parts):
+        rank = np.concatenate([part.rank for part in parts if part.rank is not None])
+    whole = Faces(*(np.concatenate([getattr(part, name) for part in (nothing, *parts)]) for name in fields))
+    return replace(whole, rank=rank)
 
 
 def largest(faces: Faces, most: int) -> Faces:

@@ -1,0 +1,50 @@
+"""Inputs that grow: what came later is an input of its own, so that what is stored stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from pipeline.engine.source import InputRef
+from pipeline.engine.workflow import Workflow
+from pipeline.errors import InputError
+from pipeline.store.run import RunStore
+
+
+def with_parts(
+    workflow: Workflow, refs: Sequence[InputRef], store: RunStore, note: Callable[[str], object]
+) -> Iterator[InputRef]:
+    """Yield the inputs; after each one that grew its later parts, those that the store has and a new one.
+
+    `note` is called with a line on what is gone, or why an input could not be searched again.
+    """
+    for ref in refs:
+        yield ref
+        paths = list(_stored(ref, store))
+        parts = [(path, store.input(str(store.find_input(path)))) for path in paths]
+        inventories = [content for _, part in parts if (content := part.inventory()) is not None]
+        if not inventories:
+            continue
+        for path, part in parts[1:]:
+            yield InputRef(path, part.name)
+        try:
+            later, gone = workflow.source.later(ref, workflow.source_options, inventories)
+        except InputError as err:
+            note(str(err))
+            continue
+        if gone is not None:
+            note(gone)
+        if later is not None:
+            yield replace(later, path=_path(ref, len(parts) + 1), name=f"{ref.name}-{len(parts) + 1}")
+
+
+def _stored(ref: InputRef, store: RunStore) -> Iterator[str]:
+    """Yield the paths by which the store knows an input and its later parts."""
+    number = 1
+    while store.find_input(_path(ref, number)) is not None:
+        yield _path(ref, number)
+        number += 1
+
+
+def _path(ref: InputRef, number: int) -> str:
+    return ref.path if number == 1 else f"{ref.path}#{number}"

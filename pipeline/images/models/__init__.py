@@ -1,0 +1,1 @@
+"""Networks that turn a whole picture into one vector."""

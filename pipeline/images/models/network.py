@@ -1,0 +1,274 @@
+"""Networks that turn pictures into vectors: EfficientNet-Lite0, or an ONNX file of the user's own."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError
+from pipeline.images.models import efficientnet_lite
+from pipeline.images.models.onnx_file import FLOATS, INPUTS, Graph, Value, read_graph
+from pipeline.images.models.pictures import Colour, Filter, Layout, Picture, Preparation, Resize, Size
+from pipeline.machine.device import Device
+from pipeline.models.card import ModelInfo
+from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
+from pipeline.models.weights import sha256
+from pipeline.text import unknown
+
+Pooling = Literal["none", "mean", "max"]
+Numbers = tuple[float, ...]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Normalisation of torchvision's and most of timm's networks, for pixels from 0 to 1."""
+USUAL_CROP = 0.875
+"""Share of the shortest side that both Google's and torchvision's evaluation on ImageNet look at: 224 of 256."""
+
+
+class Choices(Protocol):
+    """Options of a network; None stands for what the network itself says."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def size(self) -> Size | None: ...
+    @property
+    def layout(self) -> Layout | None: ...
+    @property
+    def resize(self) -> Resize: ...
+    @property
+    def crop(self) -> float | None: ...
+    @property
+    def filter(self) -> Filter: ...
+    @property
+    def colour(self) -> Colour: ...
+    @property
+    def scale(self) -> float | None: ...
+    @property
+    def mean(self) -> Numbers | None: ...
+    @property
+    def std(self) -> Numbers | None: ...
+    @property
+    def output(self) -> int | str | None: ...
+    @property
+    def pooling(self) -> Pooling: ...
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and what is done with its input and output. Making one opens no session."""
+
+    info: ModelInfo
+    content: Callable[[], bytes | Path]
+    """Gives the ONNX graph, serialised or as a file."""
+    preparation: Preparation
+    input: str
+    batch: int | None
+    """Size of a batch if the graph fixes it; None if it takes any."""
+    output: str
+    pooling: Pooling
+    length: int
+    """Components of a vector."""
+
+
+def describe(choices: Choices) -> Network:
+    """Return the network that the options name.
+
+    Raises ModelError: there is no such model, file or output, or an option does not fit the network.
+    """
+    if choices.model == efficientnet_lite.NAME:
+        return _network(choices, _efficientnet(), efficientnet_lite.graph, efficientnet_lite.info())
+    if not is_path(choices.model):
+        raise ModelError(unknown("model", choices.model, efficientnet_lite.CARDS) + ", or the path of an ONNX file")
+    path = Path(choices.model)
+    graph = read_graph(path)
+    own = ModelInfo(choices.model, "not known: a file of your own", runtime_name(), lambda: sha256(graph.files))
+    return _network(choices, graph, lambda: path, own)
+
+
+def is_path(model: str) -> bool:
+    """Return whether a model's name is the path of a file."""
+    return model.endswith(".onnx") or os.sep in model or Path(model).is_file()
+
+
+def _efficientnet() -> Graph:
+    net, side = efficientnet_lite, efficientnet_lite.SIDE
+    outputs = {net.FEATURE: net.DIMENSION, net.LOGITS: net.CLASSES}
+    return Graph(
+        Value(net.INPUT, "uint8", (None, side, side, 3)),
+        {name: Value(name, "float32", (None, length)) for name, length in outputs.items()},
+        (),
+    )
+
+
+def _network(choices: Choices, graph: Graph, content: Callable[[], bytes | Path], info: ModelInfo) -> Network:
+    layout = _layout(choices, graph.input)
+    preparation = _preparation(choices, graph.input, layout)
+    output = _output(choices, graph)
+    sizes = graph.input.sizes
+    batch = sizes[0] if sizes else None
+    length = None if output.sizes is None else _length(choices, output, output.sizes, layout)
+    if length is None:
+        shape = (batch or 1, *preparation.shape)
+        made = _probe(content(), info.weights_sha256, graph.input, shape, output.name)
+        length = _length(choices, output, made, layout)
+    assert length is not None  # every size of a result is known
+    return Network(info, content, preparation, graph.input.name, batch, output.name, choices.pooling, length)
+
+
+def _layout(choices: Choices, value: Value) -> Layout:
+    """Return the order of the input's dimensions. Raises ModelError if it is not clear, or not that of pictures."""
+    sizes = value.sizes or (None,) * 4
+    if value.dtype not in INPUTS or len(sizes) != 4:
+        raise ModelError(
+            f"model {choices.model} takes {value}; features needs pictures, 4 dimensions of {', '.join(INPUTS)}"
+        )
+    possible: list[Layout] = []
+    possible += ["NCHW"] if sizes[1] in (3, None) else []
+    possible += ["NHWC"] if sizes[3] in (3, None) else []
+    if choices.layout:
+        if choices.layout not in possible:
+            raise ModelError(f"layout {choices.layout} does not fit model {choices.model}, which takes {value}")
+        return choices.layout
+    if not possible:
+        raise ModelError(f"model {choices.model} takes {value}, not pictures of 3 colours")
+    if len(possible) == 2:
+        stated: list[Layout] = ["NCHW"] if sizes[1] == 3 else []
+        stated += ["NHWC"] if sizes[3] == 3 else []
+        possible = stated
+    if len(possible) != 1:
+        raise ModelError(
+            f"model {choices.model} takes {value}, which does not say where the colours are; "
+            "set layout: NCHW (as of PyTorch) or NHWC (as of TensorFlow)"
+        )
+    return possible[0]
+
+
+def _preparation(choices: Choices, value: Value, layout: Layout) -> Preparation:
+    sizes = value.sizes or (None,) * 4
+    stated = sizes[2:] if layout == "NCHW" else sizes[1:3]
+    given = choices.size or stated
+    if None in given:
+        raise ModelError(f"model {choices.model} takes {value}, pictures of any size; set size, for example size: 224")
+    if any(own not in (None, wanted) for own, wanted in zip(stated, given, strict=True)):
+        raise ModelError(f"size {list(given)} does not fit model {choices.model}, which takes {value}")
+    mean, std, scale = choices.mean, choices.std, choices.scale
+    if value.dtype == "uint8" and (mean, std, scale) != (None, None, None):
+        raise ModelError(f"model {choices.model} takes pixels as they are ({value}); leave out mean, std and scale")
+    usual_mean, usual_std = (
+        values if choices.colour == "RGB" else values[::-1] for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    crop = choices.crop
+    if crop is None:
+        crop = USUAL_CROP if choices.resize == "shortest" else 1.0
+    return Preparation(
+        (int(given[0] or 0), int(given[1] or 0)), layout, value.dtype, choices.resize, crop, choices.filter,
+        choices.colour, 1 / 255 if scale is None else scale, usual_mean if mean is None else mean,
+        usual_std if std is None else std,
+    )  # fmt: skip
+
+
+def _output(choices: Choices, graph: Graph) -> Value:
+    """Return the chosen output, the first by default. Raises ModelError if there is none, or it gives no vectors."""
+    names, wanted = list(graph.outputs), choices.output
+    listed = "; ".join(f"{index}: {value}" for index, value in enumerate(graph.outputs.values()))
+    if wanted is None:
+        wanted = 0
+    if str(wanted) not in names:  # exporters give outputs names such as 495
+        if not isinstance(wanted, int) or not 0 <= wanted < len(names):
+            raise ModelError(f"model {choices.model} has no output {wanted!r}; it has {listed}")
+        wanted = names[wanted]
+    output = graph.outputs[str(wanted)]
+    if output.dtype not in FLOATS:
+        raise ModelError(
+            f"output {output} of model {choices.model} is not of {', '.join(FLOATS)}; "
+            f"choose another with output (it has {listed})"
+        )
+    return output
+
+
+def _length(choices: Choices, output: Value, sizes: Sequence[int | None], layout: Layout) -> int | None:
+    """Return the components of a vector, for the sizes of an output with its batch; None if a size is not known."""
+    row = sizes[1:]
+    if choices.pooling != "none":
+        if len(row) not in (2, 3):
+            raise ModelError(
+                f"pooling {choices.pooling} needs an output of 3 or 4 dimensions, not {output} of model "
+                f"{choices.model}; set pooling: none"
+            )
+        row = row[:1] if len(row) == 3 and layout == "NCHW" else row[-1:]
+    return None if None in row else math.prod(size or 0 for size in row)
+
+
+@lru_cache(maxsize=16)
+def _probe(content: bytes | Path, sha256: str, value: Value, shape: tuple[int, ...], output: str) -> tuple[int, ...]:
+    """Return the shape of an output, by running the graph once on the CPU: `sha256` is that of its files."""
+    session = _open(content, Device(), str(content))
+    found: tuple[int, ...] = _run(session, value.name, np.zeros(shape, value.dtype), output, str(content)).shape
+    return found
+
+
+def _open(content: bytes | Path, device: Device, name: str) -> Any:
+    try:
+        return create_session(content, device, MEMORY_SHARES["feature"])
+    except ModelError:
+        raise
+    except Exception as error:  # ONNX Runtime has a class per status, without a common base class
+        raise ModelError(f"ONNX Runtime cannot open {name}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _run(session: Any, value: str, batch: npt.NDArray[Any], output: str, name: str) -> npt.NDArray[Any]:
+    result: npt.NDArray[Any] = session.run([output], {value: batch})[0]
+    if result.ndim == 0 or len(result) != len(batch):
+        raise ModelError(
+            f"model {name} gives {output!r} of shape {result.shape} for {len(batch)} pictures, not a row for each; "
+            "choose another with output"
+        )
+    return result
+
+
+class Runner:
+    """A network on a device. Thread-safe."""
+
+    def __init__(self, network: Network, device: Device, most: int) -> None:
+        """Open the session. `most`: pictures in a batch, unless the network fixes it.
+
+        Raises ModelError: the weights are missing or damaged, or the device cannot be used.
+        """
+        self._network, self._device = network, device
+        self._most = network.batch or most
+        self._session = _open(network.content(), device, network.info.name)
+
+    def features(self, pictures: Sequence[Picture], rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Return float32 (rows, length): the vectors of some of the pictures, of which one is used at a time."""
+        network = self._network
+
+        def run(start: int, stop: int) -> npt.NDArray[np.float32]:
+            used = (pictures[row] for row in rows[start:stop])
+            batch = network.preparation.batch(used, network.batch or stop - start)
+            result = _run(self._session, network.input, batch, network.output, network.info.name)
+            return self._pooled(result[: stop - start])
+
+        shape = network.preparation.shape
+        parts = run_in_batches(self._device, network.info.name, shape, len(rows), self._most, run)
+        return np.concatenate([np.empty((0, network.length), np.float32), *(part for _, _, part in parts)])
+
+    def _pooled(self, result: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        network = self._network
+        if network.pooling != "none":
+            places = (1,) if result.ndim == 3 else (2, 3) if network.preparation.layout == "NCHW" else (1, 2)
+            result = (np.mean if network.pooling == "mean" else np.max)(result.astype(np.float32), axis=places)
+        vectors = result.reshape(len(result), -1).astype(np.float32)
+        if vectors.shape[1] != network.length:
+            raise ModelError(
+                f"model {network.info.name} gives vectors of {vectors.shape[1]} components, and its file says "
+                f"{network.length}; export it again"
+            )
+        return vectors

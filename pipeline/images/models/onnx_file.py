@@ -1,0 +1,116 @@
+"""Read what an ONNX file of the user takes and gives, without opening a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ModelError
+from pipeline.files.regular import read_file
+
+INPUTS = ("uint8", "float16", "float32", "float64")
+"""Types of pixels that an input may have."""
+FLOATS = ("float16", "float32", "float64")
+
+Sizes = tuple[int | None, ...]
+"""Sizes of dimensions; None for one of any size."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of a graph."""
+
+    name: str
+    dtype: str
+    sizes: Sizes | None
+    """None if the graph does not say how many dimensions there are."""
+
+    def __str__(self) -> str:
+        shown = "?" if self.sizes is None else ", ".join("?" if size is None else str(size) for size in self.sizes)
+        return f"{self.name!r}, {self.dtype} ({shown})"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Inputs and outputs of an ONNX file, and the files of its weights."""
+
+    input: Value
+    outputs: Mapping[str, Value]
+    files: tuple[Path, ...]
+    """The file itself, then those that hold weights outside of it."""
+
+
+def read_graph(path: Path) -> Graph:
+    """Return the facts of a file.
+
+    Raises ModelError: it cannot be read, is not ONNX, lacks a file of weights, or takes more or other than pictures.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ModelError(f"model {path} cannot be read: {error.strerror}") from error
+    graph = _read_once(path, stat.st_size, stat.st_mtime_ns)
+    missing = [str(file) for file in graph.files if not file.is_file()]
+    if missing:
+        raise ModelError(
+            f"model {path} keeps weights in other files, of which these are missing: {', '.join(missing[:3])}; "
+            "copy them there"
+        )
+    return graph
+
+
+@lru_cache(maxsize=16)
+def _read_once(path: Path, size: int, mtime_ns: int) -> Graph:
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(read_file(path))
+    except OSError as error:
+        raise ModelError(f"model {path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # protobuf's, which has a class of its own in each of its implementations
+        raise ModelError(f"model {path} is not an ONNX file; give the path of one") from error
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"model {path} is not an ONNX file: it holds no graph; give the path of one")
+    files = (path, *_outside(path, model.graph))
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [_value(value) for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        raise ModelError(
+            f"model {path} takes {len(inputs)} inputs ({'; '.join(map(str, inputs)) or 'none'}); "
+            "features needs a network with one, the pictures"
+        )
+    return Graph(inputs[0], {value.name: _value(value) for value in model.graph.output}, files)
+
+
+def _value(value: Any) -> Value:
+    from onnx import helper
+
+    tensor = value.type.tensor_type
+    try:
+        dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    except (KeyError, ValueError):
+        dtype = value.type.WhichOneof("value") or "no type"
+    if not tensor.HasField("shape"):
+        return Value(value.name, dtype, None)
+    sizes = [size.dim_value if size.WhichOneof("value") == "dim_value" else None for size in tensor.shape.dim]
+    return Value(value.name, dtype, tuple(size if size and size > 0 else None for size in sizes))
+
+
+def _outside(path: Path, graph: Any) -> list[Path]:
+    """Return the files beside `path` that hold its weights."""
+    names = {entry.value for tensor in _tensors(graph) for entry in tensor.external_data if entry.key == "location"}
+    return [path.parent / name for name in sorted(names)]
+
+
+def _tensors(graph: Any) -> Iterable[Any]:
+    """Yield the tensors of a graph, those of its constants and of graphs within it included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _tensors(inner)

@@ -1,0 +1,111 @@
+"""Pictures as a network takes them: a central part, resized, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Resize = Literal["shortest", "stretch", "longest"]
+Filter = Literal["area", "bilinear", "bicubic"]
+Layout = Literal["NCHW", "NHWC"]
+Colour = Literal["RGB", "BGR"]
+Picture = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+_PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The way from pictures to the input of a network."""
+
+    size: Size
+    layout: Layout
+    dtype: str
+    """Type of the input: uint8, float16, float32 or float64."""
+    resize: Resize = "shortest"
+    crop: float = 1.0
+    """Share of each side that the network sees, in the middle."""
+    filter: Filter = "area"
+    colour: Colour = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    """The input is (pixel * scale - mean) / std, with one number for all colours, or one for each in the order of
+    `colour`. Not for uint8."""
+
+    def batch(self, pictures: Iterable[Picture], size: int) -> npt.NDArray[np.generic]:
+        """Return an input of `size` pictures, of which the last may be empty. The pictures may differ in size."""
+        batch = np.zeros((size, *self.shape), self.dtype)
+        table = self._table()
+        for index, picture in enumerate(pictures):
+            row = batch[index] if self.layout == "NHWC" else batch[index].transpose(1, 2, 0)
+            self._write(row, self.resized(picture), table)
+        return batch
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of one picture of the input."""
+        return (3, *self.size) if self.layout == "NCHW" else (*self.size, 3)
+
+    def resized(self, picture: Picture) -> Picture:
+        """Return the part of a picture that the network sees, at its size."""
+        part = self._part(picture)
+        if self.resize != "longest":
+            return _resample(part, self.size, self.filter)
+        factor = min(side / own for side, own in zip(self.size, part.shape[:2], strict=True))
+        height, width = (max(1, round(own * factor)) for own in part.shape[:2])
+        top, left = (self.size[0] - height) // 2, (self.size[1] - width) // 2
+        canvas = np.zeros((*self.size, 3), np.uint8)
+        canvas[top : top + height, left : left + width] = _resample(part, (height, width), self.filter)
+        return canvas
+
+    def _part(self, picture: Picture) -> Picture:
+        sides = picture.shape[:2]
+        if self.resize == "shortest":
+            factor = min(own / side for own, side in zip(sides, self.size, strict=True))
+            height, width = (max(1, int(self.crop * factor * side)) for side in self.size)
+        else:
+            height, width = (max(1, int(self.crop * own)) for own in sides)
+        top, left = (sides[0] - height + 1) // 2, (sides[1] - width + 1) // 2
+        return picture[top : top + height, left : left + width]
+
+    def _table(self) -> npt.NDArray[np.float32] | None:
+        """Return the value of each pixel value, float32 (3, 256), in the order of the network's colours."""
+        if self.dtype == "uint8":
+            return None
+        mean, std = (np.broadcast_to(np.array(given, np.float64), 3)[:, None] for given in (self.mean, self.std))
+        return ((np.arange(256) * self.scale - mean) / std).astype(np.float32)
+
+    def _write(self, row: npt.NDArray[np.generic], picture: Picture, table: npt.NDArray[np.float32] | None) -> None:
+        """Write one picture into (height, width, 3) of the input."""
+        for channel, plane in enumerate(cv2.split(picture)[:: 1 if self.colour == "RGB" else -1]):
+            row[:, :, channel] = plane if table is None else cv2.LUT(plane, table[channel])
+
+
+def _resample(picture: Picture, size: Size, chosen: Filter) -> Picture:
+    """Resize a picture; `bilinear` and `bicubic` are Pillow's, which smooth what they reduce as torchvision's do."""
+    height, width = size
+    if picture.shape[:2] == size:
+        return picture
+    if chosen != "area":
+        return np.asarray(Image.fromarray(picture).resize((width, height), _PILLOW[chosen]))
+    while picture.shape[0] >= 4 * height and picture.shape[1] >= 4 * width:  # several times as fast as in one step
+        picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+        picture = _cv2(picture, (picture.shape[0] // 2, picture.shape[1] // 2), cv2.INTER_AREA)
+    picture = _cv2(picture, (min(height, picture.shape[0]), min(width, picture.shape[1])), cv2.INTER_AREA)
+    return _cv2(picture, size, cv2.INTER_CUBIC)
+
+
+def _cv2(picture: Picture, size: Size, method: int) -> Picture:
+    if picture.shape[:2] == size:
+        return picture
+    resized: Picture = cv2.resize(picture, size[::-1], interpolation=method)
+    return resized

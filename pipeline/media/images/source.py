@@ -1,0 +1,362 @@
+"""Pictures: options, and the source that a plan cuts into chunks. Planning opens no picture but a few."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.engine.source import INVENTORY, MAX_CHUNK_BYTES, InputRef, Job, Loaded, Source, SourceOptions
+from pipeline.errors import InputError
+from pipeline.files.fingerprint import fingerprint
+from pipeline.machine.memory import MEMORY
+from pipeline.media.images import collections
+from pipeline.media.images.collections import COMPRESSED_TARS, HDF5, TABLE, TAR, ZARR, Collection, FilesOf
+from pipeline.media.images.folders import is_folder
+from pipeline.media.images.names import Names, text
+from pipeline.media.images.pictures import Pictures
+from pipeline.media.images.reading import Geometry, Picture, declared_size, fitted, read
+from pipeline.media.images.shelves import Content, Shelf
+from pipeline.media.inputs import refuse_url
+from pipeline.media.picture import UnreadableError
+from pipeline.store.schema import ORIGIN, SCALE, Array
+from pipeline.text import plural
+
+MOST_PICTURES = 512
+"""Most pictures of a chunk: 8 million make 15,625 commits."""
+_LOOKED_AT = 16
+"""Pictures, spread over the input, whose headers say how large pictures are there."""
+_USUAL_BYTES = 4_000_000 * 3
+"""Bytes of a decoded picture, if none of them says how large it is."""
+_NAMED_SHOWN = 3
+
+NAME = Array("name", ("frame",), "string", (), {"description": "name of the picture within its input"})
+WIDTH = Array(
+    "width", ("frame",), "int32", (), {"units": "pixel", "description": "of the upright picture; -1 if not decoded"}
+)
+HEIGHT = Array(
+    "height", ("frame",), "int32", (), {"units": "pixel", "description": "of the upright picture; -1 if not decoded"}
+)
+ERROR = Array("error", ("frame",), "string", (), {"description": "why the picture could not be read; else empty"})
+
+
+class ImagesOptions(SourceOptions):
+    """The size of pictures, and what is read in files that hold many."""
+
+    resize: int | tuple[int, int] | None = Field(
+        None, description="bring every picture to this shortest side, or to this width and height (pixels)"
+    )
+    longest: int | None = Field(None, ge=1, description="shrink pictures whose longest side is longer (pixels)")
+    crop: int | tuple[int, int] | None = Field(
+        None, description="keep the middle: a square of this side, or width and height (pixels)"
+    )
+    array: str | None = Field(
+        None, description="HDF5, Zarr: the array of pictures; Parquet: the column (default: the only one there is)"
+    )
+    names: str | None = Field(
+        None, description="HDF5, Zarr, Parquet: the array or column of their names (default: numbers)"
+    )
+
+    @field_validator("resize", "crop")
+    @classmethod
+    def _check_sides(cls, sides: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+        if sides is not None and min(np.atleast_1d(sides)) < 1:
+            raise ValueError(f"{sides} must be 1 pixel or more")
+        return sides
+
+    @model_validator(mode="after")
+    def _check_size(self) -> ImagesOptions:
+        if self.resize is not None and self.longest is not None:
+            raise ValueError("resize and longest exclude each other; keep one")
+        return self
+
+    @property
+    def geometry(self) -> Geometry:
+        crop = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+        return Geometry(self.resize, self.longest, crop)
+
+
+@dataclass(frozen=True)
+class ImagesRef(InputRef):
+    """One input of pictures, before it is opened."""
+
+    files: tuple[str, ...] = ()
+    """Paths of the pictures, if they were named one by one."""
+    later: FilesOf | None = None
+    """Pictures that came later to an input that is stored."""
+
+
+@dataclass(frozen=True)
+class ImagesJob(Job):
+    """All that is needed to load the pictures of one chunk."""
+
+    shelf: Shelf
+    geometry: Geometry
+    most_bytes: int = MAX_CHUNK_BYTES
+    """Decoded pictures that are held at once; what goes beyond is decoded again when it is asked for."""
+
+    def load(self, threads: int = 1) -> Loaded:
+        """Load the pictures: one array if all have one size, else a sequence."""
+        n, size = len(self.shelf), self.geometry.size
+        at_once = MEMORY.take((n, size[1], size[0], 3)) if size else None
+        kept: dict[int, np.ndarray] = {}
+        decoded = np.zeros(n, bool)
+        width, height = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
+        origin, scale = np.zeros((n, 2), np.float32), np.ones((n, 2), np.float32)
+        error = np.full(n, "", object)
+        held = 0
+        for row, picture in enumerate(self._pictures(threads)):
+            if isinstance(picture, UnreadableError):
+                error[row] = str(picture)
+                if at_once is not None:
+                    at_once[row] = 0
+                else:
+                    kept[row] = np.zeros((1, 1, 3), np.uint8)
+                continue
+            decoded[row] = True
+            width[row], height[row] = picture.size
+            origin[row], scale[row] = picture.origin, picture.scale
+            if at_once is not None:
+                at_once[row] = picture.pixels
+            elif held + picture.pixels.nbytes <= self.most_bytes:
+                held += picture.pixels.nbytes
+                kept[row] = picture.pixels
+        found = {WIDTH.name: width, HEIGHT.name: height, ERROR.name: error, ORIGIN.name: origin, SCALE.name: scale}
+        pictures = Pictures(range(n), kept, self._again) if at_once is None else at_once
+        return Loaded({"frames_rgb": pictures, **found}, decoded, is_final=True)
+
+    def _pictures(self, threads: int) -> Iterator[Picture | UnreadableError]:
+        """Yield each picture in order; as many are decoded at once as there are threads."""
+        contents = self.shelf.contents()
+        if threads <= 1:
+            yield from map(self._decoded, contents)
+            return
+        with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
+            waiting = [pool.submit(self._decoded, content) for content in islice(contents, 2 * threads)]
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [pool.submit(self._decoded, content) for content in islice(contents, 1)]
+
+    def _decoded(self, content: Content | UnreadableError) -> Picture | UnreadableError:
+        if isinstance(content, UnreadableError):
+            return content
+        try:
+            return fitted(content, self.geometry) if isinstance(content, np.ndarray) else read(content, self.geometry)
+        except UnreadableError as err:
+            return err
+
+    def _again(self, row: int) -> np.ndarray:
+        picture = self._decoded(self.shelf.content(row))
+        if isinstance(picture, UnreadableError):
+            raise picture
+        return picture.pixels
+
+
+@dataclass
+class ImagesSource(Source):
+    """The pictures of one input: a folder, a list, a tar file, an array or a table of them."""
+
+    kind: ClassVar[str] = "images"
+    Options: ClassVar[type[SourceOptions]] = ImagesOptions
+    arrays: ClassVar[tuple[Array, ...]] = (NAME,)
+    most_items: ClassVar[int | None] = MOST_PICTURES
+    collection: Collection
+    options: ImagesOptions
+    chunk_items: int | None = None
+    """Pictures of a chunk in the store; None for a new input."""
+
+    @classmethod
+    def found(cls, options: SourceOptions) -> tuple[Array, ...]:
+        assert isinstance(options, ImagesOptions)
+        return (WIDTH, HEIGHT, ERROR, *(() if options.geometry.is_whole else (ORIGIN, SCALE)))
+
+    @classmethod
+    def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
+        """Yield the inputs: each folder, list, tar file, array or table; pictures named one by one are one input."""
+        if not inputs:
+            raise InputError("no input: name a folder of pictures, pictures, a glob, a list, a tar file or a table")
+        loose: list[str] = []
+        found: dict[str, InputRef] = {}
+        for given in inputs:
+            for path in _matching(given):
+                if path.startswith("@") or Path(path).suffix.lower() in (".txt", ".lst"):
+                    name = _absolute(path.removeprefix("@"))
+                    found[name] = InputRef(name, Path(name).stem)
+                elif is_folder(path) or _is_container(path):
+                    found[path] = InputRef(path, Path(path).stem if _is_container(path) else Path(path).name)
+                else:
+                    loose.append(path)
+        yield from found.values()
+        if loose:
+            yield _of_loose(list(dict.fromkeys(loose)), inputs)
+
+    @classmethod
+    def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> ImagesSource:
+        assert isinstance(options, ImagesOptions)
+        stored = stored or {}
+        return cls(_collection(ref, options, stored), options, stored.get("chunk_frames"))
+
+    @classmethod
+    def later(
+        cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes]
+    ) -> tuple[InputRef | None, str | None]:
+        """Return the pictures that are new in a folder or a list, and how many of the stored ones are gone."""
+        assert isinstance(options, ImagesOptions)
+        now = _collection(ref, options, {})
+        if not isinstance(now, FilesOf):
+            return None, None
+        parts = [_unpacked(ref.path, content) for content in stored]
+        if len(parts) == 1 and parts[0].joined == now.names.joined:
+            return None, None
+        known = Names(b"".join(part.joined for part in parts))
+        new, gone = now.names.not_in(known), len(known.not_in(now.names))
+        told = f"{ref.path}: {plural(gone, 'picture')} of the store {'is' if gone == 1 else 'are'} no longer there"
+        later = FilesOf(now.path, now.kind, now.folder, new)
+        return (
+            ImagesRef(ref.path, ref.name, later=later) if len(new) else None,
+            f"{told}; what was found in them stays" if gone else None,
+        )
+
+    @classmethod
+    def fingerprint(cls, ref: InputRef) -> str:
+        """Return a digest of a file's content. Folders and lists may change: the store has the names of theirs."""
+        if not _is_container(ref.path):
+            return "a list of names"
+        path = Path(ref.path)
+        return fingerprint(path / "zarr.json" if path.is_dir() else path)
+
+    def __post_init__(self) -> None:
+        geometry = self.options.geometry
+        size = geometry.size
+        self.item_bytes = size[0] * size[1] * 3 if size else self._usual_bytes(geometry)
+        self.note = self.collection.passed.told()
+        folder = self.collection.folder if isinstance(self.collection, FilesOf) else None
+        self.facts = {
+            "path": self.collection.path,
+            "container": self.collection.kind,
+            **({"folder": folder} if folder else {}),
+            **({"passed_over": dict(self.collection.passed.counts)} if self.collection.passed.counts else {}),
+        }
+
+    def _usual_bytes(self, geometry: Geometry) -> int:
+        """Return the bytes of the largest of a few pictures; those of chunks that are stored are not asked again."""
+        if self.chunk_items is not None:
+            return MAX_CHUNK_BYTES // self.chunk_items
+        largest = 0
+        for at in np.unique(np.linspace(0, len(self) - 1, _LOOKED_AT).astype(np.int64)).tolist():
+            try:
+                content = self.collection.shelf(at, at + 1).content(0)
+            except (OSError, UnreadableError):
+                continue
+            size = declared_size(content) if isinstance(content, bytes) else content.shape[1::-1]
+            if size is not None:
+                width, height = geometry.resized(*size)
+                largest = max(largest, width * height * 3)
+        return min(largest or _USUAL_BYTES, MAX_CHUNK_BYTES)
+
+    def inventory(self) -> bytes | None:
+        return self.collection.names.packed() if self.collection.grows else None
+
+    def __len__(self) -> int:
+        return len(self.collection)
+
+    def values(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        names = np.empty(stop - start, object)
+        names[:] = [text(name) for name in self.collection.names[start:stop]]
+        return {NAME.name: names}
+
+    def job(self, start: int, stop: int) -> ImagesJob:
+        return ImagesJob(self.collection.shelf(start, stop), self.options.geometry)
+
+    def where(self, start: int, stop: int) -> str:
+        """Return the names of the first and the last picture."""
+        first, last = (text(self.collection.names[at]) for at in (start, stop - 1))
+        return first if start == stop - 1 else f"{first} to {last}"
+
+    @property
+    def description(self) -> str:
+        return f"{self.collection.kind} of pictures"
+
+
+def _matching(given: str) -> list[str]:
+    """Return what one word names: a path, or what a glob matches. Raises InputError."""
+    if not given:  # a shell variable that is not set; as a path it would be the whole working directory
+        raise InputError("an input is empty; name a folder of pictures, or . for the folder you are in")
+    if given.startswith("@"):
+        return [given]
+    path = _absolute(given)
+    if os.path.lexists(path):
+        return [path]
+    refuse_url(given)
+    if glob.has_magic(given):
+        found = sorted(glob.glob(path, recursive=True))
+        if not found:
+            raise InputError(f"no file matches {given!r} in {os.getcwd()}; check the pattern (** searches subfolders)")
+        return found
+    raise InputError(f"no such file or folder: {path}; check the spelling")
+
+
+def _absolute(given: str) -> str:
+    """Return an absolute path in one spelling, since a store knows its inputs by their paths."""
+    path = Path(given).expanduser()
+    return str(path.parent.resolve() / path.name if ".." in path.parts else path.absolute())
+
+
+def _is_container(path: str) -> bool:
+    lower = path.lower()
+    return lower.endswith((TAR, TABLE, ZARR, *HDF5, *COMPRESSED_TARS)) and os.path.exists(path)
+
+
+def _of_loose(paths: list[str], inputs: Sequence[str]) -> ImagesRef:
+    """Return pictures that were named one by one as one input."""
+    if len(paths) == 1:
+        return ImagesRef(paths[0], Path(paths[0]).stem, files=tuple(paths))
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    digest = hashlib.blake2b("\0".join(paths).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    globs = [given for given in inputs if glob.has_magic(given)]
+    path = _absolute(globs[0]) if len(inputs) == 1 and globs else f"{folder}/({len(paths)} files, {digest})"
+    return ImagesRef(path, Path(folder).name or "pictures", files=tuple(paths))
+
+
+def _unpacked(path: str, inventory: bytes) -> Names:
+    try:
+        return Names.unpacked(inventory)
+    except zlib.error as err:
+        raise InputError(
+            f"{path}: the store's list of its pictures is damaged ({err}); start over with --fresh"
+        ) from err
+
+
+def _collection(ref: InputRef, options: ImagesOptions, stored: Mapping[str, Any]) -> Collection:
+    """Open an input, with the names that the store has of it if it is there."""
+    path = ref.path
+    if INVENTORY in stored:
+        return FilesOf(path, stored["container"], stored["folder"], _unpacked(path, stored[INVENTORY]))
+    if isinstance(ref, ImagesRef) and ref.later is not None:
+        return FilesOf(path, ref.later.kind, ref.later.folder, ref.later.names)
+    if isinstance(ref, ImagesRef) and ref.files:
+        folder = os.path.commonpath([os.path.dirname(file) for file in ref.files])
+        names = Names.of(os.fsencode(os.path.relpath(file, folder)) for file in ref.files)
+        return FilesOf(path, "files", folder, names)
+    lower = path.lower()
+    if lower.endswith(COMPRESSED_TARS):
+        raise InputError(f"{path}: a compressed tar file has no place to begin in the middle; unpack it to .tar first")
+    if lower.endswith(TAR):
+        return collections.Tar(path)
+    if lower.endswith(TABLE):
+        return collections.Table(path, options.array, options.names)
+    if lower.endswith(HDF5):
+        return collections.Arrays(path, "hdf5", options.array, options.names)
+    if lower.endswith(ZARR):
+        return collections.Arrays(path, "zarr", options.array, options.names)
+    return collections.of_folder(path) if is_folder(path) else collections.of_list(path)

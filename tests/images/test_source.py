@@ -1,0 +1,467 @@
+"""Pictures as a source: each kind of container, what is found in folders, growth, memory, and places in pictures."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pipeline
+from pipeline.engine.source import INVENTORY, Loaded
+from pipeline.errors import InputError
+from pipeline.media.images.names import Names, of_lines, text
+from pipeline.media.images.pictures import Pictures
+from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
+from tests.own import Own
+
+OPTIONS = ImagesOptions()
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    return (number * 37 % 256, number * 91 % 256, number * 151 % 256)
+
+
+def encoded(number: int, size: tuple[int, int] = (8, 6)) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", size, colour(number)).save(content, "PNG")
+    return content.getvalue()
+
+
+def folder_of(path: Path, names: list[str]) -> Path:
+    for number, name in enumerate(names):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(encoded(number))
+    return path
+
+
+def opened(*words: str | Path, **options: Any) -> list[ImagesSource]:
+    chosen = ImagesOptions(**options)
+    refs = list(ImagesSource.find([str(word) for word in words], chosen))
+    return [ImagesSource.open(ref, chosen, None) for ref in refs]
+
+
+def names_of(source: ImagesSource) -> list[str]:
+    return [str(name) for name in source.values(0, len(source))["name"]]
+
+
+def load(source: ImagesSource, threads: int = 1) -> Loaded:
+    return source.job(0, len(source)).load(threads)
+
+
+def colours(loaded: Loaded) -> list[tuple[int, ...]]:
+    frames = loaded.arrays["frames_rgb"]
+    return [tuple(frames[k][0, 0].tolist()) for k in range(len(frames))]
+
+
+# -- what an input is ----------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_searched_in_order_and_says_what_it_passed_over(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", ["b.png", "a/2.JPG", "a/1.webp", "c d/ä.tiff"])
+    for name in ("notes.txt", "clip.mp4", "x.cr2", "other.cr2", "noending", ".hidden.png"):
+        (folder / name).write_text("")
+    (folder / ".thumbs").mkdir()
+    (folder / "loop").symlink_to(folder)
+    (folder / "again").symlink_to(folder / "a")
+    (source,) = opened(folder)
+    assert names_of(source) == ["b.png", "a/1.webp", "a/2.JPG", "c d/ä.tiff"]
+    assert source.note == (
+        "passed over: files that end in .cr2: 2; files that end in .mp4: 1; files that end in .txt: 1; "
+        "files without an ending: 1; hidden files: 1; hidden folders and those of the system: 1; "
+        "links to a folder that is searched anyway: 2"
+    )
+    assert colours(load(source)) == [colour(k) for k in (0, 2, 1, 3)]
+
+
+def test_a_linked_folder_is_searched(tmp_path: Path) -> None:
+    folder_of(tmp_path / "elsewhere", ["1.png", "deep/2.png"])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "elsewhere")
+    (source,) = opened(tmp_path / "photos")
+    assert names_of(source) == ["link/1.png", "link/deep/2.png"]
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", ["a.png"])
+    os.rename(os.fsencode(folder / "a.png"), os.fsencode(folder) + b"/caf\xe9\n.png")
+    (source,) = opened(folder)
+    assert names_of(source) == [r"caf\xe9\n.png"]
+    assert load(source).decoded.all()
+
+
+def test_pictures_named_one_by_one_are_one_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path / "photos", ["b.png", "a/1.png", "a/2.png"])
+    monkeypatch.chdir(tmp_path)
+    (by_name,) = opened("photos/b.png", "photos/a/2.png", "photos/b.png")
+    assert names_of(by_name) == ["b.png", "a/2.png"]
+    (by_glob,) = opened("photos/**/*.png")
+    assert names_of(by_glob) == ["a/1.png", "a/2.png", "b.png"]
+    (one,) = opened(folder / "b.png")
+    assert (names_of(one), one.collection.path) == (["b.png"], str(folder / "b.png"))
+
+
+def test_a_list_is_relative_to_its_folder_and_asks_for_no_file(tmp_path: Path) -> None:
+    folder_of(tmp_path / "photos", ["b.png", "a/1.png"])
+    listing = tmp_path / "photos.lst"
+    listing.write_bytes(f"\ufeff# mine\nphotos/b.png\r\n\n   {tmp_path}/photos/a/1.png \nphotos/gone.png\n".encode())
+    (source,) = opened(listing)
+    assert names_of(source) == ["photos/b.png", f"{tmp_path}/photos/a/1.png", "photos/gone.png"]
+    loaded = load(source)
+    assert loaded.decoded.tolist() == [True, True, False]
+    assert loaded.arrays["error"].tolist() == ["", "", "no such file or directory"]
+    (same,) = opened(f"@{listing}")
+    assert names_of(same) == names_of(source)
+
+
+def test_tar_shards(tmp_path: Path) -> None:
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"train-{shard}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+            for number in range(3):
+                for ending, content in ((".png", encoded(shard * 3 + number)), (".cls", b"7")):
+                    member = tarfile.TarInfo(f"dir/{number:04d}" + "x" * 120 * number + ending)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    first, second = opened(tmp_path / "train-*.tar")
+    assert names_of(first)[0] == "dir/0000.png"
+    assert [len(name) for name in names_of(first)] == [12, 132, 252]
+    assert first.note == "passed over: files that end in .cls: 3"
+    assert colours(load(first)) + colours(load(second)) == [colour(k) for k in range(6)]
+    part = second.job(1, 3).load(2)
+    assert colours(part) == [colour(4), colour(5)]
+
+
+def test_a_tar_file_that_is_cut_off(tmp_path: Path) -> None:
+    whole = tmp_path / "a.tar"
+    with tarfile.open(whole, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in range(3):
+            (tmp_path / "x.png").write_bytes(encoded(number, (300, 200)))
+            tar.add(tmp_path / "x.png", f"{number}.png")
+    content = whole.read_bytes()
+    member = 512 + -(-len(encoded(0, (300, 200))) // 512) * 512
+    whole.write_bytes(content[: member + 700])
+    (source,) = opened(whole)
+    loaded = load(source)
+    assert loaded.decoded.tolist() == [True, False]
+    assert loaded.arrays["error"][1].startswith("the tar file is cut off")
+    whole.write_bytes(b"\x1f\x8b" + content)
+    with pytest.raises(InputError, match="unpack it"):
+        opened(whole)
+
+
+@pytest.mark.parametrize("kind", ["h5", "zarr"])
+def test_arrays(tmp_path: Path, kind: str) -> None:
+    pixels = np.stack([np.full((6, 8, 3), colour(k), np.uint8) for k in range(4)])
+    path = tmp_path / f"data.{kind}"
+    if kind == "h5":
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(path, "w") as file:
+            file["train/images"] = pixels
+            file["train/names"] = [f"n{k}.png" for k in range(4)]
+            files = file.create_dataset("files", 4, h5py.vlen_dtype(np.uint8))
+            for k in range(4):
+                files[k] = np.frombuffer(encoded(k), np.uint8)
+    else:
+        import zarr
+
+        root = zarr.open_group(path, mode="w")
+        root.create_array("train/images", data=pixels)
+        root.create_array("train/names", shape=4, dtype=str)[:] = np.array([f"n{k}.png" for k in range(4)], object)
+    (source,) = opened(path, array="train/images", names="train/names")
+    assert names_of(source) == ["n0.png", "n1.png", "n2.png", "n3.png"]
+    assert colours(load(source)) == [colour(k) for k in range(4)]
+    assert colours(source.job(2, 4).load()) == [colour(2), colour(3)]
+    if kind == "h5":
+        with pytest.raises(InputError, match=r"several arrays of pictures \(files, train/images\); name one"):
+            opened(path)
+        (encoded_rows,) = opened(path, array="files")
+        assert colours(load(encoded_rows)) == [colour(k) for k in range(4)]
+        assert names_of(encoded_rows) == ["0", "1", "2", "3"]
+    with pytest.raises(InputError, match="has no array 'nope' of pictures"):
+        opened(path, array="nope")
+
+
+def test_parquet_as_hugging_face_has_it(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"bytes": encoded(k), "path": f"{k}.png"} for k in range(7)]
+    rows[3]["bytes"] = None  # type: ignore[typeddict-item]
+    table = pa.table({"image": rows, "label": list(range(7))})
+    path = tmp_path / "train.parquet"
+    pq.write_table(table, path, row_group_size=3)
+    (source,) = opened(path)
+    assert names_of(source) == [f"{k}.png" for k in range(7)]
+    loaded = load(source)
+    assert loaded.decoded.tolist() == [True] * 3 + [False] + [True] * 3
+    assert loaded.arrays["error"][3] == "the row has no picture"
+    for start, stop in ((0, 2), (2, 4), (3, 7), (5, 6)):
+        part = source.job(start, stop).load()
+        assert [c for c, d in zip(colours(part), part.decoded, strict=True) if d] == [
+            colour(k) for k in range(start, stop) if k != 3
+        ]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("gone", "no such file or folder"), ("no*.png", "no file matches"), ("", "an input is empty"),
+        ("https://example.com/a.jpg", "URLs are not supported"), ("empty", "no pictures in folder"),
+        ("empty.txt", "is empty; write one path per line"), ("a.tgz", "unpack it to .tar first"),
+        ("bad.h5", "cannot be opened as hdf5"), ("bad.parquet", "cannot be read as Parquet"),
+    ],
+)  # fmt: skip
+def test_mistakes(word: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("empty.txt", "a.tgz", "bad.h5", "bad.parquet"):
+        (tmp_path / name).write_text("" if name == "empty.txt" else "no")
+    with pytest.raises(InputError, match=message):
+        opened(word)
+
+
+def test_options_that_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="resize and longest exclude each other"):
+        ImagesOptions(resize=3, longest=5)
+    with pytest.raises(ValueError, match="1 pixel or more"):
+        ImagesOptions(crop=0)
+
+
+# -- loading -------------------------------------------------------------------------------------------------
+
+
+def test_broken_pictures_are_a_result(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", ["a.png"])
+    (folder / "b.png").write_text("text")
+    (folder / "c.png").symlink_to("/nowhere")
+    os.mkfifo(folder / "d.png")
+    (folder / "e.png").write_bytes(b"")
+    (folder / "f.png").symlink_to(folder / "f.png")
+    (source,) = opened(folder)
+    loaded = load(source, threads=2)
+    assert loaded.is_final
+    assert loaded.decoded.tolist() == [True] + [False] * 5
+    assert loaded.arrays["error"].tolist() == [
+        "", "not a picture that can be read", "it is a link to /nowhere, which is not there",
+        "it is a pipe, a socket or a device, not a file", "the file is empty", "too many levels of symbolic links",
+    ]  # fmt: skip
+    assert loaded.arrays["width"].tolist() == [8, -1, -1, -1, -1, -1]
+
+
+def test_an_error_of_the_disk_is_no_fault_of_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = opened(folder_of(tmp_path / "photos", ["a.png"]))
+
+    def failing(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pipeline.media.images.shelves.open_file", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        load(source)
+
+
+def test_one_size_gives_one_array(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", ["a.png", "b.png"])
+    (folder / "c.png").write_text("no")
+    (source,) = opened(folder, resize=12, crop=10)
+    frames = load(source).arrays["frames_rgb"]
+    assert (frames.shape, frames.dtype) == ((3, 10, 10, 3), np.uint8)
+    assert not frames[2].any()
+    assert source.item_bytes == 300
+
+
+def test_memory_of_a_chunk_is_bounded(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.png").write_bytes(encoded(number, (100, 100 + number)))
+    (source,) = opened(folder)
+    job = source.job(0, 5)
+    loaded = ImagesJob(job.shelf, job.geometry, most_bytes=70_000).load()
+    frames = loaded.arrays["frames_rgb"]
+    assert isinstance(frames, Pictures)
+    assert frames.nbytes <= 70_000
+    assert [frames[k].shape for k in range(5)] == [(100 + k, 100, 3) for k in range(5)]
+    assert colours(loaded) == [colour(k) for k in range(5)]
+    assert list(frames.blocks(70_000)) == [(0, 2), (2, 3), (3, 4), (4, 5)]
+    assert [frame[0, 0].tolist() for frame in frames[np.array([4, 0])]] == [list(colour(4)), list(colour(0))]
+    assert len(frames[1:3]) == 2
+
+
+def test_the_largest_picture_says_how_many_a_chunk_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(encoded(number, (2000, 1000) if number == 1 else (20, 10)))
+    (source,) = opened(folder)
+    assert source.item_bytes == 6_000_000
+    (smaller,) = opened(folder, longest=100)
+    assert smaller.item_bytes == 15_000
+
+
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+def test_names_are_packed_and_compared() -> None:
+    names = [b"a", "ä/1.png".encode(), b"", b"caf\xe9"]
+    packed = Names.of(names)
+    assert list(packed) == names
+    assert list(Names.unpacked(packed.packed())) == names
+    assert list(Names.unpacked(Names.of([]).packed())) == []
+    assert (packed[1:3], packed[3], packed[-4:2], packed[3:1]) == (names[1:3], names[3], names[:2], [])
+    assert list(packed.not_in(Names.of([b"a", b"x"]))) == names[1:]
+    assert list(Names.of([b"x"]).not_in(Names.of([]))) == [b"x"]
+    assert list(Names.of([b"x"]).not_in(Names.of([b"x"]))) == []
+    assert of_lines(b"\xef\xbb\xbf  a b \r\n#no\n\n\t\nb#\n \n\nc") == b"a b\0b#\0c\0"
+    assert of_lines(b"") == of_lines(b"\n\n#") == b""
+    with pytest.raises(ValueError, match="bytes of 0"):
+        of_lines("a".encode("utf-16"))
+    assert text(b"a\nb\x80") == r"a\nb\x80"
+
+
+# -- runs ----------------------------------------------------------------------------------------------------
+
+LOOKING = '''
+"""Where the brightest pixel is: one row per picture, in pixels of what the stage sees."""
+
+import numpy as np
+
+from pipeline import Array, Axis, Stage
+
+
+class Look(Stage):
+    needs = ("frames_rgb",)
+    axes = (Axis("spot"),)
+    outputs = (
+        Array("n_spots", ("frame",), "int32"),
+        Array("at", ("spot", "xy"), "float32", (2,), place="xy"),
+        Array("around", ("spot", "xywh"), "float32", (4,), place="xywh"),
+        Array("middle", ("frame", "xy"), "float32", (2,), place="xy"),
+    )
+
+    def run(self, chunk):
+        at, middle = [], []
+        for frame, decoded in zip(chunk.frames_rgb, chunk.decoded):
+            height, width = frame.shape[:2]
+            middle.append((width / 2, height / 2))
+            if decoded:
+                y, x = np.unravel_index(np.argmax(frame.sum(-1)), frame.shape[:2])
+                at.append((x + 0.5, y + 0.5))
+        at = np.array(at, np.float32).reshape(-1, 2)
+        around = np.concatenate([at - 1, np.full((len(at), 2), 2)], 1)
+        return {"n_spots": chunk.decoded.astype(np.int32), "at": at, "around": around, "middle": np.array(middle)}
+
+
+class Shift(Stage):
+    """Needs what is stored, in pixels of what it sees."""
+
+    needs = ("frames_rgb", "n_spots", "at", "width")
+    outputs = (
+        Array("again", ("spot", "xy"), "float32", (2,), place="xy"),
+        Array("brightness", ("spot",), "int32"),
+    )
+
+    def run(self, chunk):
+        spots = chunk["at"]
+        bright = [
+            int(chunk.frames_rgb[int(k)][int(y), int(x)].sum()) for k, (x, y) in zip(chunk.rows("spot"), spots)
+        ]
+        return {"again": spots, "brightness": np.array(bright, np.int32)}
+'''
+
+
+def spotted(folder: Path, sizes: list[tuple[int, int]]) -> np.ndarray:
+    """Write black pictures with one bright square of 8 x 8 each; return the middle of each square, x and y."""
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    spots = []
+    for number, (width, height) in enumerate(sizes):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        x, y = int(rng.integers(width // 3, 2 * width // 3)), int(rng.integers(height // 3, 2 * height // 3))
+        pixels[y - 4 : y + 4, x - 4 : x + 4] = 255
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+        spots.append((x, y))
+    return np.array(spots, np.float64)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"longest": 60}, {"resize": 70}, {"resize": [50, 90]}, {"resize": 90, "crop": 64}], ids=str
+)
+def test_places_are_those_of_the_whole_picture(own: Own, tmp_path: Path, options: dict[str, Any]) -> None:
+    sizes = [(120, 90), (90, 150), (200, 100), (64, 64)]
+    spots = spotted(tmp_path / "photos", sizes)
+    (tmp_path / "photos" / "01x.png").write_text("broken")
+    own.module("looking", LOOKING)
+    stages = {"look": "looking:Look"}
+    source = {"kind": "images", **options}
+    run = own.run(own.workflow(stages, **source), tmp_path / "photos")
+    assert run.summary.exit_code == 0
+    assert run.summary.broken == 1
+    item = run.input("photos")
+    assert item.array("decoded").tolist() == [True, True, False, True, True]
+    scale = item.array("scale")[item.array("spot_frame")] if options else np.ones((4, 2))
+    assert np.abs(item.array("at") - spots).max() <= (8 / scale).max()
+    assert np.abs(item.array("around")[:, 2:] * scale - 2).max() < 1e-4
+    assert np.allclose(item.array("around")[:, :2] + item.array("around")[:, 2:] / 2, item.array("at"), atol=1e-3)
+    if "crop" in options or not options:
+        good = item.array("decoded")
+        whole = np.stack([item.array("width"), item.array("height")], 1)[good] / 2
+        assert np.abs(item.array("middle")[good] - whole).max() < 1
+    # A stage that comes later sees the stored places in its own pixels.
+    added = own.run(own.workflow({**stages, "shift": "looking:Shift"}, **source), tmp_path / "photos")
+    assert np.allclose(added.array("photos", "again"), item.array("at"), atol=1e-3)
+    assert (added.array("photos", "brightness") > 600).all()
+
+
+def test_a_folder_that_grew(own: Own, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", ["b.png", "d.png"])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    first = own.run(workflow, folder)
+    before = first.array("photos", "at")
+    for name in ("a.png", "c.png", "sub/e.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(encoded(9))
+    (folder / "b.png").unlink()
+    second = own.run(workflow, folder)
+    assert second.summary.items == 3
+    assert second.array("photos", "name").tolist() == ["b.png", "d.png"]
+    assert second.array("photos-2", "name").tolist() == ["a.png", "c.png", "sub/e.png"]
+    assert np.array_equal(second.array("photos", "at"), before)
+    assert own.run(workflow, folder).summary.items == 0
+    (folder / "f.png").write_bytes(encoded(1))
+    third = own.run(workflow, folder)
+    assert third.array("photos-3", "name").tolist() == ["f.png"]
+    assert third.summary.items == 1
+
+
+def test_a_run_that_is_resumed_keeps_its_list(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", [f"{k}.png" for k in range(3)])
+    (ref,) = ImagesSource.find([str(folder)], OPTIONS)
+    source = ImagesSource.open(ref, OPTIONS, None)
+    (folder / "00.png").write_bytes(encoded(1))
+    (folder / "1.png").unlink()
+    stored = {**source.facts, "chunk_frames": 2, INVENTORY: source.inventory()}
+    again = ImagesSource.open(ref, OPTIONS, stored)
+    assert names_of(again) == ["0.png", "1.png", "2.png"]
+    later, gone = ImagesSource.later(ref, OPTIONS, [stored[INVENTORY]])
+    assert later is not None
+    assert names_of(ImagesSource.open(later, OPTIONS, None)) == ["00.png"]
+    assert gone == f"{folder}: 1 picture of the store is no longer there; what was found in them stays"
+    with pytest.raises(InputError, match="list of its pictures is damaged"):
+        ImagesSource.open(ref, OPTIONS, {**stored, INVENTORY: b"no"})
+
+
+def test_the_same_rows_whatever_the_chunks(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spotted(tmp_path / "photos", [(60 + 3 * k, 50 + 2 * k) for k in range(11)])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    whole = own.run(workflow, tmp_path / "photos").array("photos", "at")
+    monkeypatch.setattr(ImagesSource, "most_items", 4)
+    parts = pipeline.run(workflow, tmp_path / "photos", tmp_path / "parts.zarr", executor="inline")
+    assert parts.summary.chunks == 3
+    assert np.array_equal(parts.array("photos", "at"), whole)
