@@ -19,6 +19,7 @@ from pipeline.errors import InputError, ReelgraphError, StoreError
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device
 from pipeline.store.facts import stage_sections
+from pipeline.text import plural
 
 
 def workflow_making(
@@ -63,14 +64,17 @@ def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
 
 
 def array_of(path: str, array: str, workflow: Workflow) -> np.ndarray:
-    """Return the rows of an array that a workflow makes of an input's first chunk, loaded by its own source.
+    """Return the rows of an array that a workflow makes of an input with one item, loaded by its own source.
 
-    Raises InputError if the input cannot be loaded, or if a stage fails.
+    Raises InputError if the input cannot be loaded, if it has more items, or if a stage fails.
     """
     ref = next(iter(workflow.source.find([path], workflow.source_options)), None)
     if ref is None:
         raise InputError(f"source {workflow.source_kind!r} finds nothing in {path}; check the path")
-    task = plan_input(BoundWorkflow(workflow), ref.name, open_source(workflow, ref, None), None, None).task(0)
+    source = open_source(workflow, ref, None)
+    if len(source) != 1:
+        raise InputError(f"{path} holds {plural(len(source), source.item)}; name a file with one")
+    task = plan_input(BoundWorkflow(workflow), ref.name, source, None, None).task(0)
     settings = steps.WorkerSettings(Device("cpu", threads=available_cores()), available_cores())
     made = run_in_process(chunk_nodes(task, "", settings)[:-1])  # all but the one that writes
     if isinstance(made, steps.Failure):

@@ -298,6 +298,7 @@ def test_a_store_cannot_have_modules_imported(pictures: Own, command: Command) -
         (["--like", "holiday/03.png"], "holiday/03.png has no feature: it could not be read, or"),
         (["--image", "{folder}/holiday/03.png"], "03.png: not a picture"),
         (["--image", "{folder}/nowhere.png"], "there is no such file"),
+        (["--image", "{folder}/work"], "work holds 3 frames; name a file with one"),
         (["--image", "{folder}/work/01.png", "--like", "01.png"], "which picture? name one of --image FILE and"),
         (["--image", "{folder}/work/01.png", "--face", "a.jpg"], "name one of --image FILE and --like NAME"),
         (["--image", "{folder}/work/01.png", "--threshold", "0.5"], "--threshold does not go with --image"),
