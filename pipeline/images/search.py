@@ -88,7 +88,8 @@ def search(
     found = Found(str(like if image is None else image))
     stored = _opened(outs, found)
     found.array = feature_array([item for _, item in stored], array).name
-    stored = [(out, item) for out, item in stored if found.array in item.arrays]
+    found.notes += [f"{out}, {item.name}: nothing is done yet" for out, item in stored if not item.arrays]
+    stored = [(out, item) for out, item in stored if item.arrays]
     _require_one_kind(stored, found.array)
     itself: tuple[RunInput, int] | None = None
     if image is None:
@@ -103,6 +104,7 @@ def search(
         raise InputError(f"{found.asked} has no feature: it could not be read, or the feature is not finite")
     unit = (wide / norm).astype(np.float32)
     began = time.perf_counter()
+    searched = 0
     ranked: list[tuple[float, str, str, str]] = []
     for out, item in stored:
         own = itself[1] if itself is not None and itself[0] is item else None
@@ -111,10 +113,13 @@ def search(
         except StoreError as err:  # damage to one input is no reason to say nothing of the others
             found.unusable.append(str(err))
             continue
+        searched += 1
         found.pictures += near.pictures
         ranked += [(similarity, out, item.name, name) for similarity, name in near.found]
         if item.done_share < 1:
             found.notes.append(f"{out}, {item.name}: {item.done_share:.0%} is done and was searched")
+    if not searched:
+        raise InputError(found.unusable[0])
     ranked.sort(key=lambda one: -one[0])
     found.nearest = [Near(rank, *one) for rank, one in enumerate(ranked[:top], 1)]
     found.seconds = round(time.perf_counter() - began, 3)

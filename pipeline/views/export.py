@@ -279,7 +279,7 @@ def _files(
     elif chosen.one_input and len(inputs) > 1:
         raise UsageError(
             f"a file of format {name} belongs to one video, and there are {len(inputs)}; write a file each with "
-            f"--to '{_named(to, name, chosen, _EACH)}'"
+            f"--to '{Path(to).with_name(_EACH + _suffix(name, chosen))}'"
         )
     if parts is not None:
         files = [
@@ -296,9 +296,8 @@ def _files(
     return files
 
 
-def _named(to: str, name: str, chosen: type[Export], placeholder: str) -> Path:
-    """Return a file name with a placeholder beside the file `to`."""
-    return Path(to).with_name(placeholder + (*chosen.suffixes, f".{name}")[0])
+def _suffix(name: str, chosen: type[Export]) -> str:
+    return (*chosen.suffixes, f".{name}")[0]
 
 
 def _parts(inputs: Sequence[InputRows], parts: int) -> Iterator[list[InputRows]]:
@@ -361,9 +360,8 @@ def _check(to: str, name: str, chosen: type[Export], flags: dict[str, Any], forc
             raise UsageError(f"{name} cannot go to standard output; name a file, or choose --format {choice}")
         return
     if "parts" in chosen.flags and (flags["parts"] is None) == (_PART in to):
-        raise UsageError(
-            f"--parts N goes with {_PART} in the name of the file: --to '{_named(to, name, chosen, _PART)}' --parts 8"
-        )
+        shown = to if _PART in to else Path(to).with_suffix("") / f"{_PART}{_suffix(name, chosen)}"
+        raise UsageError(f"--parts N goes with {_PART} in the name of the file: --to '{shown}' --parts 8")
     _check_place(to, chosen, force)
 
 

@@ -151,7 +151,8 @@ def test_each_input_may_have_its_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--to", "f.h5", "--parts", "4"], "--parts N goes with {part} in the name of the file: --to '{part}.h5'"),
+        (["--to", "f.h5", "--parts", "4"], "--parts N goes with {part} in the name of the file: --to 'f/{part}.h5'"),
+        (["--to", "feats/", "--format", "npy", "--parts", "4"], "--to 'feats/{part}.npy' --parts 8"),
         (["--to", "x/{part}.npy"], "--to 'x/{part}.npy' --parts 8"),
         (["--to", "f.parquet", "--parts", "4"], "does not support --parts; choose --format faiss | hdf5 | npy"),
         (["--to", "f.csv", "--array", "feature"], "does not support --array; choose --format faiss | hdf5 | npy"),

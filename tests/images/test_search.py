@@ -360,6 +360,15 @@ def test_a_damaged_input_is_named_and_the_others_searched(tmp_path: Path, comman
     assert len(found["unusable"]) == 2
     assert "is damaged" in err
     assert "nowhere.zarr" in err
+    make_features(tmp_path / "new.zarr", {"three": 40}, done_chunks=0)
+    _, found, err = command(out, tmp_path / "new.zarr", "--like", "one/köln/0000001.jpg")
+    assert f"{tmp_path / 'new.zarr'}, three: nothing is done yet" in found["notes"]
+    for path in (out / "one" / "feature" / "c").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-100])
+    code, found, err = command(out, "--like", "two/köln/0000001.jpg")
+    assert (code, found) == (2, {})
+    assert "is damaged" in err
 
 
 @pytest.mark.parametrize(("stores", "error"), [(["nowhere.zarr"], InputError), ([], InputError)])

@@ -1,1 +1,1 @@
-"""What commands do for pictures."""
+"""The part of commands that is about pictures."""

@@ -1,4 +1,4 @@
-"""What the exports of features have in common: rows in store order, and the pictures that have none."""
+"""Rows of features in store order, and the pictures that have none: the common part of their exports."""
 
 from __future__ import annotations
 
