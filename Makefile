@@ -93,6 +93,9 @@ bench-per-track: $(VENV)/.installed-test  ## what `per: track` saves and costs; 
 bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and long files
 	$(BIN)/python benchmarks/memory.py $(ARGS)
 
+bench-features: $(VENV)/.installed-test  ## features of many pictures beside a script and a loader; planning 8,000,000 names
+	$(BIN)/python benchmarks/features.py $(ARGS)
+
 bench-client: $(VENV)/.installed-test  ## cost of a run's client: per chunk, a million chunks, resuming, commits
 	$(BIN)/python benchmarks/client.py $(ARGS)
 

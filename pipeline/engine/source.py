@@ -92,7 +92,7 @@ class Source(ABC):
     """Item arrays that `values` gives: every store of this kind holds them."""
     loads: ClassVar[tuple[str, ...]] = ("frames_rgb",)
     """Arrays that a `Job` loads for stages that need them; never stored."""
-    most_items: ClassVar[int | None] = None
+    most_items: int | None = None
     """Most items in a chunk, the unit of retry and of commit; None: MAX_CHUNK_FRAMES, 64."""
 
     facts: Mapping[str, Any] = MappingProxyType({})

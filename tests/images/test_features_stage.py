@@ -90,9 +90,7 @@ def chunk(frames: Any, decoded: Sequence[bool] | None = None) -> Chunk:
 
 def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
     """Return pictures of the colours, of these sizes in turn."""
-    return [
-        np.broadcast_to(colour, (*sizes[index % len(sizes)], 3)).copy() for index, colour in enumerate(COLOURS)
-    ]
+    return [np.broadcast_to(colour, (*sizes[index % len(sizes)], 3)).copy() for index, colour in enumerate(COLOURS)]
 
 
 def feature(made: Features, frames: Any = None, decoded: Sequence[bool] | None = None) -> np.ndarray:

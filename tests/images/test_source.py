@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
+from tests.images.kills import campaign
 from tests.own import Own
 
 OPTIONS = ImagesOptions()
@@ -461,7 +462,35 @@ def test_the_same_rows_whatever_the_chunks(own: Own, tmp_path: Path, monkeypatch
     own.module("looking", LOOKING)
     workflow = own.workflow({"look": "looking:Look"}, kind="images")
     whole = own.run(workflow, tmp_path / "photos").array("photos", "at")
-    monkeypatch.setattr(ImagesSource, "most_items", 4)
+    monkeypatch.setattr("pipeline.media.images.source.LEAST_PICTURES", 4)
     parts = pipeline.run(workflow, tmp_path / "photos", tmp_path / "parts.zarr", executor="inline")
     assert parts.summary.chunks == 3
     assert np.array_equal(parts.array("photos", "at"), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kills_lose_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "mean.py").write_text(MEAN)
+    workflow = tmp_path / "mean.yaml"
+    workflow.write_text("source: {kind: images, resize: [8, 8]}\nstages:\n  mean: {use: 'mean:Mean'}\n")
+    done = campaign(tmp_path, workflow, "mean", pictures=1500, kills=6, found=[])
+    assert done.startswith("6 kills")
+
+
+MEAN = """
+import time
+
+import numpy as np
+
+from pipeline import Array, Stage
+
+
+class Mean(Stage):
+    needs = ("frames_rgb",)
+    outputs = (Array("mean", ("frame", "channel"), "float64", (3,)),)
+
+    def run(self, chunk):
+        time.sleep(0.4)
+        return {"mean": chunk.frames_rgb.mean(axis=(1, 2))}
+"""

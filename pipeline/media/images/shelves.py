@@ -122,11 +122,18 @@ class ArrayRows(Shelf):
     def contents(self) -> Iterator[Content | UnreadableError]:
         with opened(self.path, self.kind) as store:
             array = store[self.array]
-            for row in range(self.start, self.stop):
-                try:
-                    yield _content(array[row])
-                except UnreadableError as err:
-                    yield err
+            row_bytes = int(np.prod(array.shape[1:])) * array.dtype.itemsize if array.ndim > 1 else 1 << 20
+            some = max(1, _BLOCK_BYTES // max(1, row_bytes))
+            for first in range(self.start, self.stop, some):
+                for value in array[first : min(first + some, self.stop)]:
+                    try:
+                        yield _content(value)
+                    except UnreadableError as err:
+                        yield err
+
+
+_BLOCK_BYTES = 32 << 20
+"""Rows of an array that are read at once; row by row, each would unpack all of its chunk."""
 
 
 class opened:  # noqa: N801  (used as a function, with `with`)

@@ -32,12 +32,14 @@ from pipeline.media.picture import UnreadableError
 from pipeline.store.schema import ORIGIN, SCALE, Array
 from pipeline.text import plural
 
-MOST_PICTURES = 512
-"""Most pictures of a chunk: 8 million make 15,625 commits."""
+LEAST_PICTURES, MOST_PICTURES = 64, 512
+"""Pictures of a chunk: 8 million make 15,625 commits, and a few thousand enough chunks for many workers."""
+_SHARES = 64
+"""Chunks that an input is cut into before they grow beyond LEAST_PICTURES."""
 _LOOKED_AT = 16
 """Pictures, spread over the input, whose headers say how large pictures are there."""
-_USUAL_BYTES = 4_000_000 * 3
-"""Bytes of a decoded picture, if none of them says how large it is."""
+_USUAL_SIZE = 2400, 1600
+"""Width and height of a picture, if none of them says how large it is."""
 _NAMED_SHOWN = 3
 
 NAME = Array("name", ("frame",), "string", (), {"description": "name of the picture within its input"})
@@ -169,7 +171,6 @@ class ImagesSource(Source):
     kind: ClassVar[str] = "images"
     Options: ClassVar[type[SourceOptions]] = ImagesOptions
     arrays: ClassVar[tuple[Array, ...]] = (NAME,)
-    most_items: ClassVar[int | None] = MOST_PICTURES
     collection: Collection
     options: ImagesOptions
     chunk_items: int | None = None
@@ -238,6 +239,7 @@ class ImagesSource(Source):
     def __post_init__(self) -> None:
         geometry = self.options.geometry
         size = geometry.size
+        self.most_items = min(MOST_PICTURES, max(LEAST_PICTURES, len(self) // _SHARES))
         self.item_bytes = size[0] * size[1] * 3 if size else self._usual_bytes(geometry)
         self.note = self.collection.passed.told()
         folder = self.collection.folder if isinstance(self.collection, FilesOf) else None
@@ -262,7 +264,8 @@ class ImagesSource(Source):
             if size is not None:
                 width, height = geometry.resized(*size)
                 largest = max(largest, width * height * 3)
-        return min(largest or _USUAL_BYTES, MAX_CHUNK_BYTES)
+        width, height = geometry.resized(*_USUAL_SIZE)
+        return min(largest or width * height * 3, MAX_CHUNK_BYTES)
 
     def inventory(self) -> bytes | None:
         return self.collection.names.packed() if self.collection.grows else None
