@@ -246,7 +246,7 @@ def _names(item: RunInput, rows: np.ndarray) -> list[str]:
 
 
 def _row_of(name: str, stored: Sequence[tuple[str, RunInput]]) -> tuple[RunInput, int]:
-    """Return the input and the row of the picture `name` or `input/name`. Raises UsageError unless there is one."""
+    """Return the input and the row of the picture `name` or `input/name`. Raises UsageError unless one input has it."""
     found: list[tuple[RunInput, int]] = []
     for _, item in stored:
         by = _named_by(item)
@@ -257,11 +257,11 @@ def _row_of(name: str, stored: Sequence[tuple[str, RunInput]]) -> tuple[RunInput
             if name.startswith(f"{item.name}/"):
                 own |= texts == name.removeprefix(f"{item.name}/")
             found += [(item, piece.start + row) for row in np.flatnonzero(own).tolist()]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    if len({item.store_path / item.name for item, _ in found}) > 1:
         where = ", ".join(dict.fromkeys(f"{item.name}/{name}" for item, _ in found))
         raise UsageError(f"{len(found)} pictures have the name {name!r} ({where}); give one of them with its input")
+    if found:
+        return found[0]  # a list may name a picture twice
     first = stored[0][1]
     example = "".join(f", such as {one!r}" for one in _names(first, np.array([0])))
     raise UsageError(f"these stores have no picture {name!r}; names are those of the store{example}")

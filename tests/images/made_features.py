@@ -52,8 +52,11 @@ def make_features(
             specs = (*schema.item_arrays, *arrays)
             for index, first in enumerate(range(0, n, length)[:done_chunks]):
                 part = {spec.name: one[spec.name][first : first + length] for spec in specs}
-                record = Record("ok", {"features": "key"})
                 n_items = len(part["decoded"])
+                numbers = one["frame"][first : first + length] if "frame" in one else np.arange(first, first + n_items)
+                missing = tuple(numbers[~part["decoded"]].tolist())
+                error = "a damaged packet" if missing else None
+                record = Record("ok", {"features": "key"}, missing=missing, error=error)
                 write_chunk(str(out), name, index, part, specs, record, schema, items=n_items, flush=False)
             if done_chunks is None:
                 compact(

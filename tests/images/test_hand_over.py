@@ -22,6 +22,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.store.schema import Array
 from pipeline.views.export import export, lines
 from tests.images.made_features import LENGTH, make_features
+from tests.made_objects import FEATURES, OBJECTS, make_objects
 from tests.made_stores import faces_of, make_store
 
 N, BAD = 40, (2, 17, 39)
@@ -260,15 +261,26 @@ def test_one_name_is_one_line(tmp_path: Path, suffix: str) -> None:
         assert exported.notes == ["names with line ends: 2; these are written as \\n, \\r, ... in .names.txt"]
 
 
-def test_names_and_reasons_without_the_arrays_of_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("done_chunks", [None, 3])
+def test_names_and_reasons_without_the_arrays_of_pictures(tmp_path: Path, done_chunks: int | None) -> None:
     """Frames of a film have numbers; why one could not be read stands in the records of chunks."""
     film = (Array("frame", ("frame",), "int64"), Array("time_seconds", ("frame",), "float64"))
     times = {"frame": np.arange(N) * 5, "time_seconds": np.arange(N) / 5}
-    made = make_features(tmp_path / "s.zarr", {"one": N}, bad=BAD, named=film, changed=times)["one"]
+    made = make_features(tmp_path / "s.zarr", {"one": N}, bad=BAD, named=film, changed=times, done_chunks=done_chunks)[
+        "one"
+    ]
     export(tmp_path / "s.zarr", tmp_path / "f.h5")
     _, names, failed = read(tmp_path / "f.h5")
     assert names == [str(made["frame"][k]) for k in GOOD]
-    assert failed == [(str(5 * k), "could not be read") for k in BAD]
+    assert failed == [(str(5 * k), "a damaged packet") for k in BAD]
+
+
+def test_features_beside_rows_of_another_axis(tmp_path: Path) -> None:
+    truth = make_objects(tmp_path / "s.zarr", N, timed=False, arrays=(*OBJECTS, FEATURES[2]))
+    exported = export(tmp_path / "s.zarr", tmp_path / "f.h5")
+    np.testing.assert_array_equal(read(tmp_path / "f.h5")[0], truth["feature"])
+    assert (exported.features, exported.frames) == (N, N)
+    assert "feature" not in export(tmp_path / "s.zarr", tmp_path / "f.parquet").columns, "its rows are objects"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -240,6 +240,25 @@ def test_a_store_that_is_not_complete_is_searched(pictures: Own, command: Comman
     assert found["nearest"][0]["name"] in {"00.png", "01.png", "02.png", "08.png"}
 
 
+def test_accepted_failures_are_handed_over_with_their_reason(pictures: Own) -> None:
+    for k in (4, 5, 6, 7):
+        (pictures.folder / "holiday" / f"{k:02d}.png").write_bytes(b"no picture")
+    out = ran(pictures, "holiday", accept_failed=True)
+    assert pipeline.open(out).input("holiday").complete
+    assert main(["export", str(out), "--to", str(pictures.folder / "f.npy")]) == 0
+    failed = (pictures.folder / "f.failed.csv").read_text().splitlines()[1:]
+    assert failed == ['"03.png","not a picture"', *(f'"{k:02d}.png","decode: not a picture"' for k in (4, 5, 6, 7))]
+
+
+def test_a_picture_that_is_listed_twice_is_one(tmp_path: Path) -> None:
+    names = np.array(["a.jpg", "b.jpg", "a.jpg"], object)
+    make_features(tmp_path / "s.zarr", {"one": 3}, changed={"name": names})
+    assert [one.name for one in search([tmp_path / "s.zarr"], like="a.jpg").nearest] in (
+        ["a.jpg", "b.jpg"],
+        ["b.jpg", "a.jpg"],
+    )
+
+
 def test_several_stores_are_ranked_together(pictures: Own, command: Command) -> None:
     one = ran(pictures, "holiday")
     two = ran(pictures, "work", out=pictures.folder / "two.zarr")
