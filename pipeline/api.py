@@ -23,6 +23,7 @@ def run(
     fresh: bool = False,
     retry_failed: bool = False,
     accept_failed: bool = False,
+    prune: bool = False,
     keep_stale: Sequence[str] = (),
     attempts: int | None = None,
     debug: bool = False,
@@ -37,6 +38,7 @@ def run(
     - `set`: options to change, `{"detect.min_face": 40}`
     - `fresh`: delete what the store holds; `retry_failed`: take failed chunks again; `accept_failed`: close inputs
       without them
+    - `prune`: remove pictures that are gone, and read those again that have changed
     - `keep_stale`: stages whose stored arrays stay although their code or options changed
     - `attempts`: tries of a chunk before it is recorded as failed, by default 2, or 3 if its worker dies
     - `debug`: raise what a stage raises, with executor "inline"
@@ -59,7 +61,7 @@ def run(
         overrides=texts,
         executor=executor,
         cluster=ClusterOptions.of(**cluster),
-        options=RunOptions(fresh, retry_failed, accept_failed, tuple(keep_stale), attempts),
+        options=RunOptions(fresh, retry_failed, accept_failed, prune, tuple(keep_stale), attempts),
         listener=listener or Silent(),
         debug=debug,
     )

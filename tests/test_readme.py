@@ -126,7 +126,8 @@ def test_the_tables_list_the_arrays_that_are_stored(repository: Path, workflows:
     assert listed(repository / "README.md") == {**own, **made}
     more = ["embed.per=track", "analyze.per=track", "detect.align=deepface"]
     analysed = {name: spec.dtype for name, spec in load_workflow(workflows / "analyze.yaml", more).specs().items()}
-    assert listed(repository / "docs" / "store.md") == {**own, **made, **PEOPLE, **analysed}
+    features = {name: spec.dtype for name, spec in load_workflow(workflows / "features.yaml").specs().items()}
+    assert listed(repository / "docs" / "store.md") == {**own, **made, **PEOPLE, **analysed, **features}
 
 
 @pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))])

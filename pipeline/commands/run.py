@@ -22,6 +22,12 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     resume.add_argument("--retry-failed", action="store_true", help="take failed chunks again")
     resume.add_argument("--accept-failed", action="store_true", help="close inputs without their failed chunks")
     resume.add_argument(
+        "--prune",
+        action="store_true",
+        help="remove pictures that are gone from a folder or a list, and read those again that have changed: looks at "
+        "the size and time of every file",
+    )
+    resume.add_argument(
         "--keep-stale",
         action="append",
         default=[],
@@ -84,6 +90,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.fresh,
                 options.retry_failed,
                 options.accept_failed,
+                options.prune,
                 tuple(options.keep_stale),
                 options.attempts,
             ),

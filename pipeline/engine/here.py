@@ -111,5 +111,5 @@ def _require_known(use: str, what: str, group: str) -> None:
     if not is_known(use, group):
         raise StoreError(
             f"{what} {use!r}: a store's word alone cannot import {use.partition(':')[0]!r}; install it with "
-            f"an entry point in the group {group}, or import it in your own process first"
+            f"an entry point in the group {group}, or import it first"
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pipeline.engine.source import InputRef
 from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
+from pipeline.store.remove import remove_items
 from pipeline.store.run import RunStore
+from pipeline.text import plural
 
 
 def with_parts(
@@ -36,6 +39,40 @@ def with_parts(
             note(gone)
         if later is not None:
             yield replace(later, path=_path(ref, len(parts) + 1), name=f"{ref.name}-{len(parts) + 1}")
+
+
+def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iterator[str]:
+    """Remove items that are no longer there or have changed, and yield a line on each input that lost some.
+
+    What has changed is then new to its input, and done again. Raises StoreError if an input is not complete.
+    """
+    for ref in refs:
+        for path in list(_stored(ref, store)):
+            part = store.input(str(store.find_input(path)))
+            inventory = part.inventory()
+            if inventory is None:
+                continue
+            if not part.is_complete:
+                yield f"{part.name}: nothing is removed before it is complete; run --prune again then"
+                continue
+            found = workflow.source.gone(
+                ref,
+                workflow.source_options,
+                inventory,
+                lambda name, part=part: part.read_rows(name, 0, None),  # type: ignore[misc]
+            )
+            if found is None or not found[0].any():
+                continue
+            of = len(found[0])
+            remove_items(store, part.name, *found)
+            part.update(stages=_to_derive_again(workflow, part.attributes.get("stages", {})))
+            yield f"{part.name}: {plural(int(found[0].sum()), workflow.source.item)} of {of} removed (gone or changed)"
+
+
+def _to_derive_again(workflow: Workflow, stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts of stages without those of the whole input, which is another now."""
+    whole = {node.name for node in workflow.input_stages}
+    return {name: facts for name, facts in stages.items() if name not in whole}
 
 
 def _stored(ref: InputRef, store: RunStore) -> Iterator[str]:

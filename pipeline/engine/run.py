@@ -37,7 +37,7 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.graph import Node, chunk_nodes
-from pipeline.engine.parts import with_parts
+from pipeline.engine.parts import prune, with_parts
 from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef, Source
 from pipeline.engine.steps import Committed, WorkerSettings
@@ -81,6 +81,8 @@ class RunOptions:
     fresh: bool = False
     retry_failed: bool = False
     accept_failed: bool = False
+    prune: bool = False
+    """Items that are no longer there, or have changed, are removed first."""
     keep_stale: tuple[str, ...] = ()
     """Stages whose stored arrays are kept although their options, weights or code have changed."""
     attempts: int | None = None
@@ -148,7 +150,7 @@ class _Run:
     def work_through(self, refs: Sequence[InputRef], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
         self._check_workflow()
         schema = self.bound.schema
-        changes: list[str] = []
+        changes = list(prune(self.workflow, refs, self.store)) if self.options.prune else []
         refs = list(with_parts(self.workflow, refs, self.store, changes.append))
         self.emit(RunStarted(str(self.store.path), len(refs), schema.item, tuple(axis.name for axis in schema.axes)))
         for ref in refs:

@@ -7,7 +7,7 @@ write one, subclass `Source`, `Job` and `SourceOptions`; see docs/writing-a-sour
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -145,6 +145,17 @@ class Source(ABC):
         searched.
         """
         return None, None
+
+    @classmethod
+    def gone(
+        cls, ref: InputRef, options: SourceOptions, stored: bytes, read: Callable[[str], np.ndarray]
+    ) -> tuple[np.ndarray, bytes] | None:
+        """Return bool (items,), true for stored items that are no longer there or have changed; and the inventory of
+        the others. None if the source does not know.
+
+        `stored`: what `inventory` returned; `read` gives a stored item array by its name.
+        """
+        return None
 
     @abstractmethod
     def __len__(self) -> int:

@@ -50,4 +50,6 @@ def feature_array(inputs: Sequence[RunInput], named: str | None) -> Array:
 
 
 def _is_feature(array: Array) -> bool:
+    if array.place or array.dims[-1] in ("xy", "xywh"):  # a place in the picture
+        return False
     return len(array.shape) == 1 and not array.is_string and np.dtype(array.dtype).kind == "f"

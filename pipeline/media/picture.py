@@ -76,6 +76,28 @@ def decode(content: bytes, name: str) -> npt.NDArray[np.uint8]:
     return np.asarray(bgr, np.uint8)
 
 
+def resized(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Return a picture, uint8 (height, width, channels), at another size.
+
+    Each pixel of a smaller picture is the mean of the area that it covers; a larger one is interpolated (bicubic).
+    """
+    import cv2
+
+    while picture.shape[0] >= 4 * height and picture.shape[1] >= 4 * width:  # several times as fast as in one step
+        picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+        picture = _by_opencv(picture, picture.shape[1] // 2, picture.shape[0] // 2, cv2.INTER_AREA)
+    picture = _by_opencv(picture, min(width, picture.shape[1]), min(height, picture.shape[0]), cv2.INTER_AREA)
+    return _by_opencv(picture, width, height, cv2.INTER_CUBIC)
+
+
+def _by_opencv(picture: npt.NDArray[np.uint8], width: int, height: int, method: int) -> npt.NDArray[np.uint8]:
+    import cv2
+
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+
+
 def _declared_size(content: bytes) -> tuple[int, int] | None:
     """Return width and height as the header declares them; None if it is not a header that OpenCV reads."""
     if content.startswith(_PNG):

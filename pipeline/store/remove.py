@@ -25,7 +25,7 @@ from pipeline.errors import StoreError
 from pipeline.store.compact import SHARD_CHUNKS, write_array
 from pipeline.store.nodes import ASIDE, CHUNKS, Group, below, disk_errors, read_array_node, remove_tree
 from pipeline.store.run import REMOVING, VOID_CHUNKS, InputStore, RunStore, finish_removal, remove_void_chunks
-from pipeline.store.schema import STRING, Array
+from pipeline.store.schema import DECODED, STRING, Array, axes_of
 
 BLOCK_BYTES = 32 << 20
 
@@ -38,9 +38,9 @@ class Rows:
 
     axis: str
     count: str
-    """Array along the frames: how many rows of the axis each frame has."""
+    """Array along the frames: how many rows of the axis each frame has; "" if the axis is that of the items."""
     frame: str
-    """Array along the axis: index of the frame of each row."""
+    """Array along the axis: index of the frame of each row; "" if the axis is that of the items."""
     pointers: Mapping[str, str] = field(default_factory=dict)
     """Other axes whose rows belong to a row of this one, and go with it. Each names its array that gives the row it
     belongs to, -1 for none. Rows of an axis without that array go as soon as any row goes."""
@@ -79,9 +79,9 @@ def remove_rows(
     source, attributes = store.input(name), attributes or {}
     with disk_errors(f"remove rows of {name!r} in {store.path}"):
         group = source.group()
-        if not group.attributes.get("complete") or rows.frame not in group.arrays:
+        if not group.attributes.get("complete") or (rows.frame or DECODED.name) not in group.arrays:
             raise StoreError(f"input {name!r} of {store.path} is not complete; run it to its end first")
-        frame = source.read_rows(rows.frame, 0, None)
+        frame = source.read_rows(rows.frame, 0, None) if rows.frame else np.arange(int(group.attributes["frames"]))
         if gone.shape != frame.shape:
             raise ValueError(f"{name!r} has {len(frame)} rows along {rows.axis!r}; gone has shape {gone.shape}")
         kept = _kept(source, group, rows, ~gone)
@@ -115,6 +115,29 @@ def remove_rows(
             if void:
                 remove_void_chunks(source)
         return removal
+
+
+def remove_items(store: RunStore, name: str, gone: Bools, inventory: bytes | None = None) -> Removal:
+    """Remove items from an input, with all rows that belong to them. Stages of the whole input are to be done again.
+
+    `gone`: bool, one value per item; `inventory`: what the source keeps of the list of items that stay.
+
+    Raises StoreError as `remove_rows` does.
+    """
+    source = store.input(name)
+    group = source.group()
+    if not group.attributes.get("complete"):
+        raise StoreError(f"input {name!r} of {store.path} is not complete; run it to its end first")
+    item = _along(group.arrays[DECODED.name])
+    index = {axis.name: axis.index for axis in axes_of(group.arrays)}
+    others = {_along(node): index.get(_along(node), "") for node in group.arrays.values()}
+    del others[item]
+    facts: dict[str, Any] = {"frames": int((~gone).sum())}
+    if inventory is not None:
+        facts |= source.write_inventory(inventory)
+    removal = remove_rows(store, name, Rows(item, "", "", others), gone, facts=facts)
+    source.sweep_inventories()
+    return removal
 
 
 def blocks(source: InputStore, name: str) -> Iterator[tuple[slice, np.ndarray]]:

@@ -8,6 +8,7 @@ import re
 import shlex
 import threading
 import unicodedata
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -49,6 +50,8 @@ Named = TypeVar("Named", bound="str | os.PathLike[str]")
 STORE_FORMAT = 1
 INVENTORY_FILE = ".inventory"
 """File of an input: what its source keeps of the list of items."""
+INVENTORY_AT = "inventory_file"
+"""Attribute of an input: the file's name, if items were removed."""
 CLEARING = "clearing"
 """Root attribute while `fresh` removes an old store: all that is still there is void."""
 VOID_CHUNKS = "void_chunks"
@@ -103,9 +106,24 @@ class InputStore:
 
     def inventory(self) -> bytes | None:
         """Return what the source asked to keep of its list of items; None if that is nothing. Raises StoreError."""
-        path = f"{self.folder}/{INVENTORY_FILE}"
+        path = f"{self.folder}/{self.attributes.get(INVENTORY_AT, INVENTORY_FILE)}"
         with disk_errors(f"read {path}"):
             return read_file(path) if os.path.lexists(path) else None
+
+    def write_inventory(self, content: bytes) -> dict[str, str]:
+        """Write another inventory beside the present one; return the attribute that puts it in its place."""
+        name = f"{INVENTORY_FILE}.{uuid.uuid4().hex[:12]}"
+        with disk_errors(f"write to {self.folder}"):
+            atomic_write(f"{self.folder}/{name}", content, flush=True)
+        return {INVENTORY_AT: name}
+
+    def sweep_inventories(self) -> None:
+        """Remove inventories that are no longer in place."""
+        kept = self.attributes.get(INVENTORY_AT, INVENTORY_FILE)
+        with disk_errors(f"sweep {self.folder}"):
+            for entry in list(os.scandir(self.folder)):
+                if entry.name.startswith(INVENTORY_FILE) and entry.name != kept:
+                    os.unlink(entry.path)
 
     def update(self, **attributes: Any) -> None:
         """Set attributes in one atomic write; others stay. Raises StoreError."""

@@ -256,6 +256,23 @@ def test_batches_halve_when_memory_runs_out(save: Save, monkeypatch: pytest.Monk
     assert sizes == [4, 2, 2, 1]
 
 
+@pytest.mark.parametrize(("megabytes", "sizes"), [(512, [5]), (33, [2, 2, 1]), (1, [1] * 5)])
+def test_large_inputs_run_in_smaller_batches(
+    save: Save, megabytes: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stage(save(shape=("n", 3, "h", "w")), Device(batch_memory_bytes=megabytes << 20), size=256, **RAW)
+    run, asked = made.runner._session.run, []
+
+    class Watched:
+        def run(self, names: Any, given: dict[str, np.ndarray]) -> Any:
+            asked.append(len(given["x"]))
+            return run(names, given)
+
+    monkeypatch.setattr(made.runner, "_session", Watched())
+    np.testing.assert_allclose(feature(made), COLOURS, rtol=1e-5)
+    assert asked == sizes
+
+
 GOOD = [("means", FLOAT, ("n", 3))]
 
 
@@ -317,10 +334,41 @@ def test_a_network_that_onnx_runtime_cannot_run(save: Save, tmp_path: Path) -> N
     onnx.save(model, tmp_path / "odd.onnx")
     with pytest.raises(ModelError, match=r"ONNX Runtime cannot open .*odd\.onnx: .*Frobnicate"):
         stage(tmp_path / "odd.onnx")
+    with pytest.raises(ModelError, match=r"ONNX Runtime cannot open .*odd\.onnx: .*Frobnicate"):
+        key(tmp_path / "odd.onnx")
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])], "net",
+        [helper.make_tensor_value_info("x", FLOAT, ("n", 3, "h", "w"))],
+        [helper.make_tensor_value_info("y", FLOAT, ("n", 5, 7))],
+        [numpy_helper.from_array(np.array([0, 5, 7], np.int64), "shape")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "odd.onnx")
+    assert stage(tmp_path / "odd.onnx", size=8)  # the file says nothing wrong of itself
+    with pytest.raises(ModelError, match=r"ONNX Runtime cannot run .*odd\.onnx: .*[Rr]eshape"):
+        key(tmp_path / "odd.onnx", size=8)
+
+
+def test_a_run_ends_before_its_first_chunk(
+    workflow: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(tmp_path / "net.onnx")
+    model.graph.node[0].op_type = "Frobnicate"
+    onnx.save(model, tmp_path / "net.onnx")
+    clip, out = data_dir / "videos" / "dec_rot0.mov", tmp_path / "out.zarr"
+    named = f"features.model={tmp_path / 'net.onnx'}"
+    assert main(["run", str(workflow), str(clip), "--out", str(out), "--set", named]) == 2
+    error = capsys.readouterr().err
+    assert "reelgraph: ONNX Runtime cannot open" in error
+    assert "Frobnicate" in error
+    assert not out.exists()
 
 
 def test_a_file_that_states_another_length(save: Save) -> None:
-    made = stage(save(outputs=[("means", FLOAT, ("n", 5))]), **RAW)
+    path = save(outputs=[("means", FLOAT, ("n", 5))])
+    with pytest.raises(ModelError, match=r"gives vectors of 3 components, and its file says 5"):
+        key(path)
+    made = stage(path, **RAW)
     with pytest.raises(ModelError, match=r"gives vectors of 3 components, and its file says 5"):
         feature(made)
 
@@ -371,6 +419,14 @@ def test_the_key_of_the_default_is_frozen(monkeypatch: pytest.MonkeyPatch) -> No
     """Another value here would refuse every store of features that users have."""
     monkeypatch.setattr(ModelInfo, "weights_sha256", property(lambda info: f"weights of {info.name}"))
     assert key("EfficientNet-Lite0") == "fbeae82a10585985e64afef14b451987"
+
+
+def test_a_known_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "EfficientNet-Lite0").write_text("notes")
+    (tmp_path / "net").write_text("notes")
+    monkeypatch.chdir(tmp_path)
+    assert FeaturesOptions(model="EfficientNet-Lite0").model == "EfficientNet-Lite0"
+    assert FeaturesOptions(model="net").model == str(tmp_path / "net")
 
 
 def test_weights_beside_the_file(save: Save, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
-from pipeline.store.schema import Array
+from pipeline.store.schema import ORIGIN, SCALE, Array
 from pipeline.views.export import export, lines
 from tests.images.made_features import LENGTH, make_features
 from tests.made_objects import FEATURES, OBJECTS, make_objects
@@ -189,6 +189,8 @@ def test_which_array_is_said_if_there_are_several(tmp_path: Path) -> None:
         export(tmp_path / "s.zarr", tmp_path / "f.h5")
     export(tmp_path / "s.zarr", tmp_path / "f.h5", array="colour")
     assert read(tmp_path / "f.h5")[0].tolist() == [[1, 1, 1]] * 4
+    make_features(tmp_path / "placed.zarr", {"one": 4}, more=(ORIGIN, SCALE))
+    assert export(tmp_path / "placed.zarr", tmp_path / "g.h5").features == 4, "a point is no feature"
 
 
 def test_stores_without_features_are_refused(tmp_path: Path) -> None:

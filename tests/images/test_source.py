@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import pipeline
+from pipeline.engine.events import Silent
 from pipeline.engine.source import INVENTORY, Loaded
 from pipeline.errors import InputError
 from pipeline.media.images.names import Names, of_lines, text
@@ -438,6 +439,43 @@ def test_a_folder_that_grew(own: Own, tmp_path: Path) -> None:
     third = own.run(workflow, folder)
     assert third.array("photos-3", "name").tolist() == ["f.png"]
     assert third.summary.items == 1
+
+
+def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", [f"{k}.png" for k in range(6)])
+    (folder / "broken.png").write_text("no")
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    before = own.run(workflow, folder).input("photos")
+    assert before.array("file_bytes").tolist()[:2] == [os.path.getsize(folder / f"{k}.png") for k in range(2)]
+    spots = before.array("at")
+    (folder / "1.png").unlink()
+    (folder / "3.png").write_bytes(encoded(77, (30, 20)))
+    os.utime(folder / "4.png", (1, 1))
+    (folder / "broken.png").write_bytes(encoded(5))
+    (folder / "new.png").write_bytes(encoded(6))
+    listener = Silent()
+    pruned = own.run(workflow, folder, prune=True, listener=listener)
+    assert "photos: 4 frames of 7 removed (gone or changed)" in listener.notes
+    assert pruned.array("photos", "name").tolist() == ["0.png", "2.png", "5.png"]
+    assert pruned.array("photos-2", "name").tolist() == ["3.png", "4.png", "broken.png", "new.png"]
+    assert pruned.array("photos-2", "decoded").all()
+    assert pruned.array("photos-2", "width").tolist() == [30, 8, 8, 8]
+    item = pruned.input("photos")
+    assert item.array("spot_frame").tolist() == [0, 1, 2]
+    assert np.array_equal(item.array("at"), spots[[0, 2, 5]])
+    assert (item.frames_total, item.attributes["frames"]) == (3, 3)
+    # It is complete, grows, and takes a further stage, as before.
+    assert own.run(workflow, folder, prune=True).summary.items == 0
+    added = own.run(own.workflow({"look": "looking:Look", "shift": "looking:Shift"}, kind="images"), folder)
+    assert np.array_equal(added.array("photos", "again"), item.array("at"))
+    assert len(list((own.out / "photos").glob(".inventory*"))) == 1
+    (folder / "0.png").unlink()
+    (folder / "2.png").unlink()
+    (folder / "5.png").unlink()
+    emptied = own.run(workflow, folder, prune=True)
+    assert emptied.array("photos", "name").tolist() == []
+    assert emptied.summary.exit_code == 0
 
 
 def test_a_run_that_is_resumed_keeps_its_list(tmp_path: Path) -> None:

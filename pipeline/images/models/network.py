@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,54 +16,33 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.images.models import efficientnet_lite
 from pipeline.images.models.onnx_file import FLOATS, INPUTS, Graph, Value, read_graph
-from pipeline.images.models.pictures import Colour, Filter, Layout, Picture, Preparation, Resize, Size
+from pipeline.images.models.pictures import Layout, Picture, Preparation
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
-from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
+from pipeline.models.session import MEMORY_SHARES, create_session, is_out_of_memory, run_in_batches, runtime_name
 from pipeline.models.weights import sha256
 from pipeline.text import unknown
 
+if TYPE_CHECKING:
+    from pipeline.images.stages.features import FeaturesOptions
+
 Pooling = Literal["none", "mean", "max"]
-Numbers = tuple[float, ...]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalisation of torchvision's and most of timm's networks, for pixels from 0 to 1."""
 USUAL_CROP = 0.875
 """Share of the shortest side that both Google's and torchvision's evaluation on ImageNet look at: 224 of 256."""
 
-
-class Choices(Protocol):
-    """Options of a network; None stands for what the network itself says."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def size(self) -> Size | None: ...
-    @property
-    def layout(self) -> Layout | None: ...
-    @property
-    def resize(self) -> Resize: ...
-    @property
-    def crop(self) -> float | None: ...
-    @property
-    def filter(self) -> Filter: ...
-    @property
-    def colour(self) -> Colour: ...
-    @property
-    def scale(self) -> float | None: ...
-    @property
-    def mean(self) -> Numbers | None: ...
-    @property
-    def std(self) -> Numbers | None: ...
-    @property
-    def output(self) -> int | str | None: ...
-    @property
-    def pooling(self) -> Pooling: ...
+BYTES_PER_PIXEL = 256
+"""Memory that a network takes for each pixel of its input; measured with EfficientNet-Lite0: 206."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network and what is done with its input and output. Making one opens no session."""
+    """A network and what is done with its input and output.
+
+    Making one opens a session only if the file does not say how long a vector is.
+    """
 
     info: ModelInfo
     content: Callable[[], bytes | Path]
@@ -78,7 +57,7 @@ class Network:
     """Components of a vector."""
 
 
-def describe(choices: Choices) -> Network:
+def describe(choices: FeaturesOptions) -> Network:
     """Return the network that the options name.
 
     Raises ModelError: there is no such model, file or output, or an option does not fit the network.
@@ -90,12 +69,14 @@ def describe(choices: Choices) -> Network:
     path = Path(choices.model)
     graph = read_graph(path)
     own = ModelInfo(choices.model, "not known: a file of your own", runtime_name(), lambda: sha256(graph.files))
-    return _network(choices, graph, lambda: path, own)
+    network = _network(choices, graph, lambda: path, own)
+    return replace(network, info=replace(own, hash_weights=lambda: _checked(choices, graph, network)))
 
 
 def is_path(model: str) -> bool:
-    """Return whether a model's name is the path of a file."""
-    return model.endswith(".onnx") or os.sep in model or Path(model).is_file()
+    """Return whether a model's name is the path of a file, and not that of a known network."""
+    named = model in efficientnet_lite.CARDS
+    return not named and (model.endswith(".onnx") or os.sep in model or Path(model).is_file())
 
 
 def _efficientnet() -> Graph:
@@ -108,7 +89,7 @@ def _efficientnet() -> Graph:
     )
 
 
-def _network(choices: Choices, graph: Graph, content: Callable[[], bytes | Path], info: ModelInfo) -> Network:
+def _network(choices: FeaturesOptions, graph: Graph, content: Callable[[], bytes | Path], info: ModelInfo) -> Network:
     layout = _layout(choices, graph.input)
     preparation = _preparation(choices, graph.input, layout)
     output = _output(choices, graph)
@@ -116,14 +97,13 @@ def _network(choices: Choices, graph: Graph, content: Callable[[], bytes | Path]
     batch = sizes[0] if sizes else None
     length = None if output.sizes is None else _length(choices, output, output.sizes, layout)
     if length is None:
-        shape = (batch or 1, *preparation.shape)
-        made = _probe(content(), info.weights_sha256, graph.input, shape, output.name)
+        made = _probe(graph, info.weights_sha256, (batch or 1, *preparation.shape), output.name)
         length = _length(choices, output, made, layout)
     assert length is not None  # every size of a result is known
     return Network(info, content, preparation, graph.input.name, batch, output.name, choices.pooling, length)
 
 
-def _layout(choices: Choices, value: Value) -> Layout:
+def _layout(choices: FeaturesOptions, value: Value) -> Layout:
     """Return the order of the input's dimensions. Raises ModelError if it is not clear, or not that of pictures."""
     sizes = value.sizes or (None,) * 4
     if value.dtype not in INPUTS or len(sizes) != 4:
@@ -151,7 +131,7 @@ def _layout(choices: Choices, value: Value) -> Layout:
     return possible[0]
 
 
-def _preparation(choices: Choices, value: Value, layout: Layout) -> Preparation:
+def _preparation(choices: FeaturesOptions, value: Value, layout: Layout) -> Preparation:
     sizes = value.sizes or (None,) * 4
     stated = sizes[2:] if layout == "NCHW" else sizes[1:3]
     given = choices.size or stated
@@ -175,7 +155,7 @@ def _preparation(choices: Choices, value: Value, layout: Layout) -> Preparation:
     )  # fmt: skip
 
 
-def _output(choices: Choices, graph: Graph) -> Value:
+def _output(choices: FeaturesOptions, graph: Graph) -> Value:
     """Return the chosen output, the first by default. Raises ModelError if there is none, or it gives no vectors."""
     names, wanted = list(graph.outputs), choices.output
     listed = "; ".join(f"{index}: {value}" for index, value in enumerate(graph.outputs.values()))
@@ -194,7 +174,7 @@ def _output(choices: Choices, graph: Graph) -> Value:
     return output
 
 
-def _length(choices: Choices, output: Value, sizes: Sequence[int | None], layout: Layout) -> int | None:
+def _length(choices: FeaturesOptions, output: Value, sizes: Sequence[int | None], layout: Layout) -> int | None:
     """Return the components of a vector, for the sizes of an output with its batch; None if a size is not known."""
     row = sizes[1:]
     if choices.pooling != "none":
@@ -207,12 +187,53 @@ def _length(choices: Choices, output: Value, sizes: Sequence[int | None], layout
     return None if None in row else math.prod(size or 0 for size in row)
 
 
-@lru_cache(maxsize=16)
-def _probe(content: bytes | Path, sha256: str, value: Value, shape: tuple[int, ...], output: str) -> tuple[int, ...]:
+def _checked(choices: FeaturesOptions, graph: Graph, network: Network) -> str:
+    """Return the hash of a file's weights, after a first run on black pictures.
+
+    Raises ModelError if the graph cannot run, so that a run ends before its first chunk. What only the CPU cannot do
+    is left to the workers.
+    """
+    digest = sha256(graph.files)
+    try:
+        made = _probe(graph, digest, (network.batch or 1, *network.preparation.shape), network.output)
+    except ModelError as error:
+        if "NOT_IMPLEMENTED" in str(error) or is_out_of_memory(error):
+            return digest
+        raise
+    length = _length(choices, graph.outputs[network.output], made, network.preparation.layout)
+    if length != network.length:
+        raise ModelError(_other_length(network, length))
+    return digest
+
+
+def _other_length(network: Network, length: int | None) -> str:
+    return (
+        f"model {network.info.name} gives vectors of {length} components, and its file says {network.length}; "
+        "export it again"
+    )
+
+
+def _probe(graph: Graph, sha256: str, shape: tuple[int, ...], output: str) -> tuple[int, ...]:
     """Return the shape of an output, by running the graph once on the CPU: `sha256` is that of its files."""
-    session = _open(content, Device(), str(content))
-    found: tuple[int, ...] = _run(session, value.name, np.zeros(shape, value.dtype), output, str(content)).shape
-    return found
+    return _probe_once(graph.files[0], sha256, graph.input.name, graph.input.dtype, shape, output)
+
+
+@lru_cache(maxsize=16)
+def _probe_once(
+    path: Path, sha256: str, name: str, dtype: str, shape: tuple[int, ...], output: str
+) -> tuple[int, ...]:
+    session = _open(path, Device(), str(path))
+    try:
+        made: tuple[int, ...] = _run(session, name, np.zeros(shape, dtype), output, str(path)).shape
+    except ModelError:
+        raise
+    except Exception as error:  # ONNX Runtime has a class per status, without a common base class
+        raise ModelError(f"ONNX Runtime cannot run {path}: {_line(error)}") from error
+    return made
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _open(content: bytes | Path, device: Device, name: str) -> Any:
@@ -221,7 +242,7 @@ def _open(content: bytes | Path, device: Device, name: str) -> Any:
     except ModelError:
         raise
     except Exception as error:  # ONNX Runtime has a class per status, without a common base class
-        raise ModelError(f"ONNX Runtime cannot open {name}: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"ONNX Runtime cannot open {name}: {_line(error)}") from error
 
 
 def _run(session: Any, value: str, batch: npt.NDArray[Any], output: str, name: str) -> npt.NDArray[Any]:
@@ -238,12 +259,13 @@ class Runner:
     """A network on a device. Thread-safe."""
 
     def __init__(self, network: Network, device: Device, most: int) -> None:
-        """Open the session. `most`: pictures in a batch, unless the network fixes it.
+        """Open the session. `most`: pictures in a batch, if the memory allows and the network does not fix it.
 
         Raises ModelError: the weights are missing or damaged, or the device cannot be used.
         """
         self._network, self._device = network, device
-        self._most = network.batch or most
+        fits = device.batch_memory_bytes // (BYTES_PER_PIXEL * math.prod(network.preparation.size))
+        self._most = network.batch or max(1, min(most, fits))
         self._session = _open(network.content(), device, network.info.name)
 
     def features(self, pictures: Sequence[Picture], rows: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -267,8 +289,5 @@ class Runner:
             result = (np.mean if network.pooling == "mean" else np.max)(result.astype(np.float32), axis=places)
         vectors = result.reshape(len(result), -1).astype(np.float32)
         if vectors.shape[1] != network.length:
-            raise ModelError(
-                f"model {network.info.name} gives vectors of {vectors.shape[1]} components, and its file says "
-                f"{network.length}; export it again"
-            )
+            raise ModelError(_other_length(network, vectors.shape[1]))
         return vectors

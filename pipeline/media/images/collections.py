@@ -80,7 +80,7 @@ def of_list(path: str) -> FilesOf:
     except OSError as err:
         raise InputError(f"list {path} cannot be read: {err.strerror}") from err
     except ValueError as err:
-        raise InputError(f"list {path} is no list of names: {err}") from err
+        raise InputError(f"list {path} cannot be read as text: {err}") from err
     names = Names(b"".join(pieces))
     if not len(names):
         raise InputError(f"list {path} is empty; write one path per line")
@@ -153,8 +153,10 @@ class Arrays(Collection):
 
 
 def _candidates(store: Any, kind: str) -> tuple[list[str], list[str]]:
-    """Return the arrays that can be pictures: (n, h, w), (n, h, w, 1 or 3), or files as bytes, one per row; and lists
-    of texts, which may be files as well."""
+    """Return the arrays that can be pictures, one per row: (n, h, w), (n, h, w, 1 or 3), or files as bytes.
+
+    The second list has arrays of texts, which may be files as well.
+    """
     found: list[str] = []
     texts: list[str] = []
 

@@ -16,11 +16,11 @@ _SHOWN_ENDINGS = 5
 
 
 def search(folder: str, passed: Passed) -> Names:
-    """Return the pictures below a folder by their paths from it, the sorted ones of each folder before those of the
-    folders in it; what was passed over is counted.
+    """Return the pictures below a folder by their paths from it; count the files that are passed over.
 
-    Links to folders are followed, each folder once. A name is a picture if it ends like one, whatever is behind it: a
-    link that leads nowhere is found, and said, when it is read. Raises InputError if the folder cannot be read.
+    The pictures of a folder are sorted, and come before those of the folders in it. Links to folders are followed, each
+    folder once. The ending of a name alone makes it a picture: a link that leads nowhere is found later, by reading it.
+    Raises InputError if the folder cannot be read.
     """
     found: list[bytes] = []
     """The names of each folder, joined."""

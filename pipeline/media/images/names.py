@@ -1,4 +1,4 @@
-"""Millions of names in little memory: their bytes in one piece, and where each of them ends."""
+"""Millions of names in little memory: the bytes of all in one piece, and the position at which each ends."""
 
 from __future__ import annotations
 
@@ -55,15 +55,23 @@ class Names(Sequence[bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return iter(self[:])
 
-    def not_in(self, other: Names) -> Names:
-        """Return the names that the other does not have."""
+    def absent_from(self, other: Names) -> npt.NDArray[np.bool_]:
+        """Return bool (names,): true for those that the other does not have."""
         import pyarrow.compute as pc
 
-        is_new = ~pc.is_in(self._arrow(), value_set=other._arrow()).to_numpy(zero_copy_only=False)
-        if not is_new.any():
+        found = pc.is_in(self._arrow(), value_set=other._arrow())
+        return ~np.asarray(found.to_numpy(zero_copy_only=False), bool)
+
+    def chosen(self, which: npt.NDArray[np.bool_]) -> Names:
+        """Return some of the names, by bool (names,)."""
+        if not which.any():
             return Names(b"")
         lengths = np.diff(self._ends, prepend=-1)
-        return Names(np.frombuffer(self.joined, np.uint8)[np.repeat(is_new, lengths)].tobytes())
+        return Names(np.frombuffer(self.joined, np.uint8)[np.repeat(which, lengths)].tobytes())
+
+    def not_in(self, other: Names) -> Names:
+        """Return the names that the other does not have."""
+        return self.chosen(self.absent_from(other))
 
     def _arrow(self) -> Any:
         """Return the names, each with its byte of 0, without a copy."""

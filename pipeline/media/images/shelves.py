@@ -1,11 +1,12 @@
-"""Where pictures lie: files, members of a tar file, rows of an array or of a table. Each gives a picture by its number.
+"""Shelves of pictures: files, members of a tar file, rows of an array or a table. Each gives a picture by its number.
 
-A shelf travels to the workers. It holds where the pictures of one chunk are, and opens nothing before it is read.
+A shelf travels to the workers. It holds the places of the pictures of one chunk, and opens nothing before it is read.
 """
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ _PASSING = frozenset({
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO,
 })  # fmt: skip
-"""Errors of the system that another try may not meet: they fail the chunk, and are no fault of a picture."""
+"""Errors of the system that another try may not meet: they fail the chunk, and the picture is not to blame."""
 
 Content = bytes | Pixels
 """A picture as a file holds it, or decoded."""
@@ -38,6 +39,10 @@ class Shelf(ABC):
     @abstractmethod
     def content(self, index: int) -> Content:
         """Return one picture. Raises UnreadableError if it never can be read, OSError if another time may differ."""
+
+    def state(self, index: int) -> tuple[int, float]:
+        """Return size in bytes and time of the last change (seconds since 1970) of a file; -1 and NaN if unknown."""
+        return -1, math.nan
 
     def contents(self) -> Iterator[Content | UnreadableError]:
         """Yield each picture in order, or why it cannot be read."""
@@ -57,6 +62,9 @@ class Files(Shelf):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def state(self, index: int) -> tuple[int, float]:
+        return state_of(self.paths[index])
+
     def content(self, index: int) -> bytes:
         path = self.paths[index]
         try:
@@ -67,7 +75,16 @@ class Files(Shelf):
                 raise
             raise UnreadableError(_told(path, err)) from err
         except ValueError as err:  # a byte of 0 in a name of a list
-            raise UnreadableError(f"this is no file name ({err})") from err
+            raise UnreadableError(f"a file cannot have this name ({err})") from err
+
+
+def state_of(path: bytes) -> tuple[int, float]:
+    """Return size in bytes and time of the last change (seconds since 1970); -1 and NaN if there is no such file."""
+    try:
+        facts = os.stat(path)
+    except (OSError, ValueError):
+        return -1, math.nan
+    return facts.st_size, facts.st_mtime
 
 
 def _told(path: bytes, err: OSError) -> str:
@@ -176,7 +193,7 @@ def _content(value: Any) -> Content:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3):
-        raise UnreadableError(f"a row of shape {array.shape} and type {array.dtype} is no picture")
+        raise UnreadableError(f"a row of shape {array.shape} and type {array.dtype} is not a picture")
     if array.dtype.itemsize == 2 and array.dtype.kind == "u":
         array = array >> 8
     elif array.dtype != np.uint8:

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -23,10 +23,10 @@ from pipeline.machine.memory import MEMORY
 from pipeline.media.images import collections
 from pipeline.media.images.collections import COMPRESSED_TARS, HDF5, TABLE, TAR, ZARR, Collection, FilesOf
 from pipeline.media.images.folders import is_folder
-from pipeline.media.images.names import Names, text
+from pipeline.media.images.names import Names, path_of, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.reading import Geometry, Picture, declared_size, fitted, read
-from pipeline.media.images.shelves import Content, Shelf
+from pipeline.media.images.shelves import Content, Shelf, state_of
 from pipeline.media.inputs import refuse_url
 from pipeline.media.picture import UnreadableError
 from pipeline.store.schema import ORIGIN, SCALE, Array
@@ -36,6 +36,8 @@ LEAST_PICTURES, MOST_PICTURES = 64, 512
 """Pictures of a chunk: 8 million make 15,625 commits, and a few thousand enough chunks for many workers."""
 _SHARES = 64
 """Chunks that an input is cut into before they grow beyond LEAST_PICTURES."""
+_LOOKERS = 16
+"""Files that are looked at once: a network's answer is waited for, not computed."""
 _LOOKED_AT = 16
 """Pictures, spread over the input, whose headers say how large pictures are there."""
 _USUAL_SIZE = 2400, 1600
@@ -49,6 +51,11 @@ WIDTH = Array(
 HEIGHT = Array(
     "height", ("frame",), "int32", (), {"units": "pixel", "description": "of the upright picture; -1 if not decoded"}
 )
+FILE_BYTES = Array("file_bytes", ("frame",), "int64", (), {"units": "byte", "description": "-1 if not a file"})
+MODIFIED = Array(
+    "modified_seconds", ("frame",), "float64", (),
+    {"units": "s", "description": "time of the file's last change when it was read, since 1970; NaN if not a file"},
+)  # fmt: skip
 ERROR = Array("error", ("frame",), "string", (), {"description": "why the picture could not be read; else empty"})
 
 
@@ -116,6 +123,7 @@ class ImagesJob(Job):
         width, height = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
         origin, scale = np.zeros((n, 2), np.float32), np.ones((n, 2), np.float32)
         error = np.full(n, "", object)
+        state = [self.shelf.state(row) for row in range(n)]
         held = 0
         for row, picture in enumerate(self._pictures(threads)):
             if isinstance(picture, UnreadableError):
@@ -134,6 +142,8 @@ class ImagesJob(Job):
                 held += picture.pixels.nbytes
                 kept[row] = picture.pixels
         found = {WIDTH.name: width, HEIGHT.name: height, ERROR.name: error, ORIGIN.name: origin, SCALE.name: scale}
+        found |= {FILE_BYTES.name: np.array([size for size, _ in state], np.int64)}
+        found |= {MODIFIED.name: np.array([seconds for _, seconds in state], np.float64)}
         pictures = Pictures(range(n), kept, self._again) if at_once is None else at_once
         return Loaded({"frames_rgb": pictures, **found}, decoded, is_final=True)
 
@@ -179,7 +189,7 @@ class ImagesSource(Source):
     @classmethod
     def found(cls, options: SourceOptions) -> tuple[Array, ...]:
         assert isinstance(options, ImagesOptions)
-        return (WIDTH, HEIGHT, ERROR, *(() if options.geometry.is_whole else (ORIGIN, SCALE)))
+        return (WIDTH, HEIGHT, FILE_BYTES, MODIFIED, ERROR, *(() if options.geometry.is_whole else (ORIGIN, SCALE)))
 
     @classmethod
     def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
@@ -227,6 +237,25 @@ class ImagesSource(Source):
             ImagesRef(ref.path, ref.name, later=later) if len(new) else None,
             f"{told}; what was found in them stays" if gone else None,
         )
+
+    @classmethod
+    def gone(
+        cls, ref: InputRef, options: SourceOptions, stored: bytes, read: Callable[[str], np.ndarray]
+    ) -> tuple[np.ndarray, bytes] | None:
+        """Return the pictures that are no longer in a folder or a list, or whose file has another size or time."""
+        assert isinstance(options, ImagesOptions)
+        now = _collection(ref, options, {})
+        if not isinstance(now, FilesOf):
+            return None
+        names = _unpacked(ref.path, stored)
+        absent = names.absent_from(now.names)
+        root = os.fsencode(now.folder)
+        with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="look") as pool:
+            states = list(pool.map(lambda name: state_of(path_of(root, name)), names))
+        size, modified = (np.array([one[k] for one in states]) for k in (0, 1))
+        changed = (size != read(FILE_BYTES.name)) | (np.nan_to_num(modified) != np.nan_to_num(read(MODIFIED.name)))
+        is_gone = absent | changed
+        return is_gone, names.chosen(~is_gone).packed()
 
     @classmethod
     def fingerprint(cls, ref: InputRef) -> str:
