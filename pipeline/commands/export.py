@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.commands import Command, print_result
+from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
 
 
@@ -14,7 +14,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         required=True,
         metavar="FILE",
-        help="file to write; - is standard output; with {input} in its name each input has a file of its own",
+        help="file to write; - is standard output; with {input} in its name each input has a file of its own; with "
+        "{part} each of --parts",
     )
     parser.add_argument(
         "--axis",
@@ -24,8 +25,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="parquet, csv, jsonl, coco, mot; appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata. Or a "
-        "class of your own as package.module:Class (default: by the file's suffix; .json is COCO)",
+        help="parquet, csv, jsonl, coco, mot; features of pictures: hdf5, npy, faiss; appearances of people: edl, "
+        "fcpxml, otio, vtt, srt, ffmetadata. Or a class of your own as package.module:Class (default: by the file's "
+        "suffix; .json is COCO)",
     )
     parser.add_argument(
         "--embeddings", action="store_true", help="with the embeddings (and other long vectors), left out by default"
@@ -43,6 +45,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frame-rate", metavar="RATE", help="edl, fcpxml, otio: timecodes per second (default: the video's frame rate)"
     )
+    parser.add_argument(
+        "--array", metavar="NAME", help="hdf5, npy, faiss: the array of features (default: the only one of the store)"
+    )
+    parser.add_argument(
+        "--parts", type=positive, metavar="N",
+        help="hdf5, npy, faiss: cut the rows into N equal files in order, --to 'feats/{part}.h5'",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
@@ -64,6 +73,8 @@ def _export(options: argparse.Namespace) -> int:
             images=options.images,
             start_timecode=options.start_timecode,
             frame_rate=options.frame_rate,
+            array=options.array,
+            parts=options.parts,
             force=options.force,
             progress=progress,
         )

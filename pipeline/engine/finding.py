@@ -46,13 +46,13 @@ def stage_names() -> dict[str, str]:
     return names(STAGES)
 
 
-def is_known(use: str) -> bool:
-    """Return whether `use` names a class that was installed to be a stage, or whose module is imported already.
+def is_known(use: str, group: str = STAGES) -> bool:
+    """Return whether `use` names a class that was installed in a group, or whose module is imported already.
 
     A store's word for a module is a stranger's: it must not get that module to run.
     """
-    target = _moved(use, STAGES)
-    return ":" not in use or target in stage_names().values() or use.partition(":")[0] in sys.modules
+    target = _moved(use, group)
+    return ":" not in use or target in names(group).values() or use.partition(":")[0] in sys.modules
 
 
 def find_stage(use: str) -> type[Stage]:

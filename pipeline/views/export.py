@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT = "-"
 _EACH = "{input}"
 """Part of a file's name that stands for the name of an input."""
+_PART = "{part}"
+"""Part of a file's name that stands for the number of a part, from 0."""
 
 
 @dataclass
@@ -93,7 +96,8 @@ class Export(ABC):
     axes: ClassVar[tuple[str, ...]] = ()
     """Axes whose rows the format can hold; () for any."""
     flags: ClassVar[tuple[str, ...]] = ()
-    """Flags that the format supports: "embeddings", "all_frames", "images", "start_timecode", "frame_rate"."""
+    """Flags that the format supports: "embeddings", "array", "parts", "all_frames", "images", "start_timecode",
+    "frame_rate"."""
     noun: ClassVar[str] = ""
     """Noun for what the file holds, if that is not the axis: "appearance"."""
     one_input: ClassVar[bool] = False
@@ -102,8 +106,12 @@ class Export(ABC):
     """True if the format places rows in time: pictures have no place in it."""
     flat: ClassVar[bool] = False
     """True if a cell holds one value, so that an array of several values needs several columns."""
+    with_vectors: ClassVar[bool] = False
+    """True if the format has vectors of the items unasked, in a store that has no other rows."""
     to_standard_output: ClassVar[bool] = True
     """False if the format needs a file."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Ends of the names of further files that belong to each file: ".names.txt". See `StoredRows.beside`."""
 
     @abstractmethod
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
@@ -113,11 +121,32 @@ class Export(ABC):
 class InputRows:
     """The rows of one input along the exported axis."""
 
-    def __init__(self, run: Run, item: RunInput, stored: StoredRows) -> None:
-        self.run, self.item, self._stored = run, item, stored
+    def __init__(
+        self, run: Run, item: RunInput, stored: StoredRows, items: tuple[int, int] | None = None
+    ) -> None:
+        self.run, self.item, self._stored, self._items = run, item, stored, items
         several = len(stored.runs) > 1
         self.name = f"{run.path.name}/{item.name}" if several else item.name
         """Name of the input, with the store's name if there are several stores."""
+
+    @property
+    def n_items(self) -> int:
+        """Number of items that can be read."""
+        return sum(stop - start for start, stop in self.item.spans(sys.maxsize))
+
+    def part(self, first: int, last: int) -> InputRows:
+        """Return the same input with only these of its items, first (inclusive) to last (exclusive)."""
+        return InputRows(self.run, self.item, self._stored, (max(0, first), min(last, self.n_items)))
+
+    @property
+    def follows(self) -> bool:
+        """True if an earlier file has the first items."""
+        return self._items is not None and self._items[0] > 0
+
+    @property
+    def goes_on(self) -> bool:
+        """True if a later file has the last items."""
+        return self._items is not None and self._items[1] < self.n_items
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -127,8 +156,10 @@ class InputRows:
 
     def blocks(self, arrays: Iterable[str] = ()) -> Iterator[Block]:
         """Yield the rows in order, a block at a time: arrays as stored, those of the columns and those named."""
+        if self._items is not None and self._items[0] >= self._items[1]:
+            return iter(())
         needs = [name for column in self.columns.values() for name in column.needs]
-        return self._stored._counted(self, blocks(self.item, self._stored.axis, [*needs, *arrays]))
+        return self._stored._counted(self, blocks(self.item, self._stored.axis, [*needs, *arrays], self._items))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order as Arrow record batches with the columns of all inputs (`StoredRows.schema`)."""
@@ -141,15 +172,17 @@ class StoredRows:
     def __init__(
         self, runs: Sequence[Run], axis: str, *, embeddings: bool = False, all_frames: bool = False, flat: bool = False,
         images: Path | None = None, start_timecode: str | None = None, frame_rate: str | None = None,
-        progress: Listener | None = None,
+        array: str | None = None, progress: Listener | None = None,
     ) -> None:  # fmt: skip
-        self.runs, self.axis = tuple(runs), axis
+        self.runs, self.axis, self.array = tuple(runs), axis, array
         self.item = item_of(runs)
         """Item axis: "frame", "pair". Rows are items themselves if it equals `axis`."""
         self.embeddings, self.all_frames, self.flat = embeddings, all_frames, flat
         self.images, self.start_timecode, self.frame_rate = images, start_timecode, frame_rate
         self.notes: list[str] = []
         """Lines to show with the result."""
+        self.beside: list[IO[bytes]] = []
+        """The files that `Export.beside` names, in that order; they appear with the file itself."""
         self.inputs = [InputRows(run, item, self) for run in runs for item in run.inputs.values()]
         self.all_inputs = tuple(self.inputs)
         """The inputs of all files, if each has a file of its own; `inputs` are those of one file."""
@@ -168,14 +201,16 @@ class StoredRows:
             yield from one.batches()
 
     def _counted(self, one: InputRows, found: Iterable[Block]) -> Iterator[Block]:
-        self._work.started(one.name, one.item.frames_done)
+        if not one.follows:
+            self._work.started(one.name, one.item.frames_done)
         for block in found:
             yield block
             self.n_rows += block.n_rows
             self.n_items += block.n_items
             rows = {} if self.axis == self.item else {self.axis: block.n_rows}
             self._work.done(one.name, block.n_items, rows)
-        self._work.finished(one.name)
+        if not one.goes_on:
+            self._work.finished(one.name)
 
 
 def export(
@@ -189,6 +224,8 @@ def export(
     images: str | os.PathLike[str] | None = None,
     start_timecode: str | None = None,
     frame_rate: str | None = None,
+    array: str | None = None,
+    parts: int | None = None,
     force: bool = False,
     progress: Listener | None = None,
 ) -> Exported:
@@ -197,7 +234,8 @@ def export(
     `axis`: rows to write ("face", "object"), or the items ("frame"); None takes the first ragged axis that the format
     can hold, else the items. `format`: a name, or a class of your own as "package.module:Class"; None goes by the
     file's suffix. `to` "-" is standard output; with "{input}" in its name each input has a file of its own.
-    `all_frames`: COCO lists frames without rows too. `images`: folder for the pictures that COCO names.
+    `array`: the features to write, if the store holds several. `parts`: number of files to cut the items into, named
+    by "{part}". `all_frames`: COCO lists frames without rows too. `images`: folder for the pictures that COCO names.
     `start_timecode`, `frame_rate`: timecode of the first frame, and timecodes per second, in place of the video's own.
     A file appears whole or not at all. Raises UsageError if the file exists (unless `force`) or cannot be written.
     Raises UsageError if there is no such format or axis; StoreError if a store cannot be read.
@@ -206,21 +244,23 @@ def export(
     name, chosen = _format(str(to), format)
     flags = {
         "embeddings": embeddings, "all_frames": all_frames, "images": images, "start_timecode": start_timecode,
-        "frame_rate": frame_rate,
+        "frame_rate": frame_rate, "array": array, "parts": parts,
     }  # fmt: skip
     _check(str(to), name, chosen, flags, force)
     runs = [open_store(path) for path in each_once(paths)]
     stored = StoredRows(
-        runs, _axis(runs, axis, name, chosen), embeddings=embeddings, all_frames=all_frames, flat=chosen.flat,
-        images=Path(images).expanduser() if images else None, start_timecode=start_timecode, frame_rate=frame_rate,
-        progress=progress,
+        runs, _axis(runs, axis, name, chosen), embeddings=embeddings or (chosen.with_vectors and not axes_of(runs)),
+        all_frames=all_frames, flat=chosen.flat, images=Path(images).expanduser() if images else None,
+        start_timecode=start_timecode, frame_rate=frame_rate, array=array, progress=progress,
     )  # fmt: skip
     schemas: dict[str, None] = {}
-    for target, its_inputs in _files(str(to), name, chosen, stored, force):
+    for target, its_inputs in _files(str(to), name, chosen, stored, force, parts):
         stored.inputs = its_inputs
         stored.__dict__.pop("schema", None)  # each file has the columns of its own inputs
-        with _sink(target) as file:
-            _write(name, chosen, file, stored)
+        with contextlib.ExitStack() as others:
+            stored.beside = [others.enter_context(_sink(path)) for path in _beside(target, chosen)]
+            with _sink(target) as file:
+                _write(name, chosen, file, stored)
         schemas |= dict.fromkeys(stored.schema.names if "schema" in stored.__dict__ else ())
     total = sum(one.item.frames_total for one in stored.all_inputs)
     done = sum(one.item.frames_done for one in stored.all_inputs)
@@ -232,28 +272,56 @@ def export(
 
 
 def _files(
-    to: str, name: str, chosen: type[Export], stored: StoredRows, force: bool
+    to: str, name: str, chosen: type[Export], stored: StoredRows, force: bool, parts: int | None
 ) -> list[tuple[str, list[InputRows]]]:
     """Return the files to write, each with its inputs."""
     inputs = stored.inputs
     pictures = [one.name for one in inputs if not is_timed(one.item)] if chosen.of_films else []
     if pictures:
         raise UsageError(f"{pictures[0]!r} holds pictures, and format {name} needs a film; export it as csv or coco")
-    if _EACH not in to:
-        if chosen.one_input and len(inputs) > 1:
-            each = Path(to).with_name(_EACH + (*chosen.suffixes, f".{name}")[0])
-            raise UsageError(
-                f"a file of format {name} belongs to one video, and there are {len(inputs)}; write a file each with "
-                f"--to '{each}'"
-            )
-        return [(to, inputs)]
-    named = [to.replace(_EACH, one.name) for one in inputs]
+    files = [(to, inputs)]
+    if _EACH in to:
+        files = [(to.replace(_EACH, one.name), [one]) for one in inputs]
+    elif chosen.one_input and len(inputs) > 1:
+        raise UsageError(
+            f"a file of format {name} belongs to one video, and there are {len(inputs)}; write a file each with "
+            f"--to '{Path(to).with_name(_EACH + _suffix(name, chosen))}'"
+        )
+    if parts is not None:
+        files = [
+            (path.replace(_PART, str(number)), part)
+            for path, whole in files
+            for number, part in enumerate(_parts(whole, parts))
+        ]
+    named = [path for path, _ in files]
     twice = next((path for path in named if named.count(path) > 1), None)
     if twice is not None:
         raise UsageError(f"{twice} would be written twice; export the stores one by one")
     for path in named:
-        _check_place(path, force)
-    return [(path, [one]) for path, one in zip(named, inputs, strict=True)]
+        _check_place(path, chosen, force)
+    return files
+
+
+def _suffix(name: str, chosen: type[Export]) -> str:
+    return (*chosen.suffixes, f".{name}")[0]
+
+
+def _parts(inputs: Sequence[InputRows], parts: int) -> Iterator[list[InputRows]]:
+    """Yield equal contiguous parts of the items of all inputs; the first ones have one item more if that must be."""
+    stops = list(accumulate(one.n_items for one in inputs))
+    least, more = divmod(stops[-1] if stops else 0, parts)
+    for number in range(parts):
+        first = number * least + min(number, more)
+        last = first + least + (number < more)
+        yield [
+            one.part(first - start, last - start) for one, start in zip(inputs, [0, *stops], strict=False)
+        ]
+
+
+def _beside(to: str, chosen: type[Export]) -> list[str]:
+    """Return the paths of the files that belong to a file."""
+    suffix = next((suffix for suffix in chosen.suffixes if to.lower().endswith(suffix)), "")
+    return [f"{to[: len(to) - len(suffix)]}{end}" for end in chosen.beside]
 
 
 def lines(exported: Exported) -> list[str]:
@@ -297,24 +365,29 @@ def _check(to: str, name: str, chosen: type[Export], flags: dict[str, Any], forc
             choice = " | ".join(one for one, format in known.items() if format.to_standard_output)
             raise UsageError(f"{name} cannot go to standard output; name a file, or choose --format {choice}")
         return
-    _check_place(to, force)
+    if "parts" in chosen.flags and (flags["parts"] is None) == (_PART in to):
+        shown = to if _PART in to else Path(to).with_suffix("") / f"{_PART}{_suffix(name, chosen)}"
+        raise UsageError(f"--parts N goes with {_PART} in the name of the file: --to '{shown}' --parts 8")
+    _check_place(to, chosen, force)
 
 
-def _check_place(to: str, force: bool) -> None:
-    path = Path(to)
-    if path.is_dir():
-        raise UsageError(f"{to} is a folder; name a file")
-    if path.exists() and not force:
-        raise UsageError(f"{to} exists already; choose another file, or replace it with --force")
+def _check_place(to: str, chosen: type[Export], force: bool) -> None:
+    for one in (to, *_beside(to, chosen)):
+        path = Path(one)
+        if path.is_dir():
+            raise UsageError(f"{one} is a folder; name a file")
+        if path.exists() and not force:
+            raise UsageError(f"{one} exists already; choose another file, or replace it with --force")
 
 
 def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export]) -> str:
     """Return the axis to write. Raises UsageError if the stores do not have it, or the format cannot hold it."""
     if not chosen.axes:
         return chosen_axis(runs, named)
-    there = axes_of(runs)
-    if named is None and not there and not any(item.arrays for run in runs for item in run.inputs.values()):
+    ragged, item = axes_of(runs), item_of(runs)
+    if named is None and not ragged and not any(one.arrays for run in runs for one in run.inputs.values()):
         return chosen.axes[0]  # nothing is stored yet
+    there = [*ragged, item]
     fits = next((axis for axis in chosen.axes if axis in there), None)
     axis = chosen_axis(runs, named or fits)
     if axis not in chosen.axes:

@@ -1,17 +1,19 @@
-"""`reelgraph find`: known people, or one without a name, over any number of stores."""
+"""`reelgraph find` for faces: known people, or one without a name, over any number of stores."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from pipeline.commands import Command, positive, print_result
+from pipeline.commands import positive, print_result
+from pipeline.commands.find import Search
 from pipeline.errors import UsageError
 from pipeline.faces.commands import say
 
+WHOM = "whom to find? name one of --gallery DIR and --face FILE"
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("outs", metavar="OUT", nargs="*", help="run stores, complete or not")
     who = parser.add_argument_group("whom (one of the two)")
     who.add_argument(
         "--gallery", metavar="DIR|FILE.npz",
@@ -48,7 +50,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     asked = parser.add_argument_group("with --face")
     asked.add_argument("--time", metavar="T", help="of a video: the moment with the face, seconds or H:MM:SS")
     asked.add_argument("--box", metavar="X,Y,W,H", help="place of the face in the picture (default: the largest face)")
-    asked.add_argument("--top", type=positive, metavar="N", help="best shots to list (default: 10)")
     asked.add_argument("--shots", metavar="DIR", help="cut the best shots out of the videos, as JPEGs")
     asked.add_argument("--index", metavar="INDEX", help="look up in an index that `reelgraph index` made")
     asked.add_argument(
@@ -58,7 +59,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _find(options: argparse.Namespace) -> int:
     if (options.gallery is None) == (options.face is None):
-        raise UsageError("whom to find? name one of --gallery DIR and --face FILE")
+        raise UsageError(WHOM)
     if options.top_k and not options.table:
         raise UsageError("--top-k is for the table; name one: --table FILE")
     if options.probes and not options.index:
@@ -127,5 +128,4 @@ def _by_face(options: argparse.Namespace, how: dict[str, Any]) -> int:
     return answer.exit_code
 
 
-HELP = "find known people and write their names to the stores, or find one person by a picture"
-COMMAND = Command("find", HELP, _arguments, _find)
+SEARCH = Search("faces", WHOM, ("gallery", "face"), _arguments, _find)

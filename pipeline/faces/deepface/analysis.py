@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.cluster.starting import in_process_settings
+from pipeline.engine.here import stages_here
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
 from pipeline.errors import StoreError
 from pipeline.faces.deepface import frames as sources
-from pipeline.faces.people.pictures import stages_here
 from pipeline.media.inputs import refuse_url
 from pipeline.media.video.index import open_container
 from pipeline.text import plain

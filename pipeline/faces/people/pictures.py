@@ -22,20 +22,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.engine import steps
-from pipeline.engine.bound import BoundWorkflow
-from pipeline.engine.finding import STAGES, is_known
+from pipeline.engine.here import stages_here, workflow_making
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES
 from pipeline.engine.stage import Chunk
-from pipeline.engine.workflow import Workflow, build_workflow
-from pipeline.errors import ReelgraphError, StoreError
+from pipeline.engine.workflow import Workflow
 from pipeline.files.regular import open_file
 from pipeline.files.whole import atomic_write
-from pipeline.machine.cores import available_cores
-from pipeline.machine.device import Device
 from pipeline.media.picture import UnreadableError, decode, read_content
 from pipeline.models.weights import cache_folder, sha256
-from pipeline.store.facts import stage_sections
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Suffixes that DeepFace reads (commons/image_utils.py, IMAGE_EXTS)."""
@@ -43,7 +37,7 @@ OTHER_SUFFIXES = (".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
 """Suffixes of other pictures, which DeepFace ignores silently."""
 
 OF_TRACKS = ("per", "best")
-"""Options by which a face of a film may get the vector of its track."""
+"""Options by which a face of a film may get the vector of its track: pictures are not frames of one film."""
 
 Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -111,20 +105,8 @@ class Recipe:
     @classmethod
     def of_store(cls, attributes: Mapping[str, Any], where: str) -> Recipe:
         """Return the recipe of a store, from its root attributes. Raises StoreError if no stage embeds faces."""
-        stages = stage_sections(attributes.get("workflow"))
-        reasons = []
-        for name in stages:
-            try:
-                workflow = _leading_to(stages, name)
-            except ReelgraphError as err:  # a user's own stage that is not installed here: perhaps the one that embeds
-                reasons.append(f"; {err}")
-                continue
-            if "embedding" in {array.name for array in workflow.node(name).stage.outputs}:
-                return cls(workflow)
-        raise StoreError(
-            f"{where} was made without a stage that embeds faces (its stages: {', '.join(stages) or 'none'}); "
-            f"run the workflow faces into it first{''.join(reasons[:1])}"
-        )
+        missing = f"{where} was made without a stage that embeds faces", "run the workflow faces into it first"
+        return cls(workflow_making("embedding", attributes, missing, without=OF_TRACKS, with_source=False))
 
     def faces(self, pictures: Sequence[Pixels]) -> Iterator[PictureFaces]:
         """Yield the faces of each picture, uint8 (height, width, 3) RGB. Raises ModelError if weights are missing."""
@@ -145,23 +127,6 @@ class Recipe:
                 rank = arrays["rank"][stop - count : stop] if "rank" in arrays else np.arange(count, dtype=np.int32)
                 yield PictureFaces(rank=rank, size=np.array([one.shape[1], one.shape[0]], np.int64), **cut)
             batch = []
-
-
-def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
-    """Return a function that runs all stages of a workflow on one chunk here, and returns all arrays."""
-    recipe = BoundWorkflow(workflow).recipe(tuple(node.name for node in workflow.stages))
-    device = Device("cpu", threads=available_cores())
-    stages = [steps.loaded_stage(step.ref, device) for step in recipe.stages]
-
-    def run(chunk: Chunk) -> dict[str, Any]:
-        arrays: dict[str, Any] = dict(chunk.arrays)
-        for stage in stages:
-            arrays |= stage.run(
-                Chunk(chunk.input_name, chunk.index, chunk.frame, chunk.time_seconds, chunk.decoded, arrays)
-            )
-        return arrays
-
-    return run
 
 
 def read_picture(path: str | Path) -> Pixels:
@@ -258,29 +223,3 @@ def _or_error(read: Callable[[str | Path], Any], path: str | Path) -> Any:
         return read(path)
     except UnreadableError as err:
         return err
-
-
-def _leading_to(stages: Mapping[str, Any], name: str) -> Workflow:
-    """Return a workflow of one stage and those before it."""
-    wanted, waiting = {name}, [name]
-    while waiting:
-        section = stages[waiting.pop()]
-        use = str(section.get("use", ""))
-        if not is_known(use):
-            raise StoreError(
-                f"stage {use!r}: a store's word alone cannot import {use.partition(':')[0]!r}; install it with "
-                f"an entry point in the group {STAGES}, or import it in your own process first"
-            )
-        after = section.get("after") or ()
-        for other in map(str, after if isinstance(after, list | tuple) else [after]):
-            if other in stages and other not in wanted:
-                wanted.add(other)
-                waiting.append(other)
-    # Without the options of tracks: pictures are not frames of one film.
-    sections = {
-        key: {name: value for name, value in section.items() if name not in OF_TRACKS}
-        for key, section in stages.items()
-        if key in wanted
-    }
-    # Only installed modules, or those on PYTHONPATH: a store from elsewhere must not import files of this folder.
-    return build_workflow("pictures", {"stages": sections}, Path(__file__).parents[3])

@@ -91,7 +91,7 @@ def draw(people: Sequence[PersonView], pictures: Sequence[Pixels | None]) -> Pix
         if picture is None:
             _write(sheet, "no picture", top + _SIDE // 2 - _LINE // 2, left)
         best = one.best or {}
-        name = drawable(one.name, "(a name without a font)") if one.name else ""
+        name = drawable(one.name, "(no font)") if one.name else ""
         place = drawable(best["name"], "?") if "name" in best else best.get("clock", "")
         lines = f"{one.id}  {name}".rstrip(), drawable(best.get("input", ""), "?"), place
         for number, line in enumerate(lines):

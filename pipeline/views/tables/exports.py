@@ -35,6 +35,7 @@ class Parquet(_TableExport):
 
     kind = "parquet"
     suffixes = suffixes_of("parquet")
+    with_vectors = True
     to_standard_output = False
 
 

@@ -88,10 +88,13 @@ class Block:
         return values if self.counts is None else values[self.item_of_row]
 
 
-def blocks(item: RunInput, axis: str, wanted: Collection[str]) -> Iterator[Block]:
+def blocks(
+    item: RunInput, axis: str, wanted: Collection[str], items: tuple[int, int] | None = None
+) -> Iterator[Block]:
     """Yield an input's rows in order, with these arrays, in bounded memory.
 
-    Of a half-done input these are the chunks that are there; items without a row are in the blocks too. Raises
+    Of a half-done input these are the chunks that are there; items without a row are in the blocks too. `items` takes
+    a part of them, first (inclusive) to last (exclusive); rows of a ragged axis are then counted from the part. Raises
     StoreError if an array is damaged, unknown, or lies along another axis.
     """
     if not has_rows(item, axis):
@@ -105,14 +108,25 @@ def blocks(item: RunInput, axis: str, wanted: Collection[str]) -> Iterator[Block
     loaded = list(dict.fromkeys([*wanted, ragged.count if ragged else next(iter(item.arrays))]))
     row_bytes = sum(declared[name].row_bytes for name in loaded if declared[name].dims[0] == axis)
     most_rows = max(1, BLOCK_BYTES // max(1, row_bytes))
-    first_row = 0
-    for start, stop in item.spans(_BLOCK_ITEMS):
+    first_row = 0 if items is None or ragged else items[0]
+    spans = item.spans(_BLOCK_ITEMS)
+    for start, stop in spans if items is None else _part(spans, *items):
         counts = item.read_frames([ragged.count], start, stop)[ragged.count] if ragged else np.ones(stop - start, int)
         for first, last in _cut(counts, most_rows):
             arrays = item.read_frames(loaded, start + first, start + last)
             block = Block(arrays, last - first, arrays[ragged.count] if ragged else None, first_row)
             yield block
             first_row += block.n_rows
+
+
+def _part(spans: Iterable[tuple[int, int]], first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield what stretches of items have of the items first (inclusive) to last (exclusive), counted over all."""
+    before = 0
+    for start, stop in spans:
+        begin, end = max(start, start + first - before), min(stop, start + last - before)
+        if begin < end:
+            yield begin, end
+        before += stop - start
 
 
 def whole(item: RunInput, axis: str, wanted: Iterable[str]) -> Block:

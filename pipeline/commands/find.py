@@ -1,0 +1,66 @@
+"""`reelgraph find`: people by their faces, pictures by their features; each domain brings its own search."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from pipeline.commands import Command, positive
+from pipeline.errors import UsageError
+
+GROUP = "reelgraph.searches"
+
+
+@dataclass(frozen=True)
+class Search:
+    """A kind of search through stores, found in the entry point group `reelgraph.searches`."""
+
+    name: str
+    question: str
+    """One line that names the flags in `begins`, for a user who gave none of them."""
+    begins: tuple[str, ...]
+    """Flags that choose this search: "face" for `--face`."""
+    arguments: Callable[[argparse.ArgumentParser], None]
+    """Adds its flags; `outs` and `--top` are there."""
+    run: Callable[[argparse.Namespace], int]
+    """Does the search on the parsed flags; returns the exit code."""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Values of its flags if none is given."""
+        parser = argparse.ArgumentParser(add_help=False)
+        self.arguments(parser)
+        return vars(parser.parse_args([]))
+
+
+def _searches() -> list[Search]:
+    return [point.load() for point in dict.fromkeys(entry_points(group=GROUP))]
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("outs", metavar="OUT", nargs="*", help="run stores, complete or not")
+    parser.add_argument(
+        "--top", type=positive, metavar="N", help="best shots of --face to list, or pictures (default: 10)"
+    )
+    for search in _searches():
+        search.arguments(parser)
+
+
+def _find(options: argparse.Namespace) -> int:
+    searches = _searches()
+    chosen = [one for one in searches if any(getattr(options, flag) is not None for flag in one.begins)]
+    if len(chosen) != 1:
+        raise UsageError("; ".join(one.question for one in searches))
+    for other in searches:
+        for name, value in other.defaults.items() if other is not chosen[0] else ():
+            if getattr(options, name) != value:
+                begin = next(flag for flag in chosen[0].begins if getattr(options, flag) is not None)
+                raise UsageError(f"--{name.replace('_', '-')} does not go with --{begin}")
+    return chosen[0].run(options)
+
+
+HELP = "find known people and write their names to the stores, one person by a picture, or pictures like another"
+COMMAND = Command("find", HELP, _arguments, _find)

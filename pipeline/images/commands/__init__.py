@@ -1,0 +1,1 @@
+"""The part of commands that is about pictures."""
