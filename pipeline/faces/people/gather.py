@@ -15,11 +15,19 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Groups, Ints, Points, Tracks, group_points, near_pairs
-from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
+from pipeline.faces.people.described import (
+    PICTURES_SHARE,
+    STRICT_SHARE,
+    THRESHOLD_SHARE,
+    describe_tracks,
+    signature,
+    sure_confidence,
+)
 from pipeline.faces.people.geometry import overlap
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, current, edit, known
 from pipeline.faces.people.space import Space
+from pipeline.media.spans import is_timed
 from pipeline.store.nodes import located
 from pipeline.store.schema import Array
 from pipeline.text import plural
@@ -49,7 +57,8 @@ class GatherOptions:
     threshold: float | None = None
     """Average distance up to which tracks are one person; None for a share of the model's own threshold.
 
-    The share is 0.975, and 0.85 for two tracks that both show their person's variation."""
+    The share is 0.975 (0.9 if all inputs are pictures), and 0.85 for two tracks that both show their person's
+    variation."""
     min_faces: int | None = None
     """Number of sure faces that a new person needs; None: by evidence (`are_people`)."""
     again: bool = False
@@ -166,7 +175,8 @@ class _Work:
                     f"{usable[0].name!r} of {usable[0].store_path} of {self.space.model} (align {self.space.align}); "
                     "run them separately, each with its own registry"
                 )
-        self.threshold = options.threshold or THRESHOLD_SHARE * self.space.threshold
+        share = THRESHOLD_SHARE if any(map(is_timed, usable)) else PICTURES_SHARE
+        self.threshold = options.threshold or share * self.space.threshold
         self.strict = options.threshold or STRICT_SHARE * self.space.threshold
         self.registry = Registry.open(path, self.space.model, self.space.align)
         self.result = Gathered(self.registry, list(runs), usable, skipped=skipped)

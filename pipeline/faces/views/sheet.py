@@ -17,7 +17,7 @@ from pipeline.files.whole import written_whole
 from pipeline.machine.cores import available_cores
 from pipeline.media.film.lettering import drawable, mask
 from pipeline.store.pieces import rows_of
-from pipeline.text import plural
+from pipeline.text import clock, plural
 
 if TYPE_CHECKING:
     from pipeline.faces.views.people import PersonView
@@ -92,7 +92,7 @@ def draw(people: Sequence[PersonView], pictures: Sequence[Pixels | None]) -> Pix
             _write(sheet, "no picture", top + _SIDE // 2 - _LINE // 2, left)
         best = one.best or {}
         name = drawable(one.name, "(no font)") if one.name else ""
-        place = drawable(best["name"], "?") if "name" in best else best.get("clock", "")
+        place = drawable(best["name"], "?") if "name" in best else clock(best.get("time_seconds", 0))
         lines = f"{one.id}  {name}".rstrip(), drawable(best.get("input", ""), "?"), place
         for number, line in enumerate(lines):
             _write(sheet, line, top + _SIDE + number * _LINE, left)
