@@ -151,17 +151,18 @@ def print_table(
     for heading in headings:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", overflow="fold")
     for one, png in zip(people, pngs, strict=True):
-        first, last = one.appearances[0], one.appearances[-1]
+        timed = [each for each in one.appearances if each["start_seconds"] is not None]
+        first, last = (timed[0], timed[-1]) if timed else (None, None)
         cells = {
             "id": str(one.id),
             "name": one.name or "-",
             "faces": str(one.faces),
             "tracks": str(one.tracks),
-            "on screen": f"{one.screen_seconds:.1f} s" if one.screen_seconds < 60 else _clock(one.screen_seconds),
-            "pictures": str(one.pictures),
+            "on screen": _screen(one.screen_seconds) if one.screen_seconds or not one.pictures else "",
+            "pictures": str(one.pictures or ""),
             "inputs": str(len(one.inputs)),
-            "first": _where(first, "start_seconds", many),
-            "last": _where(last, "stop_seconds", many),
+            "first": _where(first, "start_seconds", many) if first else "",
+            "last": _where(last, "stop_seconds", many) if last else "",
             "best shot": f"{one.best['input'] if many else ''} {_moment(one.best)}" if one.best else "",
         }
         row = [Text(plain(cells[heading].strip())) for heading in headings]
@@ -193,15 +194,19 @@ def print_table(
         console.print(plain(line), markup=False, soft_wrap=True)
 
 
+def _screen(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else _clock(seconds)
+
+
 def _where(entry: Mapping[str, Any], seconds: str, many: bool) -> str:
-    name = entry["input"]
+    name, at = entry["input"], _clock(entry[seconds])
     short = name if len(name) <= NAME_CHARACTERS else name[: NAME_CHARACTERS - 1] + "…"
-    return f"{short} {_moment(entry, seconds)}" if many else _moment(entry, seconds)
+    return f"{short} {at}" if many else at
 
 
-def _moment(entry: Mapping[str, Any], seconds: str = "time_seconds") -> str:
-    """Return the time of an entry, or the name of its picture."""
-    return str(entry["name"]) if entry[seconds] is None else _clock(entry[seconds])
+def _moment(best: Mapping[str, Any]) -> str:
+    """Return the time of a best shot, or the name of its picture."""
+    return str(best["name"]) if best["time_seconds"] is None else _clock(best["time_seconds"])
 
 
 def _clock(seconds: float) -> str:
