@@ -59,7 +59,9 @@ SAME_SCENE = 0.3
 """Share of the limit. A track that is so near to a person shows the very scene of the gallery's picture. Everyone of
 that scene is then nearer to the picture than to pictures of other days, by its light, its lens and its noise."""
 OTHERS_OF_SCENE = 0.5
-"""Share of the limit that holds for the other tracks of such an input, for this person."""
+"""Share of the limit that holds for the other tracks of such an input, and of inputs like it, for this person. Three
+signers before one camera, each by a picture from one clip: in other clips they themselves are at 0.10 to 0.30, and the
+others at 0.60 to 0.97 (`make strangers` knows nothing of scenes)."""
 
 
 @dataclass(frozen=True)
