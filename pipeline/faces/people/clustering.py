@@ -217,7 +217,8 @@ class _State:
         self.mean.append(self.mean[a] + share * between)
         self.varied.append((1 - share) * self.varied[a] + share * self.varied[b])
         one, other = self._looks(a), self._looks(b)
-        looks = max(one, other) if between @ between <= SAME_LOOK * self.limit else one + other
+        near = SAME_LOOK * self.limit * (1 / one + 1 / other) / 2  # means of several looks are nearer to each other
+        looks = max(one, other) if between @ between <= near else one + other
         self.spread.append(self.varied[c] + self.photographs * (1 - 1 / looks))
         self.weight.append(total)
         self.founds.append(self.founds[a] or self.founds[b])
