@@ -145,9 +145,10 @@ class Wanted:
 
     def calibration(self, item: RunInput) -> evidence.Calibration:
         """Return the calibration for an input's model. Raises UsageError if the model has no threshold."""
-        known = item.arrays["embedding"].attributes.get("thresholds") or {}
+        attributes = item.arrays["embedding"].attributes
+        known = attributes.get("thresholds") or {}
         own = threshold_of(item, self.metric, None if self.metric in known else self.threshold)
-        return evidence.calibration(self.metric, own)
+        return evidence.calibration(self.metric, own, str(attributes.get("align")))
 
 
 def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
