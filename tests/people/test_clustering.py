@@ -162,7 +162,7 @@ def looks(person: int, count: int, varies: float, apart: float) -> np.ndarray:
 
 
 def test_a_group_varies_as_photographs_do() -> None:
-    """By their own variances the two who look the same each time are 0.53 apart, the one who does not is 0.58 from it."""
+    """By their own variances two who look the same are 0.53 apart; an odd photograph is 0.58 from the others."""
     two = np.concatenate([looks(person, 5, 0.22, 0.45) for person in (0, 1)])
     assert group_points(points(two), NOBODY, 0.57).group.tolist() == [0] * 5 + [1] * 5
     one = np.concatenate([looks(0, 5, 0.36, 0), [np.eye(64, dtype=np.float32)[63] * 0.45]])

@@ -82,7 +82,7 @@ def test_a_poor_pair_is_not_forced_to_make_room_for_another() -> None:
 
 
 def shots(*lengths: int, apart: float = 0.45, varies: float = 0.03) -> Block:
-    """Faces at one place, in shots of some frames; those of the next shot are `apart`, of one shot `varies` by frame."""
+    """Faces at one place, in shots of some frames: `apart` from one shot to the next, `varies` within one."""
     look = np.zeros((sum(lengths), 128), np.float32)
     look[:, 0] = np.repeat(np.arange(len(lengths)) % 2 * apart, lengths)
     look[np.arange(len(look)), 1 + np.arange(len(look)) % 9] += varies / np.sqrt(2)

@@ -1,10 +1,11 @@
 """People: tracks of any number of inputs, grouped by the person they show.
 
-The method is agglomeration by average linkage of squared distances, with variances as photographs of one person have
-them. For Euclidean vectors it needs no matrix: the value of two groups is the squared distance of their means plus both
-variances. Their own variances would say that a person who looks the same in all tracks may be far from the next person,
-and that one who looks different may not; so of n looks (PHOTOGRAPHS) each group has the variance of n photographs.
-A graph of near neighbours holds every possible merge of a round, and 100,000 tracks fit in memory. What video knows comes first: two faces of one frame are never one person, a track is always one.
+The method is agglomeration by average linkage of squared distances. For Euclidean vectors it needs no matrix: the value
+of two groups is the squared distance of their means plus both variances. The variance is not a group's own: a person who
+looks different each time would stay in pieces, and two who do not would be joined from farther. It is that of as many
+photographs of one person as the group has looks (PHOTOGRAPHS). A graph of near neighbours holds the merges of a round,
+so 100,000 tracks fit in memory. What video knows comes first: two faces of one frame are never one person, a track is
+always one.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ VARIED = 0.27
 """Mean distance of a track's faces from their vector, as a share of the strict threshold. A track with more shows its
 person's own variation; one photograph, shown for a second, has less in 3 of 4 tracks."""
 PHOTOGRAPHS = 0.3
-"""Mean squared distance of one person's photographs of different days from their mean, as a share of the squared
-threshold: 0.0984 of 0.342 for Dlib (evidence.RAW)."""
+"""Mean squared distance of one person's photographs from their mean, as a share of the squared threshold. The
+photographs are of different days; for Dlib it is 0.0984 of 0.342 (evidence.RAW)."""
 SAME_LOOK = 0.2
 """Share of the squared threshold. Means that are so near show one photograph or one scene, and count as one look. The
 results are the same from 0.15 to 0.25 (`make bench-people`)."""
@@ -226,7 +227,7 @@ class _State:
         return c
 
     def _looks(self, cluster: int) -> float:
-        """Return the number of looks that a cluster stands for, at least 1: its spread tells."""
+        """Return the number of looks that a cluster stands for, at least 1, from its spread."""
         return 1 / (1 - float(np.clip((self.spread[cluster] - self.varied[cluster]) / self.photographs, 0, 0.999)))
 
     def _graph(self, alive: list[int]) -> tuple[dict[int, set[int]], list[tuple[float, int, int]]]:

@@ -329,7 +329,7 @@ class Found(NearSearch):
     """Names of the stage that makes these arrays in the workflow of the open store. A later run reads there that
     they are not its own."""
     scenes: dict[Any, dict[str, str]] = field(default_factory=dict)
-    """By frame size: people with a track in the very scene of their picture, and the input where that is."""
+    """By frame size: people with a track in the very scene of their picture, and the input of that track."""
     asked: dict[tuple[str, str], tuple[Any, set[str], set[str]]] = field(default_factory=dict)
     """By store and input: frame size, people named beyond OTHERS_OF_SCENE, and those whose names it has as weak."""
     is_last: bool = False
@@ -402,8 +402,8 @@ class Found(NearSearch):
             arrays = _asked(arrays, names, scene, self.metric)
             for name in sorted(scene):
                 film = self.scenes[self.asked[key][0]][name]
-                self.tell(f"{name}: the gallery's picture is of the scene of {film}, where everyone is near to it; "
-                          f"in inputs of its frame size only very near faces get the name")  # fmt: skip
+                self.tell(f"{name}: the gallery's picture is of the scene of {film}. Everyone in that light is near to "
+                          f"it, so in inputs of that frame size only very near faces get the name")  # fmt: skip
         if self.table is not None:
             assert gallery is not None
             rows = _TableRows(item, gallery, arrays, FrameTimes(item, out))

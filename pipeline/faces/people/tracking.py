@@ -110,7 +110,7 @@ def track_faces(
 
 
 def _split(track: npt.NDArray[np.int32], step: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.int32]:
-    """Return the tracks, split where a step is beyond `limit` and far beyond those around it (_MOST_TIMES).
+    """Return the tracks, split before each step that is beyond `limit` and far beyond those around it (_MOST_TIMES).
 
     `step` (faces,): distance of each embedding from the one before it in the track; NaN if there is none.
     """
