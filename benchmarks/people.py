@@ -6,9 +6,10 @@
 
 Real clips: those of the data folder whose names say who is in them (asl_A_help.mkv: signer A), one with hard cuts
 between them and one with three side by side. Made-up parades: photographs of faces/labels.csv in short shots
-(parade.py). Pairs of faces are counted, over all clips of a set at once: precision is the share of pairs with one label
-that are one person, recall the share of pairs of one person that have one label. A face without a person counts as a
-person of its own; faces that the truth does not know are left out.
+(parade.py). Films: 70 photographs of 15 people of faces/lfw_many, one after the other, hard cuts; `--films 0` for none,
+since ten of them take some minutes. Pairs of faces are counted, over all clips of a set at once: precision is the share
+of pairs with one label that are one person, recall the share of pairs of one person that have one label. A face without
+a person counts as a person of its own; faces that the truth does not know are left out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """People: tracks of any number of inputs, grouped by the person they show.
 
 The method is agglomeration by average linkage of squared distances. For Euclidean vectors it needs no matrix: the value
-of two groups is the squared distance of their means plus both variances. The variance is not a group's own: a person who
-looks different each time would stay in pieces, and two who do not would be joined from farther. It is that of as many
+of two groups is the squared distance of their means plus both variances. By a group's own variance, a person who looks
+different each time would stay in pieces. Two who do not would be joined from farther. So it is that of as many
 photographs of one person as the group has looks (PHOTOGRAPHS). A graph of near neighbours holds the merges of a round,
 so 100,000 tracks fit in memory. What video knows comes first: two faces of one frame are never one person, a track is
 always one.
