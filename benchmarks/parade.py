@@ -1,14 +1,15 @@
-"""Clips of people with known truth: the data folder's clips of signers, and parades drawn from labelled photographs.
+"""Clips of people with known truth: the data folder's clips of signers, and clips drawn from labelled photographs.
 
 A parade has short shots with pans and zooms, hard cuts, one to three people side by side, a face hidden for a moment,
-the same person again with another photograph.
+the same person again with another photograph. A film of photographs shows one after the other at one place, each for
+half a second.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,11 @@ def signer(stem: str, frame: int, centre: float) -> tuple[str, str] | None:
     return (stem, match[1]) if match else None
 
 
-def labelled_photographs(folder: Path) -> list[Photograph]:
-    """Return the photographs of `labels.csv` (columns identity, path) in which the bundled detector finds a face."""
+def labelled_photographs(folder: Path, rows: Sequence[Mapping[str, str]], middle: bool = False) -> list[Photograph]:
+    """Return the photographs of some rows (identity, path) in which the bundled detector finds a face.
+
+    The labelled face is the largest, or the nearest to the middle of the picture.
+    """
     import cv2
 
     from pipeline.faces.models import create_detector
@@ -108,7 +112,7 @@ def labelled_photographs(folder: Path) -> list[Photograph]:
 
     detector = create_detector("mtcnn", Device("cpu", 0))
     found = []
-    for row in labels_in([folder / "labels.csv"], {"identity", "path"}):
+    for row in rows:
         picture = cv2.imread(str(folder / row["path"]))
         if picture is None:
             continue
@@ -116,7 +120,9 @@ def labelled_photographs(folder: Path) -> list[Photograph]:
         small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         boxes = detector.detect(np.ascontiguousarray(small[None, :, :, ::-1])).box
         if len(boxes):
-            x, y, w, h = (boxes[np.argmax(boxes[:, 2] * boxes[:, 3])] / scale).tolist()
+            away = np.linalg.norm(boxes[:, :2] + boxes[:, 2:] / 2 - np.array(small.shape[1::-1]) / 2, axis=1)
+            which = away.argmin() if middle else np.argmax(boxes[:, 2] * boxes[:, 3])
+            x, y, w, h = (boxes[which] / scale).tolist()
             found.append(Photograph(folder / row["path"], row["identity"], (x, y, w, h)))
     return found
 
@@ -147,6 +153,24 @@ def plan_shots(photographs: Sequence[Photograph], n_shots: int, seed: int = SEED
         shots.append(Shot(start, start + length, tuple(shown)))
         start += length
     return shots
+
+
+def films(folder: Path, count: int, n_people: int = 15, n_shots: int = 70, seed: int = 7) -> Iterator[list[Shot]]:
+    """Yield the shots of films of photographs, each with other people of `labels.csv`; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    of: dict[str, list[dict[str, str]]] = {}
+    for row in labels_in([folder / "labels.csv"], {"identity", "path"}):
+        of.setdefault(row["identity"], []).append(row)
+    order = rng.permutation([identity for identity in sorted(of) if len(of[identity]) >= 4])
+    for k in range(count):
+        rows = [row for identity in order[k * n_people : (k + 1) * n_people] for row in of[identity][:6]]
+        photographs = labelled_photographs(folder, rows, middle=True)
+        shots: list[Shot] = []
+        for at in rng.permutation(len(photographs))[:n_shots].tolist():
+            start, length, last = shots[-1].stop if shots else 0, int(rng.integers(12, 18)), rng.uniform(-0.03, 0.03)
+            shown = Shown(photographs[at], (320, 0, 320, HEIGHT), (0.5, 0.5, 0.4), (0.5 + last, 0.5, 0.4), None)
+            shots.append(Shot(start, start + length, (shown,)))
+        yield shots
 
 
 def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:

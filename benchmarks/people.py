@@ -6,9 +6,10 @@
 
 Real clips: those of the data folder whose names say who is in them (asl_A_help.mkv: signer A), one with hard cuts
 between them and one with three side by side. Made-up parades: photographs of faces/labels.csv in short shots
-(parade.py). Pairs of faces are counted, over all clips of a set at once: precision is the share of pairs with one label
-that are one person, recall the share of pairs of one person that have one label. A face without a person counts as a
-person of its own; faces that the truth does not know are left out.
+(parade.py). Films: 70 photographs of 15 people of faces/lfw_many, one after the other, hard cuts; `--films 0` for none,
+since ten of them take some minutes. Pairs of faces are counted, over all clips of a set at once: precision is the share
+of pairs with one label that are one person, recall the share of pairs of one person that have one label. A face without
+a person counts as a person of its own; faces that the truth does not know are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import parade
-from harness import REPOSITORY, WORKFLOW, data_folder, parser, show, write_json
+from harness import REPOSITORY, WORKFLOW, data_folder, labels_in, parser, show, write_json
 
 import pipeline
 from pipeline.faces.people.clustering import Points, Tracks, group_points
@@ -87,8 +88,8 @@ class Score:
     seconds: float
 
 
-def stored_clips(folder: Path, data: Path, n_shots: int) -> dict[str, list[StoredClip]]:
-    """Return real clips and made-up parades, analysed once into stores below `folder`."""
+def stored_clips(folder: Path, data: Path, n_shots: int, n_films: int) -> dict[str, list[StoredClip]]:
+    """Return real clips, made-up parades and films of photographs, analysed once into stores below `folder`."""
     videos = data / "videos"
     real = [*sorted(videos.glob("asl_*.mkv")), *sorted(videos.glob("derived/asl_parade*.mp4"))]
     real += sorted(videos.glob("derived/asl_grid*.mp4"))
@@ -96,16 +97,23 @@ def stored_clips(folder: Path, data: Path, n_shots: int) -> dict[str, list[Store
     photographs: list[parade.Photograph] = []
     for k, path in enumerate(made):
         if not parade.truth_path(path).is_file():
-            photographs = photographs or parade.labelled_photographs(data / "faces")
+            rows = labels_in([data / "faces" / "labels.csv"], {"identity", "path"})
+            photographs = photographs or parade.labelled_photographs(data / "faces", rows)
             parade.make_clip(path, parade.plan_shots(photographs, n_shots, parade.SEED + k))
-    run = pipeline.run(str(WORKFLOW), [str(path) for path in [*real, *made]], out=str(folder / "people.zarr"))
+    films = [folder / f"film{k + 1}.mp4" for k in range(n_films)]
+    if not all(parade.truth_path(path).is_file() for path in films):
+        for path, shots in zip(films, parade.films(data / "faces" / "lfw_many", n_films), strict=True):
+            parade.make_clip(path, shots)
+    inputs = [str(path) for path in [*real, *made, *films]]
+    run = pipeline.run(str(WORKFLOW), inputs, out=str(folder / "people.zarr"))
     clips = {}
     for item in run.inputs.values():
         path, values = Path(item.attributes["path"]), item.read(NAMES)
         space = Space.of(item.arrays["embedding"].attributes)
         clips[path] = StoredClip(item.arrays, values, space, _labels(path, values))
     sets = {"real clips": [clips[path] for path in real], "parades": [clips[path] for path in made]}
-    return {**sets, "both": [*sets["real clips"], *sets["parades"]]}
+    both = {**sets, "both": [*sets["real clips"], *sets["parades"]]}
+    return both | {path.stem: [clips[path]] for path in films}
 
 
 def _labels(path: Path, values: dict[str, np.ndarray]) -> list[str | None]:
@@ -165,7 +173,7 @@ def _tracks(way: Way, clip: StoredClip) -> np.ndarray:
     limit = TRACK_SHARE * clip.space.threshold if way.use_embedding else np.inf
     settings = TrackSettings(way.max_gap_seconds, max_distance=limit)
     block = Block(values["n_faces"], values["time_seconds"], values["box"], vectors)
-    track: np.ndarray = next(track_faces([block], settings, usual_gap(values["time_seconds"])))
+    track: np.ndarray = track_faces([block], settings, usual_gap(values["time_seconds"]))
     if way.stitch == "chunks":
         _, track = np.unique(track + len(track) * (values["face_frame"] // 10), return_inverse=True)
     return track.astype(np.int32)
@@ -272,12 +280,13 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--folder", type=Path, help="where clips and store go, and are kept (default: a new one)")
     options.add_argument("--shots", type=int, default=45, help="shots of each made-up parade")
+    options.add_argument("--films", type=int, default=10, help="films of photographs, with 15 people each; at most 10")
     options.add_argument("--thresholds", action="store_true", help="other thresholds too")
     options.add_argument("--scale", type=int, default=100_000, metavar="N", help="made-up tracks; 0 for none")
     options.add_argument("--out", type=Path, default=REPOSITORY / "bench-people.json", help="write all figures there")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        sets = stored_clips(chosen.folder or Path(scratch), data_folder(), chosen.shots)
+        sets = stored_clips(chosen.folder or Path(scratch), data_folder(), chosen.shots, chosen.films)
     ways = list(WAYS)
     if chosen.thresholds:
         ways += [replace(WAYS[0], name=f"threshold {share:.2f}", share=share, strict=share)

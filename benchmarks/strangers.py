@@ -88,7 +88,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(len(people.pictures))
     halves = [[people.pictures[k] for k in part] for part in np.array_split(shuffled, 2)]
-    shipped = calibration(chosen.metric, threshold)
+    shipped = calibration(chosen.metric, threshold, str(embedding["align"]))
     lines = {"shipped": shipped, "fitted on all": fitted(people, chosen.metric, rng)}
     for name, learnt in (("first", 0), ("second", 1)):
         lines[f"fitted on the {name} half"] = fitted(People(people.vectors, halves[learnt]), chosen.metric, rng)

@@ -33,12 +33,12 @@ KEYS: dict[str, dict[str, str]] = {
     "find": {
         "detect": "1eba2a71a133ff16e0e4569ee8d89202",
         "embed": "1a534d017c5ab0639d57628fc865c5a8",
-        "identify": "687b72e31ee0b5d229bef0cd2d4e9ec6"
+        "identify": "bfad54ca730c1ae7f4d4cdac9cca3532"
     },
     "people": {
         "detect": "1eba2a71a133ff16e0e4569ee8d89202",
         "embed": "1a534d017c5ab0639d57628fc865c5a8",
-        "track": "f053d68e62cd2ccf719553ee723f5ed5"
+        "track": "122d53c1715c4e175665417e55d14b16"
     },
     "sharp_faces": {
         "detect": "1eba2a71a133ff16e0e4569ee8d89202",

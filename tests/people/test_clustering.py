@@ -153,6 +153,44 @@ def test_quality_of_faces() -> None:
     assert (quality(box, None, None) == [1, 1, 0.2]).all()
 
 
+def looks(person: int, count: int, varies: float, apart: float) -> np.ndarray:
+    """Photographs of a person, each `varies` from the person's mean in a direction of its own; people are `apart`."""
+    vector = np.zeros((count, 64), np.float32)
+    vector[:, 0] = person * apart
+    vector[np.arange(count), 1 + person * count + np.arange(count)] = varies
+    return vector
+
+
+def test_a_group_varies_as_photographs_do() -> None:
+    """By their own variances two who look the same are 0.53 apart; an odd photograph is 0.58 from the others."""
+    two = np.concatenate([looks(person, 5, 0.22, 0.45) for person in (0, 1)])
+    assert group_points(points(two), NOBODY, 0.57).group.tolist() == [0] * 5 + [1] * 5
+    one = np.concatenate([looks(0, 5, 0.36, 0), [np.eye(64, dtype=np.float32)[63] * 0.45]])
+    one[:, 62] = np.where(np.arange(6) < 5, 0.0, 0.1)
+    assert group_points(points(one), NOBODY, 0.57).group.tolist() == [0] * 6
+
+
+def test_many_tracks_of_one_look_are_one_look() -> None:
+    """A person on two days, five tracks each: those of one day say no more of how the person varies than one does."""
+    days = np.concatenate([looks(0, 5, 0.1, 0), looks(1, 5, 0.1, 0.47)])
+    assert group_points(points(days), NOBODY, 0.57).group.tolist() == [0] * 10
+
+
+def test_a_stored_exemplar_goes_on_as_its_tracks_would() -> None:
+    vector = looks(0, 4, 0.25, 0)
+    first = group_points(points(vector[:3]), NOBODY, 0.57)
+    (exemplar,) = first.looks[0]
+    again = np.stack([exemplar.vector, vector[3]])
+    state = Points(
+        again, np.array([exemplar.spread, 0]), np.array([exemplar.varied, 0]), np.array([exemplar.weight, 5]),
+        np.array([1, 0]), np.ones(2, bool),
+    )  # fmt: skip
+    (whole,) = group_points(points(vector), NOBODY, 0.57).looks[0]
+    (added,) = group_points(state, NOBODY, 0.57).looks[0]
+    assert added.spread == pytest.approx(whole.spread)
+    assert added.vector == pytest.approx(whole.vector, abs=1e-6)
+
+
 def test_tracks_that_both_show_variation_must_be_nearer() -> None:
     """Two filmed people who look alike stay two; two photographs of one person, as far apart, become one."""
     vector = np.array([[0.0, 0.0], [0.55, 0.0]], np.float32)

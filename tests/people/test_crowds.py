@@ -49,14 +49,13 @@ def tracked(count: int) -> np.ndarray:
     order = np.random.default_rng(1).permutation(count)
     people = vectors(count)
     rows = [np.arange(count), order, order[: -count // 10]]
-    found = tracking.track_faces(
+    return tracking.track_faces(
         [
             tracking.Block(np.array([len(r)], np.int32), np.array([0.2 * k]), crowd(count, k)[r], people[r])
             for k, r in enumerate(rows)
         ],
         tracking.TrackSettings(max_distance=2.0),
     )
-    return np.concatenate(list(found))
 
 
 def linked(count: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.engine.workflow import load_workflow
+from pipeline.faces.models.recognisers.thresholds import thresholds
 from pipeline.faces.people.evidence import (
     UNIT,
     Level,
@@ -22,7 +23,7 @@ from pipeline.faces.people.evidence import (
     people_means,
     projected,
 )
-from pipeline.faces.people.matching import METRICS
+from pipeline.faces.people.matching import METRICS, Metric
 from pipeline.faces.people.pictures import PictureCache, PictureFaces, Recipe
 
 D = 128
@@ -127,7 +128,17 @@ def test_metrics_are_the_same_limits_by_their_own_formulas(metric: str) -> None:
 
 def test_models_without_a_measurement_scale_by_their_threshold() -> None:
     assert calibration("cosine", 0.68).limit(100, 2.0) == pytest.approx(8.5 * UNIT.limit(100, 2.0))
-    assert calibration("cosine", 0.08) == UNIT
+    assert calibration("cosine", 0.08) == calibration("cosine", 0.08, "native") == UNIT
+    assert calibration("cosine", 0.07, "deepface").limit(100, 2.0) == pytest.approx(0.875 * UNIT.limit(100, 2.0))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_two_views_have_a_line_of_their_own(metric: Metric) -> None:
+    """One photograph may be as far as by native's line in proportion, a mean of several faces farther."""
+    own = thresholds("Dlib", "two_views")[metric]
+    two, native = calibration(metric, own, "two_views"), calibration(metric, own)
+    assert two.limit(300, 2.0) == pytest.approx(native.limit(300, 2.0), rel=0.02)
+    assert two.limit(300, 0.4) >= (1.0 if metric == "euclidean" else 1.08) * native.limit(300, 0.4) - 1e-9
 
 
 def test_the_result_is_the_same_however_many_tracks_are_judged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

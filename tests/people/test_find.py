@@ -184,6 +184,59 @@ def test_names_that_go_are_told_and_an_answer_alone_changes_nothing(
     assert f"{told}--per track --threshold by default" in third["notes"]
 
 
+def alike(colour: tuple[int, int, int], distance: float, n_frames: int = 20) -> dict[str, np.ndarray]:
+    """Arrays of an input: one face in each sampled frame, at a cosine distance from a colour's."""
+    known = drawn.vector(colour).astype(float)
+    aside = np.eye(drawn.DIMENSION)[0] - known * known[0] / (known @ known)
+    along = 1 - distance
+    one = along * known / np.linalg.norm(known) + np.sqrt(1 - along**2) * aside / np.linalg.norm(aside)
+    return faces_of(np.ones(n_frames, np.int64), np.tile(np.linalg.norm(known) * one, (n_frames, 1)))
+
+
+def levels_of(found: dict[str, Any]) -> dict[str, str]:
+    """Level of each input's name."""
+    return {one["input"]: one["level"] for person in found["people"] + found["maybe"] for one in person["sightings"]}
+
+
+def test_others_of_the_scene_of_a_picture_are_a_question_in_other_inputs_too(
+    gallery: Path, tmp_path: Path, command: Command
+) -> None:
+    """Ann's picture was cut from `cut`; somebody else is in that light in `other`, of that frame size."""
+    films = {"other": alike(drawn.ANN, 0.05), "again": alike(drawn.ANN, 0.015), "cut": alike(drawn.ANN, 0.002)}
+    out = make_store(tmp_path / "a.zarr", films, workflow=drawn.document())
+    wide = {"wide": alike(drawn.ANN, 0.05)}
+    more = make_store(tmp_path / "b.zarr", wide, facts={"width": 1920, "height": 1080}, workflow=drawn.document())
+    table = tmp_path / "faces.csv"
+    _, found, _ = command(out, more, "--gallery", gallery, "--table", table)
+    assert levels_of(found) == {"other": "weak", "again": "sure", "cut": "sure", "wide": "sure"}
+    assert any(text.startswith("Ann: the gallery's picture is of the scene of ") for text in found["notes"])
+    assert {one["written"] for one in found["inputs"]} == {"written"}
+    assert (identities(out, "other") == -1).all()
+    with table.open() as file:
+        levels = {(row["input"], row["level"]) for row in csv.DictReader(file)}
+    assert levels == {("other", "weak"), ("again", "sure"), ("cut", "sure"), ("wide", "sure")}
+    _, again, _ = command(out, more, "--gallery", gallery)
+    assert (levels_of(again), {one["written"] for one in again["inputs"]}) == (levels_of(found), {"unchanged"})
+    _, asked, _ = command(out, more, "--gallery", gallery, "--no-write")
+    assert levels_of(asked) == levels_of(found)
+    _, own, _ = command(out, more, "--gallery", gallery, "--threshold", "0.06")
+    assert levels_of(own)["other"] != "weak", "the user's word"
+
+
+def test_without_the_video_of_the_picture_the_usual_limit_holds(
+    gallery: Path, tmp_path: Path, command: Command
+) -> None:
+    films = {"other": alike(drawn.ANN, 0.05), "again": alike(drawn.ANN, 0.05)}
+    out = make_store(tmp_path / "a.zarr", films, workflow=drawn.document())
+    _, alone, _ = command(out, "--gallery", gallery)
+    assert set(levels_of(alone).values()) == {"sure"}
+    cut = make_store(tmp_path / "b.zarr", {"cut": alike(drawn.ANN, 0.002)}, workflow=drawn.document())
+    for stores, expected in (((out, cut), {"weak"}), ((out,), {"sure"}), ((cut, out), {"weak"})):
+        _, found, _ = command(*stores, "--gallery", gallery)
+        assert {level for name, level in levels_of(found).items() if name != "cut"} == expected
+        assert bool((identities(out, "other") >= 0).all()) == (expected == {"sure"})
+
+
 def test_a_threshold_of_ones_own(store: Path, gallery: Path, command: Command) -> None:
     _, found, _ = command(store, "--gallery", gallery, "--threshold", "0.000001")
     assert found["people"] == []

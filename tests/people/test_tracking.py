@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def block(
 def follow(one: Block, **settings: float) -> list[int]:
     limit = LIMIT if one.vectors is not None else np.inf
     made = TrackSettings(**{"max_distance": limit, **settings})
-    return next(track_faces([one], made, usual_gap(one.time_seconds))).tolist()
+    return track_faces([one], made, usual_gap(one.time_seconds)).tolist()
 
 
 STAYS = [[(100.0 + 5 * k, 80.0, 0)] for k in range(6)]
@@ -80,6 +81,30 @@ def test_a_poor_pair_is_not_forced_to_make_room_for_another() -> None:
     assert follow(one)[2] == 0
 
 
+def shots(*lengths: int, apart: float = 0.45, varies: float = 0.03) -> Block:
+    """Faces at one place, in shots of some frames: `apart` from one shot to the next, `varies` within one."""
+    look = np.zeros((sum(lengths), 128), np.float32)
+    look[:, 0] = np.repeat(np.arange(len(lengths)) % 2 * apart, lengths)
+    look[np.arange(len(look)), 1 + np.arange(len(look)) % 9] += varies / np.sqrt(2)
+    return replace(block([[(100, 80, -1)]] * len(look), step=0.1), vectors=look)
+
+
+@pytest.mark.parametrize(
+    ("faces", "expected"),
+    [
+        pytest.param(shots(3, 4), [3, 4], id="a cut to a person who looks alike"),
+        pytest.param(shots(4, 3, 4), [4, 3, 4], id="there and back"),
+        pytest.param(shots(3, 3, 3, 3, 3), [3] * 5, id="many cuts"),
+        pytest.param(shots(1, 3), [1, 3], id="only the second person stays"),
+        pytest.param(shots(1, 1), [1, 1], id="nothing else to compare with"),
+        pytest.param(shots(4, 4, apart=0.45, varies=0.25), [8], id="a face that varies about as much all the time"),
+        pytest.param(shots(4, 4, apart=0.37), [8], id="a step that one face may make"),
+    ],
+)
+def test_a_track_is_split_where_its_embedding_jumps(faces: Block, expected: list[int]) -> None:
+    assert np.bincount(follow(faces)).tolist() == expected
+
+
 def test_any_cut_into_blocks_gives_the_same_tracks() -> None:
     rng = np.random.default_rng(3)
     frames = []
@@ -102,7 +127,7 @@ def test_any_cut_into_blocks_gives_the_same_tracks() -> None:
             for k in range(0, 150, length)
         ]
         made = track_faces(blocks, TrackSettings(max_distance=LIMIT), usual_gap(whole.time_seconds))
-        assert np.concatenate(list(made)).tolist() == expected
+        assert made.tolist() == expected
     first = [expected.index(track) for track in range(max(expected) + 1)]
     assert first == sorted(first), "numbered in order of first appearance"
 

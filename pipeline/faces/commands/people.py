@@ -42,7 +42,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
-        help="average distance up to which tracks are one person (default: 0.95 of the model's own "
+        help="average distance up to which tracks are one person (default: 0.975 of the model's own "
         "threshold, 0.85 for two tracks with many looks)",
     )  # fmt: skip
     parser.add_argument(

@@ -1,9 +1,11 @@
 """People: tracks of any number of inputs, grouped by the person they show.
 
 The method is agglomeration by average linkage of squared distances. For Euclidean vectors it needs no matrix: the value
-of two groups is the squared distance of their means plus both variances. Groups within the threshold on average have at
-least two members within it. So a graph of near neighbours holds every possible merge, and 100,000 tracks fit in memory.
-What video knows comes first: two faces of one frame are never one person, a track is always one.
+of two groups is the squared distance of their means plus both variances. By a group's own variance, a person who looks
+different each time would stay in pieces. Two who do not would be joined from farther. So it is that of as many
+photographs of one person as the group has looks (PHOTOGRAPHS). A graph of near neighbours holds the merges of a round,
+so 100,000 tracks fit in memory. What video knows comes first: two faces of one frame are never one person, a track is
+always one.
 """
 
 from __future__ import annotations
@@ -35,6 +37,12 @@ people, a real face to one."""
 VARIED = 0.27
 """Mean distance of a track's faces from their vector, as a share of the strict threshold. A track with more shows its
 person's own variation; one photograph, shown for a second, has less in 3 of 4 tracks."""
+PHOTOGRAPHS = 0.3
+"""Mean squared distance of one person's photographs from their mean, as a share of the squared threshold. The
+photographs are of different days; for Dlib it is 0.0984 of 0.342 (evidence.RAW)."""
+SAME_LOOK = 0.2
+"""Share of the squared threshold. Means that are so near show one photograph or one scene, and count as one look. The
+results are the same from 0.15 to 0.25 (`make bench-people`)."""
 MOST_WEIGHT = 20.0
 """Largest weight of a track. More faces count no more, because they share one scene's light and one pose."""
 
@@ -65,7 +73,7 @@ class Exemplar:
     vector: Float32
     """float32 (d,): mean, in the space in which the model's embeddings are compared."""
     spread: float
-    """Mean squared distance from the vector."""
+    """Mean squared distance of the faces from the vector: `varied`, and that of as many photographs as it has looks."""
     weight: float
     """Number of faces it stands for; of each track only a few count."""
     varied: float
@@ -118,6 +126,8 @@ class _State:
         self.threshold, self.strict = threshold, strict
         self.limit = threshold * threshold
         self.twice = twice
+        self.photographs = PHOTOGRAPHS * self.limit
+        """Mean squared distance of one person's photographs from their mean."""
         self.mean = list(points.vector.astype(np.float64))
         self.spread = points.spread.astype(np.float64).tolist()
         self.varied = points.varied.astype(np.float64).tolist()
@@ -202,17 +212,23 @@ class _State:
         total = self.weight[a] + self.weight[b]
         share = self.weight[b] / total
         between = self.mean[b] - self.mean[a]
-        variance = (1 - share) * self.spread[a] + share * self.spread[b]
         c = len(self.into)
         self.into[a] = self.into[b] = c
         self.into.append(c)
         self.mean.append(self.mean[a] + share * between)
-        self.spread.append(variance + share * (1 - share) * float(between @ between))
         self.varied.append((1 - share) * self.varied[a] + share * self.varied[b])
+        one, other = self._looks(a), self._looks(b)
+        near = SAME_LOOK * self.limit * (1 / one + 1 / other) / 2  # means of several looks are nearer to each other
+        looks = max(one, other) if between @ between <= near else one + other
+        self.spread.append(self.varied[c] + self.photographs * (1 - 1 / looks))
         self.weight.append(total)
         self.founds.append(self.founds[a] or self.founds[b])
         self.owner.append(first)
         return c
+
+    def _looks(self, cluster: int) -> float:
+        """Return the number of looks that a cluster stands for, at least 1, from its spread."""
+        return 1 / (1 - float(np.clip((self.spread[cluster] - self.varied[cluster]) / self.photographs, 0, 0.999)))
 
     def _graph(self, alive: list[int]) -> tuple[dict[int, set[int]], list[tuple[float, int, int]]]:
         """Return the neighbours of each living cluster, and a heap of (squared distance, a, b) within the limit."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
 """Score by detector. Below it most detections in videos are not faces (posters, prints on clothes, blurs). Scores of
 other detectors have other scales; all their faces count as sure."""
-THRESHOLD_SHARE = 0.95
+THRESHOLD_SHARE = 0.975
 """Share of the model's own threshold (of two single faces) up to which two tracks without variation are one person, by
-average distance. Chosen by cross-validation over people: `make strangers`."""
+average distance. Chosen by cross-validation over people, for crowds of 15 and 30: `make strangers`."""
 STRICT_SHARE = 0.85
 """Share for two tracks that show their person's variation (`VARIED`). `make bench-people` measures other values."""
 UNSURE_SHARE = 0.15

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.faces.models.recognisers.thresholds import thresholds
 from pipeline.faces.people.clustering import better_faces
 from pipeline.faces.people.described import face_quality, faces_of_tracks
 
@@ -59,7 +60,9 @@ SAME_SCENE = 0.3
 """Share of the limit. A track that is so near to a person shows the very scene of the gallery's picture. Everyone of
 that scene is then nearer to the picture than to pictures of other days, by its light, its lens and its noise."""
 OTHERS_OF_SCENE = 0.5
-"""Share of the limit that holds for the other tracks of such an input, for this person."""
+"""Share of the limit that holds for the other tracks of such an input, and of inputs like it, for this person. With
+pictures from one clip of each of three signers before one camera, they themselves are at 0.10 to 0.30 in other clips.
+The others are at 0.60 to 0.97."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +88,25 @@ class Calibration:
 
 UNIT = Calibration(0.0520, 0.0151, 0.0136, 0.0474)
 RAW = Calibration(0.1060, 0.0320, 0.0310, 0.0984)
-"""Lines of mtcnn and Dlib, native chips, for vectors of length 1 and for vectors as they are (`make strangers`).
+LINES = {
+    "native": (UNIT, RAW),
+    "two_views": (Calibration(0.0534, 0.0132, 0.0134, 0.0417), RAW.scaled((0.583 / 0.6) ** 2)),
+}
+"""Lines of mtcnn and Dlib by alignment, for vectors of length 1 and for vectors as they are (`make strangers`).
 
-The bases are 0.0025 and 0.006 lower than the fitted ones: the share of strangers differs from gallery to gallery."""
-THRESHOLDS = {"cosine": 0.08, "euclidean": 0.6, "euclidean_l2": 0.4, "angular": 0.128}
-"""Thresholds of single faces for the same (thresholds.NATIVE_THRESHOLDS): other models scale by theirs."""
+The bases are 0.0025 and 0.006 lower than the fitted ones: the share of strangers differs from gallery to gallery. For
+two_views' vectors as they are, native's line in proportion names more known people than one of their own so lowered."""
 
 
-def calibration(metric: Metric, threshold: float) -> Calibration:
+def calibration(metric: Metric, threshold: float, align: str = "native") -> Calibration:
     """Return the calibration of a model by its own threshold for two single faces.
 
-    It is measured for Dlib alone. Others get the same line in proportion, as their thresholds are. For Dlib with align
-    two_views that line names as few strangers as for native chips: 0.1 to 0.9% on the photographs of `make strangers`.
+    It is measured for Dlib alone. Other models, and other alignments, get the line of native chips in proportion, as
+    their thresholds are.
     """
-    known = RAW if metric == "euclidean" else UNIT
-    return known.scaled(float(halved(metric, threshold) / halved(metric, THRESHOLDS[metric])))
+    align = align if align in LINES else "native"
+    known = LINES[align][metric == "euclidean"]
+    return known.scaled(float(halved(metric, threshold) / halved(metric, thresholds("Dlib", align)[metric])))
 
 
 def halved(metric: Metric, distance: Floats | float) -> Floats:

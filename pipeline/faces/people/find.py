@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -145,9 +145,10 @@ class Wanted:
 
     def calibration(self, item: RunInput) -> evidence.Calibration:
         """Return the calibration for an input's model. Raises UsageError if the model has no threshold."""
-        known = item.arrays["embedding"].attributes.get("thresholds") or {}
+        attributes = item.arrays["embedding"].attributes
+        known = attributes.get("thresholds") or {}
         own = threshold_of(item, self.metric, None if self.metric in known else self.threshold)
-        return evidence.calibration(self.metric, own)
+        return evidence.calibration(self.metric, own, str(attributes.get("align")))
 
 
 def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
@@ -231,6 +232,27 @@ def _arrays(candidate: Int32, distance: Float32, level: npt.NDArray[np.int8], li
     }  # fmt: skip
 
 
+def _nearer(arrays: Mapping[str, np.ndarray], metric: Metric, share: float) -> npt.NDArray[np.bool_]:
+    """Return whether each face is nearer than a share of its limit."""
+    distance, limit = (evidence.halved(metric, arrays[name]) for name in ("distance", "identity_limit"))
+    return np.asarray(distance <= share * limit)
+
+
+def _people(names: Sequence[str], arrays: Mapping[str, np.ndarray], rows: npt.NDArray[np.bool_]) -> set[str]:
+    """Return the names of the nearest people of some faces."""
+    return {names[row] for row in np.unique(arrays["candidate"][rows & (arrays["candidate"] >= 0)]).tolist()}
+
+
+def _asked(
+    arrays: dict[str, np.ndarray], names: Sequence[str], people: Collection[str], metric: Metric
+) -> dict[str, np.ndarray]:
+    """Return the arrays if the names of these people are weak for all but the very near tracks."""
+    of_them = np.append(np.isin(np.asarray(names, str), list(people)), False)[arrays["candidate"]]
+    asked = of_them & ~_nearer(arrays, metric, evidence.OTHERS_OF_SCENE)
+    level = np.where(asked, np.minimum(arrays["identity_level"], np.int8(Level.WEAK)), arrays["identity_level"])
+    return _arrays(arrays["candidate"], arrays["distance"], level, arrays["identity_limit"])
+
+
 def find(
     outs: Sequence[str | Path],
     gallery: str | Path,
@@ -306,9 +328,35 @@ class Found(NearSearch):
     stages: list[str] = field(default_factory=list)
     """Names of the stage that makes these arrays in the workflow of the open store. A later run reads there that
     they are not its own."""
+    scenes: dict[Any, dict[str, str]] = field(default_factory=dict)
+    """By frame size: people with a track in the very scene of their picture, and the input of that track."""
+    asked: dict[tuple[str, str], tuple[Any, set[str], set[str]]] = field(default_factory=dict)
+    """By store and input: frame size, people named beyond OTHERS_OF_SCENE, and those whose names it has as weak."""
+    is_last: bool = False
+    """True once the scenes of all inputs are known."""
+    written: set[tuple[str, str]] = field(default_factory=set)
     writable: RunStore | None = None
     """The open store, once something is to be written to it."""
     is_locked: bool = False
+
+    def through(self, outs: Sequence[str | Path]) -> None:
+        """Search all inputs, and once more if a picture is of the scene of other inputs than the one it was cut from.
+
+        Everyone of that scene is near to it. A table has each face once, so it waits for that.
+        """
+        self.is_last = self.wanted.per == "face" or self.wanted.threshold is not None
+        table, self.table = self.table, self.table if self.is_last else None
+        super().through(outs)
+        again = any(self._of_scene(key) != stored for key, (_, _, stored) in self.asked.items())
+        if not self.is_last and (again or table is not None):
+            self.is_last, self.table = True, table
+            self.inputs, self.unusable, self.sightings = [], [], []
+            super().through(outs)
+
+    def _of_scene(self, key: tuple[str, str]) -> set[str]:
+        """Return the people whose names are weak in an input because others of their picture's scene may be there."""
+        size, beyond, stored = self.asked[key]
+        return (beyond | stored) & self.scenes.get(size, {}).keys()
 
     @contextlib.contextmanager
     def opened(self, out: str, run: Run, recipe: Recipe) -> Iterator[None]:
@@ -325,31 +373,50 @@ class Found(NearSearch):
 
     def search(self, out: str, item: RunInput, recipe: Recipe) -> tuple[int, dict[str, Any]]:
         """Take `identity` and `distance` from the store if it has them of this matching; else match, and write."""
-        made_by = embedding_key(item, recipe)
+        made_by, key = embedding_key(item, recipe), (out, item.name)
         signature = self.wanted.signature(self.sha256, item, made_by)
         stored = item.arrays["identity"].attributes if "identity" in item.arrays else {}
-        same = item.complete and {key: stored.get(key) for key in signature} == signature
-        written: Written = "unchanged"
-        if same and self.table is None:
+        same = item.complete and {name: stored.get(name) for name in signature} == signature
+        weak = set(stored.get("asked_in_scene") or ()) if same else set()
+        scene = self._of_scene(key) if self.is_last and key in self.asked else weak
+        same = same and weak <= scene
+        gallery = None if same and self.table is None else self.gallery_for(recipe, out)
+        track = None
+        if same:
             for text in stored.get("notes", ()):
                 self.tell(text)
-            names = names_in_gallery(stored)
-            arrays = item.read([array.name for array in outputs()])
+            names, arrays = names_in_gallery(stored), item.read([array.name for array in outputs()])
         else:
-            gallery = self.gallery_for(recipe, out)
-            names = list(gallery.names)
-            track = tracks_of(item) if self.wanted.per == "track" else None
+            assert gallery is not None
+            names, track = list(gallery.names), tracks_of(item) if self.wanted.per == "track" else None
             arrays = named(item, gallery, self.wanted, track)
-            self.look(len(arrays["identity"]))
-            if self.table is not None:
-                rows = _TableRows(item, gallery, arrays, FrameTimes(item, out))
-                for piece, nearest in _nearest(item, gallery, self.metric, self.top_k):
-                    self.table.write(rows.block(piece.start, nearest))
-            if not same:
-                attributes = self.wanted.attributes(gallery, item, made_by)
-                # The resume key of a matching by no workflow: a run of one with this stage matches again.
-                key = hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:32]
-                written = self._write(item, key, attributes, arrays, track)
+            if key not in self.asked:
+                self.look(len(arrays["identity"]))
+        if not self.is_last:
+            named_beyond = (arrays["identity"] >= 0) & ~_nearer(arrays, self.metric, evidence.OTHERS_OF_SCENE)
+            size = item.attributes.get("width"), item.attributes.get("height")
+            self.asked[key] = size, _people(names, arrays, named_beyond), weak
+            near = _people(names, arrays, _nearer(arrays, self.metric, evidence.SAME_SCENE))
+            self.scenes.setdefault(size, {}).update(dict.fromkeys(near, item.name))
+        if scene != weak or (scene and not same):
+            arrays = _asked(arrays, names, scene, self.metric)
+            for name in sorted(scene):
+                film = self.scenes[self.asked[key][0]][name]
+                self.tell(f"{name}: the gallery's picture is of the scene of {film}. Everyone in that light is near to "
+                          f"it, so in inputs of that frame size only very near faces get the name")  # fmt: skip
+        if self.table is not None:
+            assert gallery is not None
+            rows = _TableRows(item, gallery, arrays, FrameTimes(item, out))
+            for piece, nearest in _nearest(item, gallery, self.metric, self.top_k):
+                self.table.write(rows.block(piece.start, nearest))
+        written: Written = "written" if key in self.written else "unchanged"
+        if not same or scene != weak:
+            attributes = self.wanted.attributes(gallery or self.gallery_for(recipe, out), item, made_by)
+            attributes |= {"asked_in_scene": sorted(scene)} if scene else {}
+            # The resume key of a matching by no workflow: a run of one with this stage matches again.
+            digest = hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:32]
+            written = self._write(item, digest, attributes, arrays, track)
+            self.written |= {key} if written == "written" else set()
         self.names.update(names)
         self.sightings += _sightings(FrameTimes(item, out), names, arrays)
         unknown = int((arrays["identity"] == UNKNOWN).sum())

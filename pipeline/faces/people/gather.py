@@ -48,7 +48,7 @@ class GatherOptions:
     threshold: float | None = None
     """Average distance up to which tracks are one person; None for a share of the model's own threshold.
 
-    The share is 0.95, and 0.85 for two tracks that both show their person's variation."""
+    The share is 0.975, and 0.85 for two tracks that both show their person's variation."""
     min_faces: int | None = None
     """Number of sure faces that a new person needs; None: by evidence (`are_people`)."""
     again: bool = False

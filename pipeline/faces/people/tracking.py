@@ -2,13 +2,15 @@
 
 Frames come in order and are associated one by one; only tracks seen within the last seconds are in memory. The result
 depends on the faces alone, not on the cut into chunks nor on the number of frames per call.
+
+At a cut, a person who looks alike may stand at the very place of another. That shows only afterwards: the embedding
+steps far at the cut, and little before and after it. Such a track is split there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,12 @@ _LEAST_SHARE = 0.72
 """Share of max_distance that embeddings must be within if the position says nothing (see _Tracker._costs)."""
 _SAME_PLACE = [0.2, 0.7]
 """Overlap of boxes from which the position counts as evidence, and from which it counts fully."""
+_STEPS_AROUND = 4
+"""Steps of a track before a step, and as many after it, that show how much its embeddings vary."""
+_MOST_TIMES = 3.0
+"""Multiple of the median of these, beyond which a step farther than _LEAST_SHARE of max_distance is a cut. On 27 clips
+without a cut within a track the most is 2.92, also with every second or third of their sampled frames. In ten films of
+photographs nine in ten of the cuts that a track bridges are beyond 4; see docs/benchmarks.md, Tracks and people."""
 _MOMENT_SECONDS = 1.0
 """Seconds after which that evidence falls to 1/e."""
 _VECTORS_AT_ONCE = 1 << 14
@@ -79,20 +87,50 @@ class _Active:
     recent: list[Vectors] = field(default_factory=list)
 
 
-def track_faces(blocks: Iterable[Block], settings: TrackSettings, usual_gap_seconds: float = 0.0) -> Iterator[Any]:
-    """Yield int32 (faces,) for each block: the faces' tracks, from 0 in order of first appearance.
+def track_faces(
+    blocks: Iterable[Block], settings: TrackSettings, usual_gap_seconds: float = 0.0
+) -> npt.NDArray[np.int32]:
+    """Return int32 (faces,), for all blocks: the faces' tracks, from 0 in order of first appearance.
 
     `usual_gap_seconds` is the usual distance between sampled frames of the whole input.
     """
     tracker = _Tracker(settings, usual_gap_seconds)
+    tracks, steps = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for block in blocks:
-        track = np.full(len(block.box), NONE, np.int32)
+        track, step = np.full(len(block.box), NONE, np.int32), np.full(len(block.box), np.nan, np.float32)
         edges = np.concatenate([[0], np.cumsum(block.n_faces)])
         for index in np.flatnonzero(block.n_faces):
             rows = slice(int(edges[index]), int(edges[index + 1]))
             vectors = None if block.vectors is None else block.vectors[rows]
-            track[rows] = tracker.frame(float(block.time_seconds[index]), block.box[rows].astype(np.float64), vectors)
-        yield track
+            now, box = float(block.time_seconds[index]), block.box[rows].astype(np.float64)
+            track[rows], step[rows] = tracker.frame(now, box, vectors)
+        tracks.append(track)
+        steps.append(step)
+    return _split(np.concatenate(tracks), np.concatenate(steps), _LEAST_SHARE * settings.max_distance)
+
+
+def _split(track: npt.NDArray[np.int32], step: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.int32]:
+    """Return the tracks, split before each step that is beyond `limit` and far beyond those around it (_MOST_TIMES).
+
+    `step` (faces,): distance of each embedding from the one before it in the track; NaN if there is none.
+    """
+    suspects = np.unique(track[step > limit]).tolist()
+    if not suspects:
+        return track
+    split, made = track.copy(), int(track.max()) + 1
+    order = np.argsort(track, kind="stable")
+    starts = np.searchsorted(track[order], np.arange(made + 1))
+    for number in suspects:
+        rows = order[starts[number] : starts[number + 1]]
+        known = np.flatnonzero(np.isfinite(step[rows]))
+        steps = step[rows[known]]
+        for at in np.flatnonzero(steps > limit).tolist():
+            around = np.delete(steps[max(0, at - _STEPS_AROUND) : at + _STEPS_AROUND + 1], min(at, _STEPS_AROUND))
+            if len(around) == 0 or steps[at] > _MOST_TIMES * np.median(around):
+                split[rows[known[at] :]] = made
+                made += 1
+    _, first, inverse = np.unique(split, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.int32)[inverse]
 
 
 def usual_gap(time_seconds: Floats) -> float:
@@ -145,8 +183,8 @@ class _Tracker:
         self.active: list[_Active] = []
         self.made = 0
 
-    def frame(self, now: float, box: Floats, vectors: Vectors | None) -> npt.NDArray[np.int32]:
-        """Return the tracks of the faces of the next frame."""
+    def frame(self, now: float, box: Floats, vectors: Vectors | None) -> tuple[npt.NDArray[np.int32], Vectors]:
+        """Return the tracks of the faces of the next frame, and the steps of their embeddings (see `_split`)."""
         self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]
         chosen: list[_Active | None] = [None] * len(box)  # the track that each face continues, each track once
         if self.active:
@@ -160,7 +198,7 @@ class _Tracker:
 
             for face, track in zip(*assigned(corners_of(box), around, cost, _REJECTED), strict=True):
                 chosen[face] = self.active[track]
-        numbers = np.empty(len(box), np.int32)
+        numbers, steps = np.empty(len(box), np.int32), np.full(len(box), np.nan, np.float32)
         for face, one in enumerate(chosen):
             if one is None:
                 one = _Active(self.made, now, box[face], np.zeros(2))
@@ -171,9 +209,11 @@ class _Tracker:
                 one.velocity = 0.5 * one.velocity + 0.5 * step
             one.seen_seconds, one.box = now, box[face]
             if vectors is not None and np.isfinite(vectors[face]).all():
+                if one.recent:
+                    steps[face] = np.linalg.norm(one.recent[-1] - vectors[face])
                 one.recent = [*one.recent[-RECENT + 1 :], vectors[face]]
             numbers[face] = one.number
-        return numbers
+        return numbers, steps
 
     def _reach(self, gap: Floats) -> tuple[Floats, Floats]:
         """Return how far a face may move in some seconds, in its sizes, and the factor by which these may change."""

@@ -46,7 +46,7 @@ class Identify(Stage):
 
     needs = ("embedding",)
     scope = "input"
-    version = 2  # judged per track
+    version = 3  # judged per track; tracks are split at cuts
     Options = IdentifyOptions
 
     def __init__(self, options: StageOptions) -> None:

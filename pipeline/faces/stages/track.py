@@ -41,7 +41,7 @@ class Track(Stage):
 
     needs: tuple[str, ...] = ("n_faces", "box", "embedding")  # see __init__
     scope = "input"
-    version = 1
+    version = 2  # split at cuts
     Options = TrackOptions
     outputs = (
         Array("track", ("face",), "int32", attributes={
@@ -64,8 +64,7 @@ def track_input(item: RunInput, options: TrackOptions) -> np.ndarray:
     space = Space.of(arrays["embedding"].attributes) if options.use_embedding and "embedding" in arrays else None
     limit = options.max_distance or (TRACK_SHARE * space.threshold if space else np.inf)
     settings = TrackSettings(options.max_gap_seconds, options.min_iou, limit)
-    tracks = list(track_faces(_blocks(item, space), settings, usual_gap(time_seconds)))
-    return np.concatenate([np.empty(0, np.int32), *tracks])
+    return track_faces(_blocks(item, space), settings, usual_gap(time_seconds))
 
 
 def _blocks(item: RunInput, space: Space | None) -> Iterator[Block]:
