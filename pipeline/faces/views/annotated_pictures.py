@@ -36,6 +36,9 @@ def folders(items: Sequence[RunInput], target: Path | str | None, wanted: Wanted
     """
     if wanted.start is not None or wanted.stop is not None:
         raise UsageError("--start and --stop are times of films, and pictures have none; leave them out")
+    other = next((item.name for item in items if "container" not in item.attributes), None)
+    if other is not None:
+        raise UsageError(f"{other!r} holds neither a film nor pictures, so nothing of it can be written")
     origins = [str(item.attributes.get("folder", item.attributes["path"])) for item in items]
     searched = [origin for origin, item in zip(origins, items, strict=True) if item.attributes["container"] == "folder"]
     names = dict(reversed([(origin, item.name) for origin, item in zip(origins, items, strict=True)]))
@@ -58,7 +61,7 @@ def folders(items: Sequence[RunInput], target: Path | str | None, wanted: Wanted
 def annotate_pictures(item: RunInput, folder: Path, chosen: Bools, wanted: Wanted, work: Work) -> Annotated:
     """Write a copy of each picture of an input. Raises UsageError if one would replace a picture itself."""
     again = reread(item)
-    assert isinstance(again, RereadPictures), "inputs without times are pictures"
+    assert isinstance(again, RereadPictures), "`folders` refuses all else"
     faces = read_faces(item, labels(item).code)
     n, each = item.frames_total, np.arange(len(faces))
     unseen = ~np.isin(np.arange(n), faces.looked_at)
