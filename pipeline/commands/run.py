@@ -53,9 +53,14 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_work(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
     parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="video files, folders, globs, or @list.txt")
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="video files (pictures with --images), folders, globs, or @list.txt"
+    )
     parser.add_argument("--out", required=True, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
     sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")
+    sampling.add_argument(
+        "--images", action="store_true", help="inputs are pictures: files, folders, lists, tar files, arrays or tables"
+    )
     sampling.add_argument("--every", type=int, metavar="N", help="sample every Nth frame")
     sampling.add_argument("--start", metavar="T", help="from this time on: seconds or H:MM:SS")
     sampling.add_argument("--stop", metavar="T", help="up to this time, exclusive: seconds or H:MM:SS")
@@ -115,7 +120,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _overrides(options: argparse.Namespace) -> list[str]:
     """The flags that stand for options of the workflow's source, and --set."""
-    flags = {"every": options.every, "start": options.start, "stop": options.stop}
+    # The kind comes first: the options of another kind go with it.
+    kind = "images" if options.images else None
+    flags = {"kind": kind, "every": options.every, "start": options.start, "stop": options.stop}
     overrides: list[str] = options.overrides
     return [f"source.{name}={json.dumps(value)}" for name, value in flags.items() if value is not None] + overrides
 

@@ -311,6 +311,11 @@ def _wire(nodes: dict[str, StageNode], source: type[Source], options: SourceOpti
         implied = [makers[need] for need in node.stage.needs if need in makers]
         after = tuple(dict.fromkeys([*node.after, *implied]))
         for need in node.stage.needs:
+            if need == "time_seconds" and need not in given:
+                raise WorkflowError(
+                    f"stages.{node.name}: it needs the times of frames, and source {source.kind!r} has none; change "
+                    "the option that asks for them (per: track)"
+                )
             if need not in given and need not in makers:
                 raise WorkflowError(
                     f"stages.{node.name}: it needs the array {need!r}, which no stage of this workflow makes; "

@@ -30,8 +30,10 @@ class FacesRun(TabledRun):
     """A run store opened for reading, with its faces as a table."""
 
     def faces(self, input: str | None = None, *, landmarks: bool = True) -> pd.DataFrame:
-        """Return one row per face: input, frame, time_seconds, x, y, w, h, confidence, every other array with one value
-        per face, names (`person_name`, `identity_name`), and the landmarks as `nose_x` and so on.
+        """Return one row per face: input, frame and time_seconds (of a picture: name), x, y, w, h, confidence.
+
+        Then follow all other arrays with one value per face, names (`person_name`, `identity_name`), and the landmarks
+        as `nose_x` and so on.
 
         `person` has the numbers that the registry gives today: after two people were merged, that of the one who is
         left. The rows of `embeddings` are these rows.

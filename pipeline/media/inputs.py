@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import InputError
 from pipeline.files.regular import read_file
+from pipeline.text import plural
 
 VIDEO_SUFFIXES = frozenset({
     ".264", ".265", ".266", ".360", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".asf", ".av1", ".avc", ".avi", ".bik",
@@ -130,9 +131,15 @@ def _within(lists: tuple[Path, ...]) -> str:
 def _search_folder(folder: Path, left_out: LeftOut) -> list[Path]:
     if not os.access(folder, os.R_OK | os.X_OK):
         raise InputError(f"folder {folder} cannot be read: permission denied; ask its owner, or name the files")
+    from pipeline.media.images.reading import SUFFIXES
+
     mine: LeftOut = Counter()
-    videos = sorted(path for _, files in _folders(folder, mine) for path in files if _is_video(path, mine))
+    files = [path for _, some in _folders(folder, mine) for path in some]
+    videos = sorted(path for path in files if _is_video(path, mine))
     if not videos:
+        pictures = sum(path.suffix.lower() in SUFFIXES for path in files)
+        if pictures:
+            raise InputError(f"no videos in folder {folder}, but {plural(pictures, 'picture')}: add --images")
         told = f" ({_told(mine)})" if mine else ""
         raise InputError(f"no videos in folder {folder}{told}; a video ends in {' '.join(sorted(VIDEO_SUFFIXES))}")
     left_out.update(mine)

@@ -1,12 +1,15 @@
-"""How long sampled items stand for."""
+"""Times that sampled items stand for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
 
 _GAPS = 3.0
 """An item stands for at most this many usual distances between items: beyond lies what is not done or not decoded."""
@@ -25,6 +28,11 @@ def item_seconds(
     usual = float(np.median(gaps)) if len(gaps) else 0.0
     last = usual if stop_seconds is None else min(usual, max(0.0, stop_seconds - float(time_seconds[-1])))
     return np.append(np.minimum(gaps, _GAPS * usual), last)
+
+
+def is_timed(item: RunInput) -> bool:
+    """Return whether the items of an input have times, as frames of a film have; pictures have none."""
+    return "time_seconds" in item.arrays or not item.arrays
 
 
 def stop_of(facts: Mapping[str, Any]) -> float | None:

@@ -177,6 +177,10 @@ class RunInput:
             "error": record.error,
         }
 
+    def inventory(self) -> bytes | None:
+        """Return the list of its items that the store keeps (`Source.inventory`); None if it keeps none."""
+        return self._store.inventory()
+
     @cached_property
     def _axes(self) -> dict[str, Axis]:
         return self._store.axes(None if self.complete else self._chunks)

@@ -33,6 +33,7 @@ from pipeline.engine.finding import EXPORTS, find, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import ReelgraphError, UsageError
 from pipeline.files.whole import written_whole
+from pipeline.media.spans import is_timed
 from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
@@ -101,6 +102,8 @@ class Export(ABC):
     """Noun for what the file holds, if that is not the axis: "appearance"."""
     one_input: ClassVar[bool] = False
     """True if the file belongs to one video: several inputs then need a file each."""
+    of_films: ClassVar[bool] = False
+    """True if the format places rows in time: pictures have no place in it."""
     flat: ClassVar[bool] = False
     """True if a cell holds one value, so that an array of several values needs several columns."""
     with_vectors: ClassVar[bool] = False
@@ -273,6 +276,9 @@ def _files(
 ) -> list[tuple[str, list[InputRows]]]:
     """Return the files to write, each with its inputs."""
     inputs = stored.inputs
+    pictures = [one.name for one in inputs if not is_timed(one.item)] if chosen.of_films else []
+    if pictures:
+        raise UsageError(f"{pictures[0]!r} holds pictures, and format {name} needs a film; export it as csv or coco")
     files = [(to, inputs)]
     if _EACH in to:
         files = [(to.replace(_EACH, one.name), [one]) for one in inputs]

@@ -70,7 +70,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_shots_are_decoded_from_the_video(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.faces.people.thumbnails.BATCH_BYTES", 1)
+    monkeypatch.setattr("pipeline.media.reread.BATCH_BYTES", 1)
     out = store_of(clip, tmp_path / "one.zarr")
     found = gather([out])
     assert found.notes == []

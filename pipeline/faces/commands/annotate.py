@@ -1,4 +1,4 @@
-"""`reelgraph annotate`: films with boxes and names, or with faces blurred."""
+"""`reelgraph annotate`: films and pictures with boxes and names, or with faces blurred."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--input", action="append", default=[], metavar="NAME", help="only this input; may be repeated (default: all)"
     )
     parser.add_argument(
-        "--out", metavar="FILE|DIR", help="a film's name (.mp4, .mov, .mkv, .webm) or a folder (default: beside OUT)"
-    )
+        "--out", metavar="FILE|DIR",
+        help="a film's name (.mp4, .mov, .mkv, .webm), or a folder, as for pictures (default: beside OUT)",
+    )  # fmt: skip
     parser.add_argument(
         "--blur", nargs="+", default=[], metavar="WHO",
         help="blur the faces of all, of unknown (all people without a name), or of a person by id or name",
@@ -39,7 +40,7 @@ def _annotate(options: argparse.Namespace) -> int:
     wanted = Wanted(tuple(options.blur), options.boxes, start, stop, options.levels)
     with for_stderr() as progress:
         made = annotate(options.outs, options.input, options.out, wanted, force=options.force, progress=progress)
-    print_result(options, {"films": [one.as_dict() for one in made]}, [one.file for one in made])
+    print_result(options, {"films": [one.as_dict() for one in made]}, list(dict.fromkeys(one.file for one in made)))
     return 0
 
 
@@ -55,5 +56,6 @@ def time_of(text: str | None, flag: str) -> float | None:
 
 
 COMMAND = Command(
-    "annotate", "write the video with boxes and names, or with faces made unrecognisable", _arguments, _annotate
-)
+    "annotate", "write the video, or the pictures, with boxes and names, or with faces made unrecognisable",
+    _arguments, _annotate,
+)  # fmt: skip

@@ -12,7 +12,7 @@ from pipeline.commands import Command, positive, print_result
 from pipeline.errors import UsageError
 from pipeline.faces.commands import number, say
 from pipeline.store.nodes import located
-from pipeline.text import clock, plural
+from pipeline.text import plural
 
 if TYPE_CHECKING:
     from pipeline.faces.people.registry import Registry
@@ -42,8 +42,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
-        help="average distance up to which tracks are one person (default: 0.975 of the model's own "
-        "threshold, 0.85 for two tracks with many looks)",
+        help="average distance up to which tracks are one person (default, in thresholds of the model: "
+        "0.975; 0.9 for pictures; 0.85 for tracks with many looks)",
     )  # fmt: skip
     parser.add_argument(
         "--min-faces", type=positive, metavar="N",
@@ -183,7 +183,7 @@ def _merge(registry: Registry, words: list[str], options: argparse.Namespace) ->
     ids = [_id(registry, word) for word in words]
     together = seen_together(registry, ids)
     if together and not options.force:
-        where = ", ".join(f"{key} at {clock(seconds)}" for key, seconds in together.items())
+        where = ", ".join(f"{key} at {place}" for key, place in together.items())
         raise UsageError(
             f"people {', '.join(map(str, ids))} were seen side by side in one frame ({where}). They are not one "
             "person; if one is a picture of the other (a mirror, a poster), add --force"

@@ -23,7 +23,7 @@ class Appearance:
     """One stretch of time on screen."""
 
     start_seconds: float
-    """Presentation time of the first sampled frame with the person, as in the file."""
+    """Presentation time of the first sampled frame with the person, as in the file; NaN for a picture."""
     stop_seconds: float
     """Exclusive: the last sampled frame with the person stands until here."""
     first_frame: int
@@ -34,6 +34,11 @@ class Appearance:
     """Sampled frames in which the person was found; at most last_frame - first_frame + 1."""
     screen_seconds: float
     """Time that these frames stand for together; at most stop_seconds - start_seconds."""
+
+    @property
+    def is_timed(self) -> bool:
+        """False for a picture: its seconds are NaN, and it has no time on screen."""
+        return not np.isnan(self.start_seconds)
 
 
 def appearances(

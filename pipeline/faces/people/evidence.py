@@ -201,11 +201,14 @@ class Verdicts:
     """int8 (tracks,): of `Level`."""
 
 
-def judge(tracks: Means, people: Means, known: Calibration, threshold: float | None = None) -> Verdicts:
+def judge(
+    tracks: Means, people: Means, known: Calibration, threshold: float | None = None, scene: Ints | None = None
+) -> Verdicts:
     """Return the nearest person of each track, and how sure that is.
 
     Nearest is who is farthest within their own limit. `threshold` (half-squared) replaces the likely limit for all, and
-    the weak one. The memory is bounded.
+    the weak one. `scene` int64 (tracks,): tracks of one scene have one number; None: all are of one. The memory is
+    bounded.
     """
     count, n_people = len(tracks.vector), len(people.vector)
     person = np.full(count, -1, np.int64)
@@ -230,9 +233,11 @@ def judge(tracks: Means, people: Means, known: Calibration, threshold: float | N
         level[has & (distance <= most)] = one
     asked = has & (second <= 0) & (second - (distance - limit) < MARGIN * limit)
     if threshold is None:
-        scene = np.full(n_people, np.inf)
-        np.minimum.at(scene, person[has], distance[has] / limit[has])
-        asked[has] |= (scene[person[has]] <= SAME_SCENE) & (distance[has] > OTHERS_OF_SCENE * limit[has])
+        place = person[has] if scene is None else scene[has] * n_people + person[has]
+        _, which = np.unique(place, return_inverse=True)
+        nearest = np.full(which.max(initial=-1) + 1, np.inf)
+        np.minimum.at(nearest, which, distance[has] / limit[has])
+        asked[has] |= (nearest[which] <= SAME_SCENE) & (distance[has] > OTHERS_OF_SCENE * limit[has])
     level[asked] = np.minimum(level[asked], Level.WEAK)
     return Verdicts(person, distance, limit, level)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import StoreLockedError, UsageError
+from pipeline.errors import StoreError, StoreLockedError, UsageError
 from pipeline.faces.people import evidence
 from pipeline.faces.people.evidence import LEVELS, Level
 from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery, save
@@ -21,8 +21,9 @@ from pipeline.faces.people.labels import names_in_gallery
 from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, Per, checked_metric
 from pipeline.faces.people.near import NearSearch, Written, threshold_of
 from pipeline.faces.people.pictures import Progress, Recipe
-from pipeline.faces.people.sightings import FrameTimes, Sighting
+from pipeline.faces.people.sightings import InputSightings, Sighting, shown_dict
 from pipeline.machine.cores import available_cores
+from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import Piece, for_each, rows_of
 from pipeline.store.schema import Array
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 UNKNOWN = -1
 STAGE = "identify"
@@ -78,6 +80,10 @@ class SeenPerson:
         return sum(one.screen_seconds for one in self.sightings)
 
     @property
+    def pictures(self) -> int:
+        return sum(one.pictures for one in self.sightings)
+
+    @property
     def best_distance(self) -> float:
         return min(one.best.distance for one in self.sightings)
 
@@ -87,7 +93,7 @@ class SeenPerson:
             "name": self.name,
             "inputs": len(self.sightings),
             "faces": self.faces,
-            "screen_seconds": round(self.screen_seconds, 3),
+            **shown_dict(self.screen_seconds, self.pictures),
             "best_distance": round(self.best_distance, 6),
             **self.best.as_dict(),
             "sightings": [
@@ -213,7 +219,7 @@ def _by_track(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32) ->
     tracks = evidence.track_means(item, track, known, metric)
     people = evidence.people_means(gallery.embedding, gallery.person, known, metric)
     threshold = None if wanted.threshold is None else float(evidence.halved(metric, wanted.threshold))
-    found = evidence.judge(tracks, people, known, threshold)
+    found = evidence.judge(tracks, people, known, threshold, _scenes(item, track))
     row = evidence.nearest_rows(tracks, found.person, gallery.embedding, gallery.person, metric)
     of_face = np.where(track >= 0, track, len(row))  # a face without a track takes the last
     distance, limit = (
@@ -222,6 +228,16 @@ def _by_track(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32) ->
     )
     candidate = np.append(row, UNKNOWN).astype(np.int32)[of_face]
     return _arrays(candidate, distance, np.append(found.level, Level.NONE).astype(np.int8)[of_face], limit)
+
+
+def _scenes(item: RunInput, track: Int32) -> Ints | None:
+    """Return the scene of each track, int64 (tracks,): a picture is one of its own, and an input with times is one."""
+    if is_timed(item):
+        return None
+    scene = np.zeros(int(track.max(initial=-1)) + 1, np.int64)
+    has = track >= 0
+    scene[track[has]] = item.array("face_frame")[has]
+    return scene
 
 
 def _arrays(candidate: Int32, distance: Float32, level: npt.NDArray[np.int8], limit: Float32) -> dict[str, np.ndarray]:
@@ -288,6 +304,7 @@ def find(
             from pipeline.views.tables import open_table
 
             job.table = stack.enter_context(open_table(table))
+            job.has_pictures = _any_pictures(outs)
         if outs:
             job.sha256 = gallery_sha256(gallery, all_faces=all_faces)
         job.through(outs)
@@ -328,6 +345,8 @@ class Found(NearSearch):
     stages: list[str] = field(default_factory=list)
     """Names of the stage that makes these arrays in the workflow of the open store. A later run reads there that
     they are not its own."""
+    has_pictures: bool = False
+    """True if the table has the column `photo`: the name of the picture that each face is in."""
     scenes: dict[Any, dict[str, str]] = field(default_factory=dict)
     """By frame size: people with a track in the very scene of their picture, and the input of that track."""
     asked: dict[tuple[str, str], tuple[Any, set[str], set[str]]] = field(default_factory=dict)
@@ -392,7 +411,9 @@ class Found(NearSearch):
             arrays = named(item, gallery, self.wanted, track)
             if key not in self.asked:
                 self.look(len(arrays["identity"]))
-        if not self.is_last:
+        if not self.is_last and not is_timed(item):  # each picture is a scene of its own
+            self.asked[key] = None, set(), weak
+        elif not self.is_last:
             named_beyond = (arrays["identity"] >= 0) & ~_nearer(arrays, self.metric, evidence.OTHERS_OF_SCENE)
             size = item.attributes.get("width"), item.attributes.get("height")
             self.asked[key] = size, _people(names, arrays, named_beyond), weak
@@ -406,7 +427,7 @@ class Found(NearSearch):
                           f"it, so in inputs of that frame size only very near faces get the name")  # fmt: skip
         if self.table is not None:
             assert gallery is not None
-            rows = _TableRows(item, gallery, arrays, FrameTimes(item, out))
+            rows = _TableRows(item, gallery, arrays, InputSightings(item, out), self.has_pictures)
             for piece, nearest in _nearest(item, gallery, self.metric, self.top_k):
                 self.table.write(rows.block(piece.start, nearest))
         written: Written = "written" if key in self.written else "unchanged"
@@ -418,7 +439,7 @@ class Found(NearSearch):
             written = self._write(item, digest, attributes, arrays, track)
             self.written |= {key} if written == "written" else set()
         self.names.update(names)
-        self.sightings += _sightings(FrameTimes(item, out), names, arrays)
+        self.sightings += _sightings(InputSightings(item, out), names, arrays)
         unknown = int((arrays["identity"] == UNKNOWN).sum())
         return len(arrays["identity"]), {
             "threshold": signature["threshold"], "unknown_faces": unknown, "written": written,
@@ -487,7 +508,7 @@ class Found(NearSearch):
             (sure, SeenPerson(name, *(tuple(each) for each in zip(*some, strict=True))))
             for (sure, name), some in by_name.items()
         ]
-        people.sort(key=lambda found: (-found[1].screen_seconds, -found[1].faces, found[1].name))
+        people.sort(key=lambda found: (-found[1].screen_seconds, -found[1].pictures, -found[1].faces, found[1].name))
         self.people = [person for sure, person in people if sure]
         self.maybe = [person for sure, person in people if not sure]
         self.absent = sorted(self.names - {person.name for _, person in people})
@@ -505,7 +526,7 @@ class Found(NearSearch):
 
 
 def _sightings(
-    times: FrameTimes, names: Sequence[str], arrays: Mapping[str, np.ndarray]
+    times: InputSightings, names: Sequence[str], arrays: Mapping[str, np.ndarray]
 ) -> list[tuple[Sighting, Evidence]]:
     """Return the sightings of all people in one input, by name, those with weak names apart.
 
@@ -528,19 +549,32 @@ def _sightings(
     return found
 
 
+def _any_pictures(outs: Sequence[str | Path]) -> bool:
+    """Return whether an input of these stores holds pictures; a store that cannot be opened has none here."""
+    from pipeline.store.read import open as open_store
+
+    for out in outs:
+        with contextlib.suppress(StoreError):
+            if not all(is_timed(item) for item in open_store(out).inputs.values()):
+                return True
+    return False
+
+
 class _TableRows:
     """The rows of `--table`: one per face and rank."""
 
     def __init__(
-        self, item: RunInput, gallery: Gallery, arrays: Mapping[str, np.ndarray], times: FrameTimes
+        self, item: RunInput, gallery: Gallery, arrays: Mapping[str, np.ndarray], times: InputSightings, photos: bool
     ) -> None:
-        self.item, self.gallery, self.arrays, self.times = item, gallery, arrays, times
+        self.item, self.gallery, self.arrays, self.times, self.photos = item, gallery, arrays, times, photos
         self.level_names = np.array(LEVELS, object)
         self.face_frame = item.array("face_frame")
         self.pieces = {name: item.pieces(name) for name in ("box", "confidence")}
 
     def block(self, start: int, nearest: Nearest) -> dict[str, Any]:
         """Return columns for some faces, each face as often as it has near people."""
+        import pyarrow as pa
+
         n, k = nearest.row.shape
         rows = np.arange(start, start + n)
         at = np.repeat(self.face_frame[start : start + n], k)
@@ -553,8 +587,9 @@ class _TableRows:
             "store": np.full(n * k, self.times.out, object),
             "input": np.full(n * k, self.item.name, object),
             "face": np.repeat(rows, k),
-            "frame": self.times.frame[at],
-            "time_seconds": self.times.time_seconds[at],
+            "frame": self.times.number[at],
+            "time_seconds": pa.array(self.times.time_seconds[at], from_pandas=True),  # null, not NaN, for a picture
+            **({"photo": pa.array(self.times.names(at), pa.string())} if self.photos else {}),
         }
         for side, values in zip("xywh", box.T if box is not None else np.empty((4, 0)), strict=True):
             columns[side] = np.repeat(values, k)

@@ -81,7 +81,7 @@ class Holding:
     store: Path
     input: str
     path: str
-    """Path of the video."""
+    """Path of the video, or of the folder of pictures."""
     faces: int
     rows: npt.NDArray[np.int64]
     """Rows of the person's faces."""
@@ -89,6 +89,7 @@ class Holding:
     """Number of these rows that only their embedding gives away."""
     named: bool
     """True if an attribute of an array holds the person's id and name."""
+    is_film: bool
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
         path, same = str(source.attributes.get("path", "")), int(rows.sum()) - before[source.folder]
         if rows.any() or named:
             place = Path(source.path), source.name, path
-            found.append(Holding(*place, len(rows), np.flatnonzero(rows), same, named))
+            is_film = "time_seconds" in source.group().arrays
+            found.append(Holding(*place, len(rows), np.flatnonzero(rows), same, named, is_film))
         identity = _attributes_of(source, "identity")
         if any(_same_name(name, who.name) for name in names_in_gallery(identity)):
             galleries.append(str(identity.get("gallery")))

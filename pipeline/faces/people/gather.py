@@ -15,10 +15,19 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Groups, Ints, Points, Tracks, group_points, near_pairs
-from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks, signature, sure_confidence
+from pipeline.faces.people.described import (
+    PICTURES_SHARE,
+    STRICT_SHARE,
+    THRESHOLD_SHARE,
+    describe_tracks,
+    signature,
+    sure_confidence,
+)
 from pipeline.faces.people.geometry import overlap
+from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, current, edit, known
 from pipeline.faces.people.space import Space
+from pipeline.media.spans import is_timed
 from pipeline.store.nodes import located
 from pipeline.store.schema import Array
 from pipeline.text import plural
@@ -48,7 +57,8 @@ class GatherOptions:
     threshold: float | None = None
     """Average distance up to which tracks are one person; None for a share of the model's own threshold.
 
-    The share is 0.975, and 0.85 for two tracks that both show their person's variation."""
+    The share is 0.975 (0.9 if all inputs are pictures), and 0.85 for two tracks that both show their person's
+    variation."""
     min_faces: int | None = None
     """Number of sure faces that a new person needs; None: by evidence (`are_people`)."""
     again: bool = False
@@ -165,7 +175,8 @@ class _Work:
                     f"{usable[0].name!r} of {usable[0].store_path} of {self.space.model} (align {self.space.align}); "
                     "run them separately, each with its own registry"
                 )
-        self.threshold = options.threshold or THRESHOLD_SHARE * self.space.threshold
+        share = THRESHOLD_SHARE if any(map(is_timed, usable)) else PICTURES_SHARE
+        self.threshold = options.threshold or share * self.space.threshold
         self.strict = options.threshold or STRICT_SHARE * self.space.threshold
         self.registry = Registry.open(path, self.space.model, self.space.align)
         self.result = Gathered(self.registry, list(runs), usable, skipped=skipped)
@@ -386,12 +397,14 @@ def _as_before(groups: Groups, taken: Sequence[_Taken], wanted: set[int], free: 
 
 def tracks_of_pins(item: RunInput, pins: Sequence[Pin]) -> list[int]:
     """Return the track that now has each pin's face; -1 if none has."""
-    arrays = item.read(["frame", "n_faces", "box", "track"])
+    number, arrays = Moments(item).lasting, item.read(["n_faces", "box", "track"])
+    wanted = np.flatnonzero(np.isin(number, [pin.frame for pin in pins])).tolist()
+    place = {int(number[at]): at for at in wanted}
     starts = np.concatenate([[0], np.cumsum(arrays["n_faces"], dtype=np.int64)])
     found = []
     for pin in pins:
-        at = int(np.searchsorted(arrays["frame"], pin.frame))
-        if at >= len(arrays["frame"]) or arrays["frame"][at] != pin.frame or starts[at] == starts[at + 1]:
+        at = place.get(pin.frame)
+        if at is None or starts[at] == starts[at + 1]:
             found.append(UNKNOWN)
             continue
         rows = slice(int(starts[at]), int(starts[at + 1]))

@@ -105,7 +105,7 @@ class NearSearch(ABC):
             return Searched(out, item.name, 0, 0.0, **self.unstarted)
 
         def searched() -> Searched:
-            share = 1.0 if item.complete else len(item.array("frame")) / max(1, item.frames_total)
+            share = 1.0 if item.complete else len(item.array("decoded")) / max(1, item.frames_total)
             faces, facts = self.search(out, item, recipe)
             return Searched(out, item.name, faces, share, **facts)
 

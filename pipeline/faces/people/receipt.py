@@ -165,16 +165,21 @@ def thumbnails_of(removal: Removal) -> int:
 def remains(searched: Search) -> list[str]:
     """Return lines on data outside the stores, which is not removed."""
     who = searched.who
-    videos = sorted({one.path for one in searched.found if len(one.rows)})
+    films, pictures = (
+        sorted({one.path for one in searched.found if len(one.rows) and one.is_film == is_film})
+        for is_film in (True, False)
+    )
     found = [
         f"pictures of {who} in the gallery {folder}, and their names in the array identity"
         for folder in searched.galleries
     ]
-    if videos:
-        found.append(f"the videos themselves: {', '.join(videos)}")
+    if films:
+        found.append(f"the videos themselves: {', '.join(films)}")
+    if pictures:
+        found.append(f"the pictures themselves: {', '.join(pictures)}")
     made = "reports, contact sheets, videos, clips, tables, search indices, backups"
     found.append(f"what was made of the stores before: {made}")
-    if videos:
+    if films or pictures:
         found.append("`run --fresh`, or a new store, would find the faces again, under a new id")
     return found
 

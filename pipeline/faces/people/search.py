@@ -17,7 +17,7 @@ from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, checked_me
 from pipeline.faces.people.near import NearSearch, threshold_of
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.question import Asked, Question, ask
-from pipeline.faces.people.sightings import FrameTimes, Shot, Sighting, shot_dict
+from pipeline.faces.people.sightings import InputSightings, Shot, Sighting, shot_dict, shown_dict
 from pipeline.machine.cores import available_cores
 from pipeline.store.pieces import Piece, for_each
 
@@ -184,7 +184,7 @@ class Answer(NearSearch):
     """The nearest face of each appearance, nearest first; if no face is near enough, the nearest faces there are."""
     asked: dict[str, tuple[Asked, ...]] = field(default_factory=dict)
     """Faces by the recipe that they were found and embedded by."""
-    hits: list[tuple[FrameTimes, Query, Hits]] = field(default_factory=list)
+    hits: list[tuple[InputSightings, Query, Hits]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"ask": 0.0, "search": 0.0})
     """`ask`: finding and embedding the face; `search`: everything after."""
     embedding_bytes: int = 0
@@ -216,7 +216,7 @@ class Answer(NearSearch):
             hits = nearest_in(pieces, query, available_cores(), self.look)
             self.embedding_bytes += n_faces * vectors.shape[1] * vectors.itemsize
         if len(hits.rows):
-            self.hits.append((FrameTimes(item, out), query, hits))
+            self.hits.append((InputSightings(item, out), query, hits))
         return n_faces, {"threshold": threshold, "how": how}
 
     def finish(self) -> None:
@@ -230,7 +230,7 @@ class Answer(NearSearch):
                     (one,) = times.sightings([(None, hits.rows[accepted], hits.distance[accepted])])
                     self.sightings.append(one)
                     ranked += [(shot.distance / query.threshold, _best(times, shot, True)) for shot in one.shots]
-            self.sightings.sort(key=lambda one: -one.screen_seconds)
+            self.sightings.sort(key=lambda one: (-one.screen_seconds, -one.pictures))
             self.best = [shot for _, shot in sorted(ranked, key=lambda entry: entry[0])[: self.top]]
             if self.best:
                 return
@@ -249,6 +249,10 @@ class Answer(NearSearch):
     def screen_seconds(self) -> float:
         return sum(one.screen_seconds for one in self.sightings)
 
+    @property
+    def pictures(self) -> int:
+        return sum(one.pictures for one in self.sightings)
+
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         asked = next(iter(self.asked.values()))  # by the settings of the first store
@@ -257,7 +261,7 @@ class Answer(NearSearch):
                 {"path": one.question.path, "time_seconds": one.question.time_seconds, "box": list(one.box)}
                 for one in asked
             ],
-            "screen_seconds": round(self.screen_seconds, 3),
+            **shown_dict(self.screen_seconds, self.pictures),
             "sightings": [one.as_dict() for one in self.sightings],
             "best": [one.as_dict() for one in self.best],
             "embedding_bytes": self.embedding_bytes,
@@ -266,5 +270,5 @@ class Answer(NearSearch):
         }
 
 
-def _best(times: FrameTimes, shot: Shot, accepted: bool) -> BestShot:
+def _best(times: InputSightings, shot: Shot, accepted: bool) -> BestShot:
     return BestShot(times.out, times.item.name, times.video, shot, accepted)

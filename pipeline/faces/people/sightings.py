@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.people.appearances import Appearance, appearances
-from pipeline.media.spans import stop_of
-from pipeline.store.pieces import rows_of, whole
+from pipeline.faces.people.appearances import Appearance
+from pipeline.faces.people.moments import Moments, known
+from pipeline.store.pieces import rows_of
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -29,13 +28,15 @@ class Shot:
 
     distance: float
     time_seconds: float
-    """Presentation time, as in the file."""
+    """Presentation time, as in the file; NaN for a picture."""
     frame: int
-    """Rank among the input's frames."""
+    """Rank among the input's frames, or number of the picture in its input."""
     box: tuple[float, float, float, float]
     """x, y, w, h in pixels of the upright frame."""
     face: int
     """Row of the face in the input."""
+    name: str | None = None
+    """Name of the picture; None for a frame of a film."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,20 @@ class Sighting:
     """Path of the store, as the user gave it."""
     input: str
     video: str
-    """Path of the file, as the store knows it."""
+    """Path of the film, or of the folder of pictures, as the store knows it."""
     name: str | None
     """Name of the person; None for a search by a picture."""
     faces: int
     screen_seconds: float
     appearances: tuple[Appearance, ...]
-    """Stretches of time on screen, in order."""
+    """Stretches of time on screen, in order; or one for each picture."""
     shots: tuple[Shot, ...]
     """The nearest face of each appearance, in order of time."""
+
+    @property
+    def pictures(self) -> int:
+        """Number of pictures that show the person; 0 in a film."""
+        return 0 if self.appearances[0].is_timed else len(self.appearances)
 
     @property
     def first_seconds(self) -> float:
@@ -75,51 +81,49 @@ class Sighting:
             "input": self.input,
             "video": self.video,
             "faces": self.faces,
-            "screen_seconds": round(self.screen_seconds, 3),
-            "first_seconds": self.first_seconds,
-            "last_seconds": self.last_seconds,
+            **shown_dict(self.screen_seconds, self.pictures),
+            "first_seconds": known(self.first_seconds),
+            "last_seconds": known(self.last_seconds),
             "best": shot_dict(self.best),
             "appearances": [
-                {name: getattr(one, name) for name in ("start_seconds", "stop_seconds", "frames")}
-                | {"screen_seconds": round(one.screen_seconds, 3), "best": shot_dict(shot)}
+                {
+                    "start_seconds": known(one.start_seconds),
+                    "stop_seconds": known(one.stop_seconds),
+                    "frames": one.frames,
+                    "screen_seconds": round(one.screen_seconds, 3) if one.is_timed else None,
+                    "best": shot_dict(shot),
+                }
                 for one, shot in zip(self.appearances, self.shots, strict=True)
             ],
         }
+
+
+def shown_dict(screen_seconds: float, pictures: int) -> dict[str, Any]:
+    """Return how long and in how many pictures a person is seen, as JSON values: pictures have no seconds."""
+    if not pictures:
+        return {"screen_seconds": round(screen_seconds, 3)}
+    return {"screen_seconds": round(screen_seconds, 3) if screen_seconds else None, "pictures": pictures}
 
 
 def shot_dict(shot: Shot) -> dict[str, Any]:
     """Return JSON values."""
     return {
         "distance": round(shot.distance, 6),
-        "time_seconds": shot.time_seconds,
+        "time_seconds": known(shot.time_seconds),
+        **({"name": shot.name} if shot.name is not None else {}),
         "frame": shot.frame,
         "box": [round(side, 1) for side in shot.box],
         "face": shot.face,
     }
 
 
-class FrameTimes:
-    """Ranks and times of the frames of an input, read on first use and once for any number of people."""
+class InputSightings(Moments):
+    """The sightings of any number of people in one input."""
 
     def __init__(self, item: RunInput, out: str) -> None:
-        self.item, self.out = item, out
+        super().__init__(item)
+        self.out = out
         self.video = str(item.attributes.get("path", ""))
-
-    @cached_property
-    def _read(self) -> dict[str, npt.NDArray[Any]]:
-        if not self.item.complete:
-            return self.item.read(["frame", "time_seconds"])
-        return {name: whole(self.item.pieces(name)) for name in ("frame", "time_seconds")}
-
-    @property
-    def frame(self) -> Ints:
-        """Rank of each sampled frame in the file, int64 (frames,)."""
-        return self._read["frame"]
-
-    @property
-    def time_seconds(self) -> Floats:
-        """Presentation time of each sampled frame, float64 (frames,)."""
-        return self._read["time_seconds"]
 
     def sightings(self, people: Sequence[tuple[str | None, Ints, Floats]]) -> list[Sighting]:
         """Return one sighting for each (name, rows of faces ascending, their distances), none of them empty."""
@@ -130,7 +134,7 @@ class FrameTimes:
         for _, rows, distance in people:
             mine = np.searchsorted(everyone, rows)
             frames, tracks = at[mine], None if track is None else track[mine]
-            times.append(appearances(frames, self.time_seconds, tracks, stop_of(self.item.attributes)))
+            times.append(self.appearances(frames, tracks))
             # The nearest face of each appearance: the first of it, once all are ordered by appearance and distance.
             which = np.searchsorted([one.first_frame for one in times[-1]], frames, side="right") - 1
             order = np.lexsort((distance, which))
@@ -152,9 +156,10 @@ class FrameTimes:
         ascending, back = np.unique(rows, return_inverse=True)
         at = self._frames_of(ascending)[back] if frames is None else frames
         return [
-            Shot(d, float(self.time_seconds[k]), int(self.frame[k]), (x, y, w, h), row)
-            for row, d, k, (x, y, w, h) in zip(
-                rows.tolist(), distance.tolist(), at.tolist(), self._rows("box", ascending)[back].tolist(), strict=True
+            Shot(d, float(self.time_seconds[k]), int(self.number[k]), (x, y, w, h), row, name)
+            for row, d, k, name, (x, y, w, h) in zip(
+                rows.tolist(), distance.tolist(), at.tolist(), self.names(at),
+                self._rows("box", ascending)[back].tolist(), strict=True,
             )
         ]
 

@@ -14,6 +14,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Exemplar, Points, Tracks, group_points
 from pipeline.faces.people.described import describe_tracks, sure_confidence
 from pipeline.faces.people.gather import settings_of, write_people
+from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import Pin, Registry, Stored
 from pipeline.faces.people.space import Space
 
@@ -88,8 +89,8 @@ def split(registry: Registry, number: int, tracks: Sequence[str] = (), parts: in
     return people[1:]
 
 
-def seen_together(registry: Registry, numbers: Sequence[int]) -> dict[str, float]:
-    """Return inputs (by key) with two of these people in one frame, and the time of the first such frame in seconds.
+def seen_together(registry: Registry, numbers: Sequence[int]) -> dict[str, str]:
+    """Return inputs (by key) with two of these people in one frame, and the place of the first: a time, or a picture.
 
     Ignore inputs whose stores are missing.
     """
@@ -99,14 +100,14 @@ def seen_together(registry: Registry, numbers: Sequence[int]) -> dict[str, float
         if one is None:
             continue
         try:
-            arrays = one.item.read(["face_frame", "time_seconds"])
+            frame = one.item.array("face_frame")
         except StoreError:
             continue
         mine = np.isin(one.person, people)
-        pairs = np.unique(np.stack([arrays["face_frame"][mine], one.person[mine]]), axis=1)
+        pairs = np.unique(np.stack([frame[mine], one.person[mine]]), axis=1)
         both = pairs[0, 1:][np.diff(pairs[0]) == 0]
         if len(both):
-            found[key] = float(arrays["time_seconds"][both[0]])
+            found[key] = Moments(one.item).place(int(both[0]))
     return found
 
 
@@ -170,14 +171,14 @@ def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.in
 
 def _pins(part: _Part, owner: npt.NDArray[np.int64]) -> list[Pin]:
     """Return one pin for every track: its face in the middle."""
-    arrays = part.item.read(["track", "face_frame", "frame", "box"])
+    number, arrays = Moments(part.item).lasting, part.item.read(["track", "face_frame", "box"])
     fingerprint = str(part.item.attributes.get("fingerprint"))
     pins = []
     for track, person in zip(part.numbers.tolist(), owner.tolist(), strict=True):
         rows = np.flatnonzero(arrays["track"] == track)
         row = int(rows[len(rows) // 2])
         x, y, w, h = (round(float(side), 1) for side in arrays["box"][row])
-        pins.append(Pin(part.key, fingerprint, int(arrays["frame"][arrays["face_frame"][row]]), (x, y, w, h), person))
+        pins.append(Pin(part.key, fingerprint, int(number[arrays["face_frame"][row]]), (x, y, w, h), person))
     return pins
 
 

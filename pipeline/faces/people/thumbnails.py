@@ -1,4 +1,4 @@
-"""Faces cut out of their videos while these exist: thumbnails in the store, and JPEGs for a user."""
+"""Faces cut out of their videos and pictures while these exist: thumbnails in the store, and JPEGs for a user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.described import face_quality
-from pipeline.faces.people.question import frame_of
+from pipeline.faces.people.moments import Moments
+from pipeline.media.reread import reread
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ APART_SECONDS = 2.0
 """Seconds between two shots; nearer ones show the same."""
 MARGIN = 1.5
 """Side of the cut, in longer sides of the face's box."""
-BATCH_BYTES = 128 << 20
-"""Bytes of decoded frames in memory at a time."""
 SHOT_MARGIN = 0.4
 """Share of a box's size that a JPEG shows around it on each side."""
 SHOT_QUALITY = 92
+_LONGEST_STEM = 60
+"""Letters of a picture's name in the name of a JPEG, so that no file system refuses it."""
 FACE = Array("thumbnail_face", ("shot",), "int64", attributes={"description": "row of the face along the face axis"})
 THUMBNAIL = Array("thumbnail", ("shot", "row", "column", "channel"), "uint8", (SIDE, SIDE, 3), {"channels": "RGB"})
 
@@ -64,7 +65,7 @@ def best_shots(person: npt.NDArray[np.int32], score: Floats, time_seconds: Float
 def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> None:
     """Write `thumbnail` and `thumbnail_face` of the inputs whose people have changed since the last thumbnails.
 
-    If the video is missing, has changed or cannot be read, note it; the input then has no thumbnails.
+    If a video or the pictures are missing, have changed or cannot be read, note it; the input then has no thumbnails.
     """
     from pipeline.store.compact import add_arrays
     from pipeline.store.run import RunStore
@@ -75,10 +76,12 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
         declared = item.arrays.get("thumbnail")
         if declared is not None and declared.attributes.get("people") == state:
             continue
-        frames = item.read(["frame", "time_seconds", "face_frame"])
-        rows = best_shots(person, face_quality(item)[0], frames["time_seconds"][frames["face_frame"]])
+        moments, frame = Moments(item), item.array("face_frame")
+        # Any two pictures are apart.
+        times = moments.time_seconds if moments.is_timed else APART_SECONDS * moments.number
+        rows = best_shots(person, face_quality(item)[0], times[frame])
         try:
-            rows, pictures = _cut(item, rows, frames["frame"][frames["face_frame"][rows]])
+            rows, pictures = _cut(item, rows, moments.number[frame[rows]])
         except InputError as error:
             note(f"{item.name}: no thumbnails ({error})")
             if declared is None:
@@ -91,32 +94,24 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
         item.refresh()
 
 
-def _cut(item: RunInput, rows: Ints, ranks: Ints) -> tuple[Ints, Pixels]:
-    """Return the rows whose frames can be read again, and their pictures, uint8 (n, 96, 96, 3) RGB.
+def _cut(item: RunInput, rows: Ints, numbers: Ints) -> tuple[Ints, Pixels]:
+    """Return the rows whose frames (`numbers`) can be read again, and their pictures, uint8 (n, 96, 96, 3) RGB.
 
-    The pictures lie in a temporary file: those of 20,000 people take 1.7 GB. Raises InputError if the video cannot be
-    used.
+    The pictures lie in a temporary file: those of 20,000 people take 1.7 GB. Raises InputError if the video, or
+    the pictures, cannot be used.
     """
     if not len(rows):
         return rows, np.zeros((0, SIDE, SIDE, 3), np.uint8)
     with tempfile.TemporaryFile() as file:
         pictures: Pixels = np.memmap(file, np.uint8, "w+", shape=(len(rows), SIDE, SIDE, 3))
     is_made = np.zeros(len(rows), bool)
-    from pipeline.media.video.readers import close_readers
-    from pipeline.media.video.source import open_as_stored
-
-    source = open_as_stored(item.attributes)
-    boxes, distinct = source.on_frames(item.array("box")[rows]), np.unique(ranks)
-    size = max(1, BATCH_BYTES // max(1, source.item_bytes))
-    try:
-        for start in range(0, len(distinct), size):
-            some = distinct[start : start + size]
-            found = source.job_of_ranks(some, "pyav").decode()
-            at = np.minimum(np.searchsorted(some, ranks), len(some) - 1)
-            for k in np.flatnonzero((some[at] == ranks) & found.decoded[at]).tolist():
-                pictures[k], is_made[k] = crop(found.frames_rgb[at[k]], boxes[k]), True
-    finally:
-        close_readers()
+    again = reread(item)
+    boxes = again.on_pixels(item.array("box")[rows])
+    order = np.argsort(numbers, kind="stable")
+    for number, frame in again.pixels(np.unique(numbers)):
+        first, last = np.searchsorted(numbers, [number, number + 1], sorter=order)
+        for k in order[first:last].tolist():
+            pictures[k], is_made[k] = crop(frame, boxes[k]), True
     for place, made in enumerate(np.flatnonzero(is_made).tolist()):
         pictures[place] = pictures[made]
     return rows[is_made], pictures[: np.count_nonzero(is_made)]
@@ -139,14 +134,13 @@ def crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
 
 
 def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path], list[str]]:
-    """Write each face as a JPEG, named by its rank, input and time.
+    """Write each face as a JPEG, named by its rank, input, and time or picture.
 
     Return the files, and a line for each video that is missing or has changed. Raises UsageError if the folder cannot
     be written.
     """
     import cv2
 
-    from pipeline.media.video.source import open_as_stored
     from pipeline.store.read import open as open_store
 
     place = Path(folder).expanduser()
@@ -159,19 +153,22 @@ def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path],
         place.mkdir(parents=True, exist_ok=True)
         for (out, name), some in by_input.items():
             try:
-                source = open_as_stored(open_store(out).input(name).attributes)
+                again = reread(open_store(out).input(name))
             except (InputError, StoreError) as err:
                 notes.append(f"{err}; its faces are not cut out")
                 continue
             for rank, one in some:
-                frame = frame_of(source, one.shot.frame)
+                shot = one.shot
+                frame = again.one(shot.frame)
                 if frame is None:
-                    notes.append(f"{one.video}: frame {one.shot.frame} cannot be decoded; it is not cut out")
+                    what = f"frame {shot.frame} cannot" if shot.name is None else f"{shot.name} has changed or cannot"
+                    notes.append(f"{one.video}: {what} be decoded; it is not cut out")
                     continue
-                stem = re.sub(r"[^\w.-]", "_", one.input)
-                path = place / f"{rank:02d}_{stem}_{one.shot.time_seconds:.3f}s.jpg"
+                at = f"{shot.time_seconds:.3f}s" if shot.name is None else Path(shot.name).stem[-_LONGEST_STEM:]
+                stem = re.sub(r"[^\w.-]", "_", f"{one.input}_{at}")
+                path = place / f"{rank:02d}_{stem}.jpg"
                 made.append((rank, path))
-                bgr = _around(frame, source.on_frames(np.array(one.shot.box)))[:, :, ::-1]
+                bgr = _around(frame, again.on_pixels(np.array(shot.box)))[:, :, ::-1]
                 ok, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, SHOT_QUALITY])
                 assert ok, "JPEG takes every uint8 picture"
                 path.write_bytes(content.tobytes())

@@ -81,7 +81,7 @@ class TrackOptions(StageOptions):
         return values
 
 
-NEEDS = ("confidence",)
+NEEDS = ("confidence", "time_seconds")
 """Arrays that the choice of faces needs beside frames, boxes and landmarks."""
 
 
@@ -107,7 +107,7 @@ def per_track(chunk: Chunk, best: int, compute: Compute, agree: Agree, mean: Mea
         landmarks = np.full((len(frame), 5, 2), np.nan, np.float32)
     frames = chunk.frames_rgb
     look = tracklets.looks(frames, frame, box)
-    assert chunk.time_seconds is not None  # tracks need times, and videos have them
+    assert chunk.time_seconds is not None, "NEEDS has them"
     tracklet = tracklets.link(frame, box, look, chunk.time_seconds, tracklets.cuts(frames))
     quality = tracklets.quality(frames, frame, box, landmarks, chunk["confidence"])
     own = np.zeros(len(frame), bool)

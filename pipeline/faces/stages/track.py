@@ -11,6 +11,7 @@ from pydantic import Field
 from pipeline.engine.stage import Described, Stage, StageOptions
 from pipeline.faces.people.space import Space
 from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
+from pipeline.media.spans import is_timed
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class TrackOptions(StageOptions):
 
 
 class Track(Stage):
-    """One track number per face."""
+    """One track number per face. Faces of pictures, which have no times, are tracks of their own."""
 
     needs: tuple[str, ...] = ("n_faces", "box", "embedding")  # see __init__
     scope = "input"
@@ -58,7 +59,12 @@ class Track(Stage):
 
 
 def track_input(item: RunInput, options: TrackOptions) -> np.ndarray:
-    """Return int32 (n_faces,): the tracks of an input as far as it is done, with a few thousand frames in memory."""
+    """Return int32 (n_faces,): the tracks of an input as far as it is done, with a few thousand frames in memory.
+
+    Pictures have no times: each of their faces is a track of its own.
+    """
+    if not is_timed(item):
+        return np.arange(int(item.array("n_faces").sum()), dtype=np.int32)
     time_seconds = item.array("time_seconds")
     arrays = item.arrays
     space = Space.of(arrays["embedding"].attributes) if options.use_embedding and "embedding" in arrays else None

@@ -1,4 +1,7 @@
-"""Films of what was found: every frame of the video with boxes and names, or with faces made unrecognisable."""
+"""Films of what was found: every frame of the video with boxes and names, or with faces made unrecognisable.
+
+Pictures are copied one by one: `annotated_pictures`.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ from pipeline.faces.people.evidence import LEVELS, Level
 from pipeline.faces.people.labels import UNKNOWN, Labels, Source, choose, labels
 from pipeline.faces.views.blurring import REACH as BLUR_REACH
 from pipeline.faces.views.blurring import blur, coarse, covers
-from pipeline.faces.views.whereabouts import Boxes, Faces, Reach, along, between, legs, read_faces, unseen
+from pipeline.faces.views.whereabouts import Boxes, Faces, Legs, Reach, along, between, legs, read_faces, unseen
 from pipeline.media.film.drawing import UNKNOWN_COLOUR, Mark, colour_of, draw
-from pipeline.media.film.film import Film, film_of, grid
+from pipeline.media.film.film import film_of, grid
 from pipeline.media.film.lettering import drawable
 from pipeline.media.film.movie import CONTAINERS, container_of
 from pipeline.media.film.rewriting import write_film
 from pipeline.media.film.targets import chosen_inputs, refuse_existing
-from pipeline.text import clock
+from pipeline.media.spans import is_timed
+from pipeline.text import clock, plural
 from pipeline.views.progress import Work
 
 if TYPE_CHECKING:
@@ -39,14 +43,14 @@ _UNSEEN_CELLS = 12
 
 @dataclass
 class Annotated:
-    """The film that was made of one input."""
+    """The film that was made of one input, or the folder of its pictures."""
 
     store: str
     input: str
     file: str
     frames: int
     lost_frames: int
-    """Frames of the video that could not be decoded: left out."""
+    """Frames of the video, or pictures, that could not be decoded: left out."""
     done_share: float
     """Share of the sampled frames that was looked at when this was made."""
     unseen_frames: int
@@ -88,22 +92,28 @@ def annotate(
     progress: Listener | None = None,
 ) -> list[Annotated]:
     """Write a film for each input (or those named) of some stores to `target`, a file or a folder, or beside the store.
+    Of an input of pictures write a copy of each, into a folder.
 
     Raises UsageError for an unknown input or person, and for a file that exists already (unless `force`). Raises
     InputError if a video is gone or has changed.
     """
+    from pipeline.faces.views.annotated_pictures import annotate_pictures, folders
+
     wanted = wanted or Wanted()
     items = chosen_inputs(outs, inputs)
-    targets = [_target(item, target, len(items), bool(wanted.blur)) for item in items]
-    refuse_existing(items, targets, force)
+    films, pictured = ([item for item in items if is_timed(item) == timed] for timed in (True, False))
+    targets = {item: _target(item, target, len(films), bool(wanted.blur)) for item in films}
+    refuse_existing(films, list(targets.values()), force)
+    targets |= zip(pictured, folders(pictured, target, wanted, force) if pictured else (), strict=True)
     people = [choose(items, person) for person in wanted.blur if person not in (ALL, UNNAMED)]
     work = Work(progress or Silent())
     made = []
-    for k, (item, path) in enumerate(zip(items, targets, strict=True)):
+    for k, item in enumerate(items):
         asked = np.zeros(len(labels(item).code), bool)  # faces of the people who are asked for by id or name
         for chosen in people:
             asked |= chosen[k].rows
-        made.append(_annotate_one(item, path, asked, wanted, work))
+        annotated = _annotate_one if is_timed(item) else annotate_pictures
+        made.append(_told(annotated(item, targets[item], asked, wanted, work), item, wanted, work))
     for limit in {_limit_of(item, wanted) for item in items if wanted.blur}:
         work.note(limit)
     return made
@@ -125,8 +135,9 @@ def _target(item: RunInput, target: Path | str | None, n_inputs: int, blurred: b
 
 def _annotate_one(item: RunInput, target: Path, chosen: Bools, wanted: Wanted, work: Work) -> Annotated:
     film = film_of(item)
-    picture = _Picture(item, film, chosen, wanted)
-    times = film.times
+    times, faces, sampling = film.times, read_faces(item, labels(item).code), grid(film, item)
+    cover, boxes = (legs(faces, reach, sampling, times) for reach in (BLUR_REACH, DRAW_REACH))
+    picture = Picture(item, faces, cover, boxes, unseen(faces, sampling, len(film)), times, chosen, wanted)
     start = float(times[0]) if wanted.start is None else wanted.start
     first, last = film.ranks(start, np.inf if wanted.stop is None else wanted.stop)
     if first >= last:
@@ -152,10 +163,16 @@ def _annotate_one(item: RunInput, target: Path, chosen: Bools, wanted: Wanted, w
         blurred_faces=int((inside & picture.hidden).sum()), audio_streams=written.audio_streams, codec=written.codec,
         notes=[*picture.notes, *written.notes, *film.losses],
     )  # fmt: skip
+    return result
+
+
+def _told(result: Annotated, item: RunInput, wanted: Wanted, work: Work) -> Annotated:
+    """Add what the user must know of a result, and say it."""
     if result.done_share < 1:
         result.notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")
     if wanted.blur and result.unseen_frames:
-        result.notes.append(f"{result.unseen_frames} frames that were never looked at are blurred as a whole")
+        unlooked = plural(result.unseen_frames, "frame" if is_timed(item) else "picture")
+        result.notes.append(f"{unlooked} that the run did not look at: blurred as a whole")
     if wanted.blur and item.attributes.get("roi"):
         result.notes.append("faces outside the roi were never looked for, and are not blurred")
     for note in result.notes:
@@ -165,20 +182,19 @@ def _annotate_one(item: RunInput, target: Path, chosen: Bools, wanted: Wanted, w
     return result
 
 
-class _Picture:
-    """The changes to each frame of one input."""
+class Picture:
+    """The changes to each frame of one input, or to each of its pictures."""
 
-    def __init__(self, item: RunInput, film: Film, chosen: Bools, wanted: Wanted) -> None:
-        self.film = film
+    def __init__(
+        self, item: RunInput, faces: Faces, cover: Legs, boxes: Legs, unseen: Bools, times: npt.NDArray[np.float64],
+        chosen: Bools, wanted: Wanted,
+    ) -> None:  # fmt: skip
+        """`cover`: legs to blur; `boxes`: legs to draw; `unseen`, `times`: (frames,)."""
+        self.faces, self._cover, self._boxes, self.unseen, self._times = faces, cover, boxes, unseen, times
         self.notes: list[str] = []
         self._who = labels(item)
-        self.faces = read_faces(item, self._who.code)
-        sampling = grid(film, item)
-        self.unseen = unseen(self.faces, sampling, len(film))
         self._blurs = bool(wanted.blur)
         self.hidden = _hidden(self.faces, self._who, chosen, wanted.blur)
-        self._cover = legs(self.faces, BLUR_REACH, sampling, film.times)
-        self._boxes = legs(self.faces, DRAW_REACH, sampling, film.times)
         self._asked = wanted.boxes
         self._shown = ~self.hidden if wanted.boxes is None else np.full(len(self.faces), wanted.boxes)
         # A name for which there is no font becomes the person's number.
@@ -195,14 +211,21 @@ class _Picture:
     def edit(self, rank: int, frame_rgb: npt.NDArray[np.uint8]) -> int:
         """Blur and draw, in place; return the number of faces that are shown or blurred. Ranks must ascend."""
         if self._next < 0:
-            n = len(self.film)
+            n = len(self._times)
             self._walks = along(self._cover, rank, n), along(self._boxes, rank, n)
             self._next = rank
         for _ in range(rank - self._next):  # frames that could not be decoded
             for walk in self._walks:
                 next(walk)
         self._next = rank + 1
-        cover, boxes = (next(walk) for walk in self._walks)  # legs to cover, and boxes to draw
+        cover, boxes = (next(walk) for walk in self._walks)
+        self.change(rank, frame_rgb, cover, boxes)
+        return len(boxes)
+
+    def change(
+        self, rank: int, frame_rgb: npt.NDArray[np.uint8], cover: npt.NDArray[np.int64], boxes: npt.NDArray[np.int64]
+    ) -> None:
+        """Blur and draw, in place. `cover`, `boxes`: numbers of the legs to cover, and of those to draw."""
         blurred = np.empty((0, 4), np.float32)
         if self._blurs and self.unseen[rank]:
             side = min(frame_rgb.shape[:2])
@@ -210,10 +233,9 @@ class _Picture:
         elif self._blurs:
             hidden = self.hidden
             chosen = cover[hidden[self._cover.begin[cover]] | hidden[self._cover.end[cover]]]
-            blurred = covers(self.faces, self._cover, chosen, rank, self.film.times)
+            blurred = covers(self.faces, self._cover, chosen, rank, self._times)
             blur(frame_rgb, blurred)
         draw(frame_rgb, self._marks(boxes, rank, blurred if self._asked is None else blurred[:0]))
-        return len(boxes)
 
     def _marks(self, which: npt.NDArray[np.int64], rank: int, blurred: Boxes) -> list[Mark]:
         """Return the marks to draw; none for a face that is hidden, even if only by the blur of another one."""
@@ -289,4 +311,6 @@ def _limit_of(item: RunInput, wanted: Wanted) -> str:
     """Return a line on the limits of blurring."""
     one = not {ALL, UNNAMED} & set(wanted.blur)
     limit = f"only faces that were found{' and recognised' if one else ''} are blurred: look before you publish"
-    return limit if item.attributes.get("every") == 1 else f"{limit}; a store made with --every 1 misses the fewest"
+    if not is_timed(item) or item.attributes.get("every") == 1:
+        return limit
+    return f"{limit}; a store made with --every 1 misses the fewest"

@@ -36,6 +36,7 @@ class AppearanceExport(Export):
 
     axes: ClassVar[tuple[str, ...]] = ("face",)
     noun: ClassVar[str] = "appearance"
+    of_films: ClassVar[bool] = True
 
     def events(self, stored: StoredRows, one: InputRows) -> list[Event]:
         """Return the appearances of all people of an input in order of time. Raises UsageError if it has no people."""
@@ -46,8 +47,6 @@ class AppearanceExport(Export):
             raise UsageError(f"{one.name!r} has no people yet; run `reelgraph people` or `find` on {one.run.path}")
         if who.names:
             wanted = ["face_frame", "time_seconds", *(["track"] if "track" in item.arrays else [])]
-            if "time_seconds" not in item.arrays:
-                raise UsageError(f"{one.name!r} holds pictures without times; export it as csv or coco")
             arrays = item.read(wanted)
             order = np.argsort(who.code, kind="stable")
             codes, starts = np.unique(who.code[order], return_index=True)

@@ -20,7 +20,7 @@ from pipeline.media.film.joining import Joined
 from pipeline.media.film.packets import copy_packets, suffix_for_copy
 from pipeline.media.film.rewriting import write_film
 from pipeline.media.film.targets import chosen_inputs, refuse_existing
-from pipeline.media.spans import stop_of
+from pipeline.media.spans import is_timed, stop_of
 from pipeline.text import clock
 from pipeline.views.progress import Work
 from pipeline.views.tables import cell
@@ -110,6 +110,8 @@ def cut_clips(
     if options.join and options.copy:
         raise UsageError("--join encodes the frames, --copy copies packets: choose one")
     items = chosen_inputs(outs)
+    if pictured := [item.name for item in items if not is_timed(item)]:
+        raise UsageError(f"{pictured[0]!r} holds pictures, and clips need a film; reelgraph find lists the pictures")
     folder = Path(target).expanduser() if target is not None else items[0].store_path.parent / "clips"
     chosen = choose(items, person)
     name = chosen[0].name

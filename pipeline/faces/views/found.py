@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.faces.people.find import Found, SeenPerson
     from pipeline.faces.people.near import NearSearch
     from pipeline.faces.people.search import Answer
-    from pipeline.faces.people.sightings import Sighting
+    from pipeline.faces.people.sightings import Shot, Sighting
 
 SHOWN_INPUTS = 5
 SHOWN_TIMES = 4
@@ -40,27 +40,40 @@ def people_lines(found: Found) -> list[str]:
 
 def _seen(one: SeenPerson, found: Found) -> str:
     """Return how long and how often a person was seen, and how sure that is."""
-    where = f" in {len(one.sightings)} videos" if len(one.sightings) > 1 else ""
+    where = f" in {_inputs(one.sightings)}" if len(one.sightings) > 1 else ""
     best = one.best
     sure = f"{best.level.name.lower()}, " if found.wanted.per == "track" else ""
     near = f"{sure}{found.metric} {best.distance:.3f} (limit {best.limit:.3f})"
-    return f"{duration(one.screen_seconds)} on screen{where}, {plural(one.faces, 'face')}; {near}"
+    return f"{_amount(one, ' on screen')}{where}, {plural(one.faces, 'face')}; {near}"
+
+
+def _amount(one: Sighting | SeenPerson | Answer, on_screen: str = "") -> str:
+    """Return the time on screen, or the number of pictures, or both."""
+    films = one.screen_seconds > 0 or not one.pictures
+    parts = [f"{duration(one.screen_seconds)}{on_screen}"] if films else []
+    return " and ".join([*parts, *([plural(one.pictures, "picture")] if one.pictures else [])])
+
+
+def _inputs(found: Sequence[Sighting]) -> str:
+    """Return the number of inputs by what they are: "2 videos"."""
+    return plural(len(found), "input" if any(one.pictures for one in found) else "video")
 
 
 def answer_lines(answer: Answer) -> list[str]:
     """Return screen time and times by video, the best shots, and the searched faces and inputs."""
+    moment = "picture" if any(one.shot.name is not None for one in answer.best) else "time"
     if answer.sightings:
-        faces, n = sum(one.faces for one in answer.sightings), len(answer.sightings)
-        shown = [f"seen for {duration(answer.screen_seconds)} in {plural(n, 'video')}, {faces} faces"]
-        shown += [*_sightings(answer.sightings), "best shots (distance, time, box):"]
+        faces, how = sum(one.faces for one in answer.sightings), "in" if answer.pictures else "for"
+        shown = [f"seen {how} {_amount(answer)} in {_inputs(answer.sightings)}, {faces} faces"]
+        shown += [*_sightings(answer.sightings), f"best shots (distance, {moment}, box):"]
     else:
         limits = sorted({one.threshold for one in answer.inputs if one.faces and one.threshold is not None})
         said = f"not seen: no face within {answer.metric} {' or '.join(f'{limit:g}' for limit in limits)}"
-        shown = [said + ("; the nearest (distance, time, box):" if answer.best else "")]
+        shown = [said + (f"; the nearest (distance, {moment}, box):" if answer.best else "")]
     for seen in answer.best:
         shot = seen.shot
         place = f"{as_text(shot.box)}  {seen.out} {seen.input}"
-        shown.append(f"  {shot.distance:.3f}  {clock(shot.time_seconds)}  {place}")
+        shown.append(f"  {shot.distance:.3f}  {_moment(shot)}  {place}")
     by_index = sum(one.faces for one in answer.inputs if one.how == "index")
     said = _searched(answer) + (f", {by_index} of them by the index" if by_index else "")
     said += f"; searched in {answer.seconds['search']:.2f} s"
@@ -71,16 +84,26 @@ def answer_lines(answer: Answer) -> list[str]:
 
 def _sightings(found: Sequence[Sighting]) -> list[str]:
     """Return a line per input, longest on screen first."""
-    ordered = sorted(found, key=lambda one: -one.screen_seconds)
+    ordered = sorted(found, key=lambda one: (-one.screen_seconds, -one.pictures))
     shown = []
     for one in ordered[:SHOWN_INPUTS]:
-        spans = [f"{clock(span.start_seconds)}-{clock(span.stop_seconds)}" for span in one.appearances[:SHOWN_TIMES]]
         more = len(one.appearances) - SHOWN_TIMES
-        rest = f" and {more} more times until {clock(one.last_seconds)}" if more > 0 else ""
-        shown.append(f"  {one.out} {one.input}: {duration(one.screen_seconds)}: {', '.join(spans)}{rest}")
+        if one.pictures:
+            spans = [_moment(shot) for shot in one.shots[:SHOWN_TIMES]]
+            rest = f" and {more} more" if more > 0 else ""
+        else:
+            seen = one.appearances[:SHOWN_TIMES]
+            spans = [f"{clock(span.start_seconds)}-{clock(span.stop_seconds)}" for span in seen]
+            rest = f" and {more} more times until {clock(one.last_seconds)}" if more > 0 else ""
+        shown.append(f"  {one.out} {one.input}: {_amount(one)}: {', '.join(spans)}{rest}")
     if len(ordered) > SHOWN_INPUTS:
-        shown.append(f"  ... and {len(ordered) - SHOWN_INPUTS} more videos; --json shows all")
+        shown.append(f"  ... and {_inputs(ordered[SHOWN_INPUTS:]).replace(' ', ' more ', 1)}; --json shows all")
     return shown
+
+
+def _moment(shot: Shot) -> str:
+    """Return the time of a shot, or the name of its picture."""
+    return clock(shot.time_seconds) if shot.name is None else shot.name
 
 
 def _searched(search: NearSearch) -> str:

@@ -24,6 +24,7 @@ class Mot(Export):
     suffixes: ClassVar[tuple[str, ...]] = (".mot.txt", ".mot")
     axes: ClassVar[tuple[str, ...]] = ("face", "object")
     one_input: ClassVar[bool] = True
+    of_films: ClassVar[bool] = True
 
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
         for one in stored.inputs:

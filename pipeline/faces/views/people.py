@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.faces.people.appearances import appearances
-from pipeline.faces.people.labels import labels
+from pipeline.faces.people.labels import UNKNOWN, labels
+from pipeline.faces.people.moments import Moments
+from pipeline.faces.people.moments import known as known_seconds
 from pipeline.faces.views.sheet import Pixels, encoded
-from pipeline.media.spans import stop_of
+from pipeline.media.spans import is_timed
 from pipeline.text import clock, plain, plural
 from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, Protocol, with_pictures
 
@@ -31,12 +32,16 @@ class PersonView:
     faces: int = 0
     tracks: int = 0
     screen_seconds: float = 0.0
+    pictures: int = 0
+    """Pictures that show the person; 0 if all inputs are films."""
     inputs: list[str] = field(default_factory=list)
     appearances: list[dict[str, Any]] = field(default_factory=list)
-    """Appearances in order of inputs and time: store, input, start_seconds, stop_seconds, screen_seconds, frames."""
+    """Appearances in order of inputs and time: store, input, start_seconds, stop_seconds, screen_seconds, frames. Of a
+    picture the seconds are None, and there is its name."""
     best: dict[str, Any] | None = None
-    """The clearest face: store, input, frame (rank in the file), time_seconds, clock, box (x, y, w, h in pixels).
-    `thumbnail` is the row of its picture in the array of this name, or None."""
+    """The clearest face: store, input, frame (rank in the file), time_seconds, clock, box (x, y, w, h in pixels). Of a
+    picture times are None, and there is its name. `thumbnail` is the row of its picture in the array of this name, or
+    None."""
     best_score: float = 0.0
 
 
@@ -46,36 +51,44 @@ def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]
 
     found: dict[int, PersonView] = {}
     for item in items:
-        arrays = item.read(["frame", "time_seconds", "face_frame", "track", "box"])
+        moments, arrays = Moments(item), item.read(["face_frame", "track", "box"])
         pictured = item.array("thumbnail_face").tolist() if "thumbnail_face" in item.arrays else []
         known = labels(item, "person")
         score, _ = face_quality(item)
+        pictures = np.unique(arrays["face_frame"][known.code != UNKNOWN][: 0 if moments.is_timed else None])
+        name_of = dict(zip(pictures.tolist(), moments.names(pictures), strict=True))
         for code in known.names:
             one = found.setdefault(
                 code, PersonView(code, registry.people[code].name if code in registry.people else None)
             )
-            rows, times = np.flatnonzero(known.code == code), arrays["time_seconds"]
+            rows = np.flatnonzero(known.code == code)
             frames = arrays["face_frame"][rows]
             one.faces += len(rows)
             one.tracks += len(np.unique(arrays["track"][rows]))
             one.inputs.append(item.name)
             where = {"store": str(item.store_path), "input": item.name}
-            for each in appearances(frames, times, arrays["track"][rows], stop_of(item.attributes)):
+            for each in moments.appearances(frames, arrays["track"][rows]):
                 one.screen_seconds += each.screen_seconds
+                one.pictures += not each.is_timed
                 facts = ("start_seconds", "stop_seconds", "screen_seconds", "frames")
-                one.appearances.append(where | {name: getattr(each, name) for name in facts})
+                values = {name: getattr(each, name) for name in facts}
+                if not each.is_timed:
+                    values |= dict.fromkeys(facts[:3]) | {"name": name_of[each.first_frame]}
+                one.appearances.append(where | values)
             best = int(score[rows].argmax())
             if one.best is None or score[rows[best]] > one.best_score:
                 one.best_score = float(score[rows[best]])
-                row, seconds = int(rows[best]), float(times[frames[best]])
+                row, at = int(rows[best]), int(frames[best])
+                seconds = known_seconds(float(moments.time_seconds[at]))
                 one.best = where | {
-                    "frame": int(arrays["frame"][frames[best]]),
+                    "frame": int(moments.number[at]),
                     "time_seconds": seconds,
-                    "clock": clock(seconds),
+                    "clock": None if seconds is None else clock(seconds),
+                    **({"name": name_of[at]} if seconds is None else {}),
                     "box": [round(float(side), 1) for side in arrays["box"][row]],
                     "thumbnail": pictured.index(row) if row in pictured else None,
                 }
-    return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.id))
+    return sorted(found.values(), key=lambda one: (-one.screen_seconds, -one.pictures, one.id))
 
 
 def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
@@ -85,7 +98,9 @@ def as_json(gathered: Gathered, people: Sequence[PersonView]) -> dict[str, Any]:
         "registry_id": gathered.registry.id,
         "model": gathered.registry.model,
         "people": [
-            {key: value for key, value in vars(one).items() if key != "best_score"} | {"inputs": list(one.inputs)}
+            {key: value for key, value in vars(one).items() if key not in ("best_score", "pictures")}
+            | {"inputs": list(one.inputs)}
+            | ({"pictures": one.pictures, "screen_seconds": one.screen_seconds or None} if one.pictures else {})
             for one in people
         ],
         "inputs": [{"store": str(item.store_path), "input": item.name} for item in gathered.inputs],
@@ -122,7 +137,12 @@ def print_table(
     shown = [None if one is None else encoded(one) for one in pictures[:MOST_PICTURED]] if by else []
     pngs = [*shown, *[None] * (len(people) - len(shown))]
     many = len(gathered.inputs) > 1
-    headings = ["id", "name", "faces", "tracks", "on screen", "inputs", "first", "last", "best shot"]
+    headings = ["id", "name", "faces", "tracks", "on screen", "pictures", "inputs", "first", "last", "best shot"]
+    films = sum(is_timed(item) for item in gathered.inputs)
+    if films == len(gathered.inputs):
+        headings.remove("pictures")
+    if not films:
+        headings = [heading for heading in headings if heading not in ("tracks", "on screen", "first", "last")]
     if many and console.width < WIDE_COLUMNS:
         headings = [heading for heading in headings if heading not in ("first", "last")]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -131,17 +151,19 @@ def print_table(
     for heading in headings:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", overflow="fold")
     for one, png in zip(people, pngs, strict=True):
-        first, last = one.appearances[0], one.appearances[-1]
+        timed = [each for each in one.appearances if each["start_seconds"] is not None]
+        first, last = (timed[0], timed[-1]) if timed else (None, None)
         cells = {
             "id": str(one.id),
             "name": one.name or "-",
             "faces": str(one.faces),
             "tracks": str(one.tracks),
-            "on screen": f"{one.screen_seconds:.1f} s" if one.screen_seconds < 60 else _clock(one.screen_seconds),
+            "on screen": _screen(one.screen_seconds) if one.screen_seconds or not one.pictures else "",
+            "pictures": str(one.pictures or ""),
             "inputs": str(len(one.inputs)),
-            "first": _where(first["input"], first["start_seconds"], many),
-            "last": _where(last["input"], last["stop_seconds"], many),
-            "best shot": f"{one.best['input'] if many else ''} {_clock(one.best['time_seconds'])}" if one.best else "",
+            "first": _where(first, "start_seconds", many) if first else "",
+            "last": _where(last, "stop_seconds", many) if last else "",
+            "best shot": f"{one.best['input'] if many else ''} {_moment(one.best)}" if one.best else "",
         }
         row = [Text(plain(cells[heading].strip())) for heading in headings]
         table.add_row(*([Text(PLACE if png else PLACE[0]), *row] if any(shown) else row))
@@ -172,9 +194,19 @@ def print_table(
         console.print(plain(line), markup=False, soft_wrap=True)
 
 
-def _where(name: str, seconds: float, many: bool) -> str:
+def _screen(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else _clock(seconds)
+
+
+def _where(entry: Mapping[str, Any], seconds: str, many: bool) -> str:
+    name, at = entry["input"], _clock(entry[seconds])
     short = name if len(name) <= NAME_CHARACTERS else name[: NAME_CHARACTERS - 1] + "…"
-    return f"{short} {_clock(seconds)}" if many else _clock(seconds)
+    return f"{short} {at}" if many else at
+
+
+def _moment(best: Mapping[str, Any]) -> str:
+    """Return the time of a best shot, or the name of its picture."""
+    return str(best["name"]) if best["time_seconds"] is None else _clock(best["time_seconds"])
 
 
 def _clock(seconds: float) -> str:

@@ -92,7 +92,8 @@ def draw(people: Sequence[PersonView], pictures: Sequence[Pixels | None]) -> Pix
             _write(sheet, "no picture", top + _SIDE // 2 - _LINE // 2, left)
         best = one.best or {}
         name = drawable(one.name, "(no font)") if one.name else ""
-        lines = f"{one.id}  {name}".rstrip(), drawable(best.get("input", ""), "?"), clock(best.get("time_seconds", 0))
+        place = drawable(best["name"], "?") if "name" in best else clock(best.get("time_seconds", 0))
+        lines = f"{one.id}  {name}".rstrip(), drawable(best.get("input", ""), "?"), place
         for number, line in enumerate(lines):
             _write(sheet, line, top + _SIDE + number * _LINE, left)
     return sheet

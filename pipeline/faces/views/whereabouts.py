@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pipeline.faces.neighbours import overlapping
 from pipeline.faces.people.labels import UNKNOWN
+from pipeline.faces.people.moments import Moments
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -46,19 +47,17 @@ def read_faces(item: RunInput, code: Int32) -> Faces:
 
     Raises StoreError if an array is damaged.
     """
-    arrays = item.arrays
-    looked_at = np.empty(0, np.int64)
-    if "frame" in arrays:
-        sampled = item.read(["frame", "decoded"])
-        looked_at = np.asarray(sampled["frame"][sampled["decoded"]])
+    arrays, moments = item.arrays, Moments(item)
+    looked_at = moments.number[item.array("decoded")] if "decoded" in arrays else np.empty(0, np.int64)
     if "box" not in arrays:
         return Faces(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.int32), looked_at)
     tracked = "track" in arrays
-    found = item.read(["frame", "face_frame", "box", *(["track"] if tracked else [])])
+    found = item.read(["face_frame", "box", *(["track"] if tracked else [])])
     box = found["box"].astype(np.float32)
     rows = found["face_frame"]
     track = found["track"].astype(np.int32) if tracked else np.full(len(rows), -1, np.int32)
-    return Faces(found["frame"][rows], box, _linked(rows, box, code, track), looked_at)
+    track = _linked(rows, box, code, track) if moments.is_timed else np.arange(len(rows), dtype=np.int32)
+    return Faces(moments.number[rows], box, track, looked_at)
 
 
 def _linked(rows: Ints, box: Boxes, code: Int32, track: Int32) -> Int32:

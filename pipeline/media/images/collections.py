@@ -16,6 +16,7 @@ from pipeline.media.images.folders import search
 from pipeline.media.images.names import Names, of_lines, path_of
 from pipeline.media.images.reading import SUFFIXES
 from pipeline.media.images.shelves import ArrayRows, Files, Passed, Shelf, TableRows, TarMembers, opened
+from pipeline.text import plural
 
 TAR, TABLE, HDF5, ZARR = ".tar", ".parquet", (".h5", ".hdf5", ".hdf"), ".zarr"
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -62,6 +63,8 @@ def of_folder(path: str) -> FilesOf:
     names = search(path, passed)
     if not len(names):
         told = f" ({passed.told()})" if passed.counts else ""
+        if passed.videos:
+            raise InputError(f"no pictures in folder {path}, but {plural(passed.videos, 'video')}: leave out --images")
         raise InputError(f"no pictures in folder {path}{told}; a picture ends in {' '.join(sorted(SUFFIXES))}")
     return FilesOf(path, "folder", path, names, passed)
 

@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 from pipeline.media.images.names import Names, join
 from pipeline.media.images.reading import SUFFIXES
 from pipeline.media.images.shelves import Passed
-from pipeline.media.inputs import SYSTEM_FOLDERS
+from pipeline.media.inputs import SYSTEM_FOLDERS, VIDEO_SUFFIXES
 
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
 _SHOWN_ENDINGS = 5
@@ -60,6 +60,7 @@ def search(folder: str, passed: Passed) -> Names:
         mine.sort()
         found.append(join(mine))
         waiting += sorted(inside, reverse=True)
+    passed.videos = sum(count for ending, count in other.items() if ending in VIDEO_SUFFIXES)
     for ending, count in sorted(other.items(), key=lambda one: -one[1])[:_SHOWN_ENDINGS]:
         passed.add(f"files that end in {ending}" if ending else "files without an ending", count)
     rest = sum(sorted(other.values(), reverse=True)[_SHOWN_ENDINGS:])

@@ -259,11 +259,13 @@ def _cell(value: bytes | None) -> bytes:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass
 class Passed:
     """Counts what was passed over in a search, by the reason."""
 
     counts: dict[str, int] = field(default_factory=dict)
+    videos: int = 0
+    """Files among it that are videos by their names."""
 
     def add(self, reason: str, count: int = 1) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + count

@@ -50,7 +50,8 @@ def content(
         "overview": next((one.lanes for one in made if one.lanes and one.lanes.overview and one.lanes.names), None),
         "axes": [{"name": axis, "plural": plural_of(axis)} for axis in axes],
         "columns": [column for one in made for column in one.columns],
-        "inputs": [_input(about, one, axes, [of.inputs[k] for of in made]) for k, one in enumerate(inputs)],
+        "is_drawn": not inputs or any(one.is_timed for one in inputs),  # the others have no timeline
+        "inputs": [_input(about, one, axes, [of.inputs[k] for of in made], k) for k, one in enumerate(inputs)],
         "failures": _failures(about, inputs, words),
         "retry": any(failure["kind"] == "failed" for one in inputs for failure in one.failures),
         "unusable": [entry for run in runs for entry in run.attributes.get("unusable", [])],
@@ -116,7 +117,9 @@ def _tiles(totals: dict[str, Any], axes: Sequence[str], made: Sequence[Content],
     return [*tiles, Tile(words.items, grouped(totals["items"]), f"of {grouped(totals['items_total'])}")]
 
 
-def _input(about: About, one: Surveyed, axes: Sequence[str], made: Sequence[InputContent]) -> dict[str, Any]:
+def _input(
+    about: About, one: Surveyed, axes: Sequence[str], made: Sequence[InputContent], number: int
+) -> dict[str, Any]:
     facts, item = one.facts, one.item
     share = item.done_share
     size = f"{facts['width']}×{facts['height']}" if facts.get("width") else ""
@@ -126,6 +129,8 @@ def _input(about: About, one: Surveyed, axes: Sequence[str], made: Sequence[Inpu
     shown += [counted(one.rows.get(axis, 0), axis, plural_of(axis)) for axis in axes]
     return {
         "name": about.name_of(one),
+        "number": number,
+        "timed": one.is_timed,
         "path": facts.get("path", ""),
         "duration": lasting(seconds) if seconds else "",
         "picture": ", ".join(
@@ -160,7 +165,7 @@ def _failures(about: About, inputs: Sequence[Surveyed], words: Words) -> list[di
         entries = [
             {
                 "kind": "not analysed" if failure["kind"] == "failed" else f"{plural_of(one.item.item)} not read",
-                "range": _range(failure["start"], failure["stop"], one),
+                "range": failure["where"] or _range(failure["start"], failure["stop"], one),
                 "items": counted(failure["items"], words.item, words.items) if failure["items"] else "",
                 "error": failure["error"],
             }

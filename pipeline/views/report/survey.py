@@ -1,4 +1,4 @@
-"""What a report says of one input, whatever was found in it: rows over time, what is missing, what failed."""
+"""Facts of one input in a report, whatever was found in it: rows over time, what is missing, what failed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class Surveyed:
-    """What was found of one input."""
+    """Findings of one input."""
 
     run: Run
     item: RunInput
@@ -97,7 +97,7 @@ def survey(
 
 
 def _read(found: Surveyed, axis: str, panels: Sequence[Panel], work: Work, shown: str, told: int) -> int:
-    """Hand the rows of an axis to its panels; return how many items were told to `work` so far."""
+    """Hand the rows of an axis to its panels; return the number of items that `work` knows of so far."""
     wanted = dict.fromkeys(name for panel in panels for name in panel.start(found) if name in found.item.arrays)
     items = 0
     for block in blocks(found.item, axis, wanted) if panels else ():
@@ -172,16 +172,30 @@ def _find_gaps(found: Surveyed) -> None:
         rows = np.flatnonzero(np.isin(frame, ranks))
         ends = (float(time[rows[0]]), float(time[rows[-1]])) if len(rows) else (None, None)
         found.failures.append(_failure("unread", ends, entry, len(ranks)))
+    if not found.is_timed:
+        _name_broken(found, decoded)
     if len(time):
         spans_of = item_seconds(time, stop_of(item.attributes))
         for first, last in _runs(~decoded):
             found.gaps.append((float(time[first]), float(time[last] + spans_of[last]), "unread"))
 
 
+def _name_broken(found: Surveyed, decoded: npt.NDArray[np.bool_]) -> None:
+    """Note each item that could not be read by its name and why, if its source stored these."""
+    if not {"name", "error"} <= found.item.arrays.keys() or decoded.all():
+        return
+    names, errors = (found.item.array(name) for name in ("name", "error"))
+    for row in np.flatnonzero(~decoded).tolist():
+        if errors[row]:
+            entry = {"error": errors[row], "where": str(names[row])}
+            found.failures.append(_failure("unread", (None, None), entry, 1))
+
+
 def _failure(kind: str, seconds: Sequence[Any], entry: dict[str, Any], items: int | None) -> dict[str, Any]:
     return {
         "kind": kind,
         "chunk": entry.get("chunk"),
+        "where": entry.get("where"),
         "start": seconds[0],
         "stop": seconds[1],
         "items": items,

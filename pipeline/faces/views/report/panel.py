@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pipeline.faces.people.appearances import Appearance
 from pipeline.faces.views.report.people import Person, Question, attributes_of, gather, questions
 from pipeline.faces.views.report.pictures import add_pictures, add_to_questions, pictures_of_unknown
-from pipeline.faces.views.report.survey import CONFIDENCE_EDGES, SIZE_EDGES, Look, Seen
+from pipeline.faces.views.report.survey import CONFIDENCE_EDGES, SHOWN_NAMES, SIZE_EDGES, Look, Seen
 from pipeline.store.nodes import located
 from pipeline.text import clock
 from pipeline.views.report.content import lasting
@@ -91,7 +92,7 @@ class FacesPanel(Panel):
         histograms = fill(__package__, "faces.html", **sizes)
         return Content(
             inputs=[self._input(one, place, len(seen)) for one in seen],
-            subtitle="who is on screen",
+            subtitle="who is on screen" if any(one.one.is_timed for one in seen) else "who is in the pictures",
             tiles=[Tile("people", grouped(n_people), named)],
             notes={"face": f"{unknown} of unknown people"} if n_people else {},
             columns=["people"],
@@ -110,7 +111,8 @@ class FacesPanel(Panel):
 
     def _input(self, one: Seen, place: dict[Any, int], n_inputs: int) -> InputContent:
         n_people = len(one.people) + one.people_beyond
-        rows, others = one.people[:ROWS], one.people[ROWS:]
+        is_drawn = one.one.is_timed  # pictures have no timeline
+        rows, others = (one.people[:ROWS], one.people[ROWS:]) if is_drawn else ([], [])
         most = max(200, MOST_STRETCHES // max(1, n_inputs))
         joined = join_to([presence.stretches for presence in rows], most)
         lanes = [
@@ -131,27 +133,29 @@ class FacesPanel(Panel):
         return InputContent(
             facts=[counted(n_people, "person", "people")] if n_people else [],
             cells=[grouped(n_people) if n_people else "–"],
-            lanes={"rows": lanes, "others": len(others) + one.people_beyond, "rest": one.unknown},
-            series=series,
+            lanes={"rows": lanes, "others": len(others) + one.people_beyond, "rest": one.unknown if is_drawn else []},
+            series=series if is_drawn else {},
         )
 
     # -- people --------------------------------------------------------------------------------------------------
 
     def _person(self, person: Person, seen: Sequence[Seen], people: Sequence[Person]) -> dict[str, Any]:
-        longest = people[0].screen_seconds or 1.0
-        is_timed = all(one.one.is_timed for one in seen)
-        screen = person.screen_seconds
+        screen, pictures = person.screen_seconds, person.pictures_with
+        longest, most = people[0].screen_seconds or 1.0, max(1, *(one.pictures_with for one in people), 1)
+        amounts = [lasting(screen)] if screen or not pictures else []
+        amounts += [counted(pictures, "picture", "pictures")] if pictures else []
         return {
             "name": person.name,
             "named": person.named,
             "number": _number(person),
-            "screen": lasting(screen) if is_timed else counted(round(screen), "image", "images"),
-            "word": "on screen" if is_timed else "",
-            "share": screen / longest,
-            "appearances": person.appearances if is_timed else 0,
+            "screen": " and ".join(amounts),
+            "word": "" if pictures else "on screen",
+            "share": screen / longest if screen else pictures / most,
+            "appearances": person.appearances,
             "faces": person.faces,
             "inputs": len(person.inputs),
-            "when": self._when(person, seen) if is_timed else "",
+            "when": self._when(person, seen),
+            "where": _named(person.names, pictures),
             "level": person.level.name.lower() if person.level else "",
             "pictures": person.pictures,
             "initials": "".join(word[0] for word in person.name.split()[:2]).upper() if person.named else "?",
@@ -161,13 +165,14 @@ class FacesPanel(Panel):
     def _question(self, one: Question, seen: Sequence[Seen], place: dict[Any, int]) -> dict[str, Any]:
         presence, surveyed = one.presence, seen[one.place].one
         first, *others = presence.stretches
-        when = f"{clock(first.start_seconds)[:-4]} – {clock(first.stop_seconds)[:-4]}" if surveyed.is_timed else ""
+        when = f"{clock(first.start_seconds)[:-4]} – {clock(first.stop_seconds)[:-4]}" if first.is_timed else ""
         return {
             "name": presence.name,
             "card": place.get(presence.key),
             "pictures": one.pictures,
             "faces": presence.faces,
             "when": when + (f" and {counted(len(others), 'time', 'times')} more" if when and others else ""),
+            "pictured": _named(presence.names, presence.pictures),
             "where": self.about.name_of(surveyed) if len(seen) > 1 else "",
             "metric": str(surveyed.item.arrays["identity"].attributes.get("metric", "distance")),
             "distance": presence.distance,
@@ -175,7 +180,9 @@ class FacesPanel(Panel):
         }
 
     def _when(self, person: Person, seen: Sequence[Seen]) -> str:
-        """Return the first to the last time on screen, and the inputs, if there is more than one."""
+        """Return the first to the last time on screen, and the inputs, if there is more than one; "" without a film."""
+        if person.first is None or person.last is None:
+            return ""
         (first, start), (last, stop) = person.first, person.last
         places = [f" in {self.about.name_of(seen[k].one)}" if len(seen) > 1 else "" for k in (first, last)]
         return f"{clock(start)[:-4]}{places[0] if first != last else ''} – {clock(stop)[:-4]}{places[1]}"
@@ -204,6 +211,13 @@ class FacesPanel(Panel):
                 }
             ]
         return []
+
+
+def _named(names: Sequence[str], pictures: int) -> str:
+    """Return the names of the first pictures in one line, and how many more there are."""
+    shown = [os.path.basename(name) for name in names[:SHOWN_NAMES]]
+    more = pictures - len(shown)
+    return ", ".join(shown) + (f" and {grouped(more)} more" if more > 0 else "")
 
 
 def _quoted(path: Path) -> str:

@@ -22,10 +22,15 @@ class Person:
     named: bool
     screen_seconds: float = 0.0
     appearances: int = 0
+    """Stretches of time in films."""
+    pictures_with: int = 0
+    """Pictures that show the person, beside films."""
+    names: list[str] = field(default_factory=list)
+    """Names of the first of these."""
     faces: int = 0
-    first: tuple[int, float] = (0, 0.0)
-    """Index of the input in the report, and seconds."""
-    last: tuple[int, float] = (0, 0.0)
+    first: tuple[int, float] | None = None
+    """Index of the first film in the report, and seconds; None if there is none."""
+    last: tuple[int, float] | None = None
     inputs: list[int] = field(default_factory=list)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     candidates: list[tuple[int, Candidate]] = field(default_factory=list)
@@ -48,13 +53,13 @@ class Question:
 
 
 def gather(inputs: Sequence[Seen]) -> list[Person]:
-    """Return all people, by screen time, longest first."""
+    """Return all people, by screen time, longest first; then by the number of their pictures."""
     found: dict[Key, Person] = {}
     for place, seen in enumerate(inputs):
         for presence in seen.people:
             person = found.setdefault(presence.key, Person(presence.key, presence.name, presence.named))
             _add(person, place, presence)
-    return sorted(found.values(), key=lambda one: (-one.screen_seconds, one.name))
+    return sorted(found.values(), key=lambda one: (-one.screen_seconds, -one.pictures_with, one.name))
 
 
 def questions(inputs: Sequence[Seen]) -> list[Question]:
@@ -66,12 +71,15 @@ def questions(inputs: Sequence[Seen]) -> list[Question]:
 def _add(person: Person, place: int, presence: Presence) -> None:
     if presence.named and not person.named:
         person.name, person.named = presence.name, True
-    if not person.inputs:
-        person.first = (place, presence.stretches[0].start_seconds)
-    person.last = (place, presence.stretches[-1].stop_seconds)
+    if presence.pictures:
+        person.pictures_with += presence.pictures
+        person.names += presence.names
+    else:
+        person.first = person.first or (place, presence.stretches[0].start_seconds)
+        person.last = (place, presence.stretches[-1].stop_seconds)
+        person.appearances += len(presence.stretches)
     person.inputs.append(place)
     person.screen_seconds += presence.screen_seconds
-    person.appearances += len(presence.stretches)
     person.faces += presence.faces
     person.level = max(person.level, presence.level)
     person.candidates += [(place, candidate) for candidate in presence.candidates]

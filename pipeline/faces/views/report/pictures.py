@@ -1,11 +1,11 @@
-"""Pictures of people for a report: those that the store keeps, else cut from the video if it still exists."""
+"""Pictures of people for a report: those that the store keeps, else cut from what they were found in, if it exists."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,7 @@ from pipeline.faces.people.labels import labels
 from pipeline.faces.people.thumbnails import crop
 from pipeline.faces.views.report.people import Person, Question
 from pipeline.faces.views.report.survey import SHOWN_FACES, Candidate, Seen
-
-if TYPE_CHECKING:
-    from pipeline.media.video.source import VideoSource
+from pipeline.media.reread import reread
 
 MOST_PICTURED = 150
 """Most people with a picture, so that a page of hundreds of people has a few megabytes."""
@@ -82,31 +80,20 @@ def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) ->
 
 
 def _cut(seen: Seen, candidates: Sequence[Candidate]) -> list[str | None]:
-    """Return a picture of each face, from the video; None if the video is missing, has changed, or is not readable."""
-    source = _source(seen.one.facts)
-    if source is None:
-        return [None] * len(candidates)
+    """Return a picture of each face; None if its film or picture is missing, has changed, or is not readable."""
     found: dict[Candidate, str] = {}
-    for rank in sorted({candidate.rank for candidate in candidates}):  # one frame at a time, as 4K frames are large
-        try:
-            decoded = source.job_of_ranks(np.array([rank], np.int64), "pyav").decode()
-        except (ReelgraphError, OSError, IndexError):
-            continue
-        if decoded.decoded[0]:
-            frame = decoded.frames_rgb[0]
-            of_rank = [candidate for candidate in candidates if candidate.rank == rank]
-            boxes = [source.on_frames(np.array(candidate.box)) for candidate in of_rank]
-            found |= {one: _encoded(crop(frame, box)) for one, box in zip(of_rank, boxes, strict=True)}
+    by_rank: dict[int, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        by_rank[candidate.rank].append(candidate)
+    with contextlib.suppress(ReelgraphError):
+        again = reread(seen.one.item)
+        for rank, some in sorted(by_rank.items()):  # one frame at a time, as 4K frames are large
+            with contextlib.suppress(ReelgraphError, OSError, IndexError):
+                frame = again.one(rank)
+                if frame is not None:
+                    boxes = [again.on_pixels(np.array(candidate.box)) for candidate in some]
+                    found |= {one: _encoded(crop(frame, box)) for one, box in zip(some, boxes, strict=True)}
     return [found.get(candidate) for candidate in candidates]
-
-
-def _source(facts: dict[str, Any]) -> VideoSource | None:
-    from pipeline.media.video.source import open_as_stored
-
-    try:
-        return open_as_stored(facts)
-    except ReelgraphError:
-        return None
 
 
 def _encoded(pixels_rgb: npt.NDArray[np.uint8]) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.people.appearances import Appearance, appearances
+from pipeline.faces.people.appearances import Appearance
 from pipeline.faces.people.evidence import Level
 from pipeline.faces.people.labels import UNKNOWN, Labels, labels, weak_labels
-from pipeline.media.spans import stop_of
+from pipeline.faces.people.moments import Moments
 from pipeline.views.report.series import Histogram, Numbers, Shares
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ SHOWN_FACES = 12
 CONFIDENCE_EDGES = np.linspace(0, 1, 41)
 SIZE_EDGES = np.geomspace(8, 2048, 33)
 """Edges of the histogram of sizes: four bins per doubling, for faces of 8 to 2048 pixels."""
+SHOWN_NAMES = 4
+"""Most pictures that are named of a person in an input."""
 _GOOD_SIZE = 160.0
 """Pixels beyond which a larger face makes no better picture."""
 
@@ -46,7 +48,7 @@ class Candidate:
 
     score: float
     rank: int
-    """Rank of the frame in the file."""
+    """Rank of the frame in the file, or number of the picture in its input."""
     box: tuple[float, float, float, float]
 
 
@@ -61,6 +63,8 @@ class Presence:
     code: int
     faces: int
     stretches: list[Appearance]
+    names: list[str] = field(default_factory=list)
+    """Names of the first pictures that show the person; none in a film."""
     attributes: dict[str, Any] = field(default_factory=dict)
     """By array: a mean, or percent per class."""
     candidates: list[Candidate] = field(default_factory=list)
@@ -74,6 +78,11 @@ class Presence:
     def screen_seconds(self) -> float:
         return sum(one.screen_seconds for one in self.stretches)
 
+    @property
+    def pictures(self) -> int:
+        """Number of pictures that show the person; 0 in a film."""
+        return 0 if self.stretches[0].is_timed else len(self.stretches)
+
 
 @dataclass
 class Seen:
@@ -81,7 +90,7 @@ class Seen:
 
     one: Surveyed
     people: list[Presence] = field(default_factory=list)
-    """People by screen time, longest first."""
+    """People by screen time, longest first, or by the number of their pictures."""
     people_beyond: int = 0
     """Number of people beyond those."""
     maybe: list[Presence] = field(default_factory=list)
@@ -101,7 +110,7 @@ class Look:
         """Scores and sizes of faces are added to the two histograms."""
         self.found, self.one, self.item, self.n_inputs = Seen(one), one, one.item, one.n_inputs
         self.confidence, self.size = confidence, size
-        self.arrays, self.time = one.item.arrays, one.time
+        self.arrays, self.time, self.moments = one.item.arrays, one.time, Moments(one.item)
         self.who = labels(self.item)
         self._count(self.who)
         self._find_people(self.who)
@@ -110,7 +119,7 @@ class Look:
     @property
     def wanted(self) -> list[str]:
         """Arrays that `add` reads."""
-        return ["frame", "box", "landmarks", "confidence", *self.names]
+        return ["box", "landmarks", "confidence", *self.names]
 
     def _count(self, who: Labels) -> None:
         self.face_frame = self.item.array("face_frame")
@@ -140,13 +149,18 @@ class Look:
             code = int(codes[k])
             rows = order[starts[k] : starts[k] + sizes[k]]
             tracks = None if track is None else track[rows]
-            stretches = appearances(self.face_frame[rows], self.time, tracks, stop_of(self.item.attributes))
+            stretches = self.moments.appearances(self.face_frame[rows], tracks)
             one = Presence(
                 self._key(who, code), who.names[code], code in who.named, code, int(sizes[k]), stretches,
                 **self._evidence(who, rows),
             )  # fmt: skip
             people.append(one)
-        return sorted(people, key=lambda one: -one.screen_seconds), max(0, len(known) - MOST_PEOPLE)
+        if not self.moments.is_timed:
+            shown = [[each.first_frame for each in one.stretches[:SHOWN_NAMES]] for one in people]
+            names = iter(self.moments.names(np.array([at for some in shown for at in some], np.int64)))
+            for one, some in zip(people, shown, strict=True):
+                one.names = [str(next(names)) for _ in some]
+        return sorted(people, key=lambda one: (-one.screen_seconds, -one.pictures)), max(0, len(known) - MOST_PEOPLE)
 
     def _evidence(self, who: Labels, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Return level, distance and limit of the surest of some faces."""
@@ -206,7 +220,7 @@ class Look:
     def _keep_best(self, block: Block, box: Floats) -> None:
         """Keep the best face of each person in this block, and some unknown faces, spread over its time."""
         score = _picture_score(self.one.facts, box, block.arrays.get("confidence"), block.arrays.get("landmarks"))
-        ranks = block.of_rows("frame") if "frame" in block.arrays else self.face_frame[block.rows]
+        ranks = self.moments.number[self.face_frame[block.rows]]
 
         def candidate(row: int) -> Candidate:
             x, y, w, h = box[row].tolist()
