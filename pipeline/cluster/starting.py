@@ -157,8 +157,8 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> _Started:
 def _uninterrupted(start: Callable[[], _Started]) -> _Started:
     """Return what `start` returns. After Ctrl-C the cluster is closed as soon as it is there; a second one leaves it.
 
-    Dask leaves a cluster that is interrupted while it starts to its threads, which Python ends anywhere: in the middle
-    of a semaphore's removal, for example.
+    Dask leaves a cluster that is interrupted while it starts to its threads. Python ends those anywhere, for example in
+    the middle of a semaphore's removal.
     """
     outcome: Future[_Started] = Future()
 

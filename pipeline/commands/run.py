@@ -24,8 +24,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     resume.add_argument(
         "--prune",
         action="store_true",
-        help="remove pictures that are gone from a folder or a list, and read changed ones again, by the size and time "
-        "of each file",
+        help="remove pictures that are gone, and read again those that have changed; looks at the size and time of "
+        "every file",
     )
     resume.add_argument(
         "--keep-stale",
