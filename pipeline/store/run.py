@@ -506,6 +506,7 @@ def finish_removal(store: InputStore) -> None:
             remove_tree(place)
             os.rename(made, place)
     remove_tree(below(store.folder, ASIDE))
+    store.sweep_inventories()
     if any(key.startswith(_REMOVING_ANY) for key in group.attributes):
         attributes = {key: value for key, value in group.attributes.items() if not key.startswith(_REMOVING_ANY)}
         store.write_group(Group(attributes, group.arrays, group.consolidated))
@@ -636,7 +637,7 @@ def _is_free(folder: Path) -> bool:
     if folder.is_symlink():
         return False
     try:
-        return all(name == CHUNKS or name.endswith(PARTIAL) for name in os.listdir(folder))
+        return all(name in (CHUNKS, INVENTORY_FILE) or name.endswith(PARTIAL) for name in os.listdir(folder))
     except FileNotFoundError:
         return True
     except NotADirectoryError:
