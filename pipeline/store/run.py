@@ -106,7 +106,7 @@ class InputStore:
 
     def inventory(self) -> bytes | None:
         """Return what the source asked to keep of its list of items; None if that is nothing. Raises StoreError."""
-        path = f"{self.folder}/{self.attributes.get(INVENTORY_AT, INVENTORY_FILE)}"
+        path = below(self.folder, str(self.attributes.get(INVENTORY_AT, INVENTORY_FILE)))
         with disk_errors(f"read {path}"):
             return read_file(path) if os.path.lexists(path) else None
 

@@ -15,7 +15,7 @@ from PIL import Image
 import pipeline
 from pipeline.engine.events import Silent
 from pipeline.engine.source import INVENTORY, Loaded
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
@@ -582,6 +582,19 @@ def test_a_kill_leaves_no_list_of_pictures(own: Own, tmp_path: Path, monkeypatch
     assert len(list((own.out / "photos").glob(".inventory*"))) == 2
     assert own.run(workflow, folder).array("photos", "name").tolist() == ["2.png"]
     assert len(list((own.out / "photos").glob(".inventory*"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_a_list_of_pictures_that_is_no_file_of_the_store(own: Own, tmp_path: Path, kind: str) -> None:
+    folder = folder_of(tmp_path / "photos", ["1.png"])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    own.run(workflow, folder)
+    place = own.out / "photos" / ".inventory"
+    place.rename(tmp_path / "outside")
+    {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda at: os.symlink(tmp_path / "outside", at)}[kind](place)
+    with pytest.raises(StoreError):
+        own.run(workflow, folder)
 
 
 def test_a_run_that_is_resumed_keeps_its_list(tmp_path: Path) -> None:

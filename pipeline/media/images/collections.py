@@ -132,8 +132,8 @@ class Tar(Collection):
                     raise tarfile.ReadError(f"{member.name} has size {member.size}")
                 found += 1
                 yield member
-            tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
-            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):  # type: ignore[union-attr]
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
         except tarfile.ReadError:
             if not found:
