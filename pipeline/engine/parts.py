@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pipeline.engine.source import InputRef
@@ -44,10 +45,12 @@ def with_parts(
 def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iterator[str]:
     """Remove items that are no longer there or have changed, and yield a line on each input that lost some.
 
-    What has changed is then new to its input, and done again. Raises StoreError if an input is not complete.
+    What has changed is then new to its input, and done again. Raises InputError if all items of an input
+    are gone, which an unmounted disk looks like.
     """
     for ref in refs:
-        for path in list(_stored(ref, store)):
+        found = []
+        for path in _stored(ref, store):
             part = store.input(str(store.find_input(path)))
             inventory = part.inventory()
             if inventory is None:
@@ -55,18 +58,22 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
             if not part.is_complete:
                 yield f"{part.name}: nothing is removed before it is complete; run --prune again then"
                 continue
-            found = workflow.source.gone(
-                ref,
-                workflow.source_options,
-                inventory,
-                lambda name, part=part: part.read_rows(name, 0, None),  # type: ignore[misc]
+            read = partial(part.read_rows, start=0, stop=None)
+            if (gone := workflow.source.gone(ref, workflow.source_options, inventory, read)) is not None:
+                found.append((part, *gone))
+        if sum(len(absent) for _, absent, _, _ in found) and all(absent.all() for _, absent, _, _ in found):
+            raise InputError(
+                f"{ref.path} holds none of the {workflow.source.item}s of the store any more; nothing was removed. "
+                "Is its disk mounted? To do without them, leave this input out, or choose another --out"
             )
-            if found is None or not found[0].any():
+        for part, absent, changed, inventory in found:
+            is_gone = absent | changed
+            if not is_gone.any():
                 continue
-            of = len(found[0])
-            remove_items(store, part.name, *found)
+            remove_items(store, part.name, is_gone, inventory)
             part.update(stages=_to_derive_again(workflow, part.attributes.get("stages", {})))
-            yield f"{part.name}: {plural(int(found[0].sum()), workflow.source.item)} of {of} removed (gone or changed)"
+            count = plural(int(is_gone.sum()), workflow.source.item)
+            yield f"{part.name}: {count} of {len(is_gone)} removed (gone or changed)"
 
 
 def _to_derive_again(workflow: Workflow, stages: Mapping[str, Any]) -> dict[str, Any]:

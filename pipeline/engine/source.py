@@ -149,9 +149,9 @@ class Source(ABC):
     @classmethod
     def gone(
         cls, ref: InputRef, options: SourceOptions, stored: bytes, read: Callable[[str], np.ndarray]
-    ) -> tuple[np.ndarray, bytes] | None:
-        """Return bool (items,), true for stored items that are no longer there or have changed; and the inventory of
-        the others. None if the source does not know.
+    ) -> tuple[np.ndarray, np.ndarray, bytes] | None:
+        """Return bool (items,), true for stored items that are no longer there; the same for those that have changed;
+        and the inventory of the others. None if the source does not know.
 
         `stored`: what `inventory` returned; `read` gives a stored item array by its name.
         """

@@ -135,9 +135,7 @@ def remove_items(store: RunStore, name: str, gone: Bools, inventory: bytes | Non
     facts: dict[str, Any] = {"frames": int((~gone).sum())}
     if inventory is not None:
         facts |= source.write_inventory(inventory)
-    removal = remove_rows(store, name, Rows(item, "", "", others), gone, facts=facts)
-    source.sweep_inventories()
-    return removal
+    return remove_rows(store, name, Rows(item, "", "", others), gone, facts=facts)
 
 
 def blocks(source: InputStore, name: str) -> Iterator[tuple[slice, np.ndarray]]:

@@ -106,7 +106,7 @@ class InputStore:
 
     def inventory(self) -> bytes | None:
         """Return what the source asked to keep of its list of items; None if that is nothing. Raises StoreError."""
-        path = f"{self.folder}/{self.attributes.get(INVENTORY_AT, INVENTORY_FILE)}"
+        path = below(self.folder, str(self.attributes.get(INVENTORY_AT, INVENTORY_FILE)))
         with disk_errors(f"read {path}"):
             return read_file(path) if os.path.lexists(path) else None
 
@@ -506,6 +506,7 @@ def finish_removal(store: InputStore) -> None:
             remove_tree(place)
             os.rename(made, place)
     remove_tree(below(store.folder, ASIDE))
+    store.sweep_inventories()
     if any(key.startswith(_REMOVING_ANY) for key in group.attributes):
         attributes = {key: value for key, value in group.attributes.items() if not key.startswith(_REMOVING_ANY)}
         store.write_group(Group(attributes, group.arrays, group.consolidated))
@@ -636,7 +637,7 @@ def _is_free(folder: Path) -> bool:
     if folder.is_symlink():
         return False
     try:
-        return all(name == CHUNKS or name.endswith(PARTIAL) for name in os.listdir(folder))
+        return all(name in (CHUNKS, INVENTORY_FILE) or name.endswith(PARTIAL) for name in os.listdir(folder))
     except FileNotFoundError:
         return True
     except NotADirectoryError:

@@ -211,3 +211,23 @@ def test_damage_of_any_kind_is_said() -> None:
 def test_declared_size() -> None:
     assert declared_size(saved(picture(), "JPEG")) == (64, 48)
     assert declared_size(b"no") is None
+
+
+def test_a_narrow_picture_is_not_enlarged_beyond_memory() -> None:
+    content = saved(Image.new("RGB", (1, 30000)), "PNG")
+    with pytest.raises(UnreadableError, match="its size is 1×30000; at the size that was asked for it has 256x7680000"):
+        read(content, Geometry(resize=256, crop=(224, 224)))
+
+
+def test_a_turned_tiff_keeps_its_shape() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("TIFF", "PNG", "JPEG"):
+        found = read(saved(Image.new("RGB", (64, 48)), kind, exif=exif), Geometry())
+        assert (found.size, found.pixels.shape) == ((48, 64), (64, 48, 3)), kind
+
+
+def test_no_program_of_the_system_reads_a_picture() -> None:
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(UnreadableError, match="it is EPS"):
+        read(content, Geometry())

@@ -15,7 +15,7 @@ from PIL import Image
 import pipeline
 from pipeline.engine.events import Silent
 from pipeline.engine.source import INVENTORY, Loaded
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
@@ -225,6 +225,60 @@ def test_mistakes(word: str, message: str, tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name).write_text("" if name == "empty.txt" else "no")
     with pytest.raises(InputError, match=message):
         opened(word)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".h5", ".parquet", ".zarr", ".tgz", ".txt"])
+def test_a_folder_may_have_any_name_and_a_pipe_is_refused(ending: str, tmp_path: Path) -> None:
+    (source,) = opened(folder_of(tmp_path / f"photos{ending}", ["1.png"]))
+    assert names_of(source) == ["1.png"]
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    with pytest.raises(InputError, match=r"cannot be|unpack it"):
+        opened(tmp_path / f"pipe{ending}")
+
+
+def test_a_line_of_a_list_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "a.lst").write_text("b.png\na.png\nb.png\nc.png\na.png\n")
+    assert names_of(opened(tmp_path / "a.lst")[0]) == ["b.png", "a.png", "c.png"]
+    with pytest.raises(InputError, match="an input is empty"):
+        opened("@")
+
+
+def test_members_of_a_tar_file_that_are_no_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, kind in (("1.png", tarfile.REGTYPE), ("d/._1.png", tarfile.REGTYPE), ("2.png", tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, len(encoded(1)) if kind == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(encoded(1)))
+        at = tar.offset
+        member = tarfile.TarInfo("3.png")
+        tar.addfile(member)
+    (source,) = opened(path)
+    assert names_of(source) == ["1.png", "3.png"]
+    assert source.note == "passed over: hidden files: 1; links, sparse files and other members that are not files: 1"
+    content = bytearray(path.read_bytes())
+    content[at + 5] ^= 0xFF
+    path.write_bytes(content)
+    (source,) = opened(path)
+    assert names_of(source) == ["1.png"]
+    assert "the end of the tar file, which is cut off or damaged: 1" in str(source.note)
+
+
+def test_a_column_may_have_a_dot_and_numbers_for_its_files(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image.bytes": pa.array([encoded(0), encoded(1)]).dictionary_encode()}), path)
+    assert colours(load(opened(path)[0])) == [colour(0), colour(1)]
+
+
+@pytest.mark.parametrize("options", [{"crop": 10**6}, {"resize": 10**6}, {"resize": (10**5, 10**5)}])
+def test_sizes_that_no_memory_holds(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the limit is 134 million"):
+        ImagesOptions(**options)
+    with pytest.raises(ValueError, match=r"crop \(10, 10\) is larger than resize \(3, 4\)"):
+        ImagesOptions(resize=(3, 4), crop=10)
 
 
 def test_options_that_exclude_each_other() -> None:
@@ -476,6 +530,71 @@ def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp
     emptied = own.run(workflow, folder, prune=True)
     assert emptied.array("photos", "name").tolist() == []
     assert emptied.summary.exit_code == 0
+
+
+def test_prune_refuses_if_all_is_gone(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path / "photos", ["a/1.png", "a/2.png"])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    own.run(workflow, folder)
+    (folder / "a").rename(tmp_path / "elsewhere")
+    (folder / "stray.png").write_bytes(encoded(5))
+    with pytest.raises(InputError, match="holds none of the frames of the store any more; nothing was removed"):
+        own.run(workflow, folder, prune=True)
+    (tmp_path / "elsewhere").rename(folder / "a")
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.media.images.folders._identity", lambda path: (0, hash(path)))
+        real = os.scandir
+        denied = os.fsencode(folder / "a")
+
+        def scandir(path: Any = ".") -> Any:
+            if path == denied:
+                raise PermissionError(13, "Permission denied")
+            return real(path)
+
+        patched.setattr(os, "scandir", scandir)
+        with pytest.raises(InputError, match="folders that cannot be read; nothing is removed"):
+            own.run(workflow, folder, prune=True)
+    assert own.run(workflow, folder, prune=True).array("photos", "name").tolist() == ["a/1.png", "a/2.png"]
+    for name in ("a/1.png", "a/2.png"):
+        os.utime(folder / name, (1, 1))  # all changed, and there: that is no unmounted disk
+    assert own.run(workflow, folder, prune=True).array("photos", "name").tolist() == []
+
+
+def test_a_kill_leaves_no_list_of_pictures(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path / "photos", ["1.png", "2.png"])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    own.run(workflow, folder_of(tmp_path / "other", ["1.png"]))
+    (own.out / "photos").mkdir()
+    (own.out / "photos" / ".inventory").write_bytes(b"of a run that was killed before its input was committed")
+    own.run(workflow, folder)
+    assert [path.name for path in own.out.iterdir() if "photos" in path.name] == ["photos"]
+    (folder / "1.png").unlink()
+
+    def killed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.store.remove.finish_removal", killed)
+        with pytest.raises(KeyboardInterrupt):
+            own.run(workflow, folder, prune=True)
+    assert len(list((own.out / "photos").glob(".inventory*"))) == 2
+    assert own.run(workflow, folder).array("photos", "name").tolist() == ["2.png"]
+    assert len(list((own.out / "photos").glob(".inventory*"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_a_list_of_pictures_that_is_no_file_of_the_store(own: Own, tmp_path: Path, kind: str) -> None:
+    folder = folder_of(tmp_path / "photos", ["1.png"])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    own.run(workflow, folder)
+    place = own.out / "photos" / ".inventory"
+    place.rename(tmp_path / "outside")
+    {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda at: os.symlink(tmp_path / "outside", at)}[kind](place)
+    with pytest.raises(StoreError):
+        own.run(workflow, folder)
 
 
 def test_a_run_that_is_resumed_keeps_its_list(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def of_list(path: str) -> FilesOf:
         raise InputError(f"list {path} cannot be read: {err.strerror}") from err
     except ValueError as err:
         raise InputError(f"list {path} cannot be read as text: {err}") from err
-    names = Names(b"".join(pieces))
+    names = Names(b"".join(pieces)).each_once()
     if not len(names):
         raise InputError(f"list {path} is empty; write one path per line")
     return FilesOf(path, "list", os.path.dirname(path), names)
@@ -99,10 +99,15 @@ class Tar(Collection):
         super().__init__(path)
         names, offsets, sizes = [], [], []
         try:
-            with tarfile.open(path, "r:") as tar:
+            with open_file(path) as file, tarfile.open(path, "r:", file) as tar:
                 for member in self._members(tar):
                     ending = os.path.splitext(member.name)[1].lower()
-                    if not member.isreg():
+                    if os.path.basename(member.name).startswith("."):
+                        self.passed.add("hidden files")
+                        continue
+                    if not member.isreg() or member.issparse():
+                        if ending in SUFFIXES:
+                            self.passed.add("links, sparse files and other members that are not files")
                         continue
                     if ending not in SUFFIXES:
                         self.passed.add(f"files that end in {ending}" if ending else "files without an ending")
@@ -126,12 +131,17 @@ class Tar(Collection):
         try:
             while (member := tar.next()) is not None:
                 del tar.members[:-1]  # type: ignore[attr-defined]  # it would keep every header
+                if member.size < 0:
+                    raise tarfile.ReadError(f"{member.name} has size {member.size}")
                 found += 1
                 yield member
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("a header is damaged")
         except tarfile.ReadError:
             if not found:
                 raise
-            self.passed.add("the end of the tar file, which is cut off")
+            self.passed.add("the end of the tar file, which is cut off or damaged")
 
     def shelf(self, start: int, stop: int) -> Shelf:
         offsets, sizes = self._offsets[start:stop].tolist(), self._sizes[start:stop].tolist()
@@ -167,7 +177,8 @@ def _candidates(store: Any, kind: str) -> tuple[list[str], list[str]]:
         shape = getattr(array, "shape", None)
         if shape is None:
             return
-        is_pixels = array.dtype.kind == "u" and (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3)))
+        is_pixels = array.dtype.kind == "u" and array.dtype.itemsize <= 2 and 0 not in shape[1:]
+        is_pixels = is_pixels and (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3)))
         if is_pixels:
             found.append(name)
         elif len(shape) == 1 and array.dtype.kind in "OVST":
@@ -204,7 +215,7 @@ def _row_names(path: str, given: str | None, rows: int, store: Any) -> Names:
         return _numbers(rows)
     try:
         values = np.asarray(store[given.strip("/")][:])
-    except (KeyError, ValueError) as err:
+    except (KeyError, TypeError, ValueError) as err:
         raise InputError(f"{path} has no array {given!r}; name that of the names: source.names") from err
     return _checked(path, given, [_bytes(value) for value in values.ravel().tolist()], rows)
 
@@ -234,6 +245,7 @@ class Table(Collection):
 
         super().__init__(path)
         try:
+            open_file(path).close()  # raises for a pipe, which would be waited for
             with pq.ParquetFile(path) as file:
                 binary = [name for name, kind in _leaves(file.schema_arrow) if _is_binary(kind)]
                 self.column = _chosen(path, column, binary)
@@ -260,9 +272,11 @@ class Table(Collection):
     def _read_names(self, file: Any, wanted: str) -> list[Any]:
         if wanted not in dict(_leaves(file.schema_arrow)):
             raise InputError(f"{self.path} has no column {wanted!r}; name that of the names: source.names")
+        import pyarrow as pa
+
         column = file.read(columns=[wanted]).column(0).combine_chunks()
-        for field in wanted.split(".")[1:]:
-            column = column.field(field)
+        while isinstance(column, pa.StructArray):  # of the one field that was read
+            column = column.field(0)
         values: list[Any] = column.to_pylist()
         return values
 
@@ -297,4 +311,6 @@ def _leaves(schema: Any, prefix: str = "") -> list[tuple[str, Any]]:
 def _is_binary(kind: Any) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)

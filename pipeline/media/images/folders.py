@@ -13,6 +13,7 @@ from pipeline.media.inputs import SYSTEM_FOLDERS, VIDEO_SUFFIXES
 
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
 _SHOWN_ENDINGS = 5
+UNREAD_FOLDERS = "folders that cannot be read"
 
 
 def search(folder: str, passed: Passed) -> Names:
@@ -56,7 +57,7 @@ def search(folder: str, passed: Passed) -> Names:
         except OSError as err:
             if not below:
                 raise InputError(f"folder {folder} cannot be read: {err.strerror}") from err
-            passed.add("folders that cannot be read")
+            passed.add(UNREAD_FOLDERS)
         mine.sort()
         found.append(join(mine))
         waiting += sorted(inside, reverse=True)

@@ -69,6 +69,14 @@ class Names(Sequence[bytes]):
         lengths = np.diff(self._ends, prepend=-1)
         return Names(np.frombuffer(self.joined, np.uint8)[np.repeat(which, lengths)].tobytes())
 
+    def each_once(self) -> Names:
+        """Return the names without repetitions, in order of first sight."""
+        import pyarrow.compute as pc
+
+        numbers = pc.dictionary_encode(self._arrow()).indices.to_numpy()  # new names get the next number
+        which = np.diff(np.maximum.accumulate(numbers), prepend=-1) > 0
+        return self if which.all() else self.chosen(which)
+
     def not_in(self, other: Names) -> Names:
         """Return the names that the other does not have."""
         return self.chosen(self.absent_from(other))
@@ -97,7 +105,7 @@ def of_lines(content: bytes, is_first: bool = True) -> bytes:
         content = content.removeprefix(_MARK)
     letters = np.frombuffer(content if content.endswith(b"\n") else content + b"\n", np.uint8).copy()
     if (letters == 0).any():
-        raise ValueError("it holds bytes of 0")
+        raise ValueError("it holds bytes of 0; save it as UTF-8, not as UTF-16")
     ends = np.flatnonzero(letters == _LINE_END)
     starts = np.concatenate([[0], ends[:-1] + 1])
     while (loose := (ends > starts) & np.isin(letters[ends - 1], _SPACES)).any():

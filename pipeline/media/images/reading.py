@@ -26,6 +26,8 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 """Endings of files that are taken for pictures."""
 
+_PROGRAMS = ("EPS", "WMF")
+"""Formats that Pillow hands to a program of the system (Ghostscript), which runs what the file says."""
 _WHITE = (255, 255, 255)
 _ERRORS = (OSError, ValueError, LookupError, TypeError, SyntaxError, ArithmeticError, AttributeError, struct.error)
 """Errors of Pillow's readers for damaged content."""
@@ -92,14 +94,18 @@ def read(content: bytes, geometry: Geometry) -> Picture:
     why = too_large(*image.size)
     if why is not None:
         raise UnreadableError(f"it {why}")
-    turned = _is_turned(image)
-    whole = image.size[::-1] if turned else image.size
-    wanted = geometry.resized(*whole)
     try:
         if image.format == "JPEG" and not geometry.is_whole:
+            turned = _is_turned(image)
+            whole = image.size[::-1] if turned else image.size
+            wanted = _wanted(geometry, whole)
             image.draft(None, wanted[::-1] if turned else wanted)
-        image.load()
-        upright = ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)
+        else:  # some readers turn the picture themselves
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            whole = upright.size
+            wanted = _wanted(geometry, whole)
         rgb = _rgb(upright)
         pixels = resized(np.asarray(rgb), *wanted)
     except _ERRORS as err:
@@ -110,6 +116,15 @@ def read(content: bytes, geometry: Geometry) -> Picture:
     width, height = geometry.crop
     left, top = (wanted[0] - width) // 2, (wanted[1] - height) // 2
     return Picture(pixels[top : top + height, left : left + width], whole, (left / scale[0], top / scale[1]), scale)
+
+
+def _wanted(geometry: Geometry, whole: tuple[int, int]) -> tuple[int, int]:
+    """Return the size to resize a picture to. Raises UnreadableError if that is too large."""
+    wanted = geometry.resized(*whole)
+    why = None if wanted == whole else too_large(*wanted)
+    if why is not None:
+        raise UnreadableError(f"its size is {whole[0]}×{whole[1]}; at the size that was asked for it {why}")
+    return wanted
 
 
 def fitted(pixels: Pixels, geometry: Geometry) -> Picture:
@@ -138,7 +153,10 @@ def _opened(content: bytes) -> Any:
     _be_quiet()
     _with_heif(content)
     try:
-        return Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content))
+        if image.format in _PROGRAMS:
+            raise UnreadableError(f"not a picture that can be read (it is {image.format})")
+        return image
     except UnidentifiedImageError as err:
         raise UnreadableError(f"not a picture that can be read{_told(content)}") from err
     except Image.DecompressionBombError as err:

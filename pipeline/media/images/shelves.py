@@ -169,6 +169,7 @@ class opened:  # noqa: N801  (used as a function, with `with`)
                 return {"": opened} if isinstance(opened, zarr.Array) else opened
             import h5py
 
+            open_file(self.path).close()  # raises for a pipe, which would be waited for
             self._file = h5py.File(self.path, "r")
         except ImportError as err:
             raise InputError(f"{self.path}: HDF5 needs h5py; pip install 'reelgraph[hdf5]'") from err
@@ -231,6 +232,7 @@ class TableRows(Shelf):
         return (_cell(value) for value in self._values(index, count))
 
     def _values(self, index: int, count: int) -> Iterator[bytes | None]:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         skip = self.skipped + index
@@ -240,8 +242,8 @@ class TableRows(Shelf):
                     skip -= len(batch)
                     continue
                 column = batch.column(0)
-                for field_name in self.column.split(".")[1:]:
-                    column = column.field(field_name)
+                while isinstance(column, pa.StructArray):  # of the one field that is read
+                    column = column.field(0)
                 taken = column.slice(skip, count)
                 skip, count = 0, count - len(taken)
                 yield from (value.as_py() for value in taken)

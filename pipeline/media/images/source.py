@@ -22,13 +22,13 @@ from pipeline.files.fingerprint import fingerprint
 from pipeline.machine.memory import MEMORY
 from pipeline.media.images import collections
 from pipeline.media.images.collections import COMPRESSED_TARS, HDF5, TABLE, TAR, ZARR, Collection, FilesOf
-from pipeline.media.images.folders import is_folder
+from pipeline.media.images.folders import UNREAD_FOLDERS, is_folder
 from pipeline.media.images.names import Names, path_of, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.reading import Geometry, Picture, declared_size, fitted, read
 from pipeline.media.images.shelves import Content, Shelf, state_of
 from pipeline.media.inputs import refuse_url
-from pipeline.media.picture import UnreadableError
+from pipeline.media.picture import UnreadableError, too_large
 from pipeline.store.schema import ORIGIN, SCALE, Array
 from pipeline.text import plural
 
@@ -42,7 +42,7 @@ _LOOKED_AT = 16
 """Pictures, spread over the input, whose headers say how large pictures are there."""
 _USUAL_SIZE = 2400, 1600
 """Width and height of a picture, if none of them says how large it is."""
-_NAMED_SHOWN = 3
+_ZARR_FILES = "zarr.json", ".zgroup", ".zarray"
 
 NAME = Array("name", ("frame",), "string", (), {"description": "name of the picture within its input"})
 WIDTH = Array(
@@ -87,6 +87,13 @@ class ImagesOptions(SourceOptions):
     def _check_size(self) -> ImagesOptions:
         if self.resize is not None and self.longest is not None:
             raise ValueError("resize and longest exclude each other; keep one")
+        size, crop = self.resize, self.geometry.crop
+        for sides in (size, crop):
+            why = too_large(*(sides if isinstance(sides, tuple) else (sides, sides))) if sides is not None else None
+            if why is not None:
+                raise ValueError(f"a picture of {sides} {why}")
+        if isinstance(size, tuple) and crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
+            raise ValueError(f"crop {crop} is larger than resize {size}")
         return self
 
     @property
@@ -241,7 +248,7 @@ class ImagesSource(Source):
     @classmethod
     def gone(
         cls, ref: InputRef, options: SourceOptions, stored: bytes, read: Callable[[str], np.ndarray]
-    ) -> tuple[np.ndarray, bytes] | None:
+    ) -> tuple[np.ndarray, np.ndarray, bytes] | None:
         """Return the pictures that are no longer in a folder or a list, or whose file has another size or time."""
         assert isinstance(options, ImagesOptions)
         now = _collection(ref, options, {})
@@ -249,13 +256,14 @@ class ImagesSource(Source):
             return None
         names = _unpacked(ref.path, stored)
         absent = names.absent_from(now.names)
+        if absent.any() and UNREAD_FOLDERS in now.passed.counts:
+            raise InputError(f"{ref.path} has folders that cannot be read; nothing is removed from the store")
         root = os.fsencode(now.folder)
         with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="look") as pool:
             states = list(pool.map(lambda name: state_of(path_of(root, name)), names))
         size, modified = (np.array([one[k] for one in states]) for k in (0, 1))
         changed = (size != read(FILE_BYTES.name)) | (np.nan_to_num(modified) != np.nan_to_num(read(MODIFIED.name)))
-        is_gone = absent | changed
-        return is_gone, names.chosen(~is_gone).packed()
+        return absent, changed, names.chosen(~(absent | changed)).packed()
 
     @classmethod
     def fingerprint(cls, ref: InputRef) -> str:
@@ -322,7 +330,7 @@ class ImagesSource(Source):
 
 def _matching(given: str) -> list[str]:
     """Return what one word names: a path, or what a glob matches. Raises InputError."""
-    if not given:  # a shell variable that is not set; as a path it would be the whole working directory
+    if given in ("", "@"):  # a shell variable that is not set; as a path it would be the whole working directory
         raise InputError("an input is empty; name a folder of pictures, or . for the folder you are in")
     if given.startswith("@"):
         return [given]
@@ -341,11 +349,16 @@ def _matching(given: str) -> list[str]:
 def _absolute(given: str) -> str:
     """Return an absolute path in one spelling, since a store knows its inputs by their paths."""
     path = Path(given).expanduser()
+    if path.name == "..":
+        return str(path.resolve())
     return str(path.parent.resolve() / path.name if ".." in path.parts else path.absolute())
 
 
 def _is_container(path: str) -> bool:
+    """Return whether a path is one file, or one Zarr store, of many pictures. A folder may have any name."""
     lower = path.lower()
+    if is_folder(path):
+        return lower.endswith(ZARR) and any(os.path.lexists(f"{path}/{name}") for name in _ZARR_FILES)
     return lower.endswith((TAR, TABLE, ZARR, *HDF5, *COMPRESSED_TARS)) and os.path.exists(path)
 
 
@@ -380,6 +393,8 @@ def _collection(ref: InputRef, options: ImagesOptions, stored: Mapping[str, Any]
         folder = os.path.commonpath([os.path.dirname(file) for file in ref.files])
         names = Names.of(os.fsencode(os.path.relpath(file, folder)) for file in ref.files)
         return FilesOf(path, "files", folder, names)
+    if is_folder(path) and not _is_container(path):
+        return collections.of_folder(path)
     lower = path.lower()
     if lower.endswith(COMPRESSED_TARS):
         raise InputError(f"{path}: a compressed tar file has no place to begin in the middle; unpack it to .tar first")
@@ -391,4 +406,4 @@ def _collection(ref: InputRef, options: ImagesOptions, stored: Mapping[str, Any]
         return collections.Arrays(path, "hdf5", options.array, options.names)
     if lower.endswith(ZARR):
         return collections.Arrays(path, "zarr", options.array, options.names)
-    return collections.of_folder(path) if is_folder(path) else collections.of_list(path)
+    return collections.of_list(path)
