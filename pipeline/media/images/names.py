@@ -14,6 +14,10 @@ Int64 = npt.NDArray[np.int64]
 
 _LINE_END, _COMMENT = b"\n#"
 _SPACES = np.frombuffer(b" \t\r\v\f", np.uint8)
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""Odd, with bits at random: 2**64 divided by the golden ratio."""
+_HASHED = 100_000
+"""Names that are hashed at once."""
 _MARK = b"\xef\xbb\xbf"
 """Byte order mark, with which some editors begin a file."""
 
@@ -70,12 +74,34 @@ class Names(Sequence[bytes]):
         return Names(np.frombuffer(self.joined, np.uint8)[np.repeat(which, lengths)].tobytes())
 
     def each_once(self) -> Names:
-        """Return the names without repetitions, in order of first sight."""
-        import pyarrow.compute as pc
+        """Return the names without repetitions, in order of first sight.
 
-        numbers = pc.dictionary_encode(self._arrow()).indices.to_numpy()  # new names get the next number
-        which = np.diff(np.maximum.accumulate(numbers), prepend=-1) > 0
+        Names of a hash that is there once are not looked at: a table of all names would take a gigabyte for 8 million.
+        """
+        hashes = self._hashes()
+        ordered = np.sort(hashes)
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        which = np.ones(len(self), bool)
+        seen: set[bytes] = set()
+        for index in np.flatnonzero(np.isin(hashes, repeated)).tolist() if len(repeated) else ():
+            name = self[index]
+            which[index] = name not in seen
+            seen.add(name)
         return self if which.all() else self.chosen(which)
+
+    def _hashes(self) -> npt.NDArray[np.uint64]:
+        """Return uint64 (names,): a polynomial of each name's bytes, modulo 2**64."""
+        letters, lengths = np.frombuffer(self.joined, np.uint8), np.diff(self._ends, prepend=-1)
+        starts = self._ends - lengths + 1
+        powers = np.cumprod(np.full(int(lengths.max(initial=1)), _FACTOR, np.uint64))
+        hashes = np.empty(len(self), np.uint64)
+        for first in range(0, len(self), _HASHED):
+            part = slice(first, first + _HASHED)
+            begin, length = starts[part], lengths[part]
+            inside = np.arange(begin[0], begin[-1] + length[-1]) - np.repeat(begin, length)
+            terms = (letters[begin[0] : begin[-1] + length[-1]].astype(np.uint64) + np.uint64(1)) * powers[inside]
+            hashes[part] = np.add.reduceat(terms, begin - begin[0])
+        return hashes
 
     def not_in(self, other: Names) -> Names:
         """Return the names that the other does not have."""
