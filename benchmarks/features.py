@@ -123,7 +123,7 @@ def race(folder: Path, pictures: Path) -> Rows:
         summary, peak = reelgraph_run(Path("features"), [str(pictures)], out, dict(os.environ), workers=workers)
         seconds = summary["seconds"]
         name = f"reelgraph, {workers} worker{'s' * (workers > 1)}"
-        row = {"name": name, "pictures": summary["frames"], "per_second": summary["frames"] / seconds["run"]}
+        row = {"name": name, "pictures": summary["pictures"], "per_second": summary["pictures"] / seconds["run"]}
         rows.append({**row, "all_seconds": seconds["total"], "peak_mb": peak})
         made[name] = features_of(out, names, pictures)
     first = next(iter(made.values()))

@@ -73,7 +73,7 @@ def array_of(path: str, array: str, workflow: Workflow) -> np.ndarray:
         raise InputError(f"source {workflow.source_kind!r} finds nothing in {path}; check the path")
     source = open_source(workflow, ref, None)
     if len(source) != 1:
-        raise InputError(f"{path} holds {plural(len(source), source.item)}; name a file with one")
+        raise InputError(f"{path} holds {plural(len(source), workflow.noun)}; name a file with one")
     task = plan_input(BoundWorkflow(workflow), ref.name, source, None, None).task(0)
     settings = steps.WorkerSettings(Device("cpu", threads=available_cores()), available_cores())
     made = run_in_process(chunk_nodes(task, "", settings)[:-1])  # all but the one that writes

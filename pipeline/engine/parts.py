@@ -12,7 +12,7 @@ from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
 from pipeline.store.remove import remove_items
 from pipeline.store.run import RunStore
-from pipeline.text import plural
+from pipeline.text import plural, plural_of
 
 
 def with_parts(
@@ -63,7 +63,7 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
                 found.append((part, *gone))
         if sum(len(absent) for _, absent, _, _ in found) and all(absent.all() for _, absent, _, _ in found):
             raise InputError(
-                f"{ref.path} holds none of the {workflow.source.item}s of the store any more; nothing was removed. "
+                f"{ref.path} holds none of the {plural_of(workflow.noun)} of the store any more; nothing was removed. "
                 "Is its disk mounted? To do without them, leave this input out, or choose another --out"
             )
         for part, absent, changed, inventory in found:
@@ -72,7 +72,7 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
                 continue
             remove_items(store, part.name, is_gone, inventory)
             part.update(stages=_to_derive_again(workflow, part.attributes.get("stages", {})))
-            count = plural(int(is_gone.sum()), workflow.source.item)
+            count = plural(int(is_gone.sum()), workflow.noun)
             yield f"{part.name}: {count} of {len(is_gone)} removed (gone or changed)"
 
 

@@ -149,10 +149,10 @@ class _Run:
 
     def work_through(self, refs: Sequence[InputRef], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
         self._check_workflow()
-        schema = self.bound.schema
         changes = list(prune(self.workflow, refs, self.store)) if self.options.prune else []
         refs = list(with_parts(self.workflow, refs, self.store, changes.append))
-        self.emit(RunStarted(str(self.store.path), len(refs), schema.item, tuple(axis.name for axis in schema.axes)))
+        axes = tuple(axis.name for axis in self.bound.schema.axes)
+        self.emit(RunStarted(str(self.store.path), len(refs), self.workflow.noun, axes))
         for ref in refs:
             self._note_once(ref.note)
         for change in changes:
@@ -428,7 +428,7 @@ class _Run:
         count = len(entry["frames"])
         self.summary.unreadable_items += count
         self.summary.unreadable.append({"input": name, "time_range": where, **entry})
-        self.emit(Note(f"{name}: {plural(count, self.bound.schema.item)} not read: {entry['error']}"))
+        self.emit(Note(f"{name}: {plural(count, self.workflow.noun)} not read: {entry['error']}"))
 
     def _accept(self, name: str) -> None:
         """Remember the user's word: later runs do not fail for what is missing here."""

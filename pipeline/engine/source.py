@@ -88,6 +88,8 @@ class Source(ABC):
     Options: ClassVar[type[SourceOptions]] = SourceOptions
     item: ClassVar[str] = "frame"
     """Item axis: "frame" (any picture) or "pair"."""
+    noun: ClassVar[str] = ""
+    """Name of one item for people ("picture"); "" for that of the axis."""
     arrays: ClassVar[tuple[Array, ...]]
     """Item arrays that `values` gives: every store of this kind holds them."""
     loads: ClassVar[tuple[str, ...]] = ("frames_rgb",)

@@ -99,6 +99,11 @@ class Workflow:
         """Arrays that the source gives to every stage: loaded ones, item arrays, and which items could be read."""
         return _given(self.source, self.source_options)
 
+    @property
+    def noun(self) -> str:
+        """Name of one item for people."""
+        return self.source.noun or self.source.item
+
     @cached_property
     def found(self) -> tuple[Array, ...]:
         """Arrays that the source finds while it loads the items."""

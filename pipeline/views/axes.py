@@ -40,6 +40,16 @@ def item_of(runs: Iterable[Run]) -> str:
     return "frame"
 
 
+def noun_of(runs: Iterable[Run]) -> str:
+    """Return the name of one item for people: "picture" if the source of a store says so, else its item axis."""
+    runs = list(runs)
+    for run in runs:
+        kind = source_options(run).get("kind")
+        if kind in names(SOURCES) and find_source(str(kind)).noun:
+            return find_source(str(kind)).noun
+    return item_of(runs)
+
+
 def chosen_axis(runs: Sequence[Run], name: str | None) -> str:
     """Return `name`, by default the first ragged axis, else the item axis. Raises UsageError if there is none."""
     axes, item = axes_of(runs), item_of(runs)

@@ -38,7 +38,7 @@ from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
 from pipeline.text import plural, plural_of
-from pipeline.views.axes import axes_of, chosen_axis, item_of
+from pipeline.views.axes import axes_of, chosen_axis, item_of, noun_of
 from pipeline.views.progress import Work
 from pipeline.views.tables.rows import Block, Column, blocks, columns, record_batch, schema_of
 
@@ -60,6 +60,8 @@ class Exported:
     format: str
     axis: str
     item: str
+    noun: str
+    """Name of one item for people."""
     rows: int = 0
     items: int = 0
     """Items that were gone through, with and without rows."""
@@ -265,7 +267,8 @@ def export(
     total = sum(one.item.frames_total for one in stored.all_inputs)
     done = sum(one.item.frames_done for one in stored.all_inputs)
     noun = chosen.noun or stored.axis
-    exported = Exported(str(to), name, noun, stored.item, stored.n_rows, stored.n_items, len(stored.all_inputs))
+    counts = stored.n_rows, stored.n_items, len(stored.all_inputs)
+    exported = Exported(str(to), name, noun, stored.item, noun_of(runs), *counts)
     exported.columns, exported.notes = list(schemas), list(dict.fromkeys(stored.notes))
     exported.done_share = done / total if total else 1.0
     return exported
@@ -326,12 +329,12 @@ def _beside(to: str, chosen: type[Export]) -> list[str]:
 
 def lines(exported: Exported) -> list[str]:
     """Return what an export wrote, for people."""
-    items = plural(exported.items, exported.item)
+    items = plural(exported.items, exported.noun)
     rows = "" if exported.axis == exported.item else f"{plural(exported.rows, exported.axis)} of "
     shown = [f"{exported.file}: {rows}{items}, {plural(exported.inputs, 'input')}"]
     if exported.done_share < 1:
         shown.append(
-            f"{exported.done_share:.1%} of the {plural_of(exported.item)} are done; the rest is not in the file"
+            f"{exported.done_share:.1%} of the {plural_of(exported.noun)} are done; the rest is not in the file"
         )
     return [*shown, *exported.notes]
 

@@ -89,7 +89,7 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
         assert store is not None
         stages = {**store.input(name).attributes.get("stages", {}), **stages}
     bound = BoundWorkflow(workflow, stages)
-    view = PlanView(workflow.name, str(out), workflow.source.item)
+    view = PlanView(workflow.name, str(out), workflow.noun)
     found = with_parts(workflow, refs, store, view.notes.append) if store is not None else refs
     for ref in found:
         view.notes += [ref.note] if ref.note else []

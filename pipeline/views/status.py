@@ -19,7 +19,7 @@ def describe(out: Path) -> dict[str, Any]:
     Raises StoreError if `out` is not a store.
     """
     from pipeline.store.read import open as open_store
-    from pipeline.views.axes import axes_of, item_of
+    from pipeline.views.axes import axes_of, item_of, noun_of
 
     run = open_store(out)
     axes = axes_of([run])
@@ -45,6 +45,7 @@ def describe(out: Path) -> dict[str, Any]:
         "created": run.attributes.get("created"),
         "done_share": run.done_share,
         "item": item_of([run]),
+        "noun": noun_of([run]),
         "inputs": inputs,
         "models": run.attributes.get("models", []),
         "unusable": run.attributes.get("unusable", []),
@@ -61,7 +62,7 @@ def _forgotten(one: RunInput, axes: list[str]) -> dict[str, int]:
 
 def lines(status: dict[str, Any]) -> list[str]:
     """Return the status for a person."""
-    item = status["item"]
+    item = status["noun"]
     shown = [f"{status['out']}: {status['done_share']:.1%} done, {plural(len(status['inputs']), 'input')}"]
     for one in status["inputs"]:
         shown.append(f"  {one['name']}: {', '.join(_facts(one, item))}")

@@ -510,7 +510,7 @@ def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp
     (folder / "new.png").write_bytes(encoded(6))
     listener = Silent()
     pruned = own.run(workflow, folder, prune=True, listener=listener)
-    assert "photos: 4 frames of 7 removed (gone or changed)" in listener.notes
+    assert "photos: 4 pictures of 7 removed (gone or changed)" in listener.notes
     assert pruned.array("photos", "name").tolist() == ["0.png", "2.png", "5.png"]
     assert pruned.array("photos-2", "name").tolist() == ["3.png", "4.png", "broken.png", "new.png"]
     assert pruned.array("photos-2", "decoded").all()
@@ -539,7 +539,7 @@ def test_prune_refuses_if_all_is_gone(own: Own, tmp_path: Path, monkeypatch: pyt
     own.run(workflow, folder)
     (folder / "a").rename(tmp_path / "elsewhere")
     (folder / "stray.png").write_bytes(encoded(5))
-    with pytest.raises(InputError, match="holds none of the frames of the store any more; nothing was removed"):
+    with pytest.raises(InputError, match="holds none of the pictures of the store any more; nothing was removed"):
         own.run(workflow, folder, prune=True)
     (tmp_path / "elsewhere").rename(folder / "a")
     with monkeypatch.context() as patched:

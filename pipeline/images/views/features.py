@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.images.features import NAME, feature_array
 from pipeline.store.schema import DECODED
 from pipeline.text import plural
+from pipeline.views.axes import noun_of
 from pipeline.views.export import Export
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class FeatureExport(Export):
         failed, where = stored.n_items - stored.n_rows, f"no feature: see {self.failed_go_to}"
         stored.notes = [note for note in stored.notes if not note.endswith(where)]  # that of an earlier part
         if failed:
-            stored.notes.append(f"{plural(failed, stored.item)} {'has' if failed == 1 else 'have'} {where}")
+            stored.notes.append(f"{plural(failed, noun_of(stored.runs))} {'has' if failed == 1 else 'have'} {where}")
 
 
 def _features(block: Block, array: str, prefix: str, reason: Callable[[int, int], str]) -> Features:

@@ -186,6 +186,7 @@ class ImagesSource(Source):
     """The pictures of one input: a folder, a list, a tar file, an array or a table of them."""
 
     kind: ClassVar[str] = "images"
+    noun: ClassVar[str] = "picture"
     Options: ClassVar[type[SourceOptions]] = ImagesOptions
     arrays: ClassVar[tuple[Array, ...]] = (NAME,)
     collection: Collection

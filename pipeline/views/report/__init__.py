@@ -20,7 +20,7 @@ from pipeline.store.nodes import located
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
 from pipeline.text import plural, plural_of
-from pipeline.views.axes import axes_of, item_of
+from pipeline.views.axes import axes_of, noun_of
 from pipeline.views.progress import Work
 from pipeline.views.report.content import content
 from pipeline.views.report.panel import About, Panel, fill, shown, text_of
@@ -90,15 +90,15 @@ def report(
     _check(place)
     runs = tuple(open_store(path) for path in each_once(paths))
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
-    axes, item_axis = axes_of(runs), item_of(runs)
+    axes, noun = axes_of(runs), noun_of(runs)
     about = About(runs, len(pairs), pictures)
-    panels = _panels(about, axes, item_axis)
+    panels = _panels(about, axes, noun)
     inputs = []
     work = Work(progress or Silent())
     for run, item in pairs:
         shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
         inputs.append(survey(run, item, shown, work, axes, panels, len(pairs)))
-    filled = content(about, inputs, axes, item_axis, panels)
+    filled = content(about, inputs, axes, noun, panels)
     counts = filled.pop("counts")
     page = render(filled).encode(errors="backslashreplace")  # names of files need not be UTF-8
     with written_whole(place) as file:
@@ -106,7 +106,7 @@ def report(
     totals = filled["totals"]
     failures = sum(len(one.failures) for one in inputs) + len(filled["unusable"])
     return Reported(
-        str(place), len(page), len(inputs), item_axis, totals["items"], totals["rows"], totals["share"], failures,
+        str(place), len(page), len(inputs), noun, totals["items"], totals["rows"], totals["share"], failures,
         counts,
     )  # fmt: skip
 

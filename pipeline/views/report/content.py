@@ -85,6 +85,7 @@ class Words:
 
     def __init__(self, inputs: Sequence[Surveyed], item: str) -> None:
         self.is_timed = all(one.is_timed for one in inputs)
+        self.noun = plural_of(item)
         self.item = f"sampled {item}" if self.is_timed else item
         self.items = plural_of(self.item)
 
@@ -164,8 +165,8 @@ def _failures(about: About, inputs: Sequence[Surveyed], words: Words) -> list[di
             continue
         entries = [
             {
-                "kind": "not analysed" if failure["kind"] == "failed" else f"{plural_of(one.item.item)} not read",
-                "range": failure["where"] or _range(failure["start"], failure["stop"], one),
+                "kind": "not analysed" if failure["kind"] == "failed" else f"{words.noun} not read",
+                "range": failure["where"] or _range(failure["start"], failure["stop"], one, words),
                 "items": counted(failure["items"], words.item, words.items) if failure["items"] else "",
                 "error": failure["error"],
             }
@@ -175,11 +176,11 @@ def _failures(about: About, inputs: Sequence[Surveyed], words: Words) -> list[di
     return found
 
 
-def _range(start: float | None, stop: float | None, one: Surveyed) -> str:
+def _range(start: float | None, stop: float | None, one: Surveyed, words: Words) -> str:
     if start is None or stop is None:
         return "time not known" if one.is_timed else "place not known"
     if not one.is_timed:
-        return f"{plural_of(one.item.item)} {start:.0f} to {stop:.0f}"
+        return f"{words.noun} {start:.0f} to {stop:.0f}"
     return f"{clock(start)[:-4]} to {clock(stop)[:-4]}"
 
 
