@@ -234,7 +234,7 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str, made: Ca
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(WorkflowError, match=r"unknown source 'film'; valid: .*video"):
+    with pytest.raises(WorkflowError, match=r"unknown source 'film'; .*valid: .*images, video"):
         find_source("film")
 
 
