@@ -120,7 +120,8 @@ def race(folder: Path, pictures: Path) -> Rows:
     for workers in sorted({1, cores}):
         say(f"reelgraph, {workers} workers")
         out = folder / "features.zarr"
-        summary, peak = reelgraph_run(Path("features"), [str(pictures)], out, dict(os.environ), workers=workers)
+        same = ["source.resize=null"]  # the others read whole pictures
+        summary, peak = reelgraph_run(Path("features"), [str(pictures)], out, dict(os.environ), same, workers=workers)
         seconds = summary["seconds"]
         name = f"reelgraph, {workers} worker{'s' * (workers > 1)}"
         row = {"name": name, "pictures": summary["pictures"], "per_second": summary["pictures"] / seconds["run"]}
@@ -153,10 +154,10 @@ def features_of(out: Path, names: list[str], pictures: Path) -> np.ndarray:
 
 
 def read_picture(path: str) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
 
 
 def network_of(threads: int) -> tuple[Any, Any]:
