@@ -631,8 +631,8 @@ def test_kills_lose_no_picture(tmp_path: Path) -> None:
     (tmp_path / "mean.py").write_text(MEAN)
     workflow = tmp_path / "mean.yaml"
     workflow.write_text("source: {kind: images, resize: [8, 8]}\nstages:\n  mean: {use: 'mean:Mean'}\n")
-    done = campaign(tmp_path, workflow, "mean", pictures=1500, kills=6, found=[])
-    assert done.startswith("6 kills")
+    done = campaign(tmp_path, workflow, "mean", pictures=1100, kills=4, found=[])
+    assert done.startswith("4 kills")
 
 
 MEAN = """
