@@ -305,7 +305,7 @@ def plan_list(names: int) -> dict[str, Any]:
 
 
 class Entry:
-    """What a scan says of a name, without a file behind it."""
+    """An entry of a folder's scan: a name without a file behind it."""
 
     __slots__ = ("folder", "name")
 

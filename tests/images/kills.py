@@ -57,7 +57,7 @@ def break_some(folder: Path, count: int, chance: random.Random) -> dict[str, str
             reason = "too many levels of symbolic links"
         else:
             place.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
-            reason = ""
+            reason = "not a picture that can be read"
         reasons[str(place.relative_to(folder))] = reason
     return reasons
 

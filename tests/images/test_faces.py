@@ -31,10 +31,10 @@ PHOTOS = {
     "both.jpg": "face_recognition_multi/obama_and_biden.jpg",
     "biden.jpg": "face_recognition/biden/biden.jpg",
     "obama.jpg": "face_recognition/obama/obama.jpg",
-    "nobody.jpg": "groups/no-faces.jpg",
+    "no_face.jpg": "groups/no-faces.jpg",
 }
 """Photographs by their names in the folder, and where they come from."""
-NAMES = ["biden.jpg", "both.jpg", "broken.jpg", "nobody.jpg", "obama.jpg", *sorted(PHOTOS)[2:5], *sorted(PHOTOS)[7:]]
+NAMES = ["biden.jpg", "both.jpg", "broken.jpg", "no_face.jpg", "obama.jpg", *sorted(PHOTOS)[2:5], *sorted(PHOTOS)[7:]]
 BUSHES, POWELLS = NAMES[5:8], NAMES[8:]
 
 Told = Callable[..., dict[str, Any]]
@@ -116,7 +116,7 @@ def test_each_face_is_a_track_of_its_own(made: Path) -> None:
     assert arrays["decoded"].tolist() == [name != "broken.jpg" for name in NAMES]
     assert arrays["track"].tolist() == list(range(arrays["n_faces"].sum()))
     faces = dict(zip(NAMES, arrays["n_faces"].tolist(), strict=True))
-    assert [faces[name] for name in ("broken.jpg", "nobody.jpg", "bush/1.jpg", "obama.jpg")] == [0, 0, 1, 1]
+    assert [faces[name] for name in ("broken.jpg", "no_face.jpg", "bush/1.jpg", "obama.jpg")] == [0, 0, 1, 1]
     table = pipeline.open(made / "p.zarr").faces()
     assert "time_seconds" not in table
     assert table["name"].iloc[0] == "biden.jpg"

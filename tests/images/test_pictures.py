@@ -1,4 +1,4 @@
-"""How pictures become the input of a network: which part, at which size, in which numbers."""
+"""Pictures become the input of a network: the right part of each, at the right size, in the right numbers."""
 
 from __future__ import annotations
 

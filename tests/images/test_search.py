@@ -161,7 +161,7 @@ def pictures(own: Own) -> Own:  # noqa: F811
     for k in range(10):
         paint(own.folder / "holiday" / f"{k:02d}.png", k)
     for k in range(3):
-        paint(own.folder / "work" / f"{k:02d}.png", 50 + k)
+        paint(own.folder / "office" / f"{k:02d}.png", 50 + k)
     (own.folder / "holiday" / "03.png").write_bytes(b"no picture")
     workflow = {
         "source": {"kind": "own_pictures:Pictures", "longest": 12},
@@ -175,7 +175,7 @@ def pictures(own: Own) -> Own:  # noqa: F811
 
 
 def ran(own: Own, *folders: str, **options: Any) -> Path:  # noqa: F811
-    inputs = [own.folder / name for name in folders or ("holiday", "work")]
+    inputs = [own.folder / name for name in folders or ("holiday", "office")]
     own.run(own.folder / "features.yaml", *inputs, **options)
     return Path(options.get("out", own.out))
 
@@ -201,24 +201,24 @@ def test_the_nearest_are_those_of_a_plain_computation(pictures: Own, command: Co
         vectors.append(item.array("feature").astype(np.float64))
     matrix = np.concatenate(vectors)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    query = names.index(("work", "01.png"))
+    query = names.index(("office", "01.png"))
     cosines = matrix @ matrix[query]
     cosines[query] = np.nan
     order = [k for k in np.argsort(-cosines, kind="stable") if np.isfinite(cosines[k])]
-    code, found, _ = command(out, "--like", "work/01.png", "--top", 20)
+    code, found, _ = command(out, "--like", "office/01.png", "--top", 20)
     assert code == 0
     assert [(one["input"], one["name"]) for one in found["nearest"]] == [names[k] for k in order]
     np.testing.assert_allclose([one["similarity"] for one in found["nearest"]], cosines[order], atol=1e-6)
     assert len(order) == 11, "neither the picture itself nor the unreadable one"
-    _, five, _ = command(out, "--like", "work/01.png", "--top", 5)
+    _, five, _ = command(out, "--like", "office/01.png", "--top", 5)
     assert five["nearest"] == found["nearest"][:5]
 
 
 def test_people_get_a_table(pictures: Own, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["find", str(ran(pictures)), "--image", str(pictures.folder / "work" / "02.png"), "--top", "2"]) == 0
+    assert main(["find", str(ran(pictures)), "--image", str(pictures.folder / "office" / "02.png"), "--top", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["rank", "similarity", "input", "name"]
-    assert lines[1].split() == ["1", "1.0000", "work", "02.png"]
+    assert lines[1].split() == ["1", "1.0000", "office", "02.png"]
     assert lines[3].startswith("12 pictures compared in ")
     assert len(lines) == 4
 
@@ -261,9 +261,9 @@ def test_a_picture_that_is_listed_twice_is_one(tmp_path: Path) -> None:
 
 def test_several_stores_are_ranked_together(pictures: Own, command: Command) -> None:
     one = ran(pictures, "holiday")
-    two = ran(pictures, "work", out=pictures.folder / "two.zarr")
+    two = ran(pictures, "office", out=pictures.folder / "two.zarr")
     both = ran(pictures, out=pictures.folder / "both.zarr")
-    image = pictures.folder / "work" / "00.png"
+    image = pictures.folder / "office" / "00.png"
     _, apart, _ = command(one, two, "--image", image)
     _, together, _ = command(both, "--image", image)
     assert [{**near, "out": ""} for near in apart["nearest"]] == [{**near, "out": ""} for near in together["nearest"]]
@@ -275,8 +275,8 @@ def test_several_stores_are_ranked_together(pictures: Own, command: Command) -> 
 def test_features_of_other_options_are_not_compared(pictures: Own, command: Command) -> None:
     one = ran(pictures, "holiday")
     two = pictures.folder / "two.zarr"
-    pictures.run(pictures.folder / "features.yaml", pictures.folder / "work", out=two, set={"features.power": 2.0})
-    for words in (["--image", pictures.folder / "work" / "00.png"], ["--like", "work/00.png"]):
+    pictures.run(pictures.folder / "features.yaml", pictures.folder / "office", out=two, set={"features.power": 2.0})
+    for words in (["--image", pictures.folder / "office" / "00.png"], ["--like", "office/00.png"]):
         code, _, err = command(one, two, *words)
         assert code == 2
         assert "were made by other stages or options, so they cannot be compared; search the stores one by one" in err
@@ -290,9 +290,9 @@ def test_other_code_of_the_stage_is_noted(pictures: Own, command: Command) -> No
 
     unload_stages()
     __import__("own_features")
-    _, _, err = command(out, "--image", pictures.folder / "work" / "00.png")
+    _, _, err = command(out, "--image", pictures.folder / "office" / "00.png")
     assert "the weights, the version or the code of stage 'features' are not those that" in err
-    _, _, err = command(out, "--like", "work/00.png")
+    _, _, err = command(out, "--like", "office/00.png")
     assert err == ""
 
 
@@ -300,12 +300,12 @@ def test_a_store_cannot_have_modules_imported(pictures: Own, command: Command) -
     out = ran(pictures)
     for name, module in (("source", "own_pictures"), ("stage", "own_features")):
         sys.modules.pop(module)
-        code, _, err = command(out, "--image", pictures.folder / "work" / "00.png")
+        code, _, err = command(out, "--image", pictures.folder / "office" / "00.png")
         assert code == 1 or code == 2
         assert f"{name} '{module}:" in err
         assert f"a store's word alone cannot import '{module}'" in err
         assert module not in sys.modules
-        assert command(out, "--like", "work/00.png")[0] == 0, "which needs neither"
+        assert command(out, "--like", "office/00.png")[0] == 0, "which needs neither"
         __import__(module)
 
 
@@ -313,18 +313,18 @@ def test_a_store_cannot_have_modules_imported(pictures: Own, command: Command) -
     ("words", "message"),
     [
         (["--like", "a.png"], "these stores have no picture 'a.png'; names are those of the store, such as '00.png'"),
-        (["--like", "01.png"], "2 pictures have the name '01.png' (holiday/01.png, work/01.png); give one"),
+        (["--like", "01.png"], "2 pictures have the name '01.png' (holiday/01.png, office/01.png); give one"),
         (["--like", "holiday/03.png"], "holiday/03.png has no feature: it could not be read, or"),
         (["--image", "{folder}/holiday/03.png"], "03.png: not a picture"),
         (["--image", "{folder}/nowhere.png"], "there is no such file"),
-        (["--image", "{folder}/work"], "work holds 3 frames; name a file with one"),
-        (["--image", "{folder}/work/01.png", "--like", "01.png"], "which picture? name one of --image FILE and"),
-        (["--image", "{folder}/work/01.png", "--face", "a.jpg"], "name one of --image FILE and --like NAME"),
-        (["--image", "{folder}/work/01.png", "--threshold", "0.5"], "--threshold does not go with --image"),
-        (["--like", "work/01.png", "--all-faces"], "--all-faces does not go with --like"),
+        (["--image", "{folder}/office"], "office holds 3 frames; name a file with one"),
+        (["--image", "{folder}/office/01.png", "--like", "01.png"], "which picture? name one of --image FILE and"),
+        (["--image", "{folder}/office/01.png", "--face", "a.jpg"], "name one of --image FILE and --like NAME"),
+        (["--image", "{folder}/office/01.png", "--threshold", "0.5"], "--threshold does not go with --image"),
+        (["--like", "office/01.png", "--all-faces"], "--all-faces does not go with --like"),
         (["--face", "a.jpg", "--array", "feature"], "--array does not go with --face"),
         (["--gallery", "people", "--top", "4"], "--top does not go with --gallery"),
-        (["--like", "work/01.png", "--array", "mean"], "unknown array of features 'mean'"),
+        (["--like", "office/01.png", "--array", "mean"], "unknown array of features 'mean'"),
         ([], "whom to find? name one of --gallery DIR and --face FILE; which picture? name one of --image FILE"),
     ],
     ids=str,
@@ -339,7 +339,7 @@ def test_mistakes_take_one_line(words: list[str], message: str, pictures: Own, c
 
 def test_faces_are_not_looked_for_in_features(pictures: Own, command: Command) -> None:
     out = ran(pictures)
-    code, _, err = command(out, "--face", pictures.folder / "work" / "00.png")
+    code, _, err = command(out, "--face", pictures.folder / "office" / "00.png")
     assert code == 2
     assert "was made without a stage that embeds faces (its stages: bright, features)" in err
 

@@ -382,7 +382,7 @@ def test_names_are_packed_and_compared() -> None:
 # -- runs ----------------------------------------------------------------------------------------------------
 
 LOOKING = '''
-"""Where the brightest pixel is: one row per picture, in pixels of what the stage sees."""
+"""The place of the brightest pixel: one row per picture, in pixels that the stage sees."""
 
 import numpy as np
 
@@ -497,12 +497,15 @@ def test_a_folder_that_grew(own: Own, tmp_path: Path) -> None:
 
 def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "photos", [f"{k}.png" for k in range(6)])
+    for number in range(6):
+        (folder / f"{number}.png").write_bytes(encoded(number, (8 + 2 * number, 6)))
     (folder / "broken.png").write_text("no")
     own.module("looking", LOOKING)
     workflow = own.workflow({"look": "looking:Look"}, kind="images")
     before = own.run(workflow, folder).input("photos")
     assert before.array("file_bytes").tolist()[:2] == [os.path.getsize(folder / f"{k}.png") for k in range(2)]
-    spots = before.array("at")
+    middles = before.array("middle")
+    assert len(np.unique(middles[:6], axis=0)) == 6
     (folder / "1.png").unlink()
     (folder / "3.png").write_bytes(encoded(77, (30, 20)))
     os.utime(folder / "4.png", (1, 1))
@@ -514,10 +517,10 @@ def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp
     assert pruned.array("photos", "name").tolist() == ["0.png", "2.png", "5.png"]
     assert pruned.array("photos-2", "name").tolist() == ["3.png", "4.png", "broken.png", "new.png"]
     assert pruned.array("photos-2", "decoded").all()
-    assert pruned.array("photos-2", "width").tolist() == [30, 8, 8, 8]
+    assert pruned.array("photos-2", "width").tolist() == [30, 16, 8, 8]
     item = pruned.input("photos")
     assert item.array("spot_frame").tolist() == [0, 1, 2]
-    assert np.array_equal(item.array("at"), spots[[0, 2, 5]])
+    assert np.array_equal(item.array("middle"), middles[[0, 2, 5]])
     assert (item.frames_total, item.attributes["frames"]) == (3, 3)
     # It is complete, grows, and takes a further stage, as before.
     assert own.run(workflow, folder, prune=True).summary.items == 0

@@ -201,7 +201,7 @@ def levels_of(found: dict[str, Any]) -> dict[str, str]:
 def test_others_of_the_scene_of_a_picture_are_a_question_in_other_inputs_too(
     gallery: Path, tmp_path: Path, command: Command
 ) -> None:
-    """Ann's picture was cut from `cut`; somebody else is in that light in `other`, of that frame size."""
+    """Ann's picture was cut from `cut`; in `other`, of that frame size, another person is in that light."""
     films = {"other": alike(drawn.ANN, 0.05), "again": alike(drawn.ANN, 0.015), "cut": alike(drawn.ANN, 0.002)}
     out = make_store(tmp_path / "a.zarr", films, workflow=drawn.document())
     wide = {"wide": alike(drawn.ANN, 0.05)}

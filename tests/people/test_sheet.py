@@ -1,4 +1,4 @@
-"""Where each person is best seen: in the list, in JSON, on a contact sheet, and as a picture in a terminal."""
+"""The best shot of each person: in the list, in JSON, on a contact sheet, and as a picture in a terminal."""
 
 from __future__ import annotations
 

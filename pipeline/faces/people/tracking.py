@@ -32,9 +32,8 @@ _SAME_PLACE = [0.2, 0.7]
 _STEPS_AROUND = 4
 """Steps of a track before a step, and as many after it, that show how much its embeddings vary."""
 _MOST_TIMES = 3.0
-"""Multiple of the median of these, beyond which a step farther than _LEAST_SHARE of max_distance is a cut. On 27 clips
-without a cut within a track the most is 2.92, also with every second or third of their sampled frames. In ten films of
-photographs nine in ten of the cuts that a track bridges are beyond 4; see docs/benchmarks.md, Tracks and people."""
+"""Multiple of the median of these, beyond which a step farther than _LEAST_SHARE of max_distance is a cut. Chosen in-sample, on
+clips and films of photographs; see docs/benchmarks.md, Films of photographs."""
 _MOMENT_SECONDS = 1.0
 """Seconds after which that evidence falls to 1/e."""
 _VECTORS_AT_ONCE = 1 << 14

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from pipeline.engine.source import MAX_CHUNK_BYTES
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.machine.device import Device
@@ -63,10 +64,6 @@ class DetectOptions(StageOptions):
         return values
 
 
-BLOCK_BYTES = 256 << 20
-"""Most pixels that a detector is given at once, if pictures have sizes of their own: what a chunk may hold."""
-
-
 def detect_in(detector: Detector, frames: Any) -> Faces:
     """Return the faces of frames, or of pictures of which not all may be held at once."""
     from pipeline.faces.models.detectors.base import joined
@@ -75,7 +72,7 @@ def detect_in(detector: Detector, frames: Any) -> Faces:
     if blocks is None:
         return detector.detect(frames)
     found = []
-    for start, stop in list(blocks(BLOCK_BYTES)) or [(0, 0)]:
+    for start, stop in list(blocks(MAX_CHUNK_BYTES)) or [(0, 0)]:
         faces = detector.detect(frames[start:stop])
         found.append(replace(faces, frame=faces.frame + start))
     return joined(found)

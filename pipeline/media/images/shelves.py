@@ -9,7 +9,7 @@ import errno
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -277,8 +277,3 @@ class Passed:
         if not self.counts:
             return None
         return "passed over: " + "; ".join(f"{reason}: {count}" for reason, count in sorted(self.counts.items()))
-
-
-def facts_of(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return counts as JSON values."""
-    return {reason: int(count) for reason, count in counts.items()}
