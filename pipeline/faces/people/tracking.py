@@ -32,8 +32,8 @@ _SAME_PLACE = [0.2, 0.7]
 _STEPS_AROUND = 4
 """Steps of a track before a step, and as many after it, that show how much its embeddings vary."""
 _MOST_TIMES = 3.0
-"""Multiple of the median of these, beyond which a step farther than _LEAST_SHARE of max_distance is a cut. Chosen in-sample, on
-clips and films of photographs; see docs/benchmarks.md, Films of photographs."""
+"""Multiple of the median of these, beyond which a step farther than _LEAST_SHARE of max_distance is a cut. Chosen
+in-sample, on clips and films of photographs; see docs/benchmarks.md, Films of photographs."""
 _MOMENT_SECONDS = 1.0
 """Seconds after which that evidence falls to 1/e."""
 _VECTORS_AT_ONCE = 1 << 14
