@@ -1,0 +1,1 @@
+"""Local features of pictures, and the pairs of pictures that they match."""
