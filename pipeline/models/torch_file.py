@@ -1,8 +1,9 @@
 """Tensors of a PyTorch checkpoint, read without PyTorch.
 
-torch.save has had two formats. This reads the older one (until PyTorch 1.5). It begins with five pickles: a magic
-number, a protocol, facts about the machine, the object, and the keys of the storages. Then comes each storage: its
-number of elements as little-endian int64, and the raw elements.
+torch.save has two formats. The older one (until PyTorch 1.5) begins with five pickles. They are a magic number, a
+protocol, facts about the machine, the object, and the keys of the storages. Each storage follows: its number of
+elements as little-endian int64, then the raw elements. The newer format is a zip archive of one folder, without
+compression. There the object is the pickle `data.pkl`, and each storage is a file of raw elements, `data/KEY`.
 
 A pickle may call any function that it names, and these files come from elsewhere. This reader therefore accepts only
 the names that a dictionary of tensors needs.
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +26,12 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 
 Tensors = dict[str, npt.NDArray[Any]]
+Storages = dict[str, npt.NDArray[Any]]
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 """Constants of the format: torch/serialization.py."""
+ZIP_START = b"PK\x03\x04"
 STORAGES = {
     "HalfStorage": "<f2",
     "FloatStorage": "<f4",
@@ -56,18 +60,43 @@ def read_tensors(path: Path) -> Tensors:
     """
     try:
         with path.open("rb") as file:
-            magic, protocol, _machine = (_Unpickler(file).load() for _ in range(3))
-            if magic != MAGIC_NUMBER or protocol != PROTOCOL:
-                raise pickle.UnpicklingError(f"it starts with {magic!r}, {protocol!r}")
-            unpickler = _Unpickler(file)
-            tensors = unpickler.load()
-            storages = {key: _elements(file, unpickler.dtypes[key]) for key in _Unpickler(file).load()}
+            is_zip = file.read(4) == ZIP_START
+            file.seek(0)
+            tensors, storages = _from_zip(file) if is_zip else _from_pickles(file)
             return {name: _view(storages[tensor.storage], tensor) for name, tensor in tensors.items()}
     except Exception as error:  # the pickle module promises no particular class for damaged or hostile bytes
         why = f"{error}" if isinstance(error, pickle.UnpicklingError) else f"{type(error).__name__}: {error}"
         raise ModelError(
             f"{path} is not a checkpoint of tensors, or is damaged ({why}); delete it and fetch it again"
         ) from error
+
+
+def _from_pickles(file: BinaryIO) -> tuple[Any, Storages]:
+    """Return the object of a file of the older format, and its storages by key."""
+    magic, protocol, _machine = (_Unpickler(file).load() for _ in range(3))
+    if magic != MAGIC_NUMBER or protocol != PROTOCOL:
+        raise pickle.UnpicklingError(f"it starts with {magic!r}, {protocol!r}")
+    unpickler = _Unpickler(file)
+    tensors = unpickler.load()
+    return tensors, {key: _elements(file, unpickler.dtypes[key]) for key in _Unpickler(file).load()}
+
+
+def _from_zip(file: BinaryIO) -> tuple[Any, Storages]:
+    """Return the object of a file of the newer format, and its storages by key."""
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > size:  # it would take more memory than the file is long
+            raise pickle.UnpicklingError("its members are larger than the file")
+        folder = members[0].filename.partition("/")[0]
+        if f"{folder}/byteorder" in archive.namelist() and archive.read(f"{folder}/byteorder") != b"little":
+            raise pickle.UnpicklingError("its elements are big-endian")
+        with archive.open(f"{folder}/data.pkl") as pickled:
+            unpickler = _Unpickler(pickled)
+            tensors = unpickler.load()
+        return tensors, {
+            key: np.frombuffer(archive.read(f"{folder}/data/{key}"), dtype) for key, dtype in unpickler.dtypes.items()
+        }
 
 
 def _elements(file: BinaryIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -97,7 +126,7 @@ def _view(elements: npt.NDArray[Any], tensor: _Tensor) -> npt.NDArray[Any]:
 class _Unpickler(pickle.Unpickler):
     """Knows dictionaries, tensors and storages; calls nothing else."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self.dtypes: dict[str, np.dtype[Any]] = {}
         """Dtype of each storage that the pickle named, by its key."""
@@ -112,8 +141,8 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, which a dictionary of tensors does not need")
 
     def persistent_load(self, reference: Any) -> str:
-        kind, dtype, key, _device, _count, view = reference
-        if kind != "storage" or view is not None:
+        kind, dtype, key, _device, _count, *view = reference  # the newer format has no view
+        if kind != "storage" or view not in ([], [None]):
             raise pickle.UnpicklingError(f"a reference to {reference!r}")
         self.dtypes[key] = np.dtype(dtype)
         return str(key)

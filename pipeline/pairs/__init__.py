@@ -1,1 +1,1 @@
-"""Local features of pictures, matched in pairs."""
+"""Pairs of pictures: local features once per picture, matched in pairs, and verified by geometry."""

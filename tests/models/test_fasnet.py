@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import sys
 import types
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -165,15 +167,29 @@ class Pickler(pickle.Pickler):
         return None
 
 
-@pytest.fixture
-def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write an object in PyTorch's older format; storages claim `claimed` elements instead of those they have."""
+class ZipPickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> Any:
+        if isinstance(value, FloatStorage):
+            return "storage", FloatStorage, str(id(value)), "cpu", len(value.values)
+        return None
+
+
+@pytest.fixture(params=["pickles", "zip"])
+def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., Path]:
+    """Write an object in one of PyTorch's formats; storages of the older one claim to have `claimed` elements."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage, utils._rebuild_tensor_v2 = FloatStorage, _rebuild_tensor_v2  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch._utils", utils)
     monkeypatch.setattr(FloatStorage, "__module__", "torch")
     monkeypatch.setattr(_rebuild_tensor_v2, "__module__", "torch._utils")
+
+    def write_zip(value: Any, *storages: FloatStorage) -> Path:
+        pickled = io.BytesIO()
+        ZipPickler(pickled, protocol=2).dump(value)
+        files = {"data.pkl": pickled.getvalue(), "byteorder": b"little"}
+        files |= {f"data/{id(storage)}": storage.values.astype("<f4").tobytes() for storage in storages}
+        return zipped(tmp_path / "weights.pth", files)
 
     def write(value: Any, *storages: FloatStorage, claimed: int | None = None) -> Path:
         path = tmp_path / "weights.pth"
@@ -185,7 +201,15 @@ def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
                 file.write(count.to_bytes(8, "little") + storage.values.astype("<f4").tobytes())
         return path
 
-    return write
+    return write_zip if request.param == "zip" else write
+
+
+def zipped(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    """Write files into the folder of an archive, as PyTorch does."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(f"archive/{name}", content)
+    return path
 
 
 def test_tensors_are_read(save: Callable[..., Path]) -> None:
@@ -234,23 +258,53 @@ def test_nothing_in_a_file_is_run(save: Callable[..., Path], tmp_path: Path, whe
 
 
 @pytest.mark.parametrize(
-    ("tensor", "claimed", "message"),
+    ("tensor", "message"),
     [
-        ((8, (4,), (1,)), None, r"a tensor \(4,\) with strides \(1,\) from element 8 of 10"),
-        ((-2, (2,), (1,)), None, r"a tensor \(2,\) with strides \(1,\) from element -2 of 10"),
-        ((3, (2, 3), (1, 3)), None, r"a tensor \(2, 3\) with strides \(1, 3\) from element 3 of 10"),
-        ((9, (4,), (-1,)), None, r"a tensor \(4,\) with strides \(-1,\)"),
-        ((0, (-1, -1), (1, 1)), None, r"a tensor \(-1, -1\)"),
-        ((0, (1 << 40, 1 << 40), (0, 0)), None, r"with strides \(0, 0\)"),  # memory for no one
-        ((0, (4,), (1,)), 1 << 60, r"a storage of 1152921504606846976 elements ends early"),
+        ((8, (4,), (1,)), r"a tensor \(4,\) with strides \(1,\) from element 8 of 10"),
+        ((-2, (2,), (1,)), r"a tensor \(2,\) with strides \(1,\) from element -2 of 10"),
+        ((3, (2, 3), (1, 3)), r"a tensor \(2, 3\) with strides \(1, 3\) from element 3 of 10"),
+        ((9, (4,), (-1,)), r"a tensor \(4,\) with strides \(-1,\)"),
+        ((0, (-1, -1), (1, 1)), r"a tensor \(-1, -1\)"),
+        ((0, (1 << 40, 1 << 40), (0, 0)), r"with strides \(0, 0\)"),  # memory for no one
     ],
 )
-def test_tensors_that_cannot_be(
-    save: Callable[..., Path], tensor: tuple[Any, ...], claimed: int | None, message: str
-) -> None:
+def test_tensors_that_cannot_be(save: Callable[..., Path], tensor: tuple[Any, ...], message: str) -> None:
     storage = FloatStorage(np.arange(10))
     with pytest.raises(ModelError, match=message):
-        read_tensors(save({"a": Tensor(storage, *tensor)}, storage, claimed=claimed))
+        read_tensors(save({"a": Tensor(storage, *tensor)}, storage))
+
+
+@pytest.mark.parametrize("save", ["pickles"], indirect=True)
+def test_a_storage_that_claims_too_much(save: Callable[..., Path]) -> None:
+    storage = FloatStorage(np.arange(10))
+    with pytest.raises(ModelError, match=r"a storage of 1152921504606846976 elements ends early"):
+        read_tensors(save({"a": Tensor(storage, 0, (4,), (1,))}, storage, claimed=1 << 60))
+
+
+EMPTY = pickle.dumps({})
+
+
+@pytest.mark.parametrize(
+    ("files", "method", "message"),
+    [
+        ({"data.pkl": EMPTY, "data/0": bytes(1 << 20)}, zipfile.ZIP_DEFLATED, "members are larger than the file"),
+        ({"data.pkl": EMPTY, "byteorder": b"big"}, zipfile.ZIP_STORED, "big-endian"),
+        ({"data/0": bytes(8)}, zipfile.ZIP_STORED, "no item named 'archive/data.pkl'"),
+        ({}, zipfile.ZIP_STORED, "it starts with|damaged"),
+    ],
+)
+def test_zip_archives_that_cannot_be(tmp_path: Path, files: dict[str, bytes], method: int, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        read_tensors(zipped(tmp_path / "weights.pth", files, method))
+
+
+@pytest.mark.parametrize("save", ["zip"], indirect=True)
+def test_a_damaged_byte_of_a_zip_archive(save: Callable[..., Path]) -> None:
+    storage = FloatStorage(np.full(10, 7.0))
+    path = save({"a": Tensor(storage, 0, (10,), (1,))}, storage)
+    path.write_bytes(path.read_bytes().replace(np.full(10, 7, "<f4").tobytes(), np.full(10, 8, "<f4").tobytes()))
+    with pytest.raises(ModelError, match="CRC-32"):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"<html>not found</html>", pickle.dumps(3)])
