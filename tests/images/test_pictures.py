@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images.models.pictures import Preparation
+from pipeline.media.preparation import Preparation
 
 RNG = np.random.default_rng(3)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +13,12 @@ import numpy.typing as npt
 
 from pipeline.errors import ModelError
 from pipeline.images.models import efficientnet_lite
-from pipeline.images.models.onnx_file import FLOATS, INPUTS, Graph, Value, read_graph
-from pipeline.images.models.pictures import Layout, Picture, Preparation
 from pipeline.machine.device import Device
+from pipeline.media.network import input_layout, input_size, normalisation
+from pipeline.media.preparation import Layout, Picture, Preparation
 from pipeline.models.card import ModelInfo
-from pipeline.models.session import MEMORY_SHARES, create_session, is_out_of_memory, run_in_batches, runtime_name
+from pipeline.models.onnx_file import FLOATS, Graph, Value, is_path, open_session, probe, read_graph
+from pipeline.models.session import is_out_of_memory, run_in_batches, runtime_name
 from pipeline.models.weights import sha256
 from pipeline.text import unknown
 
@@ -64,19 +63,19 @@ def describe(choices: FeaturesOptions) -> Network:
     """
     if choices.model == efficientnet_lite.NAME:
         return _network(choices, _efficientnet(), efficientnet_lite.graph, efficientnet_lite.info())
-    if not is_path(choices.model):
+    if not is_path(choices.model, efficientnet_lite.CARDS):
         raise ModelError(unknown("model", choices.model, efficientnet_lite.CARDS) + ", or the path of an ONNX file")
     path = Path(choices.model)
     graph = read_graph(path)
+    if graph.others:
+        inputs = (graph.input, *graph.others)
+        raise ModelError(
+            f"model {path} takes {len(inputs)} inputs ({'; '.join(map(str, inputs))}); "
+            "features needs a network with one, the pictures"
+        )
     own = ModelInfo(choices.model, "not known: a file of your own", runtime_name(), lambda: sha256(graph.files))
     network = _network(choices, graph, lambda: path, own)
     return replace(network, info=replace(own, hash_weights=lambda: _checked(choices, graph, network)))
-
-
-def is_path(model: str) -> bool:
-    """Return whether a model's name is the path of a file, and not that of a known network."""
-    named = model in efficientnet_lite.CARDS
-    return not named and (model.endswith(".onnx") or os.sep in model or Path(model).is_file())
 
 
 def _efficientnet() -> Graph:
@@ -90,7 +89,7 @@ def _efficientnet() -> Graph:
 
 
 def _network(choices: FeaturesOptions, graph: Graph, content: Callable[[], bytes | Path], info: ModelInfo) -> Network:
-    layout = _layout(choices, graph.input)
+    layout = input_layout(choices, graph.input, "features")
     preparation = _preparation(choices, graph.input, layout)
     output = _output(choices, graph)
     sizes = graph.input.sizes
@@ -103,45 +102,7 @@ def _network(choices: FeaturesOptions, graph: Graph, content: Callable[[], bytes
     return Network(info, content, preparation, graph.input.name, batch, output.name, choices.pooling, length)
 
 
-def _layout(choices: FeaturesOptions, value: Value) -> Layout:
-    """Return the order of the input's dimensions. Raises ModelError if it is not clear, or not that of pictures."""
-    sizes = value.sizes or (None,) * 4
-    if value.dtype not in INPUTS or len(sizes) != 4:
-        raise ModelError(
-            f"model {choices.model} takes {value}; features needs pictures, 4 dimensions of {', '.join(INPUTS)}"
-        )
-    possible: list[Layout] = []
-    possible += ["NCHW"] if sizes[1] in (3, None) else []
-    possible += ["NHWC"] if sizes[3] in (3, None) else []
-    if choices.layout:
-        if choices.layout not in possible:
-            raise ModelError(f"layout {choices.layout} does not fit model {choices.model}, which takes {value}")
-        return choices.layout
-    if not possible:
-        raise ModelError(f"model {choices.model} takes {value}, not pictures of 3 colours")
-    if len(possible) == 2:
-        stated: list[Layout] = ["NCHW"] if sizes[1] == 3 else []
-        stated += ["NHWC"] if sizes[3] == 3 else []
-        possible = stated
-    if len(possible) != 1:
-        raise ModelError(
-            f"model {choices.model} takes {value}, which does not say where the colours are; "
-            "set layout: NCHW (as of PyTorch) or NHWC (as of TensorFlow)"
-        )
-    return possible[0]
-
-
 def _preparation(choices: FeaturesOptions, value: Value, layout: Layout) -> Preparation:
-    sizes = value.sizes or (None,) * 4
-    stated = sizes[2:] if layout == "NCHW" else sizes[1:3]
-    given = choices.size or stated
-    if None in given:
-        raise ModelError(f"model {choices.model} takes {value}, pictures of any size; set size, for example size: 224")
-    if any(own not in (None, wanted) for own, wanted in zip(stated, given, strict=True)):
-        raise ModelError(f"size {list(given)} does not fit model {choices.model}, which takes {value}")
-    mean, std, scale = choices.mean, choices.std, choices.scale
-    if value.dtype == "uint8" and (mean, std, scale) != (None, None, None):
-        raise ModelError(f"model {choices.model} takes pixels as they are ({value}); leave out mean, std and scale")
     usual_mean, usual_std = (
         values if choices.colour == "RGB" else values[::-1] for values in (IMAGENET_MEAN, IMAGENET_STD)
     )
@@ -149,9 +110,8 @@ def _preparation(choices: FeaturesOptions, value: Value, layout: Layout) -> Prep
     if crop is None:
         crop = USUAL_CROP if choices.resize == "shortest" else 1.0
     return Preparation(
-        (int(given[0] or 0), int(given[1] or 0)), layout, value.dtype, choices.resize, crop, choices.filter,
-        choices.colour, 1 / 255 if scale is None else scale, usual_mean if mean is None else mean,
-        usual_std if std is None else std,
+        input_size(choices, value, layout), layout, value.dtype, choices.resize, crop, choices.filter, choices.colour,
+        *normalisation(choices, value, 1 / 255, usual_mean, usual_std),
     )  # fmt: skip
 
 
@@ -213,46 +173,25 @@ def _other_length(network: Network, length: int | None) -> str:
     )
 
 
-def _probe(graph: Graph, sha256: str, shape: tuple[int, ...], output: str) -> tuple[int, ...]:
-    """Return the shape of an output, by running the graph once on the CPU: `sha256` is that of its files."""
-    return _probe_once(graph.files[0], sha256, graph.input.name, graph.input.dtype, shape, output)
-
-
-@lru_cache(maxsize=16)
-def _probe_once(
-    path: Path, sha256: str, name: str, dtype: str, shape: tuple[int, ...], output: str
-) -> tuple[int, ...]:
-    session = _open(path, Device(), str(path))
-    try:
-        made: tuple[int, ...] = _run(session, name, np.zeros(shape, dtype), output, str(path)).shape
-    except ModelError:
-        raise
-    except Exception as error:  # ONNX Runtime has a class per status, without a common base class
-        raise ModelError(f"ONNX Runtime cannot run {path}: {_line(error)}") from error
+def _probe(graph: Graph, sha256: str, shape: tuple[int, ...], output: str) -> Sequence[int | None]:
+    """Return the shape of an output for a batch of this shape; raise ModelError as `probe` and `_check_rows` do."""
+    made = probe(graph, sha256, {graph.input.name: shape}, output)[output]
+    _check_rows(made, shape[0], output, str(graph.files[0]))
     return made
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _open(content: bytes | Path, device: Device, name: str) -> Any:
-    try:
-        return create_session(content, device, MEMORY_SHARES["feature"])
-    except ModelError:
-        raise
-    except Exception as error:  # ONNX Runtime has a class per status, without a common base class
-        raise ModelError(f"ONNX Runtime cannot open {name}: {_line(error)}") from error
 
 
 def _run(session: Any, value: str, batch: npt.NDArray[Any], output: str, name: str) -> npt.NDArray[Any]:
     result: npt.NDArray[Any] = session.run([output], {value: batch})[0]
-    if result.ndim == 0 or len(result) != len(batch):
+    _check_rows(result.shape, len(batch), output, name)
+    return result
+
+
+def _check_rows(shape: Sequence[int | None], pictures: int, output: str, name: str) -> None:
+    if not shape or shape[0] != pictures:
         raise ModelError(
-            f"model {name} gives {output!r} of shape {result.shape} for {len(batch)} pictures, not a row for each; "
+            f"model {name} gives {output!r} of shape {tuple(shape)} for {pictures} pictures, not a row for each; "
             "choose another with output"
         )
-    return result
 
 
 class Runner:
@@ -266,7 +205,7 @@ class Runner:
         self._network, self._device = network, device
         fits = device.batch_memory_bytes // (BYTES_PER_PIXEL * math.prod(network.preparation.size))
         self._most = network.batch or max(1, min(most, fits))
-        self._session = _open(network.content(), device, network.info.name)
+        self._session = open_session(network.content(), device, network.info.name, "feature")
 
     def features(self, pictures: Sequence[Picture], rows: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return float32 (rows, length): the vectors of some of the pictures, of which one is used at a time."""

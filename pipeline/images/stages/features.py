@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.images.models import efficientnet_lite
-from pipeline.images.models.network import Pooling, Runner, describe, is_path
-from pipeline.images.models.pictures import Colour, Filter, Layout, Picture, Resize
+from pipeline.images.models.network import Pooling, Runner, describe
 from pipeline.machine.device import Device
+from pipeline.media.network import NetworkOptions
+from pipeline.media.preparation import Colour, Filter, Picture, Resize
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
 
 
-class FeaturesOptions(StageOptions):
+class FeaturesOptions(NetworkOptions):
     """Options of `features`."""
+
+    NAMED = efficientnet_lite.CARDS
 
     model: str = Field(
         efficientnet_lite.NAME,
         description=f"{efficientnet_lite.NAME}, or the path of an ONNX file (relative to the working directory)",
-    )
-    size: tuple[int, int] | None = Field(
-        None, description="pixels of the network's input: one side, or [height, width]; default: as the file says"
     )
     resize: Resize = Field(
         "shortest",
@@ -52,57 +51,12 @@ class FeaturesOptions(StageOptions):
         None,
         description="one number, or one for each colour in the order of `colour`; default, as RGB: 0.229, 0.224, 0.225",
     )
-    layout: Layout | None = Field(None, description="order of the input's dimensions; default: by the file's shape")
     output: int | str | None = Field(None, description="output of the network, by name or number; default: the first")
     pooling: Pooling = Field(
         "none", description="mean, max: over the places of a picture or the tokens; none: all values in a row"
     )
     normalise: bool = Field(False, description="divide each feature by its length (L2)")
     dtype: Literal["float32", "float16"] = Field("float32", description="type of the stored feature")
-    batch: int = Field(32, ge=1, le=4096, description="pictures in a batch, at most; changes no results")
-
-    @field_validator("size", mode="before")
-    @classmethod
-    def _square(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, int) else value
-
-    @field_validator("size")
-    @classmethod
-    def _some_pixels(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
-        if value is not None and not 1 <= min(value) <= max(value) <= 8192:
-            raise ValueError("size must be from 1 to 8192")
-        return value
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _one_or_three(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int | float) else value
-
-    @field_validator("mean", "std")
-    @classmethod
-    def _colours(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value is not None and (len(value) not in (1, 3) or not np.isfinite(value).all()):
-            raise ValueError("give one number or three")
-        return value
-
-    @field_validator("std")
-    @classmethod
-    def _not_zero(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value is not None and min(value) <= 0:
-            raise ValueError("std must be greater than 0")
-        return value
-
-    @field_validator("model")
-    @classmethod
-    def _where(cls, value: str) -> str:
-        """Make a path absolute: workers may run in another folder."""
-        return os.path.abspath(os.path.expanduser(value)) if is_path(value) else value
-
-    def keyed(self) -> dict[str, Any]:
-        """Leave out the size of a batch, and the path of a file, whose content is part of the key."""
-        values = super().keyed()
-        del values["batch"]
-        return {**values, "model": "an ONNX file"} if is_path(self.model) else values
 
 
 class Features(Stage):

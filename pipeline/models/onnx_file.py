@@ -1,15 +1,20 @@
-"""Read what an ONNX file of the user takes and gives, without opening a session."""
+"""ONNX files of the user: what they take and give, read without a session, and their sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.errors import ModelError
 from pipeline.files.regular import read_file
+from pipeline.machine.device import Device
+from pipeline.models.session import MEMORY_SHARES, create_session
 
 INPUTS = ("uint8", "float16", "float32", "float64")
 """Types of pixels that an input may have."""
@@ -41,12 +46,21 @@ class Graph:
     outputs: Mapping[str, Value]
     files: tuple[Path, ...]
     """The file itself, then those that hold weights outside of it."""
+    others: tuple[Value, ...] = ()
+    """Inputs after the first."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Notes of the exporter."""
+
+
+def is_path(model: str, named: Collection[str]) -> bool:
+    """Return whether a model's name is the path of a file, and not one of the known names."""
+    return model not in named and (model.endswith(".onnx") or os.sep in model or Path(model).is_file())
 
 
 def read_graph(path: Path) -> Graph:
     """Return the facts of a file.
 
-    Raises ModelError: it cannot be read, is not ONNX, lacks a file of weights, or takes more or other than pictures.
+    Raises ModelError: it cannot be read, is not ONNX, lacks a file of weights, or takes nothing.
     """
     try:
         stat = path.stat()
@@ -77,12 +91,46 @@ def _read_once(path: Path, size: int, mtime_ns: int) -> Graph:
     files = (path, *_outside(path, model.graph))
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [_value(value) for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1:
-        raise ModelError(
-            f"model {path} takes {len(inputs)} inputs ({'; '.join(map(str, inputs)) or 'none'}); "
-            "features needs a network with one, the pictures"
-        )
-    return Graph(inputs[0], {value.name: _value(value) for value in model.graph.output}, files)
+    if not inputs:
+        raise ModelError(f"model {path} takes no input; give a network that takes pictures")
+    outputs = {value.name: _value(value) for value in model.graph.output}
+    return Graph(inputs[0], outputs, files, tuple(inputs[1:]), {one.key: one.value for one in model.metadata_props})
+
+
+def open_session(content: bytes | Path, device: Device, name: str, kind: str) -> Any:
+    """Return a session of a graph. `kind` is a key of MEMORY_SHARES. Raises ModelError if it cannot be opened."""
+    try:
+        return create_session(content, device, MEMORY_SHARES[kind])
+    except ModelError:
+        raise
+    except Exception as error:  # ONNX Runtime has a class per status, without a common base class
+        raise ModelError(f"ONNX Runtime cannot open {name}: {_line(error)}") from error
+
+
+def probe(graph: Graph, sha256: str, inputs: Mapping[str, tuple[int, ...]], output: str = "") -> dict[str, Sizes]:
+    """Return the shapes of all outputs, or of one, by running a graph once on the CPU with zeros of these shapes.
+
+    `sha256` is the hash of the graph's files. Raises ModelError if the graph cannot be opened or run.
+    """
+    dtypes = {value.name: value.dtype for value in (graph.input, *graph.others)}
+    given = tuple((name, dtypes[name], shape) for name, shape in inputs.items())
+    return _probe_once(graph.files[0], sha256, given, (output,) if output else tuple(graph.outputs))
+
+
+@lru_cache(maxsize=16)
+def _probe_once(
+    path: Path, sha256: str, inputs: tuple[tuple[str, str, tuple[int, ...]], ...], outputs: tuple[str, ...]
+) -> dict[str, Sizes]:
+    session = open_session(path, Device(), str(path), "feature")
+    try:
+        made = session.run(list(outputs), {name: np.zeros(shape, dtype) for name, dtype, shape in inputs})
+    except Exception as error:  # ONNX Runtime has a class per status, without a common base class
+        raise ModelError(f"ONNX Runtime cannot run {path}: {_line(error)}") from error
+    return {name: array.shape for name, array in zip(outputs, made, strict=True)}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _value(value: Any) -> Value:

@@ -1,4 +1,4 @@
-"""Pictures as a network takes them: a central part, resized, normalised."""
+"""Pictures as a network takes them: the part that it sees, resized, normalised."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class Preparation:
     std: tuple[float, ...] = (1.0,)
     """The input is (pixel * scale - mean) / std, with one number for all colours, or one for each in the order of
     `colour`. Not for uint8."""
+    bars: int = 0
+    """Value of the pixels that `longest` adds."""
+    bars_after: bool = False
+    """True if `longest` adds bars below or to the right only, False if on both sides."""
 
     def batch(self, pictures: Iterable[Picture], size: int) -> npt.NDArray[np.generic]:
         """Return an input of `size` pictures, of which the last may be empty. The pictures may differ in size."""
@@ -60,14 +64,23 @@ class Preparation:
     def resized(self, picture: Picture) -> Picture:
         """Return the part of a picture that the network sees, at its size."""
         part = self._part(picture)
-        if self.resize != "longest":
-            return _resample(part, self.size, self.filter)
-        factor = min(side / own for side, own in zip(self.size, part.shape[:2], strict=True))
-        height, width = (max(1, round(own * factor)) for own in part.shape[:2])
-        top, left = (self.size[0] - height) // 2, (self.size[1] - width) // 2
-        canvas = np.zeros((*self.size, 3), np.uint8)
-        canvas[top : top + height, left : left + width] = _resample(part, (height, width), self.filter)
+        top, left, height, width = self.placed(part.shape[:2])
+        small = _resample(part, (height, width), self.filter)
+        if (height, width) == self.size:
+            return small
+        canvas = np.full((*self.size, 3), self.bars, np.uint8)
+        canvas[top : top + height, left : left + width] = small
         return canvas
+
+    def placed(self, sides: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Return top, left, height and width of a part of this height and width, in pixels of the input."""
+        if self.resize != "longest":
+            return (0, 0, *self.size)
+        factor = min(side / own for side, own in zip(self.size, sides, strict=True))
+        height, width = (max(1, round(own * factor)) for own in sides)
+        if self.bars_after:
+            return 0, 0, height, width
+        return (self.size[0] - height) // 2, (self.size[1] - width) // 2, height, width
 
     def _part(self, picture: Picture) -> Picture:
         sides = picture.shape[:2]
