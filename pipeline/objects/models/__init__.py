@@ -1,0 +1,1 @@
+"""Detectors of objects: ONNX files of many families, and OpenCV's detector of people."""

@@ -1,0 +1,137 @@
+"""From the outputs of a network to boxes on its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.media.preparation import Size
+from pipeline.objects.models.families import Activation, Corners, Outputs
+from pipeline.objects.models.found import Candidates
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How outputs become boxes on an input of this height and width."""
+
+    outputs: Outputs
+    size: Size
+    classes: int
+    """Classes; more numbers of a box than these are left out."""
+    box: Corners
+    normalised: bool
+    """True if coordinates are parts of the input's width and height, False if they are its pixels."""
+    objectness: bool
+    """True if the fifth number of a box is its score for being an object, by which those of the classes are
+    multiplied."""
+    cells: bool
+    activation: Activation
+    first: int
+    """Number of the first class: 1 if 0 is the background."""
+
+    def candidates(self, arrays: Sequence[npt.NDArray[Any]], pictures: int) -> list[Candidates]:
+        """Return the boxes of each of `pictures` pictures, of arrays in the order of Outputs.names."""
+        form = self.outputs.form
+        if not self.outputs.batched and form != "numbered":
+            arrays = [array[None] for array in arrays]
+        if form == "numbered":
+            return self._numbered(arrays[0].reshape(-1, 7), pictures)
+        if form == "labels":
+            box, score, label = arrays
+        elif form == "finished":
+            box, score, label = arrays[0][..., :4], arrays[0][..., 4], arrays[0][..., 5]
+        else:
+            box, score, label = self._by_class(arrays)
+        return [self._made(*one) for one in zip(box, score, label, strict=True)]
+
+    def _made(self, box: npt.NDArray[Any], score: npt.NDArray[Any], label: npt.NDArray[Any]) -> Candidates:
+        if not np.issubdtype(label.dtype, np.integer):
+            label = np.nan_to_num(label, nan=-1)
+        label = label.astype(np.int64) - self.first
+        real = label >= 0
+        return Candidates(self._corners(box[real]), label[real], score[real].astype(np.float32))
+
+    def _numbered(self, rows: npt.NDArray[Any], pictures: int) -> list[Candidates]:
+        """Split rows by their first number, that of the picture."""
+        if self.outputs.families[0] == "ssd":  # picture, class, score, corners
+            box, score, label = rows[:, 3:], rows[:, 2], rows[:, 1]
+        else:  # picture, corners, class, score
+            box, score, label = rows[:, 1:5], rows[:, 6], rows[:, 5]
+        return [self._made(*(values[rows[:, 0] == one] for values in (box, score, label))) for one in range(pictures)]
+
+    def _by_class(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+        """Return boxes (N, K, 4), the score of the best class of each (N, K), and that class (N, K)."""
+        numbers = arrays[0].astype(np.float32)
+        if self.outputs.form == "map":
+            numbers = _of_cells(numbers)
+        elif self.outputs.form == "columns":
+            numbers = numbers.transpose(0, 2, 1)
+        box, head = numbers[..., :4], 4 + self.objectness
+        if self.outputs.form == "scores":
+            scores = arrays[1].astype(np.float32)
+        else:
+            scores = numbers[..., head : head + self.classes + self.first]
+        if self.activation == "softmax":
+            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            scores /= scores.sum(axis=-1, keepdims=True)
+        kept = scores[..., self.first : self.first + self.classes]
+        label = kept.argmax(axis=-1)
+        score = np.take_along_axis(kept, label[..., None], axis=-1)[..., 0]
+        if self.activation == "sigmoid":
+            score = _sigmoid(score)
+        if self.objectness:
+            score = score * numbers[..., 4]
+        return self._in_pixels(box) if self.cells else box, score, label + self.first
+
+    def _in_pixels(self, box: Floats) -> Floats:
+        """Return centres and sizes in pixels of boxes in cells, one for each cell of each level."""
+        places = []
+        for level in self.outputs.strides:
+            rows, columns = (-(-side // level) for side in self.size)
+            row, column = np.divmod(np.arange(rows * columns), columns)
+            places.append(np.stack([column, row, np.full(len(row), level)], axis=1))
+        place = np.concatenate(places).astype(np.float32)
+        stride = place[:, 2:]
+        with np.errstate(over="ignore"):
+            return np.concatenate([(box[..., :2] + place[:, :2]) * stride, np.exp(box[..., 2:]) * stride], axis=-1)
+
+    def _corners(self, box: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return left, top, right and bottom in pixels of the input."""
+        given = box.astype(np.float64)
+        if self.box == "yxyx":
+            given = given[:, [1, 0, 3, 2]]
+        if self.normalised:
+            given = given * ([self.size[1], self.size[0]] * 2)
+        first, second = given[:, :2], given[:, 2:]
+        if self.box == "cxcywh":
+            first, second = first - second / 2, first + second / 2
+        elif self.box == "xywh":
+            second = first + second
+        return np.concatenate([first, second], axis=1)
+
+
+def _sigmoid(value: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        result: Floats = np.reciprocal(1 + np.exp(-value))
+    return result
+
+
+def _of_cells(numbers: Floats) -> Floats:
+    """Return FastestDet's map (N, numbers, h, w) as rows: box, score for being an object, scores of the classes.
+
+    A centre is the hyperbolic tangent of two numbers, in cells from the cell's corner; a size is the logistic function
+    of two numbers, in parts of the input.
+    """
+    count, length, height, width = numbers.shape
+    rows = numbers.reshape(count, length, -1).transpose(0, 2, 1)
+    row, column = np.divmod(np.arange(height * width), width)
+    place = np.stack([column, row], axis=1).astype(np.float32)
+    centre = (np.tanh(rows[..., 1:3]) + place) / np.array([width, height])
+    parts = [centre.astype(np.float32), _sigmoid(rows[..., 3:5]), rows[..., :1], rows[..., 5:]]
+    return np.concatenate(parts, axis=-1)

@@ -1,0 +1,52 @@
+"""OpenCV's detector of people: histograms of gradients and a linear classifier, both part of OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from pipeline.media.preparation import Picture
+from pipeline.models.card import ModelInfo
+from pipeline.models.session import engine_version
+from pipeline.objects.models.found import Candidates, Choice, Objects, chosen
+
+NAME = "hog"
+NAMES = ("person",)
+WINDOW = (128, 64)
+"""Height and width in pixels of the smallest person with the margin around."""
+STEP, MARGIN, LEVEL = (8, 8), (8, 8), 1.05
+"""Step of the window, margin around the picture (pixels), and factor between two sizes, as in OpenCV's example."""
+INNER = np.array([0.1, 0.07, -0.1, -0.07])
+"""Part of the window's width and height that is margin at the left, top, right and bottom, as in OpenCV's example."""
+
+
+def info() -> ModelInfo:
+    return ModelInfo(NAME, "Apache-2.0", engine_version("opencv"), lambda: "")
+
+
+class Hog:
+    """The detector on the CPU. Thread-safe: each call makes its own."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+
+    def objects(self, pictures: Sequence[Picture], rows: Sequence[int]) -> list[Objects]:
+        """Return the people in some of the pictures, of which one is used at a time."""
+        return [self._people(pictures[row]) for row in rows]
+
+    def _people(self, picture: Picture) -> Objects:
+        size = picture.shape[:2]
+        missing = [max(0, least - own) for least, own in zip(WINDOW, size, strict=True)]  # OpenCV refuses smaller ones
+        picture = cv2.copyMakeBorder(picture, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+        detector = cv2.HOGDescriptor()
+        detector.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
+        boxes, scores = detector.detectMultiScale(
+            cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), self._choice.score, STEP, MARGIN, LEVEL, groupThreshold=0
+        )
+        window = np.asarray(boxes, np.float64).reshape(-1, 4)
+        corners = np.concatenate([window[:, :2], window[:, :2] + window[:, 2:]], axis=1)
+        corners += INNER * np.tile(window[:, 2:], 2)
+        score = np.asarray(scores, np.float32).reshape(-1)
+        return chosen(Candidates(corners, np.zeros(len(score), np.int32), score), self._choice, size)
