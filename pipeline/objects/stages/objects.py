@@ -109,7 +109,8 @@ class Objects(Stage):
         super().__init__(options)
         choices: ObjectsOptions = self.options
         if choices.model == hog.NAME:
-            odd = sorted(choices.model_fields_set - OF_ALL)
+            fields = ObjectsOptions.model_fields
+            odd = [name for name in fields if name not in OF_ALL and getattr(choices, name) != fields[name].default]
             if odd:
                 raise ModelError(f"model {hog.NAME} has no option {odd[0]}; set model to the path of an ONNX file")
             self.network, names, overlap = None, list(hog.NAMES), OVERLAP
@@ -118,6 +119,7 @@ class Objects(Stage):
         else:
             self.network = describe(choices)
             names, overlap = self.network.names, self.network.overlap
+            self.seconds_per_megapixel = 0.1  # type: ignore[misc]  # a small network: a rough estimate for `plan`
         self.slot = "gpu" if self.network else "cpu"  # type: ignore[misc]  # declared for classes, read from instances
         wrong = next((name for name in choices.keep or () if name not in names), None)
         if wrong is not None:
