@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.events import Listener, Silent
+from pipeline.engine.events import Listener, PassStarted, Silent
 from pipeline.errors import InputError, UsageError
 from pipeline.media.film.movie import CONTAINERS
 from pipeline.media.film.stills import save_picture
@@ -64,7 +64,9 @@ def draw_matches(
     a pair that is not there, and for a folder that holds something (unless `force`); InputError if nothing can be drawn.
     """
     matched = Matched(chosen_inputs(outs, inputs, "pair"))
-    work = Work(progress or Silent())
+    shown = progress or Silent()
+    shown.on(PassStarted(1, "pair", ()))
+    work = Work(shown)
     folder = _folder(matched, target, force)
     drawn = Drawn(str(folder))
     chosen = [matched.pair(*names) for names in pairs] or matched.best(most or MOST)

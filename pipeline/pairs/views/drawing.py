@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.media.film.drawing import Colour
 from pipeline.media.film.lettering import drawable, mask
 from pipeline.media.picture import resized
 
@@ -23,6 +24,8 @@ GROUND = (20, 22, 26)
 _INK = np.array((235, 235, 235), np.float32)
 _MOST_WIDTH = 8192
 """Most pixels of a drawing's width: two panoramas side by side get lower."""
+_OPAQUE = 120
+"""Matches up to which lines are opaque; more shine through, so that the pictures stay visible. Their ends do not."""
 _BITS = 4
 """Binary digits of fractions of pixels in OpenCV's coordinates."""
 
@@ -54,12 +57,18 @@ def side_by_side(
     canvas[:, widths[0] + gap :] = resized(b.pixels, widths[1], height)
     ends = [_scaled(side, width, height) for side, width in zip((a, b), widths, strict=True)]
     ends[1][:, 0] += widths[0] + gap
-    stroke = max(1, round(height / 700))
+    drawn = canvas.copy()
     if inlier is None:
-        _lines(canvas, *ends, UNVERIFIED, stroke)
-    else:
-        _lines(canvas, *(end[~inlier] for end in ends), OTHER, stroke)  # below the others
-        _lines(canvas, *(end[inlier] for end in ends), INLIER, stroke)
+        parts = [(ends, UNVERIFIED)]
+    else:  # inliers last, above the others
+        parts = [([end[~inlier] for end in ends], OTHER), ([end[inlier] for end in ends], INLIER)]
+    stroke = max(1, round(height / 1000))
+    for (start, stop), colour in parts:
+        _lines(drawn, start, stop, colour, stroke)
+    opacity = min(1.0, float(np.sqrt(_OPAQUE / max(1, len(a.points)))))
+    canvas = cv2.addWeighted(drawn, opacity, canvas, 1 - opacity, 0)
+    for both, colour in parts:
+        _dots(canvas, np.concatenate(both), colour, stroke)
     letters = max(13, height // 40) if letters is None else letters
     return np.concatenate([canvas, _text(caption, letters, canvas.shape[1])]) if letters else canvas
 
@@ -71,15 +80,21 @@ def _scaled(side: Side, width: int, height: int) -> npt.NDArray[np.float64]:
 
 
 def _lines(
-    canvas: Pixels, start: npt.NDArray[np.float64], stop: npt.NDArray[np.float64], colour: tuple[int, int, int],
-    stroke: int,
-) -> None:  # fmt: skip
-    radius = (1 + stroke) << _BITS
-    ends = [np.clip(end * (1 << _BITS), -(1 << 20), 1 << 20).round().astype(np.int64).tolist() for end in (start, stop)]
-    for one, other in zip(*ends, strict=True):
+    canvas: Pixels, start: npt.NDArray[np.float64], stop: npt.NDArray[np.float64], colour: Colour, stroke: int
+) -> None:
+    for one, other in zip(_fixed(start), _fixed(stop), strict=True):
         cv2.line(canvas, one, other, colour, stroke, cv2.LINE_AA, _BITS)
-        for end in (one, other):
-            cv2.circle(canvas, end, radius, colour, -1, cv2.LINE_AA, _BITS)
+
+
+def _dots(canvas: Pixels, places: npt.NDArray[np.float64], colour: Colour, stroke: int) -> None:
+    for place in _fixed(places):
+        cv2.circle(canvas, place, (1 + stroke) << _BITS, colour, -1, cv2.LINE_AA, _BITS)
+
+
+def _fixed(places: npt.NDArray[np.float64]) -> list[list[int]]:
+    """Return places in OpenCV's fixed-point numbers; those far outside, in damaged stores, come nearer."""
+    found: list[list[int]] = np.clip(np.nan_to_num(places) * (1 << _BITS), -(1 << 20), 1 << 20).round().astype(int).tolist()
+    return found
 
 
 def _text(text: str, letters: int, width: int) -> Pixels:
