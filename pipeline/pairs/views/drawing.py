@@ -24,8 +24,9 @@ GROUND = (20, 22, 26)
 _INK = np.array((235, 235, 235), np.float32)
 _MOST_WIDTH = 8192
 """Most pixels of a drawing's width: two panoramas side by side get lower."""
-_OPAQUE = 120
-"""Matches up to which lines are opaque; more shine through, so that the pictures stay visible. Their ends do not."""
+_OPAQUE = 0.1
+"""Matches for each pixel of height up to which lines are opaque. More shine through, so that the pictures stay visible;
+their ends do not."""
 _BITS = 4
 """Binary digits of fractions of pixels in OpenCV's coordinates."""
 
@@ -65,7 +66,7 @@ def side_by_side(
     stroke = max(1, round(height / 1000))
     for (start, stop), colour in parts:
         _lines(drawn, start, stop, colour, stroke)
-    opacity = min(1.0, float(np.sqrt(_OPAQUE / max(1, len(a.points)))))
+    opacity = min(1.0, float(np.sqrt(height * _OPAQUE / max(1, len(a.points)))))
     canvas = cv2.addWeighted(drawn, opacity, canvas, 1 - opacity, 0)
     for both, colour in parts:
         _dots(canvas, np.concatenate(both), colour, stroke)

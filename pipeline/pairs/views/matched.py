@@ -57,7 +57,8 @@ class Matched:
         self.a, self.b, self.n_matches, self.n_inliers, self.decoded, self._local = (
             np.concatenate(parts) for parts in zip(*read, strict=True)
         )
-        self._first = np.cumsum([0, *(len(one[0]) for one in read)])
+        self.ends = np.cumsum([0, *(len(one[0]) for one in read)])
+        """Places at which the pairs of each input begin, and the end of the last one."""
 
     def __len__(self) -> int:
         return len(self.a)
@@ -106,7 +107,7 @@ class Matched:
 
     def item(self, pair: int) -> RunInput:
         """Return the input that a pair belongs to."""
-        return self.items[int(np.searchsorted(self._first, pair, side="right")) - 1]
+        return self.items[int(np.searchsorted(self.ends, pair, side="right")) - 1]
 
     def caption(self, pair: int) -> str:
         """Return a line on a pair: "a.jpg - b.jpg: 312 matches, 250 inliers"."""
