@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-
 _MOST_LISTED = 60
 """Most valid names in a message: a store may hold millions of pictures."""
 

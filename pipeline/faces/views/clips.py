@@ -123,13 +123,14 @@ def cut_clips(
         work += [(item, films[item], cut) for cut in stretches(films[item], found, options)]
     if not work:
         raise UsageError(f"{name} is on none of the {len(items)} inputs that were looked at; try another person")
-    targets = [folder / f"{safe(name, "person")}.mp4"]
+    who = safe(name, "person")
+    targets = [folder / f"{who}.mp4"]
     if not options.join:
         targets = []
         for item, film, cut in work:
             suffix = suffix_for_copy(film) if options.copy else ".mp4"
             time = clock(float(film.times[cut.first])).replace(":", "-")
-            targets.append(folder / f"{safe(item.name, "input")}_{safe(name, "person")}_{time}{suffix}")
+            targets.append(folder / f"{safe(item.name, 'input')}_{who}_{time}{suffix}")
     refuse_existing(list(films), targets, force)
     if options.join:
         clips = _write_joined(targets[0], name, work, shown)
@@ -145,7 +146,7 @@ def cut_clips(
     notes += [f"{item.name}: {loss}" for item, film in films.items() for loss in film.losses]
     for note in notes:
         shown.note(note)
-    list_file = folder / f"{safe(name, "person")}_clips.csv"
+    list_file = folder / f"{who}_clips.csv"
     listed = [asdict(clip) for clip in clips]
     text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
     list_file.with_suffix(".json").write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -61,7 +61,8 @@ def draw_matches(
     """Draw the best pairs of some stores, or those that are named, into the folder `target`, or one beside the store.
 
     A pair is the better the more inliers it has, or matches if it was not verified. Raises UsageError for a picture or
-    a pair that is not there, and for a folder that holds something (unless `force`); InputError if nothing can be drawn.
+    a pair that is not there, and for a folder that holds something (unless `force`). Raises InputError if nothing can
+    be drawn.
     """
     matched = Matched(chosen_inputs(outs, inputs, "pair"))
     shown = progress or Silent()
@@ -81,7 +82,7 @@ def draw_matches(
             path = _path(folder, matched, pair, taken)
             if path.exists() and any(os.fsencode(os.path.realpath(path)) in one.files() for one in again.sources()):
                 raise UsageError(f"{path} is one of the pictures themselves; name another --out")
-            save_picture(path, pixels)
+            save_picture(path, pixels, is_drawn=True)
             item, inliers = matched.item(pair), int(matched.n_inliers[pair]) if matched.is_verified else None
             names = matched.names[matched.a[pair]], matched.names[matched.b[pair]]
             matches = int(matched.n_matches[pair])
@@ -126,10 +127,8 @@ def _left_out(matched: Matched, chosen: Sequence[int]) -> list[str]:
     noun = "inlier" if matched.is_verified else "match"
     notes = []
     if with_matches > len(chosen):
-        least = plural(int(matched.strength[chosen[-1]]), noun)
-        notes.append(
-            f"{plural(with_matches - len(chosen), 'pair')} with {least} or fewer left out; --most {with_matches} draws all"
-        )
+        rest, least = plural(with_matches - len(chosen), "pair"), plural(int(matched.strength[chosen[-1]]), noun)
+        notes.append(f"{rest} with {least} or fewer left out; --most {with_matches} draws all")
     if without:
         notes.append(f"{plural(without, 'pair')} without a match left out")
     return notes

@@ -76,8 +76,8 @@ def side_by_side(
 
 def _scaled(side: Side, width: int, height: int) -> npt.NDArray[np.float64]:
     """Return the points as places in the scaled picture, where 0 is the centre of the first pixel."""
-    found: npt.NDArray[np.float64] = side.points * np.divide((width, height), side.pixels.shape[1::-1]) - 0.5
-    return found
+    factors = np.divide((width, height), side.pixels.shape[1::-1])
+    return np.asarray(side.points, np.float64) * factors - 0.5
 
 
 def _lines(
@@ -94,8 +94,8 @@ def _dots(canvas: Pixels, places: npt.NDArray[np.float64], colour: Colour, strok
 
 def _fixed(places: npt.NDArray[np.float64]) -> list[list[int]]:
     """Return places in OpenCV's fixed-point numbers; those far outside, in damaged stores, come nearer."""
-    found: list[list[int]] = np.clip(np.nan_to_num(places) * (1 << _BITS), -(1 << 20), 1 << 20).round().astype(int).tolist()
-    return found
+    found = np.clip(np.nan_to_num(places) * (1 << _BITS), -(1 << 20), 1 << 20).round().astype(np.int64)
+    return found.tolist()  # type: ignore[no-any-return]
 
 
 def _text(text: str, letters: int, width: int) -> Pixels:

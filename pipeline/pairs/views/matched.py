@@ -144,7 +144,7 @@ class Matched:
         def placed(side: np.ndarray) -> Ints:
             if len(side) and not 0 <= side.min() <= side.max() < ends[-1]:
                 raise StoreError(f"{item.name!r} in {item.store_path} has pairs of pictures that are not there")
-            return side + move[np.searchsorted(ends, side, side="right") - 1]
+            return np.asarray(side + move[np.searchsorted(ends, side, side="right") - 1], np.int64)
 
         places = [np.arange(start, stop) for start, stop in item.spans(1 << 40)]
         counts = found["n_matches"].astype(np.int64)

@@ -51,9 +51,7 @@ def content(
         "axes": [{"name": axis, "plural": plural_of(axis)} for axis in axes],
         "columns": [column for one in made for column in one.columns],
         "is_drawn": not inputs or any(one.is_timed for one in inputs),  # the others have no timeline
-        "inputs": [
-            _input(about, one, axes, [of.inputs[k] for of in made], k, totals) for k, one in enumerate(inputs)
-        ],
+        "inputs": [_input(about, one, axes, [of.inputs[k] for of in made], k, totals) for k, one in enumerate(inputs)],
         "failures": _failures(about, inputs, words),
         "retry": any(failure["kind"] == "failed" for one in inputs for failure in one.failures),
         "unusable": [entry for run in runs for entry in run.attributes.get("unusable", [])],

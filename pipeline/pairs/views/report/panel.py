@@ -38,14 +38,14 @@ SHOWN_PAIRS = 6
 """Pairs drawn of the best, and of the weakest."""
 SHOWN_GROUPS, SHOWN_NAMES, SHOWN_THUMBNAILS = 8, 12, 5
 """Groups with a place of their own; names and thumbnails of each."""
-SHOWN_ALONE = 60
+SHOWN_ALONE = 24
 """Names of pictures that match no other."""
 SHOWN_NOTES = 5
 """Lines on pictures that cannot be drawn."""
 NAMED_ROWS = 32
 """Most rows of the matrix with a name beside each."""
-MOST_LINES = 40
-"""Most lines between groups in the matrix."""
+_LEAST_DRAWN = 0.02
+"""Share of the pictures from which on a group has a line after it in the matrix."""
 _DRAWING, _THUMBNAIL = 330, 108
 """Heights in pixels."""
 _QUALITY = 80
@@ -59,7 +59,7 @@ class PairsPanel(Panel):
     def content(self, inputs: Sequence[Surveyed]) -> Content:
         begun = [one.item for one in inputs if one.item.item == "pair" and "match" in one.item.arrays]
         if not begun:
-            html = "<p class=\"small\">None yet.</p>"
+            html = '<p class="small">None yet.</p>'
             return Content([InputContent() for _ in inputs], sections=[Section("pairs", "Pairs", html)])
         matched = Matched(begun)
         return _Made(self.about, matched, grouped_pictures(matched)).content(inputs)
@@ -79,7 +79,7 @@ class _Made:
         matched, groups = self.matched, self.groups
         n_good, n_in = int(groups.matched.sum()), int((groups.group >= 0).sum())
         spread = Histogram(np.arange(0.0, 33.0), grows=True)
-        spread.add(matched.strength[matched.decoded > 0].astype(np.float64))
+        spread.add(matched.strength[matched.strength > 0].astype(np.float64))
         best, weakest = self._chosen()
         values = {
             "good": n_good, "pairs": len(matched), "lost": int((matched.decoded == 0).sum()), "limit": self.limit,
@@ -163,14 +163,15 @@ class _Made:
         matrix = matrix_of(self.matched, order)
         names = [self.matched.names[picture] for picture in order.tolist()]
         rows = len(matrix.most)
-        ends = np.cumsum([len(members) for members in self.groups.members])
+        sizes = np.array([len(members) for members in self.groups.members], np.int64)
+        ends = np.cumsum(sizes)[sizes > _LEAST_DRAWN * len(order)]
         return {
             "rows": rows,
             "png": matrix.png(self.limit),
             "names": names if matrix.is_exact and rows <= NAMED_ROWS else [],
             "most": int(matrix.most.max(initial=0)),
             "each": -(-self.matched.n_pictures // max(1, rows)),
-            "ends": [round(float(end) * rows / max(1, len(order)), 2) for end in ends[:MOST_LINES]],
+            "ends": [round(float(end) * rows / len(order), 2) for end in ends],
             "told": json.dumps({**shown(matrix.drawn(names)), "noun": self.noun, "nouns": self.nouns}),
         }
 
