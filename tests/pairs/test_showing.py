@@ -24,7 +24,7 @@ from pipeline.pairs.views.matched import Matched
 from pipeline.pairs.views.report.matrix import LEAST_INLIERS, LEAST_MATCHES, grouped_pictures, matrix_of
 from pipeline.views.report import report
 from tests.own import Own
-from tests.pairs.made_pairs import make_pairs
+from tests.pairs.stored_pairs import make_pairs
 from tests.views.films import write_film
 
 STAGES = '''
