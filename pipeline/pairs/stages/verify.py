@@ -62,6 +62,7 @@ class Verify(Stage):
 
     item = "pair"
     version = 1
+    seconds_per_row = 0.0001  # 20 ms for 200 matches
     Options = VerifyOptions
 
     def __init__(self, options: StageOptions) -> None:
