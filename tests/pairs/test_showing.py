@@ -20,7 +20,7 @@ from pipeline.cli import main
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.pairs.views.annotate import draw_matches
 from pipeline.pairs.views.drawing import GROUND, INLIER, OTHER, UNVERIFIED, Side, side_by_side
-from pipeline.pairs.views.matched import Matched
+from pipeline.pairs.views.ranked import RankedPairs
 from pipeline.pairs.views.report.matrix import LEAST_INLIERS, LEAST_MATCHES, grouped_pictures, matrix_of
 from pipeline.views.report import report
 from tests.own import Own
@@ -367,7 +367,7 @@ def test_the_panels_numbers_are_those_of_the_arrays(tmp_path: Path, verified: bo
     assert "30 of 30 pictures match at least one other, in 3 groups" in filled
     assert ("not verified" in filled) == (not verified)
     assert "frames" not in re.sub(r"<script.*", "", filled.partition("<main>")[2])
-    matched = Matched([pairs])
+    matched = RankedPairs([pairs])
     groups = grouped_pictures(matched)
     assert [one.tolist() for one in groups.members] == [list(range(k, k + 10)) for k in (0, 10, 20)]
     values = matrix_of(matched, groups.order).most
@@ -382,7 +382,7 @@ def test_a_store_half_done(tmp_path: Path) -> None:
     out = store_of(tmp_path / "a.zarr", done_chunks=2, chunk=100)
     pairs = pipeline.open(out).inputs["photos-pairs"]
     assert pairs.done_share == pytest.approx(200 / 435)
-    matched = Matched([pairs])
+    matched = RankedPairs([pairs])
     assert len(matched) == 200
     inlier = matched.links(150).inlier
     assert inlier is not None
@@ -401,7 +401,7 @@ def test_no_pair_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_two_stores_in_one_report(tmp_path: Path) -> None:
     stores = [store_of(tmp_path / f"{name}.zarr", seed=k) for k, name in enumerate("ab")]
     items = [pipeline.open(store).inputs["photos-pairs"] for store in stores]
-    matched = Matched(items)
+    matched = RankedPairs(items)
     assert matched.n_pictures == 60
     assert len(set(matched.names)) == 30, "names of one input in two stores stay alike"
     assert grouped_pictures(matched).members[3].tolist() == list(range(30, 40))
@@ -416,7 +416,7 @@ def test_a_matrix_of_blocks_keeps_the_largest_value(tmp_path: Path, n: int) -> N
     count = np.arange(20, 20 + n - 1)
     names = [f"{k}.jpg" for k in range(n)]
     out = make_pairs(tmp_path / "a.zarr", names, np.stack([a, b], axis=1), count, count, points=1000)
-    matched = Matched([pipeline.open(out).inputs["photos-pairs"]])
+    matched = RankedPairs([pipeline.open(out).inputs["photos-pairs"]])
     groups = grouped_pictures(matched)
     matrix = matrix_of(matched, groups.order)
     rows = min(n, 200)
@@ -482,6 +482,6 @@ def test_damaged_numbers_are_one_line(tmp_path: Path) -> None:
     out = make_pairs(tmp_path / "a.zarr", ["a", "b"], np.array([(0, 1)]), np.array([5]), np.array([5]), points=5)
     pairs = pipeline.open(out).inputs["photos-pairs"]
     bad = make_pairs(tmp_path / "b.zarr", ["a", "b"], np.array([(0, 7)]), np.array([5]), np.array([5]), points=5)
-    assert Matched([pairs]).links(0).a.shape == (5, 2)
+    assert RankedPairs([pairs]).links(0).a.shape == (5, 2)
     with pytest.raises(StoreError, match="pairs of pictures that are not there"):
-        Matched([pipeline.open(bad).inputs["photos-pairs"]])
+        RankedPairs([pipeline.open(bad).inputs["photos-pairs"]])

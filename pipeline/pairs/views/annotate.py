@@ -13,7 +13,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.media.film.movie import CONTAINERS
 from pipeline.media.film.stills import save_picture
 from pipeline.media.film.targets import chosen_inputs, refuse_folder, safe
-from pipeline.pairs.views.matched import Matched
+from pipeline.pairs.views.ranked import RankedPairs
 from pipeline.pairs.views.rereading import Rereading
 from pipeline.text import plural
 from pipeline.views.progress import Work
@@ -64,7 +64,7 @@ def draw_matches(
     a pair that is not there, and for a folder that holds something (unless `force`). Raises InputError if nothing can
     be drawn.
     """
-    matched = Matched(chosen_inputs(outs, inputs, "pair"))
+    matched = RankedPairs(chosen_inputs(outs, inputs, "pair"))
     shown = progress or Silent()
     shown.on(PassStarted(1, "pair", ()))
     work = Work(shown)
@@ -98,7 +98,7 @@ def draw_matches(
     return drawn
 
 
-def _folder(matched: Matched, target: Path | str | None, force: bool) -> Path:
+def _folder(matched: RankedPairs, target: Path | str | None, force: bool) -> Path:
     """Return the folder to write to. Raises UsageError if it cannot be."""
     facts = [album.attributes for album in matched.albums]
     store = matched.items[0].store_path
@@ -110,7 +110,7 @@ def _folder(matched: Matched, target: Path | str | None, force: bool) -> Path:
     return folder
 
 
-def _path(folder: Path, matched: Matched, pair: int, taken: set[Path]) -> Path:
+def _path(folder: Path, matched: RankedPairs, pair: int, taken: set[Path]) -> Path:
     stems = [os.path.splitext(matched.names[one])[0] for one in (matched.a[pair], matched.b[pair])]
     name = "_".join(safe(stem, "picture") for stem in stems)
     path = folder / f"{name}.jpg"
@@ -120,7 +120,7 @@ def _path(folder: Path, matched: Matched, pair: int, taken: set[Path]) -> Path:
     return path
 
 
-def _left_out(matched: Matched, chosen: Sequence[int]) -> list[str]:
+def _left_out(matched: RankedPairs, chosen: Sequence[int]) -> list[str]:
     """Return a note on the pairs that were not chosen, if there are any."""
     with_matches = int((matched.n_matches > 0).sum())
     without = len(matched) - with_matches

@@ -13,7 +13,7 @@ from pipeline.media.reread import Pixels, Reread, RereadPictures, reread
 from pipeline.pairs.views.drawing import Side, side_by_side
 
 if TYPE_CHECKING:
-    from pipeline.pairs.views.matched import Matched
+    from pipeline.pairs.views.ranked import RankedPairs
 
 _HELD = 8
 """Pictures in memory at a time."""
@@ -22,7 +22,7 @@ _HELD = 8
 class Rereading:
     """Draws pairs. A picture that is missing or has changed is noted once; its pairs are not drawn."""
 
-    def __init__(self, matched: Matched, note: Callable[[str], None]) -> None:
+    def __init__(self, matched: RankedPairs, note: Callable[[str], None]) -> None:
         self.matched, self._note = matched, note
         self._opened: dict[int, Reread | None] = {}
         self._held: OrderedDict[int, Pixels | None] = OrderedDict()

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 if TYPE_CHECKING:
-    from pipeline.pairs.views.matched import Bools, Ints, Matched
+    from pipeline.pairs.views.ranked import Bools, Ints, RankedPairs
 
 LEAST_INLIERS = 15
 """Inliers from which on a pair counts as matched: COLMAP's own limit."""
@@ -44,7 +45,7 @@ class Groups:
     """All pictures, group by group, those without a group last."""
 
 
-def grouped_pictures(matched: Matched) -> Groups:
+def grouped_pictures(matched: RankedPairs) -> Groups:
     """Return the groups of the pictures."""
     n = matched.n_pictures
     good = matched.strength >= (LEAST_INLIERS if matched.is_verified else LEAST_MATCHES)
@@ -73,14 +74,18 @@ class Matrix:
         """True if a row is a picture."""
         return len(self.edges) == int(self.edges[-1]) + 1
 
-    def png(self, limit: int) -> str:
-        """Return the matrix as a picture, a `data:` address; from the limit on, the more inliers, the fuller."""
+    def pixels(self, limit: int) -> npt.NDArray[np.uint8]:
+        """Return the matrix as RGBA pixels; from the limit on, the more inliers, the fuller."""
         full = max(1, int(self.most.max(initial=0)) - limit)
         share = np.where(self.most < limit, 0, _LEAST + (1 - _LEAST) * np.sqrt(np.maximum(self.most - limit, 0) / full))
         pixels = np.empty((*self.most.shape, 4), np.uint8)
-        pixels[..., :3] = _TONE[::-1]
+        pixels[..., :3] = _TONE
         pixels[..., 3] = np.where(self.most < 0, 0, _FAINTEST + (255 - _FAINTEST) * share)
-        _, encoded = cv2.imencode(".png", pixels)
+        return pixels
+
+    def png(self, limit: int) -> str:
+        """Return those pixels as a `data:` address."""
+        _, encoded = cv2.imencode(".png", self.pixels(limit)[..., [2, 1, 0, 3]])
         return "data:image/png;base64," + base64.b64encode(encoded.tobytes()).decode()
 
     def drawn(self, names: list[str]) -> dict[str, Any]:
@@ -90,7 +95,7 @@ class Matrix:
         return {"rows": rows, "most": self.most.ravel().tolist()}
 
 
-def matrix_of(matched: Matched, order: Ints) -> Matrix:
+def matrix_of(matched: RankedPairs, order: Ints) -> Matrix:
     """Return the matrix of pictures in this order."""
     n = matched.n_pictures
     rows = min(n, MOST_CELLS)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from pipeline.media.picture import resized
-from pipeline.pairs.views.matched import Matched
+from pipeline.pairs.views.ranked import RankedPairs
 from pipeline.pairs.views.report.matrix import LEAST_INLIERS, LEAST_MATCHES, Groups, grouped_pictures, matrix_of
 from pipeline.pairs.views.rereading import Rereading
 from pipeline.text import plural_of
@@ -61,12 +61,12 @@ class PairsPanel(Panel):
         if not begun:
             html = '<p class="small">None yet.</p>'
             return Content([InputContent() for _ in inputs], sections=[Section("pairs", "Pairs", html)])
-        matched = Matched(begun)
+        matched = RankedPairs(begun)
         return _Made(self.about, matched, grouped_pictures(matched)).content(inputs)
 
 
 class _Made:
-    def __init__(self, about: About, matched: Matched, groups: Groups) -> None:
+    def __init__(self, about: About, matched: RankedPairs, groups: Groups) -> None:
         self.about, self.matched, self.groups = about, matched, groups
         self.noun = "inlier" if matched.is_verified else "match"
         self.nouns = plural_of(self.noun)

@@ -1,4 +1,4 @@
-"""Pairs of stores and the pictures that they are made of, counted through over inputs and stores."""
+"""Pairs of stores by the number of their inliers, each with its pictures and matches at hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Links:
     """bool (n,): the match agrees with the geometry of the pair; None if that was not verified."""
 
 
-class Matched:
+class RankedPairs:
     """Pairs of some inputs. A pair or a picture is named by its place among all of them, from 0."""
 
     def __init__(self, items: Sequence[RunInput]) -> None:
