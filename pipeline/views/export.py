@@ -38,7 +38,7 @@ from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
 from pipeline.text import plural, plural_of
-from pipeline.views.axes import axes_of, chosen_axis, item_of, noun_of
+from pipeline.views.axes import axes_of, chosen_axis, item_of, items_of, noun_of
 from pipeline.views.progress import Work
 from pipeline.views.tables.rows import Block, Column, blocks, columns, record_batch, schema_of
 
@@ -177,7 +177,7 @@ class StoredRows:
         array: str | None = None, progress: Listener | None = None,
     ) -> None:  # fmt: skip
         self.runs, self.axis, self.array = tuple(runs), axis, array
-        self.item = item_of(runs)
+        self.item = item_of(runs, axis)
         """Item axis: "frame", "pair". Rows are items themselves if it equals `axis`."""
         self.embeddings, self.all_frames, self.flat = embeddings, all_frames, flat
         self.images, self.start_timecode, self.frame_rate = images, start_timecode, frame_rate
@@ -185,7 +185,9 @@ class StoredRows:
         """Lines to show with the result."""
         self.beside: list[IO[bytes]] = []
         """The files that `Export.beside` names, in that order; they appear with the file itself."""
-        self.inputs = [InputRows(run, item, self) for run in runs for item in run.inputs.values()]
+        self.inputs = [
+            InputRows(run, item, self) for run in runs for item in run.inputs.values() if item.item == self.item
+        ]
         self.all_inputs = tuple(self.inputs)
         """The inputs of all files, if each has a file of its own; `inputs` are those of one file."""
         self.n_rows = self.n_items = 0
@@ -250,10 +252,11 @@ def export(
     }  # fmt: skip
     _check(str(to), name, chosen, flags, force)
     runs = [open_store(path) for path in each_once(paths)]
+    axis = _axis(runs, axis, name, chosen)
+    alone = all(item_of(runs, other) != item_of(runs, axis) for other in axes_of(runs))
     stored = StoredRows(
-        runs, _axis(runs, axis, name, chosen), embeddings=embeddings or (chosen.with_vectors and not axes_of(runs)),
-        all_frames=all_frames, flat=chosen.flat, images=Path(images).expanduser() if images else None,
-        start_timecode=start_timecode, frame_rate=frame_rate, array=array, progress=progress,
+        runs, axis, embeddings=embeddings or (chosen.with_vectors and alone), all_frames=all_frames, flat=chosen.flat,
+        images=Path(images).expanduser() if images else None, start_timecode=start_timecode, frame_rate=frame_rate, array=array, progress=progress,
     )  # fmt: skip
     schemas: dict[str, None] = {}
     for target, its_inputs in _files(str(to), name, chosen, stored, force, parts):
@@ -268,7 +271,7 @@ def export(
     done = sum(one.item.frames_done for one in stored.all_inputs)
     noun = chosen.noun or stored.axis
     counts = stored.n_rows, stored.n_items, len(stored.all_inputs)
-    exported = Exported(str(to), name, noun, stored.item, noun_of(runs), *counts)
+    exported = Exported(str(to), name, noun, stored.item, noun_of(runs, stored.item), *counts)
     exported.columns, exported.notes = list(schemas), list(dict.fromkeys(stored.notes))
     exported.done_share = done / total if total else 1.0
     return exported
@@ -387,10 +390,10 @@ def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export
     """Return the axis to write. Raises UsageError if the stores do not have it, or the format cannot hold it."""
     if not chosen.axes:
         return chosen_axis(runs, named)
-    ragged, item = axes_of(runs), item_of(runs)
+    ragged = axes_of(runs)
     if named is None and not ragged and not any(one.arrays for run in runs for one in run.inputs.values()):
         return chosen.axes[0]  # nothing is stored yet
-    there = [*ragged, item]
+    there = [*ragged, *items_of(runs)]
     fits = next((axis for axis in chosen.axes if axis in there), None)
     axis = chosen_axis(runs, named or fits)
     if axis not in chosen.axes:
