@@ -48,8 +48,7 @@ def over(
 ) -> Iterator[StoredRef]:
     """Yield the inputs of a further pass: one for each complete input that was named, and for each later part of it.
 
-    One that is stored but was made of other items is removed, to be made again. `note` is called with a line on this,
-    and on what has to wait.
+    `note` is called with a line on what has to wait.
     """
     kind = workflow.source_kind
     for ref in refs:
@@ -60,12 +59,14 @@ def over(
                 note(f"{name}: its {kind} wait until it is complete")
                 break
             inputs.append(RunInput(store.path, name))
-            made = StoredRef(f"{path}#{kind}", f"{name}-{kind}", inputs=tuple(inputs))
-            stored = store.find_input(made.path)
-            if stored and store.input(stored).attributes["fingerprint"] != workflow.source.fingerprint(made):
-                store.drop_input(stored)
-                note(f"{stored}: made again, for other items are there now")
-            yield made
+            yield StoredRef(f"{path}#{kind}", f"{name}-{kind}", inputs=tuple(inputs))
+
+
+def outdated(workflow: Workflow, ref: StoredRef, store: RunStore) -> str | None:
+    """Return the name of the stored input of a further pass if it was made of other items than are there now."""
+    name = store.find_input(ref.path)
+    fits = name is None or store.input(name).attributes["fingerprint"] == workflow.source.fingerprint(ref)
+    return None if fits else name
 
 
 def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iterator[str]:

@@ -40,9 +40,9 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.graph import Node, chunk_nodes
-from pipeline.engine.parts import over, prune, with_parts
+from pipeline.engine.parts import outdated, over, prune, with_parts
 from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, open_source, plan_input
-from pipeline.engine.source import InputRef, Source
+from pipeline.engine.source import InputRef, Source, StoredRef
 from pipeline.engine.steps import Committed, WorkerSettings
 from pipeline.engine.summary import Summary
 from pipeline.engine.workflow import Workflow, code_digest
@@ -52,7 +52,7 @@ from pipeline.store.compact import compact
 from pipeline.store.record import Record
 from pipeline.store.run import RunStore
 from pipeline.store.schema import DECODED
-from pipeline.text import plain, plural, unknown
+from pipeline.text import plain, plural, plural_of, unknown
 
 ACCEPTED = "accepted_failures"
 """Input attribute: the user closed it in spite of what could not be read."""
@@ -174,6 +174,7 @@ class _Run:
             for bound in self.passes[1:]:
                 self.bound = bound
                 further = list(over(self.bound.workflow, named, self.store, self._note_once))
+                self._drop_outdated(further)
                 self.emit(PassStarted(len(further), self.bound.workflow.noun, self._axes()))
                 if not self.stopping.is_set():
                     self._work_pass(further, start)
@@ -182,6 +183,14 @@ class _Run:
             and self.summary.inputs_complete < self.summary.inputs_total - len(self.summary.unusable)
         )
         self._keep_findings()
+
+    def _drop_outdated(self, refs: Sequence[StoredRef]) -> None:
+        """Remove what was made of items that are others now: it is made again."""
+        for ref in refs:
+            name = outdated(self.bound.workflow, ref, self.store)
+            if name is not None:
+                self.store.drop_input(name)
+                self.emit(Note(f"{name}: made again, for other {plural_of(self.workflow.noun)} are there now"))
 
     def _axes(self) -> tuple[str, ...]:
         """Return the nouns of the rows that the pass under way makes."""
@@ -223,6 +232,16 @@ class _Run:
                 "model_share": summary.model_share,
                 "bottleneck": summary.bottleneck,
             }
+        speeds = {
+            one.item: {
+                "seconds_per_item": one.seconds / one.items,
+                "rows_per_item": {axis: count / one.items for axis, count in one.rows.items()},
+            }
+            for one in summary.further
+            if one.items
+        }
+        if speeds:
+            changed["further_speed"] = {**self.store.attributes.get("further_speed", {}), **speeds}
         if changed:
             self.store.update(**changed)
 

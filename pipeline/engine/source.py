@@ -222,6 +222,11 @@ class StoredSource(Source):
         """Return the arrays that jobs load, by the stored array that they are taken from: `a_box`, `b_box` of `box`."""
 
     @classmethod
+    def expected(cls, options: SourceOptions, items: int) -> int | None:
+        """Return how many items an input of so many stored ones will make, at most; None if that is not known."""
+        return None
+
+    @classmethod
     def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
         raise WorkflowError(f"{cls.kind} are made of what a source gives; give them a section {cls.kind}: beside it")
 

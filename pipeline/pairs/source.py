@@ -136,6 +136,15 @@ class Pairs(StoredSource):
         return {array.name: (f"a_{array.name}", f"b_{array.name}") for array in counted}
 
     @classmethod
+    def expected(cls, options: SourceOptions, items: int) -> int | None:
+        assert isinstance(options, PairsOptions)
+        if options.list is not None:
+            return len(options.lines())
+        reach = options.window or options.similar
+        every = items * (items - 1) // 2
+        return every if reach is None else min(every, items * reach)
+
+    @classmethod
     def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> Pairs:
         assert isinstance(options, PairsOptions)
         assert isinstance(ref, StoredRef)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,16 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from rich.console import Console
 
+import pipeline
 from pipeline.cli import main
+from pipeline.engine.events import ChunkDone, Event, InputDone
 from pipeline.engine.workflow import build_workflow
 from pipeline.errors import StoreError, UsageError, WorkflowError
+from pipeline.views import summary as summary_view
+from pipeline.views.plan import lines
+from pipeline.views.progress import Bars, Tally
 from tests.own import Own
 
 MARKS = '''
@@ -339,3 +347,74 @@ def test_it_opens_with_zarr_and_verifies(pictures: Own) -> None:
     group = zarr.open_group(pictures.out, mode="r")
     assert group["photos-pairs/a"].shape == (66,)
     assert main(["verify", str(pictures.out)]) == 0
+
+
+def test_plan_counts_the_pairs_before_and_after(pictures: Own) -> None:
+    path, folder = workflow(pictures), [str(pictures.folder / "photos")]
+    before = pipeline.plan(path, folder, pictures.out)
+    assert before.as_dict()["pairs"]["expected"] == 66
+    assert any("then at most 66 pairs" in line for line in lines(before))
+    run(pictures, path)
+    add(pictures, [30])
+    after = pipeline.plan(path, folder, pictures.out).as_dict()
+    assert [(one["name"], one["frames_to_do"]) for one in after["pairs"]["inputs"]] == [("photos-pairs", 0)]
+    assert after["inputs"][1]["frames"] == 1
+    assert list(pipeline.open(pictures.out).inputs) == ["photos", "photos-pairs"]
+
+
+def test_status_says_pairs(pictures: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    run(pictures, workflow(pictures))
+    assert main(["status", str(pictures.out)]) == 0
+    shown = capsys.readouterr().out
+    assert "photos: 12 of 12 pictures, 78 marks, complete" in shown
+    assert "photos-pairs: 66 of 66 pairs, 286 commons, complete" in shown
+
+
+def test_the_end_of_a_run_counts_both(pictures: Own) -> None:
+    done = summary_view.lines(run(pictures, workflow(pictures)).summary)
+    assert done[0].startswith("12 pictures, 78 marks; 66 pairs, 286 commons in ")
+    assert "pictures/s, then " in done[0]
+    assert done[-1].startswith("2 of 2 inputs complete")
+    assert "nothing to do" in summary_view.lines(run(pictures, workflow(pictures)).summary)[0]
+
+
+def test_progress_counts_each_pass(pictures: Own) -> None:
+    class Heard:
+        def __init__(self) -> None:
+            self.tally, self.lines = Tally(), []
+
+        def on(self, event: Event) -> None:
+            self.tally.on(event)
+            if isinstance(event, InputDone):
+                self.lines.append(f"{event.name}: {self.tally.line(event.name)}")
+
+    heard = Heard()
+    run(pictures, workflow(pictures), listener=heard)
+    assert heard.lines == ["photos: 12/12 pictures, 78 marks", "photos-pairs: 66/66 pairs, 286 commons"]
+
+
+def test_bars_of_two_passes(pictures: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = Bars()
+    bars.console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    bars.bars.live.console = bars.console
+    with bars:
+        run(pictures, workflow(pictures), listener=bars)
+    shown = bars.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "photos: 12/12 pictures, 78 marks" in shown
+    assert "66/66 pairs" in shown
+
+
+def test_a_drained_run_goes_on_with_the_pairs(pictures: Own) -> None:
+    """SIGTERM in the first pass: what is under way is finished, no pair is begun, and the same command goes on."""
+
+    class Ends:
+        def on(self, event: Event) -> None:
+            if isinstance(event, ChunkDone):
+                signal.raise_signal(signal.SIGTERM)
+
+    first = run(pictures, workflow(pictures), listener=Ends())
+    assert first.summary.exit_code == 75
+    assert first.summary.pairs == 0
+    second = run(pictures, workflow(pictures))
+    assert second.summary.exit_code == 0
+    assert second.summary.pairs == 66
