@@ -48,7 +48,8 @@ class Nearest(Matcher):
         prepared = _Prepared(pairs.pictures)
         for a, together in _groups(pairs):
             partners = tuple(pairs.b[together].tolist())
-            best = _Best(prepared.left(a), prepared.right(partners), prepared.bounds(partners))
+            left, right = prepared.left(a), prepared.right(partners)
+            best = _Best(left, right, prepared.bounds(partners), back=self.options.mutual)
             for at, row in enumerate(together):
                 found[row] = self._chosen(best, at, prepared.unit)
         return found
@@ -146,9 +147,9 @@ def _exact(descriptor: np.ndarray) -> tuple[Reals, Reals]:
 
 
 class _Best:
-    """The best two squared distances of each keypoint of a picture to those of each partner, and back."""
+    """The best two squared distances of each keypoint of a picture to those of each partner and, if `back`, back."""
 
-    def __init__(self, left: np.ndarray, right: np.ndarray, bounds: np.ndarray) -> None:
+    def __init__(self, left: np.ndarray, right: np.ndarray, bounds: np.ndarray, back: bool) -> None:
         self._left, self._right, self.bounds = left, right, bounds
         n, m = len(left), right.shape[1]
         partners = len(bounds) - 1
@@ -161,7 +162,8 @@ class _Best:
         for start in range(0, n, step):
             stop = min(start + step, n)
             squared = np.matmul(left[start:stop], right, out=block[: stop - start])
-            self._add_columns(squared)
+            if back:
+                self._add_columns(squared)
             for at in range(partners):
                 self._add_rows(at, start, squared[:, bounds[at] : bounds[at + 1]])
 
