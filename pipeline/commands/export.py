@@ -26,8 +26,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="NAME",
         help="parquet, csv, jsonl, coco, mot; features of pictures: hdf5, npy, faiss; matches: colmap, hloc; "
-        "appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata. Or a class of your own as package.module:Class (default: by the file's "
-        "suffix; .json is COCO)",
+        "appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata. Or a class of your own as "
+        "package.module:Class (default: by the file's suffix; .json is COCO)",
     )
     parser.add_argument(
         "--embeddings", action="store_true", help="with the embeddings (and other long vectors), left out by default"

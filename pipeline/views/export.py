@@ -421,10 +421,9 @@ def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export
     fits = next((axis for axis in chosen.axes if axis in there), None)
     axis = chosen_axis(runs, named or fits)
     if axis not in chosen.axes:
-        raise UsageError(
-            f"format {name} holds rows of {' or '.join(map(repr, chosen.axes))} only, not of {axis!r}; "
-            "choose another --format"
-        )
+        instead = f"not of {named!r}" if named else f"and these stores have {', '.join(there)}"
+        rows = " or ".join(map(repr, chosen.axes))
+        raise UsageError(f"format {name} holds rows of {rows} only, {instead}; choose another --format")
     return axis
 
 
