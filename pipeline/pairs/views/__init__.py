@@ -1,1 +1,1 @@
-"""Pairs of pictures, shown: their matches drawn, and their part of a report."""
+"""Matched pictures shown and handed over: drawings, a panel of the report, tables, and the files of COLMAP and hloc."""
