@@ -313,7 +313,9 @@ def test_frames_of_a_film(own: Own, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert n.max() > 0
     drawn = draw_matches([own.out], target="drawn")
     assert len(drawn.pictures) == (n > 0).sum()
-    assert (drawn.pictures[0].a, drawn.pictures[0].b) in {("0", "8"), ("8", "16"), ("16", "24")}
+    assert (drawn.pictures[0].a, drawn.pictures[0].b) in {("frame 0", "frame 8"), ("frame 8", "frame 16"), ("frame 16", "frame 24")}
+    again = draw_matches([own.out], target="again", pairs=[("8", "0")])
+    assert (again.pictures[0].a, again.pictures[0].b) == ("frame 0", "frame 8")
     assert pixels_of(drawn.pictures[0].file).std() > 20
     assert "sampled frames" in page(own.out)
     assert "pairs match" in page(own.out)
