@@ -384,7 +384,7 @@ def test_the_panels_numbers_are_those_of_the_arrays(tmp_path: Path, verified: bo
     assert matched.best(5) == np.lexsort((np.arange(435), -pairs.array("n_matches"), -strength))[:5].tolist()
 
 
-def test_no_word_of_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_items_have_their_own_nouns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither the page nor the lines call pictures or pairs frames; a cell is empty if it has no meaning."""
     out = store_of(tmp_path / "a.zarr")
     assert main(["report", str(out)]) == 0
