@@ -166,8 +166,8 @@ def _origin(model: dict[str, Any]) -> str:
     file = next(iter(model["files"]), None)
     if file is None or (file["package"] and (file["carried"] or not file["urls"])):
         return "pip package"
-    host = str(urlsplit(file["urls"][0]).hostname)
-    return _HOSTS.get(host, host)
+    address = urlsplit(file["urls"][0])
+    return "a wheel" if address.scheme == "pip" else _HOSTS.get(str(address.hostname), str(address.hostname))
 
 
 def _here(model: dict[str, Any]) -> str:
