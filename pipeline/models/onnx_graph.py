@@ -51,12 +51,16 @@ class GraphWriter:
         return name
 
     def add(self, op: str, *inputs: str | npt.NDArray[Any], **attributes: Any) -> str:
+        return self.add_all(op, 1, *inputs, **attributes)[0]
+
+    def add_all(self, op: str, outputs: int, *inputs: str | npt.NDArray[Any], **attributes: Any) -> list[str]:
+        """Add a node of several outputs."""
         from onnx import helper
 
-        output = f"{op.lower()}{len(self._nodes)}"
         names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
-        self._nodes.append(helper.make_node(op, names, [output], **attributes))
-        return output
+        given = [f"{op.lower()}{len(self._nodes)}{'.' * (number > 0)}{number or ''}" for number in range(outputs)]
+        self._nodes.append(helper.make_node(op, names, given, **attributes))
+        return given
 
     def conv(self, value: str, weights: Weights, bias: Weights | None = None, **attributes: Any) -> str:
         """Add a convolution; weights are (out, in / group, rows, columns)."""

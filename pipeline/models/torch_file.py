@@ -1,9 +1,9 @@
 """Tensors of a PyTorch checkpoint, read without PyTorch.
 
-torch.save has two formats. The older one (until PyTorch 1.5) begins with five pickles: a magic number, a protocol,
-facts about the machine, the object, and the keys of the storages. Then comes each storage: its number of elements as
-little-endian int64, and the raw elements. The newer one is a zip archive without compression: the object is the pickle
-`data.pkl` of its only folder, and each storage is a file of raw elements, `data/KEY`.
+torch.save has two formats. The older one (until PyTorch 1.5) begins with five pickles. They are a magic number, a
+protocol, facts about the machine, the object, and the keys of the storages. Each storage follows: its number of
+elements as little-endian int64, then the raw elements. The newer format is a zip archive of one folder, without
+compression. There the object is the pickle `data.pkl`, and each storage is a file of raw elements, `data/KEY`.
 
 A pickle may call any function that it names, and these files come from elsewhere. This reader therefore accepts only
 the names that a dictionary of tensors needs.

@@ -26,10 +26,16 @@ HEADINGS = {
     "attribute": "Attributes",
     "spoofing": "Anti-spoofing",
     "feature": "Features of pictures",
+    "keypoint": "Keypoints",
 }
 _OTHER_WORDS = {"recognizer": "recogniser", "embedder": "recogniser", "anti-spoofing": "spoofing"}
 """More words for kinds."""
-_HOSTS = {"github.com": "GitHub", "huggingface.co": "Hugging Face", "drive.google.com": "Google Drive"}
+_HOSTS = {
+    "github.com": "GitHub",
+    "raw.githubusercontent.com": "GitHub",
+    "huggingface.co": "Hugging Face",
+    "drive.google.com": "Google Drive",
+}
 _MODULES = {"dlib-bin": "dlib"}
 """Import names of packages that have another."""
 _WIDE_ONLY = ("gives", "batch", "from")

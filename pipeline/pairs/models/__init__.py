@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.pairs.models import sift
+from pipeline.models.card import ModelCard
+from pipeline.pairs.models import alike, sift
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
     from pipeline.pairs.stages.keypoints import KeypointsOptions
 
-EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {sift.NAME: sift.describe}
+EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {sift.NAME: sift.describe, **alike.EXTRACTORS}
 """Makes the description of an extractor from the options of `keypoints`; reads no weights.
 
 It raises ModelError for an option that does not fit the extractor."""
+
+CARDS: Mapping[str, ModelCard] = alike.CARDS
+"""Networks of this domain whose weights are files of their own."""
