@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import alike, sift
+from pipeline.pairs.models import alike, sift, xfeat
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
     from pipeline.pairs.stages.keypoints import KeypointsOptions
 
-EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {sift.NAME: sift.describe, **alike.EXTRACTORS}
+EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
+    sift.NAME: sift.describe,
+    **alike.EXTRACTORS,
+    xfeat.NAME: xfeat.describe,
+}
 """Makes the description of an extractor from the options of `keypoints`; reads no weights.
 
 It raises ModelError for an option that does not fit the extractor."""
 
-CARDS: Mapping[str, ModelCard] = alike.CARDS
+CARDS: Mapping[str, ModelCard] = {**alike.CARDS, xfeat.CARD.name: xfeat.CARD}
 """Networks of this domain whose weights are files of their own."""
