@@ -27,6 +27,7 @@ HEADINGS = {
     "spoofing": "Anti-spoofing",
     "feature": "Features of pictures",
     "keypoint": "Keypoints",
+    "matcher": "Matchers",
 }
 _OTHER_WORDS = {"recognizer": "recogniser", "embedder": "recogniser", "anti-spoofing": "spoofing"}
 """More words for kinds."""
@@ -164,7 +165,7 @@ def _table(heading: str, models: list[dict[str, Any]], wide: bool) -> Table:
 
 def _gives(model: dict[str, Any]) -> str:
     attribute = f"{len(model['classes'])} classes" if model["classes"] else "years"
-    shown = {"detector": "boxes", "attribute": attribute, "spoofing": "real or not"}
+    shown = {"detector": "boxes", "attribute": attribute, "spoofing": "real or not", "matcher": "matches"}
     return shown.get(model["kind"], f"{model['dimension']}-d")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import alike, sift, xfeat
+from pipeline.pairs.models import alike, lighterglue, sift, xfeat
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
@@ -21,5 +21,5 @@ EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
 
 It raises ModelError for an option that does not fit the extractor."""
 
-CARDS: Mapping[str, ModelCard] = {**alike.CARDS, xfeat.CARD.name: xfeat.CARD}
+CARDS: Mapping[str, ModelCard] = {**alike.CARDS, xfeat.CARD.name: xfeat.CARD, lighterglue.CARD.name: lighterglue.CARD}
 """Networks of this domain whose weights are files of their own."""

@@ -10,12 +10,13 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
+from pipeline.pairs.matchers import lighterglue
 from pipeline.pairs.matchers.matcher import NO_MATCHES, Matcher, Matches, Pairs
 from pipeline.pairs.matchers.nearest import Nearest
 from pipeline.store.schema import Array, Axis
 from pipeline.text import unknown
 
-MATCHERS: dict[str, type[Matcher]] = {"nearest": Nearest}
+MATCHERS: dict[str, type[Matcher]] = {"nearest": Nearest, lighterglue.NAME: lighterglue.LighterGlue}
 
 _OF_ALL = frozenset({"matcher", "most"})
 """Options that every matcher uses."""
@@ -24,7 +25,10 @@ _OF_ALL = frozenset({"matcher", "most"})
 class MatchOptions(StageOptions):
     """Options of `match`."""
 
-    matcher: str = Field("nearest", description="nearest: the keypoints whose descriptors are nearest to each other")
+    matcher: str = Field(
+        "nearest", description="nearest: the keypoints whose descriptors are nearest to each other; lighterglue: a "
+        "network that sees all keypoints of both pictures, for XFeat",
+    )  # fmt: skip
     ratio: float | None = Field(
         0.8, gt=0, le=1, description="nearest: the best distance must be below this share of the second best (Lowe's "
         "ratio test); null: no such test",
@@ -36,6 +40,7 @@ class MatchOptions(StageOptions):
         None, gt=0, description="nearest: largest distance of two descriptors, as if of length 1: from 0 to 2; null: "
         "no limit",
     )  # fmt: skip
+    threshold: float = Field(0.1, ge=0, le=1, description="lighterglue: score that a match must exceed")
     most: int | None = Field(None, ge=1, description="matches of a pair, at most, the best ones; null: all")
 
     @field_validator("matcher")
