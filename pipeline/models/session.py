@@ -260,6 +260,7 @@ OUT_OF_MEMORY = (
     "out of memory",
     "failed to allocate memory",
     "available memory of",  # "Available memory of 0 is smaller than requested bytes of 1048576": the arena's limit
+    "insufficient memory",  # OpenCV: "(-4:Insufficient memory) Failed to allocate 144000000 bytes"
     "bad_alloc",
     "bad allocation",
     "oom when allocating",  # TensorFlow

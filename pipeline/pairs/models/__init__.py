@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.pairs.stages.keypoints import KeypointsOptions
 
 EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
-    sift.NAME: sift.describe,
+    sift.CARD.name: sift.describe,
     **alike.EXTRACTORS,
     xfeat.NAME: xfeat.describe,
 }
@@ -21,5 +21,10 @@ EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
 
 It raises ModelError for an option that does not fit the extractor."""
 
-CARDS: Mapping[str, ModelCard] = {**alike.CARDS, xfeat.CARD.name: xfeat.CARD, lighterglue.CARD.name: lighterglue.CARD}
-"""Networks of this domain whose weights are files of their own."""
+CARDS: Mapping[str, ModelCard] = {
+    sift.CARD.name: sift.CARD,
+    **alike.CARDS,
+    xfeat.CARD.name: xfeat.CARD,
+    lighterglue.CARD.name: lighterglue.CARD,
+}
+"""Models of this domain."""

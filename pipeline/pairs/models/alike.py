@@ -57,8 +57,8 @@ BEFORE, AFTER = RADIUS + 1, RADIUS
 TEMPERATURE = 0.1
 EPSILON = 1e-5
 """Added to the variance of a batch normalisation."""
-BYTES_PER_PIXEL = 400
-"""Memory that alike-n takes for each pixel of its input."""
+BYTES_PER_PIXEL = 600
+"""Memory that alike-n takes for each pixel of its input on a CPU (measured: 570; alike-t: 470)."""
 
 
 def describe(name: str, choices: KeypointsOptions) -> Extractor:
@@ -142,7 +142,8 @@ class _Builder:
         most = graph.input("most", np.int64, (1,))
         value = graph.add("Cast", pixels, to=graph.dtype(np.float32))
         maps = self._feature_maps(graph.add("Div", graph.add("Transpose", value, perm=[0, 3, 1, 2]), _float(255)))
-        whole = self._score_map(maps)
+        narrow = [self._narrow(value, number) for number, value in enumerate(maps, 1)]
+        whole = self._score_map(narrow)
         scores = graph.add("Slice", whole, _ints(0, 0), size, _ints(2, 3))
         maxima, places = self._maxima(scores, size, most)
         points = self._refined(scores, places)
@@ -151,7 +152,7 @@ class _Builder:
             "maxima": (maxima, ("n", "most")),
             "points": (points, ("n", "most", 2)),
             "scores": (graph.add("Squeeze", self._mean(self._at(scores, corners), shares), _ints(1)), ("n", "most")),
-            "descriptors": (self._descriptors(maps, corners, shares), ("n", "most", self._dimension)),
+            "descriptors": (self._descriptors(maps[0], narrow[1:], corners, shares), ("n", "most", self._dimension)),
         }
         return graph.serialise_all(outputs)
 
@@ -167,7 +168,11 @@ class _Builder:
             inner = self._conv(inner, f"{block}.conv2", f"{block}.bn2")
             value = self._relu(self._graph.add("Add", inner, self._conv(value, f"{block}.downsample")))
             maps.append(value)
-        return [self._relu(self._conv(value, f"conv{number}")) for number, value in enumerate(maps, 1)]
+        return maps
+
+    def _narrow(self, value: str, number: int) -> str:
+        """Narrow one of the feature maps, or a part of it, as the last layer takes it."""
+        return self._relu(self._conv(value, f"conv{number}"))
 
     def _score_map(self, maps: list[str]) -> str:
         """Return a score for each pixel, (n, 1, height, width), from the last row of the last layer."""
@@ -248,18 +253,21 @@ class _Builder:
         """Return the mean of the four values of each point, by their shares: (n, channels, most)."""
         return self._graph.add("ReduceSum", self._graph.add("Mul", values, shares), _ints(3), keepdims=0)
 
-    def _descriptors(self, maps: list[str], corners: str, shares: str) -> str:
-        """Return the descriptors of points, (n, most, dimension), of length 1: means of those of four pixels."""
+    def _descriptors(self, largest: str, others: list[str], corners: str, shares: str) -> str:
+        """Return the descriptors of points, (n, most, dimension), of length 1: means of those of four pixels.
+
+        The largest map is not narrow yet: fewer channels of it are kept in memory until they are read here.
+        """
         graph = self._graph
-        sides = graph.add("Gather", graph.add("Shape", maps[0]), _ints(3, 2))
+        sides = graph.add("Gather", graph.add("Shape", largest), _ints(3, 2))
         last = graph.add("Cast", graph.add("Sub", sides, _ints(1)), to=graph.dtype(np.float32))
         shifted = graph.add("Mul", graph.add("Cast", corners, to=graph.dtype(np.float32)), _float(2))
         grid = graph.add("Sub", graph.add("Div", shifted, last), _float(1))
         enlarged = [
             graph.add("GridSample", value, grid, align_corners=1, mode="bilinear", padding_mode="border")
-            for value in maps[1:]
+            for value in others
         ]
-        values = graph.add("Concat", self._at(maps[0], corners), *enlarged, axis=1)
+        values = graph.add("Concat", self._narrow(self._at(largest, corners), 1), *enlarged, axis=1)
         described = self._unit(graph.conv(values, np.concatenate(self._parts, axis=1)[:-1]))
         return graph.add("Transpose", self._unit(self._mean(described, shares)), perm=[0, 2, 1])
 
