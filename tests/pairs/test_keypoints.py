@@ -24,8 +24,14 @@ from tests.pairs.conftest import DESK, DSC, Arrays, equal, find, joined, nearest
 
 Read = Callable[[str], np.ndarray]
 
-MODELS = ("sift", "alike-n", "alike-t")
-pytestmark = pytest.mark.usefixtures("alike_weights")
+MODELS = ("sift", "alike-n", "alike-t", "xfeat")
+
+
+@pytest.fixture(autouse=True)
+def weights(request: pytest.FixtureRequest) -> None:
+    """Weights of the model that a test is run with."""
+    model = request.node.callspec.params.get("model") if hasattr(request.node, "callspec") else ""
+    request.getfixturevalue("xfeat_weights" if model == "xfeat" else "alike_weights")
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -114,7 +120,7 @@ def test_points_found_in_a_smaller_copy_lie_in_the_picture(pictures: Read, model
 @pytest.mark.parametrize("model", MODELS)
 def test_a_higher_threshold_keeps_the_same_points(pictures: Read, model: str) -> None:
     few, many = (
-        find([pictures(DESK)], model=model, threshold=value)
+        find([pictures(DESK)], model=model, threshold=value, most=100_000)
         for value in ((0.06, 0.02) if model == "sift" else (0.5, 0.1))
     )
     assert 50 < few["n_keypoints"][0] < 0.9 * many["n_keypoints"][0]
@@ -185,7 +191,7 @@ def test_options_that_do_not_fit() -> None:
 
 def test_each_model_has_the_slot_that_it_needs() -> None:
     slots = {name: Keypoints(KeypointsOptions(model=name)).slot for name in MODELS}
-    assert slots == {"sift": "cpu", "alike-n": "gpu", "alike-t": "gpu"}
+    assert slots == {"sift": "cpu", "alike-n": "gpu", "alike-t": "gpu", "xfeat": "gpu"}
     assert set(MODELS) <= set(EXTRACTORS)
 
 
