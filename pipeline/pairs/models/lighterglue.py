@@ -82,7 +82,7 @@ class _Builder:
         keypoint = graph.input(f"keypoint_{letter}", np.float32, ("n", letter, 2))
         descriptor = graph.input(f"descriptor_{letter}", np.float32, ("n", letter, xfeat.LENGTH))
         count = graph.input(f"count_{letter}", np.int64, ("n",))
-        angles = graph.add("MatMul", keypoint, np.float32(self._weights("posenc.Wr.weight").T))
+        angles = graph.add("MatMul", keypoint, self._weights("posenc.Wr.weight").T.astype(np.float32))
         length = graph.add("Squeeze", graph.add("Gather", graph.add("Shape", keypoint), integers(1)))
         indices = graph.add("Range", np.array(0), length, np.array(1))
         here = graph.add("Less", indices, graph.add("Unsqueeze", count, integers(1)))
@@ -100,8 +100,8 @@ class _Builder:
         return self._tensors[f"matcher.{name}"].astype(np.float64)
 
     def _affine(self, value: str, weights: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]) -> str:
-        product = self._graph.add("MatMul", value, np.float32(weights.T))
-        return self._graph.add("Add", product, np.float32(bias))
+        product = self._graph.add("MatMul", value, weights.T.astype(np.float32))
+        return self._graph.add("Add", product, bias.astype(np.float32))
 
     def _linear(self, value: str, name: str, factor: float = 1) -> str:
         return self._affine(value, self._weights(f"{name}.weight") * factor, self._weights(f"{name}.bias") * factor)
@@ -116,23 +116,19 @@ class _Builder:
         parts = [(weights[rows] * factor, bias[rows] * factor) for rows in order]
         parts.append((weights[2::3], bias[2::3]))
         joined = self._affine(value, *(np.concatenate(each) for each in zip(*parts, strict=True)))
-        half = WIDTH // 2
-        *turned, values = self._graph.add_all("Split", 5, joined, integers(half, half, half, half, WIDTH), axis=2)
-        query, key = (self._turned(*turned[start : start + 2], side) for start in (0, 2))
-        query = self._graph.add("Concat", *query, side["one"], axis=2)
-        key = self._graph.add("Concat", *key, side["off"], axis=2)
+        queries, keys, values = self._graph.add_all("Split", 3, joined, integers(WIDTH, WIDTH, WIDTH), axis=2)
+        query = self._graph.add("Concat", *self._turned(queries, side), side["one"], axis=2)
+        key = self._graph.add("Concat", *self._turned(keys, side), side["off"], axis=2)
         return self._mixed(value, self._attended(query, key, values), f"{name}.out_proj", f"{name}.ffn")
 
-    def _turned(self, even: str, odd: str, side: Side) -> tuple[str, str]:
+    def _turned(self, value: str, side: Side) -> tuple[str, str]:
         """Return components 0, 2, 4, ... and 1, 3, 5, ..., turned by angles that depend on the place."""
         graph = self._graph
-        products = {
-            (value, part): graph.add("Mul", value, side[part]) for value in (even, odd) for part in ("cos", "sin")
-        }
-        return (
-            graph.add("Sub", products[even, "cos"], products[odd, "sin"]),
-            graph.add("Add", products[odd, "cos"], products[even, "sin"]),
-        )
+        even, odd = graph.add_all("Split", 2, value, integers(WIDTH // 2, WIDTH // 2), axis=2)
+        x, y = graph.add("Mul", even, side["cos"]), graph.add("Mul", odd, side["sin"])
+        first = graph.add("Sub", x, y)
+        x, y = graph.add("Mul", odd, side["cos"]), graph.add("Mul", even, side["sin"])
+        return first, graph.add("Add", x, y)
 
     def _cross(self, values: Sequence[str], sides: Sequence[Side], layer: int) -> list[str]:
         """Let the keypoints of each picture look at those of the other."""
@@ -162,7 +158,7 @@ class _Builder:
         own, other = weights[:, :WIDTH], weights[:, WIDTH:]
         joined = np.concatenate([own, other @ outer], axis=1)  # the projection is part of the first layer
         inner = self._affine(graph.add("Concat", value, context, axis=2), joined, bias + other @ outer_bias)
-        gain, offset = (np.float32(self._weights(f"{network}.1.{part}")) for part in ("weight", "bias"))
+        gain, offset = (self._weights(f"{network}.1.{part}").astype(np.float32) for part in ("weight", "bias"))
         inner = graph.add("LayerNormalization", inner, gain, offset, axis=2, epsilon=EPSILON)
         error = graph.add("Erf", graph.add("Div", inner, number(np.sqrt(2))))
         inner = graph.add("Mul", graph.add("Mul", inner, graph.add("Add", error, number(1))), number(0.5))
