@@ -46,10 +46,11 @@ def graph() -> bytes:
 def build_graph(path: Path) -> bytes:
     """Return the network as ONNX.
 
-    Inputs of side a (and b) are `keypoint_a`, float32 (n, a, 2), from -1 to 1 along the longer side of the picture;
-    `descriptor_a`, float32 (n, a, 64); and `count_a`, int64 (n,), the keypoints that are not padding. Outputs are
-    `partner`, int64 (n, a), the best keypoint of side b, and `score`, float32 (n, a), which is 0 if the partner's best
-    is another keypoint.
+    Side a has three inputs, and side b as many. `keypoint_a` is float32 (n, a, 2), from -1 to 1 along the longer side of
+    the picture; `descriptor_a` is float32 (n, a, 64). `count_a`, int64 (n,), counts the keypoints that are not padding.
+
+    The output `partner`, int64 (n, a), is the best keypoint of side b for each of side a. `score`, float32 (n, a), is 0
+    if the partner's best is another keypoint.
 
     Raises ModelError if the file holds another network.
     """

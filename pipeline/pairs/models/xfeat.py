@@ -1,7 +1,7 @@
 """XFeat (Potje and others, CVPR 2024): a fast network for keypoints and descriptors, written as one ONNX graph.
 
-The graph holds the network and the authors' `detectAndCompute`: the picture's sides are reduced to multiples of 32, and
-keypoints are local maxima (5 × 5) of the heat map. A score is the heat of a keypoint times the reliability of its
+The graph holds the network and the authors' `detectAndCompute`. The picture's sides are reduced to multiples of 32.
+Keypoints are local maxima (5 × 5) of the heat map. A score is the heat of a keypoint times the reliability of its
 place. Descriptors are interpolated at the keypoints.
 """
 
@@ -92,9 +92,10 @@ class XFeat:
 def build_graph(path: Path) -> bytes:
     """Return the network and the search for keypoints as ONNX.
 
-    Inputs are `pixels`, uint8 (n, height, width, 3) RGB; `threshold`, float32 (1,); and `most`, int64 (1,). Outputs are
-    the `points` of the keypoints of the highest scores, float32 (n, most, 2), from the upper left corner of the picture
-    on, their `scores`, or 0 if there are not so many, and their `descriptors`.
+    Inputs are `pixels`, uint8 (n, height, width, 3) RGB; `threshold`, float32 (1,); and `most`, int64 (1,).
+
+    Outputs are `points`, float32 (n, most, 2), `scores` and `descriptors` of the keypoints of the highest scores. The
+    points count from the upper left corner of the picture. If there are fewer keypoints, the last scores are 0.
 
     Raises ModelError if the file holds another network.
     """
