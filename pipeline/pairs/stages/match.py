@@ -1,0 +1,109 @@
+"""Match the keypoints of pairs of pictures by their descriptors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.engine.stage import Chunk, Stage, StageOptions
+from pipeline.machine.device import Device
+from pipeline.models.card import ModelInfo
+from pipeline.pairs.matchers.matcher import NO_MATCHES, Matcher, Matches, Pairs
+from pipeline.pairs.matchers.nearest import Nearest
+from pipeline.store.schema import Array, Axis
+from pipeline.text import unknown
+
+MATCHERS: dict[str, type[Matcher]] = {"nearest": Nearest}
+
+_OF_ALL = frozenset({"matcher", "most"})
+"""Options that every matcher uses."""
+
+
+class MatchOptions(StageOptions):
+    """Options of `match`."""
+
+    matcher: str = Field("nearest", description="nearest: the keypoints whose descriptors are nearest to each other")
+    ratio: float | None = Field(
+        0.8, gt=0, le=1, description="nearest: the best distance must be below this share of the second best (Lowe's "
+        "ratio test); null: no such test",
+    )  # fmt: skip
+    mutual: bool = Field(
+        True, description="nearest: each of the two must be the other's best, and pass the ratio test there too"
+    )
+    distance: float | None = Field(
+        None, gt=0, description="nearest: largest distance of two descriptors, as if of length 1: from 0 to 2; null: "
+        "no limit",
+    )  # fmt: skip
+    most: int | None = Field(None, ge=1, description="matches of a pair, at most, the best ones; null: all")
+
+    @field_validator("matcher")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in MATCHERS:
+            raise ValueError(unknown("matcher", value, MATCHERS))
+        return value
+
+    @model_validator(mode="after")
+    def _used(self) -> MatchOptions:
+        ignored = sorted(self.model_fields_set - _OF_ALL - MATCHERS[self.matcher].uses)
+        if ignored:
+            raise ValueError(f"option {ignored[0]} has no effect with matcher: {self.matcher}; leave it out")
+        return self
+
+    def keyed(self) -> dict[str, Any]:
+        """Leave out the options that the matcher does not use."""
+        used = _OF_ALL | MATCHERS[self.matcher].uses
+        return {name: value for name, value in super().keyed().items() if name in used}
+
+
+class Match(Stage):
+    """Matches of each pair of pictures."""
+
+    item = "pair"
+    axes = (Axis("match", of="pair"),)
+    version = 1
+    seconds_per_row = 0.0
+    Options = MatchOptions
+
+    def __init__(self, options: StageOptions) -> None:
+        super().__init__(options)
+        self.matcher = MATCHERS[self.options.matcher](self.options)
+        self.slot = self.matcher.slot  # type: ignore[misc]  # it depends on the options
+        arrays = ("n_keypoints", *self.matcher.needs)
+        self.needs = ("a", "b", *(f"{side}_{name}" for side in "ab" for name in arrays))
+        self.outputs = (
+            Array("n_matches", ("pair",), "int32"),
+            Array(
+                "match", ("match", "side"), "int32", (2,),
+                {"description": "index into the keypoints of a and of b, counted within each picture; by that of a"},
+            ),
+            Array("match_score", ("match",), "float32", attributes={"description": "higher is better"}),
+        )  # fmt: skip
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return self.matcher.models()
+
+    def load(self, device: Device) -> None:
+        self.matcher.load(device)
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        pairs = Pairs.of(chunk, self.matcher.needs)
+        found = [NO_MATCHES] * len(chunk)
+        if len(pairs):
+            for row, matches in zip(pairs.row.tolist(), self.matcher.match(pairs), strict=True):
+                found[row] = _best(matches, self.options.most)
+        return {
+            "n_matches": np.array([len(matches.match) for matches in found], np.int32),
+            "match": np.concatenate([NO_MATCHES.match, *(matches.match for matches in found)]).astype(np.int32),
+            "match_score": np.concatenate([NO_MATCHES.score, *(matches.score for matches in found)]).astype(np.float32),
+        }
+
+
+def _best(matches: Matches, most: int | None) -> Matches:
+    """Return the best `most` matches, in the same order; of equal scores the first."""
+    if most is None or len(matches.match) <= most:
+        return matches
+    kept = np.sort(np.argsort(-matches.score, kind="stable")[:most])
+    return Matches(matches.match[kept], matches.score[kept])
