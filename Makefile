@@ -1,7 +1,7 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-client structure bench-find bench-people \
-	bench-blur accuracy strangers docs clean
+	bench-blur bench-match accuracy strangers docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -95,6 +95,9 @@ bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and lon
 
 bench-features: $(VENV)/.installed-test  ## features of many pictures beside a script and a loader; planning 8,000,000 names
 	$(BIN)/python benchmarks/features.py $(ARGS)
+
+bench-match: $(VENV)/.installed-test  ## pairs of pictures beside scripts and hloc's way; memory of shared features
+	$(BIN)/python benchmarks/match.py $(ARGS)
 
 bench-client: $(VENV)/.installed-test  ## cost of a run's client: per chunk, a million chunks, resuming, commits
 	$(BIN)/python benchmarks/client.py $(ARGS)

@@ -56,6 +56,8 @@ class Recipe:
     """Arrays of the workflow that hold pixel coordinates."""
     found: tuple[Array, ...] = ()
     """Item arrays that the source finds while it loads the items."""
+    loads: tuple[str, ...] = ()
+    """Arrays that these stages need of what the source loads."""
 
     @property
     def placed_by_item(self) -> bool:
@@ -78,7 +80,8 @@ class Recipe:
 
     @cached_property
     def _sealed(self) -> bytes:
-        return pickle.dumps((self.stages, self.needs_items, self.stored, self.schema, self.places, self.found))
+        of_chunk = (self.stages, self.needs_items, self.stored, self.schema, self.places, self.found, self.loads)
+        return pickle.dumps(of_chunk)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unsealed, (self._sealed,)
@@ -116,7 +119,7 @@ class BoundWorkflow:
 
     def _make_recipe(self, stages: tuple[str, ...]) -> Recipe:
         nodes = [self._nodes[name] for name in stages]
-        loads, given = set(self.workflow.source.loads), set(self.workflow.given)
+        loads, given = set(self.workflow.loads), set(self.workflow.given)
         made = {array.name for node in nodes for array in node.stage.outputs}
         needs = {need for node in nodes for need in node.stage.needs}
         places = {array.name: array for array in self.schema.arrays if array.place}
@@ -142,7 +145,8 @@ class BoundWorkflow:
             for node in nodes
         )  # fmt: skip
         found = self.workflow.found
-        return Recipe(steps, bool(loads & needs), tuple(sorted(stored)), self.schema.of(made), places, found)
+        used = tuple(sorted(loads & needs))
+        return Recipe(steps, bool(used), tuple(sorted(stored)), self.schema.of(made), places, found, used)
 
     def _upstream(self, node: StageNode) -> set[str]:
         """Return every stage before this one, directly or not."""

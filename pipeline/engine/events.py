@@ -29,6 +29,16 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True)
+class PassStarted(Event):
+    """A further pass begins, over what the store now holds: what follows is of its inputs."""
+
+    inputs: int
+    item: str
+    """Noun of one item."""
+    axes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ClusterReady(Event):
     """The executor is there; work begins now. Rates are counted from here."""
 

@@ -1,6 +1,7 @@
 """Stages, sources, exports and panels are found by the same two ways: an entry point's name, or `package.module:Class`.
 
-Built-in ones use the entry points too: groups `reelgraph.stages`, `.sources`, `.exports`, `.panels`, `.columns`.
+Built-in ones use the entry points too: groups `reelgraph.stages`, `.sources`, `.passes`, `.exports`, `.panels`,
+`.columns`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.engine.source import Source
+from pipeline.engine.source import Source, StoredSource
 from pipeline.engine.stage import Stage
 from pipeline.errors import ReelgraphError, UsageError, WorkflowError
 from pipeline.text import unknown
 
 STAGES = "reelgraph.stages"
 SOURCES = "reelgraph.sources"
+PASSES = "reelgraph.passes"
 EXPORTS = "reelgraph.exports"
 PANELS = "reelgraph.panels"
 COLUMNS = "reelgraph.columns"
@@ -64,6 +66,14 @@ def find_source(kind: str) -> type[Source]:
     """Return the source class behind `source.kind`. Raises WorkflowError if there is none, or if it is not a Source."""
     advice = "put it beside the workflow file"
     return find("source", kind, SOURCES, Source, WorkflowError, advice)  # type: ignore[type-abstract]
+
+
+def find_pass(section: str) -> type[StoredSource]:
+    """Return the source behind a further section of a workflow. Raises WorkflowError if there is none."""
+    target = names(PASSES).get(section)
+    if target is None:
+        raise WorkflowError(unknown("section", section, ["source", *names(PASSES), "stages"]))
+    return find("section", target, PASSES, StoredSource, WorkflowError)  # type: ignore[type-abstract]
 
 
 def find(

@@ -7,9 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pipeline.engine.source import InputRef
+from pipeline.engine.source import InputRef, StoredRef
 from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
+from pipeline.store.read import RunInput
 from pipeline.store.remove import remove_items
 from pipeline.store.run import RunStore
 from pipeline.text import plural, plural_of
@@ -40,6 +41,32 @@ def with_parts(
             note(gone)
         if later is not None:
             yield replace(later, path=_path(ref, len(parts) + 1), name=f"{ref.name}-{len(parts) + 1}")
+
+
+def over(
+    workflow: Workflow, refs: Sequence[InputRef], store: RunStore, note: Callable[[str], object]
+) -> Iterator[StoredRef]:
+    """Yield the inputs of a further pass: one for each complete input that was named, and for each later part of it.
+
+    `note` is called with a line on what has to wait.
+    """
+    kind = workflow.source_kind
+    for ref in refs:
+        inputs: list[RunInput] = []
+        for path in _stored(ref, store):
+            name = str(store.find_input(path))
+            if not store.input(name).is_complete:
+                note(f"{name}: its {kind} wait until it is complete")
+                break
+            inputs.append(RunInput(store.path, name))
+            yield StoredRef(f"{path}#{kind}", f"{name}-{kind}", inputs=tuple(inputs))
+
+
+def outdated(workflow: Workflow, ref: StoredRef, store: RunStore) -> str | None:
+    """Return the name of the stored input of a further pass if it was made of other items than are there now."""
+    name = store.find_input(ref.path)
+    fits = name is None or store.input(name).attributes["fingerprint"] == workflow.source.fingerprint(ref)
+    return None if fits else name
 
 
 def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iterator[str]:

@@ -190,7 +190,7 @@ class InputPlan:
             start=start,
             stop=stop,
             values=values,
-            job=SealedJob.of(self.source.job(start, stop), self.bound.workflow.folder) if recipe.needs_items else None,
+            job=self._job(start, stop, recipe),
             recipe=recipe,
             where=self.source.where(start, stop),
             files=tuple(part.name for part in parts if not part.is_failure),
@@ -199,6 +199,11 @@ class InputPlan:
             origin=self.source.origin,
             scale=self.source.scale,
         )
+
+    def _job(self, start: int, stop: int, recipe: Recipe) -> Job | None:
+        if not recipe.needs_items:
+            return None
+        return SealedJob.of(self.source.job_of(start, stop, recipe.loads), self.bound.workflow.folder)
 
 
 def open_source(
@@ -254,13 +259,18 @@ def check_keys(
 
     Raises StoreError with the difference shown.
     """
-    workflow, keys = bound.workflow, bound.keys
+    workflow, keys, section = bound.workflow, bound.keys, bound.workflow.section
     changed = [s for s, facts in stored_stages.items() if s in bound.wanted and facts.get("key") != keys[s]]
     if not changed:
         return
-    now = workflow.resolved()
+    options = workflow.source_options.model_dump(mode="json")
+    kind = {"kind": workflow.source_kind} if workflow.base is None else {}
+    now = {
+        section: {**kind, **options},
+        "stages": {n.name: {"use": n.use, "after": [*n.before, *n.after], **n.options} for n in workflow.stages},
+    }
     old = {
-        "source": {**_defaults(workflow.source_options), **stored_workflow.get("source", {})},
+        section: {**_defaults(workflow.source_options), **stored_workflow.get(section, {})},
         "stages": {
             s: {**_defaults(workflow.node(s).stage.options), **v}  # options that came after the store was written
             for s, v in stored_workflow.get("stages", {}).items()
@@ -268,7 +278,7 @@ def check_keys(
         },
     }
     now["stages"] = {s: v for s, v in now["stages"].items() if s in old["stages"]}
-    unkeyed = tuple(f"source.{option}:" for option in workflow.source_options.UNKEYED)
+    unkeyed = tuple(f"{section}.{option}:" for option in workflow.source_options.UNKEYED)
     changes = [line.removeprefix("stages.") for line in differences(old, now) if not line.startswith(unkeyed or "\0")]
     codes = {stage: code_digest(workflow.code_of(stage)) for stage in changed}
     own = [stage for stage, code in codes.items() if code and stored_stages[stage].get("code") != code]
@@ -278,7 +288,8 @@ def check_keys(
         if source_text(workflow.source):
             changes.append(f"or that of source {workflow.source_kind}")
         advice += f", or keep the stored values with --keep-stale {own[0]}"
-    shown = "; ".join(changes) or "the weights or the version of the stage"
+    named = "" if workflow.base is None else f", or a file that the section {section} names"
+    shown = "; ".join(changes) or f"the weights or the version of the stage{named}"
     raise StoreError(f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); {advice}")
 
 

@@ -3,6 +3,8 @@
 Data flow of one run::
 
     refs ─▶ probe (one ahead) ─▶ plan ─▶ chunk tasks ─▶ executor ─▶ outcomes ─▶ compaction ─▶ stages of whole inputs
+
+A further pass goes the same way, over inputs that are made of what the store then holds.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,14 +34,15 @@ from pipeline.engine.events import (
     Listener,
     Listeners,
     Note,
+    PassStarted,
     RunDone,
     RunStarted,
 )
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.graph import Node, chunk_nodes
-from pipeline.engine.parts import prune, with_parts
+from pipeline.engine.parts import outdated, over, prune, with_parts
 from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, open_source, plan_input
-from pipeline.engine.source import InputRef, Source
+from pipeline.engine.source import InputRef, Source, StoredRef
 from pipeline.engine.steps import Committed, WorkerSettings
 from pipeline.engine.summary import Summary
 from pipeline.engine.workflow import Workflow, code_digest
@@ -48,7 +51,8 @@ from pipeline.store.chunks import DamagedChunkError, fail_chunk, unreadable_chun
 from pipeline.store.compact import compact
 from pipeline.store.record import Record
 from pipeline.store.run import RunStore
-from pipeline.text import plain, plural, unknown
+from pipeline.store.schema import DECODED
+from pipeline.text import plain, plural, plural_of, unknown
 
 ACCEPTED = "accepted_failures"
 """Input attribute: the user closed it in spite of what could not be read."""
@@ -119,10 +123,14 @@ class _Run:
         self.workflow, self.store, self.options = workflow, store, options
         self.summary = Summary(
             out=str(store.path),
-            model_steps=tuple(n.name for n in workflow.stages if n.stage.slot == "gpu"),
+            model_steps=tuple(n.name for one in workflow.passes for n in one.stages if n.stage.slot == "gpu"),
         )
         self.listeners = Listeners([self.summary, listener])
-        self.bound = BoundWorkflow(workflow, self._stored_stages(), options.keep_stale)
+        stored = self._stored_stages()
+        self.passes = [BoundWorkflow(one, stored, options.keep_stale) for one in workflow.passes]
+        self.bound = self.passes[0]
+        """The workflow of the pass under way."""
+        self.site: Worksite | None = None
         self.plans: dict[str, InputPlan] = {}
         self.open_chunks: Counter[str] = Counter()
         self.failed_chunks: Counter[str] = Counter()
@@ -150,30 +158,59 @@ class _Run:
     def work_through(self, refs: Sequence[InputRef], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
         self._check_workflow()
         changes = list(prune(self.workflow, refs, self.store)) if self.options.prune else []
-        refs = list(with_parts(self.workflow, refs, self.store, changes.append))
-        axes = tuple(axis.name for axis in self.bound.schema.axes)
-        self.emit(RunStarted(str(self.store.path), len(refs), self.workflow.noun, axes))
+        named, refs = refs, list(with_parts(self.workflow, refs, self.store, changes.append))
+        self.emit(RunStarted(str(self.store.path), len(refs), self.workflow.noun, self._axes()))
         for ref in refs:
             self._note_once(ref.note)
         for change in changes:
             self._note_once(change)
-        tasks = self._tasks(refs)
-        first = next(tasks, None)  # a cluster is started only when there is something to do
-        try:
-            if first is not None:
-                self._execute(itertools.chain([first], tasks), worksite)
-        finally:
-            self.compactor.shutdown(wait=True)
-        for compaction in self.compactions:
-            compaction.result()
-        for plan, damage in self.damage:
-            self.summary.inputs_complete -= 1
-            self._note_damage(plan.name, damage)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.compactor.shutdown, wait=True)
+
+            def start() -> Worksite:
+                return stack.enter_context(worksite())
+
+            self._work_pass(refs, start)
+            for bound in self.passes[1:]:
+                self.bound = bound
+                further = list(over(self.bound.workflow, named, self.store, self._note_once))
+                self._drop_outdated(further)
+                self.emit(PassStarted(len(further), self.bound.workflow.noun, self._axes()))
+                if not self.stopping.is_set():
+                    self._work_pass(further, start)
         self.summary.drained = (
             self.stopping.is_set()
             and self.summary.inputs_complete < self.summary.inputs_total - len(self.summary.unusable)
         )
         self._keep_findings()
+
+    def _drop_outdated(self, refs: Sequence[StoredRef]) -> None:
+        """Remove what was made of items that are others now: it is made again."""
+        for ref in refs:
+            name = outdated(self.bound.workflow, ref, self.store)
+            if name is not None:
+                self.store.drop_input(name)
+                self.emit(Note(f"{name}: made again, for other {plural_of(self.workflow.noun)} are there now"))
+
+    def _axes(self) -> tuple[str, ...]:
+        """Return the nouns of the rows that the pass under way makes."""
+        return tuple(axis.name for axis in self.bound.schema.axes)
+
+    def _work_pass(self, refs: Sequence[InputRef], start: Callable[[], Worksite]) -> None:
+        """Do what is missing of some inputs; return when all of it is compacted."""
+        self.plans, self.compactions, self.damage = {}, [], []
+        tasks = self._tasks(refs)
+        first = next(tasks, None)  # a cluster is started only when there is something to do
+        try:
+            if first is not None:
+                self._execute(itertools.chain([first], tasks), start)
+        finally:
+            wait(self.compactions)
+        for compaction in self.compactions:
+            compaction.result()
+        for plan, damage in self.damage:
+            self.summary.inputs_complete -= 1
+            self._note_damage(plan.name, damage)
 
     def _keep_findings(self) -> None:
         """Store facts of the run in the root: unusable inputs, kinds of device that models ran on, and speed."""
@@ -195,23 +232,35 @@ class _Run:
                 "model_share": summary.model_share,
                 "bottleneck": summary.bottleneck,
             }
+        speeds = {
+            one.item: {
+                "seconds_per_item": one.seconds / one.items,
+                "rows_per_item": {axis: count / one.items for axis, count in one.rows.items()},
+            }
+            for one in summary.further
+            if one.items
+        }
+        if speeds:
+            changed["further_speed"] = {**self.store.attributes.get("further_speed", {}), **speeds}
         if changed:
             self.store.update(**changed)
 
     def _check_workflow(self) -> None:
         """Refuse a store that another workflow made, and store this one. Raises StoreError."""
+        keys = {stage: key for bound in self.passes for stage, key in bound.keys.items()}
         for stage in self.options.keep_stale:
-            if stage not in self.bound.keys:
-                raise UsageError(f"--keep-stale: {unknown('stage', stage, self.bound.keys)}")
+            if stage not in keys:
+                raise UsageError(f"--keep-stale: {unknown('stage', stage, keys)}")
         stored = self.store.attributes.get("workflow")
-        fresh_keys = self.workflow.keys() if self.options.keep_stale else {}
+        kept_stale = bool(self.options.keep_stale)
+        fresh_keys = {k: v for one in self.workflow.passes for k, v in one.keys().items()} if kept_stale else {}
         for stage in self.options.keep_stale:
-            if self.bound.keys[stage] != fresh_keys[stage]:
+            if keys[stage] != fresh_keys[stage]:
                 self.emit(Note(f"stage {stage!r}: the stored values are kept, though its code or options changed"))
-        for name in self.store.input_names():
+        for name, bound in itertools.product(self.store.input_names(), self.passes):
             known = self.store.input(name).attributes.get("stages", {})
-            check_keys(self.bound, stored or {}, known, name)
-            self._remember_code(name, known)
+            check_keys(bound, stored or {}, known, name)
+            self._remember_code(bound, name, known)
         now = self.workflow.resolved()
         if stored:
             kept = {stage: section for stage, section in stored["stages"].items() if stage in self.options.keep_stale}
@@ -222,12 +271,13 @@ class _Run:
         else:
             self.store.set_workflow(now, self.workflow.models())
 
-    def _remember_code(self, name: str, known: Mapping[str, Mapping[str, Any]]) -> None:
+    def _remember_code(self, bound: BoundWorkflow, name: str, known: Mapping[str, Mapping[str, Any]]) -> None:
         """Note the source text of stages that an earlier version stored without it: it counts from now on."""
+        code_of = bound.workflow.code_of
         lacking = {
-            stage: {**facts, "code": code_digest(self.workflow.code_of(stage))}
+            stage: {**facts, "code": code_digest(code_of(stage))}
             for stage, facts in known.items()
-            if stage in self.bound.keys and "code" not in facts and self.workflow.code_of(stage)
+            if stage in bound.keys and "code" not in facts and code_of(stage)
         }
         if lacking:
             self.store.input(name).update(stages={**known, **lacking})
@@ -252,18 +302,18 @@ class _Run:
 
     def _probe(self, ref: InputRef) -> Source | None:
         """Open an input; None if the store already holds all of it. Raises InputError."""
-        name = self.store.find_input(ref.path)
+        name, workflow = self.store.find_input(ref.path), self.bound.workflow
         if name is None:
-            return open_source(self.workflow, ref, None)
+            return open_source(workflow, ref, None)
         stored = self.store.input(name).attributes
-        if self.workflow.source.fingerprint(ref) != stored["fingerprint"]:
+        if workflow.source.fingerprint(ref) != stored["fingerprint"]:
             raise InputError(
                 f"{ref.path} is not the input that was stored as {name!r} (its content changed); "
                 "choose another --out, or start over with --fresh"
             )
         if self._holds_all(stored):
             return None
-        return open_source(self.workflow, ref, stored, self.store.input(name).inventory())
+        return open_source(workflow, ref, stored, self.store.input(name).inventory())
 
     def _holds_all(self, stored: dict[str, Any]) -> bool:
         stages = stored.get("stages", {})
@@ -286,7 +336,8 @@ class _Run:
         plan = plan_input(self.bound, name or "", source, attributes, chunks, self.options.retry_failed)
         if name is None:
             known_by = {"path": ref.path, "fingerprint": source.fingerprint(ref)}
-            facts = {**known_by, **source.facts, "chunk_frames": plan.chunk_items, "frames": plan.n_items}
+            item = {"item": source.item} if source.item != DECODED.dims[0] else {}
+            facts = {**known_by, **source.facts, **item, "chunk_frames": plan.chunk_items, "frames": plan.n_items}
             name = self.store.add_input(ref.name, facts, source.inventory())
         known = self.store.input(name).attributes["stages"]
         added = {stage: self._stage_facts(stage) for stage in self.bound.wanted if stage not in known}
@@ -298,8 +349,8 @@ class _Run:
         return plan
 
     def _stage_facts(self, stage: str) -> dict[str, Any]:
-        code = code_digest(self.workflow.code_of(stage))
-        arrays = [array.name for array in self.workflow.node(stage).stage.outputs]
+        code = code_digest(self.bound.workflow.code_of(stage))
+        arrays = [array.name for array in self.bound.workflow.node(stage).stage.outputs]
         facts = {"key": self.bound.keys[stage], "state": "partial", "arrays": arrays}
         return {**facts, **({"code": code} if code else {})}
 
@@ -340,14 +391,15 @@ class _Run:
 
     # -- chunks ------------------------------------------------------------------------------------------
 
-    def _execute(self, tasks: Iterator[ChunkTask], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
+    def _execute(self, tasks: Iterator[ChunkTask], start: Callable[[], Worksite]) -> None:
         began = time.perf_counter()
-        with worksite() as site:
-            self.began = time.perf_counter()
-            start = self.began - began
-            self.emit(ClusterReady(site.description, site.dashboard, site.gpu_slots, site.device, start))
-            for outcome in site.executor.run(tasks, self._orders()):
-                self._take(outcome)
+        if self.site is None:
+            self.site = site = start()
+            seconds = time.perf_counter() - began
+            self.emit(ClusterReady(site.description, site.dashboard, site.gpu_slots, site.device, seconds))
+        self.began = time.perf_counter()
+        for outcome in self.site.executor.run(tasks, self._orders()):
+            self._take(outcome)
 
     def _orders(self) -> Orders:
         return Orders(self._nodes, self._must_stop, self.emit, self.options.attempts)
@@ -428,7 +480,7 @@ class _Run:
         count = len(entry["frames"])
         self.summary.unreadable_items += count
         self.summary.unreadable.append({"input": name, "time_range": where, **entry})
-        self.emit(Note(f"{name}: {plural(count, self.workflow.noun)} not read: {entry['error']}"))
+        self.emit(Note(f"{name}: {plural(count, self.bound.workflow.noun)} not read: {entry['error']}"))
 
     def _accept(self, name: str) -> None:
         """Remember the user's word: later runs do not fail for what is missing here."""

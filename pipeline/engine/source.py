@@ -9,13 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.store.schema import Array
+from pipeline.errors import WorkflowError
+from pipeline.store.schema import Array, Schema
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
 
 MAX_CHUNK_FRAMES = 64
 MAX_CHUNK_BYTES = 256 << 20
@@ -171,6 +176,10 @@ class Source(ABC):
     def job(self, start: int, stop: int) -> Job:
         """Return the job that loads items start (inclusive) to stop (exclusive)."""
 
+    def job_of(self, start: int, stop: int, loads: Sequence[str]) -> Job:
+        """Return the job that loads items start to stop, with the arrays that the stages of a chunk need of it."""
+        return self.job(start, stop)
+
     def inventory(self) -> bytes | None:
         """Return what the store is to keep of the list of items, None for nothing; `open` gets it back.
 
@@ -190,3 +199,43 @@ class Source(ABC):
     def description(self) -> str:
         """Look of the input in a few words, for `plan`: "1920×1080, pyav"."""
         return ""
+
+
+@dataclass(frozen=True)
+class StoredRef(InputRef):
+    """An input that is made of inputs of the same store."""
+
+    inputs: tuple[RunInput, ...] = ()
+    """A complete input, after those that it is a later part of: items are new if the last one has part in them."""
+
+
+class StoredSource(Source):
+    """A source of items that are made of the items of the same store: pairs of pictures.
+
+    A workflow has a section of its own for it, by the name of an entry point in the group `reelgraph.passes`. Its items
+    are a second pass, once all that they are made of is stored, with inputs, chunks and commits of its own.
+    """
+
+    @classmethod
+    @abstractmethod
+    def loads_of(cls, stored: Schema) -> dict[str, tuple[str, ...]]:
+        """Return the arrays that jobs load, by the stored array that they are taken from: `a_box`, `b_box` of `box`."""
+
+    @classmethod
+    def expected(cls, options: SourceOptions, items: int) -> int | None:
+        """Return how many items an input of so many stored ones will make, at most; None if that is not known."""
+        return None
+
+    @classmethod
+    def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
+        raise WorkflowError(f"{cls.kind} are made of what a source gives; give them a section {cls.kind}: beside it")
+
+    @classmethod
+    def fingerprint(cls, ref: InputRef) -> str:
+        """Return a digest of which items the inputs have. Their values have resume keys."""
+        assert isinstance(ref, StoredRef)
+        digest = sha256()
+        for item in ref.inputs:
+            digest.update(f"{item.name}\0{item.attributes['fingerprint']}\0{item.frames_total}\0".encode())
+            digest.update(sha256(item.inventory() or b"").digest())
+        return digest.hexdigest()[:32]

@@ -115,6 +115,8 @@ class Stage:
     store has measured times."""
     seconds_per_row: ClassVar[float] = 0.0
     """Rough seconds for each row along the stage's axis."""
+    usual_rows: float = 2.0
+    """Rough rows of each item along the axes that it makes: an estimate for `plan` alone, until a store has some."""
     Options: ClassVar[type[StageOptions]] = StageOptions
     outputs: tuple[Array, ...] = ()
 

@@ -6,10 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.engine.events import ChunkDone, ClusterReady, Event, RunStarted
+from pipeline.engine.events import ChunkDone, ClusterReady, Event, PassStarted, RunStarted
 from pipeline.text import plural_of
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_DRAINED = 0, 1, 2, 75
+
+
+@dataclass
+class PassCounts:
+    """Counts of a further pass."""
+
+    item: str
+    """Noun of one item."""
+    axes: tuple[str, ...] = ()
+    """Nouns of the rows that it makes."""
+    items: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    """From the first task submitted to the last one done."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Items and rows by noun."""
+        return {self.item: self.items, **dict.fromkeys(self.axes, 0), **self.rows}
 
 
 @dataclass
@@ -25,6 +44,8 @@ class Summary:
     """Nouns of the rows that the workflow makes."""
     rows: dict[str, int] = field(default_factory=dict)
     """Rows committed by this run, by noun, of the axes that were counted: {"object": 340}."""
+    further: list[PassCounts] = field(default_factory=list)
+    """Passes over what was stored: their items are made of the others."""
     chunks: int = 0
     chunks_skipped: int = 0
     """Committed by an earlier run."""
@@ -60,17 +81,24 @@ class Summary:
         """Count what happens."""
         if isinstance(event, RunStarted):
             self.inputs_total, self.item, self.axes = event.inputs, event.item, event.axes
+        elif isinstance(event, PassStarted):
+            self.inputs_total += event.inputs
+            self.further.append(PassCounts(event.item, event.axes))
         elif isinstance(event, ClusterReady):
             self.gpu_slots, self.device = event.gpu_slots, event.device
             self.seconds["start"] = event.start_seconds
         elif isinstance(event, ChunkDone):
-            self.seconds["run"] = event.elapsed_seconds
+            if self.further:
+                self.further[-1].seconds = event.elapsed_seconds
+            else:
+                self.seconds["run"] = event.elapsed_seconds
             if event.failed:
                 return
+            counted: Any = self.further[-1] if self.further else self
+            counted.items += event.items
+            self._add(counted.rows, event.rows)
             self.chunks += 1
-            self.items += event.items
             self.broken += event.broken
-            self._add(self.rows, event.rows)
             self._add(self.step_seconds, event.seconds)
 
     @staticmethod
@@ -88,7 +116,8 @@ class Summary:
     @property
     def counts(self) -> dict[str, int]:
         """Items and rows of this run, by noun: {"frame": 120, "object": 340}."""
-        return {self.item: self.items, **dict.fromkeys(self.axes, 0), **self.rows}
+        first = {self.item: self.items, **dict.fromkeys(self.axes, 0), **self.rows}
+        return {**first, **{noun: count for one in self.further for noun, count in one.counts.items()}}
 
     @property
     def items_per_second(self) -> float | None:
@@ -100,7 +129,7 @@ class Summary:
     def model_share(self) -> float:
         """Share of the run in which the model slots were busy: 1 is the models' own speed."""
         busy = sum(self.step_seconds.get(step, 0.0) for step in self.model_steps)
-        wall = self.seconds.get("run", 0.0) * self.gpu_slots
+        wall = (self.seconds.get("run", 0.0) + sum(one.seconds for one in self.further)) * self.gpu_slots
         return min(1.0, busy / wall) if wall else 0.0
 
     @property
@@ -122,7 +151,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, for `--json`."""
-        left_out = ("model_steps", "gpu_slots", "item", "items", "axes", "rows", "unreadable_items")
+        left_out = ("model_steps", "gpu_slots", "item", "items", "axes", "rows", "unreadable_items", "further")
         values = {key: value for key, value in vars(self).items() if key not in left_out}
         noun = plural_of(self.item)
         return {
@@ -133,6 +162,7 @@ class Summary:
             "bottleneck": self.bottleneck,
             "model_share": round(self.model_share, 4),
             f"{noun}_per_second": self.items_per_second,
+            **{f"{plural_of(p.item)}_per_second": p.items / p.seconds if p.seconds else None for p in self.further},
             "failed_chunks": len(self.failures),
             "exit_code": self.exit_code,
         }

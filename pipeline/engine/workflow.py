@@ -8,7 +8,7 @@ import re
 import reprlib
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -18,13 +18,13 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.engine.finding import DEFAULT_SOURCE, find_source, find_stage, source_text
+from pipeline.engine.finding import DEFAULT_SOURCE, PASSES, find_pass, find_source, find_stage, names, source_text
 from pipeline.engine.shipped import find_workflow, shipped_names
-from pipeline.engine.source import Source, SourceOptions
+from pipeline.engine.source import Source, SourceOptions, StoredSource
 from pipeline.engine.stage import Stage, StageOptions
 from pipeline.errors import ModelError, WorkflowError
 from pipeline.files.regular import read_file
-from pipeline.store.schema import DECODED, Array, Axis, Schema, default_count, implied_axes
+from pipeline.store.schema import Array, Axis, Schema, decoded_of, default_count, implied_axes
 from pipeline.text import unknown
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,11 +40,17 @@ _STAGE_KEYS = {"use", "after", "options"}
 
 
 class _WorkflowFile(BaseModel):
-    """The two sections of a workflow file."""
+    """The sections of a workflow file: source, stages, and one for each further pass."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]] = Field(init=False)
     source: dict[str, Any] = Field(default_factory=dict)
     stages: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    @property
+    def further(self) -> dict[str, dict[str, Any]]:
+        """Sections of passes over what the store holds, by name."""
+        return self.__pydantic_extra__ or {}
 
 
 class _StageSection(BaseModel):
@@ -69,6 +75,8 @@ class StageNode:
     after: tuple[str, ...]
     """Names of the stages whose arrays it may read, direct ones only."""
     stage: Stage
+    before: tuple[str, ...] = ()
+    """Names of stages of the pass before whose stored arrays it reads."""
 
     @cached_property
     def code(self) -> str:
@@ -93,11 +101,25 @@ class Workflow:
     stages: tuple[StageNode, ...]
     folder: Path
     """Folder of the file; modules beside it can be named in `use:`."""
+    base: Workflow | None = None
+    """The pass that makes what this one is made of; None for the first."""
+    further: tuple[Workflow, ...] = field(default=(), repr=False)
+    """Passes over what the store then holds, in order: each has items, stages and inputs of its own."""
+
+    @property
+    def passes(self) -> tuple[Workflow, ...]:
+        """This pass, and those that follow it."""
+        return (self, *self.further)
+
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """Arrays that a job loads for stages that need them."""
+        return _loads(self.source, self.base)
 
     @property
     def given(self) -> tuple[str, ...]:
         """Arrays that the source gives to every stage: loaded ones, item arrays, and which items could be read."""
-        return _given(self.source, self.source_options)
+        return _given(self.source, self.source_options, self.base)
 
     @property
     def noun(self) -> str:
@@ -115,7 +137,7 @@ class Workflow:
         arrays = (*self.found, *(array for node in self.chunk_stages for array in node.stage.outputs))
         declared = [axis for node in self.stages for axis in node.stage.axes]
         item = self.source.item
-        return Schema(item, (*self.source.arrays, DECODED), implied_axes(arrays, item, declared), arrays)
+        return Schema(item, (*self.source.arrays, decoded_of(item)), implied_axes(arrays, item, declared), arrays)
 
     def code_of(self, stage: str) -> str:
         """Return the source text that a stage's results depend on: its own, and that of a user's own source."""
@@ -135,14 +157,22 @@ class Workflow:
         return tuple(node for node in self.stages if node.stage.scope == "input")
 
     def resolved(self) -> dict[str, Any]:
-        """The whole workflow with every default filled in; JSON values only."""
+        """The whole workflow with every default filled in, further passes too; JSON values only."""
         source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json")}
-        stages = {n.name: {"use": n.use, "after": list(n.after), **n.options} for n in self.stages}
-        return {"source": source, "stages": stages}
+        sections = {one.section: one.source_options.model_dump(mode="json") for one in self.further}
+        nodes = [node for one in self.passes for node in one.stages]
+        stages = {n.name: {"use": n.use, "after": [*n.before, *n.after], **n.options} for n in nodes}
+        return {"source": source, **sections, "stages": stages}
+
+    @property
+    def section(self) -> str:
+        """Section of the file that says what the items are."""
+        return "source" if self.base is None else self.source_kind
 
     def models(self) -> list[dict[str, Any]]:
         """Return the facts that the store records of every model in use: name, weights_sha256, licence, runtime."""
-        infos = {info.name: info for node in self.stages for info in node.stage.models()}
+        nodes = [node for one in self.passes for node in one.stages]
+        infos = {info.name: info for node in nodes for info in node.stage.models()}
         return [info.as_dict() for info in infos.values()]
 
     def keys(self) -> dict[str, str]:
@@ -184,9 +214,17 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
     source = find_source(kind)
     given = {option: value for option, value in file.source.items() if option != "kind"}
     options = _validate(source.Options, given, "source")
-    nodes = _wire({name: _node(name, section) for name, section in file.stages.items()}, source, options)
+    sections = {kind: find_pass(kind) for kind in file.further}
+    nodes = {name: _node(name, section) for name, section in file.stages.items()}
+    items = _by_item(nodes, source, sections)
     shown = source.kind if kind == DEFAULT_SOURCE else kind
-    return Workflow(name, shown, source, options, _ordered(nodes), folder)
+    first = Workflow(name, shown, source, options, _ordered(_wire(items.pop(source.item), source, options)), folder)
+    further = []
+    for kind, over in sections.items():
+        chosen = _validate(over.Options, file.further[kind] or {}, kind)
+        wired = _wire(items[over.item], over, chosen, first)
+        further.append(Workflow(name, kind, over, chosen, _ordered(wired), folder, first))
+    return replace(first, further=tuple(further))
 
 
 def _read(path: Path) -> Any:
@@ -261,8 +299,11 @@ def _apply_override(file: _WorkflowFile, text: str) -> None:
         stage = file.stages[section]
         nested = stage.get("options")
         (nested if isinstance(nested, dict) and option not in stage else stage)[option] = parsed
+    elif section in file.further:
+        file.further[section][option] = parsed
     else:
-        raise WorkflowError(f"--set {text!r}: " + unknown("section", section, ["source", *file.stages]))
+        known = ["source", *file.further, *file.stages]
+        raise WorkflowError(f"--set {text!r}: " + unknown("section", section, known))
 
 
 def make_importable(folder: Path) -> None:
@@ -292,14 +333,51 @@ def _node(name: str, section: dict[str, Any]) -> StageNode:
     return StageNode(name, head.use, head.after or (), stage)
 
 
-def _given(source: type[Source], options: SourceOptions) -> tuple[str, ...]:
-    arrays = (*source.arrays, DECODED, *source.found(options))
-    return (*source.loads, *(array.name for array in arrays))
+def _by_item(
+    nodes: dict[str, StageNode], source: type[Source], sections: Mapping[str, type[StoredSource]]
+) -> dict[str, dict[str, StageNode]]:
+    """Return the stages of each pass, by its item axis. Raises WorkflowError if a pass has none, or a stage no pass."""
+    found: dict[str, dict[str, StageNode]] = {source.item: {}, **{over.item: {} for over in sections.values()}}
+    for name, node in nodes.items():
+        item = node.stage.item
+        if item not in found:
+            maker = [f"; a section {kind}: makes some" for kind in names(PASSES) if find_pass(kind).item == item]
+            gives = f"source {source.kind!r} gives {source.item}s"
+            raise WorkflowError(f"stages.{name}: it runs on {item}s and {gives}{''.join(maker)}")
+        found[item][name] = node
+    for kind, over in {"source": source, **sections}.items():
+        if not found[over.item]:
+            raise WorkflowError(f"{kind}: no stage runs on {over.item}s; add one, or leave this section out")
+    return found
 
 
-def _wire(nodes: dict[str, StageNode], source: type[Source], options: SourceOptions) -> dict[str, StageNode]:
+def _loads(source: type[Source], base: Workflow | None) -> tuple[str, ...]:
+    if base is None or not issubclass(source, StoredSource):
+        return source.loads
+    return tuple(name for given in source.loads_of(base.schema).values() for name in given)
+
+
+def _given(source: type[Source], options: SourceOptions, base: Workflow | None) -> tuple[str, ...]:
+    arrays = (*source.arrays, decoded_of(source.item), *source.found(options))
+    return (*_loads(source, base), *(array.name for array in arrays))
+
+
+def _before(node: StageNode, source: type[Source], base: Workflow | None) -> tuple[str, ...]:
+    """Return the stages of the pass before whose arrays a stage needs, or names in `after`."""
+    if base is None or not issubclass(source, StoredSource):
+        return ()
+    loads = source.loads_of(base.schema)
+    read = {array for array, given in loads.items() if set(given) & set(node.stage.needs)}
+    makers = [one.name for one in base.stages if one.name in node.after or read & {a.name for a in one.stage.outputs}]
+    return tuple(makers)
+
+
+def _wire(
+    nodes: dict[str, StageNode], source: type[Source], options: SourceOptions, base: Workflow | None = None
+) -> dict[str, StageNode]:
     """Check `after`, fill it in if it is left out, and check that every needed array is made upstream."""
-    given = set(_given(source, options))
+    given = set(_given(source, options, base))
+    earlier = {node.name for node in base.stages} if base is not None else set()
     makers: dict[str, str] = {}
     for node in nodes.values():
         for array in node.stage.outputs:
@@ -311,10 +389,10 @@ def _wire(nodes: dict[str, StageNode], source: type[Source], options: SourceOpti
     wired = {}
     for node in nodes.values():
         for name in node.after:
-            if name not in nodes:
-                raise WorkflowError(f"stages.{node.name}.after: " + unknown("stage", name, nodes))
+            if name not in nodes and name not in earlier:
+                raise WorkflowError(f"stages.{node.name}.after: " + unknown("stage", name, [*earlier, *nodes]))
         implied = [makers[need] for need in node.stage.needs if need in makers]
-        after = tuple(dict.fromkeys([*node.after, *implied]))
+        after = tuple(dict.fromkeys([*(name for name in node.after if name in nodes), *implied]))
         for need in node.stage.needs:
             if need == "time_seconds" and need not in given:
                 raise WorkflowError(
@@ -326,7 +404,7 @@ def _wire(nodes: dict[str, StageNode], source: type[Source], options: SourceOpti
                     f"stages.{node.name}: it needs the array {need!r}, which no stage of this workflow makes; "
                     f"made here: {', '.join(sorted(makers)) or 'none'}"
                 )
-        wired[node.name] = StageNode(node.name, node.use, after, node.stage)
+        wired[node.name] = StageNode(node.name, node.use, after, node.stage, _before(node, source, base))
     _check_axes(wired, source, options)
     for node in wired.values():
         for name in node.after if node.stage.scope == "chunk" else ():
@@ -355,10 +433,6 @@ def _check_axes(nodes: Mapping[str, StageNode], source: type[Source], options: S
                 f"the arrays of a source have one row per {source.item!r}"
             )
     for node in nodes.values():
-        if node.stage.item != source.item:
-            raise WorkflowError(
-                f"stages.{node.name}: it runs on {node.stage.item}s and source {source.kind!r} gives {source.item}s"
-            )
         for axis in node.stage.axes:
             count = made.get(axis.count)
             if count is None or count.dims != (axis.of,) or np.dtype(count.dtype).kind not in "iu":
@@ -433,6 +507,7 @@ def stage_keys(
     stage in `keep` stays whatever changed; the stages after it then go on too.
     """
     keys: dict[str, str] = {}
+    earlier = stage_keys(workflow.base, stored, keep) if workflow.base is not None else {}
     source = {"kind": workflow.source_kind, **workflow.source_options.keyed()}
     for node in workflow.stages:
         content, code = node.stage.content(), workflow.code_of(node.name)
@@ -441,7 +516,7 @@ def stage_keys(
             "options": node.stage.options.keyed(),
             "version": node.stage.version,
             "weights": [info.weights_sha256 for info in node.stage.models()],
-            "upstream": [keys[name] for name in node.after],
+            "upstream": [*(earlier[name] for name in node.before), *(keys[name] for name in node.after)],
             "source": source,
             **({"content": content} if content else {}),
         }

@@ -1,1 +1,1 @@
-"""Local features of pictures, and the pairs of pictures that they match."""
+"""Pairs of pictures: local features once per picture, matched in pairs, and verified by geometry."""

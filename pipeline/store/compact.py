@@ -337,7 +337,9 @@ def is_dense(spec: Array) -> bool:
 
     Compression takes a tenth of the size of embeddings, and a search through millions would wait for unpacking them.
     """
-    return not spec.is_string and np.dtype(spec.dtype).kind == "f" and spec.row_bytes >= DENSE_ROW_BYTES
+    if spec.is_string:
+        return False
+    return spec.mapped or (np.dtype(spec.dtype).kind == "f" and spec.row_bytes >= DENSE_ROW_BYTES)
 
 
 def write_array(folder: str, spec: Array, rows: int, pieces: Iterator[np.ndarray], chunk_rows: int) -> None:

@@ -8,6 +8,8 @@ the same shards at about half the speed. It reads shards of any other make.
 from __future__ import annotations
 
 import contextlib
+import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,10 +53,10 @@ def shard_pieces(
     rows = int(node["shape"][0])
     shard_rows = int(node["chunk_grid"]["configuration"]["chunk_shape"][0])
     ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
-    if not _is_ours(node):
+    if not is_ours(node):
         return [Piece(start, stop, partial(read_rows, start, stop)) for start, stop in ranges]
     tail = "/0" * (len(node["shape"]) - 1)
-    shards = [_Shard(f"{folder}/c/{k}{tail}", node) for k in range(len(ranges))]
+    shards = [Shard(f"{folder}/c/{k}{tail}", node) for k in range(len(ranges))]
     return [
         Piece(start, stop, partial(shard.rows, stop - start), shard.take)
         for shard, (start, stop) in zip(shards, ranges, strict=True)
@@ -100,7 +102,7 @@ def _taken(piece: Piece, rows: np.ndarray) -> np.ndarray:
     return piece.load()[rows] if piece.take is None else piece.take(rows)
 
 
-def _is_ours(node: Mapping[str, Any]) -> bool:
+def is_ours(node: Mapping[str, Any]) -> bool:
     """Return whether an array is laid out as compact.py writes it: shards of whole rows, with the index at the end."""
     (codec, *others) = node["codecs"]
     inside = codec.get("configuration", {})
@@ -117,7 +119,7 @@ def _is_ours(node: Mapping[str, Any]) -> bool:
     )
 
 
-class _Shard:
+class Shard:
     """One file of a compacted array: chunks of rows, packed or not, and where they lie. Each has a checksum."""
 
     def __init__(self, path: str, node: Mapping[str, Any]) -> None:
@@ -156,6 +158,20 @@ class _Shard:
                 found[which == k] = chunk[rows[which == k] - k * self.chunk_rows]
         return found
 
+    def view(self, chunk: int, content: mmap.mmap) -> np.ndarray:
+        """Return a chunk of a file that is mapped and not packed, where it lies. Raises StoreError."""
+        with self._errors():
+            size = len(content)
+            index = self._index(np.frombuffer(content, np.uint8, offset=max(size - self._index_bytes, 0)))
+            offset, length = index[chunk]
+            shape = (self.chunk_rows, *self.shape)
+            n_bytes = self.dtype.itemsize * math.prod(shape)
+            if length != n_bytes + _CRC_BYTES or not 0 <= offset <= size - length:
+                raise ValueError("a chunk of it is missing")
+            stored = np.frombuffer(content, np.uint8, length, offset)
+            _require_sum(stored[:-_CRC_BYTES], stored[-_CRC_BYTES:])
+        return np.ndarray(shape, self.dtype, content, offset)
+
     @property
     def _index_bytes(self) -> int:
         return 16 * self.chunks + _CRC_BYTES
@@ -185,11 +201,15 @@ class _Shard:
 
 def _copy_checked(content: np.ndarray, out: np.ndarray) -> None:
     """Bytes and their CRC-32C, as zarr's codec has it. Raises ValueError."""
-    import google_crc32c
-
     plain = content[:-_CRC_BYTES]
     if plain.nbytes != out.nbytes:
         raise ValueError("a chunk of it is short")
-    if google_crc32c.value(np.ascontiguousarray(plain)) != int.from_bytes(content[-_CRC_BYTES:].tobytes(), "little"):
-        raise ValueError("a checksum of it does not fit")
+    _require_sum(plain, content[-_CRC_BYTES:])
     out.reshape(-1).view(np.uint8)[:] = plain
+
+
+def _require_sum(plain: np.ndarray, checksum: np.ndarray) -> None:
+    import google_crc32c
+
+    if google_crc32c.value(np.ascontiguousarray(plain)) != int.from_bytes(checksum.tobytes(), "little"):
+        raise ValueError("a checksum of it does not fit")

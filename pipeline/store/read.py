@@ -189,7 +189,7 @@ class RunInput:
     def item(self) -> str:
         """Name of the item axis: "frame", "pair"."""
         decoded = self.arrays.get(DECODED.name)
-        return decoded.dims[0] if decoded else DECODED.dims[0]
+        return decoded.dims[0] if decoded else str(self.attributes.get("item", DECODED.dims[0]))
 
     @property
     def axes(self) -> tuple[Axis, ...]:

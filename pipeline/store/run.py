@@ -374,6 +374,15 @@ class RunStore:
             self._names[name] = str(facts.get("path", ""))
             return name
 
+    def drop_input(self, name: str) -> None:
+        """Remove an input and all that is stored of it. Raises StoreError."""
+        with self.changing(), disk_errors(f"remove {name!r} from {self.path}"):
+            folder = below(self.path, name)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{folder}/{NODE_FILE}")  # from here on it is not there, whatever is left
+            del self._names[name]
+            remove_tree(folder)
+
     def input(self, name: str) -> InputStore:
         """One input. Raises StoreError if there is none of this name."""
         if name not in self._names:

@@ -68,6 +68,8 @@ class Array:
     place: Literal["", "xywh", "xy"] = ""
     """Pixel coordinates in the last dimension: "xywh" (a box: x, y, width, height) or "xy" (a point). They are moved
     if only a part of each picture is looked at. "" if the array holds none."""
+    mapped: bool = False
+    """True if it is to be stored as it is, so that processes can share it through memory maps (mapped.py)."""
 
     def __post_init__(self) -> None:
         if not self.dims or len(self.shape) != len(self.dims) - 1:
@@ -128,6 +130,14 @@ class Array:
 
 DECODED = Array("decoded", ("frame",), "bool", attributes={"description": "false where the frame could not be read"})
 """Made by the engine for every item, whatever the source and the stages are."""
+
+
+def decoded_of(item: str) -> Array:
+    """Return DECODED for another item axis."""
+    if item == "frame":
+        return DECODED
+    return replace(DECODED, dims=(item,), attributes={"description": f"false where the {item} could not be read"})
+
 
 ORIGIN = Array(
     "origin", ("frame", "xy"), "float32", (2,),

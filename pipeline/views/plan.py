@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine.bound import BoundWorkflow
-from pipeline.engine.parts import with_parts
+from pipeline.engine.parts import outdated, over, with_parts
 from pipeline.engine.plan import check_keys, open_source, plan_input
-from pipeline.engine.source import InputRef
+from pipeline.engine.source import InputRef, StoredSource
 from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
 from pipeline.store.run import RunStore
 from pipeline.text import duration, plural, plural_of, size
-
-ROWS_PER_ITEM = 2.0
-"""Rows of each axis per item, assumed until the store holds some."""
 
 SECONDS_PER_LOADED_MEGAPIXEL = 0.0012
 """Seconds to decode a megapixel on all cores of a 2-core machine (`make bench`); assumed until the store has times."""
@@ -71,10 +68,25 @@ class PlanView:
     estimate_source: str = ""
     notes: list[str] = field(default_factory=list)
     """Lines for the user on how inputs are found and read."""
+    further: list[PlanView] = field(default_factory=list)
+    """Passes over what the store then holds."""
+    expected: int | None = 0
+    """Items, at most, that a further pass will have beside those of `inputs`: known once the pass before it is done.
+    None if not even their number is known."""
 
     def as_dict(self) -> dict[str, Any]:
-        values = {key: value for key, value in vars(self).items() if key != "item"}
-        return {**values, "inputs": [line.as_dict() for line in self.inputs]}
+        left_out = ("item", "further", "expected")
+        values = {key: value for key, value in vars(self).items() if key not in left_out}
+        further = {
+            plural_of(one.item): {
+                "inputs": [line.as_dict() for line in one.inputs],
+                "expected": one.expected,
+                "estimated_seconds": one.estimated_seconds,
+                "estimated_disk_bytes": one.estimated_disk_bytes,
+            }
+            for one in self.further
+        }
+        return {**values, "inputs": [line.as_dict() for line in self.inputs], **further}
 
 
 def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
@@ -97,6 +109,29 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
             _add(view, bound, ref, store)
         except InputError as err:
             view.unusable.append({"path": ref.path, "error": str(err)})
+    _estimate(view, bound, store)
+    for one in workflow.further:
+        view.further.append(_further(view, BoundWorkflow(one, stages), refs, store))
+    return view
+
+
+def _further(first: PlanView, bound: BoundWorkflow, refs: Sequence[InputRef], store: RunStore | None) -> PlanView:
+    """Plan a further pass: exactly over inputs that are complete, and by an estimate over the others."""
+    workflow = bound.workflow
+    view = PlanView(first.workflow, first.out, workflow.noun)
+    planned = set()
+    for ref in over(workflow, refs, store, lambda _: None) if store is not None else ():
+        assert store is not None
+        planned.add(ref.inputs[-1].name)
+        try:
+            _add(view, bound, ref, store if outdated(workflow, ref, store) is None else None)
+        except InputError as err:
+            view.unusable.append({"path": ref.path, "error": str(err)})
+    source = workflow.source
+    assert issubclass(source, StoredSource)
+    waiting = [line.frames for line in first.inputs if line.name not in planned]
+    counts = [source.expected(workflow.source_options, items) for items in waiting]
+    view.expected = None if None in counts else sum(count or 0 for count in counts)
     _estimate(view, bound, store)
     return view
 
@@ -132,11 +167,16 @@ def _add(view: PlanView, bound: BoundWorkflow, ref: InputRef, store: RunStore | 
 
 
 def _estimate(view: PlanView, bound: BoundWorkflow, store: RunStore | None) -> None:
-    speed = (store.attributes.get("speed") if store is not None else None) or {}
-    per_item = speed.get("seconds_per_frame")
-    axes = [axis.name for axis in bound.schema.axes]
-    rows = {axis: float((speed.get("rows_per_frame") or {}).get(axis, ROWS_PER_ITEM)) for axis in axes}
+    known = store.attributes if store is not None else {}
+    if bound.workflow.base is None:
+        speed = known.get("speed") or {}
+        per_item, rows_known = speed.get("seconds_per_frame"), speed.get("rows_per_frame")
+    else:
+        speed = (known.get("further_speed") or {}).get(bound.schema.item) or {}
+        per_item, rows_known = speed.get("seconds_per_item"), speed.get("rows_per_item")
     stages = [node.stage for node in bound.chunk_stages]
+    usual = {axis.name: stage.usual_rows for stage in stages for axis in stage.axes}
+    rows = {axis.name: float((rows_known or {}).get(axis.name, usual.get(axis.name, 2))) for axis in bound.schema.axes}
     for line in view.inputs:
         megapixels = line.item_bytes / 3e6
         if per_item is None:
@@ -148,6 +188,10 @@ def _estimate(view: PlanView, bound: BoundWorkflow, store: RunStore | None) -> N
             seconds = line.frames_to_do * float(per_item)
         view.estimated_seconds += seconds
         view.estimated_disk_bytes += line.frames_to_do * _bytes_per_item(bound, rows)
+    if view.expected:
+        by_rows = sum(stage.seconds_per_row * max(rows.values(), default=1.0) for stage in stages)
+        view.estimated_seconds += view.expected * (by_rows if per_item is None else float(per_item))
+        view.estimated_disk_bytes += view.expected * _bytes_per_item(bound, rows)
     view.estimate_source = "figures of a 2-core machine" if per_item is None else "times of the chunks done so far"
 
 
@@ -184,4 +228,25 @@ def lines(view: PlanView) -> list[str]:
         f"(from {view.estimate_source}), {size(view.estimated_disk_bytes)} on disk, "
         f"{size(view.chunk_bytes)} of {nouns} per chunk"
     )
+    for one in view.further:
+        shown += _further_lines(one)
     return shown
+
+
+def _further_lines(view: PlanView) -> list[str]:
+    nouns = plural_of(view.item)
+    shown = [
+        f"{line.name}: {line.frames} {nouns}, {plural(line.chunks, 'chunk')} of {line.chunk_frames}: "
+        f"{line.chunks_done} done, {line.chunks_failed} failed, {line.frames_to_do} {nouns} to do"
+        for line in view.inputs
+    ]
+    shown += [f"not usable: {entry['error']}" for entry in view.unusable]
+    if view.expected is None:
+        return [*shown, f"then {nouns}: their number is known once these are done"]
+    to_do = sum(line.frames_to_do for line in view.inputs) + view.expected
+    most = "at most " if view.expected else ""
+    return [
+        *shown,
+        f"then {most}{plural(to_do, view.item)}, about {duration(view.estimated_seconds)} here "
+        f"(from {view.estimate_source}), {size(view.estimated_disk_bytes)} on disk",
+    ]

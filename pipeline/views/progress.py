@@ -18,6 +18,7 @@ from pipeline.engine.events import (
     InputStarted,
     Listener,
     Note,
+    PassStarted,
     RunDone,
     RunStarted,
     StepStarted,
@@ -58,6 +59,9 @@ class Tally:
     def on(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.item, self.inputs_total = event.item, event.inputs
+        elif isinstance(event, PassStarted):
+            self.item, self.inputs_total = event.item, event.inputs
+            self.counts, self.elapsed_seconds = {}, 0.0
         elif isinstance(event, InputStarted):
             self.counts[event.name] = Count(event.items, event.items_done, event.items_done)
         elif isinstance(event, StepStarted):
@@ -212,12 +216,14 @@ class Bars:
         self.bars.stop()
 
     def on(self, event: Event) -> None:
+        if isinstance(event, PassStarted):
+            self._clear()
         self.tally.on(event)
         if isinstance(event, Note):
             self._print(event.text)
         elif isinstance(event, ClusterReady):
             self._print(_cluster(event))
-        elif isinstance(event, RunStarted):
+        elif isinstance(event, RunStarted | PassStarted):
             if event.inputs > 1:
                 self.total = self.bars.add_task("total", total=event.inputs, line="")
         elif isinstance(event, InputStarted):
@@ -226,6 +232,15 @@ class Bars:
             self._show(event.name)
         elif isinstance(event, RunDone):
             self._show_total()
+
+    def _clear(self) -> None:
+        """Let the bars of a pass that is over scroll up as lines."""
+        for name in list(self.rows):
+            self._print(f"{name}: {self._line(name)}")
+            self.bars.remove_task(self.rows.pop(name))
+        if self.total is not None:
+            self.bars.remove_task(self.total)
+            self.total = None
 
     def _add(self, event: InputStarted) -> None:
         if len(self.rows) >= self.SHOWN_AT_ONCE:

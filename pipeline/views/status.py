@@ -22,11 +22,12 @@ def describe(out: Path) -> dict[str, Any]:
     from pipeline.views.axes import axes_of, item_of, noun_of
 
     run = open_store(out)
-    axes = axes_of([run])
+    axes, item = axes_of([run]), item_of([run])
     inputs = [
         {
             "name": name,
             "path": one.attributes.get("path", ""),
+            **({"item": one.item} if one.item != item else {}),
             "frames": one.frames_total,
             "frames_done": one.frames_done,
             "rows": one.rows,
@@ -44,7 +45,7 @@ def describe(out: Path) -> dict[str, Any]:
         "reelgraph": run.attributes["reelgraph"],
         "created": run.attributes.get("created"),
         "done_share": run.done_share,
-        "item": item_of([run]),
+        "item": item,
         "noun": noun_of([run]),
         "inputs": inputs,
         "models": run.attributes.get("models", []),
@@ -62,9 +63,9 @@ def _forgotten(one: RunInput, axes: list[str]) -> dict[str, int]:
 
 def lines(status: dict[str, Any]) -> list[str]:
     """Return the status for a person."""
-    item = status["noun"]
     shown = [f"{status['out']}: {status['done_share']:.1%} done, {plural(len(status['inputs']), 'input')}"]
     for one in status["inputs"]:
+        item = one.get("item", status["noun"])
         shown.append(f"  {one['name']}: {', '.join(_facts(one, item))}")
         for failure in one["failures"][:SHOWN_FAILURES]:
             shown.append(f"    chunk {failure['chunk']}{_time_range(failure)}: {failure['error']}")
@@ -96,8 +97,9 @@ def _facts(one: dict[str, Any], item: str) -> list[str]:
 
 def _model(model: dict[str, Any]) -> str:
     """Return a model in one line. `--json` has what its publisher says on its use."""
-    licence, runtime, weights = (str(model.get(key) or "?") for key in ("licence", "runtime", "weights_sha256"))
-    return f"  model {model['name']}: {licence} ({runtime}, weights {weights[:12]})"
+    licence, runtime = (str(model.get(key) or "?") for key in ("licence", "runtime"))
+    weights = model.get("weights_sha256")
+    return f"  model {model['name']}: {licence} ({runtime}{f', weights {weights[:12]}' if weights else ''})"
 
 
 def _time_range(failure: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.engine.summary import EXIT_MISTAKE, Summary
+from pipeline.engine.summary import EXIT_MISTAKE, PassCounts, Summary
 from pipeline.text import duration, plural, plural_of
 
 SHOWN_FAILURES = 10
@@ -19,11 +19,14 @@ def lines(summary: Summary) -> list[str]:
         inputs = plural(summary.inputs_complete, "input")
         state = f"complete: {inputs} in {summary.out}{closed}, nothing to do"
         return [state, *_failures(summary), *_unread_advice(summary)]
-    run_seconds = summary.seconds.get("run", 0.0)
-    counted = ", ".join(plural(count, noun) for noun, count in {summary.item: summary.items, **summary.rows}.items())
-    done = f"{counted} in {duration(summary.seconds['total'])}"
-    if run_seconds:
-        done += f" ({summary.items / run_seconds:.1f} {plural_of(summary.item)}/s)"
+    first = PassCounts(summary.item, (), summary.items, summary.rows, summary.seconds.get("run", 0.0))
+    counted = [_counted(one) for one in (first, *summary.further) if one.items or one is first]
+    done = f"{'; '.join(counted)} in {duration(summary.seconds['total'])}"
+    rates = [
+        f"{one.items / one.seconds:.1f} {plural_of(one.item)}/s" for one in (first, *summary.further) if one.seconds
+    ]
+    if rates:
+        done += f" ({', then '.join(rates)})"
     if summary.chunks_skipped:
         done += f"; {plural(summary.chunks_skipped, 'chunk')} done before"
     shown = [done]
@@ -36,6 +39,10 @@ def lines(summary: Summary) -> list[str]:
         shown.append(_derived(summary))
     shown += _failures(summary)
     return [*shown, _ending(summary), *_unread_advice(summary)]
+
+
+def _counted(one: PassCounts) -> str:
+    return ", ".join(plural(count, noun) for noun, count in {one.item: one.items, **one.rows}.items())
 
 
 def _unread_advice(summary: Summary) -> list[str]:

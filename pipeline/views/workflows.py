@@ -13,11 +13,13 @@ def describe(path: str) -> dict[str, Any]:
     from pipeline.engine.workflow import load_workflow
 
     workflow = load_workflow(path)
-    sections = [_section("source", workflow.source_kind, type(workflow.source_options), workflow.source_options)]
-    for node in workflow.stages:
-        entry = _section(node.name, node.use, node.stage.Options, node.stage.options)
-        arrays = [{"name": a.name, "dims": list(a.dims), "dtype": a.dtype} for a in node.stage.outputs]
-        sections.append({**entry, "after": list(node.after), "arrays": arrays})
+    sections = []
+    for one in workflow.passes:
+        sections.append(_section(one.section, one.source_kind, type(one.source_options), one.source_options))
+        for node in one.stages:
+            entry = _section(node.name, node.use, node.stage.Options, node.stage.options)
+            arrays = [{"name": a.name, "dims": list(a.dims), "dtype": a.dtype} for a in node.stage.outputs]
+            sections.append({**entry, "after": [*node.before, *node.after], "arrays": arrays})
     return {"workflow": path, "sections": sections}
 
 

@@ -46,8 +46,8 @@ def graph() -> bytes:
 def build_graph(path: Path) -> bytes:
     """Return the network as ONNX.
 
-    Side a has three inputs, and side b as many. `keypoint_a` is float32 (n, a, 2), from -1 to 1 along the longer side of
-    the picture; `descriptor_a` is float32 (n, a, 64). `count_a`, int64 (n,), counts the keypoints that are not padding.
+    Each side, a and b, has three inputs. `keypoint_a` is float32 (n, a, 2), from -1 to 1 along the picture's longer
+    side; `descriptor_a` is float32 (n, a, 64). `count_a`, int64 (n,), counts the keypoints that are not padding.
 
     The output `partner`, int64 (n, a), is the best keypoint of side b for each of side a. `score`, float32 (n, a), is 0
     if the partner's best is another keypoint.

@@ -1,0 +1,125 @@
+"""Which pairs of pictures there are, in an order in which neighbours in the list share pictures.
+
+Pairs are int32 (n, 2): the smaller index first, each pair once. `first_new` is the first item that is new: pairs of two
+older ones are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.text import unknown
+
+TILE = 16
+"""Pictures along each side of a tile of pairs: 256 pairs of at most 32 pictures."""
+MOST_PAIRS = 100_000_000
+"""They are listed at once: 8 bytes each, and as much again while they are put in order."""
+BLOCK_BYTES = 64 << 20
+"""Similarities that are computed at once."""
+
+
+def all_pairs(items: np.ndarray, first_new: int = 0) -> np.ndarray:
+    """Return every pair of some items (ascending). Raises InputError if there are too many to list."""
+    n = len(items)
+    if n * (n - 1) // 2 > MOST_PAIRS:
+        raise InputError(
+            f"{n} pictures make {n * (n - 1) // 2} pairs, and {MOST_PAIRS} is the most; "
+            "choose some of them: window: 10, similar: 20, of: groups, or a list"
+        )
+    later = np.arange(int(np.searchsorted(items, first_new)), n)
+    b = np.repeat(later, later)
+    starts = np.cumsum(later) - later
+    a = np.arange(len(b)) - np.repeat(starts, later)
+    return np.stack([items[a], items[b]], axis=1).astype(np.int32)
+
+
+def window(items: np.ndarray, width: int, first_new: int = 0) -> np.ndarray:
+    """Return the pairs of items that are at most `width` places apart in their order."""
+    pairs = [np.stack([items[:-k], items[k:]], axis=1) for k in range(1, min(width, len(items) - 1) + 1)]
+    return _new(np.concatenate(pairs) if pairs else np.empty((0, 2)), first_new)
+
+
+def similar(items: np.ndarray, vectors: np.ndarray, most: int, first_new: int = 0) -> np.ndarray:
+    """Return the pairs of each item with the `most` others whose vectors (n, d) are nearest by cosine.
+
+    Items with a vector that is not finite, or zero, have no pairs.
+    """
+    vectors = np.asarray(vectors, np.float32)
+    lengths = np.linalg.norm(vectors, axis=1)
+    usable = np.flatnonzero(np.isfinite(lengths) & (lengths > 0))
+    vectors, items = vectors[usable] / lengths[usable, None], items[usable]
+    n = len(items)
+    most = min(most, n - 1)
+    if most < 1:
+        return np.empty((0, 2), np.int32)
+    step = max(1, BLOCK_BYTES // (4 * n))
+    found = []
+    for start in range(0, n, step):
+        near = vectors[start : start + step] @ vectors.T
+        rows = np.arange(len(near))
+        near[rows, start + rows] = -np.inf
+        best = np.argpartition(near, n - most, axis=1)[:, n - most :]
+        found.append(np.stack([np.repeat(items[start + rows], most), items[best].ravel()], axis=1))
+    return _new(np.concatenate(found), first_new)
+
+
+def named(lines: Iterable[str], names: Sequence[str], where: str, first_new: int = 0) -> np.ndarray:
+    """Return the pairs of a list: two names on each line, apart by a space or a tab, as hloc writes them.
+
+    Lines that are empty or begin with # are passed over. `where` is the list's path, for messages. Raises InputError
+    that names the line.
+    """
+    known = {name: index for index, name in enumerate(names)}
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip("\r\n ")
+        if not text or text.startswith("#"):
+            continue
+        pair = _split(text, known)
+        if pair is None:
+            first, _, second = text.partition("\t" if "\t" in text else " ")
+            lacking = next((name.strip() for name in (first, second) if name.strip() not in known), text)
+            if not second:
+                raise InputError(f"{where}, line {number}: {text!r} is not two names apart by a space or a tab")
+            raise InputError(f"{where}, line {number}: {unknown('picture', lacking, names)}")
+        pairs.append(pair)
+    found = np.array(pairs, np.int64).reshape(-1, 2)
+    return _new(found[found[:, 0] != found[:, 1]], first_new)
+
+
+def _split(text: str, known: dict[str, int]) -> tuple[int, int] | None:
+    """Return the two items of a line; names may have spaces. None if they are not known."""
+    for at in (k for k, character in enumerate(text) if character in " \t"):
+        first, second = text[:at].strip(), text[at:].strip()
+        if first in known and second in known:
+            return known[first], known[second]
+    return None
+
+
+def grouped(folders: Sequence[str], pairs_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the pairs within each folder; `pairs_of` gives those of some items."""
+    groups: dict[str, list[int]] = {}
+    for index, folder in enumerate(folders):
+        groups.setdefault(folder, []).append(index)
+    found = [pairs_of(np.array(items)) for items in groups.values()]
+    return np.concatenate(found) if found else np.empty((0, 2), np.int32)
+
+
+def in_tiles(pairs: np.ndarray) -> np.ndarray:
+    """Return the pairs tile by tile, each once, so that any stretch of them touches few pictures."""
+    if not len(pairs):
+        return np.empty((0, 2), np.int32)
+    a, b = pairs.min(axis=1).astype(np.int64), pairs.max(axis=1).astype(np.int64)
+    tiles = int(b.max()) // TILE + 1
+    keys = ((a // TILE * tiles + b // TILE) * TILE + a % TILE) * TILE + b % TILE
+    keys = np.unique(keys)
+    tile, inside = keys // TILE**2, keys % TILE**2
+    a, b = tile // tiles * TILE + inside // TILE, tile % tiles * TILE + inside % TILE
+    return np.stack([a, b], axis=1).astype(np.int32)
+
+
+def _new(pairs: np.ndarray, first_new: int) -> np.ndarray:
+    return pairs[pairs.max(axis=1) >= first_new].astype(np.int32) if len(pairs) else np.empty((0, 2), np.int32)

@@ -1,0 +1,420 @@
+"""The second pass: pairs of stored items, with chunks, commits, resume and failures of their own."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+import pipeline
+from pipeline.cli import main
+from pipeline.engine.events import ChunkDone, Event, InputDone
+from pipeline.engine.workflow import build_workflow
+from pipeline.errors import StoreError, UsageError, WorkflowError
+from pipeline.views import summary as summary_view
+from pipeline.views.plan import lines
+from pipeline.views.progress import Bars, Tally
+from tests.own import Own
+
+MARKS = '''
+"""Rows of pictures: the marks of a picture of brightness n are n numbers, of n and which they are."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import Array, Axis, Stage, StageOptions
+
+
+class MarksOptions(StageOptions):
+    times: int = 1
+
+
+class Marks(Stage):
+    needs = ("frames_rgb",)
+    axes = (Axis("mark"),)
+    Options = MarksOptions
+    outputs = (Array("n_marks", ("frame",), "int32"), Array("brightness", ("frame",), "float32"),
+               Array("mark", ("mark", "part"), "int32", (2,), mapped=True), Array("packed", ("mark",), "int32"),
+               Array("feature", ("frame", "component"), "float32", (2,)))
+
+    def run(self, chunk):
+        n = np.array([picture[0, 0, 0] * good for picture, good in zip(chunk.frames_rgb, chunk.decoded)], np.int32)
+        item = np.repeat(np.arange(len(chunk)), n)
+        which = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
+        angle = n / 100
+        return {"n_marks": n, "brightness": n.astype("float32"),
+                "mark": np.stack([n[item] * self.options.times, which], axis=1), "packed": which.astype("int32"),
+                "feature": np.stack([np.cos(angle), np.sin(angle)], axis=1).astype("float32")}
+
+
+class CompareOptions(StageOptions):
+    fail_at: tuple[int, int] | None = None
+
+
+class Compare(Stage):
+    """Rows of pairs: as many as the darker picture has marks."""
+
+    item = "pair"
+    needs = ("a", "b", "a_mark", "b_mark", "a_packed", "b_packed", "a_brightness", "b_name")
+    axes = (Axis("common", of="pair", count="n_common"),)
+    Options = CompareOptions
+    outputs = (Array("n_common", ("pair",), "int32"), Array("sum", ("pair",), "int64"),
+               Array("named", ("pair",), "str"), Array("common", ("common", "part"), "int32", (2,)))
+
+    def run(self, chunk):
+        counts, sums, rows = [], [], []
+        for k in range(len(chunk)):
+            a, b = chunk["a_mark"][k], chunk["b_mark"][k]
+            if self.options.fail_at == (chunk["a"][k], chunk["b"][k]) and not Path("mended").exists():
+                raise ValueError("this pair cannot be compared")
+            assert not a.flags.writeable and (a[:, 1] == chunk["a_packed"][k]).all()
+            n = min(len(a), len(b))
+            counts.append(n)
+            sums.append(a.sum() + b.sum())
+            rows.append(np.stack([a[:n, 0], b[:n, 0]], axis=1))
+        assert (chunk["a_brightness"] >= 0).all()
+        return {"n_common": np.array(counts, np.int32), "sum": np.array(sums, np.int64), "named": chunk["b_name"],
+                "common": np.concatenate(rows).astype("int32")}
+
+
+class Later(Stage):
+    """Reads what another stage of this pass made."""
+
+    item = "pair"
+    needs = ("n_common", "common")
+    outputs = (Array("difference", ("common",), "int32"),)
+
+    def run(self, chunk):
+        assert len(chunk.rows("common")) == len(chunk["common"])
+        return {"difference": chunk["common"][:, 0] - chunk["common"][:, 1]}
+'''
+
+
+MARKS_ALONE = {"marks": {"use": "own_marks:Marks"}}
+COMPARE = {"compare": {"use": "own_marks:Compare"}}
+
+
+@pytest.fixture
+def pictures(own: Own, monkeypatch: pytest.MonkeyPatch) -> Iterator[Own]:
+    """A folder of twelve pictures of brightness 1 to 12, in two folders, and the stages above."""
+    monkeypatch.chdir(own.folder)
+    own.module("own_marks", MARKS)
+    add(own, range(1, 13))
+    return own
+
+
+def add(own: Own, values: Any) -> None:
+    for value in values:
+        path = own.folder / "photos" / f"{'odd' if value % 2 else 'even'}" / f"{value:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), (value,) * 3).save(path)
+
+
+def workflow(own: Own, later: bool = False, times: int = 1, fail_at: Any = None, **pairs: Any) -> Path:
+    stages: dict[str, Any] = {
+        "marks": {"use": "own_marks:Marks", "times": times},
+        "compare": {"use": "own_marks:Compare", "fail_at": fail_at},
+    }
+    stages |= {"later": {"use": "own_marks:Later"}} if later else {}
+    path = own.folder / "match.yaml"
+    path.write_text(yaml.safe_dump({"source": {"kind": "images"}, "pairs": pairs, "stages": stages}))
+    return path
+
+
+def run(own: Own, path: Path, **options: Any) -> Any:
+    return own.run(path, own.folder / "photos", **options)
+
+
+def test_pairs_of_a_folder(pictures: Own) -> None:
+    made = run(pictures, workflow(pictures, later=True))
+    assert made.summary.exit_code == 0
+    assert made.summary.pairs == 66
+    assert made.summary.pictures == 12
+    assert list(made.inputs) == ["photos", "photos-pairs"]
+    photos, pairs = made.inputs["photos"], made.inputs["photos-pairs"]
+    assert pairs.item == "pair"
+    assert pairs.attributes["of"] == ["photos"]
+    n = photos.array("brightness").astype(int)
+    a, b = pairs.array("a"), pairs.array("b")
+    assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == [(i, j) for i in range(12) for j in range(i + 1, 12)]
+    assert pairs.array("n_common").tolist() == np.minimum(n[a], n[b]).tolist()
+    triangle = n * n + n * (n - 1) // 2
+    assert pairs.array("sum").tolist() == (triangle[a] + triangle[b]).tolist()
+    assert pairs.array("named").tolist() == photos.array("name")[b].tolist()
+    rows = pairs.array("common_pair")
+    assert pairs.array("difference").tolist() == (n[a] - n[b])[rows].tolist()
+    assert run(pictures, workflow(pictures, later=True)).summary.chunks == 0
+
+
+def test_same_on_dask(pictures: Own) -> None:
+    one = run(pictures, workflow(pictures))
+    two = run(pictures, workflow(pictures), out=pictures.folder / "dask.zarr", executor="dask", workers=2)
+    for name in ("photos", "photos-pairs"):
+        for array in one.inputs[name].arrays:
+            assert two.array(name, array).tolist() == one.array(name, array).tolist() or array == "feature"
+
+
+def test_a_stage_added_later_reads_what_is_stored(pictures: Own) -> None:
+    run(pictures, workflow(pictures))
+    made = run(pictures, workflow(pictures, later=True))
+    pairs = made.inputs["photos-pairs"]
+    assert made.summary.exit_code == 0
+    assert made.summary.counts["picture"] == 0
+    assert len(pairs.array("difference")) == pairs.array("n_common").sum()
+
+
+def test_a_broken_picture_loses_its_pairs_and_no_others(pictures: Own) -> None:
+    (pictures.folder / "photos" / "even" / "004.png").write_bytes(b"not a picture")
+    made = run(pictures, workflow(pictures))
+    assert made.summary.exit_code == 0
+    photos, pairs = made.inputs["photos"], made.inputs["photos-pairs"]
+    lost = photos.array("name").tolist().index("even/004.png")
+    touched = (pairs.array("a") == lost) | (pairs.array("b") == lost)
+    assert (pairs.array("decoded") == ~touched).all()
+    assert touched.sum() == 11
+    assert all("even/004.png" in text for text in pairs.array("error")[touched])
+    assert (pairs.array("error")[~touched] == "").all()
+
+
+def test_a_failed_chunk_of_pairs(pictures: Own) -> None:
+    """A chunk fails, others are kept; it is taken again with --retry-failed, or closed without."""
+    path = workflow(pictures, fail_at=(0, 1))
+    made = run(pictures, path)
+    assert made.summary.exit_code == 1
+    assert len(made.summary.failures) == 1
+    assert made.summary.failures[0]["input"] == "photos-pairs"
+    assert made.summary.pairs == 66 - 16
+    assert made.inputs["photos"].complete
+    (pictures.folder / "mended").touch()
+    assert run(pictures, path).summary.exit_code == 1
+    assert run(pictures, path, retry_failed=True).summary.pairs == 16
+    assert run(pictures, path).summary.exit_code == 0
+
+
+def test_pairs_wait_for_a_complete_first_pass(pictures: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures.module("own_marks", MARKS.replace("def run(self, chunk):", "def run(self, chunk):\n        1 / 0", 1))
+    made = run(pictures, workflow(pictures))
+    assert made.summary.exit_code == 1
+    assert list(made.inputs) == ["photos"]
+    closed = run(pictures, workflow(pictures), accept_failed=True)
+    assert closed.summary.exit_code == 0
+    assert not closed.inputs["photos-pairs"].array("decoded").any()
+
+
+def test_later_pictures_are_paired_with_all(pictures: Own) -> None:
+    run(pictures, workflow(pictures))
+    add(pictures, [20, 21, 22])
+    made = run(pictures, workflow(pictures))
+    assert made.summary.exit_code == 0
+    assert made.summary.pictures == 3
+    assert made.summary.pairs == 3 * 12 + 3
+    assert list(made.inputs) == ["photos", "photos-pairs", "photos-2", "photos-2-pairs"]
+    later = made.inputs["photos-2-pairs"]
+    assert later.attributes["of"] == ["photos", "photos-2"]
+    n = np.concatenate([made.array("photos", "brightness"), made.array("photos-2", "brightness")]).astype(int)
+    a, b = later.array("a"), later.array("b")
+    assert (b >= 12).all()
+    assert (a < b).all()
+    assert later.array("n_common").tolist() == np.minimum(n[a], n[b]).tolist()
+    assert run(pictures, workflow(pictures)).summary.chunks == 0
+
+
+def test_removed_pictures_take_their_pairs_with_them(pictures: Own) -> None:
+    run(pictures, workflow(pictures))
+    (pictures.folder / "photos" / "odd" / "003.png").unlink()
+    made = run(pictures, workflow(pictures), prune=True)
+    n = made.array("photos", "brightness").astype(int)
+    pairs = made.inputs["photos-pairs"]
+    assert len(n) == 11
+    assert made.summary.pairs == 55
+    assert pairs.array("n_common").tolist() == np.minimum(n[pairs.array("a")], n[pairs.array("b")]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ({"window": 2}, lambda i, j: j - i <= 2),
+        ({"of": "groups"}, lambda i, j: (i < 6) == (j < 6)),
+        ({"of": "groups", "window": 1}, lambda i, j: (i < 6) == (j < 6) and j - i == 1),
+    ],
+)
+def test_which_pairs(pictures: Own, pairs: dict[str, Any], expected: Any) -> None:
+    made = run(pictures, workflow(pictures, **pairs)).inputs["photos-pairs"]
+    found = sorted(zip(made.array("a").tolist(), made.array("b").tolist(), strict=True))
+    assert found == [(i, j) for i in range(12) for j in range(i + 1, 12) if expected(i, j)]
+
+
+def test_pairs_of_a_list(pictures: Own) -> None:
+    listed = pictures.folder / "pairs.txt"
+    listed.write_text("# by hand\neven/002.png odd/001.png\nodd/001.png even/002.png\n\nodd/003.png\todd/005.png\n")
+    made = run(pictures, workflow(pictures, list="pairs.txt"))
+    names = made.array("photos", "name")
+    pairs = made.inputs["photos-pairs"]
+    found = {frozenset((names[a], names[b])) for a, b in zip(pairs.array("a"), pairs.array("b"), strict=True)}
+    assert found == {frozenset(("even/002.png", "odd/001.png")), frozenset(("odd/003.png", "odd/005.png"))}
+    assert len(pairs.array("a")) == 2
+    listed.write_text("even/002.png odd/001.png\n")
+    with pytest.raises(StoreError, match="or a file that the section pairs names"):
+        run(pictures, workflow(pictures, list="pairs.txt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("even/002.png odd/011.jpg\n", "line 1: unknown picture 'odd/011.jpg'; did you mean 'odd/011.png'"),
+        ("even/002.png\n", "line 1: 'even/002.png' is not two names"),
+    ],
+)
+def test_a_list_with_mistakes(pictures: Own, text: str, message: str) -> None:
+    (pictures.folder / "pairs.txt").write_text(text)
+    summary = run(pictures, workflow(pictures, list="pairs.txt")).summary
+    assert summary.exit_code == 1
+    assert message in summary.unusable[0]["error"]
+
+
+def test_pairs_of_similar_features(pictures: Own) -> None:
+    made = run(pictures, workflow(pictures, similar=2))
+    n = made.array("photos", "brightness")
+    pairs = made.inputs["photos-pairs"]
+    found = set(zip(pairs.array("a").tolist(), pairs.array("b").tolist(), strict=True))
+    expected = set()
+    for i in range(12):
+        near = sorted((j for j in range(12) if j != i), key=lambda j: abs(n[i] - n[j]))
+        for j in near[:2]:
+            if abs(n[i] - n[near[2]]) > abs(n[i] - n[j]):  # not a tie
+                expected.add((min(i, j), max(i, j)))
+    assert expected <= found
+    assert len(found) <= 24
+    summary = run(pictures, workflow(pictures, similar=2, array="featur"), out=pictures.folder / "b.zarr").summary
+    assert "did you mean 'feature'" in summary.unusable[0]["error"]
+
+
+def test_changed_options_are_refused(pictures: Own) -> None:
+    run(pictures, workflow(pictures))
+    with pytest.raises(StoreError, match=r"pairs\.window: None -> 3"):
+        run(pictures, workflow(pictures, window=3))
+    with pytest.raises(StoreError, match=r"marks\.times: 1 -> 2"):
+        run(pictures, workflow(pictures, times=2))
+    with pytest.raises(UsageError, match="did you mean 'compare'"):
+        run(pictures, workflow(pictures), keep_stale=["compar"])
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"stages": COMPARE}, "it runs on pairs and source 'images' gives frames; a section pairs: makes some"),
+        ({"pairs": {}, "stages": MARKS_ALONE}, "pairs: no stage runs on pairs"),
+        ({"pairz": {}, "stages": MARKS_ALONE}, "unknown section 'pairz'; did you mean 'pairs'"),
+        ({"pairs": {"of": "al"}}, "pairs.of"),
+        ({"pairs": {"window": 2, "similar": 3}}, "window and similar exclude each other"),
+        ({"pairs": {"windo": 2}}, "did you mean 'window'"),
+        ({"pairs": {"list": "absent.txt"}}, "absent.txt cannot be read: No such file"),
+    ],
+)
+def test_mistakes_in_a_workflow(pictures: Own, document: dict[str, Any], message: str) -> None:
+    whole = {"source": {"kind": "images"}, "stages": {**MARKS_ALONE, **COMPARE}, **document}
+    with pytest.raises(WorkflowError) as caught:
+        _ = [one.keys() for one in build_workflow("match", whole, pictures.folder).passes]
+    assert message in str(caught.value)
+
+
+def test_set_reaches_the_section(pictures: Own) -> None:
+    made = run(pictures, workflow(pictures), set={"pairs.window": 1})
+    assert made.summary.pairs == 11
+
+
+def test_the_store_says_how_it_was_made(pictures: Own) -> None:
+    made = run(pictures, workflow(pictures, window=3))
+    assert made.attributes["workflow"]["pairs"]["window"] == 3
+    assert made.attributes["workflow"]["stages"]["compare"]["after"] == ["marks"]
+    assert json.dumps(made.summary.as_dict())
+
+
+def test_it_opens_with_zarr_and_verifies(pictures: Own) -> None:
+    import zarr
+
+    run(pictures, workflow(pictures))
+    group = zarr.open_group(pictures.out, mode="r")
+    assert group["photos-pairs/a"].shape == (66,)
+    assert main(["verify", str(pictures.out)]) == 0
+
+
+def test_plan_counts_the_pairs_before_and_after(pictures: Own) -> None:
+    path, folder = workflow(pictures), [str(pictures.folder / "photos")]
+    before = pipeline.plan(path, folder, pictures.out)
+    assert before.as_dict()["pairs"]["expected"] == 66
+    assert any("then at most 66 pairs" in line for line in lines(before))
+    run(pictures, path)
+    add(pictures, [30])
+    after = pipeline.plan(path, folder, pictures.out).as_dict()
+    assert [(one["name"], one["frames_to_do"]) for one in after["pairs"]["inputs"]] == [("photos-pairs", 0)]
+    assert after["inputs"][1]["frames"] == 1
+    assert list(pipeline.open(pictures.out).inputs) == ["photos", "photos-pairs"]
+
+
+def test_status_says_pairs(pictures: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    run(pictures, workflow(pictures))
+    assert main(["status", str(pictures.out)]) == 0
+    shown = capsys.readouterr().out
+    assert "photos: 12 of 12 pictures, 78 marks, complete" in shown
+    assert "photos-pairs: 66 of 66 pairs, 286 commons, complete" in shown
+
+
+def test_the_end_of_a_run_counts_both(pictures: Own) -> None:
+    done = summary_view.lines(run(pictures, workflow(pictures)).summary)
+    assert done[0].startswith("12 pictures, 78 marks; 66 pairs, 286 commons in ")
+    assert "pictures/s, then " in done[0]
+    assert done[-1].startswith("2 of 2 inputs complete")
+    assert "nothing to do" in summary_view.lines(run(pictures, workflow(pictures)).summary)[0]
+
+
+def test_progress_counts_each_pass(pictures: Own) -> None:
+    class Heard:
+        def __init__(self) -> None:
+            self.tally, self.lines = Tally(), []
+
+        def on(self, event: Event) -> None:
+            self.tally.on(event)
+            if isinstance(event, InputDone):
+                self.lines.append(f"{event.name}: {self.tally.line(event.name)}")
+
+    heard = Heard()
+    run(pictures, workflow(pictures), listener=heard)
+    assert heard.lines == ["photos: 12/12 pictures, 78 marks", "photos-pairs: 66/66 pairs, 286 commons"]
+
+
+def test_bars_of_two_passes(pictures: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = Bars()
+    bars.console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    bars.bars.live.console = bars.console
+    with bars:
+        run(pictures, workflow(pictures), listener=bars)
+    shown = bars.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "photos: 12/12 pictures, 78 marks" in shown
+    assert "66/66 pairs" in shown
+
+
+def test_a_drained_run_goes_on_with_the_pairs(pictures: Own) -> None:
+    """SIGTERM in the first pass: what is under way is finished, no pair is begun, and the same command goes on."""
+
+    class Ends:
+        def on(self, event: Event) -> None:
+            if isinstance(event, ChunkDone):
+                signal.raise_signal(signal.SIGTERM)
+
+    first = run(pictures, workflow(pictures), listener=Ends())
+    assert first.summary.exit_code == 75
+    assert first.summary.pairs == 0
+    second = run(pictures, workflow(pictures))
+    assert second.summary.exit_code == 0
+    assert second.summary.pairs == 66
