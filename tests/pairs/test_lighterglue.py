@@ -197,6 +197,17 @@ def test_descriptors_of_another_model_are_refused() -> None:
         match([picture, picture], [(0, 1)])
 
 
+@pytest.mark.usefixtures("random_weights")
+def test_a_size_for_sources_without() -> None:
+    one = made(1, 100)
+    other = made(2, 130, one)
+    known = match([one, other], [(0, 1)], threshold=0)
+    bare = [{name: picture[name] for name in ("keypoint", "descriptor")} for picture in (one, other)]
+    equal(known, match(bare, [(0, 1)], threshold=0, size=(640, 480)))
+    with pytest.raises(ValueError, match="size must be positive"):
+        MatchOptions(matcher="lighterglue", size=(640, 0))
+
+
 def test_options_that_have_no_effect() -> None:
     with pytest.raises(ValueError, match=r"ratio.* has no effect with matcher: lighterglue"):
         MatchOptions(matcher="lighterglue", ratio=0.7)

@@ -108,6 +108,23 @@ def test_most_and_threshold(pictures: Read) -> None:
 
 
 @pytest.mark.usefixtures("random_weights")
+def test_as_many_columns_as_there_are_keypoints(pictures: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large `most` is, memory is taken for the keypoints alone."""
+    shapes: list[tuple[int, ...]] = []
+    kept = xfeat.XFeat._kept
+
+    def watch(*row: np.ndarray) -> object:
+        shapes.append(row[2].shape)
+        return kept(*row)
+
+    monkeypatch.setattr(xfeat.XFeat, "_kept", staticmethod(watch))
+    black, desk = np.zeros((480, 640, 3), np.uint8), pictures(DESK)
+    counts = find([black, desk, black[:64]], model="xfeat", most=1_000_000)["n_keypoints"]
+    assert 1 < max(counts) < 480 * 640 // 9
+    assert shapes == [(max(counts[:2]), 64)] * 2 + [(max(counts[2], 1), 64)]
+
+
+@pytest.mark.usefixtures("random_weights")
 def test_no_two_points_are_near(pictures: Read) -> None:
     made = find([pictures(DESK)], model="xfeat", most=100_000)
     points = made["keypoint"].astype(np.float64)

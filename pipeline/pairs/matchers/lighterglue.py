@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from pipeline.models.weights import sha256, weights_files
 from pipeline.pairs.matchers.matcher import Matcher, Matches, Pairs
 from pipeline.pairs.models import xfeat
 from pipeline.pairs.models.lighterglue import CARD, graph
+
+if TYPE_CHECKING:
+    from pipeline.pairs.stages.match import MatchOptions
 
 NAME = "lighterglue"
 MOST_PAIRS = 32
@@ -36,9 +39,13 @@ class LighterGlue(Matcher):
     Pictures are padded to a few numbers of keypoints, so that pairs share a batch. Padding takes part in nothing.
     """
 
-    needs = ("keypoint", "descriptor", "width", "height")
-    uses: ClassVar[frozenset[str]] = frozenset({"threshold"})
+    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size"})
+    seconds_per_match = 0.004
     slot = "gpu"
+
+    def __init__(self, options: MatchOptions) -> None:
+        super().__init__(options)
+        self.needs = ("keypoint", "descriptor") if options.size else ("keypoint", "descriptor", "width", "height")
 
     def models(self) -> tuple[ModelInfo, ...]:
         licence, source = CARD.licence, CARD.licence_source
@@ -49,7 +56,7 @@ class LighterGlue(Matcher):
         self._session = create_session(graph(), replace(device, precision="fp32"), MEMORY_SHARES["matcher"])
 
     def match(self, pairs: Pairs) -> Sequence[Matches]:
-        prepared = [_prepared(picture) for picture in pairs.pictures]
+        prepared = [self._prepared(picture) for picture in pairs.pictures]
         found: dict[int, Matches] = {}
         for rows, shape in _together(pairs, prepared):
             memory = BYTES_PER_PRODUCT * prod(shape) + BYTES_PER_KEYPOINT * sum(shape)
@@ -63,6 +70,16 @@ class LighterGlue(Matcher):
             for start, stop, matches in batches:
                 found.update(zip(rows[start:stop], matches, strict=True))
         return [found[row] for row in range(len(pairs))]
+
+    def _prepared(self, picture: Mapping[str, np.ndarray]) -> _Prepared:
+        descriptor = picture["descriptor"]
+        if descriptor.shape[1] != xfeat.LENGTH:
+            raise ModelError(
+                f"matcher {NAME} needs descriptors of {xfeat.LENGTH} components, not {descriptor.shape[1]}; "
+                f"set model: {xfeat.NAME} in the stage of keypoints, or matcher: nearest"
+            )
+        size = np.array(self.options.size or (picture["width"], picture["height"]), np.float32)
+        return _Prepared(picture["keypoint"], descriptor, size)
 
     def _run(self, sides: Sequence[Sequence[_Prepared]]) -> list[Matches]:
         inputs = {}
@@ -89,17 +106,6 @@ class _Prepared:
         # The authors' code counts from the centre of the first pixel, but takes size / 2 for the middle all the same.
         self.keypoint[: self.count] = (keypoint - np.float32(0.5) - size / 2) / (size.max() / 2)
         self.descriptor[: self.count] = descriptor
-
-
-def _prepared(picture: Mapping[str, np.ndarray]) -> _Prepared:
-    descriptor = picture["descriptor"]
-    if descriptor.shape[1] != xfeat.LENGTH:
-        raise ModelError(
-            f"matcher {NAME} needs descriptors of {xfeat.LENGTH} components, not {descriptor.shape[1]}; "
-            f"set model: {xfeat.NAME} in the stage of keypoints, or matcher: nearest"
-        )
-    size = np.array([picture["width"], picture["height"]], np.float32)
-    return _Prepared(picture["keypoint"], descriptor, size)
 
 
 def _padded_length(count: int) -> int:

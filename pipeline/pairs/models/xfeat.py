@@ -94,8 +94,9 @@ def build_graph(path: Path) -> bytes:
 
     Inputs are `pixels`, uint8 (n, height, width, 3) RGB; `threshold`, float32 (1,); and `most`, int64 (1,).
 
-    Outputs are `points`, float32 (n, most, 2), `scores` and `descriptors` of the keypoints of the highest scores. The
-    points count from the upper left corner of the picture. If there are fewer keypoints, the last scores are 0.
+    Outputs are `points`, float32 (n, columns, 2), `scores` and `descriptors` of the keypoints of the highest scores.
+    Points count from the upper left corner of the picture. There are as many columns as the picture with the most
+    keypoints has, at least 1 and at most `most`. If a picture has fewer, its last scores are 0.
 
     Raises ModelError if the file holds another network.
     """
@@ -125,9 +126,9 @@ class _Builder:
         lasts = self._lasts(sides)
         factors = graph.add("Div", self._floats(given), self._floats(sides))
         outputs = {
-            "points": (self._points(places, factors), ("n", "most", 2)),
-            "scores": (scores, ("n", "most")),
-            "descriptors": (self._descriptors(maps, places, lasts), ("n", "most", LENGTH)),
+            "points": (self._points(places, factors), ("n", "columns", 2)),
+            "scores": (scores, ("n", "columns")),
+            "descriptors": (self._descriptors(maps, places, lasts), ("n", "columns", LENGTH)),
         }
         return graph.serialise_all(outputs)
 
@@ -198,7 +199,7 @@ class _Builder:
         return self._graph.conv(value, self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"])
 
     def _best(self, heat: str, reliability: str, sides: str, threshold: str, most: str) -> tuple[str, str, str]:
-        """Return x, y, int64 (n, most), and scores of the best keypoints."""
+        """Return x, y, int64 (n, columns), and scores of the best keypoints."""
         graph = self._graph
         highest = graph.add("MaxPool", heat, kernel_shape=[1, 5], pads=[0, 2, 0, 2])
         highest = graph.add("MaxPool", highest, kernel_shape=[5, 1], pads=[2, 0, 2, 0])
@@ -207,8 +208,10 @@ class _Builder:
         enlarged = graph.add("MatMul", graph.add("MatMul", rows, reliability), graph.add("Transpose", columns))
         scores = graph.add("Where", found, graph.add("Mul", heat, enlarged), number(0))
         scores = graph.add("Flatten", scores)
-        all_places = graph.add("ReduceProd", sides, keepdims=1)
-        scores, places = graph.add_all("TopK", 2, scores, graph.add("Min", most, all_places), axis=1)
+        above = graph.add("Cast", graph.add("Greater", scores, number(0)), to=graph.dtype(np.int64))
+        counts = graph.add("ReduceMax", graph.add("ReduceSum", above, integers(1), keepdims=0), axes=[0], keepdims=1)
+        columns = graph.add("Max", graph.add("Min", most, counts), integers(1))
+        scores, places = graph.add_all("TopK", 2, scores, columns, axis=1)
         width = graph.add("Gather", sides, integers(1))
         # The authors' code leaves out what lies in the upper left pixel: it takes this place for padding.
         scores = graph.add("Where", graph.add("Equal", places, integers(0)), number(0), scores)
@@ -239,7 +242,7 @@ class _Builder:
         return graph.add("Mul", graph.add("Concat", *centres, axis=2), graph.add("Gather", factors, integers(1, 0)))
 
     def _descriptors(self, maps: str, places: Sequence[str], lasts: str) -> str:
-        """Return descriptors of length 1, (n, most, LENGTH), interpolated between those of the map."""
+        """Return descriptors of length 1, (n, columns, LENGTH), interpolated between those of the map."""
         graph = self._graph
         maps = self._unit(maps, 1)
         halves = graph.add("Div", graph.add("Gather", lasts, integers(1, 0)), number(2))

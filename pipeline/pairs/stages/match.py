@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field, field_validator
 
@@ -37,7 +40,18 @@ class MatchOptions(ChoiceOptions):
         "no limit",
     )  # fmt: skip
     threshold: float = Field(0.1, ge=0, le=1, description="lighterglue: score that a match must exceed")
+    size: tuple[int, int] | None = Field(
+        None, description="lighterglue: width and height of the pictures, in pixels; needed for videos, whose frames "
+        "have no sizes of their own",
+    )  # fmt: skip
     most: int | None = Field(None, ge=1, description="matches of a pair, at most, the best ones; null: all")
+
+    @field_validator("size")
+    @classmethod
+    def _some_pixels(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and min(value) < 1:
+            raise ValueError("size must be positive")
+        return value
 
     @field_validator("matcher")
     @classmethod
@@ -61,13 +75,18 @@ class Match(Stage):
     axes = (Axis("match", of="pair"),)
     version = 1
     usual_rows = 200.0
-    seconds_per_row = 0.0001  # 20 ms for two pictures of 2,048 keypoints
+    advice: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("a_width", "a_height", "b_width", "b_height"),
+        "pictures of this source have no sizes of their own: set size, in pixels",
+    )
     Options = MatchOptions
 
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
         self.matcher = MATCHERS[self.options.matcher](self.options)
-        self.slot = self.matcher.slot  # type: ignore[misc]  # it depends on the options
+        # They depend on the options.
+        self.slot = self.matcher.slot  # type: ignore[misc]
+        self.seconds_per_row = self.matcher.seconds_per_match  # type: ignore[misc]
         arrays = ("n_keypoints", *self.matcher.needs)
         self.needs = ("a", "b", *(f"{side}_{name}" for side in "ab" for name in arrays))
         self.outputs = (
