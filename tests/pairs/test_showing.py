@@ -394,7 +394,7 @@ def test_items_have_their_own_nouns(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "photos-pairs: 435/435 pairs" in said.err
     assert "frame" not in said.out + said.err
     table = page(out).partition('id="inputs"')[2].partition("</table>")[0]
-    cells = [re.findall(r'<td class="n[^"]*">([^<]*)', row) for row in table.split("<tr>")[1:]]
+    cells = [re.findall(r'<td class="n[^"]*">([^<]*)', row) for row in table.split("<tr>")[2:]]
     matches = f"{int(pipeline.open(out).array('photos-pairs', 'n_matches').sum()):,}".replace(",", " ")
     assert cells == [["30", "", "2 700", "", ""], ["", "435", "", matches, "135"]]
 
