@@ -25,9 +25,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="parquet, csv, jsonl, coco, mot; features of pictures: hdf5, npy, faiss; appearances of people: edl, "
-        "fcpxml, otio, vtt, srt, ffmetadata. Or a class of your own as package.module:Class (default: by the file's "
-        "suffix; .json is COCO)",
+        help="parquet, csv, jsonl, coco, mot; features of pictures: hdf5, npy, faiss; matches: colmap, hloc; "
+        "appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata. Or a class of your own as "
+        "package.module:Class (default: by the file's suffix; .json is COCO)",
     )
     parser.add_argument(
         "--embeddings", action="store_true", help="with the embeddings (and other long vectors), left out by default"
@@ -52,6 +52,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--parts", type=positive, metavar="N",
         help="hdf5, npy, faiss: cut the rows into N equal files in order, --to 'feats/{part}.h5'",
     )  # fmt: skip
+    parser.add_argument(
+        "--camera", metavar="WHICH",
+        help="colmap: per-image, per-folder or single: pictures that share a camera (default: per-image)",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
@@ -75,6 +79,7 @@ def _export(options: argparse.Namespace) -> int:
             frame_rate=options.frame_rate,
             array=options.array,
             parts=options.parts,
+            camera=options.camera,
             force=options.force,
             progress=progress,
         )

@@ -17,6 +17,7 @@ from pipeline.store.pieces import Piece, shard_pieces
 from pipeline.store.record import Record
 from pipeline.store.run import InputStore, list_inputs, require_store
 from pipeline.store.schema import DECODED, Array, Axis
+from pipeline.text import unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -351,21 +352,35 @@ class Run:
         return self.input(input).array(name)
 
     def frames(self, input: str | None = None) -> pd.DataFrame:
-        """Return one row per item: input, the source's arrays, decoded, counts and other arrays of one value."""
+        """Return one row per item: input, the source's arrays, decoded, counts and other arrays of one value.
+
+        Pairs of frames have a table of their own: `items("pair")`.
+        """
         return self.table(input, _items_of)
 
-    def chosen(self, name: str | None) -> list[RunInput]:
-        return list(self.inputs.values()) if name is None else [self.input(name)]
+    def items(self, axis: str, input: str | None = None) -> pd.DataFrame:
+        """Return the same of another item axis: a row per pair. Raises StoreError if no input has such items."""
+        known = [one.item for one in ([self.input(input)] if input else self.inputs.values())]
+        if axis not in known:
+            raise StoreError(f"{self.path}: {unknown('item axis', axis, dict.fromkeys(known))}")
+        return self.table(input, _items_of, axis)
 
-    def table(self, name: str | None, columns: Callable[[RunInput], dict[str, np.ndarray]]) -> pd.DataFrame:
-        """Return a table of one input or of all, with the column `input`; `columns` gives the others of each input."""
+    def chosen(self, name: str | None, item: str | None = None) -> list[RunInput]:
+        """Return one input, or all that have the item axis `item`, by default that of the first input."""
+        inputs = list(self.inputs.values()) if name is None else [self.input(name)]
+        return [one for one in inputs if one.item == (item or inputs[0].item)]
+
+    def table(
+        self, name: str | None, columns: Callable[[RunInput], dict[str, np.ndarray]], item: str | None = None
+    ) -> pd.DataFrame:
+        """Return a table of `chosen` inputs, with the column `input`; `columns` gives the others of each input."""
         import pandas as pd
 
-        chosen = self.chosen(name)
-        names = [item.name for item in chosen]
+        chosen = self.chosen(name, item)
+        names = [one.name for one in chosen]
         tables = []
-        for code, item in enumerate(chosen):
-            found = columns(item)
+        for code, one in enumerate(chosen):
+            found = columns(one)
             codes = np.full(len(next(iter(found.values()))), code)
             label = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
             tables.append(pd.DataFrame({"input": label, **found}))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.finding import DEFAULT_SOURCE, SOURCES, find_source, find_stage, is_known, names
+from pipeline.engine.finding import DEFAULT_SOURCE, PASSES, SOURCES, find_pass, find_source, find_stage, is_known, names
 from pipeline.errors import ReelgraphError, UsageError
 from pipeline.store.facts import stage_sections
-from pipeline.store.schema import Array, implied_axes
+from pipeline.store.schema import DECODED, Array, implied_axes
 from pipeline.text import unknown
 
 if TYPE_CHECKING:
@@ -22,45 +22,56 @@ _ALSO = Array("name", ("frame",), "string")
 
 def axes_of(runs: Iterable[Run]) -> list[str]:
     """Return the ragged axes of stores in order; of what is not begun, those that its workflow will make."""
-    found: dict[str, None] = {}
-    for run in runs:
-        begun = [item for item in run.inputs.values() if item.arrays]
-        found |= dict.fromkeys(axis.name for item in begun for axis in item.axes)
-        if not begun:
-            found |= dict.fromkeys(_planned(run))
-    return list(found)
+    return list(_items_by_axis(runs))
 
 
-def item_of(runs: Iterable[Run]) -> str:
-    """Return the item axis of stores: "frame", "pair"."""
-    for run in runs:
-        for item in run.inputs.values():
-            if item.arrays:
-                return item.item
-    return "frame"
+def items_of(runs: Iterable[Run]) -> list[str]:
+    """Return the item axes of stores in order: "frame", and "pair" if pairs were made of the frames."""
+    begun = (item.item for run in runs for item in run.inputs.values() if item.arrays)
+    return list(dict.fromkeys(begun)) or [DECODED.dims[0]]
 
 
-def noun_of(runs: Iterable[Run]) -> str:
+def item_of(runs: Iterable[Run], axis: str | None = None) -> str:
+    """Return the item axis that rows of an axis belong to: "frame" for "face"; by default that of the source."""
+    runs = list(runs)
+    items = items_of(runs)
+    return axis if axis in items else _items_by_axis(runs).get(axis or "", items[0])
+
+
+def noun_of(runs: Iterable[Run], item: str | None = None) -> str:
     """Return the name of one item for people: "picture" if the source of a store says so, else its item axis."""
     runs = list(runs)
+    of_source = item_of(runs)
+    if item not in (None, of_source):
+        return item
     for run in runs:
         kind = source_options(run).get("kind")
         if kind in names(SOURCES) and find_source(str(kind)).noun:
             return find_source(str(kind)).noun
-    return item_of(runs)
+    return of_source
 
 
 def chosen_axis(runs: Sequence[Run], name: str | None) -> str:
     """Return `name`, by default the first ragged axis, else the item axis. Raises UsageError if there is none."""
-    axes, item = axes_of(runs), item_of(runs)
-    if name is not None and name not in (*axes, item):
-        raise UsageError(unknown("axis", name, [*axes, item]))
-    return name or next(iter(axes), item)
+    axes, items = axes_of(runs), items_of(runs)
+    if name is not None and name not in (*axes, *items):
+        raise UsageError(unknown("axis", name, [*axes, *items]))
+    return name or next(iter(axes), items[0])
 
 
-def _planned(run: Run) -> list[str]:
+def _items_by_axis(runs: Iterable[Run]) -> dict[str, str]:
+    """Return the item axis of each ragged axis, in order."""
+    found: dict[str, str] = {}
+    for run in runs:
+        begun = [item for item in run.inputs.values() if item.arrays]
+        there = {axis.name: axis.of for item in begun for axis in item.axes} if begun else _planned(run)
+        found = found | {name: of for name, of in there.items() if name not in found}
+    return found
+
+
+def _planned(run: Run) -> dict[str, str]:
     """Return the ragged axes that the stages of the store's workflow make, as far as they are installed here."""
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for section in stage_sections(run.attributes.get("workflow")).values():
         use = str(section.get("use", ""))
         try:
@@ -69,9 +80,9 @@ def _planned(run: Run) -> list[str]:
             continue
         outputs = getattr(stage, "outputs", ())
         if stage is not None and isinstance(outputs, tuple):
-            item = next((array.dims[0] for array in outputs), "frame")
-            found |= dict.fromkeys(axis.name for axis in implied_axes(outputs, item, getattr(stage, "axes", ())))
-    return list(found)
+            item = str(getattr(stage, "item", DECODED.dims[0]))
+            found |= {axis.name: axis.of for axis in implied_axes(outputs, item, getattr(stage, "axes", ()))}
+    return found
 
 
 def _section(value: Any) -> dict[str, Any]:
@@ -83,8 +94,13 @@ def source_options(run: Run) -> dict[str, Any]:
     return _section(_section(run.attributes.get("workflow")).get("source"))
 
 
-def source_arrays(run: Run) -> list[Array]:
-    """Return the item arrays that say which item a row belongs to: those of the store's source."""
+def source_arrays(run: Run, item: str | None = None) -> list[Array]:
+    """Return the item arrays that say which item a row belongs to; those of items that a second pass made of others, if
+    `item` names their axis, else those of the store's source."""
+    if item not in (None, item_of([run])):
+        sections = _section(run.attributes.get("workflow")).keys() & names(PASSES).keys()
+        made = (one for one in map(find_pass, sorted(sections)) if one.item == item)
+        return [array for one in made for array in one.arrays]
     source = source_options(run)
     kind = source.get("kind", DEFAULT_SOURCE)
     if source and kind in names(SOURCES):

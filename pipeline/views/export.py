@@ -37,8 +37,8 @@ from pipeline.media.spans import is_timed
 from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
-from pipeline.text import plural, plural_of
-from pipeline.views.axes import axes_of, chosen_axis, item_of, noun_of
+from pipeline.text import plural, plural_of, unknown
+from pipeline.views.axes import axes_of, chosen_axis, item_of, items_of, noun_of
 from pipeline.views.progress import Work
 from pipeline.views.tables.rows import Block, Column, blocks, columns, record_batch, schema_of
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT = "-"
 _EACH = "{input}"
 """Part of a file's name that stands for the name of an input."""
+CAMERAS = ("per-image", "per-folder", "single")
+"""Pictures that share a camera in the file: none, those of a folder, all."""
 _PART = "{part}"
 """Part of a file's name that stands for the number of a part, from 0."""
 
@@ -99,7 +101,7 @@ class Export(ABC):
     """Axes whose rows the format can hold; () for any."""
     flags: ClassVar[tuple[str, ...]] = ()
     """Flags that the format supports: "embeddings", "array", "parts", "all_frames", "images", "start_timecode",
-    "frame_rate"."""
+    "frame_rate", "camera"."""
     noun: ClassVar[str] = ""
     """Noun for what the file holds, if that is not the axis: "appearance"."""
     one_input: ClassVar[bool] = False
@@ -114,6 +116,9 @@ class Export(ABC):
     """False if the format needs a file."""
     beside: ClassVar[tuple[str, ...]] = ()
     """Ends of the names of further files that belong to each file: ".names.txt". See `StoredRows.beside`."""
+
+    in_use: ClassVar[tuple[str, ...]] = ()
+    """Ends of the names of files that lie beside a file while another program has it open: it is not replaced then."""
 
     @abstractmethod
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
@@ -174,18 +179,21 @@ class StoredRows:
     def __init__(
         self, runs: Sequence[Run], axis: str, *, embeddings: bool = False, all_frames: bool = False, flat: bool = False,
         images: Path | None = None, start_timecode: str | None = None, frame_rate: str | None = None,
-        array: str | None = None, progress: Listener | None = None,
+        array: str | None = None, camera: str | None = None, progress: Listener | None = None,
     ) -> None:  # fmt: skip
         self.runs, self.axis, self.array = tuple(runs), axis, array
-        self.item = item_of(runs)
+        self.item = item_of(runs, axis)
         """Item axis: "frame", "pair". Rows are items themselves if it equals `axis`."""
         self.embeddings, self.all_frames, self.flat = embeddings, all_frames, flat
         self.images, self.start_timecode, self.frame_rate = images, start_timecode, frame_rate
+        self.camera = camera
         self.notes: list[str] = []
         """Lines to show with the result."""
         self.beside: list[IO[bytes]] = []
         """The files that `Export.beside` names, in that order; they appear with the file itself."""
-        self.inputs = [InputRows(run, item, self) for run in runs for item in run.inputs.values()]
+        self.inputs = [
+            InputRows(run, item, self) for run in runs for item in run.inputs.values() if item.item == self.item
+        ]
         self.all_inputs = tuple(self.inputs)
         """The inputs of all files, if each has a file of its own; `inputs` are those of one file."""
         self.n_rows = self.n_items = 0
@@ -228,6 +236,7 @@ def export(
     frame_rate: str | None = None,
     array: str | None = None,
     parts: int | None = None,
+    camera: str | None = None,
     force: bool = False,
     progress: Listener | None = None,
 ) -> Exported:
@@ -237,7 +246,8 @@ def export(
     can hold, else the items. `format`: a name, or a class of your own as "package.module:Class"; None goes by the
     file's suffix. `to` "-" is standard output; with "{input}" in its name each input has a file of its own.
     `array`: the features to write, if the store holds several. `parts`: number of files to cut the items into, named
-    by "{part}". `all_frames`: COCO lists frames without rows too. `images`: folder for the pictures that COCO names.
+    by "{part}". `camera`: one of CAMERAS. `all_frames`: COCO lists frames without rows too. `images`: folder for the
+    pictures that COCO names.
     `start_timecode`, `frame_rate`: timecode of the first frame, and timecodes per second, in place of the video's own.
     A file appears whole or not at all. Raises UsageError if the file exists (unless `force`) or cannot be written.
     Raises UsageError if there is no such format or axis; StoreError if a store cannot be read.
@@ -246,14 +256,18 @@ def export(
     name, chosen = _format(str(to), format)
     flags = {
         "embeddings": embeddings, "all_frames": all_frames, "images": images, "start_timecode": start_timecode,
-        "frame_rate": frame_rate, "array": array, "parts": parts,
+        "frame_rate": frame_rate, "array": array, "parts": parts, "camera": camera,
     }  # fmt: skip
     _check(str(to), name, chosen, flags, force)
+    if camera is not None and camera not in CAMERAS:
+        raise UsageError("--camera: " + unknown("choice", camera, CAMERAS))
     runs = [open_store(path) for path in each_once(paths)]
+    axis = _axis(runs, axis, name, chosen)
+    alone = all(item_of(runs, other) != item_of(runs, axis) for other in axes_of(runs))
     stored = StoredRows(
-        runs, _axis(runs, axis, name, chosen), embeddings=embeddings or (chosen.with_vectors and not axes_of(runs)),
-        all_frames=all_frames, flat=chosen.flat, images=Path(images).expanduser() if images else None,
-        start_timecode=start_timecode, frame_rate=frame_rate, array=array, progress=progress,
+        runs, axis, embeddings=embeddings or (chosen.with_vectors and alone), all_frames=all_frames, flat=chosen.flat,
+        images=Path(images).expanduser() if images else None, start_timecode=start_timecode, frame_rate=frame_rate,
+        array=array, camera=camera, progress=progress,
     )  # fmt: skip
     schemas: dict[str, None] = {}
     for target, its_inputs in _files(str(to), name, chosen, stored, force, parts):
@@ -268,7 +282,7 @@ def export(
     done = sum(one.item.frames_done for one in stored.all_inputs)
     noun = chosen.noun or stored.axis
     counts = stored.n_rows, stored.n_items, len(stored.all_inputs)
-    exported = Exported(str(to), name, noun, stored.item, noun_of(runs), *counts)
+    exported = Exported(str(to), name, noun, stored.item, noun_of(runs, stored.item), *counts)
     exported.columns, exported.notes = list(schemas), list(dict.fromkeys(stored.notes))
     exported.done_share = done / total if total else 1.0
     return exported
@@ -321,9 +335,14 @@ def _parts(inputs: Sequence[InputRows], parts: int) -> Iterator[list[InputRows]]
         ]
 
 
+def _suffix_of(to: str, chosen: type[Export]) -> str:
+    """Return the suffix of a format that the file's name ends with; "" if there is none."""
+    return next((suffix for suffix in chosen.suffixes if Path(to).name.lower().endswith(suffix)), "")
+
+
 def _beside(to: str, chosen: type[Export]) -> list[str]:
     """Return the paths of the files that belong to a file."""
-    suffix = next((suffix for suffix in chosen.suffixes if to.lower().endswith(suffix)), "")
+    suffix = _suffix_of(to, chosen)
     return [f"{to[: len(to) - len(suffix)]}{end}" for end in chosen.beside]
 
 
@@ -349,7 +368,9 @@ def _format(to: str, named: str | None) -> tuple[str, type[Export]]:
     """Return a format's name and class: the one that is named, else the one that the file's suffix says."""
     if named is not None:
         return named, _find(named)
-    found = [name for name in names(EXPORTS) if Path(to).name.lower().endswith(tuple(_find(name).suffixes))]
+    ends = {name: _suffix_of(to, _find(name)) for name in names(EXPORTS)}
+    longest = max(map(len, ends.values()))
+    found = [name for name, end in ends.items() if end and len(end) == longest]
     if len(found) != 1:
         where = "standard output" if to == STANDARD_OUTPUT else f"{to!r}"
         choice = " | ".join(found or sorted(names(EXPORTS)))
@@ -371,6 +392,9 @@ def _check(to: str, name: str, chosen: type[Export], flags: dict[str, Any], forc
     if "parts" in chosen.flags and (flags["parts"] is None) == (_PART in to):
         shown = to if _PART in to else Path(to).with_suffix("") / f"{_PART}{_suffix(name, chosen)}"
         raise UsageError(f"--parts N goes with {_PART} in the name of the file: --to '{shown}' --parts 8")
+    if not _suffix_of(to, chosen) and not all(end.startswith(".") for end in chosen.beside):
+        shown = Path(to).with_name(chosen.suffixes[0])
+        raise UsageError(f"the name of a file of format {name} ends with {chosen.suffixes[0]}: --to '{shown}'")
     _check_place(to, chosen, force)
 
 
@@ -381,23 +405,25 @@ def _check_place(to: str, chosen: type[Export], force: bool) -> None:
             raise UsageError(f"{one} is a folder; name a file")
         if path.exists() and not force:
             raise UsageError(f"{one} exists already; choose another file, or replace it with --force")
+    open_now = next((f"{to}{end}" for end in chosen.in_use if Path(f"{to}{end}").exists()), None)
+    if open_now is not None:
+        raise UsageError(f"{open_now} exists: a program has {to} open, or broke off; close it, or delete that file")
 
 
 def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export]) -> str:
     """Return the axis to write. Raises UsageError if the stores do not have it, or the format cannot hold it."""
     if not chosen.axes:
         return chosen_axis(runs, named)
-    ragged, item = axes_of(runs), item_of(runs)
+    ragged = axes_of(runs)
     if named is None and not ragged and not any(one.arrays for run in runs for one in run.inputs.values()):
         return chosen.axes[0]  # nothing is stored yet
-    there = [*ragged, item]
+    there = [*ragged, *items_of(runs)]
     fits = next((axis for axis in chosen.axes if axis in there), None)
     axis = chosen_axis(runs, named or fits)
     if axis not in chosen.axes:
-        raise UsageError(
-            f"format {name} holds rows of {' or '.join(map(repr, chosen.axes))} only, not of {axis!r}; "
-            "choose another --format"
-        )
+        instead = f"not of {named!r}" if named else f"and these stores have {', '.join(there)}"
+        rows = " or ".join(map(repr, chosen.axes))
+        raise UsageError(f"format {name} holds rows of {rows} only, {instead}; choose another --format")
     return axis
 
 

@@ -33,7 +33,7 @@ from pipeline.errors import StoreError
 from pipeline.store.read import Run
 from pipeline.store.schema import DECODED
 from pipeline.text import unknown
-from pipeline.views.axes import axis_in, chosen_axis, has_rows, source_arrays
+from pipeline.views.axes import axis_in, chosen_axis, has_rows, item_of, source_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,8 +224,10 @@ def columns(run: Run, item: RunInput, axis: str, *, wide: bool = False, flat: bo
         for name, column in (columns_of(array, flat) if made is None else made).items():
             apart = f"{array.name}_values" if name == array.name else f"{array.name}_{name}"
             found[name if name not in found else apart] = column
+    of_item = _known(item.item)
     for array in item_arrays(run, item, axis):
-        for name, column in columns_of(array, flat).items():
+        made = of_item.columns(item, array)
+        for name, column in (columns_of(array, flat) if made is None else made).items():
             found[name if name not in found else f"{item.item}_{name}"] = _at_item(column)
     return found
 
@@ -234,7 +236,7 @@ def item_arrays(run: Run, item: RunInput, axis: str) -> list[Array]:
     """Return what stages found on whole items (luma of a frame, a cut), for the rows of a ragged axis."""
     if axis == item.item:
         return []
-    known = {DECODED.name, *(one.count for one in item.axes), *(array.name for array in source_arrays(run))}
+    known = {DECODED.name, *(one.count for one in item.axes), *(array.name for array in source_arrays(run, item.item))}
     return [
         array
         for name, array in item.arrays.items()
@@ -307,9 +309,10 @@ def _where(run: Run, item: RunInput, axis: str) -> dict[str, Column]:
     def constant(text: str) -> Column:
         return Column(NAMES, lambda block: np.zeros(block.n_rows, np.int32), (), (text,))
 
-    def of_item(array: Array) -> Column:
-        kind = pa.string() if array.is_string else _type(array)
-        return Column(kind, lambda block: block.of_rows(array.name), (array.name,))
+    def of_item(array: Array) -> dict[str, Column]:
+        made = _known(item.item).columns(item, array)
+        usual = {array.name: Column(_cell(array), lambda block: block.arrays[array.name], (array.name,))}
+        return {name: _at_item(column) for name, column in (usual if made is None else made).items()}
 
     def in_item(block: Block) -> np.ndarray:
         counts = np.asarray(block.counts, np.int64)
@@ -319,11 +322,16 @@ def _where(run: Run, item: RunInput, axis: str) -> dict[str, Column]:
     found = {"store": constant(str(run.path)), "input": constant(item.name), "path": constant(path)}
     if not has_rows(item, axis):
         return found
-    found |= {array.name: of_item(array) for array in source_arrays(run) if array.name in item.arrays}
+    for array in source_arrays(run, item.item):
+        found |= of_item(array) if array.name in item.arrays else {}
     number = Column(pa.int64(), lambda block: np.arange(block.rows.start, block.rows.stop))
     if axis == item.item:
         return found if axis in found else {**found, axis: number}
     return {**found, axis: number, f"{axis}_in_{item.item}": Column(pa.int32(), in_item)}
+
+
+def _cell(array: Array) -> pa.DataType:
+    return pa.string() if array.is_string else _type(array)
 
 
 def _type(array: Array) -> pa.DataType:
@@ -376,9 +384,7 @@ def record_batch(block: Block, made: Mapping[str, Column], schema: pa.Schema) ->
 def schema_of(runs: Iterable[Run], axis: str, item: str, all_columns: Sequence[Mapping[str, Column]]) -> pa.Schema:
     """Return every column of every input; if inputs differ in a column's type, with one that holds both."""
     types: dict[str, pa.DataType] = dict.fromkeys(("store", "input", "path"), NAMES)
-    types |= {
-        array.name: pa.string() if array.is_string else _type(array) for run in runs for array in source_arrays(run)
-    }
+    types |= {array.name: _cell(array) for run in runs for array in source_arrays(run, item)}
     types |= {axis: pa.int64(), f"{axis}_in_{item}": pa.int32()} if axis != item else {}
     for made in all_columns:
         for name, column in made.items():
@@ -405,7 +411,8 @@ class TabledRun(Run):
         Columns are those of `reelgraph export`, with values as stored. Raises UsageError if there is no such axis.
         """
         chosen = chosen_axis([self], axis)
-        return self.table(input, lambda item: self.columns(item, chosen, wide=embeddings))
+        item = item_of([self], chosen)
+        return self.table(input, lambda one: self.columns(one, chosen, wide=embeddings), item)
 
     def columns(
         self, item: RunInput, axis: str, *, wide: bool = False,
@@ -415,8 +422,7 @@ class TabledRun(Run):
         made = columns(self, item, axis, wide=wide)
         chosen = [name for name in (order(made) if order else made) if name not in ("store", "input", "path")]
         if not has_rows(item, axis):
-            base = schema_of([self], axis, item.item, [])
-            kept = [field for field in base if field.name in {array.name for array in source_arrays(self)}]
-            return {field.name: np.empty(0, field.type.to_pandas_dtype()) for field in kept}
+            known = source_arrays(self, item.item)
+            return {array.name: np.empty(0, _cell(array).to_pandas_dtype()) for array in known}
         block = whole(item, axis, [name for column in chosen for name in made[column].needs])
         return {name: made[name].numpy(block) for name in chosen}

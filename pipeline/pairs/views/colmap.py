@@ -1,0 +1,184 @@
+"""A database of COLMAP: cameras, pictures, keypoints, descriptors, matches, and the geometry of verified pairs.
+
+The tables are those of COLMAP 3.9. Later versions, and pycolmap, add to them what they need when they open the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import IO, TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.pairs.views.matched import MatchExport
+from pipeline.text import plural
+
+if TYPE_CHECKING:
+    from pipeline.pairs.views.matched import Keypoints, Pair, Pictures
+    from pipeline.views.export import StoredRows
+
+VERSION = 3900
+"""Version of the tables, as COLMAP counts."""
+MOST_IMAGES = 2**31 - 1
+"""Number by which COLMAP makes one number of a pair of pictures."""
+SIMPLE_RADIAL = 2
+"""COLMAP's number of its usual camera model: focal length, principal point, one factor of distortion."""
+FOCAL_FACTOR = 1.2
+"""Focal length for each pixel of the longest side, if it is not known: COLMAP's guess."""
+FILM_DIAGONAL = 43.27
+"""Millimetres: diagonal of the film that EXIF's FocalLengthIn35mmFilm speaks of."""
+DESCRIPTOR = np.dtype(np.uint8), 128
+"""The only descriptors that every version of COLMAP reads: those of SIFT."""
+GEOMETRIES = {"essential": (2, "E"), "fundamental": (3, "F"), "homography": (6, "H")}
+"""COLMAP's configuration of a verified pair, and the column of its matrix, by the model that it was verified by."""
+_TURNED = 0x0112
+_FOCAL_35 = 0xA405
+_EXIF = 0x8769
+
+_TABLES = f"""
+CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, model INTEGER NOT NULL,
+  width INTEGER NOT NULL, height INTEGER NOT NULL, params BLOB, prior_focal_length INTEGER NOT NULL);
+CREATE TABLE images (image_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, name TEXT NOT NULL UNIQUE,
+  camera_id INTEGER NOT NULL, prior_qw REAL, prior_qx REAL, prior_qy REAL, prior_qz REAL, prior_tx REAL, prior_ty REAL,
+  prior_tz REAL, CONSTRAINT image_id_check CHECK(image_id >= 0 and image_id < {MOST_IMAGES}),
+  FOREIGN KEY(camera_id) REFERENCES cameras(camera_id));
+CREATE UNIQUE INDEX index_name ON images(name);
+CREATE TABLE keypoints (image_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL, data BLOB,
+  FOREIGN KEY(image_id) REFERENCES images(image_id) ON DELETE CASCADE);
+CREATE TABLE descriptors (image_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL,
+  data BLOB, FOREIGN KEY(image_id) REFERENCES images(image_id) ON DELETE CASCADE);
+CREATE TABLE matches (pair_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL, data BLOB);
+CREATE TABLE two_view_geometries (pair_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL,
+  data BLOB, config INTEGER NOT NULL, F BLOB, E BLOB, H BLOB, qvec BLOB, tvec BLOB);
+PRAGMA user_version = {VERSION};
+"""
+_NO_POSE = np.array([1, 0, 0, 0], "<f8").tobytes(), np.zeros(3, "<f8").tobytes()
+"""Rotation and translation of a pair whose pose is not known, in COLMAP 3.9."""
+
+
+class Colmap(MatchExport):
+    """A database for `colmap mapper` and pycolmap."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".db",)
+    flags: ClassVar[tuple[str, ...]] = ("camera",)
+    in_use: ClassVar[tuple[str, ...]] = ("-wal", "-journal")
+
+    def write(self, file: IO[bytes], stored: StoredRows) -> None:
+        pictures = self.pictures(stored)
+        with _disk_errors(), closing(sqlite3.connect(file.name, isolation_level=None)) as made:
+            # The file has its name only when it is whole: SQLite need not keep a copy of what it changes.
+            made.execute("PRAGMA journal_mode = OFF")
+            made.execute("PRAGMA synchronous = OFF")
+            made.executescript(_TABLES)
+            made.execute("BEGIN")
+            _write_pictures(made, pictures, stored)
+            verified = 0
+            for pair in self.pairs(stored, pictures):
+                verified += _write_pair(made, pair, _model_of(stored))
+            made.execute("COMMIT")
+        if pictures.folder is not None:
+            stored.notes.append(f"names of pictures are relative to {pictures.folder}: COLMAP's image folder")
+        if _model_of(stored) is None:
+            stored.notes.append(
+                "the matches are not verified: add the stage verify, or run `colmap geometric_verifier --database_path "
+                "FILE` (pycolmap.geometric_verification) before the mapper"
+            )
+        else:
+            stored.notes.append(f"{plural(verified, 'pair')} verified")
+
+
+def _write_pictures(made: sqlite3.Connection, pictures: Pictures, stored: StoredRows) -> None:
+    cameras: dict[tuple[object, ...], int] = {}
+    turned = descriptors = 0
+    for number in np.flatnonzero(pictures.decoded).tolist():
+        name, (width, height) = pictures.names[number], pictures.sizes[number].tolist()
+        focal, is_turned = _of_file(pictures.folder, name, width, height)
+        turned += is_turned
+        shared = {"single": "", "per-folder": os.path.dirname(name)}.get(stored.camera or "", number)
+        key = shared, width, height
+        if key not in cameras:
+            cameras[key] = len(cameras) + 1
+            params = np.array([focal or FOCAL_FACTOR * max(width, height), width / 2, height / 2, 0], "<f8").tobytes()
+            camera = cameras[key], SIMPLE_RADIAL, width, height, params, int(focal > 0)
+            made.execute("INSERT INTO cameras VALUES (?, ?, ?, ?, ?, ?)", camera)
+        image = number + 1, name, cameras[key]
+        made.execute("INSERT INTO images (image_id, name, camera_id) VALUES (?, ?, ?)", image)
+        found = pictures.keypoints(number)
+        for table, values in (("keypoints", _keypoints(found)), ("descriptors", found.descriptors)):
+            if table == "keypoints" or (values.dtype, values.shape[1]) == DESCRIPTOR:
+                made.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", (number + 1, *values.shape, values.tobytes()))
+                descriptors += table == "descriptors"
+    if not descriptors and pictures.decoded.any():
+        stored.notes.append("without descriptors: COLMAP has those of SIFT alone, and needs none for what is matched")
+    if turned:
+        stored.notes.append(
+            f"{plural(turned, 'picture')} turned by EXIF: points are those of the upright picture, and COLMAP reads "
+            "pixels as they are stored; give it upright copies (exiftran -ai) for colours and dense reconstruction"
+        )
+
+
+def _keypoints(found: Keypoints) -> np.ndarray:
+    """Return float32 (n, 4): x, y, scale and orientation in radians; (n, 2) if the model knows none."""
+    if found.scales is None or found.angles is None:
+        return found.points.astype("<f4")
+    return np.column_stack([found.points, found.scales / 2, np.radians(found.angles)]).astype("<f4")
+
+
+def _write_pair(made: sqlite3.Connection, pair: Pair, model: str | None) -> bool:
+    """Write the matches of a pair; return whether it is verified."""
+    pair_id = (pair.a + 1) * MOST_IMAGES + pair.b + 1  # a < b, as the source of pairs lists them
+    matches = pair.match.astype("<u4")
+    made.execute("INSERT INTO matches VALUES (?, ?, 2, ?)", (pair_id, len(matches), matches.tobytes()))
+    if model is None or pair.inlier is None or not pair.inlier.any():
+        return False
+    config, column = GEOMETRIES[model]
+    inliers = matches[pair.inlier]
+    made.execute(
+        f"INSERT INTO two_view_geometries (pair_id, rows, cols, data, config, {column}, qvec, tvec) "
+        "VALUES (?, ?, 2, ?, ?, ?, ?, ?)",
+        (pair_id, len(inliers), inliers.tobytes(), config, np.asarray(pair.model, "<f8").tobytes(), *_NO_POSE),
+    )
+    return True
+
+
+def _model_of(stored: StoredRows) -> str | None:
+    """Return the model that pairs were verified by; None if they were not. Raises UsageError for a model of another."""
+    for one in stored.inputs:
+        array = one.item.arrays.get("model")
+        if array is not None and "inlier" in one.item.arrays:
+            name = array.attributes.get("model")
+            if name not in GEOMETRIES:
+                raise UsageError(f"{one.name!r} is verified by {name!r}, and COLMAP has {', '.join(GEOMETRIES)} only")
+            return str(name)
+    return None
+
+
+def _of_file(folder: str | None, name: str, width: int, height: int) -> tuple[float, bool]:
+    """Return the focal length in pixels, 0 if EXIF does not say, and whether EXIF turns the picture."""
+    from PIL import Image
+
+    if folder is None:
+        return 0.0, False
+    try:
+        with Image.open(os.path.join(folder, name)) as image:
+            exif = image.getexif()
+            film = float(exif.get_ifd(_EXIF).get(_FOCAL_35) or 0)
+            focal = film / FILM_DIAGONAL * math.hypot(width, height)
+            return focal if 0 < focal < math.inf else 0.0, exif.get(_TURNED, 1) not in (0, 1)
+    except Exception:  # whatever a damaged file brings: what is known is in the store
+        return 0.0, False
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Raise an error of the disk as what it is: SQLite has its own."""
+    try:
+        yield
+    except sqlite3.OperationalError as err:
+        raise OSError(errno.EIO, str(err)) from err
