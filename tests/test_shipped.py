@@ -27,7 +27,7 @@ def test_every_workflow_of_the_repository_is_shipped_and_described(workflows: Pa
     assert [shipped.name for shipped in shipped_workflows() if len(shipped.about) < 20] == []
 
 
-@pytest.mark.parametrize("name", ["analyze", "faces", "find", "people", "sharp_faces"])
+@pytest.mark.parametrize("name", ["analyze", "faces", "find", "objects", "people", "sharp_faces"])
 def test_a_name_is_the_same_workflow_as_its_file(elsewhere: Path, workflows: Path, name: str) -> None:
     by_name, by_path = load_workflow(name), load_workflow(workflows / f"{name}.yaml")
     assert by_name.name == by_path.name == name

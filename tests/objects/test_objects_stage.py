@@ -311,7 +311,7 @@ def test_people_without_a_file(height: int) -> None:
     frame = drawn_person(height, height)
     result = found(made, frame, picture(200, 300), frame)
     assert result["n_objects"].tolist() == [1, 0, 1]
-    x, y, width, tall = result["box"][0]
+    x, _, width, tall = result["box"][0]
     assert abs(x + width / 2 - height / 2) < 0.06 * height
     assert 0.6 * height < tall < 1.0 * height
     assert 0.3 < width / tall < 0.6
