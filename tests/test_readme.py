@@ -127,7 +127,9 @@ def test_the_tables_list_the_arrays_that_are_stored(repository: Path, workflows:
     more = ["embed.per=track", "analyze.per=track", "detect.align=deepface"]
     analysed = {name: spec.dtype for name, spec in load_workflow(workflows / "analyze.yaml", more).specs().items()}
     features = {name: spec.dtype for name, spec in load_workflow(workflows / "features.yaml").specs().items()}
-    assert listed(repository / "docs" / "store.md") == {**own, **made, **PEOPLE, **analysed, **features}
+    objects = {name: spec.dtype for name, spec in load_workflow(workflows / "objects.yaml").specs().items()}
+    objects["object_frame"] = "int64"
+    assert listed(repository / "docs" / "store.md") == {**own, **made, **PEOPLE, **analysed, **features, **objects}
 
 
 @pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))])
