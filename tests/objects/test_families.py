@@ -189,6 +189,20 @@ def test_other_floats(tmp_path: Path, make: Any, dtype: str) -> None:
     np.testing.assert_allclose(result["box"], [one[0] for one in TRUTH], atol=1 if dtype == "float16" else 1e-3)
 
 
+def test_rtdetr_that_gives_one_class_each(tmp_path: Path) -> None:
+    """As of Ultralytics since 2026: centres in parts of the input, where YOLO's have corners in pixels."""
+    rows = np.zeros((300, 6), np.float32)
+    rows[:3] = np.concatenate([centres() / SIZE, SCORES[:, None], LABELS[:, None]], axis=1)
+    path = save(tmp_path / "net.onnx", {"output0": rows}, metadata={"head": "RTDETRDecoder"})
+    made = stage(path, classes=NAMES)
+    assert made.network is not None
+    assert (made.network.family, made.network.overlap) == ("detr", 1)
+    check(made)
+    path = save(tmp_path / "net.onnx", {"output0": rows})  # without its notes
+    check(stage(path, classes=NAMES, box="cxcywh", normalised=True))
+    check(stage(path, classes=NAMES, family="detr", box="cxcywh", normalised=True))
+
+
 def test_boxes_of_pictures_in_one_list(tmp_path: Path) -> None:
     """Rows with the number of their picture: Caffe's SSD, and YOLOv7 with its own choice. Their batch is fixed."""
     one = np.zeros((3, 1), np.float32)

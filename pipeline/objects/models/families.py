@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal, get_args
 
@@ -21,7 +21,7 @@ Form = Literal["rows", "columns", "map", "finished", "numbered", "scores", "labe
 """Forms of output, with K boxes of a picture.
 
 rows (N, K, numbers), columns (N, numbers, K): numbers are the box, its score for being an object if there is one, and
-the scores of the classes. map (N, numbers, h, w): the same for each cell. finished (N, K, 6): corners, score, class.
+the scores of the classes. map (N, numbers, h, w): the same for each cell. finished (N, K, 6): box, score, class.
 numbered (n, 7) or (1, 1, n, 7): the number of the picture, and six numbers more. scores: boxes (N, K, 4) and
 (N, K, classes). labels: boxes (N, K, 4), scores (N, K), classes (N, K)."""
 
@@ -116,6 +116,8 @@ def recognise(path: str, graph: Graph, shapes: Mapping[str, Sizes], size: Size, 
     if found is None and len(named) < 2:
         flat_first = sorted(known.items(), key=lambda one: len(one[1]) != 3)  # a second output may hold masks
         found = next(filter(None, (_single(name, shape, size) for name, shape in flat_first)), None)
+    if found is not None and found.form == "finished" and "RTDETR" in graph.metadata.get("head", ""):
+        found = replace(found, families=("detr",))  # Ultralytics'
     if found is None:
         raise ModelError(
             f"model {path} gives {listed}, which is of no family known here ({', '.join(get_args(Family))}); "

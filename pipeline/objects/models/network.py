@@ -127,7 +127,7 @@ def _probed(graph: Graph, pictures: int, shape: tuple[int, ...], size: Size) -> 
 def _of_outputs(preset: Preset, outputs: Outputs, sized: bool) -> Preset:
     """Return a family's preset for what the outputs look like."""
     if outputs.form == "finished":
-        return replace(preset, box="xyxy", objectness=False, cells=False)
+        return preset if "detr" in outputs.families[:1] else replace(preset, box="xyxy", objectness=False)
     if outputs.form == "numbered":
         return replace(preset, box="xyxy", objectness=False, background="ssd" in outputs.families)
     if outputs.form == "labels":
