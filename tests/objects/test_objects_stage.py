@@ -46,16 +46,19 @@ def slowly(given: Candidates, score: float, limit: float) -> list[int]:
 
 @pytest.mark.parametrize("limit", [0.0, 0.3, 0.45, 0.9])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_suppression_per_class(limit: float, classes: int) -> None:
+def test_suppression_per_class(limit: float, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given = random_candidates(300, classes)
-    result = chosen(given, Choice(0.25, limit, 300), (1000, 1000))
+    given = Candidates(*(values[(given.corners[:, 2:] > 0).all(axis=1)] for values in given))
     kept = slowly(given, 0.25, limit)
-    inside = [k for k in kept if given.corners[k, 2] > 0 and given.corners[k, 3] > 0]
-    assert result.score.tolist() == given.score[inside].tolist()
-    assert result.label.tolist() == given.label[inside].tolist()
-    corners = given.corners[inside].clip(0, 1000)
-    np.testing.assert_allclose(result.box[:, :2] + result.box[:, 2:], corners[:, 2:], rtol=1e-5)
-    assert len(result.score) < 300
+    for first in (1000, 40):  # more of them are looked at if the best are too few
+        monkeypatch.setattr("pipeline.objects.models.found.FIRST_CANDIDATES", first)
+        for most in (300, 5):
+            result = chosen(given, Choice(0.25, limit, most), (1000, 1000))
+            assert result.score.tolist() == given.score[kept[:most]].tolist()
+            assert result.label.tolist() == given.label[kept[:most]].tolist()
+            corners = given.corners[kept[:most]].clip(0, 1000)
+            np.testing.assert_allclose(result.box[:, :2] + result.box[:, 2:], corners[:, 2:], rtol=1e-5)
+    assert 5 < len(kept) < 300
 
 
 def test_equal_scores_have_an_order() -> None:
@@ -171,6 +174,12 @@ def test_the_resume_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert key("net.onnx", classes=["lamp"], score=0.3) != first
     brightness(Path("net.onnx"), 1)
     assert key("net.onnx", classes=["lamp"]) != first
+
+
+def test_the_key_of_the_default_is_frozen() -> None:
+    """Another value here would refuse every store of people that users have."""
+    assert key("hog") == "a757c6dafd364d2bc8fc8ebdc2d20a9a"
+    assert key("hog", batch=3) == key("hog")
 
 
 def test_preparation_of_each_family(tmp_path: Path) -> None:

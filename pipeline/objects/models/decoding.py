@@ -35,20 +35,22 @@ class Decoding:
     first: int
     """Number of the first class: 1 if 0 is the background."""
 
-    def candidates(self, arrays: Sequence[npt.NDArray[Any]], pictures: int) -> list[Candidates]:
-        """Return the boxes of each of `pictures` pictures, of arrays in the order of Outputs.names."""
+    def candidates(self, arrays: Sequence[npt.NDArray[Any]], pictures: int, least: float) -> list[Candidates]:
+        """Return the boxes of each of `pictures` pictures, of arrays in the order of Outputs.names.
+
+        Boxes whose score is below `least` may be left out.
+        """
         form = self.outputs.form
-        if not self.outputs.batched and form != "numbered":
-            arrays = [array[None] for array in arrays]
         if form == "numbered":
             return self._numbered(arrays[0].reshape(-1, 7), pictures)
+        if not self.outputs.batched:
+            arrays = [array[None] for array in arrays]
+        each = zip(*arrays, strict=True)
         if form == "labels":
-            box, score, label = arrays
-        elif form == "finished":
-            box, score, label = arrays[0][..., :4], arrays[0][..., 4], arrays[0][..., 5]
-        else:
-            box, score, label = self._by_class(arrays)
-        return [self._made(*one) for one in zip(box, score, label, strict=True)]
+            return [self._made(*parts) for parts in each]
+        if form == "finished":
+            return [self._made(rows[:, :4], rows[:, 4], rows[:, 5]) for (rows,) in each]
+        return [self._best(parts, least) for parts in each]
 
     def _made(self, box: npt.NDArray[Any], score: npt.NDArray[Any], label: npt.NDArray[Any]) -> Candidates:
         if not np.issubdtype(label.dtype, np.integer):
@@ -65,29 +67,28 @@ class Decoding:
             box, score, label = rows[:, 1:5], rows[:, 6], rows[:, 5]
         return [self._made(*(values[rows[:, 0] == one] for values in (box, score, label))) for one in range(pictures)]
 
-    def _by_class(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-        """Return boxes (N, K, 4), the score of the best class of each (N, K), and that class (N, K)."""
-        numbers = arrays[0].astype(np.float32)
-        if self.outputs.form == "map":
-            numbers = _of_cells(numbers)
-        elif self.outputs.form == "columns":
-            numbers = numbers.transpose(0, 2, 1)
-        box, head = numbers[..., :4], 4 + self.objectness
-        if self.outputs.form == "scores":
-            scores = arrays[1].astype(np.float32)
-        else:
-            scores = numbers[..., head : head + self.classes + self.first]
+    def _best(self, parts: Sequence[npt.NDArray[Any]], least: float) -> Candidates:
+        """Return the boxes of one picture, each with its best class."""
+        numbers = _of_cells(parts[0]) if self.outputs.form == "map" else parts[0]
+        if self.outputs.form == "columns":
+            numbers = numbers.T
+        box = self._in_pixels(numbers[:, :4].astype(np.float32)) if self.cells else numbers[:, :4]
+        if self.objectness:  # no score exceeds it
+            likely = numbers[:, 4] >= least
+            box, numbers = box[likely], numbers[likely]
+        scores = parts[1] if self.outputs.form == "scores" else numbers[:, 4 + self.objectness :]
+        scores = scores.astype(np.float32)
         if self.activation == "softmax":
-            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            scores /= scores.sum(axis=-1, keepdims=True)
-        kept = scores[..., self.first : self.first + self.classes]
-        label = kept.argmax(axis=-1)
-        score = np.take_along_axis(kept, label[..., None], axis=-1)[..., 0]
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+            scores /= scores.sum(axis=1, keepdims=True)
+        scores = scores[:, self.first : self.first + self.classes]
+        label = scores.argmax(axis=1)
+        score = np.take_along_axis(scores, label[:, None], axis=1)[:, 0]
         if self.activation == "sigmoid":
             score = _sigmoid(score)
         if self.objectness:
-            score = score * numbers[..., 4]
-        return self._in_pixels(box) if self.cells else box, score, label + self.first
+            score = score * numbers[:, 4].astype(np.float32)
+        return Candidates(self._corners(box), label, score)
 
     def _in_pixels(self, box: Floats) -> Floats:
         """Return centres and sizes in pixels of boxes in cells, one for each cell of each level."""
@@ -99,7 +100,7 @@ class Decoding:
         place = np.concatenate(places).astype(np.float32)
         stride = place[:, 2:]
         with np.errstate(over="ignore"):
-            return np.concatenate([(box[..., :2] + place[:, :2]) * stride, np.exp(box[..., 2:]) * stride], axis=-1)
+            return np.concatenate([(box[:, :2] + place[:, :2]) * stride, np.exp(box[:, 2:]) * stride], axis=1)
 
     def _corners(self, box: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return left, top, right and bottom in pixels of the input."""
@@ -122,16 +123,16 @@ def _sigmoid(value: Floats) -> Floats:
     return result
 
 
-def _of_cells(numbers: Floats) -> Floats:
-    """Return FastestDet's map (N, numbers, h, w) as rows: box, score for being an object, scores of the classes.
+def _of_cells(numbers: npt.NDArray[Any]) -> Floats:
+    """Return FastestDet's map (numbers, h, w) as rows: box, score for being an object, scores of the classes.
 
     A centre is the hyperbolic tangent of two numbers, in cells from the cell's corner; a size is the logistic function
     of two numbers, in parts of the input.
     """
-    count, length, height, width = numbers.shape
-    rows = numbers.reshape(count, length, -1).transpose(0, 2, 1)
+    length, height, width = numbers.shape
+    rows = numbers.reshape(length, -1).T.astype(np.float32)
     row, column = np.divmod(np.arange(height * width), width)
     place = np.stack([column, row], axis=1).astype(np.float32)
-    centre = (np.tanh(rows[..., 1:3]) + place) / np.array([width, height])
-    parts = [centre.astype(np.float32), _sigmoid(rows[..., 3:5]), rows[..., :1], rows[..., 5:]]
-    return np.concatenate(parts, axis=-1)
+    centre = (np.tanh(rows[:, 1:3]) + place) / np.array([width, height])
+    parts = [centre.astype(np.float32), _sigmoid(rows[:, 3:5]), rows[:, :1], rows[:, 5:]]
+    return np.concatenate(parts, axis=1)

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-MOST_CANDIDATES = 30_000
-"""Most boxes of a picture that are compared with each other, the best: as in Ultralytics' code. Keeps a low threshold
-from comparing all boxes of a large network."""
+FIRST_CANDIDATES, MOST_CANDIDATES = 1000, 30_000
+"""Most boxes of a picture that are compared with each other, the best. The first number is tried first: it gives enough
+unless there are many boxes of few objects. The second is that of Ultralytics' code."""
 
 
 class Candidates(NamedTuple):
@@ -57,13 +57,18 @@ def chosen(found: Candidates, choice: Choice, size: tuple[int, ...]) -> Objects:
     if choice.labels is not None:
         good &= np.isin(found.label, choice.labels)
     corners, label, score = (values[good] for values in found)
-    corners = corners.astype(np.float64)
-    order = np.lexsort((corners[:, 1], corners[:, 0], -score))[:MOST_CANDIDATES]
+    inside = np.clip(corners.astype(np.float64), 0, [size[1], size[0]] * 2)
+    box = np.concatenate([inside[:, :2], inside[:, 2:] - inside[:, :2]], axis=1).astype(np.float32)
+    order = np.lexsort((box[:, 1], box[:, 0], -score))
+    order = order[(box[order, 2:] > 0).all(axis=1)]
     if choice.overlap < 1:
-        order = order[_apart(corners[order], label[order], score[order], choice.overlap)]
-    corners = np.clip(corners, 0, [size[1], size[0]] * 2)
-    box = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float32)
-    order = order[(box[order, 2:] > 0).all(axis=1)][: choice.most]
+        for most in (FIRST_CANDIDATES, MOST_CANDIDATES):
+            best = order[:most]
+            kept = best[_apart(corners[best].astype(np.float64), label[best], score[best], choice.overlap)]
+            if len(kept) >= choice.most:
+                break
+        order = kept
+    order = order[: choice.most]
     return Objects(box[order], label[order].astype(np.int32), score[order].astype(np.float32))
 
 

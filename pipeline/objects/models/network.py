@@ -254,7 +254,7 @@ class Runner:
             outputs = network.decoding.outputs
             arrays = self._session.run(list(outputs.names), network.given(batch))
             _check_rows(network.info.name, outputs, [array.shape for array in arrays], len(batch))
-            found = network.decoding.candidates(arrays, len(batch))
+            found = network.decoding.candidates(arrays, len(batch), self._choice.score)
             return [self._placed(one, size) for one, size in zip(found, sizes, strict=False)]
 
         parts = run_in_batches(self._device, network.info.name, shape, len(rows), self._most, run)
