@@ -14,6 +14,7 @@ from pipeline.engine.workflow import build_workflow
 from pipeline.errors import ModelError, WorkflowError
 from pipeline.machine.device import Device
 from pipeline.objects.models.found import Candidates, Choice, chosen
+from pipeline.objects.models.hog import Hog
 from tests.objects.made_networks import found, names, picture, save, stage
 
 RNG = np.random.default_rng(5)
@@ -327,6 +328,26 @@ def test_people_without_a_file(height: int) -> None:
     np.testing.assert_array_equal(result["box"][0], result["box"][1])  # again the same
     assert result["score"][0] > 0.25
     assert found(stage("hog", score=9), frame)["n_objects"].tolist() == [0]
+
+
+def test_windows_are_those_of_opencv_on_one_thread() -> None:
+    frame = np.repeat(np.repeat(RNG.integers(0, 256, (30, 50, 3), np.uint8), 11, axis=0), 11, axis=1)
+    frame[:300, 100:400] = drawn_person(300, 300)
+    detector = cv2.HOGDescriptor()
+    detector.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        boxes, scores = detector.detectMultiScale(frame, -2, (8, 8), (8, 8), 1.05, groupThreshold=0)
+    finally:
+        cv2.setNumThreads(threads)
+    windows, found_scores = Hog(Choice(-2, 1, 300))._windows(frame)
+    assert len(windows) > 10
+    for window, box in zip(windows, np.asarray(boxes), strict=True):  # OpenCV cuts them at the border
+        ends = np.minimum(window[:2] + window[2:], frame.shape[1::-1])
+        first = np.maximum(window[:2], 0)
+        assert [*first, *(ends - first)] == box.tolist()
+    assert found_scores.tolist() == np.ravel(scores).tolist()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20, 400), (127, 63), (128, 64), (400, 20)])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.media.preparation import Picture
 from pipeline.models.card import ModelInfo
@@ -40,13 +41,27 @@ class Hog:
         size = picture.shape[:2]
         missing = [max(0, least - own) for least, own in zip(WINDOW, size, strict=True)]  # OpenCV refuses smaller ones
         picture = cv2.copyMakeBorder(picture, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+        windows, scores = self._windows(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        corners = np.concatenate([windows[:, :2], windows[:, :2] + windows[:, 2:]], axis=1)
+        corners += INNER * np.tile(windows[:, 2:], 2)
+        return chosen(Candidates(corners, np.zeros(len(scores), np.int32), scores), self._choice, size)
+
+    def _windows(self, picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return x, y, width and height of windows, and their scores, of a BGR picture.
+
+        They are those of `detectMultiScale`, not cut at the border. Its threads may give a box the score of another.
+        """
         detector = cv2.HOGDescriptor()
         detector.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
-        boxes, scores = detector.detectMultiScale(
-            cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), self._choice.score, STEP, MARGIN, LEVEL, groupThreshold=0
-        )
-        window = np.asarray(boxes, np.float64).reshape(-1, 4)
-        corners = np.concatenate([window[:, :2], window[:, :2] + window[:, 2:]], axis=1)
-        corners += INNER * np.tile(window[:, 2:], 2)
-        score = np.asarray(scores, np.float32).reshape(-1)
-        return chosen(Candidates(corners, np.zeros(len(score), np.int32), score), self._choice, size)
+        windows, scores, factor = [np.empty((0, 4))], [np.empty(0)], 1.0
+        height, width = picture.shape[:2]
+        while round(height / factor) >= WINDOW[0] and round(width / factor) >= WINDOW[1]:
+            small = (round(width / factor), round(height / factor))
+            level = cv2.resize(picture, small, interpolation=cv2.INTER_LINEAR_EXACT) if factor > 1 else picture
+            found, score = detector.detect(level, self._choice.score, STEP, MARGIN)
+            place = np.round(np.asarray(found, np.float64).reshape(-1, 2) * factor)
+            size = [round(WINDOW[1] * factor), round(WINDOW[0] * factor)]
+            windows.append(np.concatenate([place, np.broadcast_to(np.array(size), place.shape)], axis=1))
+            scores.append(np.ravel(score))
+            factor *= LEVEL
+        return np.concatenate(windows), np.concatenate(scores)
