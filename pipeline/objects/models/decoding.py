@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How outputs become boxes on an input of this height and width."""
+    """The way from outputs to boxes on an input of this height and width."""
 
     outputs: Outputs
     size: Size
@@ -126,8 +126,8 @@ def _sigmoid(value: Floats) -> Floats:
 def _of_cells(numbers: npt.NDArray[Any]) -> Floats:
     """Return FastestDet's map (numbers, h, w) as rows: box, score for being an object, scores of the classes.
 
-    A centre is the hyperbolic tangent of two numbers, in cells from the cell's corner; a size is the logistic function
-    of two numbers, in parts of the input.
+    A centre is the hyperbolic tangent of two numbers, in cells from the corner of the cell. A size is the logistic
+    function of two numbers, in parts of the input.
     """
     length, height, width = numbers.shape
     rows = numbers.reshape(length, -1).T.astype(np.float32)

@@ -16,14 +16,25 @@ Family = Literal["yolov5", "yolov8", "yolox", "ssd", "detr", "fastestdet"]
 Corners = Literal["cxcywh", "xywh", "xyxy", "yxyx"]
 """Order of a box's numbers: centre and size, corner and size, two corners, two corners with y first."""
 Activation = Literal["none", "sigmoid", "softmax"]
-"""What turns the outputs of classes into scores."""
+"""The function that makes scores of the outputs of classes."""
 Form = Literal["rows", "columns", "map", "finished", "numbered", "scores", "labels"]
 """Forms of output, with K boxes of a picture.
 
-rows (N, K, numbers), columns (N, numbers, K): numbers are the box, its score for being an object if there is one, and
-the scores of the classes. map (N, numbers, h, w): the same for each cell. finished (N, K, 6): box, score, class.
-numbered (n, 7) or (1, 1, n, 7): the number of the picture, and six numbers more. scores: boxes (N, K, 4) and
-(N, K, classes). labels: boxes (N, K, 4), scores (N, K), classes (N, K)."""
+Numbers are the box, its score for being an object if there is one, and the scores of the classes.
+
+rows: (N, K, numbers).
+
+columns: (N, numbers, K).
+
+map: (N, numbers, h, w), the numbers of each cell.
+
+finished: (N, K, 6), box, score, class.
+
+numbered: (n, 7) or (1, 1, n, 7), the number of the picture and six numbers more.
+
+scores: boxes (N, K, 4) and scores (N, K, classes).
+
+labels: boxes (N, K, 4), scores (N, K), classes (N, K)."""
 
 STRIDES = (8, 16, 32), (8, 16, 32, 64)
 """Pixels of a cell on the levels of YOLO's networks: of most, and of those for large pictures."""
@@ -31,7 +42,7 @@ STRIDES = (8, 16, 32), (8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Preset:
-    """What a family says if the options do not."""
+    """Values of a family, for options that are not set."""
 
     resize: Literal["letterbox", "stretch"]
     colour: Colour = "RGB"

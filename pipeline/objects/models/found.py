@@ -40,7 +40,7 @@ NONE = Objects(np.empty((0, 4), np.float32), np.empty(0, np.int32), np.empty(0, 
 
 
 class Choice(NamedTuple):
-    """Which candidates are kept."""
+    """Limits for the candidates to keep."""
 
     score: float
     """Least score."""

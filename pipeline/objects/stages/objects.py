@@ -68,14 +68,14 @@ class ObjectsOptions(NetworkOptions):
         None, ge=0, description="number of the first class: 1 if 0 is the background; default: the family's"
     )
     classes: tuple[str, ...] | str | None = Field(
-        None, description=f"names of the classes, or the path of a file with one on each line, or {COCO}: its 80; "
-        "default: as the ONNX file says, else numbers",
+        None, description=f"names of the classes; path of a file with one on each line; or {COCO}: its 80. Default: as the "
+        "ONNX file says, else numbers",
     )  # fmt: skip
     keep: tuple[str, ...] | None = Field(None, description="names of the classes to keep; default: all")
     score: float = Field(0.25, description="least score")
     overlap: float | None = Field(
-        None, ge=0, le=1, description="a box that overlaps a better one of its class by more (intersection over union) "
-        f"is dropped; 1: none is; default {OVERLAP}, or 1 for networks that choose themselves",
+        None, ge=0, le=1, description="most overlap (intersection over union) of a box with a better one of its class. "
+        f"Default: {OVERLAP}; 1, which drops none, for networks that choose themselves",
     )  # fmt: skip
     most: int = Field(300, ge=1, le=100_000, description="objects of a picture, at most: the best")
     batch: int = Field(8, ge=1, le=4096, description="pictures in a batch, at most; changes no results")
