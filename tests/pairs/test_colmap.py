@@ -158,7 +158,7 @@ def test_folders_have_one_folder_above_them(tmp_path: Path) -> None:
     assert names == [f"{folder}/{name}" for folder in ("one", "deep/two") for name in NAMES]
     assert "names of pictures are relative to /pictures: COLMAP's image folder" in exported.notes
     make_matches(tmp_path / "u.zarr", folder="/pictures/one", stem="other")
-    with pytest.raises(UsageError, match="two pictures have the name 'a/köln 1.jpg'; export the stores one by one"):
+    with pytest.raises(UsageError, match=r"two pictures have the name 'a/köln 1\.jpg'; export the stores one by one"):
         export([tmp_path / "s.zarr", tmp_path / "u.zarr"], tmp_path / "v.db")
 
 
@@ -306,7 +306,7 @@ SFM = {"keypoints.most": 8192, "keypoints.threshold": 0.02}
 @pytest.mark.timeout(900)
 def test_colmap_reconstructs_the_church(tmp_path: Path, data_dir: Path) -> None:
     """Ten photographs by ten people: at least nine are in one model. COLMAP's own features place all ten."""
-    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is not installed: pip install 'reelgraph[colmap]'")
+    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is not installed: pip install 'reelgraph[test]'")
     photos = data_dir / "pairs" / "sacre_coeur"
     if not photos.is_dir():
         pytest.skip(f"no test data at {photos}")
