@@ -93,3 +93,13 @@ def test_certificates_of_dasks_configuration_are_taken(certificate: dict[str, st
         assert address.startswith("tls://")
         assert answers(address, Security(require_encryption=True))
         assert not answers(address, Security.temporary())
+
+
+def test_more_workers_than_cores_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr("pipeline.cluster.starting.available_cores", lambda: 2)
+    with connect(ClusterOptions(workers=2, device="cpu", dashboard_port=0), notes.append):
+        assert notes == []
+    monkeypatch.setattr("pipeline.cluster.starting.available_cores", lambda: 1)
+    with connect(ClusterOptions(workers=2, device="cpu", dashboard_port=0), notes.append):
+        assert notes == ["2 workers share 1 core: more workers than cores make a run slower"]

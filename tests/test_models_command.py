@@ -18,6 +18,7 @@ from pipeline.faces.models import zoo
 from pipeline.images.models import efficientnet_lite
 from pipeline.models.catalogue import cards
 from pipeline.models.weights import package_file, weights_files
+from pipeline.pairs import models as pairs
 from pipeline.views import models as view
 from pipeline.views.doctor import examine
 
@@ -45,7 +46,7 @@ def listed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[st
 
 def test_every_model_is_listed_with_its_facts(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     models = listed(capsys)
-    assert list(models) == [*zoo.CARDS, *efficientnet_lite.CARDS]
+    assert list(models) == [*zoo.CARDS, *efficientnet_lite.CARDS, *pairs.CARDS]
     arcface = models["ArcFace"]
     assert (arcface["dimension"], arcface["input_size"], arcface["batched"]) == (512, [112, 112], True)
     assert arcface["files"][0]["path"] == str(folder / "arcface_weights.onnx")

@@ -25,6 +25,7 @@ from pipeline.errors import ClusterError
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device, gpu_device
 from pipeline.machine.gpus import card_bytes, share_bytes, visible_gpus
+from pipeline.text import plural
 
 WORKER_BYTES = 1500 << 20
 """Memory to plan for one CPU worker: half as much again as it was seen to take at 1080p (models, activations, one
@@ -53,17 +54,19 @@ def connect(options: ClusterOptions, note: Callable[[str], None] = lambda _: Non
             with existing(options, note) as cluster:
                 yield cluster.at(options.precision)
         else:
-            with _local(options) as cluster:
+            with _local(options, note) as cluster:
                 yield cluster.at(options.precision)
 
 
 @contextlib.contextmanager
-def _local(options: ClusterOptions) -> Iterator[Cluster]:
+def _local(options: ClusterOptions, note: Callable[[str], None]) -> Iterator[Cluster]:
     from distributed import Client
 
     from pipeline.cluster.nanny import KilledError
 
     gpus = chosen_gpus(options)
+    if not gpus and (options.workers or 0) > (cores := available_cores()):
+        note(f"{options.workers} workers share {plural(cores, 'core')}: more workers than cores make a run slower")
     with _loop_beyond_interrupts() as loop:
         with warnings.catch_warnings():
             # Dask takes a free port where the dashboard's is taken, and the run prints which. To look first and ask

@@ -223,7 +223,7 @@ class StoredSource(Source):
 
     @classmethod
     def expected(cls, options: SourceOptions, items: int) -> int | None:
-        """Return how many items an input of so many stored ones will make, at most; None if that is not known."""
+        """Return the number of items that an input of `items` stored ones makes, at most; None if that is not known."""
         return None
 
     @classmethod

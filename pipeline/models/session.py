@@ -37,10 +37,11 @@ MEMORY_SHARES = {
     "spoofing": 0.01,
     "feature": 0.5,
     "keypoint": 0.5,
+    "matcher": 0.5,
 }
 """Part of Device.memory_bytes that one session of a process may take. ONNX Runtime limits sessions one by one. The
 parts add up to the whole with a detector, a recogniser, four attributes and the two networks against spoofing loaded.
-Features of whole pictures and keypoints seldom stand beside all of these.
+Features of whole pictures, keypoints and matchers seldom stand beside all of these.
 Age, gender and race are large networks (VGG-Face's), emotion is a small one. P-Net sees whole frames; R-Net and O-Net
 see patches of 24 and 48 pixels. Work that does not fit its part runs in smaller batches (run_in_batches)."""
 
@@ -259,6 +260,7 @@ OUT_OF_MEMORY = (
     "out of memory",
     "failed to allocate memory",
     "available memory of",  # "Available memory of 0 is smaller than requested bytes of 1048576": the arena's limit
+    "insufficient memory",  # OpenCV: "(-4:Insufficient memory) Failed to allocate 144000000 bytes"
     "bad_alloc",
     "bad allocation",
     "oom when allocating",  # TensorFlow

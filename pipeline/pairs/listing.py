@@ -1,4 +1,4 @@
-"""Which pairs of pictures there are, in an order in which neighbours in the list share pictures.
+"""Lists of pairs of pictures, in an order in which neighbours in the list share pictures.
 
 Pairs are int32 (n, 2): the smaller index first, each pair once. `first_new` is the first item that is new: pairs of two
 older ones are left out.

@@ -35,12 +35,14 @@ NAME = "name"
 
 
 class PairsOptions(SourceOptions):
-    """Which pictures are paired."""
+    """The choice of pairs."""
 
     of: Literal["all", "groups"] = Field("all", description="all: any two pictures; groups: two of the same folder")
-    window: int | None = Field(None, ge=1, description="only pictures at most so many places apart, in their order")
+    window: int | None = Field(
+        None, ge=1, description="only pictures at most this number of places apart, in their order"
+    )
     similar: int | None = Field(
-        None, ge=1, description="only each picture with so many others that are nearest by an array of features"
+        None, ge=1, description="only each picture with this number of others: the nearest by an array of features"
     )
     array: str = Field("feature", description="array of features for `similar`, one vector for each picture")
     list: str | None = Field(
@@ -90,7 +92,7 @@ class PairsJob(Job):
     a: np.ndarray
     b: np.ndarray
     loads: Mapping[str, tuple[str, str, bool]]
-    """What is to be loaded: stored array, side ("a" or "b"), and whether it lies along a ragged axis."""
+    """Stored array, side ("a" or "b"), and whether it lies along a ragged axis, for each name to load."""
 
     def load(self, threads: int = 1) -> Loaded:
         """Find the arrays. Those along an axis are given as sequences; nothing of them is read before it is used."""

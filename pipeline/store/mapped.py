@@ -26,7 +26,7 @@ TOUCHED_BYTES = 256 << 20
 """Mapped rows that a process gives out before it lets their pages go.
 
 They stay in the page cache, and cost little to touch again. But a worker's limit of memory counts those that it has
-touched, though they are no memory of its own.
+touched, though they are shared.
 """
 
 
@@ -176,7 +176,7 @@ class StoredItems:
             return self._values[name]
 
     def rows(self, name: str, item: int) -> np.ndarray:
-        """Return the rows of one item in an array along a ragged axis: read-only, mapped where that can be.
+        """Return the rows of one item in an array along a ragged axis: read-only, mapped if possible.
 
         Raises StoreError if they are missing or damaged.
         """

@@ -136,7 +136,7 @@ def decoded_of(item: str) -> Array:
     """Return DECODED for another item axis."""
     if item == "frame":
         return DECODED
-    return replace(DECODED, dims=(item,), attributes={"description": f"false where the {item} could not be read"})
+    return replace(DECODED, dims=(item,), attributes={"description": f"false if the {item} could not be read"})
 
 
 ORIGIN = Array(

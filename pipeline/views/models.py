@@ -27,6 +27,7 @@ HEADINGS = {
     "spoofing": "Anti-spoofing",
     "feature": "Features of pictures",
     "keypoint": "Keypoints",
+    "matcher": "Matchers",
 }
 _OTHER_WORDS = {"recognizer": "recogniser", "embedder": "recogniser", "anti-spoofing": "spoofing"}
 """More words for kinds."""
@@ -164,7 +165,7 @@ def _table(heading: str, models: list[dict[str, Any]], wide: bool) -> Table:
 
 def _gives(model: dict[str, Any]) -> str:
     attribute = f"{len(model['classes'])} classes" if model["classes"] else "years"
-    shown = {"detector": "boxes", "attribute": attribute, "spoofing": "real or not"}
+    shown = {"detector": "boxes", "attribute": attribute, "spoofing": "real or not", "matcher": "matches"}
     return shown.get(model["kind"], f"{model['dimension']}-d")
 
 
@@ -172,8 +173,8 @@ def _origin(model: dict[str, Any]) -> str:
     file = next(iter(model["files"]), None)
     if file is None or (file["package"] and (file["carried"] or not file["urls"])):
         return "pip package"
-    host = str(urlsplit(file["urls"][0]).hostname)
-    return _HOSTS.get(host, host)
+    address = urlsplit(file["urls"][0])
+    return "a wheel" if address.scheme == "pip" else _HOSTS.get(str(address.hostname), str(address.hostname))
 
 
 def _here(model: dict[str, Any]) -> str:

@@ -20,11 +20,9 @@ def lines(summary: Summary) -> list[str]:
         state = f"complete: {inputs} in {summary.out}{closed}, nothing to do"
         return [state, *_failures(summary), *_unread_advice(summary)]
     first = PassCounts(summary.item, (), summary.items, summary.rows, summary.seconds.get("run", 0.0))
-    counted = [_counted(one) for one in (first, *summary.further) if one.items or one is first]
-    done = f"{'; '.join(counted)} in {duration(summary.seconds['total'])}"
-    rates = [
-        f"{one.items / one.seconds:.1f} {plural_of(one.item)}/s" for one in (first, *summary.further) if one.seconds
-    ]
+    passes = [one for one in (first, *summary.further) if one.items] or [first]
+    done = f"{'; '.join(map(_counted, passes))} in {duration(summary.seconds['total'])}"
+    rates = [f"{one.items / one.seconds:.1f} {plural_of(one.item)}/s" for one in passes if one.seconds]
     if rates:
         done += f" ({', then '.join(rates)})"
     if summary.chunks_skipped:

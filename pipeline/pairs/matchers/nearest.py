@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,35 +48,46 @@ class Nearest(Matcher):
         prepared = _Prepared(pairs.pictures)
         for a, together in _groups(pairs):
             partners = tuple(pairs.b[together].tolist())
-            left, right = prepared.left(a), prepared.right(partners)
-            best = _Best(left, right, prepared.bounds(partners), back=self.options.mutual)
-            for at, row in enumerate(together):
-                found[row] = self._chosen(best, at, prepared.unit)
+            compared = self._compare(
+                prepared.left(a), prepared.right(partners), prepared.bounds(partners), prepared.unit
+            )
+            for row, matches in zip(together, compared, strict=True):
+                found[row] = matches
         return found
 
-    def _chosen(self, best: _Best, at: int, unit: float) -> Matches:
-        """Return the matches of one pair that pass the tests."""
-        options = self.options
-        first, column = best.row_first[at], best.row_best[at]
-        second = best.row_second[at]
-        keep = np.isfinite(first)
-        if options.mutual:
-            back_first, back_second = (of_columns[best.bounds[at] : best.bounds[at + 1]] for of_columns in best.columns)
-            keep &= first == back_first[column]
-            tied = keep & (back_first[column] == back_second[column])
-            if tied.any():
-                keep[tied] = best.lowest_rows(at, column[tied]) == np.flatnonzero(tied)
-            second = np.minimum(second, back_second[column])
-        row = np.flatnonzero(keep)
-        near, far = (np.sqrt(np.maximum(squared[row], 0, dtype=np.float64)) for squared in (first, second))
-        passes = np.ones(len(row), bool)
-        if options.ratio is not None:
-            passes &= near < options.ratio * far
-        if options.distance is not None:
-            passes &= near <= options.distance * unit
-        row, near, far = row[passes], near[passes], far[passes]
-        share = np.divide(near, far, out=np.ones_like(near), where=far > 0)
-        return Matches(np.stack([row, column[row]], axis=1), 1 - share)
+    def _compare(self, left: Reals, right: Reals, bounds: np.ndarray, unit: float) -> Iterator[Matches]:
+        """Yield the matches of a picture with each of its partners."""
+        there = _nearest(left, right, bounds)
+        keep = self._passes(there.first, there.second, unit)
+        if self.options.mutual:
+            keep &= there.first == there.least[there.best + bounds[:-1, None]]
+        partner, row = np.nonzero(keep)
+        first, second = there.first[partner, row], there.second[partner, row]
+        if self.options.mutual:
+            column = there.best[partner, row] + bounds[partner]
+            back = _nearest(right[:, column].T, left.T, np.array([0, len(left)]))
+            keep = (back.best[0] == row) & self._passes(first, back.second[0], unit)
+            second = np.minimum(second, back.second[0])
+            partner, row, first, second = partner[keep], row[keep], first[keep], second[keep]
+        near, far = _length(first), _length(second)
+        score = 1 - np.divide(near, far, out=np.ones_like(near), where=far > 0)
+        match = np.stack([row, there.best[partner, row]], axis=1)
+        ends = np.searchsorted(partner, np.arange(1, len(bounds) - 1))
+        yield from map(Matches, np.split(match, ends), np.split(score, ends))
+
+    def _passes(self, first: Reals, second: Reals, unit: float) -> npt.NDArray[np.bool_]:
+        """Return which of the best distances pass the tests; squared distances are given."""
+        near = _length(first)
+        passes = np.isfinite(near)
+        if self.options.ratio is not None:
+            passes &= near < self.options.ratio * _length(second)
+        if self.options.distance is not None:
+            passes &= near <= self.options.distance * unit
+        return passes
+
+
+def _length(squared: Reals) -> npt.NDArray[np.float64]:
+    return np.sqrt(np.maximum(squared, 0, dtype=np.float64))
 
 
 def _groups(pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
@@ -146,62 +157,36 @@ def _exact(descriptor: np.ndarray) -> tuple[Reals, Reals]:
     return values, squared
 
 
-class _Best:
-    """The best two squared distances of each keypoint of a picture to those of each partner and, if `back`, back."""
+class _Nearest(NamedTuple):
+    """The best two squared distances of each row to the columns of each partner."""
 
-    def __init__(self, left: np.ndarray, right: np.ndarray, bounds: np.ndarray, back: bool) -> None:
-        self._left, self._right, self.bounds = left, right, bounds
-        n, m = len(left), right.shape[1]
-        partners = len(bounds) - 1
-        self.row_best = np.empty((partners, n), np.int64)
-        self.row_first, self.row_second = (np.empty((partners, n), left.dtype) for _ in range(2))
-        self.columns = (np.full(m, np.inf, left.dtype), np.full(m, np.inf, left.dtype))
-        """Best and second best of each keypoint of all partners."""
-        step = min(n, max(1, BLOCK_BYTES // (m * left.itemsize)))
-        block = np.empty((step, m), left.dtype)
-        for start in range(0, n, step):
-            stop = min(start + step, n)
-            squared = np.matmul(left[start:stop], right, out=block[: stop - start])
-            if back:
-                self._add_columns(squared)
-            for at in range(partners):
-                self._add_rows(at, start, squared[:, bounds[at] : bounds[at + 1]])
+    best: npt.NDArray[np.int64]
+    """(partners, rows): column of the best, counted within the partner; of equal ones the lowest."""
+    first: Reals
+    """(partners, rows): the best."""
+    second: Reals
+    """(partners, rows): the second best; infinite if there is none."""
+    least: Reals
+    """(columns,): the best of each column."""
 
-    def _add_rows(self, at: int, start: int, squared: np.ndarray) -> None:
-        """Set the best two of some rows; the best ones in `squared` are overwritten."""
+
+def _nearest(left: Reals, right: Reals, bounds: np.ndarray) -> _Nearest:
+    """Return the best two of the matrix `left` times `right`, of which a block is held at once."""
+    (n, _), (_, m), partners = left.shape, right.shape, len(bounds) - 1
+    best = np.empty((partners, n), np.int64)
+    first, second = np.empty((partners, n), left.dtype), np.empty((partners, n), left.dtype)
+    least = np.full(m, np.inf, left.dtype)
+    step = max(1, min(n, BLOCK_BYTES // (m * left.itemsize)))
+    block = np.empty((step, m), left.dtype)
+    for start in range(0, n, step):
+        part = slice(start, min(start + step, n))
+        squared = np.matmul(left[part], right, out=block[: part.stop - start])
+        np.minimum(least, squared.min(axis=0), out=least)
         rows = np.arange(len(squared))
-        part = slice(start, start + len(squared))
-        best = squared.argmin(axis=1)
-        self.row_best[at, part] = best
-        self.row_first[at, part] = squared[rows, best]
-        squared[rows, best] = np.inf
-        self.row_second[at, part] = squared.min(axis=1)
-
-    def _add_columns(self, squared: np.ndarray) -> None:
-        """Take some rows into the best two of each column, by halves that are compared element by element."""
-        half = len(squared) // 2
-        one, other, odd = squared[:half], squared[half : 2 * half], squared[2 * half :]
-        low, high = np.minimum(one, other), np.maximum(one, other)
-        first, second = self.columns
-        while len(low) > 1:
-            half = len(low) // 2
-            odd = np.concatenate([odd, low[2 * half :], high[2 * half :]])
-            low, high = _both(low[:half], high[:half], low[half : 2 * half], high[half : 2 * half])
-        for row in odd:
-            first[:], second[:] = _both(first, second, row, np.inf)
-        for one, other in zip(low, high, strict=True):
-            first[:], second[:] = _both(first, second, one, other)
-
-    def lowest_rows(self, at: int, columns: np.ndarray) -> np.ndarray:
-        """Return the lowest row that is best for each of these columns of a partner, which have equal best ones."""
-        squared: Reals = np.matmul(self._left, self._right[:, self.bounds[at] + columns])
-        lowest: np.ndarray = squared.argmin(axis=0)
-        return lowest
-
-
-def _both(
-    first: np.ndarray, second: np.ndarray, other_first: np.ndarray, other_second: np.ndarray | float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the best two of two pairs of best two."""
-    larger = np.maximum(first, other_first)
-    return np.minimum(first, other_first), np.minimum(larger, np.minimum(second, other_second))
+        for at in range(partners):
+            of_partner = squared[:, bounds[at] : bounds[at + 1]]
+            column = best[at, part] = of_partner.argmin(axis=1)
+            first[at, part] = of_partner[rows, column]
+            of_partner[rows, column] = np.inf
+            second[at, part] = of_partner.min(axis=1)
+    return _Nearest(best, first, second, least)

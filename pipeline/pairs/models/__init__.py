@@ -6,16 +6,25 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import alike, sift
+from pipeline.pairs.models import alike, lighterglue, sift, xfeat
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
     from pipeline.pairs.stages.keypoints import KeypointsOptions
 
-EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {sift.NAME: sift.describe, **alike.EXTRACTORS}
+EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
+    sift.CARD.name: sift.describe,
+    **alike.EXTRACTORS,
+    xfeat.NAME: xfeat.describe,
+}
 """Makes the description of an extractor from the options of `keypoints`; reads no weights.
 
 It raises ModelError for an option that does not fit the extractor."""
 
-CARDS: Mapping[str, ModelCard] = alike.CARDS
-"""Networks of this domain whose weights are files of their own."""
+CARDS: Mapping[str, ModelCard] = {
+    sift.CARD.name: sift.CARD,
+    **alike.CARDS,
+    xfeat.CARD.name: xfeat.CARD,
+    lighterglue.CARD.name: lighterglue.CARD,
+}
+"""Models of this domain."""

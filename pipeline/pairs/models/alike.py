@@ -28,7 +28,7 @@ from pipeline.pairs.models.extractor import Extractor, LocalFeatures, Picture, i
 if TYPE_CHECKING:
     from pipeline.pairs.stages.keypoints import KeypointsOptions
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 PUBLISHED = "https://raw.githubusercontent.com/Shiaoming/ALIKE/main/models/"
 
 
@@ -58,7 +58,7 @@ TEMPERATURE = 0.1
 EPSILON = 1e-5
 """Added to the variance of a batch normalisation."""
 BYTES_PER_PIXEL = 400
-"""Memory that alike-n takes for each pixel of its input."""
+"""Memory that alike-n takes for each pixel of its input on a CPU (measured: 370; alike-t: 270)."""
 
 
 def describe(name: str, choices: KeypointsOptions) -> Extractor:
@@ -77,7 +77,7 @@ class Alike:
     def __init__(self, card: ModelCard, choices: KeypointsOptions, device: Device) -> None:
         self._card, self._device = card, device
         self._most = choices.most
-        self._threshold = THRESHOLD if choices.threshold is None else choices.threshold
+        self._threshold = _float(THRESHOLD if choices.threshold is None else choices.threshold)
         paths = weights_files(card)
         content = cached_graph(card.name, GRAPH_VERSION, paths, lambda: build_graph(paths[0]))
         self._session = create_session(content, replace(device, precision="fp32"), MEMORY_SHARES["keypoint"])
@@ -87,14 +87,13 @@ class Alike:
 
     def _run(self, pictures: list[Picture]) -> list[LocalFeatures]:
         height, width = pictures[0].shape[:2]
-        places = (height - BEFORE - AFTER) * (width - BEFORE - AFTER)
         if min(height, width) <= BEFORE + AFTER:
             return [LocalFeatures.none(self._card.dimension, "float16") for _ in pictures]
         padded = np.zeros((len(pictures), -height % STRIDE + height, -width % STRIDE + width, 3), np.uint8)
         for row, picture in zip(padded, pictures, strict=True):
             row[:height, :width] = picture
-        sizes = {"size": np.array([height, width]), "most": np.array([min(self._most, places)])}
-        results = self._session.run(None, {"pixels": padded, **sizes})
+        limits = {"size": np.array([height, width]), "most": np.array([self._most]), "threshold": self._threshold}
+        results = self._session.run(None, {"pixels": padded, **limits})
         return [self._kept(*rows) for rows in zip(*results, strict=True)]
 
     def _kept(self, maxima: Weights, points: Weights, scores: Weights, descriptors: Weights) -> LocalFeatures:
@@ -111,10 +110,10 @@ def build_graph(path: Path) -> bytes:
     Inputs:
     - `pixels`: uint8 (n, height, width, 3) RGB; STRIDE divides its sides.
     - `size`: int64 (2,), height and width of the pictures in it.
-    - `most`: int64 (1,).
+    - `most`: int64 (1,), and `threshold`: float32 ().
 
-    Outputs:
-    - `maxima`: float32 (n, most), scores of the highest local maxima; 0 if there are fewer.
+    Outputs have as many columns as the picture with the most maxima above the threshold, at least 1, at most `most`:
+    - `maxima`: float32 (n, columns), scores of the highest local maxima; a picture with fewer has lower ones or 0.
     - `points`, `scores`, `descriptors`: those of the maxima, as LocalFeatures has them without the half pixel.
 
     Raises ModelError if the file holds another network.
@@ -140,18 +139,20 @@ class _Builder:
         pixels = graph.input("pixels", np.uint8, ("n", "height", "width", 3))
         size = graph.input("size", np.int64, (2,))
         most = graph.input("most", np.int64, (1,))
+        threshold = graph.input("threshold", np.float32, ())
         value = graph.add("Cast", pixels, to=graph.dtype(np.float32))
         maps = self._feature_maps(graph.add("Div", graph.add("Transpose", value, perm=[0, 3, 1, 2]), _float(255)))
-        whole = self._score_map(maps)
+        narrow = [self._narrow(value, number) for number, value in enumerate(maps, 1)]
+        whole = self._score_map(narrow)
         scores = graph.add("Slice", whole, _ints(0, 0), size, _ints(2, 3))
-        maxima, places = self._maxima(scores, size, most)
+        maxima, places = self._maxima(scores, size, most, threshold)
         points = self._refined(scores, places)
         corners, shares = self._corners(points)
         outputs = {
             "maxima": (maxima, ("n", "most")),
             "points": (points, ("n", "most", 2)),
             "scores": (graph.add("Squeeze", self._mean(self._at(scores, corners), shares), _ints(1)), ("n", "most")),
-            "descriptors": (self._descriptors(maps, corners, shares), ("n", "most", self._dimension)),
+            "descriptors": (self._descriptors(maps[0], narrow[1:], corners, shares), ("n", "most", self._dimension)),
         }
         return graph.serialise_all(outputs)
 
@@ -167,13 +168,19 @@ class _Builder:
             inner = self._conv(inner, f"{block}.conv2", f"{block}.bn2")
             value = self._relu(self._graph.add("Add", inner, self._conv(value, f"{block}.downsample")))
             maps.append(value)
-        return [self._relu(self._conv(value, f"conv{number}")) for number, value in enumerate(maps, 1)]
+        return maps
+
+    def _narrow(self, value: str, number: int) -> str:
+        """Narrow one of the feature maps, or a part of it, as the last layer takes it."""
+        return self._relu(self._conv(value, f"conv{number}"))
 
     def _score_map(self, maps: list[str]) -> str:
         """Return a score for each pixel, (n, 1, height, width), from the last row of the last layer."""
         total = ""
         for value, part, factor in zip(maps, self._parts, (1, 2, 8, 32), strict=True):
             value = self._graph.conv(value, part[-1:])
+            # ONNX Runtime would compute all that follows in blocks of 8 or 16 channels, of which one is used.
+            value = self._graph.add("Unsqueeze", self._graph.add("Squeeze", value, _ints(1)), _ints(1))
             if factor > 1:  # enlarging and the layer are both linear, so that one channel is enough
                 scales = np.array([1, 1, factor, factor], np.float32)
                 value = self._graph.add(
@@ -182,8 +189,8 @@ class _Builder:
             total = self._graph.add("Add", total, value) if total else value
         return self._graph.add("Sigmoid", total)
 
-    def _maxima(self, scores: str, size: str, most: str) -> tuple[str, str]:
-        """Return the `most` highest local maxima, (n, most), descending, and x, y of each, int64 (n, most, 2)."""
+    def _maxima(self, scores: str, size: str, most: str, threshold: str) -> tuple[str, str]:
+        """Return the highest local maxima, (n, most), descending, and x, y of each, int64 (n, most, 2)."""
         graph, zero = self._graph, _float(0)
         maxima = graph.add("Equal", scores, self._highest(scores))
         for _ in range(2):  # a maximum among what lies away from the maxima so far
@@ -194,7 +201,11 @@ class _Builder:
         found = graph.add("Where", maxima, scores, zero)
         ends = graph.add("Sub", size, _ints(AFTER, AFTER))
         inner = graph.add("Slice", found, _ints(BEFORE, BEFORE), ends, _ints(2, 3))
-        highest, places = graph.add_all("TopK", 2, graph.add("Flatten", inner), most, axis=1)
+        inner = graph.add("Flatten", inner)
+        above = graph.add("Cast", graph.add("Greater", inner, threshold), to=graph.dtype(np.int64))
+        counts = graph.add("ReduceMax", graph.add("ReduceSum", above, _ints(1), keepdims=0), axes=[0], keepdims=1)
+        columns = graph.add("Max", graph.add("Min", most, counts), _ints(1))
+        highest, places = graph.add_all("TopK", 2, inner, columns, axis=1)
         width = graph.add("Sub", graph.add("Gather", size, _ints(1)), _ints(BEFORE + AFTER))
         last = _ints(2)
         x = graph.add("Unsqueeze", graph.add("Mod", places, width), last)
@@ -248,18 +259,21 @@ class _Builder:
         """Return the mean of the four values of each point, by their shares: (n, channels, most)."""
         return self._graph.add("ReduceSum", self._graph.add("Mul", values, shares), _ints(3), keepdims=0)
 
-    def _descriptors(self, maps: list[str], corners: str, shares: str) -> str:
-        """Return the descriptors of points, (n, most, dimension), of length 1: means of those of four pixels."""
+    def _descriptors(self, largest: str, others: list[str], corners: str, shares: str) -> str:
+        """Return the descriptors of points, (n, most, dimension), of length 1: means of those of four pixels.
+
+        The largest map is not narrow yet: fewer channels of it are kept in memory until they are read here.
+        """
         graph = self._graph
-        sides = graph.add("Gather", graph.add("Shape", maps[0]), _ints(3, 2))
+        sides = graph.add("Gather", graph.add("Shape", largest), _ints(3, 2))
         last = graph.add("Cast", graph.add("Sub", sides, _ints(1)), to=graph.dtype(np.float32))
         shifted = graph.add("Mul", graph.add("Cast", corners, to=graph.dtype(np.float32)), _float(2))
         grid = graph.add("Sub", graph.add("Div", shifted, last), _float(1))
         enlarged = [
             graph.add("GridSample", value, grid, align_corners=1, mode="bilinear", padding_mode="border")
-            for value in maps[1:]
+            for value in others
         ]
-        values = graph.add("Concat", self._at(maps[0], corners), *enlarged, axis=1)
+        values = graph.add("Concat", self._narrow(self._at(largest, corners), 1), *enlarged, axis=1)
         described = self._unit(graph.conv(values, np.concatenate(self._parts, axis=1)[:-1]))
         return graph.add("Transpose", self._unit(self._mean(described, shares)), perm=[0, 2, 1])
 

@@ -61,6 +61,8 @@ class Extractor:
     """Type of a component."""
     open: Callable[[Device], Opened]
     """Load it. Raises ModelError if weights are missing or damaged, or the device cannot be used."""
+    longest: int = 1600
+    """Default of the longest side that it sees, in pixels; it bounds the memory that one picture takes."""
     slot: Literal["cpu", "gpu"] = "gpu"
     """Slot of the step: "cpu" if it never uses a GPU; several chunks may then run at once."""
 

@@ -22,14 +22,14 @@ from pipeline.text import unknown
 class KeypointsOptions(StageOptions):
     """Options of `keypoints`."""
 
-    model: str = Field(sift.NAME, description=f"one of {', '.join(EXTRACTORS)}")
+    model: str = Field(sift.CARD.name, description=f"one of {', '.join(EXTRACTORS)}")
     most: int = Field(2048, ge=1, le=1_000_000, description="keypoints of a picture, at most: the strongest")
     threshold: float | None = Field(
         None, ge=0, description="score or contrast that a keypoint must exceed; default: the model's own"
     )
-    longest: int = Field(
-        3200, ge=16, description="longest side, in pixels, that the model sees; it sees a smaller copy of larger "
-        "pictures. Keypoints lie in the picture itself",
+    longest: int | None = Field(
+        None, ge=16, description="longest side, in pixels, that the model sees; it sees a smaller copy of larger "
+        "pictures, and keypoints are moved into the picture itself. Default: 3200 for sift, 1600 for networks",
     )  # fmt: skip
     root: bool = Field(True, description="sift: RootSIFT, as COLMAP stores it; false: SIFT's own descriptors")
 
@@ -40,7 +40,7 @@ class Keypoints(Stage):
     needs = ("frames_rgb",)
     axes = (Axis("keypoint"),)
     version = 1
-    seconds_per_megapixel = 0.5  # SIFT
+    seconds_per_megapixel = 0.3  # sift; alike-n takes about as long
     Options = KeypointsOptions
 
     def __init__(self, options: StageOptions) -> None:
@@ -48,23 +48,24 @@ class Keypoints(Stage):
         choices: KeypointsOptions = self.options
         if choices.model not in EXTRACTORS:
             raise ModelError(unknown("model", choices.model, EXTRACTORS))
+        if choices.model != sift.CARD.name and not choices.root:
+            raise ModelError(f"root: false is for model: {sift.CARD.name}, not {choices.model}; leave it out")
         self.extractor = EXTRACTORS[choices.model](choices)
         self.slot = self.extractor.slot  # type: ignore[misc]  # declared for classes, and read from instances
-        pixels, degrees = {"units": "pixel"}, {"units": "degree"}
+        place = {"units": "pixel", "description": "x, y; the centre of the upper left pixel is 0.5, 0.5"}
+        score = {"description": "descending within a picture"}
+        scale = {"units": "pixel", "description": "diameter in the picture that was looked at; NaN if not known"}
+        angle = {"units": "degree", "description": "from x towards y; NaN if not known"}
+        described = {"model": choices.model}
+        length, dtype = self.extractor.length, self.extractor.dtype
         self.outputs = (
             Array("n_keypoints", ("frame",), "int32"),
-            Array("keypoint", ("keypoint", "xy"), "float32", (2,), {
-                **pixels, "description": "x, y; the centre of the upper left pixel is 0.5, 0.5", "model": choices.model,
-            }, place="xy"),
-            Array("keypoint_score", ("keypoint",), "float32", (), {"description": "descending within a picture"}),
-            Array("keypoint_scale", ("keypoint",), "float32", (), {
-                **pixels, "description": "diameter in the picture that was looked at; NaN if the model knows none",
-            }),
-            Array("keypoint_angle", ("keypoint",), "float32", (), {
-                **degrees, "description": "from x towards y; NaN if the model knows none",
-            }),
-            Array("descriptor", ("keypoint", "component"), self.extractor.dtype, (self.extractor.length,)),
-        )  # fmt: skip
+            Array("keypoint", ("keypoint", "xy"), "float32", (2,), place, place="xy", mapped=True),
+            Array("keypoint_score", ("keypoint",), "float32", (), score, mapped=True),
+            Array("keypoint_scale", ("keypoint",), "float32", (), scale, mapped=True),
+            Array("keypoint_angle", ("keypoint",), "float32", (), angle, mapped=True),
+            Array("descriptor", ("keypoint", "component"), dtype, (length,), described, mapped=True),
+        )
 
     def models(self) -> tuple[ModelInfo, ...]:
         return (self.extractor.info,)
@@ -75,7 +76,8 @@ class Keypoints(Stage):
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         pictures = cast(Sequence[Picture], chunk.frames_rgb)
         rows = np.flatnonzero(chunk.decoded).tolist()
-        seen = [_shrunk(pictures[row], self.options.longest) for row in rows]
+        longest = self.options.longest or self.extractor.longest
+        seen = [_shrunk(pictures[row], longest) for row in rows]
         found = [strongest(features, self.options.most) for features in self.opened.extract(seen)]
         counts = np.zeros(len(chunk), np.int32)
         counts[rows] = [len(features.scores) for features in found]

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
+from pipeline.pairs.matchers import lighterglue
 from pipeline.pairs.matchers.matcher import NO_MATCHES, Matcher, Matches, Pairs
 from pipeline.pairs.matchers.nearest import Nearest
 from pipeline.pairs.options import ChoiceOptions
 from pipeline.store.schema import Array, Axis
 from pipeline.text import unknown
 
-MATCHERS: dict[str, type[Matcher]] = {"nearest": Nearest}
+MATCHERS: dict[str, type[Matcher]] = {"nearest": Nearest, lighterglue.NAME: lighterglue.LighterGlue}
 
 
 class MatchOptions(ChoiceOptions):
     """Options of `match`."""
 
-    matcher: str = Field("nearest", description="nearest: the keypoints whose descriptors are nearest to each other")
+    matcher: str = Field(
+        "nearest", description="nearest: the keypoints whose descriptors are nearest to each other; lighterglue: a "
+        "network that sees all keypoints of both pictures, for XFeat",
+    )  # fmt: skip
     ratio: float | None = Field(
         0.8, gt=0, le=1, description="nearest: the best distance must be below this share of the second best (Lowe's "
         "ratio test); null: no such test",
@@ -32,7 +39,19 @@ class MatchOptions(ChoiceOptions):
         None, gt=0, description="nearest: largest distance of two descriptors, as if of length 1: from 0 to 2; null: "
         "no limit",
     )  # fmt: skip
+    threshold: float = Field(0.1, ge=0, le=1, description="lighterglue: score that a match must exceed")
+    size: tuple[int, int] | None = Field(
+        None, description="lighterglue: width and height of the pictures, in pixels; needed for videos, whose frames "
+        "have no sizes of their own",
+    )  # fmt: skip
     most: int | None = Field(None, ge=1, description="matches of a pair, at most, the best ones; null: all")
+
+    @field_validator("size")
+    @classmethod
+    def _some_pixels(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and min(value) < 1:
+            raise ValueError("size must be positive")
+        return value
 
     @field_validator("matcher")
     @classmethod
@@ -55,12 +74,19 @@ class Match(Stage):
     item = "pair"
     axes = (Axis("match", of="pair"),)
     version = 1
+    usual_rows = 200.0
+    advice: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("a_width", "a_height", "b_width", "b_height"),
+        "pictures of this source have no sizes of their own: set size, in pixels",
+    )
     Options = MatchOptions
 
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
         self.matcher = MATCHERS[self.options.matcher](self.options)
-        self.slot = self.matcher.slot  # type: ignore[misc]  # it depends on the options
+        # They depend on the options.
+        self.slot = self.matcher.slot  # type: ignore[misc]
+        self.seconds_per_row = self.matcher.seconds_per_match  # type: ignore[misc]
         arrays = ("n_keypoints", *self.matcher.needs)
         self.needs = ("a", "b", *(f"{side}_{name}" for side in "ab" for name in arrays))
         self.outputs = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field, FiniteFloat
 
@@ -61,7 +64,12 @@ class Verify(Stage):
     """Model of each pair, and the matches that agree with it."""
 
     item = "pair"
+    advice: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("a_width", "a_height", "b_width", "b_height"),
+        "pictures of this source have no sizes of their own: set focal and centre, in pixels",
+    )
     version = 1
+    seconds_per_row = 0.0001  # 20 ms for 200 matches
     Options = VerifyOptions
 
     def __init__(self, options: StageOptions) -> None:

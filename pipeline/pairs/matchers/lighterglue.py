@@ -1,0 +1,123 @@
+"""The matcher `lighterglue`: a network that sees all keypoints of both pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError
+from pipeline.machine.device import Device
+from pipeline.models.card import ModelInfo
+from pipeline.models.onnx_graph import Weights
+from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
+from pipeline.models.weights import sha256, weights_files
+from pipeline.pairs.matchers.matcher import Matcher, Matches, Pairs
+from pipeline.pairs.models import xfeat
+from pipeline.pairs.models.lighterglue import CARD, graph
+
+if TYPE_CHECKING:
+    from pipeline.pairs.stages.match import MatchOptions
+
+NAME = "lighterglue"
+MOST_PAIRS = 32
+"""Pairs in a batch, at most."""
+BYTES_PER_PRODUCT, BYTES_PER_KEYPOINT = 25, 7000
+"""Memory that the graph takes for each pair of keypoints, one of each picture, and for each keypoint, on a CPU
+(measured: 24 and 6,900)."""
+SMALLEST = 64
+"""Fewest keypoints that a picture is padded to."""
+
+
+class LighterGlue(Matcher):
+    """LighterGlue, for descriptors of XFeat. The score is the network's probability that the match is right.
+
+    Pictures are padded to a few numbers of keypoints, so that pairs share a batch. Padding takes part in nothing.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size"})
+    seconds_per_match = 0.004
+    slot = "gpu"
+
+    def __init__(self, options: MatchOptions) -> None:
+        super().__init__(options)
+        self.needs = ("keypoint", "descriptor") if options.size else ("keypoint", "descriptor", "width", "height")
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        licence, source = CARD.licence, CARD.licence_source
+        return (ModelInfo(CARD.name, licence, runtime_name(), lambda: sha256(weights_files(CARD)), source),)
+
+    def load(self, device: Device) -> None:
+        self._device = device
+        self._session = create_session(graph(), replace(device, precision="fp32"), MEMORY_SHARES["matcher"])
+
+    def match(self, pairs: Pairs) -> Sequence[Matches]:
+        prepared = [self._prepared(picture) for picture in pairs.pictures]
+        found: dict[int, Matches] = {}
+        for rows, shape in _together(pairs, prepared):
+            memory = BYTES_PER_PRODUCT * prod(shape) + BYTES_PER_KEYPOINT * sum(shape)
+            most = max(1, min(self._device.batch_memory_bytes // memory, MOST_PAIRS))
+
+            def run(start: int, stop: int, rows: Sequence[int] = rows) -> list[Matches]:
+                sides = [[prepared[side[row]] for row in rows[start:stop]] for side in (pairs.a, pairs.b)]
+                return self._run(sides)
+
+            batches = run_in_batches(self._device, CARD.name, shape, len(rows), most, run)
+            for start, stop, matches in batches:
+                found.update(zip(rows[start:stop], matches, strict=True))
+        return [found[row] for row in range(len(pairs))]
+
+    def _prepared(self, picture: Mapping[str, np.ndarray]) -> _Prepared:
+        descriptor = picture["descriptor"]
+        if descriptor.shape[1] != xfeat.LENGTH:
+            raise ModelError(
+                f"matcher {NAME} needs descriptors of {xfeat.LENGTH} components, not {descriptor.shape[1]}; "
+                f"set model: {xfeat.NAME} in the stage of keypoints, or matcher: nearest"
+            )
+        size = np.array(self.options.size or (picture["width"], picture["height"]), np.float32)
+        return _Prepared(picture["keypoint"], descriptor, size)
+
+    def _run(self, sides: Sequence[Sequence[_Prepared]]) -> list[Matches]:
+        inputs = {}
+        for letter, pictures in zip("ab", sides, strict=True):
+            inputs[f"keypoint_{letter}"] = np.stack([picture.keypoint for picture in pictures])
+            inputs[f"descriptor_{letter}"] = np.stack([picture.descriptor for picture in pictures])
+            inputs[f"count_{letter}"] = np.array([picture.count for picture in pictures])
+        partners, scores = self._session.run(None, inputs)
+        return [self._kept(*each) for each in zip(partners, scores, sides[0], strict=True)]
+
+    def _kept(self, partner: npt.NDArray[np.int64], score: Weights, picture: _Prepared) -> Matches:
+        kept = np.flatnonzero(score[: picture.count] > self.options.threshold)
+        return Matches(np.stack([kept, partner[kept]], axis=1), score[kept])
+
+
+class _Prepared:
+    """Keypoints of a picture as the network takes them, padded."""
+
+    def __init__(self, keypoint: Weights, descriptor: Weights, size: Weights) -> None:
+        self.count = len(keypoint)
+        length = _padded_length(self.count)
+        self.keypoint = np.zeros((length, 2), np.float32)
+        self.descriptor = np.zeros((length, xfeat.LENGTH), np.float32)
+        # The authors' code counts from the centre of the first pixel, but takes size / 2 for the middle all the same.
+        self.keypoint[: self.count] = (keypoint - np.float32(0.5) - size / 2) / (size.max() / 2)
+        self.descriptor[: self.count] = descriptor
+
+
+def _padded_length(count: int) -> int:
+    """Return the number of keypoints that a picture is padded to: 4, 5, 6 or 7 times a power of 2."""
+    step = max(SMALLEST, 1 << max(0, (count - 1).bit_length() - 1)) // 4
+    return max(SMALLEST, -(-count // step) * step)
+
+
+def _together(pairs: Pairs, prepared: Sequence[_Prepared]) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Yield rows of pairs that share a batch, and the padded lengths of their pictures."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, (a, b) in enumerate(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)):
+        groups.setdefault((len(prepared[a].keypoint), len(prepared[b].keypoint)), []).append(row)
+    for shape, rows in groups.items():
+        yield rows, shape
