@@ -7,16 +7,20 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+_MOST_LISTED = 60
+"""Most valid names in a message: a store may hold millions of pictures."""
+
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
-    """One line for a name that does not exist: ``unknown stage 'detcet'; did you mean 'detect'? (detect, embed)``."""
+    """Return a line on a name that does not exist: ``unknown stage 'detcet'; did you mean 'detect'? valid: ...``."""
     names = sorted(valid)
+    listed = ", ".join(names[:_MOST_LISTED]) + (f" and {len(names) - _MOST_LISTED} more" * (len(names) > _MOST_LISTED))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     lowered = {candidate.lower(): candidate for candidate in names}
     if name.lower() in lowered:
         near = [lowered[name.lower()]]
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"unknown {what} {name!r}{hint} valid: {', '.join(names) or 'none'}"
+    return f"unknown {what} {name!r}{hint} valid: {listed or 'none'}"
 
 
 _JOINERS = "\u200c\u200d"

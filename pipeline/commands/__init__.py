@@ -61,6 +61,14 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def given(arguments: Callable[[argparse.ArgumentParser], None], options: argparse.Namespace) -> list[str]:
+    """Return those of the flags that `arguments` adds that the user gave another value than the default."""
+    parser = argparse.ArgumentParser(add_help=False)
+    arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(options, name) != value]
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, for `type=`."""
     if not text.isdecimal() or int(text) < 1:

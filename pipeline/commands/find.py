@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any
 
-from pipeline.commands import Command, positive
+from pipeline.commands import Command, given, positive
 from pipeline.errors import UsageError
 
 GROUP = "reelgraph.searches"
@@ -27,13 +26,6 @@ class Search:
     """Adds its flags; `outs` and `--top` are there."""
     run: Callable[[argparse.Namespace], int]
     """Does the search on the parsed flags; returns the exit code."""
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """Values of its flags if none is given."""
-        parser = argparse.ArgumentParser(add_help=False)
-        self.arguments(parser)
-        return vars(parser.parse_args([]))
 
 
 def _searches() -> list[Search]:
@@ -55,10 +47,9 @@ def _find(options: argparse.Namespace) -> int:
     if len(chosen) != 1:
         raise UsageError("; ".join(one.question for one in searches))
     for other in searches:
-        for name, value in other.defaults.items() if other is not chosen[0] else ():
-            if getattr(options, name) != value:
-                begin = next(flag for flag in chosen[0].begins if getattr(options, flag) is not None)
-                raise UsageError(f"--{name.replace('_', '-')} does not go with --{begin}")
+        for flag in given(other.arguments, options) if other is not chosen[0] else ():
+            begin = next(flag for flag in chosen[0].begins if getattr(options, flag) is not None)
+            raise UsageError(f"{flag} does not go with --{begin}")
     return chosen[0].run(options)
 
 

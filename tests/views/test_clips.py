@@ -17,7 +17,8 @@ import pipeline
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.labels import choose
-from pipeline.faces.views.clips import ClipOptions, cut_clips, safe
+from pipeline.faces.views.clips import ClipOptions, cut_clips
+from pipeline.media.film.targets import safe
 from pipeline.media.video.index import build_index
 from pipeline.store.compact import add_arrays
 from pipeline.store.run import RunStore
@@ -256,7 +257,7 @@ def test_an_interrupted_cut_leaves_no_half_clip(tmp_path: Path, monkeypatch: pyt
     ],
 )  # fmt: skip
 def test_names_are_safe_as_names_of_files(name: str, made: str) -> None:
-    assert safe(name) == made
+    assert safe(name, "person") == made
 
 
 def test_join_and_copy_exclude_each_other(tmp_path: Path) -> None:

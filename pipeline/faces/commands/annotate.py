@@ -1,21 +1,14 @@
-"""`reelgraph annotate`: films and pictures with boxes and names, or with faces blurred."""
+"""Faces in `reelgraph annotate`: films and pictures with boxes and names, or with faces blurred."""
 
 from __future__ import annotations
 
 import argparse
 
-from pipeline.commands import Command, print_result
+from pipeline.commands import print_result
+from pipeline.commands.annotate import Drawer
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, complete or half done")
-    parser.add_argument(
-        "--input", action="append", default=[], metavar="NAME", help="only this input; may be repeated (default: all)"
-    )
-    parser.add_argument(
-        "--out", metavar="FILE|DIR",
-        help="a film's name (.mp4, .mov, .mkv, .webm), or a folder, as for pictures (default: beside OUT)",
-    )  # fmt: skip
     parser.add_argument(
         "--blur", nargs="+", default=[], metavar="WHO",
         help="blur the faces of all, of unknown (all people without a name), or of a person by id or name",
@@ -29,7 +22,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--start", metavar="T", help="from this time on: seconds or H:MM:SS")
     parser.add_argument("--stop", metavar="T", help="up to this time, exclusive: seconds or H:MM:SS")
-    parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
 
 def _annotate(options: argparse.Namespace) -> int:
@@ -55,7 +47,4 @@ def time_of(text: str | None, flag: str) -> float | None:
         raise UsageError(f"{flag}: {err}") from err
 
 
-COMMAND = Command(
-    "annotate", "write the video, or the pictures, with boxes and names, or with faces made unrecognisable",
-    _arguments, _annotate,
-)  # fmt: skip
+DRAWER = Drawer("faces", "face", _arguments, _annotate)

@@ -14,17 +14,16 @@ from pipeline.errors import UsageError
 from pipeline.faces.people.labels import labels
 from pipeline.faces.views.annotate import Annotated, Bools, Picture, Wanted
 from pipeline.faces.views.whereabouts import Legs, read_faces
-from pipeline.files.whole import atomic_write
 from pipeline.machine.cores import available_cores
 from pipeline.media.film.movie import CONTAINERS
-from pipeline.media.reread import Pixels, RereadPictures, reread
+from pipeline.media.film.stills import JPEG, save_picture
+from pipeline.media.film.targets import refuse_folder
+from pipeline.media.reread import RereadPictures, reread
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
     from pipeline.views.progress import Work
 
-_JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
-_QUALITY = 95
 _BLOCK = 32
 """Pictures that are taken up at a time."""
 
@@ -43,18 +42,14 @@ def folders(items: Sequence[RunInput], target: Path | str | None, wanted: Wanted
     searched = [origin for origin, item in zip(origins, items, strict=True) if item.attributes["container"] == "folder"]
     names = dict(reversed([(origin, item.name) for origin, item in zip(origins, items, strict=True)]))
     path = None if target is None else Path(target).expanduser()
-    if path is not None and (path.suffix.lower() in CONTAINERS or (path.exists() and not path.is_dir())):
+    if path is not None and path.suffix.lower() in CONTAINERS:
         raise UsageError(f"{path} is a file, and pictures need a folder; name another --out")
     made = []
     for item, origin in zip(items, origins, strict=True):
         name = f"{names[origin]}_{'blurred' if wanted.blur else 'annotated'}"
         folder = item.store_path.parent / name if path is None else path if len(names) == 1 else path / name
         made.append(folder)
-        real = Path(os.path.realpath(folder))
-        if any(real.is_relative_to(os.path.realpath(one)) for one in searched):
-            raise UsageError(f"{folder} is in the folder of the pictures themselves; name another --out")
-        if not force and folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds files already; name another --out, or replace them with --force")
+        refuse_folder(folder, searched, force)
     return made
 
 
@@ -86,7 +81,7 @@ def annotate_pictures(item: RunInput, folder: Path, chosen: Bools, wanted: Wante
                 picture.change(at, edited, which, which)
                 if os.fsencode(os.path.realpath(paths[at - start])) in originals:
                     raise UsageError(f"{paths[at - start]} is one of the pictures themselves; name another --out")
-                _save(paths[at - start], edited)
+                save_picture(paths[at - start], edited)
                 return True
 
             done = np.array(list(pool.map(write, numbers.tolist())))
@@ -118,21 +113,7 @@ class _Targets:
         parts = Path(os.fsdecode(self.again.name(number))).parts
         name = os.path.join(*(part for part in parts if part not in ("..", "/")))
         root, ending = os.path.splitext(name)
-        if ending.lower() not in (*_JPEG, ".png"):
+        if ending.lower() not in (*JPEG, ".png"):
             name = f"{root}.png" if f"{root}.png" not in self._taken else f"{name}.png"
         self._taken.add(name)
         return self.folder / name
-
-
-def _save(path: Path, pixels: Pixels) -> None:
-    import cv2
-
-    is_jpeg = path.suffix.lower() in _JPEG
-    how = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if is_jpeg else []
-    ok, content = cv2.imencode(".jpg" if is_jpeg else ".png", np.ascontiguousarray(pixels[:, :, ::-1]), how)
-    assert ok, "OpenCV writes every uint8 picture as PNG or JPEG"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, content.tobytes())
-    except OSError as err:
-        raise UsageError(f"cannot write {path}: {err.strerror or err}; choose another --out") from err

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from pipeline.media.film.film import Film, film_of
 from pipeline.media.film.joining import Joined
 from pipeline.media.film.packets import copy_packets, suffix_for_copy
 from pipeline.media.film.rewriting import write_film
-from pipeline.media.film.targets import chosen_inputs, refuse_existing
+from pipeline.media.film.targets import chosen_inputs, refuse_existing, safe
 from pipeline.media.spans import is_timed, stop_of
 from pipeline.text import clock
 from pipeline.views.progress import Work
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 DEFAULT_MARGIN_SECONDS = 1.0
-_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -126,13 +123,14 @@ def cut_clips(
         work += [(item, films[item], cut) for cut in stretches(films[item], found, options)]
     if not work:
         raise UsageError(f"{name} is on none of the {len(items)} inputs that were looked at; try another person")
-    targets = [folder / f"{safe(name)}.mp4"]
+    who = safe(name, "person")
+    targets = [folder / f"{who}.mp4"]
     if not options.join:
         targets = []
         for item, film, cut in work:
             suffix = suffix_for_copy(film) if options.copy else ".mp4"
             time = clock(float(film.times[cut.first])).replace(":", "-")
-            targets.append(folder / f"{safe(item.name)}_{safe(name)}_{time}{suffix}")
+            targets.append(folder / f"{safe(item.name, 'input')}_{who}_{time}{suffix}")
     refuse_existing(list(films), targets, force)
     if options.join:
         clips = _write_joined(targets[0], name, work, shown)
@@ -148,7 +146,7 @@ def cut_clips(
     notes += [f"{item.name}: {loss}" for item, film in films.items() for loss in film.losses]
     for note in notes:
         shown.note(note)
-    list_file = folder / f"{safe(name)}_clips.csv"
+    list_file = folder / f"{who}_clips.csv"
     listed = [asdict(clip) for clip in clips]
     text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
     list_file.with_suffix(".json").write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -200,9 +198,3 @@ def _write_joined(path: Path, name: str, work: list[tuple[RunInput, Film, Stretc
             clips.append(Clip(str(path), str(item.store_path), item.name, name, *times, n_frames))
     progress.finished(path.name)
     return clips
-
-
-def safe(name: str) -> str:
-    """Return a name as part of a file's name: letters and digits of any script stay, the rest becomes `-`."""
-    shown = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", name)).strip("-._")
-    return shown[:_LONGEST_NAME] or "person"

@@ -1,4 +1,4 @@
-"""Frames of videos as picture files in a folder, one by one, so that a run that was stopped goes on."""
+"""Picture files: one; or frames of videos in a folder, one by one, so that a run that was stopped goes on."""
 
 from __future__ import annotations
 
@@ -23,6 +23,28 @@ MARK = "reelgraph-images.json"
 """File in the folder that says which videos its pictures are from."""
 _QUALITY = 95
 """Quality of JPEG: a detector finds the same faces as in the video."""
+
+
+JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+"""Endings of JPEG files."""
+
+
+def save_picture(path: Path, pixels_rgb: npt.NDArray[np.uint8], *, is_drawn: bool = False) -> None:
+    """Write a picture, as JPEG or else as PNG by the ending of its name. Raises UsageError if that fails.
+
+    `is_drawn`: the colours of thin lines matter, so JPEG keeps them at full size.
+    """
+    is_jpeg = path.suffix.lower() in JPEG
+    how = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if is_jpeg else []
+    if is_jpeg and is_drawn:
+        how += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    ok, content = cv2.imencode(".jpg" if is_jpeg else ".png", np.ascontiguousarray(pixels_rgb[:, :, ::-1]), how)
+    assert ok, "OpenCV writes every uint8 picture as PNG or JPEG"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, content.tobytes())
+    except OSError as err:
+        raise UsageError(f"cannot write {path}: {err.strerror or err}; choose another --out") from err
 
 
 class Stills:

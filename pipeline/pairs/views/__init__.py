@@ -1,1 +1,1 @@
-"""Matched pictures handed over: tables of pairs and matches, and the files of COLMAP and hloc."""
+"""Matched pictures shown and handed over: drawings, a panel of the report, tables, and the files of COLMAP and hloc."""

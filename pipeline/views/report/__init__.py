@@ -6,12 +6,12 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.events import Silent
+from pipeline.engine.events import PassStarted, Silent
 from pipeline.engine.finding import PANELS, find, names
 from pipeline.errors import UsageError
 from pipeline.files.regular import open_file
@@ -20,7 +20,7 @@ from pipeline.store.nodes import located
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
 from pipeline.text import plural, plural_of
-from pipeline.views.axes import axes_of, noun_of
+from pipeline.views.axes import axes_of, item_of, noun_of
 from pipeline.views.progress import Work
 from pipeline.views.report.content import content
 from pipeline.views.report.panel import About, Panel, fill, shown, text_of
@@ -46,6 +46,8 @@ class Reported:
     item: str
     items: int
     """Items that are done."""
+    further: dict[str, int]
+    """The same of further passes, by the name of one: {"pair": 45}."""
     rows: dict[str, int]
     """Rows by axis."""
     done_share: float
@@ -57,11 +59,12 @@ class Reported:
     def _by_noun(self) -> dict[str, int]:
         rows = {plural_of(axis): count for axis, count in self.rows.items()}
         more = {many: count for (_, many), count in self.counts.items()}
-        return {plural_of(self.item): self.items, **rows, **more}
+        items = {plural_of(noun): count for noun, count in {self.item: self.items, **self.further}.items()}
+        return {**items, **rows, **more}
 
     def __getattr__(self, name: str) -> int:
         """Return a count by its plural noun: `reported.frames`, `reported.people`."""
-        if name in ("item", "items", "rows", "counts") or name not in self._by_noun:
+        if name in ("item", "items", "further", "rows", "counts") or name not in self._by_noun:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self._by_noun[name]
 
@@ -90,14 +93,20 @@ def report(
     _check(place)
     runs = tuple(open_store(path) for path in each_once(paths))
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
-    axes, noun = axes_of(runs), noun_of(runs)
+    axes, noun, first = axes_of(runs), noun_of(runs), item_of(runs)
+    noun_in = {item: noun if item.item == first else item.item for _, item in pairs}
     about = About(runs, len(pairs), pictures)
-    panels = _panels(about, axes, noun)
+    nouns = {axis.name: noun_in[item] for _, item in reversed(pairs) for axis in item.axes}
+    panels = _panels(about, {axis: nouns.get(axis, noun) for axis in axes})
     inputs = []
-    work = Work(progress or Silent())
+    listener = progress or Silent()
+    work, counted = Work(listener), "frame"
     for run, item in pairs:
+        if noun_in[item] != counted:
+            counted = noun_in[item]
+            listener.on(PassStarted(len(pairs), counted, ()))
         shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
-        inputs.append(survey(run, item, shown, work, axes, panels, len(pairs)))
+        inputs.append(survey(run, item, shown, work, axes, panels, len(pairs), noun_in[item]))
     filled = content(about, inputs, axes, noun, panels)
     counts = filled.pop("counts")
     page = render(filled).encode(errors="backslashreplace")  # names of files need not be UTF-8
@@ -106,17 +115,20 @@ def report(
     totals = filled["totals"]
     failures = sum(len(one.failures) for one in inputs) + len(filled["unusable"])
     return Reported(
-        str(place), len(page), len(inputs), noun, totals["items"], totals["rows"], totals["share"], failures,
-        counts,
+        str(place), len(page), len(inputs), noun, totals["items"],
+        {one["noun"]: one["items"] for one in totals["further"]}, totals["rows"], totals["share"], failures, counts,
     )  # fmt: skip
 
 
-def _panels(about: About, axes: Sequence[str], item: str) -> list[Panel]:
-    """Return the panels of the domains whose axes there are, and a plain one for each other axis."""
+def _panels(about: About, axes: Mapping[str, str]) -> list[Panel]:
+    """Return the panels of the domains whose axes there are, and a plain one for each other axis.
+
+    `axes`: the name of one item, by axis.
+    """
     kinds = [find("panel", name, PANELS, Panel) for name in names(PANELS)]  # type: ignore[type-abstract]
     made = [kind(about) for kind in kinds if kind.axis in axes]
     told = {panel.axis for panel in made}
-    return [*made, *(PlainPanel(about, axis, item) for axis in axes if axis not in told)]
+    return [*made, *(PlainPanel(about, axis, item) for axis, item in axes.items() if axis not in told)]
 
 
 def default_place(out: str | os.PathLike[str]) -> Path:
@@ -151,7 +163,7 @@ def lines(reported: Reported) -> list[str]:
     more = [plural(count, one, many) for (one, many), count in reported.counts.items()]
     shown = [f"{reported.file}: {', '.join([plural(reported.inputs, 'input'), *rows, *more])} ({size})"]
     if reported.done_share < 1 and reported.inputs:
-        nouns = plural_of(reported.item)
+        nouns = " and ".join(map(plural_of, [reported.item, *reported.further]))
         shown.append(f"{reported.done_share:.1%} of the {nouns} are done; the report says which are not")
     return shown
 

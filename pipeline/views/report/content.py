@@ -32,7 +32,7 @@ def content(
     made = [panel.content(inputs) for panel in panels]
     sections = [section for one in made for section in one.sections]
     words = Words(inputs, item)
-    totals = _totals(about, inputs, axes)
+    totals = _totals(about, inputs, axes, item)
     return {
         "title": runs[0].path.name if len(runs) == 1 else plural(len(runs), "store"),
         "subtitle": next((one.subtitle for one in made if one.subtitle), "report"),
@@ -51,7 +51,7 @@ def content(
         "axes": [{"name": axis, "plural": plural_of(axis)} for axis in axes],
         "columns": [column for one in made for column in one.columns],
         "is_drawn": not inputs or any(one.is_timed for one in inputs),  # the others have no timeline
-        "inputs": [_input(about, one, axes, [of.inputs[k] for of in made], k) for k, one in enumerate(inputs)],
+        "inputs": [_input(about, one, axes, [of.inputs[k] for of in made], k, totals) for k, one in enumerate(inputs)],
         "failures": _failures(about, inputs, words),
         "retry": any(failure["kind"] == "failed" for one in inputs for failure in one.failures),
         "unusable": [entry for run in runs for entry in run.attributes.get("unusable", [])],
@@ -84,23 +84,39 @@ class Words:
     """Nouns of the page's items."""
 
     def __init__(self, inputs: Sequence[Surveyed], item: str) -> None:
-        self.is_timed = all(one.is_timed for one in inputs)
-        self.noun = plural_of(item)
+        self.is_timed = all(one.is_timed for one in inputs if one.noun == item)
+        self.noun_one, self.noun = item, plural_of(item)
         self.item = f"sampled {item}" if self.is_timed else item
         self.items = plural_of(self.item)
+        further = dict.fromkeys(one.noun for one in inputs if one.noun != item)
+        self.all = " and ".join([self.items, *map(plural_of, further)])
+        """Items of all passes: "pictures and pairs"."""
+
+    def of(self, one: Surveyed) -> tuple[str, str]:
+        """Return the words for one item and for several items of an input."""
+        return (self.item, self.items) if one.noun == self.noun_one else (one.noun, plural_of(one.noun))
 
 
-def _totals(about: About, inputs: Sequence[Surveyed], axes: Sequence[str]) -> dict[str, Any]:
-    total = sum(one.item.frames_total for one in inputs)
-    done = sum(one.item.frames_done for one in inputs)
+def _totals(about: About, inputs: Sequence[Surveyed], axes: Sequence[str], item: str) -> dict[str, Any]:
+    nouns = list(dict.fromkeys([item, *(one.noun for one in inputs)]))
+    totals, dones = (
+        [sum(getattr(one.item, name) for one in inputs if one.noun == noun) for noun in nouns]
+        for name in ("frames_total", "frames_done")
+    )
+    total, done = sum(totals), sum(dones)
     seconds = sum(float(one.facts.get("duration_seconds") or 0) for one in inputs)
     share = done / total if total else float(bool(inputs) and all(one.item.complete for one in inputs))
     return {
         "stores": len(about.runs),
         "inputs": len(inputs),
         "video": lasting(seconds) if seconds else "",
-        "items": done,
-        "items_total": total,
+        "items": dones[0],
+        "items_total": totals[0],
+        "further": [
+            {"noun": noun, "plural": plural_of(noun), "items": count, "items_total": most}
+            for noun, count, most in zip(nouns[1:], dones[1:], totals[1:], strict=True)
+        ],
+        "items_of": {axis: _items_of(axis, inputs) for axis in axes},
         "rows": {axis: sum(one.rows.get(axis, 0) for one in inputs) for axis in axes},
         "share": share,
         # Rounded down: 100% means all of it.
@@ -108,18 +124,32 @@ def _totals(about: About, inputs: Sequence[Surveyed], axes: Sequence[str]) -> di
     }
 
 
+def _items_of(axis: str, inputs: Sequence[Surveyed]) -> tuple[str, int]:
+    """Return what the rows of an axis belong to: the name of one item, and how many of them are done."""
+    noun = next((one.noun for one in inputs if axis in one.rows), inputs[0].noun if inputs else "")
+    return noun, sum(one.item.frames_done for one in inputs if one.noun == noun)
+
+
 def _tiles(totals: dict[str, Any], axes: Sequence[str], made: Sequence[Content], words: Words) -> list[Tile]:
     notes = {axis: note for one in made for axis, note in one.notes.items()}
     tiles = [tile for one in made for tile in one.tiles]
     for axis in axes:
         rows = totals["rows"][axis]
-        each = f"{rows / totals['items']:.2g} per {words.item.split()[-1]}" if totals["items"] else ""
+        noun, items = totals["items_of"][axis]
+        each = f"{_few(rows / items)} per {noun}" if items else ""
         tiles.append(Tile(plural_of(axis), grouped(rows), notes.get(axis) or each))
-    return [*tiles, Tile(words.items, grouped(totals["items"]), f"of {grouped(totals['items_total'])}")]
+    tiles.append(Tile(words.items, grouped(totals["items"]), f"of {grouped(totals['items_total'])}"))
+    more = [(one["plural"], grouped(one["items"]), f"of {grouped(one['items_total'])}") for one in totals["further"]]
+    return [*tiles, *(Tile(*one) for one in more)]
+
+
+def _few(number: float) -> str:
+    """Return a number in two digits, or whole: "0.25", "73", "2 048"."""
+    return f"{number:.2g}" if number < 100 else grouped(round(number))
 
 
 def _input(
-    about: About, one: Surveyed, axes: Sequence[str], made: Sequence[InputContent], number: int
+    about: About, one: Surveyed, axes: Sequence[str], made: Sequence[InputContent], number: int, totals: dict[str, Any]
 ) -> dict[str, Any]:
     facts, item = one.facts, one.item
     share = item.done_share
@@ -138,8 +168,9 @@ def _input(
             filter(None, [size, f"{facts['fps']:.4g} fps" if facts.get("fps") else "", _text(facts.get("codec"))])
         ),
         "facts": shown,
+        "noun": one.noun,
         "items": item.frames_done,
-        "rows": [one.rows.get(axis, 0) for axis in axes],
+        "rows": [grouped(one.rows.get(axis, 0)) if totals["items_of"][axis][0] == one.noun else "" for axis in axes],
         "cells": [cell for of in made for cell in of.cells],
         "percent": int(share * 1000) / 10,
         "failed": sum(1 for failure in one.failures if failure["kind"] == "failed"),
@@ -165,9 +196,9 @@ def _failures(about: About, inputs: Sequence[Surveyed], words: Words) -> list[di
             continue
         entries = [
             {
-                "kind": "not analysed" if failure["kind"] == "failed" else f"{words.noun} not read",
-                "range": failure["where"] or _range(failure["start"], failure["stop"], one, words),
-                "items": counted(failure["items"], words.item, words.items) if failure["items"] else "",
+                "kind": "not analysed" if failure["kind"] == "failed" else f"{plural_of(one.noun)} not read",
+                "range": failure["where"] or _range(failure["start"], failure["stop"], one),
+                "items": counted(failure["items"], *words.of(one)) if failure["items"] else "",
                 "error": failure["error"],
             }
             for failure in one.failures[:SHOWN_FAILURES]
@@ -176,11 +207,11 @@ def _failures(about: About, inputs: Sequence[Surveyed], words: Words) -> list[di
     return found
 
 
-def _range(start: float | None, stop: float | None, one: Surveyed, words: Words) -> str:
+def _range(start: float | None, stop: float | None, one: Surveyed) -> str:
     if start is None or stop is None:
         return "time not known" if one.is_timed else "place not known"
     if not one.is_timed:
-        return f"{words.noun} {start:.0f} to {stop:.0f}"
+        return f"{plural_of(one.noun)} {start:.0f} to {stop:.0f}"
     return f"{clock(start)[:-4]} to {clock(stop)[:-4]}"
 
 
@@ -209,6 +240,11 @@ def _speed(run: Run, several: bool) -> dict[str, Any] | None:
             for step, seconds in sorted(steps.items(), key=lambda entry: -entry[1])
         ],
         "items": stored.get("frames"),
+        "further": [
+            {"rate": 1 / speed["seconds_per_item"], "plural": plural_of(noun)}
+            for noun, speed in (attributes.get("further_speed") or {}).items()
+            if speed.get("seconds_per_item")
+        ],
     }
 
 

@@ -37,6 +37,8 @@ class Surveyed:
     facts: dict[str, Any]
     n_inputs: int
     """Inputs of the report."""
+    noun: str = "frame"
+    """Name of one of its items for people."""
     is_timed: bool = True
     """False if its items have no times: `time` and what is called seconds are numbers of items then."""
     time: Floats = field(default_factory=lambda: np.empty(0))
@@ -72,13 +74,14 @@ class Surveyed:
 
 
 def survey(
-    run: Run, item: RunInput, shown: str, work: Work, axes: Sequence[str], panels: Sequence[Panel], n_inputs: int
-) -> Surveyed:
+    run: Run, item: RunInput, shown: str, work: Work, axes: Sequence[str], panels: Sequence[Panel], n_inputs: int,
+    noun: str,
+) -> Surveyed:  # fmt: skip
     """Read one input of a report, in blocks for its panels. Raises StoreError if an array is damaged."""
     work.started(shown, item.frames_done)
-    found = Surveyed(run, item, item.attributes, n_inputs)
+    found = Surveyed(run, item, item.attributes, n_inputs, noun)
     arrays = item.arrays
-    found.is_timed = any(array.name == "time_seconds" for array in source_arrays(run))
+    found.is_timed = any((one.name, *one.dims) == ("time_seconds", item.item) for one in source_arrays(run))
     if arrays:
         found.time = item.array("time_seconds") if found.is_timed else _positions(item).astype(np.float64)
         found.start_seconds, found.stop_seconds = _bounds(found)
