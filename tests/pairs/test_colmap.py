@@ -167,7 +167,8 @@ def test_folders_have_one_folder_above_them(tmp_path: Path) -> None:
 
 def test_pictures_of_tar_files_have_no_folder(tmp_path: Path) -> None:
     make_matches(tmp_path / "s.zarr", folder=None, stem="one")
-    assert not any("folder" in note or "not found" in note for note in export(tmp_path / "s.zarr", tmp_path / "one.db").notes)
+    exported = export(tmp_path / "s.zarr", tmp_path / "one.db")
+    assert not any("folder" in note or "not found" in note for note in exported.notes)
     make_matches(tmp_path / "t.zarr", folder=None, stem="two")
     export([tmp_path / "s.zarr", tmp_path / "t.zarr"], tmp_path / "two.db")
     with database(tmp_path / "one.db") as one, database(tmp_path / "two.db") as two:
@@ -250,10 +251,10 @@ def test_mistakes_take_one_line(
 
 def test_stores_without_matched_pictures_are_refused(tmp_path: Path) -> None:
     make_matches(tmp_path / "new.zarr", done_chunks=0)
-    with pytest.raises(UsageError, match="format colmap holds rows of 'match' only, and these stores have"):
+    with pytest.raises(UsageError, match="format colmap holds rows of 'match' only, not of 'keypoint' or 'frame'"):
         export(tmp_path / "new.zarr", tmp_path / "c.db")
     faces = make_store(tmp_path / "faces.zarr", {"film": faces_of(np.array([1, 2]), np.zeros((3, 8)))})
-    with pytest.raises(UsageError, match="holds rows of 'match' only, and these stores have face, frame"):
+    with pytest.raises(UsageError, match="holds rows of 'match' only, not of 'face' or 'frame'"):
         export(faces, tmp_path / "c.db")
     assert not (tmp_path / "c.db").exists()
 
