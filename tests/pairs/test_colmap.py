@@ -19,8 +19,10 @@ import pipeline
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
 from pipeline.views.export import export, lines
+from tests.clips import write_clip
 from tests.made_stores import faces_of, make_store
 from tests.pairs.made_matches import NAMES, make_matches
+from tests.pairs.stored_pairs import make_pairs
 
 
 @contextmanager
@@ -256,7 +258,26 @@ def test_stores_without_matched_pictures_are_refused(tmp_path: Path) -> None:
     faces = make_store(tmp_path / "faces.zarr", {"film": faces_of(np.array([1, 2]), np.zeros((3, 8)))})
     with pytest.raises(UsageError, match="holds rows of 'match' only, not of 'face' or 'frame'"):
         export(faces, tmp_path / "c.db")
+    keypoints = make_pairs(tmp_path / "pairs.zarr", ["1.jpg", "2.jpg"], np.array([[0, 1]]), np.array([3]))
+    with pytest.raises(UsageError, match="'photos' has no array 'keypoint_score'; the stage keypoints makes"):
+        export(keypoints, tmp_path / "c.db")
     assert not (tmp_path / "c.db").exists()
+
+
+def test_frames_of_a_film_are_refused(tmp_path: Path) -> None:
+    """A film has no files that COLMAP or hloc could read. Its pairs have a table, with the numbers of the frames."""
+    write_clip(tmp_path / "film.mp4", 6)
+    workflow = tmp_path / "film.yaml"
+    workflow.write_text("pairs: {window: 1}\nstages:\n  keypoints: {use: keypoints, most: 20}\n  match: {use: match}\n")
+    made = pipeline.run(workflow, tmp_path / "film.mp4", out=tmp_path / "s.zarr", executor="inline")
+    assert made.summary.exit_code == 0
+    for name in ("c.db", "matches.h5"):
+        with pytest.raises(UsageError, match="'film' holds frames of a film, and COLMAP and hloc read files"):
+            export(tmp_path / "s.zarr", tmp_path / name)
+    export(tmp_path / "s.zarr", tmp_path / "p.csv", axis="pair")
+    assert (tmp_path / "p.csv").read_text().splitlines()[0].split(",")[3:9] == [
+        f'"{name}"' for name in ("a", "b", "frame_a", "time_seconds_a", "frame_b", "time_seconds_b")
+    ]
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
