@@ -184,3 +184,17 @@ def test_other_options_are_refused_with_the_difference(workflow: Workflow, workf
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def lengthy(items: int) -> RegularSource:
+    return RegularSource(items, 1, 1)
+
+
+def test_a_slow_stage_gets_short_chunks() -> None:
+    """But an input of millions has no more chunks for it."""
+    short = lengthy(100)
+    assert choose_chunk_items(short) == 64
+    assert choose_chunk_items(short, 16) == 16
+    assert choose_chunk_items(lengthy(10), 16) == 10
+    assert choose_chunk_items(lengthy(50_000), 16) == 49
+    assert choose_chunk_items(lengthy(1_000_000), 16) == 64

@@ -24,14 +24,21 @@ CHUNK_OVERHEAD_ITEMS = 10
 """Cost of one more chunk (tasks, a commit: about 15 ms), in items of a video decoded."""
 
 
-def choose_chunk_items(source: Source) -> int:
+FEW_CHUNKS = 1024
+"""An input has no more chunks than this on account of a stage that asks for short ones."""
+
+
+def choose_chunk_items(source: Source, most: int | None = None) -> int:
     """Return the items per chunk: within the limits, the length that wastes the least loading.
 
     A chunk of a video that starts between two key frames is decoded from the key frame before it. So lengths that
-    divide the distance of the key frames win. Depends on input and workflow only, never on the machine.
+    divide the distance of the key frames win. Depends on input and workflow only, never on the machine. `most`: what
+    the stages ask for (`Stage.most_items`).
     """
     limit = most_chunk_items(source.item_bytes, source.most_items)
     total = len(source)
+    if most is not None:
+        limit = min(limit, max(most, -(-total // FEW_CHUNKS)))
     if total <= limit:
         return max(total, 1)
 
@@ -244,7 +251,8 @@ def plan_input(
     StoreError if a stored record is damaged.
     """
     stored = attributes or {}
-    chunk_items = int(stored.get("chunk_frames") or choose_chunk_items(source))
+    asked = [node.stage.most_items for node in bound.chunk_stages if node.stage.most_items is not None]
+    chunk_items = int(stored.get("chunk_frames") or choose_chunk_items(source, min(asked, default=None)))
     finished = {stage for stage, facts in stored.get("stages", {}).items() if facts.get("state") == "complete"}
     plan = InputPlan(bound, name, source, chunk_items, chunks, finished, retry_failed)
     plan.complete = bool(stored.get("complete")) and not len(plan.todo) and not len(plan.failed)

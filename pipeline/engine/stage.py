@@ -112,6 +112,8 @@ class Stage:
     axes: tuple[Axis, ...] = ()
     """Ragged axes whose rows this stage makes; it must make each count array too."""
     version: ClassVar[int] = 1
+    most_items: ClassVar[int | None] = None
+    """Most items in a chunk, for a stage that takes long for each: a small input then keeps several workers busy."""
     seconds_per_megapixel: ClassVar[float] = 0.0
     """Rough seconds per megapixel of each item, on all cores of a 2-core machine: an estimate for `plan` alone, until a
     store has measured times."""

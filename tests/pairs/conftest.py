@@ -32,7 +32,7 @@ def pictures(data_dir: Path) -> Callable[[str], np.ndarray]:
     def read(name: str) -> np.ndarray:
         path = data_dir / "pairs" / name
         if not path.is_file():
-            pytest.skip(f"no picture {path}; set REELGRAPH_DATA")
+            pytest.skip(f"no test data at {path}; set REELGRAPH_DATA")
         bgr = cv2.imread(str(path))
         assert bgr is not None
         return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -56,7 +56,7 @@ def alike_weights(data_dir: Path, weights_home: Path) -> None:
     """Weights of ALIKE from the data folder."""
     for name in ("alike-n.pth", "alike-t.pth"):
         if not (data_dir / "weights" / name).is_file():
-            pytest.skip(f"no weights {data_dir / 'weights' / name}; set REELGRAPH_DATA")
+            pytest.skip(f"no test data at {data_dir / 'weights' / name}; set REELGRAPH_DATA")
         (weights_home / name).symlink_to(data_dir / "weights" / name)
 
 

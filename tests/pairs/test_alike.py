@@ -65,7 +65,7 @@ def test_missing_and_wrong_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         find([np.zeros((64, 64, 3), np.uint8)], model="alike-n")
     other = data_dir / "weights" / "deepface" / "2.7_80x80_MiniFASNetV2.pth"
     if not other.is_file():
-        pytest.skip(f"no weights {other}; set REELGRAPH_DATA")
+        pytest.skip(f"no test data at {other}; set REELGRAPH_DATA")
     with pytest.raises(ModelError, match=r"MiniFASNetV2\.pth is not an ALIKE network with one head"):
         build_graph(other)
 
@@ -77,7 +77,7 @@ def test_the_weights_can_be_fetched(data_dir: Path) -> None:
         assert file.urls == (f"https://raw.githubusercontent.com/Shiaoming/ALIKE/main/models/{name}.pth",)
         path = data_dir / "weights" / file.name
         if not path.is_file():
-            pytest.skip(f"no weights {path}; set REELGRAPH_DATA")
+            pytest.skip(f"no test data at {path}; set REELGRAPH_DATA")
         from pipeline.models.weights import sha256
 
         assert (sha256([path]), path.stat().st_size) == (file.sha256, file.size_bytes)

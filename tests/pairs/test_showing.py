@@ -313,7 +313,13 @@ def test_frames_of_a_film(own: Own, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert n.max() > 0
     drawn = draw_matches([own.out], target="drawn")
     assert len(drawn.pictures) == (n > 0).sum()
-    assert (drawn.pictures[0].a, drawn.pictures[0].b) in {("0", "8"), ("8", "16"), ("16", "24")}
+    assert (drawn.pictures[0].a, drawn.pictures[0].b) in {
+        ("frame 0", "frame 8"),
+        ("frame 8", "frame 16"),
+        ("frame 16", "frame 24"),
+    }
+    again = draw_matches([own.out], target="again", pairs=[("8", "0")])
+    assert (again.pictures[0].a, again.pictures[0].b) == ("frame 0", "frame 8")
     assert pixels_of(drawn.pictures[0].file).std() > 20
     assert "sampled frames" in page(own.out)
     assert "pairs match" in page(own.out)
@@ -376,6 +382,28 @@ def test_the_panels_numbers_are_those_of_the_arrays(tmp_path: Path, verified: bo
     assert (values[a, b] == strength).all()
     assert (values == values.T).all()
     assert matched.best(5) == np.lexsort((np.arange(435), -pairs.array("n_matches"), -strength))[:5].tolist()
+
+
+def test_items_have_their_own_nouns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the page nor the lines call pictures or pairs frames; a cell is empty if it has no meaning."""
+    out = store_of(tmp_path / "a.zarr")
+    assert main(["report", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "135 matched" in said.out
+    assert "photos: 30/30 pictures" in said.err
+    assert "photos-pairs: 435/435 pairs" in said.err
+    assert "frame" not in said.out + said.err
+    table = page(out).partition('id="inputs"')[2].partition("</table>")[0]
+    cells = [re.findall(r'<td class="n[^"]*">([^<]*)', row) for row in table.split("<tr>")[2:]]
+    matches = f"{int(pipeline.open(out).array('photos-pairs', 'n_matches').sum()):,}".replace(",", " ")
+    assert cells == [["30", "", "2 700", "", ""], ["", "435", "", matches, "135"]]
+
+
+def test_a_wrong_name_among_thousands_is_a_short_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = store_of(tmp_path / "a.zarr", n=100)
+    said = refused(capsys, "annotate", out, "--pair", "0/0001.jpeg", "0/0002.jpg")
+    assert "unknown picture '0/0001.jpeg'; did you mean '0/0001.jpg'" in said
+    assert said.rstrip().endswith("and 40 more")
 
 
 def test_a_store_half_done(tmp_path: Path) -> None:

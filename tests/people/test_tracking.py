@@ -158,7 +158,8 @@ def test_the_same_tracks_whatever_the_chunks(
     for length, chunks in ((10, 5), (1000, 1)):
         monkeypatch.setattr("pipeline.engine.source.MAX_CHUNK_FRAMES", length)
         monkeypatch.setattr(
-            "pipeline.engine.plan.choose_chunk_items", lambda source, most=length: min(most, len(source.frame))
+            "pipeline.engine.plan.choose_chunk_items",
+            lambda source, asked=None, most=length: min(most, len(source.frame)),
         )
         run = pipeline.run(
             workflows / "people.yaml",

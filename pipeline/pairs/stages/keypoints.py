@@ -40,6 +40,7 @@ class Keypoints(Stage):
     needs = ("frames_rgb",)
     axes = (Axis("keypoint"),)
     version = 1
+    most_items = 16
     seconds_per_megapixel = 0.3  # sift; alike-n takes about as long
     Options = KeypointsOptions
 
@@ -51,6 +52,7 @@ class Keypoints(Stage):
         if choices.model != sift.CARD.name and not choices.root:
             raise ModelError(f"root: false is for model: {sift.CARD.name}, not {choices.model}; leave it out")
         self.extractor = EXTRACTORS[choices.model](choices)
+        self.usual_rows = float(choices.most)
         self.slot = self.extractor.slot  # type: ignore[misc]  # declared for classes, and read from instances
         place = {"units": "pixel", "description": "x, y; the centre of the upper left pixel is 0.5, 0.5"}
         score = {"description": "descending within a picture"}

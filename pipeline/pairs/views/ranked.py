@@ -74,18 +74,22 @@ class RankedPairs:
 
     @cached_property
     def names(self) -> list[str]:
-        """Name of each picture, with its input's name if that makes two names differ; of a video's frame its number."""
+        """Name of each picture ("frame 120" of a video), with its input's name if two names are alike without."""
         names = [self._names(album) for album in self.albums]
         if len({name for some in names for name in some}) < self.n_pictures:
             names = [[f"{album.name}/{name}" for name in some] for album, some in zip(self.albums, names, strict=True)]
         return [name for some in names for name in some]
 
     def picture(self, name: str) -> int:
-        """Return the place of a picture. Raises UsageError, with the nearest name, if there is none of this name."""
-        try:
-            return self.names.index(name)
-        except ValueError:
-            raise UsageError(unknown("picture", name, self.names)) from None
+        """Return the place of a picture by its name; of a frame the number is enough.
+
+        Raises UsageError, with the nearest name, if there is none.
+        """
+        album, slash, number = name.rpartition("/")
+        known = next((one for one in (name, f"{album}{slash}frame {number}") if one in self.names), None)
+        if known is None:
+            raise UsageError(unknown("picture", name, self.names))
+        return self.names.index(known)
 
     def pair(self, one: str, other: str) -> int:
         """Return the place of the pair of two pictures, in any order. Raises UsageError if they are not a pair."""
@@ -166,4 +170,6 @@ class RankedPairs:
 
     @staticmethod
     def _names(album: RunInput) -> list[str]:
-        return [str(name) for name in album.array("name" if "name" in album.arrays else "frame").tolist()]
+        if "name" in album.arrays:
+            return [str(name) for name in album.array("name").tolist()]
+        return [f"frame {number}" for number in album.array("frame").tolist()]

@@ -93,20 +93,19 @@ def report(
     _check(place)
     runs = tuple(open_store(path) for path in each_once(paths))
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
-    axes, noun, first = axes_of(runs), noun_of(runs), item_of(runs)
-    noun_in = {item: noun if item.item == first else item.item for _, item in pairs}
+    axes, noun = axes_of(runs), noun_of(runs)
     about = About(runs, len(pairs), pictures)
-    nouns = {axis.name: noun_in[item] for _, item in reversed(pairs) for axis in item.axes}
-    panels = _panels(about, {axis: nouns.get(axis, noun) for axis in axes})
+    panels = _panels(about, {axis: noun_of(runs, item_of(runs, axis)) for axis in axes})
     inputs = []
     listener = progress or Silent()
     work, counted = Work(listener), "frame"
     for run, item in pairs:
-        if noun_in[item] != counted:
-            counted = noun_in[item]
-            listener.on(PassStarted(len(pairs), counted, ()))
+        if noun_of(runs, item.item) != counted:
+            counted = noun_of(runs, item.item)
+            alike = sum(noun_of(runs, one.item) == counted for _, one in pairs)
+            listener.on(PassStarted(alike, counted, ()))
         shown = item.name if len(runs) == 1 else f"{run.path.name}/{item.name}"
-        inputs.append(survey(run, item, shown, work, axes, panels, len(pairs), noun_in[item]))
+        inputs.append(survey(run, item, shown, work, axes, panels, len(pairs), counted))
     filled = content(about, inputs, axes, noun, panels)
     counts = filled.pop("counts")
     page = render(filled).encode(errors="backslashreplace")  # names of files need not be UTF-8

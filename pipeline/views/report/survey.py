@@ -81,7 +81,7 @@ def survey(
     work.started(shown, item.frames_done)
     found = Surveyed(run, item, item.attributes, n_inputs, noun)
     arrays = item.arrays
-    found.is_timed = any((one.name, *one.dims) == ("time_seconds", item.item) for one in source_arrays(run))
+    found.is_timed = any(array.name == "time_seconds" for array in source_arrays(run, item.item))
     if arrays:
         found.time = item.array("time_seconds") if found.is_timed else _positions(item).astype(np.float64)
         found.start_seconds, found.stop_seconds = _bounds(found)

@@ -62,12 +62,13 @@ class PairsPanel(Panel):
             html = '<p class="small">None yet.</p>'
             return Content([InputContent() for _ in inputs], sections=[Section("pairs", "Pairs", html)])
         matched = RankedPairs(begun)
-        return _Made(self.about, matched, grouped_pictures(matched)).content(inputs)
+        noun = next((one.noun for one in inputs if one.item.item != "pair"), "picture")
+        return _Made(self.about, matched, grouped_pictures(matched), noun).content(inputs)
 
 
 class _Made:
-    def __init__(self, about: About, matched: RankedPairs, groups: Groups) -> None:
-        self.about, self.matched, self.groups = about, matched, groups
+    def __init__(self, about: About, matched: RankedPairs, groups: Groups, picture: str) -> None:
+        self.about, self.matched, self.groups, self.picture = about, matched, groups, picture
         self.noun = "inlier" if matched.is_verified else "match"
         self.nouns = plural_of(self.noun)
         self.limit = LEAST_INLIERS if matched.is_verified else LEAST_MATCHES
@@ -84,6 +85,7 @@ class _Made:
         values = {
             "good": n_good, "pairs": len(matched), "lost": int((matched.decoded == 0).sum()), "limit": self.limit,
             "nouns": self.nouns, "verified": matched.is_verified, "pictures": matched.n_pictures, "in_groups": n_in,
+            "one": self.picture, "many": plural_of(self.picture),
             "matrix": self._matrix(), "groups": self._groups(), "groups_beyond": self.groups.members[SHOWN_GROUPS:],
             "alone": self._alone(), "best": self._drawn(best), "weakest": self._drawn(weakest),
             "notes": self.notes[:SHOWN_NOTES], "notes_beyond": len(self.notes[SHOWN_NOTES:]),
