@@ -95,10 +95,14 @@ class Colmap(MatchExport):
 
 def _write_pictures(made: sqlite3.Connection, pictures: Pictures, stored: StoredRows) -> None:
     cameras: dict[tuple[object, ...], int] = {}
-    turned = descriptors = 0
+    turned = missing = descriptors = 0
     for number in np.flatnonzero(pictures.decoded).tolist():
         name, (width, height) = pictures.names[number], pictures.sizes[number].tolist()
-        focal, is_turned = _of_file(pictures.folder, name, width, height)
+        focal, is_turned = 0.0, False
+        if pictures.folder is not None:
+            path = os.path.join(pictures.folder, name)
+            missing += not os.path.exists(path)
+            focal, is_turned = _exif(path, width, height)
         turned += is_turned
         shared = {"single": "", "per-folder": os.path.dirname(name)}.get(stored.camera or "", number)
         key = shared, width, height
@@ -116,6 +120,11 @@ def _write_pictures(made: sqlite3.Connection, pictures: Pictures, stored: Stored
                 descriptors += table == "descriptors"
     if not descriptors and pictures.decoded.any():
         stored.notes.append("without descriptors: COLMAP has those of SIFT alone, and needs none for what is matched")
+    if missing:
+        stored.notes.append(
+            f"{plural(missing, 'picture')} not found in {pictures.folder}; the mapper needs none, colours and dense "
+            "reconstruction do"
+        )
     if turned:
         stored.notes.append(
             f"{plural(turned, 'picture')} turned by EXIF: points are those of the upright picture, and COLMAP reads "
@@ -159,19 +168,17 @@ def _model_of(stored: StoredRows) -> str | None:
     return None
 
 
-def _of_file(folder: str | None, name: str, width: int, height: int) -> tuple[float, bool]:
+def _exif(path: str, width: int, height: int) -> tuple[float, bool]:
     """Return the focal length in pixels, 0 if EXIF does not say, and whether EXIF turns the picture."""
     from PIL import Image
 
-    if folder is None:
-        return 0.0, False
     try:
-        with Image.open(os.path.join(folder, name)) as image:
+        with Image.open(path) as image:
             exif = image.getexif()
             film = float(exif.get_ifd(_EXIF).get(_FOCAL_35) or 0)
             focal = film / FILM_DIAGONAL * math.hypot(width, height)
             return focal if 0 < focal < math.inf else 0.0, exif.get(_TURNED, 1) not in (0, 1)
-    except Exception:  # whatever a damaged file brings: what is known is in the store
+    except Exception:  # whatever a missing or damaged file brings: what is needed is in the store
         return 0.0, False
 
 
