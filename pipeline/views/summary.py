@@ -58,6 +58,9 @@ def _failures(summary: Summary) -> list[str]:
     shown = [f"not usable: {entry['error']}" for entry in summary.unusable]
     if summary.broken:
         shown.append(f"{plural(summary.broken, summary.item)} of them cannot be read; the array `error` says why")
+    for one in summary.further:
+        if one.broken:
+            shown.append(f"{plural(one.broken, one.item)} of them left out: a {summary.item} of each cannot be read")
     for entry in summary.unreadable[:SHOWN_FAILURES]:
         where = f" in {entry['time_range']}" if entry["time_range"] else ""
         unread = plural(len(entry["frames"]), summary.item)

@@ -271,7 +271,7 @@ def test_frames_of_a_film_are_refused(tmp_path: Path) -> None:
     made = pipeline.run(workflow, tmp_path / "film.mp4", out=tmp_path / "s.zarr", executor="inline")
     assert made.summary.exit_code == 0
     for name in ("c.db", "matches.h5"):
-        with pytest.raises(UsageError, match="'film' holds frames of a film, and COLMAP and hloc read files"):
+        with pytest.raises(UsageError, match="'film' holds frames of a film; COLMAP and hloc read files"):
             export(tmp_path / "s.zarr", tmp_path / name)
     export(tmp_path / "s.zarr", tmp_path / "p.csv", axis="pair")
     assert (tmp_path / "p.csv").read_text().splitlines()[0].split(",")[3:9] == [

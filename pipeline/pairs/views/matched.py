@@ -79,8 +79,8 @@ class Pictures:
             stored = StoredItems(str(path), [name])
             if NAME not in stored:
                 raise UsageError(
-                    f"{name!r} holds frames of a film, and COLMAP and hloc read files of pictures; write its frames to "
-                    "files (ffmpeg -i FILM folder/%06d.jpg) and run over the folder"
+                    f"{name!r} holds frames of a film; COLMAP and hloc read files. Write its frames to a folder "
+                    "(ffmpeg -i FILM folder/%06d.jpg) and run over that"
                 )
             lacking = [one for one in ("width", "height", "n_keypoints", *_OF_KEYPOINTS) if one not in stored]
             if lacking:
