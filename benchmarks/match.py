@@ -191,13 +191,15 @@ Features = Mapping[str, np.ndarray]
 
 def features_of(path: str) -> Features:
     """Find SIFT in a picture, as the workflow does."""
+    from pipeline.machine.device import Device
+    from pipeline.pairs.models.extractor import strongest
     from pipeline.pairs.models.sift import Sift
     from pipeline.pairs.stages.keypoints import KeypointsOptions
 
     picture = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
-    (found,) = Sift(KeypointsOptions(most=KEYPOINTS)).extract([picture])
-    order = np.argsort(-found.scores, kind="stable")[:KEYPOINTS]
-    return {"points": found.points[order], "descriptors": found.descriptors[order]}
+    (found,) = Sift(KeypointsOptions(most=KEYPOINTS), Device()).extract([picture])
+    kept = strongest(found, KEYPOINTS)
+    return {"points": kept.points, "descriptors": kept.descriptors}
 
 
 def matched(a: np.ndarray, b: np.ndarray, ratio: float = 0.8) -> np.ndarray:

@@ -22,6 +22,8 @@ class PassCounts:
     """Nouns of the rows that it makes."""
     items: int = 0
     rows: dict[str, int] = field(default_factory=dict)
+    broken: int = 0
+    """Items that never can be made: what they are made of could not be read."""
     seconds: float = 0.0
     """From the first task submitted to the last one done."""
 
@@ -97,8 +99,8 @@ class Summary:
             counted: Any = self.further[-1] if self.further else self
             counted.items += event.items
             self._add(counted.rows, event.rows)
+            counted.broken += event.broken
             self.chunks += 1
-            self.broken += event.broken
             self._add(self.step_seconds, event.seconds)
 
     @staticmethod

@@ -95,8 +95,10 @@ def source_options(run: Run) -> dict[str, Any]:
 
 
 def source_arrays(run: Run, item: str | None = None) -> list[Array]:
-    """Return the item arrays that say which item a row belongs to; those of items that a second pass made of others, if
-    `item` names their axis, else those of the store's source."""
+    """Return the item arrays that say which item a row belongs to.
+
+    They are those of the store's source, or of a second pass, if `item` names the axis of its items.
+    """
     if item not in (None, item_of([run])):
         sections = _section(run.attributes.get("workflow")).keys() & names(PASSES).keys()
         made = (one for one in map(find_pass, sorted(sections)) if one.item == item)

@@ -421,9 +421,8 @@ def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export
     fits = next((axis for axis in chosen.axes if axis in there), None)
     axis = chosen_axis(runs, named or fits)
     if axis not in chosen.axes:
-        instead = f"not of {named!r}" if named else f"and these stores have {', '.join(there)}"
-        rows = " or ".join(map(repr, chosen.axes))
-        raise UsageError(f"format {name} holds rows of {rows} only, {instead}; choose another --format")
+        rows, instead = (" or ".join(map(repr, some)) for some in (chosen.axes, [named] if named else there))
+        raise UsageError(f"format {name} holds rows of {rows} only, not of {instead}; choose another --format")
     return axis
 
 

@@ -19,7 +19,7 @@ def lines(summary: Summary) -> list[str]:
         inputs = plural(summary.inputs_complete, "input")
         state = f"complete: {inputs} in {summary.out}{closed}, nothing to do"
         return [state, *_failures(summary), *_unread_advice(summary)]
-    first = PassCounts(summary.item, (), summary.items, summary.rows, summary.seconds.get("run", 0.0))
+    first = PassCounts(summary.item, (), summary.items, summary.rows, seconds=summary.seconds.get("run", 0.0))
     passes = [one for one in (first, *summary.further) if one.items] or [first]
     done = f"{'; '.join(map(_counted, passes))} in {duration(summary.seconds['total'])}"
     rates = [f"{one.items / one.seconds:.1f} {plural_of(one.item)}/s" for one in passes if one.seconds]
@@ -58,6 +58,9 @@ def _failures(summary: Summary) -> list[str]:
     shown = [f"not usable: {entry['error']}" for entry in summary.unusable]
     if summary.broken:
         shown.append(f"{plural(summary.broken, summary.item)} of them cannot be read; the array `error` says why")
+    for one in summary.further:
+        if one.broken:
+            shown.append(f"{plural(one.broken, one.item)} of them left out: a {summary.item} of each cannot be read")
     for entry in summary.unreadable[:SHOWN_FAILURES]:
         where = f" in {entry['time_range']}" if entry["time_range"] else ""
         unread = plural(len(entry["frames"]), summary.item)

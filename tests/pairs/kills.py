@@ -54,7 +54,7 @@ def campaign(folder: Path, pictures: int, kills: int) -> str:
             wait_until(lambda before=committed, run=process: _done(out) > before or run.poll() is not None)  # type: ignore[misc]
             time.sleep(chance.uniform(0.0, 0.3))
         else:
-            time.sleep(chance.uniform(1.0, 5.0))
+            time.sleep(chance.uniform(1.0, 4.0 + number))  # later ones reach the second pass
         if process.poll() is not None:
             break  # nothing is left to kill
         kill_group(process)

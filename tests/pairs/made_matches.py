@@ -12,11 +12,9 @@ import numpy as np
 from pipeline.media.images.source import ERROR, HEIGHT, NAME, WIDTH
 from pipeline.pairs.source import ERROR as PAIR_ERROR
 from pipeline.pairs.source import A, B
-from pipeline.store.chunks import write_chunk
-from pipeline.store.compact import compact
-from pipeline.store.record import Record
 from pipeline.store.run import RunStore
 from pipeline.store.schema import DECODED, SCALE, Array, Axis, Schema, decoded_of
+from tests.pairs.stored_pairs import write_input
 
 LENGTH = 4
 NAMES = ("a/köln 1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "c.jpg")
@@ -89,15 +87,15 @@ def make_matches(
             name = f"{stem}-2" if part else stem
             made[name] = photos(some, seed=part, **options)
             place = {"path": folder or f"/pictures/{stem}.tar", **({"folder": folder} if folder else {})}
-            _write(store, name, made[name], _pictures(made[name]), place)
+            write_input(store, name, _pictures(made[name]), made[name], {**place, "fingerprint": name}, LENGTH)
             of = list(made) if not part else [stem, name]
             counts = np.concatenate([made[one]["n_keypoints"] for one in of])
             first_new = len(counts) - len(some)
             pairs = np.array([pair for pair in combinations(range(len(counts)), 2) if pair[1] >= first_new])
             made[f"{name}-pairs"] = matched(counts, pairs.reshape(-1, 2), model=model, seed=part)
-            facts = {"path": f"{place['path']}#pairs", "of": of, "item": "pair"}
+            facts = {"path": f"{place['path']}#pairs", "fingerprint": f"{name}-pairs", "of": of, "item": "pair"}
             done = done_chunks if part == bool(later) else None
-            _write(store, f"{name}-pairs", made[f"{name}-pairs"], _pairs(model), facts, done)
+            write_input(store, f"{name}-pairs", _pairs(model), made[f"{name}-pairs"], facts, LENGTH, done)
     return made
 
 
@@ -126,31 +124,3 @@ def _pairs(model: str | None) -> Schema:
         ]
     items = (A, B, decoded_of("pair"), PAIR_ERROR)
     return Schema("pair", items, (Axis("match", of="pair"),), tuple(arrays))
-
-
-def _write(
-    store: RunStore, stem: str, arrays: Mapping[str, np.ndarray], schema: Schema, facts: Mapping[str, Any],
-    done_chunks: int | None = None,
-) -> None:  # fmt: skip
-    n = len(arrays["decoded"])
-    name = store.add_input(stem, {**facts, "fingerprint": stem, "frames": n, "chunk_frames": LENGTH})
-    stage = {"key": "key", "state": "partial", "arrays": [array.name for array in schema.arrays]}
-    store.input(name).update(stages={"made": stage})
-    specs = (*schema.item_arrays, *schema.arrays)
-    starts = np.cumsum([0, *arrays[schema.axes[0].count]])
-    for index, first in enumerate(range(0, n, LENGTH)[:done_chunks]):
-        last = min(first + LENGTH, n)
-        rows = slice(starts[first], starts[last])
-        part = {
-            spec.name: arrays[spec.name][first:last] if spec.dims[0] == schema.item else arrays[spec.name][rows]
-            for spec in specs
-        }
-        write_chunk(
-            str(store.path), name, index, part, specs, Record("ok", {"made": "key"}), schema,
-            items=last - first, flush=False,
-        )  # fmt: skip
-    if done_chunks is None:
-        compact(
-            store, name, schema, n, LENGTH,
-            values=lambda a, b: {spec.name: arrays[spec.name][a:b] for spec in schema.item_arrays},
-        )  # fmt: skip

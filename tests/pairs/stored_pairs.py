@@ -60,18 +60,19 @@ def make_pairs(
         store.set_workflow({"source": {"kind": "images"}}, [])
         first = Schema("frame", (*item_arrays, DECODED), (Axis("keypoint"),), KEYPOINTS)
         facts = {"path": "/gone/photos", "folder": "/gone/photos", "container": "folder", "fingerprint": "x"}
-        _write(store, name, first, pictures, facts, chunk, None)
+        write_input(store, name, first, pictures, facts, chunk, None)
         counted = (*Pairs.arrays, Array("decoded", ("pair",), "bool"))
         second = Schema("pair", counted, (Axis("match", of="pair"),), stages)
         facts = {"path": f"/gone/photos#{name}", "fingerprint": "y", "of": [name], "item": "pair"}
-        _write(store, f"{name}-pairs", second, compared, facts, chunk, done_chunks)
+        write_input(store, f"{name}-pairs", second, compared, facts, chunk, done_chunks)
     return out
 
 
-def _write(
+def write_input(
     store: RunStore, stem: str, schema: Schema, arrays: Mapping[str, np.ndarray], facts: Mapping[str, object],
-    length: int, done_chunks: int | None,
+    length: int, done_chunks: int | None = None,
 ) -> None:  # fmt: skip
+    """Write an input of a store, in chunks of `length` items; with `done_chunks` only so many of them."""
     n = len(arrays["decoded"])
     name = store.add_input(stem, {**facts, "frames": n, "chunk_frames": length})
     store.input(name).update(stages={"made": {"key": "k", "state": "partial"}})

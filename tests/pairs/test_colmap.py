@@ -19,8 +19,10 @@ import pipeline
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
 from pipeline.views.export import export, lines
+from tests.clips import write_clip
 from tests.made_stores import faces_of, make_store
 from tests.pairs.made_matches import NAMES, make_matches
+from tests.pairs.stored_pairs import make_pairs
 
 
 @contextmanager
@@ -77,23 +79,24 @@ def test_the_database_holds_what_the_store_holds(tmp_path: Path, shrunk: float) 
                 np.testing.assert_array_equal(verified[key], match[inlier])
                 np.testing.assert_array_equal(np.frombuffer(matrices[key]).reshape(3, 3), pairs["model"][k])
     n_verified = int((pairs["n_inliers"] > 0).sum())
+    missing = "5 pictures not found in /pictures/photos; the mapper needs none, colours and dense reconstruction do"
     assert lines(exported) == [
         f"{tmp_path / 'colmap.db'}: {len(pairs['match'])} matches of 10 pairs, 1 input",
+        missing,
         "names of pictures are relative to /pictures/photos: COLMAP's image folder",
         f"{n_verified} pairs verified",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["colmap.db", "s.zarr"]
 
 
-@pytest.mark.parametrize(
-    ("camera", "n_cameras"), [(None, 5), ("per-image", 5), ("per-folder", 5), ("single", 5)], ids=str
-)
-def test_a_camera_has_one_size(tmp_path: Path, camera: str | None, n_cameras: int) -> None:
+@pytest.mark.parametrize("camera", [None, "per-image", "per-folder", "single"])
+def test_a_camera_has_one_size(tmp_path: Path, camera: str | None) -> None:
+    """The pictures here have five sizes."""
     make_matches(tmp_path / "s.zarr")
     export(tmp_path / "s.zarr", tmp_path / "colmap.db", camera=camera)
     with database(tmp_path / "colmap.db") as opened:
         found = opened.execute("SELECT model, width, height, params, prior_focal_length FROM cameras").fetchall()
-    assert len(found) == n_cameras
+    assert len(found) == 5
     for model, width, height, params, prior in found:
         assert (model, prior) == (2, 0)
         np.testing.assert_allclose(np.frombuffer(params), [1.2 * max(width, height), width / 2, height / 2, 0])
@@ -129,6 +132,7 @@ def test_exif_says_the_focal_length_and_what_is_turned(tmp_path: Path) -> None:
     assert (one[:2], one[3], two[3]) == ((256, 384), 1, 0)
     assert np.frombuffer(one[2])[0] == pytest.approx(28 / 43.27 * np.hypot(256, 384))
     assert any(note.startswith("1 picture turned by EXIF") for note in exported.notes)
+    assert not any("not found" in note for note in exported.notes)
 
 
 def test_a_folder_that_grew_is_one_set_of_pictures(tmp_path: Path) -> None:
@@ -158,13 +162,14 @@ def test_folders_have_one_folder_above_them(tmp_path: Path) -> None:
     assert names == [f"{folder}/{name}" for folder in ("one", "deep/two") for name in NAMES]
     assert "names of pictures are relative to /pictures: COLMAP's image folder" in exported.notes
     make_matches(tmp_path / "u.zarr", folder="/pictures/one", stem="other")
-    with pytest.raises(UsageError, match="two pictures have the name 'a/köln 1.jpg'; export the stores one by one"):
+    with pytest.raises(UsageError, match=r"two pictures have the name 'a/köln 1\.jpg'; export the stores one by one"):
         export([tmp_path / "s.zarr", tmp_path / "u.zarr"], tmp_path / "v.db")
 
 
 def test_pictures_of_tar_files_have_no_folder(tmp_path: Path) -> None:
     make_matches(tmp_path / "s.zarr", folder=None, stem="one")
-    assert not any("folder" in note for note in export(tmp_path / "s.zarr", tmp_path / "one.db").notes)
+    exported = export(tmp_path / "s.zarr", tmp_path / "one.db")
+    assert not any("folder" in note or "not found" in note for note in exported.notes)
     make_matches(tmp_path / "t.zarr", folder=None, stem="two")
     export([tmp_path / "s.zarr", tmp_path / "t.zarr"], tmp_path / "two.db")
     with database(tmp_path / "one.db") as one, database(tmp_path / "two.db") as two:
@@ -247,12 +252,31 @@ def test_mistakes_take_one_line(
 
 def test_stores_without_matched_pictures_are_refused(tmp_path: Path) -> None:
     make_matches(tmp_path / "new.zarr", done_chunks=0)
-    with pytest.raises(UsageError, match="format colmap holds rows of 'match' only, and these stores have"):
+    with pytest.raises(UsageError, match="format colmap holds rows of 'match' only, not of 'keypoint' or 'frame'"):
         export(tmp_path / "new.zarr", tmp_path / "c.db")
     faces = make_store(tmp_path / "faces.zarr", {"film": faces_of(np.array([1, 2]), np.zeros((3, 8)))})
-    with pytest.raises(UsageError, match="holds rows of 'match' only, and these stores have face, frame"):
+    with pytest.raises(UsageError, match="holds rows of 'match' only, not of 'face' or 'frame'"):
         export(faces, tmp_path / "c.db")
+    keypoints = make_pairs(tmp_path / "pairs.zarr", ["1.jpg", "2.jpg"], np.array([[0, 1]]), np.array([3]))
+    with pytest.raises(UsageError, match="'photos' has no array 'keypoint_score'; the stage keypoints makes"):
+        export(keypoints, tmp_path / "c.db")
     assert not (tmp_path / "c.db").exists()
+
+
+def test_frames_of_a_film_are_refused(tmp_path: Path) -> None:
+    """A film has no files that COLMAP or hloc could read. Its pairs have a table, with the numbers of the frames."""
+    write_clip(tmp_path / "film.mp4", 6)
+    workflow = tmp_path / "film.yaml"
+    workflow.write_text("pairs: {window: 1}\nstages:\n  keypoints: {use: keypoints, most: 20}\n  match: {use: match}\n")
+    made = pipeline.run(workflow, tmp_path / "film.mp4", out=tmp_path / "s.zarr", executor="inline")
+    assert made.summary.exit_code == 0
+    for name in ("c.db", "matches.h5"):
+        with pytest.raises(UsageError, match="'film' holds frames of a film; COLMAP and hloc read files"):
+            export(tmp_path / "s.zarr", tmp_path / name)
+    export(tmp_path / "s.zarr", tmp_path / "p.csv", axis="pair")
+    assert (tmp_path / "p.csv").read_text().splitlines()[0].split(",")[3:9] == [
+        f'"{name}"' for name in ("a", "b", "frame_a", "time_seconds_a", "frame_b", "time_seconds_b")
+    ]
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,16 +330,11 @@ SFM = {"keypoints.most": 8192, "keypoints.threshold": 0.02}
 @pytest.mark.timeout(900)
 def test_colmap_reconstructs_the_church(tmp_path: Path, data_dir: Path) -> None:
     """Ten photographs by ten people: at least nine are in one model. COLMAP's own features place all ten."""
-    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is not installed: pip install 'reelgraph[colmap]'")
+    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is not installed: pip install 'reelgraph[test]'")
     photos = data_dir / "pairs" / "sacre_coeur"
     if not photos.is_dir():
         pytest.skip(f"no test data at {photos}")
-    workflow = tmp_path / "verified.yaml"
-    workflow.write_text(
-        "source: {kind: images}\npairs: {}\nstages:\n  keypoints: {use: keypoints}\n  match: {use: match}\n"
-        "  verify: {use: verify}\n"
-    )
-    pipeline.run(workflow, photos, out=tmp_path / "s.zarr", executor="inline", set=SFM)
+    pipeline.run("match", photos, out=tmp_path / "s.zarr", executor="inline", set=SFM)
     export(tmp_path / "s.zarr", tmp_path / "colmap.db")
     pycolmap.set_random_seed(0)
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, num_threads=1)

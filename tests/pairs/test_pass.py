@@ -184,6 +184,9 @@ def test_a_broken_picture_loses_its_pairs_and_no_others(pictures: Own) -> None:
     assert touched.sum() == 11
     assert all("even/004.png" in text for text in pairs.array("error")[touched])
     assert (pairs.array("error")[~touched] == "").all()
+    shown = summary_view.lines(made.summary)
+    assert "1 picture of them cannot be read; the array `error` says why" in shown
+    assert "11 pairs of them left out: a picture of each cannot be read" in shown
 
 
 def test_a_failed_chunk_of_pairs(pictures: Own) -> None:

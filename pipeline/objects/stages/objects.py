@@ -68,8 +68,8 @@ class ObjectsOptions(NetworkOptions):
         None, ge=0, description="number of the first class: 1 if 0 is the background; default: the family's"
     )
     classes: tuple[str, ...] | str | None = Field(
-        None, description=f"names of the classes; path of a file with one on each line; or {COCO}: its 80. Default: as the "
-        "ONNX file says, else numbers",
+        None, description=f"names of the classes; path of a file with one on each line; or {COCO}: its 80. Default: as "
+        "the ONNX file says, else numbers",
     )  # fmt: skip
     keep: tuple[str, ...] | None = Field(None, description="names of the classes to keep; default: all")
     score: float = Field(0.25, description="least score")

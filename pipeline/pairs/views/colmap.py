@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from pipeline.pairs.views.matched import Keypoints, Pair, Pictures
     from pipeline.views.export import StoredRows
 
-VERSION = 3900
-"""Version of the tables, as COLMAP counts."""
 MOST_IMAGES = 2**31 - 1
 """Number by which COLMAP makes one number of a pair of pictures."""
 SIMPLE_RADIAL = 2
@@ -41,23 +40,7 @@ _TURNED = 0x0112
 _FOCAL_35 = 0xA405
 _EXIF = 0x8769
 
-_TABLES = f"""
-CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, model INTEGER NOT NULL,
-  width INTEGER NOT NULL, height INTEGER NOT NULL, params BLOB, prior_focal_length INTEGER NOT NULL);
-CREATE TABLE images (image_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, name TEXT NOT NULL UNIQUE,
-  camera_id INTEGER NOT NULL, prior_qw REAL, prior_qx REAL, prior_qy REAL, prior_qz REAL, prior_tx REAL, prior_ty REAL,
-  prior_tz REAL, CONSTRAINT image_id_check CHECK(image_id >= 0 and image_id < {MOST_IMAGES}),
-  FOREIGN KEY(camera_id) REFERENCES cameras(camera_id));
-CREATE UNIQUE INDEX index_name ON images(name);
-CREATE TABLE keypoints (image_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL, data BLOB,
-  FOREIGN KEY(image_id) REFERENCES images(image_id) ON DELETE CASCADE);
-CREATE TABLE descriptors (image_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL,
-  data BLOB, FOREIGN KEY(image_id) REFERENCES images(image_id) ON DELETE CASCADE);
-CREATE TABLE matches (pair_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL, data BLOB);
-CREATE TABLE two_view_geometries (pair_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL,
-  data BLOB, config INTEGER NOT NULL, F BLOB, E BLOB, H BLOB, qvec BLOB, tvec BLOB);
-PRAGMA user_version = {VERSION};
-"""
+_TABLES = Path(__file__).with_suffix(".sql")
 _NO_POSE = np.array([1, 0, 0, 0], "<f8").tobytes(), np.zeros(3, "<f8").tobytes()
 """Rotation and translation of a pair whose pose is not known, in COLMAP 3.9."""
 
@@ -75,7 +58,7 @@ class Colmap(MatchExport):
             # The file has its name only when it is whole: SQLite need not keep a copy of what it changes.
             made.execute("PRAGMA journal_mode = OFF")
             made.execute("PRAGMA synchronous = OFF")
-            made.executescript(_TABLES)
+            made.executescript(_TABLES.read_text(encoding="utf-8"))
             made.execute("BEGIN")
             _write_pictures(made, pictures, stored)
             verified = 0
@@ -95,10 +78,14 @@ class Colmap(MatchExport):
 
 def _write_pictures(made: sqlite3.Connection, pictures: Pictures, stored: StoredRows) -> None:
     cameras: dict[tuple[object, ...], int] = {}
-    turned = descriptors = 0
+    turned = missing = descriptors = 0
     for number in np.flatnonzero(pictures.decoded).tolist():
         name, (width, height) = pictures.names[number], pictures.sizes[number].tolist()
-        focal, is_turned = _of_file(pictures.folder, name, width, height)
+        focal, is_turned = 0.0, False
+        if pictures.folder is not None:
+            path = os.path.join(pictures.folder, name)
+            missing += not os.path.exists(path)
+            focal, is_turned = _exif(path, width, height)
         turned += is_turned
         shared = {"single": "", "per-folder": os.path.dirname(name)}.get(stored.camera or "", number)
         key = shared, width, height
@@ -116,10 +103,15 @@ def _write_pictures(made: sqlite3.Connection, pictures: Pictures, stored: Stored
                 descriptors += table == "descriptors"
     if not descriptors and pictures.decoded.any():
         stored.notes.append("without descriptors: COLMAP has those of SIFT alone, and needs none for what is matched")
+    if missing:
+        stored.notes.append(
+            f"{plural(missing, 'picture')} not found in {pictures.folder}; the mapper needs none, colours and dense "
+            "reconstruction do"
+        )
     if turned:
         stored.notes.append(
-            f"{plural(turned, 'picture')} turned by EXIF: points are those of the upright picture, and COLMAP reads "
-            "pixels as they are stored; give it upright copies (exiftran -ai) for colours and dense reconstruction"
+            f"{plural(turned, 'picture')} turned by EXIF, which COLMAP does not do. Points are those of the upright "
+            "picture; give it upright copies (exiftran -ai) for colours and dense reconstruction"
         )
 
 
@@ -159,19 +151,17 @@ def _model_of(stored: StoredRows) -> str | None:
     return None
 
 
-def _of_file(folder: str | None, name: str, width: int, height: int) -> tuple[float, bool]:
+def _exif(path: str, width: int, height: int) -> tuple[float, bool]:
     """Return the focal length in pixels, 0 if EXIF does not say, and whether EXIF turns the picture."""
     from PIL import Image
 
-    if folder is None:
-        return 0.0, False
     try:
-        with Image.open(os.path.join(folder, name)) as image:
+        with Image.open(path) as image:
             exif = image.getexif()
             film = float(exif.get_ifd(_EXIF).get(_FOCAL_35) or 0)
             focal = film / FILM_DIAGONAL * math.hypot(width, height)
             return focal if 0 < focal < math.inf else 0.0, exif.get(_TURNED, 1) not in (0, 1)
-    except Exception:  # whatever a damaged file brings: what is known is in the store
+    except Exception:  # whatever a missing or damaged file brings: what is needed is in the store
         return 0.0, False
 
 

@@ -1,4 +1,4 @@
-"""Columns of pairs and of matches: the names of the two pictures, and where each match lies in them."""
+"""Columns of pairs and of matches: the names of the two pictures, and the places of each match in them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pipeline.media.picture import resized
 Pixels = npt.NDArray[np.uint8]
 
 INLIER = (0, 235, 255)
-"""Colour of matches that agree with the geometry of the pair. The colour-blind tell it from OTHER too."""
+"""Colour of matches that agree with the geometry of the pair. It differs from OTHER in brightness too."""
 OTHER = (255, 110, 30)
 """Colour of matches that do not."""
 UNVERIFIED = (255, 225, 0)
@@ -75,7 +75,7 @@ def side_by_side(
 
 
 def _scaled(side: Side, width: int, height: int) -> npt.NDArray[np.float64]:
-    """Return the points as places in the scaled picture, where 0 is the centre of the first pixel."""
+    """Return the points as places in the scaled picture; 0 is the centre of the first pixel."""
     factors = np.divide((width, height), side.pixels.shape[1::-1])
     return np.asarray(side.points, np.float64) * factors - 0.5
 

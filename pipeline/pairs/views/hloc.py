@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.views.export import StoredRows
 
 CENTRE = 0.5
-"""hloc, as OpenCV, has 0, 0 at the centre of the first pixel; here it is the pixel's corner."""
+"""Centre of the first pixel, which is 0, 0 in hloc, as in OpenCV."""
 
 
 class Hloc(MatchExport):

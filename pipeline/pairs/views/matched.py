@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pipeline.views.export import InputRows, StoredRows
 
 
+_OF_KEYPOINTS = "keypoint", "keypoint_score", "keypoint_scale", "keypoint_angle", "descriptor"
+
+
 @dataclass(frozen=True)
 class Keypoints:
     """Keypoints of one picture, in pixels of the whole upright picture; the upper left corner is 0, 0."""
@@ -76,9 +79,12 @@ class Pictures:
             stored = StoredItems(str(path), [name])
             if NAME not in stored:
                 raise UsageError(
-                    f"{name!r} holds frames of a film, and COLMAP and hloc read files of pictures; write its frames to "
-                    "files (ffmpeg -i FILM folder/%06d.jpg) and run over the folder"
+                    f"{name!r} holds frames of a film; COLMAP and hloc read files. Write its frames to a folder "
+                    "(ffmpeg -i FILM folder/%06d.jpg) and run over that"
                 )
+            lacking = [one for one in ("width", "height", "n_keypoints", *_OF_KEYPOINTS) if one not in stored]
+            if lacking:
+                raise UsageError(f"{name!r} has no array {lacking[0]!r}; the stage keypoints makes what is needed")
             before = os.path.relpath(place, self.folder) if self.folder else first[place] if len(first) > 1 else ""
             self._starts[path, name] = len(self.names)
             self._stored.append(stored)
@@ -116,10 +122,7 @@ class Pictures:
     def keypoints(self, number: int) -> Keypoints:
         """Return the keypoints of a picture."""
         stored, item = self._place(number)
-        points, scores, scales, angles, descriptors = (
-            stored.rows(name, item)
-            for name in ("keypoint", "keypoint_score", "keypoint_scale", "keypoint_angle", "descriptor")
-        )
+        points, scores, scales, angles, descriptors = (stored.rows(name, item) for name in _OF_KEYPOINTS)
         shrunk = np.sqrt(np.prod(stored.values(SCALE.name)[item])) if SCALE.name in stored else np.float32(1)
         return Keypoints(
             points, scores, scales / shrunk if np.isfinite(scales).all() else None,
@@ -135,9 +138,10 @@ class MatchExport(Export):
 
     def pictures(self, stored: StoredRows) -> Pictures:
         """Return the pictures of all inputs of the file; say which cannot be in it."""
-        if not any(one.item.arrays for one in stored.inputs):
-            raise UsageError("no pair is matched yet; finish the run first (reelgraph run)")
-        found = Pictures([one for one in stored.inputs if one.item.arrays])
+        other = next((one.name for one in stored.inputs if OF not in one.item.attributes), None)
+        if other is not None:
+            raise UsageError(f"{other!r} does not hold pairs of pictures; a workflow makes some by its section pairs")
+        found = Pictures(stored.inputs)
         lost = int((~found.decoded).sum())
         if lost:
             stored.notes.append(f"{plural(lost, 'picture')} left out: could not be read")

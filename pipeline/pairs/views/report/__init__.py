@@ -1,1 +1,1 @@
-"""What pairs add to a report: which pictures match, in which groups, and the matches of some pairs drawn."""
+"""Pairs in a report: the pictures that match, their groups, and the matches of some pairs drawn."""

@@ -1,4 +1,4 @@
-"""Which pictures match which: groups of them, and a matrix that stays readable for thousands."""
+"""Matching pictures: groups of them, and a matrix that stays readable for thousands."""
 
 from __future__ import annotations
 
