@@ -150,33 +150,33 @@ def detr_rows() -> dict[str, np.ndarray]:
     return {"output0": rows}
 
 
-ALL: list[tuple[str, Callable[[], dict[str, np.ndarray]], str, dict[str, Any]]] = [
-    ("yolov5", yolov5, "rows", {}),
-    ("yolov8", yolov8, "columns", {}),
-    ("yolov8", yolov10, "finished", {}),
-    ("yolox", yolox, "rows", {}),
-    ("fastestdet", fastestdet, "map", {}),
-    ("ssd", ssd, "scores", {}),
-    ("ssd", ssd_labels, "labels", {}),
-    ("detr", detr_sigmoid, "scores", {}),
-    ("detr", detr_softmax, "scores", {}),
-    ("detr", detr_rows, "rows", {}),
+ALL: list[tuple[str, Callable[[], dict[str, np.ndarray]], str]] = [
+    ("yolov5", yolov5, "rows"),
+    ("yolov8", yolov8, "columns"),
+    ("yolov8", yolov10, "finished"),
+    ("yolox", yolox, "rows"),
+    ("fastestdet", fastestdet, "map"),
+    ("ssd", ssd, "scores"),
+    ("ssd", ssd_labels, "labels"),
+    ("detr", detr_sigmoid, "scores"),
+    ("detr", detr_softmax, "scores"),
+    ("detr", detr_rows, "rows"),
 ]
 IDS = [one[1].__name__ for one in ALL]
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 3])
-@pytest.mark.parametrize(("family", "make", "form", "options"), ALL, ids=IDS)
-def test_planted_boxes(tmp_path: Path, family: str, make: Any, form: str, options: dict[str, Any], batch: Any) -> None:
+@pytest.mark.parametrize(("family", "make", "form"), ALL, ids=IDS)
+def test_planted_boxes(tmp_path: Path, family: str, make: Any, form: str, batch: Any) -> None:
     """By the shape of the outputs alone, with the family said, and with outputs whose sizes the file does not state."""
     for stated in (True, False):
         path = save(tmp_path / "net.onnx", make(), batch=batch, stated=stated)
-        made = stage(path, classes=NAMES, **options)
+        made = stage(path, classes=NAMES)
         assert made.network is not None
         assert (made.network.family, made.network.decoding.outputs.form) == (family, form)
         check(made)
         assert len(made.models()[0].weights_sha256) == 64
-    check(stage(path, classes=NAMES, family=family, **options))
+    check(stage(path, classes=NAMES, family=family))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

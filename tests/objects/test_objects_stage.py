@@ -83,13 +83,12 @@ def test_what_is_kept() -> None:
     assert len(chosen(given, Choice(1.5, 0.45, 300), (9, 9)).score) == 0
 
 
-def brightness(path: Path, batch: int | str = "n", fails: bool = False) -> Path:
+def brightness(path: Path, batch: int | str = "n") -> Path:
     """Write a YOLOv8 of one class with one box, whose score is the brightness of its picture."""
     rows = np.zeros((1, 4, 21), np.float32)
     rows[0, :, 3] = [16, 16, 8, 8]
     at = np.zeros((1, 1, 21), np.float32)
     at[0, 0, 3] = 1
-    shape = np.array([0, 4, 21], np.int64)
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=1),
         helper.make_node("Squeeze", ["mean", "axis"], ["flat"]),
@@ -104,7 +103,6 @@ def brightness(path: Path, batch: int | str = "n", fails: bool = False) -> Path:
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [batch, 5, 21])],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )  # fmt: skip
-    assert shape.size
     save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
 
