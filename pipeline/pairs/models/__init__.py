@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import alike, lighterglue, sift, xfeat
+from pipeline.pairs.models import alike, lightglue, sift, xfeat
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
@@ -25,6 +25,6 @@ CARDS: Mapping[str, ModelCard] = {
     sift.CARD.name: sift.CARD,
     **alike.CARDS,
     xfeat.CARD.name: xfeat.CARD,
-    lighterglue.CARD.name: lighterglue.CARD,
+    **{network.card.name: network.card for network in (lightglue.LIGHTERGLUE, lightglue.ALIKED)},
 }
 """Models of this domain."""

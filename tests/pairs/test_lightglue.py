@@ -18,8 +18,9 @@ from pipeline.models import session
 from pipeline.models.catalogue import cards
 from pipeline.models.torch_file import read_tensors
 from pipeline.models.weights import weights_files
-from pipeline.pairs.matchers import lighterglue as matcher
-from pipeline.pairs.models import lighterglue
+from pipeline.pairs.matchers import lightglue as matcher
+from pipeline.pairs.models import lightglue
+from pipeline.pairs.models.lightglue import ALIKED, LIGHTERGLUE, Network
 from pipeline.pairs.stages.match import Match, MatchOptions
 from tests.devices import tolerance
 from tests.pairs import networks
@@ -34,14 +35,22 @@ RECORDED = json.loads((Path(__file__).parent / "xfeat.json").read_text())["match
 `rows`: x, y in the first picture and in the second (0, 0 is the centre of a pixel), and the score."""
 
 
-@pytest.fixture
-def random_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """LighterGlue with weights made at random; the graph is cached nowhere."""
-    path = tmp_path / "xfeat-lighterglue.pt"
+SMALL = {
+    matcher.LighterGlue: replace(LIGHTERGLUE, layers=2),
+    matcher.LightGlue: replace(ALIKED, length=64, layers=2, width=64),
+}
+
+
+@pytest.fixture(params=SMALL, ids=["lighterglue", "lightglue"])
+def name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Return a matcher with a small network whose weights are made at random; the graph is cached nowhere."""
+    path = tmp_path / "random.pt"
     path.write_bytes(b"random")
     monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(lighterglue, "weights_files", lambda card: [path])
-    monkeypatch.setattr(lighterglue, "read_tensors", lambda path: networks.lighterglue())
+    monkeypatch.setattr(lightglue, "weights_files", lambda card: [path])
+    monkeypatch.setattr(lightglue, "read_tensors", lambda path: networks.lightglue(SMALL[request.param]))
+    monkeypatch.setattr(request.param, "network", SMALL[request.param])
+    return str(request.param.__name__.lower())
 
 
 def made(seed: int, n: int, of: Picture | None = None) -> Picture:
@@ -58,10 +67,14 @@ def made(seed: int, n: int, of: Picture | None = None) -> Picture:
 
 
 def match(
-    pictures: Sequence[Picture], pairs: Sequence[tuple[int, int]], device: Device | None = None, **options: Any
+    pictures: Sequence[Picture],
+    pairs: Sequence[tuple[int, int]],
+    device: Device | None = None,
+    matcher: str = "lighterglue",
+    **options: Any,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return matches and scores of each pair, as the stage makes them of one chunk."""
-    stage = Match(MatchOptions(matcher="lighterglue", **options))
+    stage = Match(MatchOptions(matcher=matcher, **options))
     stage.load(device or Device())
     arrays: dict[str, Any] = {}
     for side, numbers in zip("ab", np.array(pairs, np.int32).T, strict=True):
@@ -102,50 +115,50 @@ def test_the_matches_of_the_authors_code(pictures: Read, first: str, device: Dev
     np.testing.assert_allclose(scores[index[known]], rows[known, 4], atol=tolerance(device, 0.02))
 
 
-@pytest.mark.usefixtures("random_weights")
-def test_equal_descriptors_match(device: Device) -> None:
+def test_equal_descriptors_match(name: str, device: Device) -> None:
     one = made(1, 100)
     other = made(2, 130, one)
-    ((found, scores),) = match([one, other], [(0, 1)], device, threshold=0)
+    ((found, scores),) = match([one, other], [(0, 1)], device, threshold=0, matcher=name)
     right = (one["descriptor"][found[:, 0]] == other["descriptor"][found[:, 1]]).all(axis=1)
     assert right.sum() > 60
     assert (np.diff(found[:, 0]) > 0).all()
     assert len(set(found[:, 1].tolist())) == len(found)
     assert ((scores > 0) & (scores <= 1)).all()
     middle = float(np.median(scores))
-    ((above, _),) = match([one, other], [(0, 1)], device, threshold=middle)
+    ((above, _),) = match([one, other], [(0, 1)], device, threshold=middle, matcher=name)
     np.testing.assert_array_equal(above, found[scores > middle])
 
 
-@pytest.mark.usefixtures("random_weights")
-def test_division_into_batches_changes_nothing(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_division_into_batches_changes_nothing(name: str, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_fits", {})
     first = made(0, 300)
-    pictures = [first, *(made(seed, n, first) for seed, n in enumerate((300, 310, 90, 1, 310), 1))]
-    pairs = [(a, b) for a in range(6) for b in range(6) if a != b]
-    together = match(pictures, pairs, device, threshold=0)
-    assert sum(len(found) for found, _ in together) > 1000
-    equal(together, [match(pictures, [pair], device, threshold=0)[0] for pair in pairs])
-    equal(together, match(pictures, pairs, replace(device, batch_memory_bytes=1), threshold=0))
-    equal(together, match(pictures, pairs, replace(device, precision="fp16"), threshold=0))
+    pictures = [first, *(made(seed, n, first) for seed, n in enumerate((310, 300, 90, 1), 1))]
+    pairs = [(0, 1), (1, 0), (0, 2), (2, 1), (0, 3), (3, 0), (0, 4), (4, 3)]
+    together = match(pictures, pairs, device, threshold=0, matcher=name)
+    assert sum(len(found) for found, _ in together) > 500
+    equal(together, [match(pictures, [pair], device, threshold=0, matcher=name)[0] for pair in pairs])
+    equal(together, match(pictures, pairs, replace(device, batch_memory_bytes=1), threshold=0, matcher=name))
+    equal(together, match(pictures, pairs, replace(device, precision="fp16"), threshold=0, matcher=name))
     if device.kind == "cpu":
-        equal(together, match(pictures, pairs, replace(device, threads=3), threshold=0))
+        others = match(pictures, pairs, replace(device, threads=3), threshold=0, matcher=name)
+        for (matches, scores), (theirs, their_scores) in zip(together, others, strict=True):
+            np.testing.assert_array_equal(matches, theirs)  # ONNX Runtime rounds sums of 64 × 320 by threads
+            np.testing.assert_allclose(scores, their_scores, atol=1e-4)
 
 
-@pytest.mark.usefixtures("random_weights")
-@pytest.mark.parametrize("n", [1, 63, 64, 100])
-def test_padding_takes_part_in_nothing(monkeypatch: pytest.MonkeyPatch, device: Device, n: int) -> None:
+@pytest.mark.parametrize("n", [1, 64, 100])
+def test_padding_takes_part_in_nothing(name: str, monkeypatch: pytest.MonkeyPatch, device: Device, n: int) -> None:
     one = made(1, n)
     other = made(2, 70, one)
     found = {}
-    for length in (100, 101, 128, 500):
+    for length in (101, 128, 300):
         monkeypatch.setattr(matcher, "_padded_length", lambda count, length=length: max(count, length))
-        ((found[length], scores),) = match([one, other], [(0, 1)], device, threshold=0)
+        ((found[length], scores),) = match([one, other], [(0, 1)], device, threshold=0, matcher=name)
         found[length, "scores"] = scores
     monkeypatch.setattr(matcher, "_padded_length", lambda count: count)
-    ((exact, scores),) = match([one, other], [(0, 1)], device, threshold=0)
+    ((exact, scores),) = match([one, other], [(0, 1)], device, threshold=0, matcher=name)
     assert len(exact) > 0
-    for length in (100, 101, 128, 500):
+    for length in (101, 128, 300):
         np.testing.assert_array_equal(found[length], exact)
         np.testing.assert_allclose(found[length, "scores"], scores, atol=tolerance(device, 1e-5))
 
@@ -159,80 +172,94 @@ def test_padded_lengths_are_few_and_near(count: int) -> None:
     assert len({matcher._padded_length(each) for each in range(1, 4097)}) <= 1 + 4 * 6
 
 
-@pytest.mark.usefixtures("random_weights")
-def test_the_two_directions_agree(device: Device) -> None:
+def test_the_two_directions_agree(name: str, device: Device) -> None:
     one = made(1, 100)
     other = made(2, 90, one)
-    (there, scores), (back, back_scores) = match([one, other], [(0, 1), (1, 0)], device, threshold=0)
+    (there, scores), (back, back_scores) = match([one, other], [(0, 1), (1, 0)], device, threshold=0, matcher=name)
     order = np.argsort(back[:, 1])
     np.testing.assert_array_equal(there, back[order][:, ::-1])
     np.testing.assert_allclose(scores, back_scores[order], atol=tolerance(device, 1e-5))
 
 
-@pytest.mark.usefixtures("random_weights")
-def test_a_lack_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_halves_the_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_fits", {})
     first = made(0, 80)
     pictures = [first, *(made(seed, 80, first) for seed in range(1, 6))]
     pairs = [(0, b) for b in range(1, 6)]
-    whole = match(pictures, pairs, threshold=0)
+    whole = match(pictures, pairs, threshold=0, matcher=name)
     sizes: list[int] = []
-    run = matcher.LighterGlue._run
+    run = matcher.LightGlue._run
 
-    def scarce(self: matcher.LighterGlue, sides: Any) -> Any:
+    def scarce(self: matcher.LightGlue, sides: Any) -> Any:
         sizes.append(len(sides[0]))
         if len(sides[0]) > 2:
             raise RuntimeError("Failed to allocate memory for requested buffer of size 98000000")
         return run(self, sides)
 
-    monkeypatch.setattr(matcher.LighterGlue, "_run", scarce)
-    equal(whole, match(pictures, pairs, threshold=0))
+    monkeypatch.setattr(matcher.LightGlue, "_run", scarce)
+    equal(whole, match(pictures, pairs, threshold=0, matcher=name))
     assert sizes == [5, 2, 2, 1]
 
 
-@pytest.mark.usefixtures("random_weights")
-def test_descriptors_of_another_model_are_refused() -> None:
-    picture = {**made(0, 10), "descriptor": np.zeros((10, 128), np.uint8)}
-    with pytest.raises(ModelError, match=r"lighterglue needs descriptors of 64 components, not 128; set model: xfeat"):
-        match([picture, picture], [(0, 1)])
+@pytest.mark.parametrize(
+    ("kind", "shape", "dtype", "message"),
+    [
+        ("lighterglue", (10, 128), np.uint8, "64 floats, not of 128 components in uint8; set model: xfeat in"),
+        ("lightglue", (10, 128), np.uint8, "128 floats, not of 128 components in uint8; set model: aliked-n16 in"),
+        ("lightglue", (10, 64), np.float16, "128 floats, not of 64 components in float16; set model: aliked-n16 in"),
+    ],
+)
+def test_descriptors_of_another_model_are_refused(kind: str, shape: tuple[int, int], dtype: Any, message: str) -> None:
+    stage = Match(MatchOptions(matcher=kind, size=(640, 480)))
+    arrays = {"keypoint": [np.zeros((10, 2), np.float32)], "descriptor": [np.zeros(shape, dtype)]}
+    sides = {f"{side}_{name}": value for side in "ab" for name, value in {**arrays, "n_keypoints": [10]}.items()}
+    chunk = Chunk("made", 0, np.arange(1), None, np.ones(1, bool), {"a": np.array([0]), "b": np.array([1]), **sides})
+    with pytest.raises(ModelError, match=f"matcher {kind} needs descriptors of {message}"):
+        stage.run(chunk)
 
 
-@pytest.mark.usefixtures("random_weights")
-def test_a_size_for_sources_without() -> None:
+def test_a_size_for_sources_without(name: str) -> None:
     one = made(1, 100)
     other = made(2, 130, one)
-    known = match([one, other], [(0, 1)], threshold=0)
+    known = match([one, other], [(0, 1)], threshold=0, matcher=name)
     bare = [{name: picture[name] for name in ("keypoint", "descriptor")} for picture in (one, other)]
-    equal(known, match(bare, [(0, 1)], threshold=0, size=(640, 480)))
+    equal(known, match(bare, [(0, 1)], threshold=0, matcher=name, size=(640, 480)))
     with pytest.raises(ValueError, match="size must be positive"):
         MatchOptions(matcher="lighterglue", size=(640, 0))
 
 
 def test_options_that_have_no_effect() -> None:
-    with pytest.raises(ValueError, match=r"ratio.* has no effect with matcher: lighterglue"):
-        MatchOptions(matcher="lighterglue", ratio=0.7)
+    for kind in ("lighterglue", "lightglue"):
+        with pytest.raises(ValueError, match=rf"ratio.* has no effect with matcher: {kind}"):
+            MatchOptions(matcher=kind, ratio=0.7)
+        assert MatchOptions(matcher=kind).keyed()["threshold"] == 0.1
     with pytest.raises(ValueError, match=r"threshold.* has no effect with matcher: nearest"):
         MatchOptions(threshold=0.2)
     assert "threshold" not in MatchOptions().keyed()
-    assert MatchOptions(matcher="lighterglue").keyed()["threshold"] == 0.1
 
 
-def test_missing_and_wrong_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike_weights: None) -> None:
+@pytest.mark.parametrize("network", [LIGHTERGLUE, ALIKED])
+def test_missing_and_wrong_weights(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike_weights: None
+) -> None:
     from pipeline.pairs.models.alike import CARDS
 
-    with pytest.raises(ModelError, match=r"alike-t\.pth is not a LighterGlue network"):
-        lighterglue.build_graph(weights_files(CARDS["alike-t"])[0])
+    with pytest.raises(ModelError, match=rf"alike-t\.pth is not the network {network.card.name} \("):
+        lightglue.build_graph(network, weights_files(CARDS["alike-t"])[0])
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match=r"no file .*xfeat-lighterglue\.pt; run: reelgraph models fetch LighterGlue"):
-        match([made(0, 5)], [(0, 0)])
+    missing = rf"no file .*{network.card.weights[0].name}; run: reelgraph models fetch {network.card.name}"
+    with pytest.raises(ModelError, match=missing):
+        network.graph()
+    assert cards()[network.card.name] is network.card
 
 
-@pytest.mark.usefixtures("xfeat_weights")
-def test_the_random_weights_have_the_shapes_of_the_authors() -> None:
-    authors = read_tensors(weights_files(lighterglue.CARD)[0])
-    ours = {name: tensor for name, tensor in networks.lighterglue().items() if name != "matcher.posenc.Wr.bias"}
+@pytest.mark.usefixtures("xfeat_weights", "aliked_weights")
+@pytest.mark.parametrize("network", [LIGHTERGLUE, ALIKED])
+def test_the_random_weights_have_the_shapes_of_the_authors(network: Network) -> None:
+    authors = {name.removeprefix("matcher."): array for name, array in
+               read_tensors(weights_files(network.card)[0]).items()}  # fmt: skip
+    ours = networks.lightglue(network)
     for name, tensor in ours.items():
         assert tensor.shape == authors[name].shape, name
-    unused = ("extractor.", "matcher.token_confidence.", *(f"matcher.log_assignment.{layer}." for layer in range(5)))
+    unused = ("extractor.", "token_confidence.", *(f"log_assignment.{layer}." for layer in range(network.layers - 1)))
     assert all(name.startswith(unused) for name in authors.keys() - ours.keys())
-    assert cards()["LighterGlue"] is lighterglue.CARD
