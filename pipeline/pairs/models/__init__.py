@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import alike, lightglue, sift, xfeat
+from pipeline.pairs.models import alike, aliked, lightglue, sift, xfeat
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
     sift.CARD.name: sift.describe,
     **alike.EXTRACTORS,
+    aliked.NAME: aliked.describe,
     xfeat.NAME: xfeat.describe,
 }
 """Makes the description of an extractor from the options of `keypoints`; reads no weights.
@@ -24,6 +25,7 @@ It raises ModelError for an option that does not fit the extractor."""
 CARDS: Mapping[str, ModelCard] = {
     sift.CARD.name: sift.CARD,
     **alike.CARDS,
+    aliked.CARD.name: aliked.CARD,
     xfeat.CARD.name: xfeat.CARD,
     **{network.card.name: network.card for network in (lightglue.LIGHTERGLUE, lightglue.ALIKED)},
 }

@@ -41,7 +41,6 @@ class Keypoints(Stage):
     axes = (Axis("keypoint"),)
     version = 1
     most_items = 16
-    seconds_per_megapixel = 0.3  # sift; alike-n takes about as long
     Options = KeypointsOptions
 
     def __init__(self, options: StageOptions) -> None:
@@ -53,7 +52,9 @@ class Keypoints(Stage):
             raise ModelError(f"root: false is for model: {sift.CARD.name}, not {choices.model}; leave it out")
         self.extractor = EXTRACTORS[choices.model](choices)
         self.usual_rows = float(choices.most)
-        self.slot = self.extractor.slot  # type: ignore[misc]  # declared for classes, and read from instances
+        # Declared for classes, and read from instances.
+        self.slot = self.extractor.slot  # type: ignore[misc]
+        self.seconds_per_megapixel = self.extractor.seconds_per_megapixel  # type: ignore[misc]
         place = {"units": "pixel", "description": "x, y; the centre of the upper left pixel is 0.5, 0.5"}
         score = {"description": "descending within a picture"}
         scale = {"units": "pixel", "description": "diameter in the picture that was looked at; NaN if not known"}
