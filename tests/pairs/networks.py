@@ -1,4 +1,4 @@
-"""XFeat, ALIKED and LightGlue with weights made at random, in the shapes of the authors' files: no download."""
+"""Networks with weights made at random, in the shapes of the authors' files: they need no download."""
 
 from __future__ import annotations
 
@@ -71,6 +71,21 @@ def aliked(seed: int = 0) -> Tensors:
             tensors |= {f"{name}.{part}": rng.normal(0, 0.1, after) for part in ("bias", "running_mean")}
             tensors |= {f"{name}.{part}": rng.uniform(0.5, 1.5, after) for part in ("weight", "running_var")}
     tensors["desc_head.agg_weights"] = rng.normal(0, 2048**-0.5, (16, 128, 128))
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def superpoint(seed: int = 0) -> Tensors:
+    """Return tensors for `pipeline.pairs.models.superpoint`."""
+    rng = np.random.default_rng(seed)
+    channels = (1, 64, 64, 128, 128)
+    shapes = {"convPa": (256, 128, 3, 3), "convPb": (65, 256, 1, 1)}
+    shapes |= {"convDa": (256, 128, 3, 3), "convDb": (256, 256, 1, 1)}
+    for block, (before, after) in enumerate(pairwise(channels), 1):
+        shapes |= {f"conv{block}a": (after, before, 3, 3), f"conv{block}b": (after, after, 3, 3)}
+    scales = {name: (2 / np.prod(shape[1:])) ** 0.5 for name, shape in shapes.items()}
+    tensors = {f"{name}.weight": rng.normal(0, scales[name], shape) for name, shape in shapes.items()}
+    tensors |= {f"{name}.bias": rng.normal(0, 0.1, shape[0]) for name, shape in shapes.items()}
+    tensors["convPb.weight"] *= 3
     return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 

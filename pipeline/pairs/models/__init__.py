@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import alike, aliked, lightglue, sift, xfeat
+from pipeline.pairs.models import alike, aliked, lightglue, sift, superpoint, xfeat
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
     **alike.EXTRACTORS,
     aliked.NAME: aliked.describe,
     xfeat.NAME: xfeat.describe,
+    superpoint.NAME: superpoint.describe,
 }
 """Makes the description of an extractor from the options of `keypoints`; reads no weights.
 
@@ -27,6 +28,7 @@ CARDS: Mapping[str, ModelCard] = {
     **alike.CARDS,
     aliked.CARD.name: aliked.CARD,
     xfeat.CARD.name: xfeat.CARD,
+    superpoint.CARD.name: superpoint.CARD,
     **{network.card.name: network.card for network in (lightglue.LIGHTERGLUE, lightglue.ALIKED)},
 }
 """Models of this domain."""

@@ -76,12 +76,17 @@ class Alike:
 
     bytes_per_pixel = BYTES_PER_PIXEL
     version = GRAPH_VERSION
+    threshold = THRESHOLD
+    smallest = BEFORE + AFTER + 1
+    """Shortest side of a picture that can have keypoints, in pixels."""
 
-    def __init__(self, card: ModelCard, choices: KeypointsOptions, device: Device) -> None:
+    def __init__(
+        self, card: ModelCard, choices: KeypointsOptions, device: Device, files: list[Path] | None = None
+    ) -> None:
         self._card, self._device = card, device
         self._most = choices.most
-        self._threshold = _float(THRESHOLD if choices.threshold is None else choices.threshold)
-        paths = weights_files(card)
+        self._threshold = _float(self.threshold if choices.threshold is None else choices.threshold)
+        paths = files or weights_files(card)
         content = cached_graph(card.name, self.version, paths, lambda: self.build(paths[0]))
         self._session = create_session(content, replace(device, precision="fp32"), MEMORY_SHARES["keypoint"])
 
@@ -94,10 +99,10 @@ class Alike:
 
     def _run(self, pictures: list[Picture]) -> list[LocalFeatures]:
         height, width = pictures[0].shape[:2]
-        if min(height, width) <= BEFORE + AFTER:
+        if min(height, width) < self.smallest:
             return [LocalFeatures.none(self._card.dimension, "float16") for _ in pictures]
         limits = {"size": np.array([height, width]), "most": np.array([self._most]), "threshold": self._threshold}
-        results = self._session.run(None, {**self._padded(pictures, height, width), **limits})
+        results = self._session.run(None, {**limits, **self._padded(pictures, height, width)})
         return [self._kept(*rows) for rows in zip(*results, strict=True)]
 
     @staticmethod
@@ -140,7 +145,7 @@ def build_graph(path: Path) -> bytes:
 class Builder:
     """Builds the graph of ALIKE; its search for keypoints is that of ALIKED too."""
 
-    before = BEFORE
+    radius, before, after = RADIUS, BEFORE, AFTER
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
@@ -216,14 +221,14 @@ class Builder:
             fresh = graph.add("Equal", others, self._highest(others))
             maxima = graph.add("Or", maxima, graph.add("And", fresh, graph.add("Not", near)))
         found = graph.add("Where", maxima, scores, zero)
-        ends = graph.add("Sub", size, _ints(AFTER, AFTER))
+        ends = graph.add("Sub", size, _ints(self.after, self.after))
         inner = graph.add("Slice", found, _ints(self.before, self.before), ends, _ints(2, 3))
         inner = graph.add("Flatten", inner)
         above = graph.add("Cast", graph.add("Greater", inner, threshold), to=graph.dtype(np.int64))
         counts = graph.add("ReduceMax", graph.add("ReduceSum", above, _ints(1), keepdims=0), axes=[0], keepdims=1)
         columns = graph.add("Max", graph.add("Min", most, counts), _ints(1))
         highest, places = graph.add_all("TopK", 2, inner, columns, axis=1)
-        width = graph.add("Sub", graph.add("Gather", size, _ints(1)), _ints(self.before + AFTER))
+        width = graph.add("Sub", graph.add("Gather", size, _ints(1)), _ints(self.before + self.after))
         last = _ints(2)
         x = graph.add("Unsqueeze", graph.add("Mod", places, width), last)
         y = graph.add("Unsqueeze", graph.add("Div", places, width), last)
@@ -231,9 +236,9 @@ class Builder:
 
     def _highest(self, value: str) -> str:
         """Return the highest value of the window around each pixel: first along rows, then along columns."""
-        side = 2 * RADIUS + 1
-        value = self._graph.add("MaxPool", value, kernel_shape=[1, side], pads=[0, RADIUS, 0, RADIUS])
-        return self._graph.add("MaxPool", value, kernel_shape=[side, 1], pads=[RADIUS, 0, RADIUS, 0])
+        radius, side = self.radius, 2 * self.radius + 1
+        value = self._graph.add("MaxPool", value, kernel_shape=[1, side], pads=[0, radius, 0, radius])
+        return self._graph.add("MaxPool", value, kernel_shape=[side, 1], pads=[radius, 0, radius, 0])
 
     def _refined(self, scores: str, places: str) -> str:
         """Return x, y of keypoints, (n, most, 2): the mean place of the window, weighted by exp(score)."""

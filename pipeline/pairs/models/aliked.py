@@ -54,6 +54,7 @@ def describe(choices: KeypointsOptions) -> Extractor:
 class Aliked(alike.Alike):
     """ALIKED on a device."""
 
+    smallest = 2 * alike.RADIUS + 1
     bytes_per_pixel = 1300
     """Memory for each pixel of the input on a CPU (measured: 740 with 2,048 keypoints, 1,210 with 33,000)."""
     version = 1
