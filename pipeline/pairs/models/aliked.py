@@ -201,7 +201,7 @@ class _Builder(alike.Builder):
 
 
 class _Features:
-    """Features of the pictures' pixels, of length 1: made where they are asked for."""
+    """Features of the pictures' pixels, of length 1, made for some pixels at a time."""
 
     def __init__(self, builder: _Builder, maps: list[str], size: str, start: str) -> None:
         self._builder, self._graph, self._maps = builder, builder._graph, maps
@@ -226,7 +226,7 @@ class _Features:
     def around(self, points: str) -> str:
         """Return features of the 3 × 3 pixels around each point, (n, channels, most, 9).
 
-        They are the nearest ones that lie within the picture but for its last row and column, as in the authors' code.
+        They are the nearest ones within the picture without its last row and column, as in the authors' code.
         """
         graph = self._graph
         first = graph.add("Sub", graph.add("Cast", graph.add("Floor", points), to=graph.dtype(np.int64)), integers(1))

@@ -29,8 +29,8 @@ CARD = ModelCard(
     by_path=True,
 )  # fmt: skip
 RADIUS = 4
-"""Pixels from a keypoint to the border of the window in which it is the maximum, and pixels of a picture's border in
-which no keypoint is found: the authors' values."""
+"""Pixels from a keypoint to the border of the window in which it is the maximum. As many pixels of a picture's border
+have no keypoints. The authors' value."""
 GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue."""
 
