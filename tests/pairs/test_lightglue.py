@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.models.torch_file import read_tensors
 from pipeline.models.weights import weights_files
 from pipeline.pairs.matchers import lightglue as matcher
 from pipeline.pairs.models import lightglue
-from pipeline.pairs.models.lightglue import ALIKED, LIGHTERGLUE, Network
+from pipeline.pairs.models.lightglue import ALIKED, LIGHTERGLUE, SUPERPOINT, Network
 from pipeline.pairs.stages.match import Match, MatchOptions
 from tests.devices import tolerance
 from tests.pairs import networks
@@ -55,7 +56,8 @@ def name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.Fixtur
     monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(lightglue, "weights_files", lambda card: [path])
     monkeypatch.setattr(lightglue, "read_tensors", lambda path: networks.lightglue(SMALL[request.param]))
-    monkeypatch.setattr(request.param, "network", SMALL[request.param])
+    monkeypatch.setattr(matcher, "LIGHTERGLUE", SMALL[matcher.LighterGlue])
+    monkeypatch.setitem(matcher.NETWORKS, "aliked", SMALL[matcher.LightGlue])
     return str(request.param.__name__.lower())
 
 
@@ -245,7 +247,34 @@ def test_options_that_have_no_effect() -> None:
     assert "threshold" not in MatchOptions().keyed()
 
 
-@pytest.mark.parametrize("network", [LIGHTERGLUE, ALIKED])
+def test_descriptors_as_wide_as_the_network_and_older_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LightGlue for SuperPoint has no layer before the others, and its file names layers in another way."""
+    network = replace(SUPERPOINT, length=64, width=64, layers=2)
+    tensors = networks.lightglue(network)
+    tensors["input_proj.weight"], tensors["input_proj.bias"] = np.eye(64, dtype=np.float32), np.zeros(64, np.float32)
+    older = {re.sub(r"transformers\.(\d)\.(\w+)", r"\2.\1", name): tensors[name] for name in tensors}
+    assert "cross_attn.1.to_v.bias" in older
+    path = tmp_path / "superpoint_lightglue.pth"
+    path.write_bytes(b"random")
+    monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lightglue, "weights_files", lambda card: [path])
+    monkeypatch.setattr(lightglue, "read_tensors", lambda path: older)
+    monkeypatch.setitem(matcher.NETWORKS, "superpoint", network)
+    one = made(0, 70)
+    other = made(1, 90, one)
+    chosen: dict[str, Any] = {"matcher": "lightglue", "features": "superpoint", "threshold": 0}
+    ((found, scores),) = match([one, other], [(0, 1)], **chosen)
+    assert len(found) > 60
+    del older["input_proj.weight"], older["input_proj.bias"]
+    monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "another"))
+    ((again, same),) = match([one, other], [(0, 1)], **chosen)
+    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(scores, same)
+    with pytest.raises(ValueError, match="unknown features 'sift'"):
+        MatchOptions(matcher="lightglue", features="sift")
+
+
+@pytest.mark.parametrize("network", [LIGHTERGLUE, ALIKED, SUPERPOINT])
 def test_missing_and_wrong_weights(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike_weights: None
 ) -> None:

@@ -17,7 +17,7 @@ from pipeline.models.onnx_graph import Weights
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
 from pipeline.models.weights import sha256, weights_files
 from pipeline.pairs.matchers.matcher import Matcher, Matches, Pairs
-from pipeline.pairs.models.lightglue import ALIKED, LIGHTERGLUE, Network
+from pipeline.pairs.models.lightglue import LIGHTERGLUE, NETWORKS, Network
 
 if TYPE_CHECKING:
     from pipeline.pairs.stages.match import MatchOptions
@@ -29,19 +29,23 @@ SMALLEST = 64
 
 
 class LightGlue(Matcher):
-    """LightGlue, for descriptors of ALIKED. The score is the network's probability that the match is right.
+    """LightGlue, for descriptors of ALIKED or SuperPoint.
 
+    The score is the network's probability that the match is right.
     Pictures are padded to a few numbers of keypoints, so that pairs share a batch. Padding takes part in nothing.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size"})
+    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size", "features"})
     seconds_per_match = 0.02
     slot = "gpu"
-    network: ClassVar[Network] = ALIKED
 
     def __init__(self, options: MatchOptions) -> None:
         super().__init__(options)
         self.needs = ("keypoint", "descriptor") if options.size else ("keypoint", "descriptor", "width", "height")
+
+    @property
+    def network(self) -> Network:
+        return NETWORKS[self.options.features]
 
     def models(self) -> tuple[ModelInfo, ...]:
         card = self.network.card
@@ -97,8 +101,12 @@ class LightGlue(Matcher):
 class LighterGlue(LightGlue):
     """LighterGlue, for descriptors of XFeat."""
 
+    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size"})
     seconds_per_match = 0.004
-    network = LIGHTERGLUE
+
+    @property
+    def network(self) -> Network:
+        return LIGHTERGLUE
 
 
 class _Prepared:

@@ -29,6 +29,6 @@ CARDS: Mapping[str, ModelCard] = {
     aliked.CARD.name: aliked.CARD,
     xfeat.CARD.name: xfeat.CARD,
     superpoint.CARD.name: superpoint.CARD,
-    **{network.card.name: network.card for network in (lightglue.LIGHTERGLUE, lightglue.ALIKED)},
+    **{network.card.name: network.card for network in (lightglue.LIGHTERGLUE, *lightglue.NETWORKS.values())},
 }
 """Models of this domain."""

