@@ -88,6 +88,7 @@ def test_the_path_of_the_weights(tmp_path: Path, weights: Path) -> None:
         Keypoints(KeypointsOptions(weights=weights))
     (info,) = Keypoints(KeypointsOptions(model="superpoint", weights=weights)).models()
     assert info.licence == cards()["superpoint"].licence
+    assert KeypointsOptions(model="superpoint", weights=Path("here.pth")).weights == Path.cwd() / "here.pth"
     assert "weights" not in KeypointsOptions(model="superpoint", weights=weights).keyed()
 
 

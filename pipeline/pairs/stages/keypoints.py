@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
@@ -34,6 +34,12 @@ class KeypointsOptions(StageOptions):
     )  # fmt: skip
     weights: Path | None = Field(None, description="superpoint: path of its weights, superpoint_v1.pth")
     root: bool = Field(True, description="sift: RootSIFT, as COLMAP stores it; false: SIFT's own descriptors")
+
+    @field_validator("weights")
+    @classmethod
+    def _from_any_folder(cls, value: Path | None) -> Path | None:
+        """Return the whole path: workers may run in another folder."""
+        return value and value.expanduser().absolute()
 
     def keyed(self) -> dict[str, Any]:
         """Leave out the path of weights: the hash of their content enters the resume key anyway."""
