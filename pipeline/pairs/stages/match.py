@@ -26,8 +26,8 @@ class MatchOptions(ChoiceOptions):
     """Options of `match`."""
 
     matcher: str = Field(
-        "nearest", description="nearest: the keypoints whose descriptors are nearest to each other. lightglue and "
-        "lighterglue are networks that see all keypoints of both pictures; lighterglue is for xfeat",
+        "nearest", description="nearest: the keypoints whose descriptors are nearest to each other. The networks "
+        "lightglue and lighterglue see all keypoints of both pictures; lighterglue is for xfeat",
     )  # fmt: skip
     ratio: float | None = Field(
         0.8, gt=0, le=1, description="nearest: the best distance must be below this share of the second best (Lowe's "
