@@ -69,6 +69,8 @@ class ModelCard:
     """Reason why it cannot be batched; empty if it can."""
     licence_source: str = ""
     """Publisher who states `licence`, and what else the publisher says about use."""
+    by_path: bool = False
+    """True if users give the path of its weights in their workflow: the licence forbids to fetch them."""
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ def _facts(card: ModelCard) -> dict[str, Any]:
         "requires": list(card.requires),
         "missing_packages": _missing_packages(card),
         "size_bytes": sum(sizes) if sizes and None not in sizes else None,
+        "by_path": card.by_path,
         "present": is_present(card),
         "files": files,
     }
@@ -121,6 +122,8 @@ def _file_facts(found: Located) -> dict[str, Any]:
 
 def is_present(card: ModelCard) -> bool:
     """Whether a model's weights are here; a model without files of its own is here when its package is."""
+    if card.by_path:
+        return False
     return all(found.present for found in locate(card)) if card.weights else not _missing_packages(card)
 
 
@@ -170,6 +173,8 @@ def _gives(model: dict[str, Any]) -> str:
 
 
 def _origin(model: dict[str, Any]) -> str:
+    if model["by_path"]:
+        return "your path"
     file = next(iter(model["files"]), None)
     if file is None or (file["package"] and (file["carried"] or not file["urls"])):
         return "pip package"
@@ -324,9 +329,11 @@ def fetched_lines(fetched: dict[str, Any]) -> list[str]:
     rows = []
     for result in fetched["models"]:
         if not result["error"]:
-            missing = _missing_packages(cards()[result["name"]])
+            card = cards()[result["name"]]
+            missing = _missing_packages(card)
+            nothing = "not fetched; set weights: PATH in the workflow" if card.by_path else "nothing to download"
             needs = f"it also needs: pip install {' '.join(missing)}" if missing else ""
-            rows.append((f"{result['name']}: {', '.join(result['paths']) or 'nothing to download'}", needs))
+            rows.append((f"{result['name']}: {', '.join(result['paths']) or nothing}", needs))
     return with_advice(rows, 4)
 
 

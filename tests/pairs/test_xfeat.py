@@ -19,7 +19,7 @@ from pipeline.models.torch_file import read_tensors
 from pipeline.pairs.models import xfeat
 from tests.devices import tolerance
 from tests.pairs import networks
-from tests.pairs.conftest import DESK, DSC, equal, find, joined, nearest
+from tests.pairs.conftest import DESK, DSC, equal, find, joined, nearest, noise
 
 Read = Callable[[str], np.ndarray]
 
@@ -37,11 +37,6 @@ def random_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(xfeat, "weights_files", lambda card: [path])
     monkeypatch.setattr(xfeat, "read_tensors", lambda path: networks.xfeat())
-
-
-def noise(height: int, width: int) -> np.ndarray:
-    coarse = np.random.default_rng(height * 10_000 + width).integers(0, 256, (height, width, 3), np.uint8)
-    return cv2.GaussianBlur(coarse, (0, 0), 1.2)
 
 
 @pytest.mark.usefixtures("xfeat_weights")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import alike, lighterglue, sift, xfeat
+from pipeline.pairs.models import alike, aliked, lightglue, sift, superpoint, xfeat
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
     sift.CARD.name: sift.describe,
     **alike.EXTRACTORS,
+    aliked.NAME: aliked.describe,
     xfeat.NAME: xfeat.describe,
+    superpoint.NAME: superpoint.describe,
 }
 """Makes the description of an extractor from the options of `keypoints`; reads no weights.
 
@@ -24,7 +26,9 @@ It raises ModelError for an option that does not fit the extractor."""
 CARDS: Mapping[str, ModelCard] = {
     sift.CARD.name: sift.CARD,
     **alike.CARDS,
+    aliked.CARD.name: aliked.CARD,
     xfeat.CARD.name: xfeat.CARD,
-    lighterglue.CARD.name: lighterglue.CARD,
+    superpoint.CARD.name: superpoint.CARD,
+    **{network.card.name: network.card for network in (lightglue.LIGHTERGLUE, *lightglue.NETWORKS.values())},
 }
 """Models of this domain."""

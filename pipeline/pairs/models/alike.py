@@ -74,27 +74,44 @@ EXTRACTORS = {name: partial(describe, name) for name in CARDS}
 class Alike:
     """ALIKE on a device. It computes in single precision: half of it would move keypoints by a pixel."""
 
-    def __init__(self, card: ModelCard, choices: KeypointsOptions, device: Device) -> None:
+    bytes_per_pixel = BYTES_PER_PIXEL
+    version = GRAPH_VERSION
+    threshold = THRESHOLD
+    smallest = BEFORE + AFTER + 1
+    """Shortest side of a picture that can have keypoints, in pixels."""
+
+    def __init__(
+        self, card: ModelCard, choices: KeypointsOptions, device: Device, files: list[Path] | None = None
+    ) -> None:
         self._card, self._device = card, device
         self._most = choices.most
-        self._threshold = _float(THRESHOLD if choices.threshold is None else choices.threshold)
-        paths = weights_files(card)
-        content = cached_graph(card.name, GRAPH_VERSION, paths, lambda: build_graph(paths[0]))
+        self._threshold = _float(self.threshold if choices.threshold is None else choices.threshold)
+        paths = files or weights_files(card)
+        content = cached_graph(card.name, self.version, paths, lambda: self.build(paths[0]))
         self._session = create_session(content, replace(device, precision="fp32"), MEMORY_SHARES["keypoint"])
 
     def extract(self, pictures: Sequence[Picture]) -> list[LocalFeatures]:
-        return in_batches(self._device, self._card.name, pictures, BYTES_PER_PIXEL, self._run)
+        return in_batches(self._device, self._card.name, pictures, self.bytes_per_pixel, self._run)
+
+    @staticmethod
+    def build(path: Path) -> bytes:
+        return build_graph(path)
 
     def _run(self, pictures: list[Picture]) -> list[LocalFeatures]:
         height, width = pictures[0].shape[:2]
-        if min(height, width) <= BEFORE + AFTER:
+        if min(height, width) < self.smallest:
             return [LocalFeatures.none(self._card.dimension, "float16") for _ in pictures]
+        limits = {"size": np.array([height, width]), "most": np.array([self._most]), "threshold": self._threshold}
+        results = self._session.run(None, {**limits, **self._padded(pictures, height, width)})
+        return [self._kept(*rows) for rows in zip(*results, strict=True)]
+
+    @staticmethod
+    def _padded(pictures: list[Picture], height: int, width: int) -> dict[str, np.ndarray]:
+        """Return the input `pixels`."""
         padded = np.zeros((len(pictures), -height % STRIDE + height, -width % STRIDE + width, 3), np.uint8)
         for row, picture in zip(padded, pictures, strict=True):
             row[:height, :width] = picture
-        limits = {"size": np.array([height, width]), "most": np.array([self._most]), "threshold": self._threshold}
-        results = self._session.run(None, {"pixels": padded, **limits})
-        return [self._kept(*rows) for rows in zip(*results, strict=True)]
+        return {"pixels": padded}
 
     def _kept(self, maxima: Weights, points: Weights, scores: Weights, descriptors: Weights) -> LocalFeatures:
         kept = maxima > self._threshold
@@ -120,21 +137,23 @@ def build_graph(path: Path) -> bytes:
     """
     tensors = read_tensors(path)
     try:
-        return _Builder(tensors).build()
+        return Builder(tensors).build()
     except (KeyError, ValueError, IndexError) as error:
         raise ModelError(f"{path} is not an ALIKE network with one head ({error})") from error
 
 
-class _Builder:
+class Builder:
+    """Builds the graph of ALIKE; its search for keypoints is that of ALIKED too."""
+
+    radius, before, after = RADIUS, BEFORE, AFTER
+
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
-        self._graph = GraphWriter("ALIKE")
-        head = tensors["convhead2.weight"]
-        self._dimension = len(head) - 1
-        self._parts = np.split(head, 4, axis=1)
-        """Part of the last layer that belongs to each of the four feature maps."""
+        self._graph = GraphWriter(type(self).__module__)
 
     def build(self) -> bytes:
+        head = self._tensors["convhead2.weight"]
+        parts = np.split(head, 4, axis=1)  # those of the last layer that belong to the feature maps
         graph = self._graph
         pixels = graph.input("pixels", np.uint8, ("n", "height", "width", 3))
         size = graph.input("size", np.int64, (2,))
@@ -143,7 +162,7 @@ class _Builder:
         value = graph.add("Cast", pixels, to=graph.dtype(np.float32))
         maps = self._feature_maps(graph.add("Div", graph.add("Transpose", value, perm=[0, 3, 1, 2]), _float(255)))
         narrow = [self._narrow(value, number) for number, value in enumerate(maps, 1)]
-        whole = self._score_map(narrow)
+        whole = self._score_map(narrow, parts)
         scores = graph.add("Slice", whole, _ints(0, 0), size, _ints(2, 3))
         maxima, places = self._maxima(scores, size, most, threshold)
         points = self._refined(scores, places)
@@ -152,7 +171,10 @@ class _Builder:
             "maxima": (maxima, ("n", "most")),
             "points": (points, ("n", "most", 2)),
             "scores": (graph.add("Squeeze", self._mean(self._at(scores, corners), shares), _ints(1)), ("n", "most")),
-            "descriptors": (self._descriptors(maps[0], narrow[1:], corners, shares), ("n", "most", self._dimension)),
+            "descriptors": (
+                self._descriptors(maps[0], narrow[1:], parts, corners, shares),
+                ("n", "most", len(head) - 1),
+            ),
         }
         return graph.serialise_all(outputs)
 
@@ -174,10 +196,10 @@ class _Builder:
         """Narrow one of the feature maps, or a part of it, as the last layer takes it."""
         return self._relu(self._conv(value, f"conv{number}"))
 
-    def _score_map(self, maps: list[str]) -> str:
+    def _score_map(self, maps: list[str], parts: list[Weights]) -> str:
         """Return a score for each pixel, (n, 1, height, width), from the last row of the last layer."""
         total = ""
-        for value, part, factor in zip(maps, self._parts, (1, 2, 8, 32), strict=True):
+        for value, part, factor in zip(maps, parts, (1, 2, 8, 32), strict=True):
             value = self._graph.conv(value, part[-1:])
             # ONNX Runtime would compute all that follows in blocks of 8 or 16 channels, of which one is used.
             value = self._graph.add("Unsqueeze", self._graph.add("Squeeze", value, _ints(1)), _ints(1))
@@ -199,24 +221,24 @@ class _Builder:
             fresh = graph.add("Equal", others, self._highest(others))
             maxima = graph.add("Or", maxima, graph.add("And", fresh, graph.add("Not", near)))
         found = graph.add("Where", maxima, scores, zero)
-        ends = graph.add("Sub", size, _ints(AFTER, AFTER))
-        inner = graph.add("Slice", found, _ints(BEFORE, BEFORE), ends, _ints(2, 3))
+        ends = graph.add("Sub", size, _ints(self.after, self.after))
+        inner = graph.add("Slice", found, _ints(self.before, self.before), ends, _ints(2, 3))
         inner = graph.add("Flatten", inner)
         above = graph.add("Cast", graph.add("Greater", inner, threshold), to=graph.dtype(np.int64))
         counts = graph.add("ReduceMax", graph.add("ReduceSum", above, _ints(1), keepdims=0), axes=[0], keepdims=1)
         columns = graph.add("Max", graph.add("Min", most, counts), _ints(1))
         highest, places = graph.add_all("TopK", 2, inner, columns, axis=1)
-        width = graph.add("Sub", graph.add("Gather", size, _ints(1)), _ints(BEFORE + AFTER))
+        width = graph.add("Sub", graph.add("Gather", size, _ints(1)), _ints(self.before + self.after))
         last = _ints(2)
         x = graph.add("Unsqueeze", graph.add("Mod", places, width), last)
         y = graph.add("Unsqueeze", graph.add("Div", places, width), last)
-        return highest, graph.add("Add", graph.add("Concat", x, y, axis=2), _ints(BEFORE))
+        return highest, graph.add("Add", graph.add("Concat", x, y, axis=2), _ints(self.before))
 
     def _highest(self, value: str) -> str:
         """Return the highest value of the window around each pixel: first along rows, then along columns."""
-        side = 2 * RADIUS + 1
-        value = self._graph.add("MaxPool", value, kernel_shape=[1, side], pads=[0, RADIUS, 0, RADIUS])
-        return self._graph.add("MaxPool", value, kernel_shape=[side, 1], pads=[RADIUS, 0, RADIUS, 0])
+        radius, side = self.radius, 2 * self.radius + 1
+        value = self._graph.add("MaxPool", value, kernel_shape=[1, side], pads=[0, radius, 0, radius])
+        return self._graph.add("MaxPool", value, kernel_shape=[side, 1], pads=[radius, 0, radius, 0])
 
     def _refined(self, scores: str, places: str) -> str:
         """Return x, y of keypoints, (n, most, 2): the mean place of the window, weighted by exp(score)."""
@@ -259,7 +281,7 @@ class _Builder:
         """Return the mean of the four values of each point, by their shares: (n, channels, most)."""
         return self._graph.add("ReduceSum", self._graph.add("Mul", values, shares), _ints(3), keepdims=0)
 
-    def _descriptors(self, largest: str, others: list[str], corners: str, shares: str) -> str:
+    def _descriptors(self, largest: str, others: list[str], parts: list[Weights], corners: str, shares: str) -> str:
         """Return the descriptors of points, (n, most, dimension), of length 1: means of those of four pixels.
 
         The largest map is not narrow yet: fewer channels of it are kept in memory until they are read here.
@@ -274,7 +296,7 @@ class _Builder:
             for value in others
         ]
         values = graph.add("Concat", self._narrow(self._at(largest, corners), 1), *enlarged, axis=1)
-        described = self._unit(graph.conv(values, np.concatenate(self._parts, axis=1)[:-1]))
+        described = self._unit(graph.conv(values, np.concatenate(parts, axis=1)[:-1]))
         return graph.add("Transpose", self._unit(self._mean(described, shares)), perm=[0, 2, 1])
 
     def _unit(self, value: str) -> str:
@@ -283,6 +305,11 @@ class _Builder:
 
     def _conv(self, value: str, name: str, normalisation: str = "") -> str:
         """Add a convolution, with the normalisation that follows it folded in."""
+        weights, bias = self._folded(name, normalisation)
+        return self._graph.conv(value, weights, bias, pads=[weights.shape[2] // 2] * 4)
+
+    def _folded(self, name: str, normalisation: str) -> tuple[Weights, Weights | None]:
+        """Return the weights and the bias of a convolution and the normalisation that follows it."""
         weights = self._tensors[f"{name}.weight"]
         bias = self._tensors.get(f"{name}.bias")
         if normalisation:
@@ -292,7 +319,10 @@ class _Builder:
             )
             scale = gamma / np.sqrt(variance + EPSILON)
             weights, bias = weights * scale[:, None, None, None], beta - mean * scale
-        return self._graph.conv(value, weights, bias, pads=[weights.shape[2] // 2] * 4)
+        return weights, bias
+
+    def _floats(self, value: str) -> str:
+        return self._graph.add("Cast", value, to=self._graph.dtype(np.float32))
 
     def _relu(self, value: str) -> str:
         return self._graph.add("Relu", value)

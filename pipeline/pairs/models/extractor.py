@@ -65,6 +65,8 @@ class Extractor:
     """Default of the longest side that it sees, in pixels; it bounds the memory that one picture takes."""
     slot: Literal["cpu", "gpu"] = "gpu"
     """Slot of the step: "cpu" if it never uses a GPU; several chunks may then run at once."""
+    seconds_per_megapixel: float = 0.3
+    """Estimate for `plan`, on 2 cores."""
 
 
 def strongest(keypoints: LocalFeatures, most: int) -> LocalFeatures:

@@ -167,19 +167,8 @@ class _Builder:
         reliability = self._plain(self._layers(maps, "heatmap_head", (1, 1)), "heatmap_head.2")
         logits = graph.add("SpaceToDepth", grey, blocksize=CELL)
         logits = self._plain(self._layers(logits, "keypoint_head", (1, 1, 1)), "keypoint_head.3")
-        heat = graph.add("DepthToSpace", self._pixels_of(logits), blocksize=CELL)
+        heat = graph.add("DepthToSpace", pixels_of(graph, logits), blocksize=CELL)
         return heat, graph.add("Sigmoid", reliability), maps
-
-    def _pixels_of(self, logits: str) -> str:
-        """Return the softmax of the 65 logits of a cell, without the last, which says "none here".
-
-        ONNX Runtime's own Softmax over channels takes a third of the whole network's time. Its ReduceSum rounds
-        otherwise for one picture than for two; a convolution does not.
-        """
-        graph = self._graph
-        powers = graph.add("Exp", graph.add("Sub", logits, graph.add("ReduceMax", logits, axes=[1])))
-        total = graph.conv(powers, np.ones((1, CELL * CELL + 1, 1, 1), np.float32))
-        return graph.add("Div", graph.add("Slice", powers, integers(0), integers(CELL * CELL), integers(1)), total)
 
     def _layers(self, value: str, name: str, strides: Sequence[int]) -> str:
         """Add convolutions, each with the normalisation that follows it folded in."""
@@ -256,3 +245,14 @@ class _Builder:
     def _unit(self, value: str, axis: int) -> str:
         length = self._graph.add("ReduceL2", value, axes=[axis], keepdims=1)
         return self._graph.add("Div", value, self._graph.add("Max", length, number(1e-12)))
+
+
+def pixels_of(graph: GraphWriter, logits: str) -> str:
+    """Return the softmax of the 65 logits of a cell, without the last, which says "none here".
+
+    ONNX Runtime's own Softmax over channels takes a third of the whole network's time. Its ReduceSum rounds
+    otherwise for one picture than for two; a convolution does not.
+    """
+    powers = graph.add("Exp", graph.add("Sub", logits, graph.add("ReduceMax", logits, axes=[1])))
+    total = graph.conv(powers, np.ones((1, CELL * CELL + 1, 1, 1), np.float32))
+    return graph.add("Div", graph.add("Slice", powers, integers(0), integers(CELL * CELL), integers(1)), total)

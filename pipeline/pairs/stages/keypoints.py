@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.machine.device import Device
 from pipeline.media.picture import resized
 from pipeline.models.card import ModelInfo
-from pipeline.pairs.models import EXTRACTORS, sift
+from pipeline.pairs.models import EXTRACTORS, sift, superpoint
 from pipeline.pairs.models.extractor import LocalFeatures, Picture, strongest
 from pipeline.store.schema import Array, Axis
 from pipeline.text import unknown
@@ -31,7 +32,18 @@ class KeypointsOptions(StageOptions):
         None, ge=16, description="longest side, in pixels, that the model sees; it sees a smaller copy of larger "
         "pictures, and keypoints are moved into the picture itself. Default: 3200 for sift, 1600 for networks",
     )  # fmt: skip
+    weights: Path | None = Field(None, description="superpoint: path of its weights, superpoint_v1.pth")
     root: bool = Field(True, description="sift: RootSIFT, as COLMAP stores it; false: SIFT's own descriptors")
+
+    @field_validator("weights")
+    @classmethod
+    def _from_any_folder(cls, value: Path | None) -> Path | None:
+        """Return the whole path: workers may run in another folder."""
+        return value and value.expanduser().absolute()
+
+    def keyed(self) -> dict[str, Any]:
+        """Leave out the path of weights: the hash of their content enters the resume key anyway."""
+        return {name: value for name, value in super().keyed().items() if name != "weights"}
 
 
 class Keypoints(Stage):
@@ -41,7 +53,6 @@ class Keypoints(Stage):
     axes = (Axis("keypoint"),)
     version = 1
     most_items = 16
-    seconds_per_megapixel = 0.3  # sift; alike-n takes about as long
     Options = KeypointsOptions
 
     def __init__(self, options: StageOptions) -> None:
@@ -51,9 +62,13 @@ class Keypoints(Stage):
             raise ModelError(unknown("model", choices.model, EXTRACTORS))
         if choices.model != sift.CARD.name and not choices.root:
             raise ModelError(f"root: false is for model: {sift.CARD.name}, not {choices.model}; leave it out")
+        if choices.model != superpoint.NAME and choices.weights:
+            raise ModelError(f"weights is for model: {superpoint.NAME}, not {choices.model}; leave it out")
         self.extractor = EXTRACTORS[choices.model](choices)
         self.usual_rows = float(choices.most)
-        self.slot = self.extractor.slot  # type: ignore[misc]  # declared for classes, and read from instances
+        # Declared for classes, and read from instances.
+        self.slot = self.extractor.slot  # type: ignore[misc]
+        self.seconds_per_megapixel = self.extractor.seconds_per_megapixel  # type: ignore[misc]
         place = {"units": "pixel", "description": "x, y; the centre of the upper left pixel is 0.5, 0.5"}
         score = {"description": "descending within a picture"}
         scale = {"units": "pixel", "description": "diameter in the picture that was looked at; NaN if not known"}

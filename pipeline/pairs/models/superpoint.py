@@ -1,0 +1,125 @@
+"""SuperPoint (DeTone and others, 2018): keypoints and descriptors of a VGG network, written as one ONNX graph.
+
+The weights' licence allows non-commercial research only, so the user gives their path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import ModelError
+from pipeline.models.card import ModelCard, ModelInfo
+from pipeline.models.onnx_graph import integers, number
+from pipeline.models.session import runtime_name
+from pipeline.models.torch_file import read_tensors
+from pipeline.models.weights import sha256
+from pipeline.pairs.models import alike, xfeat
+from pipeline.pairs.models.extractor import Extractor, Picture
+
+if TYPE_CHECKING:
+    from pipeline.pairs.stages.keypoints import KeypointsOptions
+
+NAME = "superpoint"
+CARD = ModelCard(
+    NAME, "keypoint", "Magic Leap, non-commercial research only", dimension=256,
+    licence_source="LICENSE of magicleap/SuperPointPretrainedNetwork, which publishes code and weights together",
+    by_path=True,
+)  # fmt: skip
+RADIUS = 4
+"""Pixels from a keypoint to the border of the window in which it is the maximum. As many pixels of a picture's border
+have no keypoints. The authors' value."""
+GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue."""
+
+
+def describe(choices: KeypointsOptions) -> Extractor:
+    """Return the description of SuperPoint. Raises ModelError without the path of its weights."""
+    path = choices.weights
+    if path is None:
+        raise ModelError(
+            f"model: {NAME} needs weights: PATH of superpoint_v1.pth, which is not fetched because of its licence "
+            f"({CARD.licence})"
+        )
+    if not path.is_file():
+        raise ModelError(f"weights: {path}: no such file; set weights to the path of superpoint_v1.pth")
+    info = ModelInfo(NAME, CARD.licence, runtime_name(), lambda: sha256([path]), CARD.licence_source)
+    return Extractor(
+        info, CARD.dimension, "float16", lambda device: SuperPoint(CARD, choices, device, [path]),
+        seconds_per_megapixel=1.0,
+    )  # fmt: skip
+
+
+class SuperPoint(alike.Alike):
+    """SuperPoint on a device."""
+
+    bytes_per_pixel = 800
+    """Memory for each pixel of the input on a CPU (measured: 640)."""
+    version = 1
+    threshold = 0.005
+    smallest = 2 * xfeat.CELL
+
+    @staticmethod
+    def build(path: Path) -> bytes:
+        return build_graph(path)
+
+    @staticmethod
+    def _padded(pictures: list[Picture], height: int, width: int) -> dict[str, np.ndarray]:
+        """Return the input `pixels`, and `size`: pixels beyond the last whole cell have no score."""
+        cells = np.array([height, width]) // xfeat.CELL
+        return {"pixels": np.stack(pictures), "size": cells * xfeat.CELL}
+
+
+def build_graph(path: Path) -> bytes:
+    """Return the network and the search for keypoints as ONNX; inputs and outputs are those of ALIKE's graph.
+
+    Raises ModelError if the file holds another network.
+    """
+    tensors = read_tensors(path)
+    try:
+        return _Builder(tensors).build()
+    except (KeyError, ValueError, IndexError) as error:
+        raise ModelError(f"{path} is not a SuperPoint network ({error})") from error
+
+
+class _Builder(alike.Builder):
+    radius = before = after = RADIUS
+
+    def build(self) -> bytes:
+        graph = self._graph
+        pixels = graph.input("pixels", np.uint8, ("n", "height", "width", 3))
+        size = graph.input("size", np.int64, (2,))
+        most = graph.input("most", np.int64, (1,))
+        threshold = graph.input("threshold", np.float32, ())
+        shares = (np.array(GREY).reshape(1, 3, 1, 1) / 255).astype(np.float32)
+        value = graph.conv(graph.add("Transpose", self._floats(pixels), perm=[0, 3, 1, 2]), shares)
+        for block in "1234":
+            if block != "1":
+                value = graph.add("MaxPool", value, kernel_shape=[2, 2], strides=[2, 2])
+            for layer in "ab":
+                value = self._relu(self._conv(value, f"conv{block}{layer}"))
+        logits = self._conv(self._relu(self._conv(value, "convPa")), "convPb")
+        heat = graph.add("DepthToSpace", xfeat.pixels_of(graph, logits), blocksize=xfeat.CELL)
+        maxima, places = self._maxima(heat, size, most, threshold)
+        points = self._floats(places)
+        maps = self._unit(self._conv(self._relu(self._conv(value, "convDa")), "convDb"))
+        outputs = {
+            "maxima": (maxima, ("n", "most")),
+            "points": (points, ("n", "most", 2)),
+            "scores": (maxima, ("n", "most")),
+            "descriptors": (self._described(maps, points, size), ("n", "most", CARD.dimension)),
+        }
+        return graph.serialise_all(outputs)
+
+    def _described(self, maps: str, points: str, size: str) -> str:
+        """Return the descriptors of points, (n, most, length): those of the map's cells, interpolated."""
+        graph, middle = self._graph, number((xfeat.CELL - 1) / 2)
+        sides = self._floats(graph.add("Gather", size, integers(1, 0)))
+        # The authors' code divides by half a pixel more than from the first cell's middle to the last one's.
+        reach = graph.add("Sub", sides, number((xfeat.CELL + 1) / 2))
+        grid = graph.add("Div", graph.add("Mul", graph.add("Sub", points, middle), number(2)), reach)
+        grid = graph.add("Unsqueeze", graph.add("Sub", grid, number(1)), integers(2))
+        found = graph.add("GridSample", maps, grid, align_corners=1, mode="bilinear", padding_mode="zeros")
+        return graph.add("Transpose", graph.add("Squeeze", self._unit(found), integers(3)), perm=[0, 2, 1])
