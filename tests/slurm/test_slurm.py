@@ -147,6 +147,7 @@ def test_time_limit_drains_requeues_and_resumes(
     midway = chunks(out)
     assert 2 <= midway["done"] < CLIPS, log_of(out, number)
     assert not state_folder(out, number).exists()
+    time.sleep(2)  # a start within the second of the requeue is refused: "Job credential revoked"
     slurm.command("scontrol", "update", f"JobId={number}", "StartTime=now")  # else two minutes later
     end = slurm.wait_for(number, "COMPLETED", "FAILED", seconds=180)
     assert (end["ExitCode"], end["Restarts"]) == ("0:0", "1"), log_of(out, number)
