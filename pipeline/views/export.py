@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline.engine.events import Silent
+from pipeline.engine.events import PassStarted, Silent
 from pipeline.engine.finding import EXPORTS, find, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import ReelgraphError, UsageError
@@ -198,7 +198,10 @@ class StoredRows:
         """The inputs of all files, if each has a file of its own; `inputs` are those of one file."""
         self.n_rows = self.n_items = 0
         """Rows and items that were gone through so far."""
-        self._work = Work(progress or Silent())
+        listener = progress or Silent()
+        if self.item != "frame":
+            listener.on(PassStarted(len(self.inputs), self.item))
+        self._work = Work(listener)
 
     @cached_property
     def schema(self) -> pa.Schema:
