@@ -234,10 +234,13 @@ class Done:
     cpu_seconds: float
 
 
-def watched(command: Sequence[str], environment: dict[str, str], folder: Path, mapped: bool = True) -> Done:
+def watched(
+    command: Sequence[str], environment: dict[str, str], folder: Path, mapped: bool = True, once: bool = False
+) -> Done:
     """Run a command to its end, and stop the benchmark if it fails.
 
-    Without `mapped`, pages of mapped files are not counted: the system takes them back when it needs them.
+    Without `mapped`, pages of mapped files are not counted: the system takes them back when it needs them. With `once`,
+    memory that processes share is counted once (PSS), which takes longer to read.
     """
     import psutil
 
@@ -250,14 +253,14 @@ def watched(command: Sequence[str], environment: dict[str, str], folder: Path, m
             root = psutil.Process(process.pid)
             for one in (root, *root.children(recursive=True)):
                 with suppress(psutil.Error):
-                    info = one.memory_info()
-                    total += info.rss if mapped else info.rss - info.shared
+                    info = one.memory_full_info() if once else one.memory_info()
+                    total += info.pss if once else info.rss if mapped else info.rss - info.shared
         peak = max(peak, total)
 
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with log.open("w") as errors:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-        with repeatedly(0.25, sample):
+        with repeatedly(0.5 if once else 0.25, sample):
             output = process.communicate()[0]
     seconds, usage = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode != 0:

@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
 from itertools import chain, combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from harness import (
     explain,
     parser,
     reelgraph_run,
-    repeatedly,
     say,
     show,
     watched,
@@ -60,8 +58,8 @@ HOW = {
     "pictures into each process, and does a part of the pairs",
     "manager.dict": "the same, but the features lie in a multiprocessing.Manager().dict(), and each pair asks for two",
     "hloc's way": "features found once by the pool and kept in HDF5 (float16, as hloc has them); one pair at a time: a "
-    "thread reads the next pairs while all cores match this one, a thread writes; then all pairs are verified on all "
-    "cores, as COLMAP does it",
+    "thread reads the next pairs while all cores match this one (numpy, not torch), a thread writes; then all "
+    "pairs are verified on all cores, as COLMAP does it",
     "reelgraph": "reelgraph run, with features and pairs committed and flushed; seconds are of the whole command, with "
     "its start",
     "limit": "descriptors in memory, as many processes as cores, one thread each: matching and verification alone",
@@ -422,45 +420,19 @@ def memory(folder: Path, gigabytes: float) -> Rows:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(out, copy, copy_function=os.link)
         words = [str(place / "match.yaml"), str(place / "pictures"), "--out", str(copy), "--workers", str(processes)]
-        peak, seconds = peak_pss([sys.executable, "-m", "pipeline", "run", *words], place)
-        rows.append({"name": "reelgraph", "processes": processes, "pairs": count - 1, "seconds": seconds})
-        rows[-1]["peak_pss_mb"] = peak
+        done = watched([sys.executable, "-m", "pipeline", "run", *words], dict(os.environ), place, once=True)
+        row = {"name": "reelgraph", "processes": processes, "pairs": count - 1}
+        rows.append({**row, "seconds": done.seconds, "peak_pss_mb": done.peak_mb})
     for name in ("copies", "shared by a manager"):
         for processes in (1, 2, 4):
             say(f"{name}, {processes} processes")
             settings = json.dumps({"out": str(out), "processes": processes})
-            peak, seconds = peak_pss([sys.executable, __file__, "--only", name, settings], place)
-            rows.append({"name": name, "processes": processes, "pairs": count - 1, "seconds": seconds})
-            rows[-1]["peak_pss_mb"] = peak
+            command = [sys.executable, __file__, "--only", name, settings]
+            done = watched(command, dict(os.environ), place, once=True)
+            row = {"name": name, "processes": processes, "pairs": count - 1}
+            rows.append({**row, "seconds": done.seconds, "peak_pss_mb": done.peak_mb})
     shutil.rmtree(place)
     return rows
-
-
-def peak_pss(command: Sequence[str], folder: Path) -> tuple[float, float]:
-    """Run a command; return the most memory of its processes in MB, what they share counted once, and its seconds."""
-    import subprocess
-
-    import psutil
-
-    peak, began = 0, time.perf_counter()
-    with (folder / "errors.log").open("w") as log:
-        process = subprocess.Popen(command, env=dict(os.environ), stdout=log, stderr=log)
-
-        def sample() -> None:
-            nonlocal peak
-            total = 0
-            with suppress(psutil.Error):
-                root = psutil.Process(process.pid)
-                for one in (root, *root.children(recursive=True)):
-                    with suppress(psutil.Error):
-                        total += one.memory_full_info().pss
-            peak = max(peak, total)
-
-        with repeatedly(0.5, sample):
-            process.wait()
-    if process.returncode != 0:
-        raise SystemExit(f"{command} ended with {process.returncode}:\n{(folder / 'errors.log').read_text()[-2000:]}")
-    return peak / 1e6, time.perf_counter() - began
 
 
 def as_a_file(out: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def photos(
 def matched(
     counts: np.ndarray, pairs: np.ndarray, *, model: str | None = "fundamental", seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Arrays of pairs of pictures with so many keypoints: each pair has 3 matches, every third pair none."""
+    """Arrays of pairs of pictures with these numbers of keypoints: each pair has 3 matches, every third pair none."""
     rng = np.random.default_rng(seed)
     decoded = (counts[pairs] > 0).all(axis=1)
     n_matches = np.where(decoded & (np.arange(len(pairs)) % 3 != 2), 3, 0).astype(np.int32)

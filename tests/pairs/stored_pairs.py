@@ -35,9 +35,9 @@ def make_pairs(
     chunk: int = 1 << 16,
     name: str = "photos",
 ) -> Path:
-    """A store of pictures of these names, with `points` keypoints each, and of pairs with so many matches.
+    """A store of pictures of these names, with `points` keypoints each, and of pairs with the given numbers of matches.
 
-    The first inliers of a pair are its first matches. With `done_chunks` only so many chunks of pairs are there.
+    The first inliers of a pair are its first matches. With `done_chunks` only that number of chunks of pairs is there.
     """
     n, rng = len(names), np.random.default_rng(0)
     pictures = {
@@ -72,7 +72,7 @@ def write_input(
     store: RunStore, stem: str, schema: Schema, arrays: Mapping[str, np.ndarray], facts: Mapping[str, object],
     length: int, done_chunks: int | None = None,
 ) -> None:  # fmt: skip
-    """Write an input of a store, in chunks of `length` items; with `done_chunks` only so many of them."""
+    """Write an input of a store, in chunks of `length` items; with `done_chunks` only that number of them."""
     n = len(arrays["decoded"])
     name = store.add_input(stem, {**facts, "frames": n, "chunk_frames": length})
     store.input(name).update(stages={"made": {"key": "k", "state": "partial"}})

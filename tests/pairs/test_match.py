@@ -108,7 +108,7 @@ def test_the_cross_check_of_opencv(data_dir: Path) -> None:
 @pytest.mark.parametrize("mutual", [True, False])
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 def test_equal_distances(ratio: float | None, mutual: bool, dtype: str) -> None:
-    """Of few different descriptors many are equal: the lowest index is best, however large the blocks are."""
+    """Many descriptors are equal. Of these the lowest index is best, with blocks of any size."""
     rng = np.random.default_rng(5)
     sizes = (1, 2, 3, 17, 40, 64, 101, 0, 33)
     whole = [rng.integers(0, 3, (n, 3)).astype(np.uint8) for n in sizes]

@@ -67,9 +67,7 @@ def test_points_of_a_reduced_picture_lie_in_the_picture(pictures: Read) -> None:
 
 
 @pytest.mark.usefixtures("random_weights")
-def test_division_into_batches_changes_nothing(
-    pictures: Read, device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_division_into_batches_changes_nothing(pictures: Read, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_fits", {})
     desk, dsc = pictures(DESK)[:200, :300], pictures(DSC)[100:300, 200:500]
     frames = [desk, noise(90, 70), dsc, noise(64, 300), desk[::-1]]
