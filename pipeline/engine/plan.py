@@ -95,7 +95,7 @@ class ChunkTask:
 
     @property
     def begins(self) -> float:
-        """How far its input is before this chunk: seconds, or items if they have no times."""
+        """Point that its input has reached before this chunk: seconds, or items if they have no times."""
         times = self.time_seconds
         return self.start if times is None else times[0]
 
@@ -235,8 +235,8 @@ class InputPlan:
 def in_turns(inputs: Iterator[Iterator[ChunkTask]], together: int) -> Iterator[ChunkTask]:
     """Yield the tasks of all inputs; `together` inputs advance at the same time.
 
-    The next task is always of the input that is least far. An input that takes the place of a finished one counts as
-    no farther behind than the others, so that they do not stand still until it has come as far.
+    The next task is always of the input that is least far. One that takes the place of a finished input counts from
+    the point that the others have reached: they do not wait for it.
     """
     turns: list[tuple[float, int, float, ChunkTask, Iterator[ChunkTask]]] = []
     numbered = enumerate(inputs)

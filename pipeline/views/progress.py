@@ -40,7 +40,7 @@ class Count:
     finished: bool = False
     failed_chunks: int = 0
     began_seconds: float = 0.0
-    """When it was opened, since the start of the work."""
+    """Time of its opening, since the start of the work."""
     covered_seconds: float | None = None
     """Time of the input that this run has done; None if its items have no times."""
     elapsed_seconds: float = 0.0
