@@ -134,7 +134,8 @@ def test_photographs(workflows: Path, tmp_path: Path) -> None:
     done = pipeline.run(workflows / "analyze.yaml", folder, tmp_path / "all.zarr", executor="inline", set=change)
     assert done.summary.exit_code == 0, done.summary.failures
     assert done.array("photographs", "n_faces").tolist() == [1, 1, 0]
-    alone = pipeline.run(workflows / "analyze.yaml", folder / "b.png", tmp_path / "b.zarr", executor="inline", set=change)
+    one = folder / "b.png"
+    alone = pipeline.run(workflows / "analyze.yaml", one, tmp_path / "b.zarr", executor="inline", set=change)
     for name in NEW:
         both = done.array("photographs", name)
         assert np.isfinite(both).all()
