@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -52,8 +53,8 @@ class CountOptions(StageOptions):
     @classmethod
     def _are_lines(cls, lines: dict[str, Points]) -> dict[str, Points]:
         for name, points in lines.items():
-            if len(set(points)) < 2:
-                raise ValueError(f"line {name!r} needs two different points or more")
+            if len(points) < 2 or any(first == last for first, last in pairwise(points)):
+                raise ValueError(f"line {name!r} needs two different points or more, each unlike the one before")
         return lines
 
     @field_validator("zones")
