@@ -29,6 +29,7 @@ class Scene(Stage):
         Array("n_objects", ("frame",), "int32"),
         Array("box", ("object", "xywh"), "float32", (4,), place="xywh"),
         Array("class", ("object",), "int32", (), {"class_names": ["person", "car"]}),
+        Array("score", ("object",), "float32"),
     )
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
@@ -41,8 +42,8 @@ class Scene(Stage):
             rows += here
         table = np.array(rows, np.float32).reshape(-1, 3)
         box = np.concatenate([table[:, 1:] - (10, 30), np.tile([20, 30], (len(table), 1))], axis=1)
-        label = table[:, 0].astype(np.int32)
-        return {"n_objects": np.array(counts, np.int32), "box": box.astype(np.float32), "class": label}
+        made = {"n_objects": np.array(counts, np.int32), "box": box.astype(np.float32)}
+        return {**made, "class": table[:, 0].astype(np.int32), "score": np.ones(len(table), np.float32)}
 
 
 HIDDEN = (17, 18, 19)
