@@ -238,6 +238,26 @@ def test_what_cannot_be_counted_is_refused_before_a_run(
     assert not list((tmp_path / "x.zarr").rglob("*.zip"))
 
 
+def test_lines_outside_of_one_input_leave_the_others_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small picture is not usable; a stored input is not either, once the lines are moved out of it."""
+    for name, size in (("large", (160, 120)), ("small", (64, 48))):
+        write_clip(tmp_path / f"{name}.mp4", n_frames=4, size=size)
+    clips = [str(tmp_path / f"{name}.mp4") for name in ("large", "small")]
+    stages = f"scene: {{use: '{__name__}:Scene'}}, track: {{use: track_objects}}, count: {{use: count}}"
+    (tmp_path / "w.yaml").write_text(f"source: {{kind: video}}\nstages: {{{stages}}}\n")
+    common = ["--out", str(tmp_path / "x.zarr"), "--executor", "inline"]
+    gate = "count.lines={gate: [[80, 0], [80, 100]]}"
+    assert main(["run", str(tmp_path / "w.yaml"), *clips, *common, "--set", gate]) == 1
+    shown = capsys.readouterr().err
+    assert shown.count("small.mp4: stages.count: line 'gate' has the point 80, 0, outside of the 64x48 picture") >= 1
+    assert pipeline.open(tmp_path / "x.zarr").array("large", "crossings").shape == (1, 1, 2)
+    gate = "count.lines={gate: [[170, 0], [170, 100]]}"
+    assert main(["run", str(tmp_path / "w.yaml"), clips[0], *common, "--set", gate]) == 2
+    assert "outside of the 160x120 picture" in capsys.readouterr().err
+
+
 def test_tracks_and_times_are_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = "lines: {gate: [[0.5, 0], [0.5, 1]]}"
     for kind, stages, message in (
