@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pipeline.media.film.drawing import Colour, Mark, Shape, colour_of, draw
 from pipeline.media.film.lettering import drawable
 from pipeline.media.film.whereabouts import DRAWN, Boxes, Ints, Reach, between, read_found
-from pipeline.media.spans import item_numbers
+from pipeline.media.spans import is_timed, item_numbers
 from pipeline.views.annotate import Painter, Pixels
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ObjectPainter(Painter):
         super().__init__(item, read_found(item, self.axis, code))
         n = len(self.found)
         self._class = code
-        self._track = read.get("track", np.full(n, -1))
+        self._track = read["track"] if "track" in read and is_timed(item) else np.full(n, -1)
         self._score = read["score"] if scores and "score" in read else None
         classes = arrays["class"].attributes.get("class_names", ()) if "class" in arrays else ()
         self._names = [drawable(str(name), f"class {number}") for number, name in enumerate(classes)]
@@ -96,7 +96,18 @@ class _Counter:
         for name, points, count in zip(self._names, self._points, values.tolist(), strict=True):
             text = f"{name}: in {count[0]}, out {count[1]}" if self._is_lines else f"{name}: {count} inside"
             made.append(Shape(points, _LINE if self._is_lines else _ZONE, text, is_closed=not self._is_lines))
+            made += [Shape(_arrow(points), _LINE)] if self._is_lines else []
         return made
+
+
+def _arrow(line: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the points of an arrow from the longest piece of a line to the side that is `in`: right of its way."""
+    ways = np.diff(line, axis=0)
+    longest = int(np.hypot(*ways.T).argmax())
+    way, middle = ways[longest], line[longest] + ways[longest] / 2
+    across = np.array([-way[1], way[0]])
+    tip = middle + across / 5
+    return np.stack([middle, tip, tip - (across + way) / 16, tip, tip - (across - way) / 16])
 
 
 def _counters(item: RunInput) -> list[_Counter]:
