@@ -106,7 +106,8 @@ def _fitting(outs: list[str], drawers: list[Drawer]) -> list[Drawer]:
     axes = axes_of(open_store(out) for out in each_once(outs))
     fitting = [one for one in drawers if one.axis in axes]
     if not fitting:
-        drawn = " and ".join(plural_of(one.axis) for one in drawers)
+        *some, last = (plural_of(one.axis) for one in drawers)
+        drawn = f"{', '.join(some)} and {last}"
         raise UsageError(f"annotate draws {drawn}, and {', '.join(outs)} holds none of them; run such a workflow first")
     return fitting
 

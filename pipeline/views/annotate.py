@@ -79,7 +79,7 @@ class Painter(ABC):
     axis: ClassVar[str]
     """Axis whose rows are drawn."""
     reaches: ClassVar[tuple[Reach, ...]]
-    """How far the boxes of a sample reach, for each of the arguments `on` of `change`; the last ones are counted."""
+    """Reach of the boxes of a sample, for each of the arguments `on` of `change`; the last ones are counted."""
 
     def __init__(self, item: RunInput, found: Found) -> None:
         self.item, self.found = item, found

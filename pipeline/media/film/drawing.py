@@ -66,7 +66,7 @@ def draw(frame_rgb: npt.NDArray[np.uint8], marks: list[Mark], shapes: Sequence[S
         cv2.rectangle(frame_rgb, (left, top), (right, bottom), _BLACK, stroke + 2 * max(1, stroke // 2))
         cv2.rectangle(frame_rgb, (left, top), (right, bottom), mark.colour, stroke)
     taken: list[tuple[int, int, int, int]] = []
-    named = [_middle(shape) for shape in shapes if shape.text]
+    named = [_place_of(shape) for shape in shapes if shape.text]
     for mark in [*named, *sorted(marks, key=lambda mark: mark.box[1])]:
         if mark.text or mark.more:
             taken.append(_label(frame_rgb, mark, letters, stroke, taken))
@@ -84,10 +84,10 @@ def _outline(frame_rgb: npt.NDArray[np.uint8], shape: Shape, stroke: int) -> Non
     cv2.polylines(frame_rgb, points, shape.is_closed, shape.colour, stroke, cv2.LINE_AA)
 
 
-def _middle(shape: Shape) -> Mark:
-    """Return where the label of a shape goes: at the middle of a line, at the top of an area."""
-    x, y = shape.points.mean(axis=0).tolist()
-    return Mark((x, float(shape.points[:, 1].min()) if shape.is_closed else y, 0.0, 0.0), shape.colour, shape.text)
+def _place_of(shape: Shape) -> Mark:
+    """Return the place of a shape's label: the upper end of a line, the middle of the top of an area."""
+    x, y = shape.points[shape.points[:, 1].argmin()].tolist()
+    return Mark((float(shape.points[:, 0].mean()) if shape.is_closed else x, y, 0.0, 0.0), shape.colour, shape.text)
 
 
 def _corners(mark: Mark) -> tuple[int, int, int, int]:

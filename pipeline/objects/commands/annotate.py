@@ -11,7 +11,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", action="store_true", help="objects: write the score behind each class")
     parser.add_argument(
         "--trail", type=_seconds, default=1.0, metavar="S",
-        help="objects: draw where each track was in the last S seconds (default: %(default)s; 0: no trail)",
+        help="objects: draw the way of each track in the last S seconds (default: %(default)s; 0: no trail)",
     )  # fmt: skip
 
 

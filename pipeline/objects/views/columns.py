@@ -34,7 +34,7 @@ class ObjectColumns(AxisColumns):
 
 
 class FrameColumns(AxisColumns):
-    """What was counted on a frame: objects that crossed each line, and those inside each zone."""
+    """Counts of a frame: objects that crossed each line, and those inside each zone."""
 
     def columns(self, item: RunInput, array: Array) -> dict[str, Column] | None:
         """Return the columns of one array: LINE_in, LINE_out, ZONE_inside; None for other arrays."""

@@ -39,7 +39,7 @@ class Stretches:
 
 
 def stretches(item: RunInput, seconds: float = 1.0) -> Stretches:
-    """Return the counts of an input by stretches of so many seconds."""
+    """Return the counts of an input by stretches of this length."""
     there = [name for name in ARRAYS if name in item.arrays]
     read = item.read(["time_seconds", DECODED.name, *there])
     decoded = read[DECODED.name].astype(bool)

@@ -162,7 +162,7 @@ class _Writer:
 
     def _categories(self, rows: pa.RecordBatch) -> pa.Array:
         if CLASS not in rows.schema.names:
-            return _same(self.category_ids[0], len(rows))
+            return _same(int(self.category_ids[0]), len(rows))
         return texts(pa.array(self.category_ids[rows[CLASS].to_numpy()]))
 
 

@@ -1,1 +1,1 @@
-"""What objects add to a report: classes over time, pictures of them, and what lines and zones counted."""
+"""The part of a report about objects: classes over time, pictures of them, and what lines and zones counted."""

@@ -160,7 +160,8 @@ class ObjectsPanel(PlainPanel):
 
         return [
             {
-                "name": name, "number": names.index(name), "objects": of.objects, "tracks": len(of.tracks), "most": of.most,
+                "name": name, "number": names.index(name), "objects": of.objects, "tracks": len(of.tracks),
+                "most": of.most,
                 "first": when(of.first), "last": when(of.last),
                 "shown": f"{lasting(of.seconds)}" if one.is_timed else "",
                 "path": _steps(np.array(of.mean) / most),
@@ -179,7 +180,8 @@ class ObjectsPanel(PlainPanel):
         first = int(one.start_seconds // seconds)
         n = max(1, int(np.ceil(one.stop_seconds / seconds)) - first)
         usual = {
-            "input": self.about.name_of(one) if self.about.n_inputs > 1 else "", "per": lasting(seconds) if seconds >= 60 else f"{seconds} s",
+            "input": self.about.name_of(one) if self.about.n_inputs > 1 else "",
+            "per": lasting(seconds) if seconds >= 60 else f"{seconds} s",
             "from": clock(one.start_seconds)[:-4], "to": clock(one.stop_seconds)[:-4],
         }  # fmt: skip
         names = [name.removesuffix("_in") for name in found.crossed if name.endswith("_in")]
