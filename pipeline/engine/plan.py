@@ -216,7 +216,8 @@ class InputPlan:
 def open_source(
     workflow: Workflow, ref: InputRef, stored: Mapping[str, Any] | None, inventory: bytes | None = None
 ) -> Source:
-    """Open an input. Raises InputError if it cannot be used, whatever a source of the user's own raises."""
+    """Open an input. Raises InputError if it cannot be used, whatever a source of the user's own raises, or if the
+    options of a stage do not fit it."""
     if stored is not None and inventory is not None:
         stored = {**stored, INVENTORY: inventory}
     try:
@@ -229,7 +230,17 @@ def open_source(
         own = next((one for one in reversed(frames) if not one.filename.startswith(PACKAGE)), None)
         where = f" ({own.filename}, line {own.lineno})" if own else ""
         raise InputError(f"{ref.path} cannot be opened: {type(err).__name__}: {err}{where}") from err
+    check_input(workflow, ref, source.facts)
     return source
+
+
+def check_input(workflow: Workflow, ref: InputRef, facts: Mapping[str, Any]) -> None:
+    """Check the options of stages against an input. Raises InputError that names both."""
+    for node in workflow.stages:
+        try:
+            node.stage.check_input(facts)
+        except InputError as err:
+            raise InputError(f"{ref.path}: stages.{node.name}: {err}") from err
 
 
 def cut(n_items: int, chunk_items: int) -> list[tuple[int, int]]:

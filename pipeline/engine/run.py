@@ -41,7 +41,7 @@ from pipeline.engine.events import (
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.graph import Node, chunk_nodes
 from pipeline.engine.parts import outdated, over, prune, with_parts
-from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, open_source, plan_input
+from pipeline.engine.plan import ChunkTask, InputPlan, check_input, check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef, Source, StoredRef
 from pipeline.engine.steps import Committed, WorkerSettings
 from pipeline.engine.summary import Summary
@@ -312,6 +312,7 @@ class _Run:
                 "choose another --out, or start over with --fresh"
             )
         if self._holds_all(stored):
+            check_input(workflow, ref, stored)
             return None
         return open_source(workflow, ref, stored, self.store.input(name).inventory())
 

@@ -23,7 +23,7 @@ Vectors = npt.NDArray[np.float32]
 
 NONE = -1
 RECENT = 5
-"""A vector is compared with a track's last one and with the mean of its last few, so one bad picture does not end it."""
+"""A vector is compared with a track's last one and with the mean of its last few: one bad picture does not end it."""
 _LEAST_SHARE = 0.72
 """Share of max_distance that embeddings must be within if the position says nothing (see _Tracker._costs)."""
 _SAME_PLACE = [0.2, 0.7]
@@ -40,6 +40,14 @@ _VECTORS_AT_ONCE = 1 << 14
 _REJECTED = 2.6
 """Cost of leaving a box and a track alone. It is just above the most that an accepted pair costs, so that a poor pair
 is never forced for the sake of another."""
+_CHANGE = 1.6
+"""Factor by which the size of a box may change from one frame to the next."""
+_ALONE = 1.26
+"""The same for tracks by movement. Here too it is just above the most that a pair costs, 1.25. Of two boxes of one
+thing, one is then left alone; it does not take the track of another."""
+_LOST = 0.3
+"""Cost of a track that was last seen `max_gap_seconds` ago, so that one seen in the frame before comes first. This and
+the choice of the place were found in-sample; see docs/benchmarks.md, Tracks of objects."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class TrackSettings:
     """Distance between centres, in sizes of the box, that a thing may move between neighbouring frames."""
     reach_per_second: float = 2.0
     """Distance that it may move on top for each second between the frames, in sizes of the box."""
+    by_movement: bool = False
+    """True: compare boxes with the place to which a track moves on, without embeddings (see _costs_of_movement)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Block:
     """float32 (rows, 4): x, y, w, h in pixels."""
     vectors: Vectors | None
     """float32 (rows, d), as they are compared; NaN if a box has none. None: by position alone."""
+    label: npt.NDArray[np.int32] | None = None
+    """int32 (rows,): classes; boxes of one track have one class. None: all are of one class."""
 
 
 @dataclass
@@ -82,6 +94,7 @@ class _Active:
     box: Floats
     velocity: Floats
     """Velocity of the centre, pixels per second."""
+    label: int
     recent: list[Vectors] = field(default_factory=list)
 
 
@@ -100,8 +113,9 @@ def track_rows(
         for index in np.flatnonzero(block.n_rows):
             rows = slice(int(edges[index]), int(edges[index + 1]))
             vectors = None if block.vectors is None else block.vectors[rows]
+            label = np.zeros(rows.stop - rows.start, np.int32) if block.label is None else block.label[rows]
             now, box = float(block.time_seconds[index]), block.box[rows].astype(np.float64)
-            track[rows], step[rows] = tracker.frame(now, box, vectors)
+            track[rows], step[rows] = tracker.frame(now, box, vectors, label)
         tracks.append(track)
         steps.append(step)
     return _split(np.concatenate(tracks), np.concatenate(steps), _LEAST_SHARE * settings.max_distance)
@@ -181,7 +195,9 @@ class _Tracker:
         self.active: list[_Active] = []
         self.made = 0
 
-    def frame(self, now: float, box: Floats, vectors: Vectors | None) -> tuple[npt.NDArray[np.int32], Vectors]:
+    def frame(
+        self, now: float, box: Floats, vectors: Vectors | None, label: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.int32], Vectors]:
         """Return the tracks of the boxes of the next frame, and the steps of their embeddings (see `_split`)."""
         self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]
         chosen: list[_Active | None] = [None] * len(box)  # the track that each box continues, each track once
@@ -190,16 +206,23 @@ class _Tracker:
             reach, change = self._reach(places.gap)
             side = np.sqrt(np.maximum(places.last[:, 2:].prod(-1), 1e-9))
             around = places.around(reach * side * (1 + change) / 2 + 1)  # of the largest box that may be near
+            labels = np.array([one.label for one in self.active])
+            rejected = _ALONE if self.settings.by_movement else _REJECTED
 
             def cost(rows: Ints, tracks: Ints) -> Floats:
-                return self._costs(box[rows], None if vectors is None else vectors[rows], places.take(tracks))
+                found, there = box[rows], places.take(tracks)
+                if self.settings.by_movement:
+                    costs = self._costs_of_movement(found, there)
+                else:
+                    costs = self._costs(found, None if vectors is None else vectors[rows], there)
+                return np.where(label[rows, None] == labels[tracks], costs, rejected)
 
-            for row, track in zip(*assigned(corners_of(box), around, cost, _REJECTED), strict=True):
+            for row, track in zip(*assigned(corners_of(box), around, cost, rejected), strict=True):
                 chosen[row] = self.active[track]
         numbers, steps = np.empty(len(box), np.int32), np.full(len(box), np.nan, np.float32)
         for row, one in enumerate(chosen):
             if one is None:
-                one = _Active(self.made, now, box[row], np.zeros(2))
+                one = _Active(self.made, now, box[row], np.zeros(2), int(label[row]))
                 self.active.append(one)
                 self.made += 1
             elif now > one.seen_seconds:
@@ -215,7 +238,21 @@ class _Tracker:
 
     def _reach(self, gap: Floats) -> tuple[Floats, Floats]:
         """Return how far a box may move in some seconds, in its sizes, and the factor by which these may change."""
-        return self.settings.reach + self.settings.reach_per_second * gap, 1.6 + gap
+        return self.settings.reach + self.settings.reach_per_second * gap, _CHANGE + gap
+
+    def _costs_of_movement(self, box: Floats, places: _Places) -> Floats:
+        """Return float64 (rows, tracks): 0 is certain, _ALONE is impossible.
+
+        A box that overlaps the place to which a track moves on by `min_iou` costs 1 less the overlap. A box that is
+        only near (half as far as `reach`, and of similar size) costs 1 to 1.25 by its distance. A track that is lost
+        costs up to _LOST more.
+        """
+        shared = overlap(box, places.guess)
+        away, size = _apart(box, places)
+        is_near = (away <= 0.5 * self.settings.reach) & (size <= _CHANGE) & (size >= 1 / _CHANGE)
+        near = np.where(is_near, 1 + 0.5 * away / self._reach(places.gap)[0], _ALONE)
+        place = np.where(shared >= self.settings.min_iou, 1 - shared, near)
+        return np.minimum(place + _LOST * places.gap / self.max_gap, _ALONE)
 
     def _costs(self, box: Floats, vectors: Vectors | None, places: _Places) -> Floats:
         """Return float64 (rows, tracks): 0 is certain, at most 2.5 is accepted, _REJECTED is impossible.
@@ -236,8 +273,7 @@ class _Tracker:
         """
         last, gap = places.last, places.gap
         shared = np.maximum(overlap(box, last), overlap(box, places.guess))
-        away = np.minimum(_centre_distance(box, last), _centre_distance(box, places.guess))
-        size = np.sqrt(box[:, None, 2:].prod(-1) / np.maximum(last[None, :, 2:].prod(-1), 1e-9))
+        away, size = _apart(box, places)
         reach, change = self._reach(gap)
         is_near = (away <= reach) & (size <= change) & (size >= 1 / change)
         at_place = shared >= self.settings.min_iou
@@ -256,6 +292,12 @@ class _Tracker:
         agrees = np.where(known, look <= limit, at_place)
         share = np.where(known, look, limit) / limit if np.isfinite(self.settings.max_distance) else np.zeros_like(look)
         return np.where(agrees & (is_near | at_place), place + share, _REJECTED)
+
+
+def _apart(box: Floats, places: _Places) -> tuple[Floats, Floats]:
+    """Return float64 (n, m), twice: distances of boxes from tracks, in sizes, and how much larger the boxes are."""
+    away = np.minimum(_centre_distance(box, places.last), _centre_distance(box, places.guess))
+    return away, np.sqrt(box[:, None, 2:].prod(-1) / np.maximum(places.last[None, :, 2:].prod(-1), 1e-9))
 
 
 def _centre_distance(box: Floats, last: Floats) -> Floats:
