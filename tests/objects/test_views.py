@@ -47,7 +47,7 @@ COUNTED = (
 
 
 def truth() -> dict[str, np.ndarray]:
-    """A person in each sample, 20 pixels further each time; a car in the first half of them; a crossing at 25 / 25 s."""
+    """A person in each sample, 20 pixels further each time; a car in the first half of them; a crossing after 1 s."""
     rows = [(k, thing) for k in range(SAMPLES) for thing in (PERSON, CAR) if thing == PERSON or k < SAMPLES // 2]
     box = [(20 + 20 * k, 100, 40, 80) if thing == PERSON else (200, 150, 60, 40) for k, thing in rows]
     n = np.bincount([k for k, _ in rows])

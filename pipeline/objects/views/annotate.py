@@ -11,6 +11,7 @@ from pipeline.media.film.drawing import Colour, Mark, Shape, colour_of, draw
 from pipeline.media.film.lettering import drawable
 from pipeline.media.film.whereabouts import DRAWN, Boxes, Ints, Reach, between, read_found
 from pipeline.media.spans import is_timed, item_numbers
+from pipeline.objects.views.columns import counters_of
 from pipeline.views.annotate import Painter, Pixels
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ObjectPainter(Painter):
         self._counters = _counters(item)
         # Rows of each track in order of time, one track after the other.
         self._by_track = np.lexsort((self.found.rank, self._track))
+        self._ranks = self.found.rank[self._by_track]
         self._ends = np.searchsorted(self._track[self._by_track], np.arange(int(self._track.max(initial=-1)) + 2))
 
     def change(self, rank: int, frame_rgb: Pixels, *on: Ints) -> None:
@@ -69,10 +71,10 @@ class ObjectPainter(Painter):
         track = int(self._track[row])
         if track < 0 or not self._trail_seconds:
             return Shape(np.empty((0, 2)), self._colour(row))
-        rows = self._by_track[self._ends[track] : self._ends[track + 1]]
-        ranks = self.found.rank[rows]
-        first = int(np.searchsorted(self.times[ranks], self.times[rank] - self._trail_seconds))
-        boxes = np.vstack([self.found.box[rows[first : np.searchsorted(ranks, rank)]], box])
+        begin, end = self._ends[track : track + 2].tolist()
+        oldest = np.searchsorted(self.times, self.times[rank] - self._trail_seconds)
+        first, last = begin + np.searchsorted(self._ranks[begin:end], [oldest, rank])
+        boxes = np.vstack([self.found.box[self._by_track[first:last]], box])
         return Shape(boxes[:, :2] + boxes[:, 2:] * (0.5, 1.0), self._colour(row))
 
 
@@ -82,9 +84,9 @@ class _Counter:
     def __init__(self, item: RunInput, array: Array, ranks: Ints) -> None:
         self._ranks, self._is_lines = ranks, array.name == "crossings"
         kind = "line" if self._is_lines else "zone"
-        names = [str(name) for name in array.attributes[f"{kind}_names"]]
-        self._names = [drawable(name, f"{kind} {number}") for number, name in enumerate(names, start=1)]
-        self._points = [np.asarray(points, np.float64).reshape(-1, 2) for points in array.attributes[f"{kind}s"]]
+        names = array.attributes[f"{kind}_names"]
+        self._names = [drawable(str(name), f"{kind} {number}") for number, name in enumerate(names, start=1)]
+        self._points = [np.array(points, np.float64) for points in array.attributes.get(f"{kind}s", ())]
         values: npt.NDArray[np.int64] = item.array(array.name).astype(np.int64)
         self._values = values.cumsum(axis=0) if self._is_lines else values
 
@@ -93,7 +95,7 @@ class _Counter:
         at = int(np.searchsorted(self._ranks, rank, side="right")) - 1
         values = self._values[at] if at >= 0 else np.zeros_like(self._values[0])
         made = []
-        for name, points, count in zip(self._names, self._points, values.tolist(), strict=True):
+        for name, points, count in zip(self._names, self._points, values.tolist(), strict=False):
             text = f"{name}: in {count[0]}, out {count[1]}" if self._is_lines else f"{name}: {count} inside"
             made.append(Shape(points, _LINE if self._is_lines else _ZONE, text, is_closed=not self._is_lines))
             made += [Shape(_arrow(points), _LINE)] if self._is_lines else []
@@ -111,6 +113,6 @@ def _arrow(line: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _counters(item: RunInput) -> list[_Counter]:
-    there = [item.arrays[name] for name in ("crossings", "counts") if name in item.arrays]
+    there = counters_of(item)
     ranks = item_numbers(item) if there else np.empty(0, np.int64)
     return [_Counter(item, array, ranks) for array in there if len(ranks)]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pipeline.store.schema import Array
     from pipeline.views.tables.rows import Column
 
-DIRECTIONS = ("in", "out")
-"""Ways across a line, in the order of the array `crossings`."""
+_KINDS = {"crossings": (("line", "direction"), ("in", "out")), "counts": (("zone",), ("inside",))}
+"""Arrays of the stage `count`: their dimensions after the frame, and the ends of the names of their columns."""
 _GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 """Ids up to 90 that COCO gives to no class."""
 COCO_IDS = [number for number in range(1, 91) if number not in _GAPS]
@@ -42,10 +42,14 @@ class FrameColumns(AxisColumns):
         return {name: part(array, k) for k, name in enumerate(names)} if names else None
 
 
+def counters_of(item: RunInput) -> list[Array]:
+    """Return the arrays of the stage `count` that an input has: crossings of lines, and objects inside zones."""
+    return [item.arrays[name] for name in _KINDS if name in item.arrays and counted_names(item.arrays[name])]
+
+
 def counted_names(array: Array) -> list[str]:
     """Return names of the numbers of an array of counts, in order; of another array none."""
-    if array.name == "crossings" and array.dims[1:] == ("line", "direction"):
-        return [f"{line}_{way}" for line in array.attributes["line_names"] for way in DIRECTIONS]
-    if array.name == "counts" and array.dims[1:] == ("zone",):
-        return [f"{zone}_inside" for zone in array.attributes["zone_names"]]
-    return []
+    dims, ends = _KINDS.get(array.name, ((), ()))
+    names = [str(name) for name in array.attributes.get(f"{dims[0]}_names", ())] if dims else []
+    fits = array.dims[1:] == dims and array.shape[:1] == (len(names),)
+    return [f"{name}_{end}" for name in names for end in ends] if fits else []

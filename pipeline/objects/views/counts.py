@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv
 
 from pipeline.errors import UsageError
-from pipeline.objects.views.columns import counted_names
+from pipeline.objects.views.columns import counted_names, counters_of
 from pipeline.store.schema import DECODED
 from pipeline.views.export import Export
+from pipeline.views.tables import ROWS
 from pipeline.views.tables.rows import coded
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
     from pipeline.views.export import InputRows, StoredRows
-
-ARRAYS = ("crossings", "counts")
-"""Arrays of the stage `count`: crossings of lines, and objects inside zones."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +38,17 @@ class Stretches:
 
 def stretches(item: RunInput, seconds: float = 1.0) -> Stretches:
     """Return the counts of an input by stretches of this length."""
-    there = [name for name in ARRAYS if name in item.arrays]
-    read = item.read(["time_seconds", DECODED.name, *there])
+    there = counters_of(item)
+    read = item.read(["time_seconds", DECODED.name, *(array.name for array in there)])
     decoded = read[DECODED.name].astype(bool)
     number, at = np.unique(np.floor(read["time_seconds"][decoded] / seconds).astype(np.int64), return_inverse=True)
     frames = np.bincount(at, minlength=len(number))
     crossed, inside = {}, {}
     for array in there:
-        names = counted_names(item.arrays[array])
-        for name, values in zip(names, read[array][decoded].reshape(len(at), -1).T, strict=True):
+        each = read[array.name][decoded].reshape(len(at), -1).T
+        for name, values in zip(counted_names(array), each, strict=True):
             sums = np.bincount(at, values, len(number))
-            if array == "crossings":
+            if array.name == "crossings":
                 crossed[name] = np.rint(sums).astype(np.int64)
             else:
                 most = np.zeros(len(number), np.int64)
@@ -67,14 +65,16 @@ class Counts(Export):
     of_films: ClassVar[bool] = True
 
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
-        if not any(set(ARRAYS) & one.item.arrays.keys() for one in stored.inputs):
+        if not any(counters_of(one.item) for one in stored.inputs):
             raise UsageError("the stores hold no counts of lines or zones; add a stage `count` to the workflow")
         tables = [_table(one) for one in stored.inputs]
         table = pa.concat_tables(tables, promote_options="default")
         for one, part in zip(stored.inputs, tables, strict=True):
             stored.n_rows += len(part)
             stored.n_items += one.item.frames_done
-        pa.csv.write_csv(table, file, pa.csv.WriteOptions(quoting_style="needed"))
+        with contextlib.closing(ROWS["csv"](file)) as rows:
+            rows.start(table.schema)
+            rows.write(table)
 
 
 def _table(one: InputRows) -> pa.Table:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.media.picture import resized
-from pipeline.objects.views.counts import ARRAYS, Stretches, stretches
+from pipeline.objects.views.columns import counters_of
+from pipeline.objects.views.counts import Stretches, stretches
 from pipeline.objects.views.report.survey import WANTED, Look, OfClass, best
 from pipeline.text import clock
 from pipeline.views.report.content import lasting
@@ -87,7 +88,8 @@ class ObjectsPanel(PlainPanel):
         of_inputs = fill(
             __package__, "objects.html", noun=self.item, wide=_WIDE, tall=_TALL, beyond=len(tables[SHOWN_INPUTS:]),
             inputs=[
-                {"name": self.about.name_of(one), "classes": rows, "tracked": "track" in one.item.arrays}
+                {"name": self.about.name_of(one), "classes": rows, "timed": one.is_timed,
+                 "tracked": one.is_timed and "track" in one.item.arrays}
                 for one, rows in tables[:SHOWN_INPUTS]
             ],
         )  # fmt: skip
@@ -172,7 +174,7 @@ class ObjectsPanel(PlainPanel):
 
     def _charts(self, one: Surveyed) -> list[dict[str, Any]]:
         """Return the charts of an input: one for each line, and one for each zone."""
-        if not one.is_timed or not set(ARRAYS) & one.item.arrays.keys():
+        if not one.is_timed or not counters_of(one.item):
             return []
         span = one.stop_seconds - one.start_seconds
         seconds = next((step for step in _STEPS if span / step <= _BARS), _STEPS[-1])

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pipeline.views.tables.rows import Block
 
 WANTED = ("class", "box", "score", "track")
-BINS, FEWEST_BINS, ALL_BINS = 300, 24, 9_000
-"""Bins of an input: most, fewest, and most for all inputs of a page together."""
+CURVE = 150
+"""Most steps of the curve of a class."""
 PICTURES = 6
 """Pictures of each class."""
 _GOOD_SIZE = 160.0
@@ -41,7 +41,7 @@ class OfClass:
     candidates: list[tuple[int, Candidate]] = field(default_factory=list)
     """Track, -1 for none, and the object: the best of each track."""
     mean: list[float] = field(default_factory=list)
-    """Objects per frame, for each bin."""
+    """Objects per frame over time, in up to CURVE steps."""
     spans: list[tuple[float, float]] = field(default_factory=list)
     """Stretches of time with such an object."""
     seconds: float = 0.0
@@ -56,7 +56,7 @@ class Look:
         names = array.attributes.get("class_names", ()) if array is not None else ()
         self.one, self.names = one, [str(name) for name in names] or ["object"]
         self.found = [OfClass() for _ in self.names]
-        self.bins = one.bins(BINS, FEWEST_BINS, ALL_BINS)
+        self.bins = one.bins()
         self._at = self.bins.of(one.time)
         self._stands = item_seconds(one.time)
         self._numbers = item_numbers(one.item)
@@ -102,12 +102,13 @@ class Look:
 
     def finish(self) -> Look:
         """Put what was counted together."""
-        items = np.maximum(np.bincount(self._at, minlength=self.bins.n), 1)
+        steps = np.arange(0, self.bins.n, -(-self.bins.n // CURVE))
+        items = np.maximum(np.add.reduceat(np.bincount(self._at, minlength=self.bins.n), steps), 1)
         width = (self.bins.stop - self.bins.start) / self.bins.n
         for found, sums in zip(self.found, self._sums, strict=True):
             if not found.objects:
                 continue
-            found.mean = np.round(sums / items, 2).tolist()
+            found.mean = np.round(np.add.reduceat(sums, steps) / items, 2).tolist()
             edges = np.flatnonzero(np.diff(np.concatenate([[0], sums > 0, [0]])))
             edges_seconds = self.bins.start + edges.reshape(-1, 2) * width
             found.spans = [(float(begin), float(end)) for begin, end in edges_seconds]
