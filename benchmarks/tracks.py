@@ -14,21 +14,21 @@ import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
-from harness import REPOSITORY, data_folder, encode, parser, say, show, timed, write_json
+from harness import data_folder, encode, parser, say, show, timed, write_json
 
 import pipeline
 from pipeline.media.tracking import Block, TrackSettings, track_rows, usual_gap
 from pipeline.objects.stages import track as track_objects
 from tests.objects import walks
 
-COLUMNS = ("=clip", "detections", "=tracker", "HOTA=hota:.3f", "IDF1=idf1:.3f", "switches", "tracks", "ms a frame=ms:.2f")
+SCORES = ("HOTA=hota:.3f", "IDF1=idf1:.3f")
+COLUMNS = ("=clip", "detections", "=tracker", *SCORES, "switches", "tracks", "ms a frame=ms:.2f")
 LEAST_SCORE, LOW_SCORE = 0.25, 0.1
 STREETS = ("TUD-Campus", "TUD-Stadtmitte")
 STREET_FPS = 25
@@ -187,12 +187,14 @@ def sequences(folder: Path) -> Iterator[tuple[str, Sequence]]:
     made = folder / "crossing.mp4"
     crossed = crossing(onebyone, made)
     for detector, options in detectors.items():
-        yield detector, sequence_of("one by one, 2 fps", detected(onebyone, 5, folder, options), walks.labels(onebyone.name))
+        found = detected(onebyone, 5, folder, options)
+        yield detector, sequence_of("one by one, 2 fps", found, walks.labels(onebyone.name))
         for every in (1, 5):
             found = detected(made, every, folder, options)
             yield detector, sequence_of(f"crossing, {10 / every:g} fps", found, crossed)
         if detector == "FastestDet":  # HOG sees whole people alone
-            yield detector, sequence_of("walk and pause, 12.5 fps", detected(pause, 1, folder, options), walks.labels(pause.name))
+            found = detected(pause, 1, folder, options)
+            yield detector, sequence_of("walk and pause, 12.5 fps", found, walks.labels(pause.name))
     yield from (("given", street) for street in streets())
 
 
@@ -235,8 +237,9 @@ def main() -> None:
     means = []
     for name in TRACKERS:
         mine = [row for row in rows if row["tracker"] == name]
-        means.append({"tracker": name, **{key: float(np.mean([row[key] for row in mine])) for key in ("hota", "idf1", "switches")}})
-    show("Means over all rows above", ("=tracker", "HOTA=hota:.3f", "IDF1=idf1:.3f", "switches:.1f"), means)
+        mean = {key: float(np.mean([row[key] for row in mine])) for key in ("hota", "idf1", "switches")}
+        means.append({"tracker": name, **mean})
+    show("Means over all rows above", ("=tracker", *SCORES, "switches:.1f"), means)
     write_json(options.json, {"rows": rows, "means": means})
 
 

@@ -6,6 +6,7 @@ left to its right, `out` the other way.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _BORDER = 0.01
 def distance(point: Floats, line: Floats) -> Floats:
     """Return float64 (n,): the distance of points (n, 2) from a line of k points (k, 2)."""
     nearest = np.full(len(point), np.inf)
-    for first, last in zip(line[:-1], line[1:], strict=True):
+    for first, last in pairwise(line):
         along = last - first
         share = np.clip((point - first) @ along / max(float(along @ along), 1e-12), 0, 1)
         nearest = np.minimum(nearest, np.hypot(*(point - first - share[:, None] * along).T))
@@ -36,7 +37,7 @@ def steps_across(point: Floats, line: Floats) -> Ints:
     """
     begin, end = point[:-1], point[1:]
     crossed = np.zeros(len(begin), np.int64)
-    for first, last in zip(line[:-1], line[1:], strict=True):
+    for first, last in pairwise(line):
         before, after = (_side(first, last, at) >= 0 for at in (begin, end))
         ends_apart = (_side(begin, end, first) >= 0) != (_side(begin, end, last) >= 0)
         crossed += (after.astype(np.int64) - before) * ends_apart
@@ -81,7 +82,7 @@ def inside(point: Floats, zone: Floats) -> npt.NDArray[np.bool_]:
     odd = np.zeros(len(point), bool)
     x, y = point.T
     closed = np.concatenate([zone, zone[:1]])
-    for (x1, y1), (x2, y2) in zip(closed[:-1], closed[1:], strict=True):
+    for (x1, y1), (x2, y2) in pairwise(closed):
         if y1 != y2:
             odd ^= ((y1 > y) != (y2 > y)) & (x < x1 + (y - y1) * (x2 - x1) / (y2 - y1))
     return odd | (distance(point, closed) <= _BORDER)
