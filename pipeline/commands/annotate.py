@@ -112,5 +112,8 @@ def _fitting(outs: list[str], drawers: list[Drawer]) -> list[Drawer]:
     return fitting
 
 
-HELP = "draw what was found: boxes and names on films and pictures, faces made unrecognisable, matches of two pictures"
+HELP = (
+    "draw what was found: faces with names, or made unrecognisable, and objects on films and pictures; matches of two "
+    "pictures"
+)
 COMMAND = Command("annotate", HELP, _arguments, _annotate)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LINE: Colour = (255, 200, 0)
 _ZONE: Colour = (90, 220, 255)
+_ARROW = 0.08
+"""Most length of an arrow, in shorter sides of the picture."""
 
 
 class ObjectPainter(Painter):
@@ -84,6 +86,8 @@ class _Counter:
     def __init__(self, item: RunInput, array: Array, ranks: Ints) -> None:
         self._ranks, self._is_lines = ranks, array.name == "crossings"
         kind = "line" if self._is_lines else "zone"
+        facts = item.attributes
+        self._side = min(facts.get("width") or np.inf, facts.get("height") or np.inf)
         names = array.attributes[f"{kind}_names"]
         self._names = [drawable(str(name), f"{kind} {number}") for number, name in enumerate(names, start=1)]
         self._points = [np.array(points, np.float64) for points in array.attributes.get(f"{kind}s", ())]
@@ -98,18 +102,23 @@ class _Counter:
         for name, points, count in zip(self._names, self._points, values.tolist(), strict=False):
             text = f"{name}: in {count[0]}, out {count[1]}" if self._is_lines else f"{name}: {count} inside"
             made.append(Shape(points, _LINE if self._is_lines else _ZONE, text, is_closed=not self._is_lines))
-            made += [Shape(_arrow(points), _LINE)] if self._is_lines else []
+            made += [Shape(_arrow(points, self._side), _LINE)] if self._is_lines else []
         return made
 
 
-def _arrow(line: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the points of an arrow from the longest piece of a line to the side that is `in`: right of its way."""
+def _arrow(line: npt.NDArray[np.float64], side: float) -> npt.NDArray[np.float64]:
+    """Return the points of an arrow from the longest piece of a line to the side that is `in`: right of its way.
+
+    `side`: the shorter side of the picture.
+    """
     ways = np.diff(line, axis=0)
     longest = int(np.hypot(*ways.T).argmax())
-    way, middle = ways[longest], line[longest] + ways[longest] / 2
-    across = np.array([-way[1], way[0]])
-    tip = middle + across / 5
-    return np.stack([middle, tip, tip - (across + way) / 16, tip, tip - (across - way) / 16])
+    length = float(np.hypot(*ways[longest]))
+    along = ways[longest] / max(length, 1e-9)
+    across = np.array([-along[1], along[0]])
+    middle, reach = line[longest] + ways[longest] / 2, min(length / 4, _ARROW * side)
+    tip = middle + reach * across
+    return np.stack([middle, tip, tip - reach / 3 * (across + along), tip, tip - reach / 3 * (across - along)])
 
 
 def _counters(item: RunInput) -> list[_Counter]:
