@@ -13,7 +13,7 @@ import pytest
 
 import pipeline
 from pipeline.cli import main
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.media.film.drawing import Mark, Shape, colour_of
 from pipeline.media.video.source import VideoOptions, VideoSource
 from pipeline.objects.classes import COCO_NAMES, OLDER_NAMES
@@ -67,10 +67,13 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_film(tmp_path_factory.mktemp("film") / "street.mp4", SAMPLES * EVERY)
 
 
-def made_of(film: Path, out: Path, arrays: tuple[Array, ...] = FOUND + COUNTED) -> Path:
+def made_of(
+    film: Path, out: Path, arrays: tuple[Array, ...] = FOUND + COUNTED, other: dict[str, np.ndarray] | None = None,
+    chunks: int | None = None,
+) -> Path:  # fmt: skip
     facts = VideoSource(film, VideoOptions.model_validate({"every": EVERY}), decoder="pyav").facts
     known = {**facts, "frames": SAMPLES, "chunk_frames": 16}
-    make_objects(out, SAMPLES, arrays=arrays, made=truth(), of_film=known)
+    make_objects(out, SAMPLES, arrays=arrays, made={**truth(), **(other or {})}, of_film=known, done_chunks=chunks)
     return out
 
 
@@ -134,6 +137,13 @@ def test_mot_has_nine_columns(store: Path, tmp_path: Path) -> None:
     assert set(lines[:, 8]) == {-1}
 
 
+@pytest.mark.parametrize("name", ["o.json", "o.mot.txt"])
+def test_a_class_without_a_name_is_an_error(film: Path, tmp_path: Path, name: str) -> None:
+    out = made_of(film, tmp_path / "s.zarr", FOUND, {"class": np.full(15, 80, np.int32)})
+    with pytest.raises(StoreError, match="array 'class' of 'street' holds 80, and its class_names are 80"):
+        export(out, tmp_path / name)
+
+
 # Text of the file as it was when COCO's format knew faces alone.
 FACES = (
     '{"info": {"description": "faces found in videos", "version": "VERSION"}, "licenses": [], "categories": [{"id": 1, '
@@ -144,16 +154,16 @@ FACES = (
     '"time_seconds": 0.2}], "annotations": [\n'
     '{"id": 1, "image_id": 1, "category_id": 1, "bbox": [100, 80, 60, 80], "area": 4800, "iscrowd": 0, '
     '"score": 0.99, "keypoints": [118, 112, 2, 142, 112, 2, 130, 128, 2, 121, 144, 2, 139, 144, '
-    '2], "num_keypoints": 5, "track_id": 8, "person": 2, "person_name": "Bo", "attributes": {"age": 30.5}}]}\n'
+    '2], "num_keypoints": 5, "track_id": 8, "person": 2, "person_name": "Bo", "attributes": {"age": 30.5, "class": 4}}]}\n'
 )
 
 
 def test_files_of_faces_are_as_they_were(tmp_path: Path) -> None:
     extra = (
-        Array("track", ("face",), "int32"), Array("age", ("face",), "float32"),
+        Array("track", ("face",), "int32"), Array("age", ("face",), "float32"), Array("class", ("face",), "int32"),
         Array("person", ("face",), "int32", (), {"names": {"2": "Bo"}, "registry": "none.json"}),
     )  # fmt: skip
-    values = {"track": np.array([7]), "age": np.array([30.5], np.float32), "person": np.array([2])}
+    values = {"track": np.array([7]), "age": np.array([30.5], np.float32), "class": np.array([4]), "person": np.array([2])}
     out = make_store(tmp_path / "s.zarr", {"a": faces_of(np.array([0, 1]), np.zeros((1, 8)), **values)}, extra=extra)
     export(out, tmp_path / "f.json")
     expected = FACES.replace("VERSION", f"reelgraph {pipeline.__version__}").replace("STORE", str(out))
@@ -224,6 +234,23 @@ def test_without_tracks_a_class_has_its_colour(plain: Path, monkeypatch: pytest.
     # Boxes are linked by overlap, so they move between samples.
     assert next(mark for mark in marks if mark.text == "person").box[0] == pytest.approx(48)
     assert all(not len(shape.points) for shape in shapes if isinstance(shape, Shape))
+
+
+def test_a_film_of_what_is_done(film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = made_of(film, tmp_path / "s.zarr", FOUND, chunks=0)
+    assert main(["annotate", str(out), "--json"]) == 2
+    assert "annotate draws faces, objects and matches" in capsys.readouterr().err
+    long = {**truth(), **{name: np.tile(values, (2, *[1] * (values.ndim - 1))) for name, values in truth().items()}}
+    long |= {"frame": np.arange(20) * 2, "time_seconds": np.arange(20) * 2 / 25}
+    facts = VideoSource(film, VideoOptions.model_validate({"every": 2}), decoder="pyav").facts
+    make_objects(
+        out, 20, arrays=FOUND, made=long, of_film={**facts, "frames": 20, "chunk_frames": 16}, done_chunks=1,
+        inputs=("half",),
+    )  # fmt: skip
+    assert main(["annotate", str(out), "--input", "half", "--json"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["films"]
+    assert (made["objects"], made["done_share"], made["frames"]) == (26, 0.8, 50)
+    assert "80% of the sampled frames are done; the rest shows no boxes" in made["notes"]
 
 
 def test_a_film_of_objects(film: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.media.film.stills import Stills, film_for_stills
 from pipeline.store.schema import DECODED
 from pipeline.text import plural_of
@@ -36,7 +36,7 @@ CLASS = "class"
 """Array of numbers of classes, whose names are the categories."""
 _VISIBLE = 2
 """COCO's visibility of a keypoint: 0 not labelled, 1 labelled and hidden, 2 labelled and visible."""
-_APART = {*"xywh", "store", "input", "path", "frame", "time_seconds", "name", "track", CLASS, f"{CLASS}_name"}
+_APART = {*"xywh", "store", "input", "path", "frame", "time_seconds", "name", "track"}
 """Columns that have their own place in COCO's annotations or images."""
 
 
@@ -53,11 +53,11 @@ class Coco(Export):
     to_standard_output: ClassVar[bool] = False
 
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
-        categories = categories_of(stored)
+        categories = Categories(stored)
         head = {
             "info": {"description": f"{plural_of(stored.axis)} found in videos", "version": f"reelgraph {__version__}"},
             "licenses": [],
-            "categories": categories,
+            "categories": categories.all,
             "videos": [_video(number, one) for number, one in enumerate(stored.inputs, start=1)],
         }
         text = json.dumps(head, ensure_ascii=False).removesuffix("}")
@@ -77,7 +77,7 @@ class _Writer:
     """Counts ids while images go to one file and annotations to another."""
 
     def __init__(
-        self, images: IO[bytes], annotations: IO[bytes], stored: StoredRows, categories: Sequence[dict[str, Any]]
+        self, images: IO[bytes], annotations: IO[bytes], stored: StoredRows, categories: Categories
     ) -> None:
         self.image_file, self.annotation_file, self.all_frames = images, annotations, stored.all_frames
         self.stills, self.axis, self.known = _stills(stored), stored.axis, known_of(stored.axis)
@@ -86,7 +86,7 @@ class _Writer:
 
     def write_input(self, number: int, one: InputRows) -> None:
         facts = one.item.attributes
-        self.name, self.video_id = one.name, number
+        self.name, self.video_id, self.item = one.name, number, one.item
         self.film = film_for_stills(one.item) if self.stills is not None else None
         self.on_items = item_columns(one.run, one.item, self.axis, flat=False)
         needed = {name for column in self.on_items.values() for name in column.needs}
@@ -94,7 +94,7 @@ class _Writer:
         points = {f"{point}_{side}" for point in self.known.points for side in "xy"}
         rows = {self.axis, f"{self.axis}_in_{one.item.item}", self.known.score}
         self.apart = {*_APART, *rows, *points, *self.known.identities, *of_items}
-        self.category_ids = ids_of(self.categories, one.item, self.axis)
+        self.apart |= {CLASS, f"{CLASS}_name"} if self.categories.names(one.item) else set()
         self.size = (facts.get("width"), facts.get("height"))
         self.tracks_before, self.tracks = self.tracks_before + self.tracks, 0
         schema = schema_of([one.run], self.axis, one.item.item, [one.columns])
@@ -144,7 +144,7 @@ class _Writer:
         fields = [
             ("id", texts(pa.array(np.arange(self.rows + 1, self.rows + 1 + n)))),
             ("image_id", texts(image_ids)),
-            ("category_id", self._categories(rows)),
+            ("category_id", texts(pa.array(self.categories.ids(self.item, n, self._classes(rows))))),
             ("bbox", lists([texts(side) for side in sides])),
             ("area", texts(pc.round(pc.multiply(sides[2].cast(pa.float64()), sides[3].cast(pa.float64())), 3))),
             ("iscrowd", _same(0, n)),
@@ -160,28 +160,36 @@ class _Writer:
             fields.append(("attributes", objects([(name, texts(rows[name])) for name in more], spare_null=True)))
         return objects(fields, spare_null=True)
 
-    def _categories(self, rows: pa.RecordBatch) -> pa.Array:
-        if CLASS not in rows.schema.names:
-            return _same(int(self.category_ids[0]), len(rows))
-        return texts(pa.array(self.category_ids[rows[CLASS].to_numpy()]))
+    def _classes(self, rows: pa.RecordBatch) -> np.ndarray | None:
+        return rows[CLASS].to_numpy() if self.categories.names(self.item) else None
 
 
-def categories_of(stored: StoredRows) -> list[dict[str, Any]]:
-    """Return COCO's categories: the classes of all inputs, each once."""
-    classes = dict.fromkeys(name for one in stored.all_inputs for name in _classes(one.item, stored.axis))
-    return known_of(stored.axis).categories(stored.axis, list(classes))
+class Categories:
+    """Categories of COCO: the classes of all inputs, each once; without classes one of all rows."""
 
+    def __init__(self, stored: StoredRows) -> None:
+        self._axis = stored.axis
+        classes = dict.fromkeys(name for one in stored.all_inputs for name in self.names(one.item))
+        self.all = known_of(stored.axis).categories(stored.axis, list(classes))
+        self._ids = {str(one["name"]): int(one["id"]) for one in self.all}
 
-def ids_of(categories: Sequence[dict[str, Any]], item: RunInput, axis: str) -> np.ndarray:
-    """Return the category's id of each class of an input; of an input without classes that of all its rows."""
-    ids = {str(one["name"]): int(one["id"]) for one in categories}
-    return np.array([ids[name] for name in _classes(item, axis)] or [categories[0]["id"]])
+    def names(self, item: RunInput) -> list[str]:
+        """Return the names of the classes of an input's rows; none if it has no classes."""
+        array = item.arrays.get(CLASS)
+        there = array is not None and array.dims == (self._axis,)
+        return [str(name) for name in array.attributes.get("class_names", ())] if array is not None and there else []
 
-
-def _classes(item: RunInput, axis: str) -> list[str]:
-    array = item.arrays.get(CLASS)
-    there = array is not None and array.dims == (axis,)
-    return [str(name) for name in array.attributes.get("class_names", ())] if array is not None and there else []
+    def ids(self, item: RunInput, n_rows: int, numbers: np.ndarray | None) -> np.ndarray:
+        """Return the category's id of each row, by numbers of classes. Raises StoreError for one without a name."""
+        first = int(self.all[0]["id"])
+        if numbers is None:
+            return np.full(n_rows, first)
+        names = self.names(item)
+        wrong = numbers[(numbers < 0) | (numbers >= len(names))]
+        if len(wrong):
+            raise StoreError(f"array {CLASS!r} of {item.name!r} holds {wrong[0]}, and its class_names are {len(names)}")
+        ids = np.array([self._ids.get(name, first) for name in names])
+        return np.asarray(ids[numbers])
 
 
 def _stills(stored: StoredRows) -> Stills | None:

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, ClassVar
 import numpy as np
 
 from pipeline.views.export import Export
-from pipeline.views.formats.coco import CLASS, categories_of, ids_of
+from pipeline.views.formats.coco import CLASS, Categories
 from pipeline.views.tables.rows import known_of
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ class Mot(Export):
     of_films: ClassVar[bool] = True
 
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
-        scores, categories = known_of(stored.axis).score, categories_of(stored)
+        scores, categories = known_of(stored.axis).score, Categories(stored)
         for one in stored.inputs:
-            there = one.item.arrays
-            ids = ids_of(categories, one.item, stored.axis)
-            for block in one.blocks([name for name in ("frame", "box", "track", scores, CLASS) if name in there]):
+            wanted = ["frame", "box", "track", scores, *([CLASS] if categories.names(one.item) else [])]
+            for block in one.blocks([name for name in wanted if name in one.item.arrays]):
                 track = np.asarray(block.arrays.get("track", np.full(block.n_rows, -1)), np.int64)
                 score = block.arrays.get(scores, np.ones(block.n_rows))
                 number = np.where(track >= 0, track + 1, -1)
                 lines = [block.of_rows("frame") + 1, number, block.arrays["box"], score]
                 ends = ",-1,-1,-1"
-                if CLASS in block.arrays:
-                    lines, ends = [*lines, ids[block.arrays[CLASS]]], ",%d,-1"
+                if categories.names(one.item):
+                    ids = categories.ids(one.item, block.n_rows, block.arrays[CLASS])
+                    lines, ends = [*lines, ids], ",%d,-1"
                 np.savetxt(file, np.column_stack(lines), fmt=_LINE + ends)

@@ -20,6 +20,8 @@ CURVE = 150
 """Most steps of the curve of a class."""
 PICTURES = 6
 """Pictures of each class."""
+_CANDIDATES = 500
+"""Objects of a class and an input that are kept to choose from."""
 _GOOD_SIZE = 160.0
 """Pixels beyond which a larger object makes no better picture."""
 
@@ -65,22 +67,22 @@ class Look:
 
     def add(self, block: Block) -> None:
         """Take the next objects."""
-        k = len(self.names)
-        number = np.clip(block.arrays.get("class", np.zeros(block.n_rows, np.int64)), 0, k - 1)
+        number = np.clip(block.arrays.get("class", np.zeros(block.n_rows, np.int64)), 0, len(self.names) - 1)
         item = block.item_of_row
-        each = np.bincount(number * block.n_items + item, minlength=k * block.n_items).reshape(k, block.n_items)
         items = slice(self._item, self._item + block.n_items)
         track = block.arrays.get("track", np.full(block.n_rows, -1))
-        for label in np.flatnonzero(each.any(axis=1)).tolist():
-            found, seen = self.found[label], np.flatnonzero(each[label])
+        for label in np.unique(number).tolist():
+            rows = np.flatnonzero(number == label)
+            each = np.bincount(item[rows], minlength=block.n_items)
+            found, seen = self.found[label], np.flatnonzero(each)
             times = self.one.time[items][seen]
-            found.objects += int(each[label].sum())
-            found.most = max(found.most, int(each[label].max()))
+            found.objects += len(rows)
+            found.most = max(found.most, int(each.max()))
             found.first, found.last = min(found.first, float(times[0])), max(found.last, float(times[-1]))
             found.seconds += float(self._stands[items][seen].sum())
-            found.tracks.update(np.unique(track[(number == label) & (track >= 0)]).tolist())
-            np.add.at(self._sums[label], self._at[items], each[label])
-            self._keep_best(found, block, np.flatnonzero(number == label), item, track)
+            found.tracks.update(np.unique(track[rows][track[rows] >= 0]).tolist())
+            np.add.at(self._sums[label], self._at[items], each)
+            self._keep_best(found, block, rows, item, track)
         self._item += block.n_items
 
     def _keep_best(self, found: OfClass, block: Block, rows: Ints, item: Ints, track: npt.NDArray[np.int32]) -> None:
@@ -99,6 +101,8 @@ class Look:
             rank = int(self._numbers[self._item + item[rows[k]]])
             x, y, w, h = box[k].tolist()
             found.candidates.append((int(track[rows[k]]), Candidate(float(score[k]), rank, (x, y, w, h))))
+        if len(found.candidates) > 2 * _CANDIDATES:
+            found.candidates = sorted(found.candidates, key=lambda entry: -entry[1].score)[:_CANDIDATES]
 
     def finish(self) -> Look:
         """Put what was counted together."""
