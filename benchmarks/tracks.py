@@ -59,10 +59,11 @@ Tracker = Callable[[Sequence], list[np.ndarray]]
 def ours(sequence: Sequence) -> list[np.ndarray]:
     kept = [boxes[:, 4] >= LEAST_SCORE for boxes in sequence.found]
     counts = np.array([keep.sum() for keep in kept], np.int32)
-    box = np.concatenate([boxes[keep, :4] for boxes, keep in zip(sequence.found, kept, strict=True)]).astype(np.float32)
+    rows = np.concatenate([boxes[keep] for boxes, keep in zip(sequence.found, kept, strict=True)])
     settings = track_objects.TrackObjectsOptions()
+    begins = rows[:, 4] >= settings.start_score
     made = track_rows(
-        [Block(counts, sequence.time_seconds, box, None)],
+        [Block(counts, sequence.time_seconds, rows[:, :4].astype(np.float32), None, begins=begins)],
         TrackSettings(settings.max_gap_seconds, settings.min_iou, by_movement=True),
         usual_gap(sequence.time_seconds),
     )

@@ -83,6 +83,8 @@ class Block:
     """float32 (rows, d), as they are compared; NaN if a box has none. None: by position alone."""
     label: npt.NDArray[np.int32] | None = None
     """int32 (rows,): classes; boxes of one track have one class. None: all are of one class."""
+    begins: npt.NDArray[np.bool_] | None = None
+    """bool (rows,): whether a box may begin a track; the others continue one or have none (-1). None: all may."""
 
 
 @dataclass
@@ -101,7 +103,7 @@ class _Active:
 def track_rows(
     blocks: Iterable[Block], settings: TrackSettings, usual_gap_seconds: float = 0.0
 ) -> npt.NDArray[np.int32]:
-    """Return int32 (rows,), for all blocks: the tracks of the boxes, from 0 in order of first appearance.
+    """Return int32 (rows,), for all blocks: the tracks of the boxes, from 0 in order of first appearance; -1 for none.
 
     `usual_gap_seconds` is the usual distance between sampled frames of the whole input.
     """
@@ -114,8 +116,9 @@ def track_rows(
             rows = slice(int(edges[index]), int(edges[index + 1]))
             vectors = None if block.vectors is None else block.vectors[rows]
             label = np.zeros(rows.stop - rows.start, np.int32) if block.label is None else block.label[rows]
+            begins = np.ones(len(label), bool) if block.begins is None else block.begins[rows]
             now, box = float(block.time_seconds[index]), block.box[rows].astype(np.float64)
-            track[rows], step[rows] = tracker.frame(now, box, vectors, label)
+            track[rows], step[rows] = tracker.frame(now, box, vectors, label, begins)
         tracks.append(track)
         steps.append(step)
     return _split(np.concatenate(tracks), np.concatenate(steps), _LEAST_SHARE * settings.max_distance)
@@ -196,7 +199,12 @@ class _Tracker:
         self.made = 0
 
     def frame(
-        self, now: float, box: Floats, vectors: Vectors | None, label: npt.NDArray[np.int32]
+        self,
+        now: float,
+        box: Floats,
+        vectors: Vectors | None,
+        label: npt.NDArray[np.int32],
+        begins: npt.NDArray[np.bool_],
     ) -> tuple[npt.NDArray[np.int32], Vectors]:
         """Return the tracks of the boxes of the next frame, and the steps of their embeddings (see `_split`)."""
         self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]
@@ -219,8 +227,10 @@ class _Tracker:
 
             for row, track in zip(*assigned(corners_of(box), around, cost, rejected), strict=True):
                 chosen[row] = self.active[track]
-        numbers, steps = np.empty(len(box), np.int32), np.full(len(box), np.nan, np.float32)
+        numbers, steps = np.full(len(box), NONE, np.int32), np.full(len(box), np.nan, np.float32)
         for row, one in enumerate(chosen):
+            if one is None and not begins[row]:
+                continue
             if one is None:
                 one = _Active(self.made, now, box[row], np.zeros(2), int(label[row]))
                 self.active.append(one)

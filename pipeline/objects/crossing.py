@@ -17,7 +17,7 @@ Ints = npt.NDArray[np.int64]
 
 IN, OUT = 0, 1
 _BORDER = 0.01
-"""Pixels from the border of a zone within which a point counts as inside: feet may stand on the picture's edge."""
+"""Pixels that lines reach beyond their ends and zones beyond their border: feet may stand on the picture's edge."""
 
 
 def distance(point: Floats, line: Floats) -> Floats:
@@ -58,7 +58,10 @@ def crossings(track: Ints, point: Floats, margin: Floats, line: Floats) -> tuple
     pixels or more from the line to another such point: a path that trembles on the line between them crosses once, or
     not at all if it goes back.
     """
-    steps = steps_across(point, line)
+    ends = np.stack([line[0] - line[1], line[-1] - line[-2]])
+    longer = line.copy()
+    longer[[0, -1]] += _BORDER * ends / np.linalg.norm(ends, axis=1, keepdims=True)
+    steps = steps_across(point, longer)
     steps[track[1:] != track[:-1]] = 0
     clear = np.flatnonzero(distance(point, line) >= margin)
     total = np.concatenate([[0], np.cumsum(steps)])

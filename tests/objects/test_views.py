@@ -163,7 +163,7 @@ def test_files_of_faces_are_as_they_were(tmp_path: Path) -> None:
         Array("track", ("face",), "int32"), Array("age", ("face",), "float32"), Array("class", ("face",), "int32"),
         Array("person", ("face",), "int32", (), {"names": {"2": "Bo"}, "registry": "none.json"}),
     )  # fmt: skip
-    values = {"track": np.array([7]), "age": np.array([30.5], np.float32), "class": np.array([4]), "person": np.array([2])}
+    values = {"track": np.array([7]), "age": np.array([30.5]), "class": np.array([4]), "person": np.array([2])}
     out = make_store(tmp_path / "s.zarr", {"a": faces_of(np.array([0, 1]), np.zeros((1, 8)), **values)}, extra=extra)
     export(out, tmp_path / "f.json")
     expected = FACES.replace("VERSION", f"reelgraph {pipeline.__version__}").replace("STORE", str(out))

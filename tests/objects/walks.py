@@ -43,7 +43,7 @@ def labels(clip: str) -> dict[int, dict[int, np.ndarray]]:
 
 
 def detections(clip: str) -> list[np.ndarray]:
-    """Return x, y, w, h of what FastestDet finds in each sampled frame."""
+    """Return x, y, w, h and score of what FastestDet finds in each sampled frame."""
     rows = _rows("walks_found.csv", clip)
     return [rows[rows[:, 0] == frame, 1:] for frame in FRAMES[clip][0]]
 
@@ -59,6 +59,7 @@ def identity(
     last: dict[int, int] = {}
     switches = labelled = found = 0
     for people, boxes, numbers in zip(truth, box, track, strict=True):
+        boxes, numbers = boxes[numbers >= 0], numbers[numbers >= 0]
         labelled, found = labelled + len(people), found + len(numbers)
         who = list(people)
         likeness = overlap(np.array(list(people.values())).reshape(-1, 4), boxes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -39,7 +40,7 @@ class CountOptions(StageOptions):
         "bottom", description="point of a box that counts: the middle of its lower side (the feet), or its centre"
     )
     margin: float = Field(
-        0.05, ge=0, allow_inf_nan=False, description="distance from a line, in heights of the box, that an object must "
+        0.03, ge=0, allow_inf_nan=False, description="distance from a line, in heights of the box, that an object must "
         "reach on both sides: it may tremble on the line and is counted once",
     )  # fmt: skip
 
@@ -52,8 +53,8 @@ class CountOptions(StageOptions):
     @classmethod
     def _are_lines(cls, lines: dict[str, Points]) -> dict[str, Points]:
         for name, points in lines.items():
-            if len(set(points)) < 2:
-                raise ValueError(f"line {name!r} needs two different points or more")
+            if len(points) < 2 or any(first == last for first, last in pairwise(points)):
+                raise ValueError(f"line {name!r} needs two different points or more, each unlike the one before")
         return lines
 
     @field_validator("zones")
@@ -116,7 +117,7 @@ class Count(Stage):
             "description": "objects that have crossed each line since the frame before",
         })  # fmt: skip
         counted = Array("counts", ("frame", "zone"), "int32", (len(zones),), {
-            "zone_names": zones, "description": "objects inside each zone",
+            "zone_names": zones, "description": "objects with a track inside each zone",
         })  # fmt: skip
         self.outputs = (*[crossed] * bool(lines), *[counted] * bool(zones))
 
@@ -163,7 +164,6 @@ class Count(Stage):
             crossed = np.zeros((frames, len(lines), 2), np.int32)
             frame, track, point, height = (np.concatenate(parts) for parts in zip(*tracked, strict=True))
             order = np.argsort(track, kind="stable")
-            order = order[track[order] >= 0]
             for number, line in enumerate(lines):
                 row, way = crossings(track[order], point[order], self.options.margin * height[order], line)
                 np.add.at(crossed[:, number], (frame[order][row].astype(np.int64), way), 1)
@@ -173,7 +173,7 @@ class Count(Stage):
         return made
 
     def _rows(self, item: RunInput) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yield objects of the classes to count: frame, track, point that counts, height of the box."""
+        """Yield tracked objects of the classes to count: frame, track, point that counts, height of the box."""
         names = item.arrays["class"].attributes.get("class_names", [])
         wanted = None if self.options.classes is None else [names.index(name) for name in self.options.classes]
         share = np.array([0.5, 1.0 if self.options.point == "bottom" else 0.5])
@@ -182,6 +182,8 @@ class Count(Stage):
             part = item.read_frames(["n_objects", "box", "class", "track"], start, stop)
             frame = done + np.repeat(np.arange(stop - start), part["n_objects"])
             done += stop - start
-            kept = slice(None) if wanted is None else np.isin(part["class"], wanted)
+            kept = part["track"] >= 0
+            if wanted is not None:
+                kept &= np.isin(part["class"], wanted)
             box = part["box"][kept].astype(np.float64)
             yield frame[kept], part["track"][kept], box[:, :2] + share * box[:, 2:], box[:, 3]

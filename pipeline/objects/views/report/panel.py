@@ -176,8 +176,10 @@ class ObjectsPanel(PlainPanel):
         """Return the charts of an input: one for each line, and one for each zone."""
         if not one.is_timed or not counters_of(one.item):
             return []
-        span = one.stop_seconds - one.start_seconds
-        seconds = next((step for step in _STEPS if span / step <= _BARS), _STEPS[-1])
+        # A bar usually holds a frame: one without would look like nothing inside.
+        apart = float(np.median(np.diff(one.time))) if len(one.time) > 1 else 0.0
+        least = max((one.stop_seconds - one.start_seconds) / _BARS, apart)
+        seconds = next((step for step in _STEPS if step >= least), _STEPS[-1])
         found = stretches(one.item, seconds)
         first = int(one.start_seconds // seconds)
         n = max(1, int(np.ceil(one.stop_seconds / seconds)) - first)
