@@ -154,7 +154,8 @@ FACES = (
     '"time_seconds": 0.2}], "annotations": [\n'
     '{"id": 1, "image_id": 1, "category_id": 1, "bbox": [100, 80, 60, 80], "area": 4800, "iscrowd": 0, '
     '"score": 0.99, "keypoints": [118, 112, 2, 142, 112, 2, 130, 128, 2, 121, 144, 2, 139, 144, '
-    '2], "num_keypoints": 5, "track_id": 8, "person": 2, "person_name": "Bo", "attributes": {"age": 30.5, "class": 4}}]}\n'
+    '2], "num_keypoints": 5, "track_id": 8, "person": 2, "person_name": "Bo", '
+    '"attributes": {"age": 30.5, "class": 4}}]}\n'
 )
 
 
