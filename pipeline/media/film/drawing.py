@@ -79,8 +79,7 @@ def _outline(frame_rgb: npt.NDArray[np.uint8], shape: Shape, stroke: int) -> Non
     if shape.is_closed:
         tinted = cv2.fillPoly(frame_rgb.copy(), points, shape.colour)
         cv2.addWeighted(tinted, _TINT, frame_rgb, 1 - _TINT, 0, dst=frame_rgb)
-    if shape.text:
-        cv2.polylines(frame_rgb, points, shape.is_closed, _BLACK, stroke + 2 * max(1, stroke // 2), cv2.LINE_AA)
+    cv2.polylines(frame_rgb, points, shape.is_closed, _BLACK, stroke + 2 * max(1, stroke // 2), cv2.LINE_AA)
     cv2.polylines(frame_rgb, points, shape.is_closed, shape.colour, stroke, cv2.LINE_AA)
 
 
