@@ -58,6 +58,19 @@ def tracked(count: int) -> np.ndarray:
     )
 
 
+def moved(count: int) -> np.ndarray:
+    """The tracks of a crowd of objects of two classes, by position and movement."""
+    order = np.random.default_rng(1).permutation(count)
+    rows = [np.arange(count), order, order[: -count // 10]]
+    blocks = [
+        tracking.Block(
+            np.array([len(r)], np.int32), np.array([0.2 * k]), crowd(count, k)[r], None, (r % 2).astype(np.int32)
+        )
+        for k, r in enumerate(rows)
+    ]
+    return tracking.track_rows(blocks, tracking.TrackSettings(by_movement=True))
+
+
 def linked(count: int) -> np.ndarray:
     order = np.random.default_rng(2).permutation(count)
     look = vectors(count) / np.linalg.norm(vectors(count), axis=1, keepdims=True)
@@ -86,7 +99,7 @@ def kept(count: int) -> np.ndarray:
 WORK = {"suppression": kept, "tracks": tracked, "tracklets": linked, "films": shown}
 
 
-@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
+@pytest.mark.parametrize("work", [*WORK.values(), moved], ids=[*WORK, "objects"])
 def test_neighbours_alone_are_compared_and_say_the_same(
     work: Callable[[int], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
