@@ -34,7 +34,7 @@ def test_the_page_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     names = str({number: name for number, name in enumerate(COCO_NAMES)})
     save(tmp_path / "yolov8n.onnx", {"output0": rows}, batch=1, metadata={"names": names, "task": "detect"})
     reader = Reader(tmp_path, monkeypatch)
-    assert reader.follow(PAGE) >= 9
+    assert reader.follow(PAGE) >= 18
     reader.leave()
     run = pipeline.open(tmp_path / "runs" / "cars.zarr")
     assert set(run.rows("object")["class_name"]) == {"person", "car"}

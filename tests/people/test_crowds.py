@@ -15,8 +15,8 @@ from pipeline.faces.models.base import Faces
 from pipeline.faces.models.detectors import boxes as suppression
 from pipeline.faces.people import clustering, tracklets
 from pipeline.faces.stages import analyze, antispoof, embed
-from pipeline.faces.views import whereabouts
 from pipeline.media import boxes, tracking
+from pipeline.media.film import whereabouts
 from pipeline.store import compact
 
 SIDE = 40
