@@ -258,8 +258,10 @@ def in_turns(inputs: Iterator[Iterator[ChunkTask]], together: int) -> Iterator[C
 def open_source(
     workflow: Workflow, ref: InputRef, stored: Mapping[str, Any] | None, inventory: bytes | None = None
 ) -> Source:
-    """Open an input. Raises InputError if it cannot be used, whatever a source of the user's own raises, or if the
-    options of a stage do not fit it."""
+    """Open an input.
+
+    Raises InputError if the options of a stage do not fit it, or if it cannot be used, whatever the source raises.
+    """
     if stored is not None and inventory is not None:
         stored = {**stored, INVENTORY: inventory}
     try:

@@ -54,9 +54,9 @@ def _side(first: Any, last: Any, point: Any) -> Floats:
 def crossings(track: Ints, point: Floats, margin: Floats, line: Floats) -> tuple[Ints, Ints]:
     """Return the crossings of a line: the row at which each has happened, and IN or OUT.
 
-    Rows are sorted by track, and by time within a track. A crossing counts only from a point that is `margin` (n,)
-    pixels or more from the line to another such point: a path that trembles on the line between them crosses once, or
-    not at all if it goes back.
+    Rows are sorted by track, and by time within a track. A crossing leads from one point to another that both are
+    `margin` (n,) pixels or more from the line. A path that trembles on the line between them crosses once, or not at
+    all if it goes back.
     """
     ends = np.stack([line[0] - line[1], line[-1] - line[-2]])
     longer = line.copy()

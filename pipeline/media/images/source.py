@@ -76,8 +76,8 @@ class ImagesOptions(SourceOptions):
     )
 
     duplicates: Literal["compute", "once"] = Field(
-        "compute", description="once: of files with equal content the first is computed, and `export` gives all of "
-        "them its features; files of equal sizes are read while it plans",
+        "compute", description="once: of files with equal content, found while it plans, the first is computed; exports "
+        "of features have all",
     )  # fmt: skip
 
     @field_validator("resize", "crop")

@@ -40,8 +40,8 @@ class CountOptions(StageOptions):
         "bottom", description="point of a box that counts: the middle of its lower side (the feet), or its centre"
     )
     margin: float = Field(
-        0.03, ge=0, allow_inf_nan=False, description="distance from a line, in heights of the box, that an object must "
-        "reach on both sides: it may tremble on the line and is counted once",
+        0.03, ge=0, allow_inf_nan=False, description="distance, in heights of the box, that an object must reach on "
+        "both sides of a line; one that trembles on it is counted once",
     )  # fmt: skip
 
     @field_validator("classes", mode="before")
