@@ -43,7 +43,7 @@ is never forced for the sake of another."""
 _CHANGE = 1.6
 """Factor by which the size of a box may change from one frame to the next."""
 _ALONE = 1.26
-"""That of tracks by movement. Here too it is just above the most that a pair costs, 1.25. Of two boxes of one
+"""For tracks by movement. Here too it is just above the most that a pair costs, 1.25. Of two boxes of one
 thing, one is then left alone; it does not take the track of another."""
 _LOST = 0.3
 """Cost of a track that was last seen `max_gap_seconds` ago, so that one seen in the frame before comes first. This and
