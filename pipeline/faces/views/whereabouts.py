@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.neighbours import overlapping
 from pipeline.faces.people.labels import UNKNOWN
 from pipeline.faces.people.moments import Moments
+from pipeline.media.boxes import overlapping
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
