@@ -12,6 +12,14 @@ from pipeline.commands import Command, positive, print_result
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     _add_work(parser)
+    parser.add_argument(
+        "--together",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="inputs (cameras) that advance at the same time, their chunks taken in turns (default: 1, one after the "
+        "other)",
+    )
     cluster = parser.add_argument_group("where it runs (does not change what is computed)")
     cluster.add_argument(
         "--executor", choices=("dask", "inline"), default="dask", help="inline: in this process (default: dask)"
@@ -98,6 +106,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.prune,
                 tuple(options.keep_stale),
                 options.attempts,
+                options.together,
             ),
             listener=progress,
             debug=options.debug,
