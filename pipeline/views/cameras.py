@@ -80,7 +80,7 @@ class Recall:
     more: int
     """Objects that were found in mosaics only."""
     apart: list[float] = field(default_factory=list)
-    """Largest difference of the coordinates of objects found both ways: pixels, at 50, 90 and 100% of them."""
+    """Largest difference of the numbers of a box found both ways, pixels: for the median, 90% and all of them."""
 
     @property
     def recall(self) -> float | None:
@@ -276,28 +276,36 @@ class _Measuring:
 
 
 def agreement(alone: RunInput, other: RunInput) -> Recall:
-    """Compare the boxes of two runs over the same frames: those of one object overlap by MATCH or more.
-
-    Boxes of another class are of another object.
-    """
-    result = Recall(alone.frames_done, 0, 0, 0)
-    moved: list[float] = []
+    """Compare the boxes of two stored inputs with the same frames, along all axes that have boxes."""
+    parts = []
     for axis in alone.axes:
-        names = [one for one, array in alone.arrays.items() if array.dims == (axis.name, "xywh")]
-        for name in names[:1]:
-            wanted = [name, axis.count, *(["class"] if "class" in alone.arrays else [])]
-            left, right = alone.read(wanted), other.read(wanted)
-            ends = [np.append(0, np.cumsum(one[axis.count])) for one in (left, right)]
-            for frame in range(len(left[axis.count])):
-                spans = [slice(end[frame], end[frame + 1]) for end in ends]
-                boxes = [one[name][span] for one, span in zip((left, right), spans, strict=True)]
-                labels = [one["class"][span] for one, span in zip((left, right), spans, strict=True) if "class" in one]
-                pairs = _same(*boxes, *labels)
-                result.alone += len(boxes[0])
-                result.found += len(pairs[0])
-                result.more += len(boxes[1]) - len(pairs[0])
-                moved += np.abs(boxes[0][pairs[0]] - boxes[1][pairs[1]]).max(axis=1, initial=0).tolist()
-    result.apart = [float(value) for value in np.quantile(moved, [0.5, 0.9, 1])] if moved else []
+        dims = {name: array.dims for name, array in alone.arrays.items()}
+        boxes = [name for name in dims if dims[name] == (axis.name, "xywh")][:1]
+        labels = ["class"] if dims.get("class") == (axis.name,) else []
+        if boxes:
+            parts.append(compared(*(one.read([axis.count, *boxes, *labels]) for one in (alone, other))))
+    counts = {name: sum(getattr(one, name) for one in parts) for name in ("alone", "found", "more")}
+    moved = [value for one in parts for value in one.apart]
+    quantiles = [float(value) for value in np.quantile(moved, [0.5, 0.9, 1])] if moved else []
+    return Recall(alone.frames_done, **counts, apart=quantiles)
+
+
+def compared(left: Mapping[str, Any], right: Mapping[str, Any]) -> Recall:
+    """Compare boxes: those of one object overlap by MATCH or more, and have the same class if there are classes.
+
+    Both are, in this order, a count for each frame, boxes, and classes or nothing. `apart` has all differences.
+    """
+    sides = [list(side.values()) for side in (left, right)]
+    result = Recall(len(sides[0][0]), 0, 0, 0)
+    rows_of = [np.split(np.arange(counts.sum()), np.cumsum(counts)[:-1]) for counts, *_ in sides]
+    for spans in zip(*rows_of, strict=True) if result.frames else ():
+        parts = ([array[span] for array in side[1:]] for side, span in zip(sides, spans, strict=True))
+        boxes, *labels = zip(*parts, strict=True)
+        rows, others = _same(*boxes, *(one for pair in labels for one in pair))
+        result.alone += len(boxes[0])
+        result.found += len(rows)
+        result.more += len(boxes[1]) - len(rows)
+        result.apart += np.abs(boxes[0][rows] - boxes[1][others]).max(axis=1, initial=0).tolist()
     return result
 
 
