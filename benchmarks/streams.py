@@ -70,8 +70,8 @@ HOW = {
     "one run": "one `reelgraph run` over all streams, --together; each worker has its share of the cores as threads",
     "programs": "a `reelgraph run` with one worker for each stream, all at once, each on its own share of the cores",
     "each": "seconds per frame of one stream alone, in one program with one worker on all cores, over those of each "
-    "stream here; **gain**: over one stream after the other (streams × each). Steady: without the start of programs and "
-    "workers",
+    "stream here; **gain**: over one stream after the other (streams × each). Steady: without the start of programs "
+    "and workers",
     "NVML": "memory that NVML shows for each process on the card, the most seen",
 }
 
