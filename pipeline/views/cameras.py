@@ -24,7 +24,7 @@ from pipeline.cluster.execute import execute
 from pipeline.cluster.options import ClusterOptions
 from pipeline.engine.events import ChunkDone, Event, Note
 from pipeline.engine.run import RunOptions
-from pipeline.engine.workflow import Workflow, load_workflow
+from pipeline.engine.workflow import StageNode, Workflow, load_workflow
 from pipeline.errors import UsageError, WorkflowError
 from pipeline.files.whole import atomic_write, to_json
 from pipeline.machine.cores import available_cores, cpu_name
@@ -203,16 +203,23 @@ class _Measuring:
         return Table(self.workflow.name, self.clip, *size, self.fps, _machine(), rows, recall, now)
 
     def _tiles(self) -> str | None:
-        """Return the grid of the mosaics to try: the workflow's own, else TILES; None if no stage makes any."""
-        for node in self.workflow.stages:
-            if "tiles" in type(node.stage.options).model_fields:
-                own = node.stage.options.tiles
-                return "x".join(map(str, own)) if own else TILES
-        return None
+        """Return the grid of the mosaics to try: the workflow's own, else TILES; None if its stages accept none."""
+        own = [node.stage.options.tiles for node in self._tiled()]
+        if not own:
+            return None
+        grid = next(("x".join(map(str, one)) for one in own if one), TILES)
+        try:
+            load_workflow(self.path, self._with(grid))
+        except WorkflowError:  # as with align: deepface
+            return None
+        return grid
+
+    def _tiled(self) -> list[StageNode]:
+        return [node for node in self.workflow.stages if "tiles" in type(node.stage.options).model_fields]
 
     def _with(self, tiles: str | None) -> list[str]:
         """Return the overrides for mosaics, or for single frames."""
-        stages = [node.name for node in self.workflow.stages if "tiles" in type(node.stage.options).model_fields]
+        stages = [node.name for node in self._tiled()]
         overrides = [*self.overrides, *(f"{name}.tiles={json.dumps(tiles)}" for name in stages)]
         try:
             load_workflow(self.path, overrides)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
+from pipeline.engine.events import ChunkDone
+from pipeline.engine.workflow import load_workflow
 from pipeline.store.schema import Array, Axis
 from pipeline.views import cameras
-from pipeline.views.cameras import Recall, Row, Table, agreement, answer, lines
+from pipeline.views.cameras import Recall, Row, Table, agreement, answer, as_dict, lines
 from tests.clips import write_clip
 from tests.objects.made_networks import save
 
@@ -123,6 +125,43 @@ def test_a_table_is_measured_once(
     for again in ([*words, "--measure"], [*words[:-2], "5", "--json"], [*words, "--set", "objects.score=0.5"]):
         assert main(again) == 0
         assert json.loads(capfd.readouterr().out)["rows"][0]["workers"] == 9
+
+
+def test_settings_on_gpus(workflows: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two cards that are not there: each worker has 1, 1/2, 1/4 of one's memory."""
+    runs = []
+
+    def run(self: Any, name: str, links: list[str], frames: int, tiles: Any, cluster: Any, clock: Any) -> Any:
+        runs.append((len(links), frames, tiles, cluster))
+        for number in range(40):
+            clock.on(ChunkDone("cam", number, items=16, elapsed_seconds=0.1 * (number + 1)))
+        facts = {"duration_seconds": 60.0, "width": 640, "height": 480}
+        probe = SimpleNamespace(step_seconds={"decode": 0.1, "detect": 0.38}, frames_done=16, attributes=facts)
+        return SimpleNamespace(inputs={"probe": probe, "clip": stored([1], [[0, 0, 9, 9]])})
+
+    monkeypatch.setattr(cameras, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(cameras, "card_name", lambda gpu: f"card {gpu}")
+    monkeypatch.setattr(cameras._Measuring, "_run", run)
+    path = str(workflows / "faces.yaml")
+
+    def measured(*overrides: str) -> Table:
+        loaded = load_workflow(path, overrides)
+        facts = (path, loaded, list(overrides), "cam.mp4", 5.0, tmp_path, lambda text: None)
+        return cameras._Measuring(*facts).table()
+
+    made = measured()
+    assert [(row.workers, row.per_gpu, row.share, row.tiles) for row in made.rows] == [
+        (2, 1, 1.0, None), (4, 2, 0.5, None), (8, 4, 0.25, None), (2, 1, 1.0, "2x2"), (4, 2, 0.5, "2x2"),
+        (8, 4, 0.25, "2x2"),
+    ]  # fmt: skip
+    assert made.machine["gpus"] == ["card 0", "card 1"]
+    assert runs[1:4] == [(2 * n * 4, 48, None, {"workers_per_gpu": n}) for n in (1, 2, 4)]  # 200 frames for each worker
+    assert {round(row.frames_per_second) for row in made.rows} == {160}
+    assert (made.recall.found, made.recall.alone) == (1, 1)  # type: ignore[union-attr]
+    found = as_dict(made, 64)["answer"]["alone"]
+    assert (found["cameras"], found["machines"], found["workers"], found["gpu_share_of_a_camera"]) == (32, 2, 2, 1 / 16)
+    assert {row.tiles for row in measured("detect.align=deepface").rows} == {None}
+    assert {row.tiles for row in measured("detect.tiles=3x2", "detect.size=640x480").rows} == {None, "3x2"}
 
 
 @pytest.mark.parametrize(
