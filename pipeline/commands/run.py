@@ -61,7 +61,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     cameras = parser.add_argument_group("how many cameras (INPUT is one clip of such a camera; needs no --out)")
     cameras.add_argument(
         "--cameras", type=positive, metavar="N", help="say how many cameras this machine keeps up with, and how many "
-        "machines N cameras need, from a table that is measured with the clip once and kept"
+        "machines N cameras need. The figures are measured with the clip once, and kept"
     )  # fmt: skip
     cameras.add_argument("--fps", type=_rate, metavar="F", help="frames per second to analyse of each camera")
     cameras.add_argument("--measure", action="store_true", help="measure the table again")

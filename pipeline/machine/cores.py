@@ -18,7 +18,7 @@ def cpu_name() -> str:
 
 
 def available_cores() -> int:
-    """Cores this process may use: affinity, and the container's quota where there is one."""
+    """Return the number of cores that this process may use, by its affinity and a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -1,7 +1,7 @@
 """Mosaics: frames of one input side by side in one picture, and objects of that picture back in their frames.
 
 A detector then looks once at columns × rows frames. All frames of a mosaic are of one camera, and follow each other
-among the sampled ones: so no camera waits for another, and each keeps its own times, failures and resume.
+among the sampled ones. So no camera waits for another. Each keeps its own times, failures and resume.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_TILES = 16
 SHARE = 0.5
 """An object is kept if more than this part of its box lies in the picture that its centre lies in."""
 PLAIN = Preparation((1, 1), "NHWC", "uint8", "longest")
-"""How frames are put into tiles if no network says it: whole, with black bars."""
+"""Preparation of a frame for its tile if no network has its own: whole, with black bars."""
 
 
 def _grid(value: Any) -> Any:
@@ -38,8 +38,8 @@ def _grid(value: Any) -> Any:
 Tiles = Annotated[tuple[int, int], BeforeValidator(_grid)]
 """Option of a stage: columns and rows of its mosaics."""
 TILES = (
-    "columns x rows of a mosaic, such as 2x2: so many successive frames are put into one picture, and the detector "
-    "looks once at all of them. Default: each frame alone"
+    "columns x rows of a mosaic, such as 2x2: successive frames are put into one picture. The detector looks once at "
+    "all of them. Default: each frame alone"
 )
 """Description of the option."""
 
@@ -121,8 +121,10 @@ class Mosaics(Sequence[Picture]):
         self, mosaic: npt.NDArray[np.integer], box: npt.NDArray[np.floating], score: npt.NDArray[np.floating],
         points: npt.NDArray[np.floating] | None = None,
     ) -> Apart:  # fmt: skip
-        """Return the objects of mosaics in their frames: `mosaic` (n,), `box` (n, 4: x, y, width, height), `score` (n,)
-        and `points` (n, k, 2), in pixels of the mosaics.
+        """Return the objects of mosaics in their frames.
+
+        `mosaic` (n,) is the index of each one's mosaic. `box` (n, 4: x, y, width, height) and `points` (n, k, 2) are in
+        pixels of the mosaic. `score` is (n,).
 
         An object belongs to the picture in which the centre of its box lies, and is cut at that picture's border. If
         half of the box or more lies elsewhere, the object belongs to no frame: it covers several tiles, a bar or a
@@ -161,8 +163,11 @@ class Mosaics(Sequence[Picture]):
                 yield start + tile, tile
 
     def _plan(self, number: int) -> tuple[Size, npt.NDArray[np.float64]]:
-        """Return a mosaic's height and width, and for each tile x, y, width and height of its picture in the mosaic,
-        and the frame's own width and height: float64 (n, 6), 0 for a black tile."""
+        """Return a mosaic's height and width, and float64 (n, 6) with a row for each tile.
+
+        A row has x, y, width and height of the picture in the mosaic, and the frame's own width and height. It is 0 for
+        a black tile.
+        """
         if number not in self._known:
             sides = {tile: self._frames[frame].shape[:2] for frame, tile in self._tiles(number)}
             size = self._size or (

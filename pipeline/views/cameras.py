@@ -1,7 +1,8 @@
 """`reelgraph plan --cameras`: how many cameras this machine keeps up with, from a table that is measured on it.
 
-The table is measured with a clip of the user: short runs of the workflow over links to it, with 1 worker, half of them
-and all, each frame alone and in mosaics. It is kept in the cache folder, by machine, workflow, packages and clip.
+The table is measured with a clip of the user, by short runs of the workflow over links to it. They have 1 worker, half
+as many as cores, and as many. Frames are alone or in mosaics. The cache folder keeps the table by machine, workflow,
+packages and clip.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Recall:
 
 @dataclass
 class Table:
-    """What was measured on this machine."""
+    """Figures that were measured on this machine."""
 
     workflow: str
     clip: str

@@ -259,4 +259,5 @@ def test_a_size_as_text_is_that_of_two_numbers() -> None:
     assert DetectOptions.model_validate({"tiles": "3 x 2", "size": "1280x720"}).size == (720, 1280)
     options = DetectOptions.model_validate({"tiles": [3, 2], "size": [720, 1280]})
     assert options.keyed()["tiles"] == [3, 2]
+    assert Detect(options).seconds_per_megapixel == Detect.seconds_per_megapixel / 6  # what `plan` reckons with
     assert not {"tiles", "size", "turned"} & set(DetectOptions().keyed())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -132,6 +133,7 @@ class Detect(Stage):
         super().__init__(options)
         if self.options.align == "deepface":
             self.outputs = (*self.outputs, RANK)
+        self.seconds_per_megapixel = self.seconds_per_megapixel / math.prod(self.options.tiles or (1,))  # type: ignore[misc]
 
     def models(self) -> tuple[ModelInfo, ...]:
         from pipeline.faces.models import describe

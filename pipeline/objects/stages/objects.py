@@ -43,8 +43,8 @@ class ObjectsOptions(NetworkOptions):
     family: Family | None = Field(None, description="what the network is; default: by the shape of its outputs")
     tiles: Tiles | None = Field(None, description=TILES)
     size: Pixels | None = Field(
-        None, description="pixels of the network's input, and so of a mosaic: one side, [height, width], or 640x480 "
-        f"(width first); default: as the file says. model {hog.NAME}: those of a mosaic; default: as the frames"
+        None, description="pixels of the network's input, which a mosaic fills: one side, [height, width], or 640x480 "
+        f"(width first). Default: as the file says. With model {hog.NAME}: pixels of a mosaic; default: as the frames"
     )  # fmt: skip
     resize: Literal["letterbox", "stretch"] | None = Field(
         None, description="letterbox: add grey bars; stretch: distort the picture; default: as the family does"
@@ -141,8 +141,9 @@ class Objects(Stage):
             raise ModelError(f"keep: {unknown('class', wrong, names)}")
         labels = None if choices.keep is None else [index for index, name in enumerate(names) if name in choices.keep]
         overlap = overlap if choices.overlap is None else choices.overlap
-        most = choices.most * math.prod(choices.tiles or (1,))
-        self.choice = Choice(choices.score, overlap, most, labels)
+        tiles = math.prod(choices.tiles or (1,))
+        self.seconds_per_megapixel /= tiles  # type: ignore[misc]
+        self.choice = Choice(choices.score, overlap, choices.most * tiles, labels)
         model = {"model": choices.model}
         self.outputs = (
             Array("n_objects", ("frame",), "int32"),
