@@ -1,7 +1,7 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-client structure bench-find bench-people \
-	bench-blur bench-match bench-tracks accuracy strangers docs clean
+	bench-blur bench-match bench-tracks bench-streams accuracy strangers docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -98,6 +98,9 @@ bench-features: $(VENV)/.installed-test  ## features of many pictures beside a s
 
 bench-match: $(VENV)/.installed-test  ## pairs of pictures beside scripts and hloc's way; memory of shared features
 	$(BIN)/python benchmarks/match.py $(ARGS)
+
+bench-streams: $(VENV)/.installed-test  ## mosaics, and several streams at once on shares of the machine
+	$(BIN)/python benchmarks/streams.py $(ARGS)
 
 bench-client: $(VENV)/.installed-test  ## cost of a run's client: per chunk, a million chunks, resuming, commits
 	$(BIN)/python benchmarks/client.py $(ARGS)

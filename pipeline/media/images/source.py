@@ -76,8 +76,8 @@ class ImagesOptions(SourceOptions):
     )
 
     duplicates: Literal["compute", "once"] = Field(
-        "compute", description="once: of files with equal content, found by the plan, the first is computed; exports of "
-        "features have all",
+        "compute", description="once: of files with equal content, found by the plan, the first is computed; exports "
+        "of features have all",
     )  # fmt: skip
 
     @field_validator("resize", "crop")
