@@ -186,8 +186,10 @@ class StoreItems(Items):
             beside = [array for array, declared in known.items() if declared.dims == (axis or "frame",)]
             if label is not None and label not in beside:
                 raise StoreError(f"{run.path}: {unknown(f'array of {axis or one.item}', label, beside)}")
-            items = one.read(["frame", "decoded"])
-            place = items["frame"] if "frame" in known else np.arange(len(items["decoded"]))
+            items = one.read([array for array in ("frame", "decoded") if array in known])
+            # The number of a picture is its place; of a store that is half done, only some are there.
+            spans = [np.arange(start, stop) for start, stop in one.spans(1 << 40)]
+            place = items["frame"] if "frame" in items else np.concatenate(spans)
             values = one.array(label) if label else None
             if axis is None:
                 kept = items["decoded"].astype(bool)

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 import pipeline
+from pipeline.engine.stage import Chunk, Stage
 from pipeline.loader.augment import Augment
+from pipeline.store.schema import Array, Axis
 
 EVERYTHING = {
     "rotation_range": 25, "width_shift_range": 0.1, "height_shift_range": 0.1, "shear_range": 12.0, "zoom_range": 0.2,
@@ -60,3 +62,21 @@ def loader_of(workers: int, **options: Any) -> pipeline.Loader:
         PICTURES, 8, everything(), seed=4, workers=workers, labels=np.arange(70), masks=PICTURES[..., 0], boxes=boxes,
         **options,
     )  # fmt: skip
+
+
+class Squares(Stage):
+    """Two rows for each picture, with boxes and labels that its first pixel says."""
+
+    needs = ("frames_rgb",)
+    axes = (Axis("square"),)
+    outputs = (
+        Array("n_squares", ("frame",), "int32"),
+        Array("box", ("square", "xywh"), "float32", (4,), place="xywh"),
+        Array("kind", ("square",), "int32", (), {"class_names": ["odd", "even"]}),
+    )
+
+    def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        box = np.array([[4, 6, 12, 12], [10, 2, 20, 8]], np.float32)
+        kinds = [(-1, int(picture[0, 0, 0]) % 2) for picture in chunk.frames_rgb]
+        counts = np.full(len(chunk), 2, np.int32)
+        return {"n_squares": counts, "box": np.tile(box, (len(chunk), 1)), "kind": np.array(kinds, np.int32).ravel()}
