@@ -43,8 +43,8 @@ HOW = {
     "RandomHorizontalFlip, ToDtype(scale); decode_image for JPEGs; one thread in each worker",
     "images/s": "of whole batches of 32, float32, after 3 batches for the start, over --seconds",
     "per core": "images for each second of CPU time, of the process and its workers",
-    "waits": "share of the time that a consumer waits, which sleeps --step seconds after each batch (0: as long as this "
-    "package takes for a batch in the process itself)",
+    "waits": "share of the time that a consumer waits, which sleeps --step seconds after each batch (0: as long as "
+    "this package takes for a batch in the process itself)",
     "cold": "share of the files' pages that were not in the page cache when the contestant began (mincore)",
 }  # fmt: skip
 
@@ -235,6 +235,7 @@ def torch_batches(workers: int, folder: str | None) -> Iterator[Any]:
     from torchvision.io import decode_image
     from torchvision.transforms import InterpolationMode, v2
 
+    torch.set_num_threads(1)  # as in its workers: pictures are small
     shift = (RANGES["width_shift_range"], RANGES["height_shift_range"])
     transform = v2.Compose([
         v2.RandomAffine(RANGES["rotation_range"], shift, (0.9, 1.1), RANGES["shear_range"], InterpolationMode.BILINEAR),

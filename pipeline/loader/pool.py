@@ -10,13 +10,13 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import wait
 from typing import Any
 
 import numpy.typing as npt
@@ -67,6 +67,7 @@ class Pool:
         """Workers that died."""
         self.owner = os.getpid()
         self.workers: list[_Worker] = []
+        self._poll = select.poll()
         try:
             for _ in range(workers):
                 self.workers.append(self._start())
@@ -84,6 +85,7 @@ class Pool:
             )  # fmt: skip
         with contextlib.suppress(OSError):  # one that is dead already is found later
             ours.send_bytes(self._greeting)
+        self._poll.register(ours.fileno(), select.POLLIN)
         return _Worker(process, ours)
 
     @property
@@ -111,11 +113,6 @@ class Pool:
         with contextlib.suppress(OSError):  # its death is found by `_receive`
             worker.connection.send(order)
 
-    def is_ready(self) -> bool:
-        """Return whether the next batch is there."""
-        self._receive(0)
-        return self._next in self._done
-
     def take(self) -> tuple[Made, list[npt.NDArray[Any]]]:
         """Wait for the next batch. Its arrays may be kept as long as one likes.
 
@@ -142,9 +139,9 @@ class Pool:
     def _receive(self, timeout: float | None) -> None:
         """Take what workers have sent; start those again that died."""
         self._send()
-        ready = wait([worker.connection for worker in self.workers], timeout)
+        ready = {descriptor for descriptor, _ in self._poll.poll(timeout)}
         for number, worker in enumerate(self.workers):
-            if worker.connection not in ready:
+            if worker.connection.fileno() not in ready:
                 continue
             try:
                 answer: Answer = worker.connection.recv()
@@ -157,6 +154,7 @@ class Pool:
     def _replace(self, number: int) -> None:
         """Start a worker in the place of one that died, and give its batches to the workers again."""
         dead = self.workers[number]
+        self._poll.unregister(dead.connection.fileno())
         dead.connection.close()
         code = dead.process.wait()
         self.deaths += 1
@@ -171,7 +169,7 @@ class Pool:
                     f"{plural(TRIES, 'worker')} ended {how} in the same batch, of items {lost[0].indices[:8]}...; "
                     "run it with workers=0 to see why"
                 )
-        if self.deaths > TRIES * len(self.workers) and not self._number:
+        if self.deaths > TRIES * len(self.workers) and not self._next:
             raise StoppedError(f"workers of the loader end {how} before their first batch; use workers=0 to see why")
         _LOG.warning("a worker of the loader ended %s; it was started again, and %s", how, _again(len(lost)))
         self.workers[number] = self._start()

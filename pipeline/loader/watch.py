@@ -48,23 +48,30 @@ class Watch:
     _step: float = _STEP_SECONDS
     _gpus: list[Any] = field(default_factory=list)
 
-    def add(self, images: int, waited: float) -> None:
-        """Count a batch that was just given."""
+    def begin(self) -> float:
+        """Return the time at which a batch is asked for; the first one is the beginning of all."""
+        import psutil
+
+        if self._began is None:
+            psutil.cpu_percent()
+            self._gpus = [card_of(gpu) for gpu in visible_gpus()]
+            self._began = time.perf_counter()
+            self._last = self._began, 0, 0.0
+        return time.perf_counter()
+
+    def add(self, images: int, asked: float) -> None:
+        """Count a batch that is given now, and was asked for at a time of `begin`."""
         import psutil
 
         now = time.perf_counter()
-        if self._began is None:
-            self._began = now - waited
-            psutil.cpu_percent()
-            self._gpus = [card_of(gpu) for gpu in visible_gpus()]
-            self._last = self._began, 0, 0.0
+        waited, began = now - asked, self._began or asked
         self.images, self.batches, self.waited = self.images + images, self.batches + 1, self.waited + waited
         before, counted, slept = self._last
         if now - before < self._step:
             return
         gpu = max((nvml.nvmlDeviceGetUtilizationRates(card).gpu for nvml, card in self._gpus), default=None)
         self.samples.append(Sample(
-            before - self._began, now - before, self.images - counted, self.waited - slept, psutil.cpu_percent(), gpu
+            before - began, now - before, self.images - counted, self.waited - slept, psutil.cpu_percent(), gpu
         ))  # fmt: skip
         self._last = now, self.images, self.waited
         if len(self.samples) >= _MOST_SAMPLES:

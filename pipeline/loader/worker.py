@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -33,7 +32,6 @@ class Answer:
     number: int
     made: Any = None
     error: ReelgraphError | None = None
-    seconds: float = 0.0
 
 
 def main() -> None:
@@ -55,18 +53,21 @@ def _work(connection: Any) -> None:
     from pipeline.loader.ring import Ring
 
     cv2.setNumThreads(1)
-    recipe, fields, batch, slots, memory = pickle.loads(connection.recv_bytes())
-    maker, ring = Maker(recipe), Ring(fields, batch, slots, memory)
+    content = connection.recv_bytes()
+    maker = ring = None
     while True:
         order: Order = connection.recv()
-        began = time.perf_counter()
         try:
+            if maker is None or ring is None:
+                recipe, fields, batch, slots, memory = pickle.loads(content)
+                maker, ring = Maker(recipe), Ring(fields, batch, slots, memory)
             made = maker.make(order.epoch, order.indices, ring.arrays(order.slot, len(order.indices)))
-            answer = Answer(order.number, made, None, time.perf_counter() - began)
+            answer = Answer(order.number, made)
         except ReelgraphError as err:
             answer = Answer(order.number, error=type(err)(str(err)))
         except Exception as err:
-            answer = Answer(order.number, error=ReelgraphError("".join(traceback.format_exception(err))))
+            told = "".join(traceback.format_exception(err))
+            answer = Answer(order.number, error=ReelgraphError(f"a worker of the loader failed: {told}"))
         connection.send(answer)
 
 
