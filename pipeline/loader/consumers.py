@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.loader.loader import Loader
 
 
-def keras_dataset(loader: Loader, options: dict[str, Any]) -> Any:
+def keras_dataset(loader: Loader, endless: bool) -> Any:
     """Return a PyDataset. In `fit` its batches come in the loader's order, whatever order Keras asks for.
 
     `fit` shuffles the numbers of batches by default. The loader has shuffled the items already, and batches that come
@@ -23,7 +23,7 @@ def keras_dataset(loader: Loader, options: dict[str, Any]) -> Any:
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(**options)
+            super().__init__()
             self.loader = loader
             self._fitting = False
 
@@ -34,6 +34,12 @@ def keras_dataset(loader: Loader, options: dict[str, Any]) -> Any:
             if self._fitting:
                 return loader.next()
             return loader.batch(loader.epoch, number)
+
+        def __iter__(self) -> Iterator[Any]:
+            return self if endless else iter(loader)
+
+        def __next__(self) -> Any:
+            return loader.next()
 
         def on_epoch_begin(self) -> None:
             self._fitting = True

@@ -25,8 +25,8 @@ _SEED_BITS = 32
 class ImageDataGenerator:
     """Takes the place of `keras.preprocessing.image.ImageDataGenerator` in a script.
 
-    `flow` and `flow_from_directory` return the data set for `model.fit`; iterating over it gives one epoch. The seed
-    is for shuffling and for augmentation, and None draws one.
+    `flow` and `flow_from_directory` return the data set for `model.fit`; as with Keras, `next` and a `for` loop go
+    on from epoch to epoch. The seed is for shuffling and for augmentation, and None draws one.
     """
 
     def __init__(self, **values: Any) -> None:
@@ -53,7 +53,7 @@ class ImageDataGenerator:
         made = Loader(
             np.asarray(x), batch_size, self.augment, labels=y, shuffle=shuffle, seed=_seed(seed), workers=workers
         )
-        return made.keras()
+        return made.keras(endless=True)
 
     def flow_from_directory(
         self,
@@ -86,7 +86,7 @@ class ImageDataGenerator:
             items, batch_size, self.augment, shuffle=shuffle, seed=_seed(seed), workers=workers,
             one_hot=class_mode == "categorical",
         )  # fmt: skip
-        return made.keras()
+        return made.keras(endless=True)
 
 
 def _seed(seed: int | None) -> int:

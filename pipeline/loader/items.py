@@ -108,18 +108,24 @@ class SharedArray(np.ndarray[Any, Any]):
     """An array in a file of memory without a name; workers get the file's descriptor instead of the pixels."""
 
     memory: int
-    _map: mmap.mmap
+    """Descriptor of the file."""
+    start: int
+    """Byte at which the array begins."""
 
     def __reduce__(self) -> Any:
         if not hasattr(self, "memory"):  # a part of it
             return np.asarray(self).__reduce__()
-        return _opened, (self.memory, self.shape, self.dtype.str)
+        return _opened, (self.memory, self.shape, self.dtype.str, self.start)
+
+    def __del__(self) -> None:
+        if hasattr(self, "memory"):
+            os.close(self.memory)
 
 
-def _opened(memory: int, shape: tuple[int, ...], dtype: str) -> SharedArray:
+def _opened(memory: int, shape: tuple[int, ...], dtype: str, start: int = 0) -> SharedArray:
     pages = mmap.mmap(memory, 0, access=mmap.ACCESS_READ)
-    found = np.ndarray.__new__(SharedArray, shape, np.dtype(dtype), pages)
-    found.memory, found._map = memory, pages
+    found = np.ndarray.__new__(SharedArray, shape, np.dtype(dtype), pages, start)
+    found.memory, found.start = memory, start
     return found
 
 
@@ -127,6 +133,8 @@ def _shared(array: Array) -> Array:
     """Return a copy of an array in shared memory. A map of a file is shared as it is."""
     if isinstance(array, SharedArray):
         return array
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.flags.c_contiguous:
+        return _opened(os.open(array.filename, os.O_RDONLY), array.shape, array.dtype.str, array.offset)
     from pipeline.loader.ring import memory_file
 
     array = np.asarray(array)

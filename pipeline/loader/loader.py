@@ -190,7 +190,11 @@ class Loader:
         labels = self.labels
         if labels is not None:
             chosen = labels[made.indices]
-            found.append(np.eye(self._classes, dtype=np.float32)[chosen] if self.one_hot else chosen)
+            if self.one_hot:
+                rows = np.zeros((len(chosen), self._classes), np.float32)
+                rows[np.arange(len(chosen)), chosen] = 1
+                chosen = rows
+            found.append(chosen)
         found += arrays[1:]
         if made.boxes is not None:
             found.append(made.boxes)
@@ -268,11 +272,14 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def keras(self, **options: Any) -> Any:
-        """Return a `keras.utils.PyDataset` for `model.fit`; the loader's workers make its batches."""
+    def keras(self, *, endless: bool = False) -> Any:
+        """Return a `keras.utils.PyDataset` for `model.fit`; the loader's workers make its batches.
+
+        A `for` loop over it is an epoch, or with `endless`, as with Keras' own generators, never ends.
+        """
         from pipeline.loader.consumers import keras_dataset
 
-        return keras_dataset(self, options)
+        return keras_dataset(self, endless)
 
     def torch(self, *, device: Any = None, channels_first: bool = True) -> Any:
         """Return a `torch.utils.data.IterableDataset` whose iteration is one epoch of tensors.

@@ -38,7 +38,7 @@ def losses(workers: int) -> list[float]:
 
 def test_training_takes_the_same_course_for_any_number_of_workers() -> None:
     alone = losses(0)
-    assert losses(3) == alone
+    assert losses(2) == alone
     assert len(set(alone)) == 3
     assert np.isfinite(alone).all()
 
@@ -65,6 +65,8 @@ def test_flow_takes_the_place_of_keras_flow() -> None:
     images, labels = ours[0]
     for image, label in zip(images, labels, strict=True):
         assert (image == PICTURES[label]).all() or (image == PICTURES[label][:, ::-1]).all()
+    assert all(len(next(ours)) == 2 for _ in range(4))  # a generator of Keras does not end
+    assert ours.loader.epoch == 1
     with pytest.raises(UsageError, match="zca_whitening is not supported"):
         ImageDataGenerator(zca_whitening=True)
 
