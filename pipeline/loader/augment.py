@@ -49,8 +49,8 @@ class Augment(BaseModel):
         description="z: factors from 1 - z to 1 + z, drawn for x and y apart; or two factors",
         validate_default=True,
     )
-    horizontal_flip: bool = False
-    vertical_flip: bool = False
+    horizontal_flip: bool = Field(False, description="mirror every other picture, by chance")
+    vertical_flip: bool = Field(False, description="turn every other picture upside down, by chance")
     crop: tuple[int, int] | None = Field(None, description="height and width of a part, at a random place")
     channel_shift_range: float = Field(0, ge=0, description="most that is added to all values")
     brightness_range: tuple[float, float] | None = Field(None, description="least and most factor")

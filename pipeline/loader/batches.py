@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError, ReelgraphError, UsageError
 from pipeline.loader.augment import Augment, Augmenter
-from pipeline.loader.draws import Draws
+from pipeline.loader.draws import UNIFORMS, Draws
 from pipeline.loader.items import Item, Items
 from pipeline.loader.ring import Field
 from pipeline.loader.transforms import Transform
@@ -60,11 +60,10 @@ class Maker:
         if self.augmenter is not None:
             height, width, channels = item.picture.shape
             shape: tuple[int, ...] = (*self.augmenter.size(height, width), channels)
-            self.augmenter.changes([0.0] * 16, height, width)  # raises if a crop does not fit
-            if self.augmenter.options.keeps_integers and dtype is None and item.picture.dtype == np.uint8:
-                dtype = "float32"
-            if not self.augmenter.options.keeps_integers and dtype == "uint8":
-                raise UsageError("dtype uint8 cannot hold normalised values; leave out rescale and normalisation")
+            self.augmenter.changes([0.0] * UNIFORMS, height, width)  # raises if a crop does not fit
+            is_whole = self.augmenter.options.keeps_integers and item.picture.dtype == np.uint8
+            if dtype == "uint8" and not is_whole:
+                raise UsageError("dtype uint8 holds pictures of uint8 without rescale and normalisation only")
         else:
             assert self.transform is not None
             item = self._transformed(item, 0, 0)

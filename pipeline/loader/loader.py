@@ -88,6 +88,8 @@ class Loader:
         for name, value, least in (("batch_size", batch_size, 1), ("workers", self.workers, 0)):
             if value < least:
                 raise UsageError(f"{name} is {value}; it must be {least} or more")
+        if dtype not in (None, "float32", "float16", "uint8"):
+            raise UsageError(f"dtype is {dtype!r}; choose float32, float16 or uint8")
         if broken not in ("next", "skip", "zeros", "raise"):
             raise UsageError(f"broken is {broken!r}; choose next, skip, zeros or raise")
         beside = {"masks": masks, "boxes": boxes}
@@ -299,20 +301,15 @@ class Loader:
         state = self.state()
         speeds = {}
         for count in tried:
-            self.close()
+            self.load_state(state)
             self.workers, self.prefetch = count, max(1, 2 * count)
-            self._step_back(state)
             speeds[count] = self._speed(seconds)
-        self._step_back(state)
+        self.load_state(state)
         self.watch = Watch(self.workers)
         self.watch.tried = speeds
         self.workers = self.watch.workers = self.watch.knee()
         self.prefetch = max(1, 2 * self.workers)
         return speeds
-
-    def _step_back(self, state: dict[str, Any]) -> None:
-        self.close()
-        self.epoch, self.position = state["epoch"], state["position"]
 
     def _speed(self, seconds: float) -> float:
         """Return images per second, with all workers at work."""

@@ -124,6 +124,25 @@ def test_a_stopped_consumer_resumes_in_mid_epoch_and_leaves_nothing(how: int, wa
     assert [json.loads(line)[0] for line in output.splitlines()] == wanted[4:9]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": -1}, "workers is -1; it must be 0 or more"),
+        ({"broken": "ignore"}, "choose next, skip, zeros or raise"),
+        ({"dtype": "int8"}, "choose float32, float16 or uint8"),
+        ({"labels": [1, 2]}, "2 labels for 70 pictures"),
+        ({"augment": 3}, "augment is 3; give an Augment"),
+        ({"augment": pipeline.Augment(rescale=2), "dtype": "uint8"}, "without rescale and normalisation only"),
+        ({"augment": pipeline.Augment(crop=(33, 8))}, r"crop \(33, 8\) is larger than the picture"),
+        ({"drop_last": True, "batch_size": 71}, "70 pictures are less than a batch of 71"),
+    ],
+)
+def test_a_mistake_is_one_line(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as err:
+        pipeline.Loader(PICTURES, **{"workers": 0, **options}).next()
+    assert "\n" not in str(err.value)
+
+
 def test_a_state_of_another_loader_is_refused() -> None:
     state = pipeline.Loader(PICTURES, 16, workers=0).state()
     with pytest.raises(UsageError, match=r"batch_size=16; this one has 8"):
