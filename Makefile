@@ -1,7 +1,7 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-client structure bench-find bench-people \
-	bench-blur bench-match bench-tracks bench-streams accuracy strangers docs clean
+	bench-blur bench-match bench-tracks bench-streams bench-loader accuracy strangers docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -101,6 +101,9 @@ bench-match: $(VENV)/.installed-test  ## pairs of pictures beside scripts and hl
 
 bench-streams: $(VENV)/.installed-test  ## mosaics, and several streams at once on shares of the machine
 	$(BIN)/python benchmarks/streams.py $(ARGS)
+
+bench-loader: $(VENV)/.installed-test  ## batches for training beside Keras' and torch's loaders; ARGS="--torch PYTHON"
+	$(BIN)/python benchmarks/loader.py $(ARGS)
 
 bench-client: $(VENV)/.installed-test  ## cost of a run's client: per chunk, a million chunks, resuming, commits
 	$(BIN)/python benchmarks/client.py $(ARGS)

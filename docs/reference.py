@@ -37,6 +37,8 @@ MODULES = (
     "pipeline.views.export",
     "pipeline.views.tables.rows",
     "pipeline.views.report.panel",
+    "pipeline.loader.augment",
+    "pipeline.loader.loader",
     "pipeline.commands",
     r"!pipeline\.commands\..*",
 )

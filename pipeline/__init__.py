@@ -15,6 +15,7 @@ Modules for those who extend it:
 - `pipeline.store.read`, `pipeline.faces.table`: an opened store
 - `pipeline.engine.summary`, `pipeline.engine.workflow`: the summary of a run, and its workflow
 - `pipeline.cluster.options`, `pipeline.machine.device`, `pipeline.models.card`: workers, devices, facts of models
+- `pipeline.loader.loader`, `pipeline.loader.augment`: batches of augmented pictures for training
 - `pipeline.errors`: the expected errors
 """
 
@@ -44,6 +45,8 @@ _PUBLIC = {
     "Loaded": "pipeline.engine.source",
     "Export": "pipeline.views.export",
     "Panel": "pipeline.views.report.panel",
+    "Loader": "pipeline.loader.loader",
+    "Augment": "pipeline.loader.augment",
     "ReelgraphError": "pipeline.errors",
 }
 
@@ -65,6 +68,8 @@ if TYPE_CHECKING:
     from pipeline.errors import ReelgraphError as ReelgraphError
     from pipeline.faces.demo import make_demo_clip as make_demo_clip
     from pipeline.faces.table import open as open
+    from pipeline.loader.augment import Augment as Augment
+    from pipeline.loader.loader import Loader as Loader
     from pipeline.store.schema import Array as Array
     from pipeline.store.schema import Axis as Axis
     from pipeline.views.export import Export as Export

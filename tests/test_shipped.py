@@ -58,8 +58,8 @@ def test_a_file_wins_over_a_name(elsewhere: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ("fases", r"unknown workflow 'fases'; did you mean 'faces'\? valid: analyze, faces, .*; or give the path"),
-        ("qqq", r"unknown workflow 'qqq'; valid: analyze, faces"),
+        ("fases", r"unknown workflow 'fases'; did you mean 'faces'\? valid: analyze, augment, .*; or give the path"),
+        ("qqq", r"unknown workflow 'qqq'; valid: analyze, augment, faces"),
         ("workflows/faces.yaml", "unknown workflow file 'workflows/faces.yaml'; .*goes by its name: faces"),
         ("fases.yaml", r"unknown workflow file 'fases.yaml'; valid: none$"),
     ],

@@ -1,0 +1,1 @@
+"""Loader: batches of augmented pictures for training, the same bytes for any number of workers."""

@@ -1,0 +1,85 @@
+"""A loader as a data set of Keras and of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.loader.loader import Loader
+
+
+def keras_dataset(loader: Loader, endless: bool) -> Any:
+    """Return a PyDataset. In `fit` its batches come in the loader's order, whatever order Keras asks for.
+
+    `fit` shuffles the numbers of batches by default. The loader has shuffled the items already, and batches that come
+    in order can be made ahead.
+    """
+    import keras
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.loader = loader
+            self._fitting = False
+
+        def __len__(self) -> int:
+            return len(loader)
+
+        def __getitem__(self, number: int) -> Any:
+            if self._fitting:
+                return loader.next()
+            return loader.batch(loader.epoch, number)
+
+        def __iter__(self) -> Iterator[Any]:
+            return self if endless else iter(loader)
+
+        def __next__(self) -> Any:
+            return loader.next()
+
+        def on_epoch_begin(self) -> None:
+            self._fitting = True
+
+        def on_epoch_end(self) -> None:
+            self._fitting = False
+
+    return Batches()
+
+
+def torch_dataset(loader: Loader, device: Any, channels_first: bool) -> Any:
+    """Return an IterableDataset of tensors. Pictures become (n, channels, height, width) without a copy."""
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
+
+    def tensor(values: Any, is_picture: bool) -> Any:
+        if isinstance(values, list):
+            return [tensor(one, False) for one in values]
+        values = np.asarray(values)
+        if not values.flags.writeable or values.dtype.kind not in "fiub":
+            values = values.copy()
+        found = torch.from_numpy(values.astype(np.int64) if values.dtype.kind in "iu" and not is_picture else values)
+        if is_picture and channels_first and found.ndim == 4:
+            found = found.permute(0, 3, 1, 2)
+        if device is None:
+            return found
+        is_gpu = torch.device(device).type == "cuda"
+        return (found.pin_memory() if is_gpu else found).to(device, non_blocking=is_gpu)
+
+    class Batches(IterableDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return len(loader)
+
+        def __iter__(self) -> Iterator[Any]:
+            if get_worker_info() is not None:
+                raise UsageError("loader.torch() has workers of its own; use it as it is, or with num_workers=0")
+            for batch in loader:
+                if isinstance(batch, tuple):
+                    yield tuple(tensor(values, at == 0) for at, values in enumerate(batch))
+                else:
+                    yield tensor(batch, True)
+
+    return Batches()

@@ -1,0 +1,63 @@
+"""Stored pictures as tar files, as WebDataset reads them: `name.png`, and `name.cls` with the label."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING, ClassVar
+
+from pipeline.errors import UsageError
+from pipeline.views.export import Export
+
+if TYPE_CHECKING:
+    from pipeline.views.export import StoredRows
+
+_BLOCK = 64
+"""Pictures that are read at once."""
+
+
+class Tar(Export):
+    """A tar file of the array `image`: PNG if it is uint8, else NPY, without loss either way."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".tar",)
+    axes: ClassVar[tuple[str, ...]] = ("frame",)
+    to_standard_output: ClassVar[bool] = False
+
+    def write(self, file: IO[bytes], stored: StoredRows) -> None:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for one in stored.inputs:
+                known = one.item.arrays
+                if "image" not in known:
+                    raise UsageError(f"{one.name} has no array 'image'; make one by `reelgraph run augment`")
+                names = [name for name in ("image", "label", "name", "decoded") if name in known]
+                for start, stop in one.item.spans(_BLOCK):
+                    arrays = one.item.read_frames(names, start, stop)
+                    for row in range(stop - start):
+                        if not arrays["decoded"][row]:
+                            continue
+                        name = str(arrays["name"][row]) if "name" in arrays else f"{start + row:08d}"
+                        key = str(PurePosixPath(one.name, name).with_suffix("") if len(stored.inputs) > 1 else
+                                  PurePosixPath(name).with_suffix(""))  # fmt: skip
+                        _add(tar, key, arrays["image"][row])
+                        if "label" in arrays:
+                            _member(tar, f"{key}.cls", str(int(arrays["label"][row])).encode())
+
+
+def _add(tar: tarfile.TarFile, key: str, image: object) -> None:
+    import numpy as np
+    from PIL import Image
+
+    pixels, content = np.asarray(image), io.BytesIO()
+    if pixels.dtype == np.uint8:
+        Image.fromarray(pixels).save(content, "PNG")
+        _member(tar, f"{key}.png", content.getvalue())
+    else:
+        np.save(content, pixels)
+        _member(tar, f"{key}.npy", content.getvalue())
+
+
+def _member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

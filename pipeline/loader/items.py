@@ -1,0 +1,333 @@
+"""Items to load, each with a picture, a label, and perhaps a mask and boxes: files, tar files, arrays, stored rows."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError, StoreError, UsageError
+from pipeline.media.images.names import text
+from pipeline.media.images.reading import Geometry, fitted, read
+from pipeline.media.picture import UnreadableError
+from pipeline.text import unknown
+
+if TYPE_CHECKING:
+    from pipeline.media.images.collections import Collection
+    from pipeline.store.read import Run
+
+Array = npt.NDArray[Any]
+_PADDING = 0.25
+"""Part of a box's longer side that a crop shows on each side of it."""
+
+
+@dataclass
+class Item:
+    """An item that was read."""
+
+    picture: Array
+    """(height, width, channels)."""
+    mask: Array | None = None
+    """(height, width)."""
+    boxes: Array | None = None
+    """(n, 4 and more): x, y, width, height in pixels of `picture`."""
+
+
+class Items(ABC):
+    """A list of items. It travels to the workers, so that it holds names and places, not pixels."""
+
+    labels: Array | None = None
+    """One per item; None if there are none."""
+    class_names: tuple[str, ...] = ()
+    """Names of labels that are numbers from 0."""
+    masks: Array | None = None
+    boxes: Sequence[Array] | None = None
+    size: tuple[int, int] | None = None
+    """Height and width that pictures are brought to."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def picture(self, index: int) -> Array:
+        """Return the picture of an item. Raises UnreadableError or OSError."""
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def item(self, index: int) -> Item:
+        """Read an item. Raises UnreadableError or OSError."""
+        mask = None if self.masks is None else self.masks[index]
+        boxes = None if self.boxes is None else self.boxes[index]
+        return Item(self.picture(index), mask, boxes)
+
+    def shared(self) -> Items:
+        """Return the same items, with large arrays in memory that processes share."""
+        return self
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return the open files that workers must get."""
+        return ()
+
+
+class ArrayItems(Items):
+    """Pictures in memory, (n, height, width, channels)."""
+
+    def __init__(self, pictures: Array, masks: Array | None = None, boxes: Sequence[Array] | None = None) -> None:
+        if pictures.ndim == 3:
+            pictures = pictures[..., None]
+        if pictures.ndim != 4:
+            raise UsageError(f"pictures are (n, height, width, channels), not an array of shape {pictures.shape}")
+        self.pictures, self.masks, self.boxes = pictures, masks, boxes
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def picture(self, index: int) -> Array:
+        return np.asarray(self.pictures[index])
+
+    def shared(self) -> Items:
+        found = ArrayItems(_shared(self.pictures), None if self.masks is None else _shared(self.masks), self.boxes)
+        found.labels, found.class_names = self.labels, self.class_names
+        return found
+
+    def descriptors(self) -> tuple[int, ...]:
+        return tuple(array.memory for array in (self.pictures, self.masks) if isinstance(array, SharedArray))
+
+
+class SharedArray(np.ndarray[Any, Any]):
+    """An array in a file of memory without a name; workers get the file's descriptor instead of the pixels."""
+
+    memory: int
+    """Descriptor of the file."""
+    start: int
+    """Byte at which the array begins."""
+
+    def __reduce__(self) -> Any:
+        if not hasattr(self, "memory"):  # a part of it
+            return np.asarray(self).__reduce__()
+        return _opened, (self.memory, self.shape, self.dtype.str, self.start)
+
+    def __del__(self) -> None:
+        if hasattr(self, "memory"):
+            os.close(self.memory)
+
+
+def _opened(memory: int, shape: tuple[int, ...], dtype: str, start: int = 0) -> SharedArray:
+    pages = mmap.mmap(memory, 0, access=mmap.ACCESS_READ)
+    found = np.ndarray.__new__(SharedArray, shape, np.dtype(dtype), pages, start)
+    found.memory, found.start = memory, start
+    return found
+
+
+def _shared(array: Array) -> Array:
+    """Return a copy of an array in shared memory. A map of a file is shared as it is."""
+    if isinstance(array, SharedArray):
+        return array
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.flags.c_contiguous:
+        return _opened(os.open(array.filename, os.O_RDONLY), array.shape, array.dtype.str, array.offset)
+    from pipeline.loader.ring import memory_file
+
+    array = np.asarray(array)
+    memory = memory_file(array.nbytes, "the pictures in memory")
+    with mmap.mmap(memory, 0) as pages:
+        target: Array = np.ndarray(array.shape, array.dtype, pages)
+        target[...] = array
+        del target
+    return _opened(memory, array.shape, array.dtype.str)
+
+
+class FileItems(Items):
+    """Pictures in files of their own, or in tar files, Parquet, HDF5 and Zarr: inputs of `kind: images`."""
+
+    def __init__(self, collections: Sequence[Collection], size: tuple[int, int] | None, grey: bool = False) -> None:
+        self.collections, self.size, self.grey = list(collections), size, grey
+        self._ends = np.cumsum([0, *map(len, self.collections)])
+        self._geometry = Geometry(size[::-1] if size else None)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _place(self, index: int) -> tuple[Collection, int]:
+        if len(self.collections) == 1:
+            return self.collections[0], index
+        which = int(np.searchsorted(self._ends, index, side="right")) - 1
+        return self.collections[which], index - int(self._ends[which])
+
+    def name(self, index: int) -> str:
+        collection, row = self._place(index)
+        return text(collection.names[row])
+
+    def picture(self, index: int) -> Array:
+        collection, row = self._place(index)
+        content = collection.shelf(row, row + 1).content(0)
+        found = read(content, self._geometry) if isinstance(content, bytes) else fitted(content, self._geometry)
+        return cv2.cvtColor(found.pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.grey else found.pixels
+
+
+class StoreItems(Items):
+    """Items of a run store, or the crops of their rows (faces, objects), read again from the inputs."""
+
+    def __init__(self, run: Run, axis: str | None, label: str | None, size: tuple[int, int] | None) -> None:
+        """Take the items of a store, or the rows of an axis that has a `box`, with an array of theirs as label.
+
+        Rows of a negative label, which has no name, are left out. Raises StoreError.
+        """
+        self.path, self.size = run.path, size
+        rows: list[tuple[str, int, Array | None]] = []
+        labels: list[Array] = []
+        for name, one in run.inputs.items():
+            known = one.arrays
+            if one.item != "frame":
+                continue
+            if axis is not None and axis not in {found.name for found in one.axes}:
+                raise StoreError(f"{run.path}: {unknown('axis', axis, [found.name for found in one.axes])}")
+            beside = [array for array, declared in known.items() if declared.dims == (axis or "frame",)]
+            if label is not None and label not in beside:
+                raise StoreError(f"{run.path}: {unknown(f'array of {axis or one.item}', label, beside)}")
+            items = one.read([array for array in ("frame", "decoded") if array in known])
+            # The number of a picture is its place; of a store that is half done, only some are there.
+            spans = [np.arange(start, stop) for start, stop in one.spans(1 << 40)]
+            place = items["frame"] if "frame" in items else np.concatenate(spans)
+            values = one.array(label) if label else None
+            if axis is None:
+                kept = items["decoded"].astype(bool)
+                found = [(name, int(number), None) for number in place[kept].tolist()]
+            else:
+                index = next(found.index for found in one.axes if found.name == axis)
+                of, boxes = one.array(index), one.array("box")
+                kept = np.ones(len(of), bool)
+                if values is not None and values.dtype.kind == "i":
+                    kept = values >= 0
+                found = [(name, int(place[of[k]]), boxes[k]) for k in np.flatnonzero(kept).tolist()]
+            rows += found
+            if values is not None:
+                labels.append(values[kept])
+                names = known[label].attributes if label else {}
+                self.class_names = tuple(names.get("class_names", names.get("names", self.class_names)))
+        if not rows:
+            raise StoreError(f"{run.path} has no {axis or 'picture'} to load")
+        self.rows = rows
+        if labels:
+            self.labels = np.concatenate(labels)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, index: int) -> str:
+        return f"{self.rows[index][0]}, item {self.rows[index][1]}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_sources"}
+
+    @cached_property
+    def _sources(self) -> dict[str, Any]:
+        from pipeline.media.reread import reread
+        from pipeline.store.read import open as open_store
+
+        run = open_store(self.path)
+        return {name: reread(run.input(name)) for name in {row[0] for row in self.rows}}
+
+    def picture(self, index: int) -> Array:
+        name, number, box = self.rows[index]
+        source = self._sources[name]
+        whole = source.one(number)
+        if whole is None:
+            raise UnreadableError("it cannot be read again, or has changed since")
+        if box is not None:
+            whole = _crop(whole, source.on_pixels(box[None])[0])
+        size = self.size or whole.shape[:2]
+        return fitted(np.ascontiguousarray(whole), Geometry(size[::-1])).pixels
+
+
+def _crop(picture: Array, box: Array) -> Array:
+    """Return the square around a box, with some padding; pixels outside the picture repeat its edge."""
+    x, y, w, h = map(float, box)
+    side = max(1, round(max(w, h) * (1 + 2 * _PADDING)))
+    left, top = round(x + w / 2 - side / 2), round(y + h / 2 - side / 2)
+    rows = np.clip(np.arange(top, top + side), 0, picture.shape[0] - 1)
+    columns = np.clip(np.arange(left, left + side), 0, picture.shape[1] - 1)
+    return picture[rows[:, None], columns[None]]
+
+
+def items_of(
+    source: Any,
+    size: tuple[int, int] | None = None,
+    labels: Any = None,
+    *,
+    axis: str | None = None,
+    label: str | None = None,
+    masks: Any = None,
+    boxes: Any = None,
+    grey: bool = False,
+) -> Items:
+    """Return the items of a source: `Items`, an array, a folder, files, a list, tar files, or a run store.
+
+    Raises InputError, StoreError or UsageError.
+    """
+    found: Items
+    if isinstance(source, Items):
+        found = source
+    elif isinstance(source, np.ndarray):
+        found = ArrayItems(source)
+    else:
+        found = _of_paths(source, size, axis, label, grey)
+    if labels is not None:
+        found.labels = np.asarray(labels)
+    if masks is not None:
+        found.masks = np.asarray(masks)
+    if boxes is not None:
+        found.boxes = [
+            np.asarray(one, np.float32).reshape(-1, np.shape(one)[-1] if np.size(one) else 4) for one in boxes
+        ]
+    for what, beside in (("labels", found.labels), ("masks", found.masks), ("boxes", found.boxes)):
+        if beside is not None and len(beside) != len(found):
+            raise UsageError(f"{len(beside)} {what} for {len(found)} pictures; give one for each")
+    if not len(found):
+        raise InputError("the source has no picture")
+    return found
+
+
+def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label: str | None, grey: bool) -> Items:
+    from pipeline.media.images.source import ImagesOptions, ImagesSource
+    from pipeline.store.nodes import read_group
+
+    given = [os.fspath(source)] if isinstance(source, str | os.PathLike) else [os.fspath(one) for one in source]
+    if len(given) == 1 and Path(given[0]).is_dir():
+        group = read_group(Path(given[0]))
+        if group is not None and "workflow" in group.attributes:
+            from pipeline.store.read import open as open_store
+
+            return StoreItems(open_store(given[0]), axis, label, size)
+    if axis or label:
+        raise UsageError(f"axis and label are for a run store; {given[0]} is not one")
+    options = ImagesOptions.model_validate({})
+    opened = [ImagesSource.open(ref, options, None).collection for ref in ImagesSource.find(given, options)]
+    found = FileItems(opened, size, grey)
+    _label(found)
+    return found
+
+
+def _label(items: FileItems) -> None:
+    """Label pictures by the first folder of their names, if all of them have one."""
+    folders = [folder_of(name) for collection in items.collections for name in collection.names]
+    if folders and None not in folders:
+        names = sorted(set(folders))  # type: ignore[type-var]
+        numbers = {name: number for number, name in enumerate(names)}
+        items.labels = np.array([numbers[folder] for folder in folders], np.int32)
+        items.class_names = tuple(text(name) for name in names)  # type: ignore[arg-type]
+
+
+def folder_of(name: bytes) -> bytes | None:
+    """Return the first folder in a picture's name; None if there is none."""
+    first, slash, _ = name.removeprefix(b"./").partition(b"/")
+    return first if slash and first and not name.startswith(b"/") else None

@@ -1,0 +1,1 @@
+"""Stages of the loader: augmented pictures and their labels in a store."""

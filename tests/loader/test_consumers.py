@@ -1,0 +1,137 @@
+"""Loaders in training: Keras' fit, and in place of Keras' own generator; sources beside arrays."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import pipeline
+from pipeline.errors import StoreError, UsageError
+from pipeline.loader.flow import ImageDataGenerator
+from pipeline.views.export import export
+from tests.loader.made_pictures import EVERYTHING, PICTURES, digest, everything, folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("pictures"), PICTURES[:24], classes=3)
+
+
+def losses(workers: int) -> list[float]:
+    """Train a small network for three epochs."""
+    keras.utils.set_random_seed(3)
+    layers = [keras.layers.Conv2D(4, 3, strides=4, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.layers.Input((32, 32, 3)), *layers])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    bright = (PICTURES.mean((1, 2, 3)) > np.median(PICTURES.mean((1, 2, 3)))).astype(int)
+    with pipeline.Loader(PICTURES, 16, everything(), labels=bright, workers=workers) as loader:
+        found: list[float] = model.fit(loader.keras(), epochs=3, verbose=0).history["loss"]
+        assert loader.state()["epoch"] == 3
+        assert loader.state()["position"] == 0
+    return found
+
+
+def test_training_takes_the_same_course_for_any_number_of_workers() -> None:
+    alone = losses(0)
+    assert losses(2) == alone
+    assert len(set(alone)) == 3
+    assert np.isfinite(alone).all()
+
+
+def test_flow_from_directory_gives_what_keras_gives(pictures: Path) -> None:
+    """Without random changes the batches are equal: pictures, labels, order."""
+    wanted = keras.src.legacy.preprocessing.image.ImageDataGenerator(rescale=1 / 255).flow_from_directory(
+        pictures, (32, 32), batch_size=10, shuffle=False
+    )
+    ours = ImageDataGenerator(rescale=1 / 255, data_format="channels_last").flow_from_directory(
+        pictures, (32, 32), batch_size=10, shuffle=False, workers=0
+    )
+    assert len(ours) == len(wanted) == 3
+    for number in range(3):
+        (images, labels), (keras_images, keras_labels) = ours[number], wanted[number]
+        np.testing.assert_allclose(images, keras_images, atol=1e-6)
+        np.testing.assert_array_equal(labels, keras_labels)
+    grey = ImageDataGenerator().flow_from_directory(pictures, (16, 20), "grayscale", class_mode=None, workers=0)
+    assert grey[0].shape == (24, 16, 20, 1)
+
+
+def test_flow_takes_the_place_of_keras_flow() -> None:
+    ours = ImageDataGenerator(horizontal_flip=True).flow(PICTURES, np.arange(70), 32, seed=5, workers=0)
+    images, labels = ours[0]
+    for image, label in zip(images, labels, strict=True):
+        assert (image == PICTURES[label]).all() or (image == PICTURES[label][:, ::-1]).all()
+    assert all(len(next(ours)) == 2 for _ in range(4))  # a generator of Keras does not end
+    assert ours.loader.epoch == 1
+    with pytest.raises(UsageError, match="zca_whitening is not supported"):
+        ImageDataGenerator(zca_whitening=True)
+
+
+def test_tar_shards_and_lists_give_the_pictures_of_the_folder(pictures: Path, tmp_path: Path) -> None:
+    names = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
+    for shard, some in enumerate((names[:10], names[10:])):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for name in some:
+                content = (pictures / name).read_bytes()
+                member = tarfile.TarInfo(str(name))
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    (tmp_path / "all.txt").write_text("".join(f"{pictures / name}\n" for name in names))
+    found = []
+    for source in (pictures, [tmp_path / "0.tar", tmp_path / "1.tar"]):
+        with pipeline.Loader(source, 7, everything(), image_size=(24, 24), workers=1) as loader:
+            assert loader.class_names == ("class0", "class1", "class2")
+            found.append([digest(batch) for batch in loader])
+    assert found[0] == found[1]
+    listed = pipeline.Loader(tmp_path / "all.txt", 7, image_size=(24, 24), workers=0, shuffle=False)
+    folder_first = pipeline.Loader(pictures, 7, image_size=(24, 24), workers=0, shuffle=False).next()
+    assert (listed.next() == folder_first[0]).all()
+
+
+def test_a_store_holds_what_the_loader_gives(pictures: Path, tmp_path: Path, workflows: Path) -> None:
+    """The workflow's pictures and labels are the loader's; a tar file of them has the same."""
+    options = {name: value for name, value in EVERYTHING.items() if name != "rescale"}
+    settings = {"source.resize": [28, 26], "augment.size": [26, 28], "augment.seed": 9, "augment.epoch": 2}
+    settings |= {f"augment.{name}": value for name, value in options.items()}
+    out = tmp_path / "augmented.zarr"
+    run = pipeline.run(workflows / "augment.yaml", [pictures], out, executor="inline", set=settings)
+    (name,) = run.inputs
+    loader = pipeline.Loader(
+        pictures, 24, pipeline.Augment(**options), seed=9, image_size=(26, 28), shuffle=False, workers=0, dtype="uint8"
+    )
+    images, labels = loader.batch(2, 0)
+    np.testing.assert_array_equal(run.array(name, "image"), images)
+    np.testing.assert_array_equal(run.array(name, "label"), labels)
+    assert tuple(run.input(name).arrays["label"].attributes["class_names"]) == loader.class_names
+    export(out, tmp_path / "shard.tar", axis="frame")
+    again = pipeline.Loader(tmp_path / "shard.tar", 24, shuffle=False, workers=0, dtype="uint8").next()
+    np.testing.assert_array_equal(again[0], images)
+    np.testing.assert_array_equal(again[1], labels)
+
+
+def test_rows_of_a_store_are_crops_with_their_labels(pictures: Path, tmp_path: Path) -> None:
+    workflow = tmp_path / "squares.yaml"
+    workflow.write_text(
+        "source: {kind: images}\nstages: {squares: {use: 'tests.loader.made_pictures:Squares'}}\n", encoding="utf-8"
+    )
+    pipeline.run(workflow, [pictures], tmp_path / "squares.zarr", executor="inline")
+    whole = pipeline.Loader(pictures, 24, shuffle=False, workers=0, dtype="uint8").next()[0]
+    crops = pipeline.Loader(
+        tmp_path / "squares.zarr", 24, axis="square", label="kind", image_size=(12, 30), shuffle=False, workers=1
+    )
+    with crops as loader:
+        images, labels = loader.next()
+    assert loader.class_names == ("odd", "even")
+    np.testing.assert_array_equal(labels, whole[:, 0, 0, 0] % 2)  # the first row of each picture is of nothing known
+    # 20 × 8 at 10, 2, as a square with padding: 30 pixels from 5, -9; beyond the edge it is repeated.
+    rows, columns = np.clip(np.arange(-9, 21), 0, 31), np.clip(np.arange(5, 35), 0, 31)
+    expected = whole[:, rows][:, :, columns].astype(float)
+    assert np.abs(images.mean((1, 2)) - expected.mean((1, 2))).max() < 1
+    with pytest.raises(StoreError, match="unknown axis 'squares'; did you mean 'square'"):
+        pipeline.Loader(tmp_path / "squares.zarr", axis="squares")
+    with pytest.raises(UsageError, match="axis and label are for a run store"):
+        pipeline.Loader(pictures, axis="square")
