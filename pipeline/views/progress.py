@@ -129,7 +129,7 @@ class Tally:
         return "; ".join(part for part in (", ".join(states), made, self.speed()) if part)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print a line on standard error. A closed pipe, or a log on a full disk, must not end a run."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
@@ -182,7 +182,7 @@ class PlainLines:
 
     def _line(self, text: str) -> None:
         self.last = time.monotonic()
-        _say(text)
+        say(text)
 
 
 class Bars:
@@ -311,7 +311,7 @@ class NowAndThen:
     def __call__(self, done: int, total: int | None = None) -> None:
         if time.monotonic() - self.last >= self.interval:
             self.last = time.monotonic()
-            _say(f"{done}{f' of {total}' if total is not None else ''} {self.what}")
+            say(f"{done}{f' of {total}' if total is not None else ''} {self.what}")
 
 
 def for_stderr() -> Bars | PlainLines:
