@@ -8,10 +8,25 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pipeline.commands import Command, positive, print_result
+from pipeline.errors import UsageError
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_work(parser)
+    _add_work(parser, "*")
+    live = parser.add_argument_group("live inputs")
+    live.add_argument(
+        "--follow",
+        metavar="FOLDER",
+        help="take the files of a folder as they are finished, instead of INPUT, until SIGTERM or Ctrl-C",
+    )
+    live.add_argument(
+        "--settle",
+        type=_positive_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="time without a change after which a file counts as finished; those of `reelgraph record` are taken at "
+        "once (default: 10)",
+    )
     cluster = parser.add_argument_group("where it runs (does not change what is computed)")
     cluster.add_argument(
         "--executor", choices=("dask", "inline"), default="dask", help="inline: in this process (default: dask)"
@@ -47,14 +62,14 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_work(parser)
+    _add_work(parser, "+")
 
 
-def _add_work(parser: argparse.ArgumentParser) -> None:
+def _add_work(parser: argparse.ArgumentParser, inputs: str) -> None:
     """Add the flags that `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
     parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="video files (pictures with --images), folders, globs, or @list.txt"
+        "inputs", metavar="INPUT", nargs=inputs, help="video files (pictures with --images), folders, globs, or @list.txt"
     )
     parser.add_argument("--out", required=True, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
     sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")
@@ -81,6 +96,8 @@ def _run(options: argparse.Namespace) -> int:
     from pipeline.views import summary as summary_view
     from pipeline.views.progress import for_stderr
 
+    if bool(options.inputs) == bool(options.follow):
+        raise UsageError("give the inputs to run over, or a folder with --follow FOLDER, and not both")
     fields = ClusterOptions.model_fields
     given = {name: value for name, value in vars(options).items() if name in fields and value is not None}
     with for_stderr() as progress:
@@ -101,6 +118,8 @@ def _run(options: argparse.Namespace) -> int:
             ),
             listener=progress,
             debug=options.debug,
+            follow=options.follow,
+            settle_seconds=options.settle,
         )
     print_result(options, summary.as_dict(), summary_view.lines(summary))
     return summary.exit_code

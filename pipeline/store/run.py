@@ -351,6 +351,10 @@ class RunStore:
         """Names of all inputs, in order of first sight."""
         return list(self._names)
 
+    def input_paths(self) -> set[str]:
+        """Return the paths of all inputs."""
+        return set(self._names.values())
+
     def find_input(self, path: str) -> str | None:
         """Name of the input that was first seen at this path; None if there is none."""
         return next((name for name, known in self._names.items() if known == path), None)

@@ -57,9 +57,7 @@ class Tally:
         """From the start of the work to the last chunk that was done."""
 
     def on(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            self.item, self.inputs_total = event.item, event.inputs
-        elif isinstance(event, PassStarted):
+        if isinstance(event, RunStarted | PassStarted):
             self.item, self.inputs_total = event.item, event.inputs
             self.counts, self.elapsed_seconds = {}, 0.0
         elif isinstance(event, InputStarted):
@@ -216,7 +214,7 @@ class Bars:
         self.bars.stop()
 
     def on(self, event: Event) -> None:
-        if isinstance(event, PassStarted):
+        if isinstance(event, RunStarted | PassStarted):
             self._clear()
         self.tally.on(event)
         if isinstance(event, Note):

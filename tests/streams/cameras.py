@@ -72,6 +72,8 @@ class HttpCamera:
         self.film = film
         self.sent: list[list[int]] = []
         """Numbers of the frames that each connection was sent whole."""
+        self.sent_by_kind: list[tuple[str, list[int]]] = []
+        """The same lists, with the kind of stream."""
         self.is_broken = threading.Event()
         self.reset_after: int | None = None
         """Frames of a connection after which its timestamps start again from 0."""
@@ -107,6 +109,7 @@ class HttpCamera:
         request.end_headers()
         sent: list[int] = []
         self.sent.append(sent)
+        self.sent_by_kind.append((kind, sent))
         with suppress(OSError):
             (self._send_mjpeg if kind == "mjpeg" else self._send_ts)(request.wfile, sent, kind == "slow")
 
