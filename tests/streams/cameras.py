@@ -134,8 +134,8 @@ class HttpCamera:
         with av.open(str(self.film)) as film:
             source = film.streams.video[0]
             packets = [(bytes(packet), packet.is_keyframe) for packet in film.demux(source) if packet.size]
-            # A connection begins with the film's first frame.
-            start = next((tick for tick in ticks if tick % self.count == 0), 0)
+            # A connection begins with a key frame.
+            start = next((tick for tick in ticks if packets[tick % self.count][1]), 0)
             for first in (start, start + (self.reset_after or 10**9)):
                 writing = av.open(buffer, "w", format="mpegts")
                 copy = writing.add_stream_from_template(source)

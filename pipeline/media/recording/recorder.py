@@ -18,7 +18,7 @@ from pipeline.media.recording.segments import Segment, Segments, recording_into
 from pipeline.store.nodes import disk_errors
 from pipeline.text import duration, plain, plural, size
 
-_PAUSES = (1.0, 60.0)
+_PAUSES = (1.0, 30.0)
 """Seconds before the second try to connect, and the longest pause that doubling leads to."""
 _RETAIN_SECONDS = 5.0
 """Seconds between two looks at the age and the size of the folder."""
