@@ -69,7 +69,10 @@ def _add_work(parser: argparse.ArgumentParser, inputs: str) -> None:
     """Add the flags that `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
     parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs=inputs, help="video files (pictures with --images), folders, globs, or @list.txt"
+        "inputs",
+        metavar="INPUT",
+        nargs=inputs,
+        help="video files (pictures with --images), folders, globs, or @list.txt",
     )
     parser.add_argument("--out", required=True, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
     sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")

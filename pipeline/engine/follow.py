@@ -26,7 +26,7 @@ State = tuple[int, int]
 
 
 class Run(Protocol):
-    """What following needs of the run that it feeds."""
+    """The run that a follower feeds."""
 
     def must_stop(self) -> bool: ...
     def known_paths(self) -> Collection[str]:
@@ -47,7 +47,7 @@ class _Waiting:
 
 
 class Follower:
-    """The inputs of a folder, by the source that finds them. Whoever records into it may have left a journal."""
+    """The inputs of a folder, by the source that finds them. A recorder may have left its journal there."""
 
     def __init__(self, folder: str, find: Callable[[], Sequence[InputRef]], settle_seconds: float) -> None:
         """`settle_seconds`: time without a change after which a file counts as finished. Raises UsageError."""

@@ -105,7 +105,7 @@ def run(
 ) -> Summary:
     """Run what is missing, chunk by chunk; return when all is committed, failed for good, or drained.
 
-    `follower` gives inputs in further rounds, until the run is told to stop.
+    `follower` gives inputs in further rounds, until the run has to stop.
 
     Raises a ReelgraphError if nothing can be done: the store does not fit, or is locked, or cannot be written.
     """
@@ -330,7 +330,7 @@ class _Run:
         if name is None:
             return open_source(workflow, ref, None)
         stored = self.store.input(name).attributes
-        if workflow.source.fingerprint(ref) != stored["fingerprint"]:
+        if not workflow.source.is_stored(ref, stored):
             raise InputError(
                 f"{ref.path} is not the input that was stored as {name!r} (its content changed); "
                 "choose another --out, or start over with --fresh"

@@ -169,8 +169,8 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, for `--json`."""
         left_out = ("model_steps", "gpu_slots", "item", "items", "axes", "rows", "unreadable_items", "further")
-        left_out += ("_pass", "_seconds_before")
-        values = {key: value for key, value in vars(self).items() if key not in left_out}
+        own = ("follows", "_pass", "_seconds_before")
+        values = {key: value for key, value in vars(self).items() if key not in (*left_out, *own)}
         noun = plural_of(self.item)
         return {
             "out": self.out,

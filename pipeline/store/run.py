@@ -375,7 +375,7 @@ class RunStore:
             if inventory is not None:
                 atomic_write(f"{folder}/{INVENTORY_FILE}", inventory, flush=True)
             write_group(folder, Group(attributes))
-            self._names[name] = str(facts.get("path", ""))
+            self._names[name] = _known_by(facts)
             return name
 
     def drop_input(self, name: str) -> None:
@@ -441,7 +441,7 @@ class RunStore:
         if not isinstance(workflow, dict) or not isinstance(workflow.get("stages", {}), dict):
             raise StoreError(f"{self.path} has damaged attributes (workflow); {_ADVICE}")
         self._consolidated = root.consolidated
-        self._names = {name: attributes.get("path", "") for name, attributes in list_inputs(self.path)}
+        self._names = {name: _known_by(attributes) for name, attributes in list_inputs(self.path)}
         if self.lock is not None:
             for name in self._names:
                 self._repair(name)
@@ -687,3 +687,9 @@ def _clear(path: Path) -> None:
             remove_tree(entry.path)
         else:
             os.unlink(entry.path)
+
+
+def _known_by(facts: Mapping[str, Any]) -> str:
+    """Return the path by which an input is found again: later parts of a video have the path of its file."""
+    path = str(facts.get("path", ""))
+    return f"{path}#{facts['part']}" if "part" in facts else path

@@ -16,6 +16,7 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from tests.processes import kill_group, start
 from tests.streams.cameras import HttpCamera, numbers_of, rtsp_camera, write_film
@@ -74,10 +75,10 @@ def campaign(folder: Path, seconds: float, rtsp: bool, segment_seconds: float) -
         assert jumps <= count, f"{name}: frames are missing within a connection"
         lags = [(out / film.stem / "zarr.json").stat().st_mtime - film.stat().st_mtime for film in films]
         lines.append(
-            f"{name}: {len(joined)} frames recorded and analysed, each once, in {len(films)} segments with {count} gaps; "
-            f"complete {max(lags):.1f} s after the end of a segment at most, {sorted(lags)[len(lags) // 2]:.1f} s in median"
+            f"{name}: {len(joined)} frames recorded and analysed, each once; {len(films)} segments, {count} gaps; "
+            f"from the end of a segment to its results {max(lags):.1f} s at most, {median(lags):.1f} s in median"
         )
-    sent = {"ts": [], "mjpeg": []}  # type: dict[str, list[int]]
+    sent: dict[str, list[int]] = {"ts": [], "mjpeg": []}
     for kind, numbers in camera.sent_by_kind:
         sent[kind].append(len(numbers))
     lines.append(f"sent over HTTP, by connection: {sent}")

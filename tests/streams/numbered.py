@@ -1,4 +1,4 @@
-"""A workflow whose only stage reads the number that a frame of `tests.streams.cameras` shows."""
+"""A workflow whose stage reads the number that a frame of `tests.streams.cameras` shows."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ class Number(Stage):
         from tests.streams.cameras import number_in
 
         return {{"number": np.array([number_in(one) for one in chunk["frames_rgb"]], np.int32)}}
+
+
+class Again(Number):
+    outputs = (Array("again", dims=("frame",), dtype="int32"),)
+
+    def run(self, chunk):
+        return {{"again": super().run(chunk)["number"]}}
 '''
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -115,8 +114,8 @@ class Fed:
 
 
 @pytest.fixture
-def fed() -> Iterator[Fed]:
-    yield Fed()
+def fed() -> Fed:
+    return Fed()
 
 
 def test_settling_and_growing(tmp_path: Path, fed: Fed) -> None:

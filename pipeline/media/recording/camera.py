@@ -1,4 +1,4 @@
-"""A camera: where its stream comes from, what it is called, and packets of it with times that only rise."""
+"""Cameras: their addresses, their names, and their packets with times that only rise."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Timeline:
 
     @property
     def is_finite(self) -> bool:
-        """True if the stream says how long it is: a file, on a server or here. Its end is no loss of the connection."""
+        """True if the stream says how long it is: a file, on a server or here. Its end is then not a loss of the connection."""
         if self.container.format.name == "hls":
             return bool(self.container.duration)
         return self.camera.is_file or (not self.camera.is_device and self.container.size > 0)

@@ -28,7 +28,7 @@ _LEAVE_SECONDS = 1.0
 
 @dataclass
 class Recorded:
-    """What became of one camera."""
+    """The outcome for one camera."""
 
     name: str
     frames: int = 0
@@ -36,7 +36,7 @@ class Recorded:
     gaps: int = 0
     gap_seconds: float = 0.0
     error: str | None = None
-    """Why there is no frame of it, or why this machine lost some; None if neither happened."""
+    """Reason why it gave no frame, or why this machine lost some; None if neither happened."""
 
 
 class Recorder(threading.Thread):
@@ -58,7 +58,7 @@ class Recorder(threading.Thread):
         self._say_line = say
         self._segment: Segment | None = None
         self._lost_at: float | None = None
-        """When the camera fell silent, in seconds since 1970; None while it does not."""
+        """Time at which the camera fell silent (seconds since 1970); None while it gives frames."""
         self._key_dts = 0
         self._group = 0
         """Distance of the last two places where a segment could begin, in the time base of the stream."""

@@ -177,7 +177,7 @@ class Segment:
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """Raise what FFmpeg says of a file that is written as a plain OSError: it is no fault of the camera."""
+    """Raise what FFmpeg says of a file that is written as a plain OSError: the camera has no part in it."""
     try:
         yield
     except av.FFmpegError as err:
