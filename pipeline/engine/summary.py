@@ -70,7 +70,7 @@ class Summary:
     inputs_total: int = 0
     drained: bool = False
     follows: bool = False
-    """True if the run took inputs as they came, until it was told to stop: that it has ended is no failure."""
+    """True if the run took inputs as they came, until a signal: then its end is a success."""
     seconds: dict[str, float] = field(default_factory=dict)
     """total; start: the cluster's start; run: from the first task submitted to the last one done."""
     step_seconds: dict[str, float] = field(default_factory=dict)

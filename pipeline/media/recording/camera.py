@@ -131,7 +131,7 @@ class Timeline:
 
     @property
     def is_finite(self) -> bool:
-        """True if the stream says how long it is: a file, on a server or here. Its end is then not a loss of the connection."""
+        """True if the stream says how long it is, as a film on a server does: then its end is not a lost connection."""
         if self.container.format.name == "hls":
             return bool(self.container.duration)
         return self.camera.is_file or (not self.camera.is_device and self.container.size > 0)
