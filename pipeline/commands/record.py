@@ -42,19 +42,23 @@ def _record(options: argparse.Namespace) -> int:
     from pipeline.media.recording.recorder import record
     from pipeline.views.progress import say
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    found = record(
-        cameras(options.sources, options.name),
-        Path(options.to).expanduser().absolute(),
-        stop,
-        say,
-        seconds=options.segments,
-        timeout_seconds=options.timeout,
-        keep_hours=options.keep_hours,
-        keep_gb=options.keep_gb,
-    )
+    chosen, stop = cameras(options.sources, options.name), threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        found = record(
+            chosen,
+            Path(options.to).expanduser().absolute(),
+            stop,
+            say,
+            seconds=options.segments,
+            timeout_seconds=options.timeout,
+            keep_hours=options.keep_hours,
+            keep_gb=options.keep_gb,
+        )
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
     lines = [
         f"{one['name']}: {plural(one['frames'], 'frame')} in {plural(one['segments'], 'segment')}"
         + (f", {plural(one['gaps'], 'gap')} of {one['gap_seconds']:.1f} s in all" if one["gaps"] else "")

@@ -63,13 +63,16 @@ class Follower:
 
     def rounds(self, run: Run) -> Iterator[list[InputRef]]:
         """Yield inputs that are finished and were not taken yet, oldest first, until the run must stop."""
+        known = set(run.known_paths())
         while not run.must_stop():
             began = time.monotonic()
             ready = self._look(run)
             if ready:
                 chosen = [ref for _, ref in ready[:MOST_IN_A_ROUND]]
-                oldest, newest = (duration(max(0.0, self.clock() - at)) for at in (ready[0][0], ready[-1][0]))
-                run.note(f"{plural(len(ready), 'input')} to analyse: finished {_between(newest, oldest)} ago")
+                fresh = [at for at, ref in ready if ref.path not in known]
+                if fresh:
+                    oldest, newest = (duration(max(0.0, self.clock() - at)) for at in (fresh[0], fresh[-1]))
+                    run.note(f"{plural(len(fresh), 'input')} to analyse: finished {_between(newest, oldest)} ago")
                 for ref in chosen:
                     self._taken[ref.path] = self._waiting.pop(ref.path).state
                 yield chosen

@@ -80,6 +80,10 @@ class Recorder(threading.Thread):
             self.finish()
             if reason is None or self.stop.is_set():
                 return
+            if self.camera.is_file:
+                self.result.error = reason
+                self._say(f"it ends here: {reason}")
+                return
             if self.result.frames > frames:
                 pause = _PAUSES[0]
             if self._lost_at is None or self.result.frames > frames:

@@ -25,8 +25,8 @@ from pipeline.text import plural
 
 LOCK = f"{JOURNAL}.lock"
 _NAME = re.compile(r"(.+)_(\d{8}T\d{6}_\d{3}Z)\.mkv")
-_WRITER_OPTIONS = {"cluster_time_limit": "1000", "flush_packets": "1"}
-"""Options of Matroska's writer: it holds back a second of video at most, which is what a kill takes."""
+_WRITER_OPTIONS = {"cluster_time_limit": "250", "flush_packets": "1"}
+"""Options of Matroska's writer: it holds back a quarter of a second of video, which is what a kill takes."""
 _ENCODER = "libx264"
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "tune": "zerolatency"}
 
@@ -49,7 +49,8 @@ class Segments:
         except StoreLockedError as err:
             raise UsageError(f"{err}; or record into another folder") from err
         except OSError as err:
-            raise UsageError(f"{folder} cannot be written: {err.strerror or err}; choose another --to") from err
+            advice = "free some space, or choose another --to"
+            raise UsageError(f"{folder} cannot be written: {err.strerror or err}; {advice}") from err
         for left in sorted(folder.glob(f".*{PARTIAL}")):
             found = _NAME.fullmatch(left.name[1:].removesuffix(PARTIAL))
             if found is not None:
