@@ -14,7 +14,8 @@ from pipeline.text import plural
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE",
-        help="rtsp://, http(s):// (MJPEG, MPEG-TS, HLS), /dev/video0, or a file, which is played in real time",
+        help="rtsp://, http(s):// (MJPEG, MPEG-TS, HLS), /dev/video0, a file, which is played in real time, or "
+        "@list.txt with NAME ADDRESS in each line",
     )  # fmt: skip
     parser.add_argument("--to", required=True, metavar="FOLDER", help="folder of the segments; one recorder at a time")
     parser.add_argument(

@@ -243,7 +243,7 @@ def test_mistakes(words: list[str], said: str, tmp_path: Path, capsys: pytest.Ca
     assert "secret" not in shown
 
 
-def test_names_and_secrets() -> None:
+def test_names_and_secrets(tmp_path: Path) -> None:
     urls = [
         "rtsp://admin:pa/s@s@10.0.0.5/Streaming/Channels/101?token=1", "rtsp://h/user=admin_password=x_channel=1.sdp",
         "rtsp://h/live", "rtsp://h/live", "/dev/video0",
@@ -252,6 +252,11 @@ def test_names_and_secrets() -> None:
         "10.0.0.5-Streaming-Channels-101", "h-user", "h-live", "h-live-2", "video0",
     ]  # fmt: skip
     assert without_secrets(f"a {urls[0]} b") == "a rtsp://10.0.0.5/Streaming/Channels/101 b"
+    (tmp_path / "cameras.txt").write_text("# of the yard\ndoor rtsp://u:secret@h/a\n\nrtsp://u:secret@h/b\n")
+    (tmp_path / "bad.txt").write_text("door of the yard rtsp://u:secret@h/a")
+    assert [one.name for one in cameras([f"@{tmp_path}/cameras.txt", "/dev/video0"], [])] == ["door", "h-b", "video0"]
+    with pytest.raises(UsageError, match="one source in each line"):
+        cameras([f"@{tmp_path}/bad.txt"], [])
     with pytest.raises(UsageError, match="two sources are named 'x'"):
         cameras(["rtsp://h/a", "rtsp://h/b"], ["x", "x"])
 

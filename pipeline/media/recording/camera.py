@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from pipeline.errors import UsageError
+from pipeline.files.regular import read_file
 from pipeline.media.video.h264 import is_idr, nal_length_bytes
 from pipeline.media.video.index import TITLES
 from pipeline.text import unknown, without_secrets
@@ -63,28 +64,41 @@ class Camera:
         return container
 
 
-def cameras(sources: list[str], names: list[str]) -> list[Camera]:
+def cameras(sources: Sequence[str], names: Sequence[str]) -> list[Camera]:
     """Return the cameras of the user's words. Raises UsageError, in which no secret of a URL is shown."""
     if len(names) not in (0, len(sources)):
         told = f"--name is given {len(names)} times for {len(sources)} sources"
         raise UsageError(f"{told}; give it once for each, or never")
+    given = [(source, names[number] if names else "") for number, source in enumerate(sources)]
     found: dict[str, Camera] = {}
-    for number, source in enumerate(sources):
-        given = re.match(r"([a-z][a-z0-9+.-]*)://", source, re.IGNORECASE)
-        if given is not None and given[1].lower() not in _SCHEMES:
-            raise UsageError(unknown("kind of address", given[1].lower(), _SCHEMES))
-        is_file = given is None and not source.startswith("/dev/")
+    for source, wanted in [pair for one in given for pair in (_listed(one[0][1:]) if one[0][:1] == "@" else [one])]:
+        scheme = re.match(r"([a-z][a-z0-9+.-]*)://", source, re.IGNORECASE)
+        if scheme is not None and scheme[1].lower() not in _SCHEMES:
+            raise UsageError(unknown("kind of address", scheme[1].lower(), _SCHEMES))
+        is_file = scheme is None and not source.startswith("/dev/")
         if is_file and not Path(source).is_file():
             raise UsageError(f"no such file: {source}; name a file, a URL (rtsp://...) or a device (/dev/video0)")
-        name = _safe(names[number]) if names else _own_name(source)
-        if names and name in found:
-            raise UsageError(f"two sources are named {name!r}; give each a --name of its own")
-        own, count = name, 1
+        own = name = _safe(wanted) if wanted else _own_name(source)
+        if wanted and name in found:
+            raise UsageError(f"two sources are named {name!r}; give each a name of its own")
+        count = 1
         while name in found:
             count += 1
             name = f"{own}-{count}"
         found[name] = Camera(source, name, is_file)
     return list(found.values())
+
+
+def _listed(path: str) -> list[tuple[str, str]]:
+    """Return the sources of a list and their names: one in a line, with its name before it or without one."""
+    try:
+        lines = read_file(path).decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise UsageError(f"list {path} cannot be read: {getattr(err, 'strerror', None) or 'it is not UTF-8'}") from err
+    words = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not words or any(len(one) > 2 for one in words):
+        raise UsageError(f"list {path}: write one source in each line, NAME ADDRESS or ADDRESS")
+    return [(one[-1], one[0] if len(one) > 1 else "") for one in words]
 
 
 def _own_name(source: str) -> str:

@@ -74,7 +74,7 @@ class Recorder(threading.Thread):
                 reason = self._connect()
             except av.FFmpegError as err:
                 reason = str(err.strerror or type(err).__name__)
-            except (ReelgraphError, OSError, ValueError, IndexError) as err:
+            except Exception as err:  # whatever it is, the other cameras go on, and this one is tried again
                 reason = str(getattr(err, "strerror", None) or err)
                 self.result.error = reason
             self.finish()
