@@ -172,6 +172,8 @@ class _Run:
 
             for refs in rounds:
                 self._work_round(refs, start)
+            if self.summary.follows:
+                self._keep_findings()  # what was given up since the last round
 
     def _work_round(self, refs: Sequence[InputRef], start: Callable[[], Worksite]) -> None:
         self.bound = self.passes[0]
