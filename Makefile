@@ -1,7 +1,7 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-client structure bench-find bench-people \
-	bench-blur bench-match accuracy strangers docs clean
+	bench-blur bench-match bench-tracks bench-streams accuracy strangers docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -99,6 +99,9 @@ bench-features: $(VENV)/.installed-test  ## features of many pictures beside a s
 bench-match: $(VENV)/.installed-test  ## pairs of pictures beside scripts and hloc's way; memory of shared features
 	$(BIN)/python benchmarks/match.py $(ARGS)
 
+bench-streams: $(VENV)/.installed-test  ## mosaics, and several streams at once on shares of the machine
+	$(BIN)/python benchmarks/streams.py $(ARGS)
+
 bench-client: $(VENV)/.installed-test  ## cost of a run's client: per chunk, a million chunks, resuming, commits
 	$(BIN)/python benchmarks/client.py $(ARGS)
 
@@ -110,6 +113,13 @@ bench-find: $(VENV)/.installed-test  ## known people and one never named, in sto
 
 bench-people: $(VENV)/.installed-test  ## tracks and people beside the truth of labelled clips, and what each choice adds
 	$(BIN)/python benchmarks/people.py $(ARGS)
+
+build/trackers:
+	$(PIP) --no-deps --target $@ trackers==2.6.1 supervision==0.31.2 pyDeprecate==0.14.0 defusedxml==0.7.1 motmetrics==1.4.0 xmltodict==1.0.4
+
+# What it measures against comes without its dependencies: they bring a second OpenCV.
+bench-tracks: $(VENV)/.installed-test build/trackers  ## tracks of objects on labelled clips, beside SORT, ByteTrack and OC-SORT; bench-tracks.json
+	PYTHONPATH=.:build/trackers $(BIN)/python benchmarks/tracks.py $(ARGS)
 
 bench-blur: $(VENV)/.installed-test  ## what is left of faces in a blurred film; ARGS="CLIP... --every 1 5"
 	$(BIN)/python benchmarks/blur.py $(ARGS)

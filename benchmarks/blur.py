@@ -16,8 +16,8 @@ import numpy as np
 from harness import WORKFLOW, parser, say, show
 
 from pipeline.api import run
-from pipeline.faces.people.geometry import overlap
 from pipeline.faces.views.annotate import Wanted, annotate
+from pipeline.media.boxes import overlap
 from pipeline.store.read import RunInput
 
 SAME_PLACE = 0.3

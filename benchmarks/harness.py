@@ -466,12 +466,10 @@ def say(text: str) -> None:
 
 def machine() -> dict[str, Any]:
     """Return what a table tells about the machine it was measured on."""
-    from pipeline.machine.cores import available_cores
+    from pipeline.machine.cores import available_cores, cpu_name
     from pipeline.machine.gpus import visible_gpus
 
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    cpu = names[0].split(":", 1)[1].strip() if names else platform.processor()
+    cpu = cpu_name()
     cores, gpus, versions = available_cores(), len(visible_gpus()), versions_of(PACKAGES)
     listed = ", ".join(f"{name} {number}" for name, number in versions.items())
     words = f"{cores} cores ({cpu}), {gpus} GPUs, Python {platform.python_version()}; {listed}"

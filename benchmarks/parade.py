@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from harness import encode, labels_in
 
-from pipeline.faces.people.geometry import overlap
+from pipeline.media.boxes import overlap
 
 WIDTH, HEIGHT, FPS = 960, 540, 25
 SEED = 4

@@ -32,8 +32,8 @@ from pipeline.faces.people.clustering import Points, Tracks, group_points
 from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks
 from pipeline.faces.people.gather import are_people
 from pipeline.faces.people.space import Space
-from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
 from pipeline.faces.stages.track import TRACK_SHARE
+from pipeline.media.tracking import Block, TrackSettings, track_rows, usual_gap
 from pipeline.store.pieces import Piece
 
 PARADES = 3
@@ -173,7 +173,7 @@ def _tracks(way: Way, clip: StoredClip) -> np.ndarray:
     limit = TRACK_SHARE * clip.space.threshold if way.use_embedding else np.inf
     settings = TrackSettings(way.max_gap_seconds, max_distance=limit)
     block = Block(values["n_faces"], values["time_seconds"], values["box"], vectors)
-    track: np.ndarray = track_faces([block], settings, usual_gap(values["time_seconds"]))
+    track: np.ndarray = track_rows([block], settings, usual_gap(values["time_seconds"]))
     if way.stitch == "chunks":
         _, track = np.unique(track + len(track) * (values["face_frame"] // 10), return_inverse=True)
     return track.astype(np.int32)

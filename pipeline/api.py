@@ -26,6 +26,7 @@ def run(
     prune: bool = False,
     keep_stale: Sequence[str] = (),
     attempts: int | None = None,
+    together: int = 1,
     debug: bool = False,
     listener: Listener | None = None,
     **cluster: Any,
@@ -41,6 +42,7 @@ def run(
     - `prune`: remove pictures that are gone, and read those again that have changed
     - `keep_stale`: stages whose stored arrays stay although their code or options changed
     - `attempts`: tries of a chunk before it is recorded as failed, by default 2, or 3 if its worker dies
+    - `together`: inputs that advance at the same time, their chunks taken in turns
     - `debug`: raise what a stage raises, with executor "inline"
     - `listener`: an object whose `on` gets every event (`pipeline.engine.events`) as it happens
     - `cluster`: fields of `pipeline.cluster.options.ClusterOptions`: `workers=4`, `gpus=("0", "1")`
@@ -61,7 +63,7 @@ def run(
         overrides=texts,
         executor=executor,
         cluster=ClusterOptions.of(**cluster),
-        options=RunOptions(fresh, retry_failed, accept_failed, prune, tuple(keep_stale), attempts),
+        options=RunOptions(fresh, retry_failed, accept_failed, prune, tuple(keep_stale), attempts, together),
         listener=listener or Silent(),
         debug=debug,
     )

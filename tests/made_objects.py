@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,14 @@ def truth(n: int, *, timed: bool = True, seed: int = 0) -> dict[str, np.ndarray]
 
 def make_objects(
     out: Path, n: int = 40, *, inputs: tuple[str, ...] = ("street",), timed: bool = True,
-    done_chunks: int | None = None, arrays: tuple[Array, ...] = OBJECTS,
+    done_chunks: int | None = None, arrays: tuple[Array, ...] = OBJECTS, made: dict[str, np.ndarray] | None = None,
+    of_film: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Write a store of the given arrays; return what is in it. With `done_chunks` the inputs stay incomplete."""
-    made, where = truth(n, timed=timed), VIDEO if timed else IMAGES
+    """Write a store of the given arrays; return what is in it. With `done_chunks` the inputs stay incomplete.
+
+    `made`: values in place of random ones; `of_film`: facts of a film that there is.
+    """
+    made, where = made or truth(n, timed=timed), VIDEO if timed else IMAGES
     axes = (Axis("object"),) if arrays[0].name == "n_objects" else ()
     schema = Schema("frame", (*where, DECODED), axes, arrays)
     starts = np.concatenate([[0], np.cumsum(made["n_objects"])])
@@ -64,7 +69,7 @@ def make_objects(
     with RunStore.open(out) as store:
         for stem in inputs:
             known = {"path": f"/films/{stem}", "fingerprint": stem, "frames": n, "chunk_frames": LENGTH}
-            name = store.add_input(stem, {**known, **(facts if timed else {})})
+            name = store.add_input(stem, {**known, **(facts if timed else {}), **(of_film or {})})
             store.input(name).update(stages={"objects": {"key": "key", "state": "partial"}})
             for index, first in enumerate(range(0, n, LENGTH)[:done_chunks]):
                 last = min(first + LENGTH, n)

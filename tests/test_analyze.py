@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import pipeline
 from pipeline.errors import ModelError, StoreError
@@ -119,6 +120,26 @@ def test_the_store_says_what_its_values_mean(store: Path, clip: Path, workflows:
         }.items():
             assert opened[name].dims == ("face", f"{name}_class")
             assert tuple(opened[name].attrs["class_names"]) == classes
+
+
+def test_photographs(workflows: Path, tmp_path: Path) -> None:
+    """Pictures of different sizes, one of them broken: each face gets the values that it gets alone."""
+    image = pytest.importorskip("skimage.data").astronaut()
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    Image.fromarray(image[:300, 60:400]).save(folder / "a.png")
+    Image.fromarray(image[20:220, 100:356]).save(folder / "b.png")
+    (folder / "c.png").write_bytes(b"no picture")
+    change = {"source.kind": "images"}
+    done = pipeline.run(workflows / "analyze.yaml", folder, tmp_path / "all.zarr", executor="inline", set=change)
+    assert done.summary.exit_code == 0, done.summary.failures
+    assert done.array("photographs", "n_faces").tolist() == [1, 1, 0]
+    one = folder / "b.png"
+    alone = pipeline.run(workflows / "analyze.yaml", one, tmp_path / "b.zarr", executor="inline", set=change)
+    for name in NEW:
+        both = done.array("photographs", name)
+        assert np.isfinite(both).all()
+        np.testing.assert_allclose(both[1:], alone.array("b", name), atol=1e-6)
 
 
 def test_each_attribute_can_come_by_itself(

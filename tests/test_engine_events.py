@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pipeline.engine.events import (
@@ -69,6 +70,20 @@ def test_in_order(own: Own) -> None:
     assert set(done[0].seconds) == {"decode", "objects", "square", "write"}
     assert [event.elapsed_seconds for event in done] == sorted(event.elapsed_seconds for event in done)
     assert run.summary.chunks == 4
+
+
+def test_together(own: Own) -> None:
+    """Inputs advance in turns, and give the arrays that they give one after the other."""
+    others = [own.numbers(*range(count), name=name) for name, count in (("b", 7), ("c", 12))]
+    path = own.workflow({"objects": "things:Objects"})
+    heard = Heard()
+    run = own.run(path, own.folder / "numbers.txt", *others, listener=heard, together=2)
+    assert [event.name for event in heard.of(ChunkDone)] == ["numbers", "b", "numbers", "b", "c", "numbers", "c", "c"]
+    alone = own.run(path, own.folder / "numbers.txt", *others, out=own.folder / "alone.zarr")
+    for name in ("numbers", "b", "c"):
+        for array in ("line", "n_objects", "size", "at"):
+            np.testing.assert_array_equal(run.array(name, array), alone.array(name, array))
+
 
 
 def test_progress_and_summary_say_the_same(own: Own) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.engine.bound import BoundWorkflow
-from pipeline.engine.plan import InputPlan, check_keys, choose_chunk_items, plan_input
+from pipeline.engine.bound import BoundWorkflow, Recipe
+from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, choose_chunk_items, in_turns, plan_input
 from pipeline.engine.source import MAX_CHUNK_BYTES, MAX_CHUNK_FRAMES, Job, Loaded
 from pipeline.engine.workflow import Workflow, load_workflow
 from pipeline.errors import StoreError
 from pipeline.media.video.source import VideoOptions, VideoSource
 from pipeline.store.chunks import Chunks, fail_chunk, write_chunk
 from pipeline.store.record import Record
+from pipeline.store.schema import Schema
 from pipeline.text import clock, span
 
 
@@ -198,3 +199,37 @@ def test_a_slow_stage_gets_short_chunks() -> None:
     assert choose_chunk_items(lengthy(10), 16) == 10
     assert choose_chunk_items(lengthy(50_000), 16) == 49
     assert choose_chunk_items(lengthy(1_000_000), 16) == 64
+
+
+def _task(name: str, index: int, *times: float) -> ChunkTask:
+    values = {"time_seconds": np.array(times)} if times else {}
+    nothing = Recipe((), False, (), Schema("frame", ()), {})
+    return ChunkTask(name, index, 10 * index, 10 * index + max(1, len(times)), values, None, nothing, "")
+
+
+def _turns(together: int, **inputs: list[float]) -> str:
+    """Return the order in which chunks are taken that begin at these seconds, by the inputs' letters."""
+    tasks = (iter([_task(name, k, at) for k, at in enumerate(begins)]) for name, begins in inputs.items())
+    return "".join(task.input_name for task in in_turns(tasks, together))
+
+
+def test_inputs_together_are_equally_far() -> None:
+    """The next chunk is of the input that is least far, in its own time, whatever the lengths of the chunks."""
+    a, b, c = [0.0, 2.0, 4.0, 6.0], [0.0, 4.0], [0.0, 3.0, 6.0]
+    assert _turns(1, a=a, b=b, c=c) == "aaaabbccc"
+    assert _turns(2, a=a, b=b) == "abaaba"
+    assert _turns(3, a=a, b=b, c=c) == "abcacabac"
+    assert _turns(9, a=a, b=[], c=c) == "acacaac"
+
+
+def test_an_input_that_joins_does_not_hold_up_the_others() -> None:
+    """It starts from where they are, though its own time begins at 0."""
+    assert _turns(2, a=[0.0], b=[0.0, 1.0, 2.0, 3.0], c=[0.0, 1.0, 2.0]) == "abcbcbcb"
+    assert _turns(2, a=[50.0, 51.0], b=[0.0, 1.0]) == "bbaa"  # one that was left behind by an earlier run catches up
+
+
+def test_inputs_without_times_advance_by_items() -> None:
+    tasks = (iter([_task(name, k) for k in range(3)]) for name in "ab")
+    assert "".join(task.input_name for task in in_turns(tasks, 2)) == "ababab"
+    assert _task("a", 0).seconds is None
+    assert _task("a", 0, 0.0, 0.5, 1.0).seconds == 1.5

@@ -48,6 +48,8 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         "expand_percentage": 0,
         "whole_frame": False,
         "turned": False,
+        "tiles": None,
+        "size": None,
     }
 
 

@@ -59,6 +59,8 @@ def execute(
         raise UsageError("--debug raises what a stage raises, which needs this process: add --executor inline")
     if options.attempts is not None and options.attempts < 1:
         raise UsageError(f"--attempts {options.attempts}: a chunk is tried at least once; give 1 or more")
+    if options.together < 1:
+        raise UsageError(f"--together {options.together}: at least one input is worked on; give 1 or more")
 
     def find(words: Sequence[str]) -> list[InputRef]:
         return list(loaded.source.find(words, loaded.source_options))

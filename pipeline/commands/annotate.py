@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
-from pipeline.commands import Command, given
+from pipeline.commands import Command, given, print_result
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.views.annotate import Annotated
 
 GROUP = "reelgraph.drawers"
 
@@ -22,9 +26,11 @@ class Drawer:
     axis: str
     """Axis whose rows it draws."""
     arguments: Callable[[argparse.ArgumentParser], None]
-    """Adds its flags; `outs`, `--input`, `--out`, `--draw` and `--force` are there."""
+    """Adds its flags; `outs`, `--input`, `--out`, `--draw`, `--start`, `--stop` and `--force` are there."""
     run: Callable[[argparse.Namespace], int]
     """Draws by the parsed flags; returns the exit code."""
+    of_films: bool = False
+    """True if it draws on films, of which `--start` and `--stop` take a part: see `span_of`."""
 
 
 def _drawers() -> list[Drawer]:
@@ -46,6 +52,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     for drawer in drawers:
         drawer.arguments(parser)
+    _span_arguments(parser)
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
 
@@ -60,7 +67,33 @@ def _annotate(options: argparse.Namespace) -> int:
     for other in drawers:
         if other is not chosen and flags[other.name]:
             raise UsageError(f"{flags[other.name][0]} does not go with drawing {chosen.name}; leave it out")
+    if not chosen.of_films and (span := given(_span_arguments, options)):
+        raise UsageError(f"{span[0]} does not go with drawing {chosen.name}; leave it out")
     return chosen.run(options)
+
+
+def _span_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--start", metavar="T", help="films: from this time on: seconds or H:MM:SS")
+    parser.add_argument("--stop", metavar="T", help="films: up to this time, exclusive: seconds or H:MM:SS")
+
+
+def span_of(options: argparse.Namespace) -> tuple[float | None, float | None]:
+    """Return the seconds of `--start` and `--stop`; None if not given. Raises UsageError for what is not a time."""
+    from pipeline.text import parse_seconds
+
+    def seconds(flag: str, text: str | None) -> float | None:
+        try:
+            return None if text is None else parse_seconds(text)
+        except ValueError as err:
+            raise UsageError(f"{flag}: {err}") from err
+
+    return seconds("--start", options.start), seconds("--stop", options.stop)
+
+
+def print_films(options: argparse.Namespace, made: Sequence[Annotated]) -> int:
+    """Print the films and folders that were made; return the exit code."""
+    print_result(options, {"films": [one.as_dict() for one in made]}, list(dict.fromkeys(one.file for one in made)))
+    return 0
 
 
 def _fitting(outs: list[str], drawers: list[Drawer]) -> list[Drawer]:
@@ -73,10 +106,14 @@ def _fitting(outs: list[str], drawers: list[Drawer]) -> list[Drawer]:
     axes = axes_of(open_store(out) for out in each_once(outs))
     fitting = [one for one in drawers if one.axis in axes]
     if not fitting:
-        drawn = " and ".join(plural_of(one.axis) for one in drawers)
+        *some, last = (plural_of(one.axis) for one in drawers)
+        drawn = f"{', '.join(some)} and {last}"
         raise UsageError(f"annotate draws {drawn}, and {', '.join(outs)} holds none of them; run such a workflow first")
     return fitting
 
 
-HELP = "draw what was found: boxes and names on films and pictures, faces made unrecognisable, matches of two pictures"
+HELP = (
+    "draw what was found: faces with names, or made unrecognisable, and objects on films and pictures; matches of two "
+    "pictures"
+)
 COMMAND = Command("annotate", HELP, _arguments, _annotate)

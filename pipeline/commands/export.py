@@ -25,7 +25,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="parquet, csv, jsonl, coco, mot; features of pictures: hdf5, npy, faiss; matches: colmap, hloc; "
+        help="parquet, csv, jsonl, coco, mot, counts; features of pictures: hdf5, npy, faiss; matches: colmap, hloc; "
         "appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata. Or a class of your own as "
         "package.module:Class (default: by the file's suffix; .json is COCO)",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,7 +13,7 @@ from pipeline.errors import UsageError
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_work(parser, "*")
+    _add_work(parser, is_run=True)
     live = parser.add_argument_group("live inputs")
     live.add_argument(
         "--follow",
@@ -26,6 +27,14 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="time without a change after which a file counts as finished; those of `reelgraph record` are taken at "
         "once (default: 10)",
+    )
+    parser.add_argument(
+        "--together",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="inputs (cameras) that advance at the same time, their chunks taken in turns (default: 1, one after the "
+        "other)",
     )
     cluster = parser.add_argument_group("where it runs (does not change what is computed)")
     cluster.add_argument(
@@ -62,19 +71,26 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_work(parser, "+")
+    _add_work(parser, is_run=False)
+    cameras = parser.add_argument_group("how many cameras (INPUT is one clip of such a camera; needs no --out)")
+    cameras.add_argument(
+        "--cameras", type=positive, metavar="N", help="say how many cameras this machine keeps up with, and how many "
+        "machines N cameras need. The figures are measured with the clip once, and kept"
+    )  # fmt: skip
+    cameras.add_argument("--fps", type=_rate, metavar="F", help="frames per second to analyse of each camera")
+    cameras.add_argument("--measure", action="store_true", help="measure the table again")
 
 
-def _add_work(parser: argparse.ArgumentParser, inputs: str) -> None:
+def _add_work(parser: argparse.ArgumentParser, is_run: bool) -> None:
     """Add the flags that `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
     parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
     parser.add_argument(
         "inputs",
         metavar="INPUT",
-        nargs=inputs,
+        nargs="*" if is_run else "+",
         help="video files (pictures with --images), folders, globs, or @list.txt",
     )
-    parser.add_argument("--out", required=True, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
+    parser.add_argument("--out", required=is_run, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
     sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")
     sampling.add_argument(
         "--images", action="store_true", help="inputs are pictures: files, folders, lists, tar files, arrays or tables"
@@ -118,6 +134,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.prune,
                 tuple(options.keep_stale),
                 options.attempts,
+                options.together,
             ),
             listener=progress,
             debug=options.debug,
@@ -129,6 +146,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    if options.cameras:
+        return _cameras(options)
+    if options.out is None or options.fps or options.measure:
+        raise UsageError("plan needs --out STORE; or --cameras N and --fps F for the number of cameras")
     from pipeline.engine.workflow import load_workflow
     from pipeline.views.plan import lines, survey
 
@@ -137,6 +158,19 @@ def _plan(options: argparse.Namespace) -> int:
     print_result(options, view.as_dict(), lines(view))
     if view.unusable:
         return 1 if view.inputs else 2
+    return 0
+
+
+def _cameras(options: argparse.Namespace) -> int:
+    from pipeline.views.cameras import as_dict, lines, measured_table
+
+    if options.fps is None or options.every is not None or options.images or len(options.inputs) != 1:
+        raise UsageError("--cameras needs --fps F and one clip; leave out --every, --images and further inputs")
+    table = measured_table(
+        options.workflow, options.inputs[0], options.fps, _overrides(options), options.measure,
+        lambda text: print(text, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print_result(options, as_dict(table, options.cameras), lines(table, options.cameras))
     return 0
 
 
@@ -174,6 +208,17 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ValueError as err:
         raise argparse.ArgumentTypeError(str(err)) from err
+
+
+def _rate(text: str) -> float:
+    """Return frames per second above 0, for `type=`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames per second between 0 and 1000")
+    return value
 
 
 def _positive_seconds(text: str) -> float:

@@ -26,6 +26,8 @@ class RunStarted(Event):
     """Noun of one item."""
     axes: tuple[str, ...] = ()
     """Nouns of the rows that the workflow makes, one per ragged axis."""
+    together: int = 1
+    """Inputs that advance at the same time."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class ChunkDone(Event):
     failed: bool = False
     broken: int = 0
     """Items among them that never can be read."""
+    covers_seconds: float | None = None
+    """Time of the input that its items stand for; None if they have no times."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,11 @@ def find_stage(use: str) -> type[Stage]:
 
 def find_source(kind: str) -> type[Source]:
     """Return the source class behind `source.kind`. Raises WorkflowError if there is none, or if it is not a Source."""
+    if kind == "mosaic":
+        raise WorkflowError(
+            "source 'mosaic' does not exist: mosaics are made by stages that find things in pictures; leave kind out, "
+            "and set tiles: 2x2 in that stage"
+        )
     advice = "put it beside the workflow file"
     return find("source", kind, SOURCES, Source, WorkflowError, advice)  # type: ignore[type-abstract]
 

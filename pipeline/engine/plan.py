@@ -6,6 +6,7 @@ import pickle
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,24 @@ class ChunkTask:
     @property
     def n_items(self) -> int:
         return self.stop - self.start
+
+    @property
+    def time_seconds(self) -> tuple[float, float] | None:
+        """Times of the first and the last item; None if items have no times."""
+        times = self.values.get("time_seconds")
+        return None if times is None or not len(times) else (float(times[0]), float(times[-1]))
+
+    @property
+    def seconds(self) -> float | None:
+        """Time that the items stand for: each until the next, the last as long as the mean; None without times."""
+        times = self.time_seconds
+        return None if times is None else (times[1] - times[0]) * self.n_items / max(1, self.n_items - 1)
+
+    @property
+    def begins(self) -> float:
+        """Point that its input has reached before this chunk: seconds, or items if they have no times."""
+        times = self.time_seconds
+        return self.start if times is None else times[0]
 
 
 @dataclass(frozen=True)
@@ -213,10 +232,36 @@ class InputPlan:
         return SealedJob.of(self.source.job_of(start, stop, recipe.loads), self.bound.workflow.folder)
 
 
+def in_turns(inputs: Iterator[Iterator[ChunkTask]], together: int) -> Iterator[ChunkTask]:
+    """Yield the tasks of all inputs; `together` inputs advance at the same time.
+
+    The next task is always of the input that is least far. One that takes the place of a finished input counts from
+    the point that the others have reached: they do not wait for it.
+    """
+    turns: list[tuple[float, int, float, ChunkTask, Iterator[ChunkTask]]] = []
+    numbered = enumerate(inputs)
+    joined = 0.0
+    while True:
+        while len(turns) < together and (following := next(numbered, None)) is not None:
+            number, tasks = following
+            if (task := next(tasks, None)) is not None:
+                ahead = 0.0 if number < together else joined - task.begins
+                heappush(turns, (task.begins + ahead, number, ahead, task, tasks))
+        if not turns:
+            return
+        joined, number, ahead, task, tasks = heappop(turns)
+        yield task
+        if (task := next(tasks, None)) is not None:
+            heappush(turns, (task.begins + ahead, number, ahead, task, tasks))
+
+
 def open_source(
     workflow: Workflow, ref: InputRef, stored: Mapping[str, Any] | None, inventory: bytes | None = None
 ) -> Source:
-    """Open an input. Raises InputError if it cannot be used, whatever a source of the user's own raises."""
+    """Open an input.
+
+    Raises InputError if the options of a stage do not fit it, or if it cannot be used, whatever the source raises.
+    """
     if stored is not None and inventory is not None:
         stored = {**stored, INVENTORY: inventory}
     try:
@@ -229,7 +274,17 @@ def open_source(
         own = next((one for one in reversed(frames) if not one.filename.startswith(PACKAGE)), None)
         where = f" ({own.filename}, line {own.lineno})" if own else ""
         raise InputError(f"{ref.path} cannot be opened: {type(err).__name__}: {err}{where}") from err
+    check_input(workflow, ref, source.facts)
     return source
+
+
+def check_input(workflow: Workflow, ref: InputRef, facts: Mapping[str, Any]) -> None:
+    """Check the options of stages against an input. Raises InputError that names both."""
+    for node in workflow.stages:
+        try:
+            node.stage.check_input(facts)
+        except InputError as err:
+            raise InputError(f"{ref.path}: stages.{node.name}: {err}") from err
 
 
 def cut(n_items: int, chunk_items: int) -> list[tuple[int, int]]:

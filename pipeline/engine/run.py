@@ -42,7 +42,7 @@ from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.follow import Follower
 from pipeline.engine.graph import Node, chunk_nodes
 from pipeline.engine.parts import outdated, over, prune, with_parts
-from pipeline.engine.plan import ChunkTask, InputPlan, check_keys, open_source, plan_input
+from pipeline.engine.plan import ChunkTask, InputPlan, check_input, check_keys, in_turns, open_source, plan_input
 from pipeline.engine.source import InputRef, Source, StoredRef
 from pipeline.engine.steps import Committed, WorkerSettings
 from pipeline.engine.summary import Summary
@@ -92,6 +92,8 @@ class RunOptions:
     """Stages whose stored arrays are kept although their options, weights or code have changed."""
     attempts: int | None = None
     """Tries of a chunk before it is recorded as failed; None for the executor's own numbers."""
+    together: int = 1
+    """Inputs that advance at the same time, their chunks taken in turns."""
 
 
 def run(
@@ -179,7 +181,8 @@ class _Run:
         self.bound = self.passes[0]
         changes = list(prune(self.workflow, refs, self.store)) if self.options.prune else []
         named, refs = refs, list(with_parts(self.workflow, refs, self.store, changes.append))
-        self.emit(RunStarted(str(self.store.path), len(refs), self.workflow.noun, self._axes()))
+        together = self.options.together
+        self.emit(RunStarted(str(self.store.path), len(refs), self.workflow.noun, self._axes(), together))
         for ref in refs:
             self._note_once(ref.note)
         for change in changes:
@@ -225,7 +228,7 @@ class _Run:
     def _work_pass(self, refs: Sequence[InputRef], start: Callable[[], Worksite]) -> None:
         """Do what is missing of some inputs; return when all of it is compacted."""
         self.plans, self.compactions, self.damage = {}, [], []
-        tasks = self._tasks(refs)
+        tasks = in_turns((plan.tasks() for plan in self._plans(refs)), self.options.together)
         first = next(tasks, None)  # a cluster is started only when there is something to do
         try:
             if first is not None:
@@ -308,8 +311,8 @@ class _Run:
         if lacking:
             self.store.input(name).update(stages={**known, **lacking})
 
-    def _tasks(self, refs: Sequence[InputRef]) -> Iterator[ChunkTask]:
-        """Yield the chunk tasks of all inputs, in order; the next input is probed while this one's chunks run."""
+    def _plans(self, refs: Sequence[InputRef]) -> Iterator[InputPlan]:
+        """Yield the plan of each input that has something to do; the next one is probed meanwhile."""
         with ThreadPoolExecutor(1, thread_name_prefix="probe") as prober:
             ahead = prober.submit(self._probe, refs[0]) if refs else None
             for position, ref in enumerate(refs):
@@ -324,7 +327,7 @@ class _Run:
                     self.note(str(err))
                     continue
                 if plan is not None:
-                    yield from plan.tasks()
+                    yield plan
 
     def _probe(self, ref: InputRef) -> Source | None:
         """Open an input; None if the store already holds all of it. Raises InputError."""
@@ -338,6 +341,7 @@ class _Run:
                 "choose another --out, or start over with --fresh"
             )
         if self._holds_all(stored):
+            check_input(workflow, ref, stored)
             return None
         return open_source(workflow, ref, stored, self.store.input(name).inventory())
 
@@ -445,19 +449,18 @@ class _Run:
                 entry = {"chunk": task.index, "frames": list(result.missing), "error": result.error}
                 self._note_unreadable(task.input_name, entry, task.where)
             counts = (result.n_items, result.rows, result.seconds, elapsed)
-            self.emit(ChunkDone(plan.name, task.index, *counts, broken=result.broken))
+            self.emit(ChunkDone(plan.name, task.index, *counts, broken=result.broken, covers_seconds=task.seconds))
         elif result.ends_run:
             raise StoreError(result.error)
         else:
             error = f"{result.step}: {result.error}"
-            times = task.values.get("time_seconds")
             record = Record(
                 "failed",
                 attempts=outcome.attempts,
                 step=result.step,
                 error=error,
                 items=(task.start, task.stop),
-                time_seconds=None if times is None else (float(times[0]), float(times[-1])),
+                time_seconds=task.time_seconds,
                 tried=task.recipe.keys,
             )
             if result.damage is not None:

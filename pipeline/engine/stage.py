@@ -135,6 +135,12 @@ class Stage:
         """Return a hash of other files that results depend on, "" for none; it enters the resume key."""
         return ""
 
+    def check(self, arrays: Mapping[str, Array]) -> None:
+        """Check the options against the arrays of the workflow, by name. Raises WorkflowError before a run starts."""
+
+    def check_input(self, facts: Mapping[str, Any]) -> None:
+        """Check the options against the facts of an input (width, height). Raises InputError before its first chunk."""
+
     def load(self, device: Device) -> None:
         """Load the models; called once per worker, under a lock, before the first `run`."""
 

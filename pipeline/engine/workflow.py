@@ -387,6 +387,7 @@ def _wire(
                 raise WorkflowError(f"stages {makers[array.name]!r} and {node.name!r} both make array {array.name!r}")
             makers[array.name] = node.name
     wired = {}
+    made = {array.name: array for node in nodes.values() for array in node.stage.outputs}
     for node in nodes.values():
         for name in node.after:
             if name not in nodes and name not in earlier:
@@ -395,15 +396,19 @@ def _wire(
         after = tuple(dict.fromkeys([*(name for name in node.after if name in nodes), *implied]))
         for need in node.stage.needs:
             if need == "time_seconds" and need not in given:
+                advice = node.stage.advice.get(need, "change the option that asks for them (per: track)")
                 raise WorkflowError(
-                    f"stages.{node.name}: it needs the times of frames, and source {source.kind!r} has none; change "
-                    "the option that asks for them (per: track)"
+                    f"stages.{node.name}: it needs the times of frames, and source {source.kind!r} has none; {advice}"
                 )
             if need not in given and need not in makers:
                 advice = node.stage.advice.get(need) or f"made here: {', '.join(sorted(makers)) or 'none'}"
                 raise WorkflowError(
                     f"stages.{node.name}: it needs the array {need!r}, which no stage of this workflow makes; {advice}"
                 )
+        try:
+            node.stage.check(made)
+        except WorkflowError as err:
+            raise WorkflowError(f"stages.{node.name}: {err}") from err
         wired[node.name] = StageNode(node.name, node.use, after, node.stage, _before(node, source, base))
     _check_axes(wired, source, options)
     for node in wired.values():

@@ -1,14 +1,24 @@
-"""Number of cores that this process may use."""
+"""The CPU, and the number of its cores that this process may use."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from pathlib import Path
 
 
+def cpu_name() -> str:
+    """Return the name of the CPU as the system has it; "" if it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
 def available_cores() -> int:
-    """Cores this process may use: affinity, and the container's quota where there is one."""
+    """Return the number of cores that this process may use, by its affinity and a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

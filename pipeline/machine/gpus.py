@@ -36,6 +36,12 @@ def card_of(gpu: str) -> tuple[Any, Any]:
     return nvml, nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID(gpu)
 
 
+def card_name(gpu: str) -> str:
+    """Return the name of a GPU, an ordinal or a UUID."""
+    nvml, handle = card_of(gpu)
+    return str(nvml.nvmlDeviceGetName(handle))
+
+
 def card_bytes(gpu: str) -> int:
     """Memory of a GPU, an ordinal or a UUID."""
     nvml, handle = card_of(gpu)

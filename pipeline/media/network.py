@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from pipeline.engine.stage import StageOptions
 from pipeline.errors import ModelError
-from pipeline.media.preparation import Layout, Size
+from pipeline.media.preparation import Layout, Pixels, Size
 from pipeline.models.onnx_file import INPUTS, Value, is_path
 
 
@@ -22,26 +22,15 @@ class NetworkOptions(StageOptions):
     """Names of the known models."""
 
     model: str
-    size: tuple[int, int] | None = Field(
-        None, description="pixels of the network's input: one side, or [height, width]; default: as the file says"
-    )
+    size: Pixels | None = Field(
+        None, description="pixels of the network's input: one side, [height, width], or 640x480 (width first); "
+        "default: as the file says"
+    )  # fmt: skip
     scale: float | None = Field(None, gt=0)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     layout: Layout | None = Field(None, description="order of the input's dimensions; default: by the file's shape")
     batch: int = Field(32, ge=1, le=4096, description="pictures in a batch, at most; changes no results")
-
-    @field_validator("size", mode="before")
-    @classmethod
-    def _square(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, int) else value
-
-    @field_validator("size")
-    @classmethod
-    def _some_pixels(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
-        if value is not None and not 1 <= min(value) <= max(value) <= 8192:
-            raise ValueError("size must be from 1 to 8192")
-        return value
 
     @field_validator("mean", "std", mode="before")
     @classmethod

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import AfterValidator, BeforeValidator
 
 from pipeline.media.picture import resized
 
@@ -20,6 +22,23 @@ Colour = Literal["RGB", "BGR"]
 Picture = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 """Height and width in pixels."""
+
+
+def _sides(value: Any) -> Any:
+    """Return height and width of one side, or of "1280x720", width first."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", value.strip())):
+        return int(found[2]), int(found[1])
+    return (value, value) if isinstance(value, int) else value
+
+
+def _some_pixels(value: Size) -> Size:
+    if not 1 <= min(value) <= max(value) <= 8192:
+        raise ValueError("size must be from 1 to 8192")
+    return value
+
+
+Pixels = Annotated[Size, BeforeValidator(_sides), AfterValidator(_some_pixels)]
+"""Option of a stage: one side, [height, width], or width x height as text."""
 
 _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 

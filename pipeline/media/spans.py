@@ -11,6 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
+_EVERYTHING = 1 << 40
 _GAPS = 3.0
 """An item stands for at most this many usual distances between items: beyond lies what is not done or not decoded."""
 
@@ -33,6 +34,14 @@ def item_seconds(
 def is_timed(item: RunInput) -> bool:
     """Return whether the items of an input have times, as frames of a film have; pictures have none."""
     return "time_seconds" in item.arrays or not item.arrays
+
+
+def item_numbers(item: RunInput) -> npt.NDArray[np.int64]:
+    """Return the number of each item, int64 (items,): rank of a frame in its file, place of a picture in its input."""
+    if is_timed(item):
+        return np.asarray(item.array("frame"), np.int64)
+    spans = [np.arange(start, stop) for start, stop in item.spans(_EVERYTHING)]
+    return np.concatenate([np.empty(0, np.int64), *spans])
 
 
 def stop_of(facts: Mapping[str, Any]) -> float | None:

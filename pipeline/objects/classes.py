@@ -21,6 +21,11 @@ _TEXT = (
 )
 COCO_NAMES = tuple(_TEXT.split(","))
 """Names of COCO's 80 classes in the order of their numbers, as most detectors have them."""
+OLDER_NAMES = {
+    "motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch", "pottedplant": "potted plant",
+    "diningtable": "dining table", "tvmonitor": "tv",
+}  # fmt: skip
+"""COCO's names of the classes that PASCAL VOC names otherwise, as darknet and FastestDet do."""
 
 
 def read_names(path: Path) -> list[str]:

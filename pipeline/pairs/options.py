@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from pipeline.engine.stage import StageOptions
+
+
+class WeightsOptions(StageOptions):
+    """Options with the path of weights that only the user can have."""
+
+    weights: Path | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _from_any_folder(cls, value: Path | None) -> Path | None:
+        """Return the whole path: workers may run in another folder."""
+        return value and value.expanduser().absolute()
+
+    def keyed(self) -> dict[str, Any]:
+        """Leave out the path: the hash of the content enters the resume key anyway."""
+        return {name: value for name, value in super().keyed().items() if name != "weights"}
 
 
 class ChoiceOptions(StageOptions):

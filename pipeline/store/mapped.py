@@ -22,7 +22,7 @@ from pipeline.store.run import InputStore
 
 HELD_BYTES = 128 << 20
 """Unpacked chunks that a process holds, of all arrays together."""
-TOUCHED_BYTES = 256 << 20
+TOUCHED_BYTES = 64 << 20
 """Mapped rows that a process gives out before it lets their pages go.
 
 They stay in the page cache, and cost little to touch again. But a worker's limit of memory counts those that it has

@@ -99,6 +99,8 @@ class Export(ABC):
     """Ends of file names that choose this format if none is named: (".csv",)."""
     axes: ClassVar[tuple[str, ...]] = ()
     """Axes whose rows the format can hold; () for any."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Arrays that an axis must have for the format to hold its rows: ("box",)."""
     flags: ClassVar[tuple[str, ...]] = ()
     """Flags that the format supports: "embeddings", "array", "parts", "all_frames", "images", "start_timecode",
     "frame_rate", "camera"."""
@@ -415,18 +417,24 @@ def _check_place(to: str, chosen: type[Export], force: bool) -> None:
 
 def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export]) -> str:
     """Return the axis to write. Raises UsageError if the stores do not have it, or the format cannot hold it."""
-    if not chosen.axes:
+    if not chosen.axes and not chosen.needs:
         return chosen_axis(runs, named)
-    ragged = axes_of(runs)
-    if named is None and not ragged and not any(one.arrays for run in runs for one in run.inputs.values()):
-        return chosen.axes[0]  # nothing is stored yet
+    ragged, begun = axes_of(runs), [one for run in runs for one in run.inputs.values() if one.arrays]
+    held = chosen.axes or [axis for axis in ragged if not begun or _has(begun, axis, chosen.needs)]
+    if named is None and not ragged and not begun:  # nothing is stored yet
+        return (*chosen.axes, chosen_axis(runs, None))[0]
     there = [*ragged, *items_of(runs)]
-    fits = next((axis for axis in chosen.axes if axis in there), None)
+    fits = next((axis for axis in held if axis in there), None)
     axis = chosen_axis(runs, named or fits)
-    if axis not in chosen.axes:
+    if axis not in held:
         rows, instead = (" or ".join(map(repr, some)) for some in (chosen.axes, [named] if named else there))
-        raise UsageError(f"format {name} holds rows of {rows} only, not of {instead}; choose another --format")
+        rows = f"of {rows} only" if chosen.axes else f"with {' and '.join(map(repr, chosen.needs))} only"
+        raise UsageError(f"format {name} holds rows {rows}, not of {instead}; choose another --format")
     return axis
+
+
+def _has(begun: Iterable[RunInput], axis: str, arrays: Iterable[str]) -> bool:
+    return any(all(name in one.arrays and one.arrays[name].dims[0] == axis for name in arrays) for one in begun)
 
 
 def _write(name: str, chosen: type[Export], file: IO[bytes], stored: StoredRows) -> None:

@@ -39,11 +39,27 @@ class Count:
     """Items' worth of steps that are done, by chunk under way."""
     finished: bool = False
     failed_chunks: int = 0
+    began_seconds: float = 0.0
+    """Time of its opening, since the start of the work."""
+    covered_seconds: float | None = None
+    """Time of the input that this run has done; None if its items have no times."""
+    elapsed_seconds: float = 0.0
+    """From then to its last chunk."""
 
     @property
     def reached(self) -> float:
         """Items done, those of chunks under way by the share of their steps."""
         return min(self.done + sum(self.under_way.values()), self.items)
+
+    @property
+    def rate(self) -> float:
+        """Items per second since it was opened."""
+        return (self.done - self.done_before) / self.elapsed_seconds if self.elapsed_seconds > 0 else 0.0
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """Seconds that it fell behind real time since it was opened; None if its items have no times."""
+        return None if self.covered_seconds is None else max(0.0, self.elapsed_seconds - self.covered_seconds)
 
 
 class Tally:
@@ -53,15 +69,19 @@ class Tally:
         self.item = "frame"
         self.inputs_total = 0
         self.counts: dict[str, Count] = {}
+        self.together = 1
         self.elapsed_seconds = 0.0
         """From the start of the work to the last chunk that was done."""
 
     def on(self, event: Event) -> None:
         if isinstance(event, RunStarted | PassStarted):
+            if isinstance(event, RunStarted):
+                self.together = event.together
             self.item, self.inputs_total = event.item, event.inputs
             self.counts, self.elapsed_seconds = {}, 0.0
         elif isinstance(event, InputStarted):
-            self.counts[event.name] = Count(event.items, event.items_done, event.items_done)
+            counts = (event.items, event.items_done, event.items_done)
+            self.counts[event.name] = Count(*counts, began_seconds=self.elapsed_seconds)
         elif isinstance(event, StepStarted):
             self.counts[event.name].under_way[event.chunk] = event.items * event.steps_done / event.steps
         elif isinstance(event, ChunkDone):
@@ -71,6 +91,9 @@ class Tally:
             for axis, number in event.rows.items():
                 count.rows[axis] = count.rows.get(axis, 0) + number
             self.elapsed_seconds = event.elapsed_seconds
+            count.elapsed_seconds = event.elapsed_seconds - count.began_seconds
+            if event.covers_seconds is not None:
+                count.covered_seconds = (count.covered_seconds or 0.0) + event.covers_seconds
         elif isinstance(event, InputDone):
             count = self.counts[event.name]
             count.finished, count.failed_chunks = True, event.failed_chunks
@@ -109,7 +132,16 @@ class Tally:
         count = self.counts[name]
         rows = [plural(number, axis) for axis, number in count.rows.items()]
         failed = [f"{plural(count.failed_chunks, 'chunk')} failed"] if count.failed_chunks else []
-        return ", ".join([f"{count.done}/{count.items} {plural_of(self.item)}", *rows, *failed])
+        pace = [self.pace(count)] if self.together > 1 and count.rate else []
+        return ", ".join([f"{count.done}/{count.items} {plural_of(self.item)}", *rows, *failed, *pace])
+
+    def pace(self, count: Count) -> str:
+        """Return rate and lag of one input: "5.1 frames/s, 12 s behind real time"."""
+        rate = f"{count.rate:.1f} {plural_of(self.item)}/s"
+        lag = count.lag_seconds
+        if lag is None:
+            return rate
+        return f"{rate}, {f'{duration(lag)} behind' if lag >= 1 else 'as fast as'} real time"
 
     def total(self) -> str:
         """Return how far the run is: "3 of 12 inputs, 2 under way, 7 waiting; 520 frames, 40 objects; 8.1 frames/s"."""

@@ -15,7 +15,10 @@ from pipeline import Array, Chunk, Stage, StageOptions
 
 class FaultyOptions(StageOptions):
     chunk: int = 1
-    fault: Literal["raise", "kill", "hang", "none"] = "raise"
+    input: str = ""
+    """Input that it happens in; empty: in each."""
+    fault: Literal["raise", "kill", "hang", "fill", "none"] = "raise"
+    """fill: take memory until the worker is over its limit."""
     only_once: str = ""
     """A file that remembers that the fault has happened; empty: it happens each time."""
     times: int = 1
@@ -30,7 +33,7 @@ class Faulty(Stage):
     outputs = (Array("grey", ("frame",), "float32"),)
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        if chunk.index == self.options.chunk and self._due():
+        if chunk.index == self.options.chunk and self.options.input in ("", chunk.input_name) and self._due():
             self._fail()
         return {"grey": chunk.frames_rgb.mean(axis=(1, 2, 3)).astype(np.float32)}
 
@@ -47,6 +50,11 @@ class Faulty(Stage):
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.options.fault == "hang":
             time.sleep(3600)
+        elif self.options.fault == "fill":
+            kept = []
+            for _ in range(60):  # 3 GB: far beyond the limit, and no danger to the machine
+                kept.append(np.ones(50 << 20, np.uint8))
+                time.sleep(0.05)
         elif self.options.fault == "raise":
             raise ValueError("made to fail")
 

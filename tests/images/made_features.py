@@ -34,6 +34,7 @@ def make_features(
     out: Path, counts: Mapping[str, int], *, size: int = 8, dtype: str = "float16", bad: Collection[int] = (),
     done_chunks: int | None = None, more: tuple[Array, ...] = (), named: tuple[Array, ...] = NAMED,
     length: int = LENGTH, changed: Mapping[str, np.ndarray] | None = None, workflow: Mapping[str, Any] | None = None,
+    inventory: bytes | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Write a store; return its arrays by input. `bad` pictures are unreadable; `done_chunks` leaves it half done."""
     arrays = (Array("feature", ("frame", "component"), dtype, (size,)), *more)
@@ -46,7 +47,7 @@ def make_features(
             made[stem] = one = {**values(n, size, dtype, bad, seed), **(changed or {})}
             one |= {array.name: np.ones((n, *array.shape), array.dtype) for array in more}
             facts = {"path": f"/pictures/{stem}", "fingerprint": stem, "frames": n, "chunk_frames": length}
-            name = store.add_input(stem, facts)
+            name = store.add_input(stem, facts, inventory)
             stage = {"key": "key", "state": "partial", "arrays": [array.name for array in arrays]}
             store.input(name).update(stages={"features": stage})
             specs = (*schema.item_arrays, *arrays)

@@ -19,6 +19,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
+from pipeline.media.images.copies import Inventory
+from pipeline.media.images.names import Names
 from pipeline.store.schema import ORIGIN, SCALE, Array
 from pipeline.views.export import export, lines
 from tests.images.made_features import LENGTH, make_features
@@ -89,6 +91,25 @@ def test_rows_and_names_are_those_of_the_store(tmp_path: Path, suffix: str, dtyp
     assert first == f"{tmp_path / f'f{suffix}'}: {len(GOOD)} features of {N} frames, 1 input"
     assert second.startswith("3 frames have no feature: see ")
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_copies_have_the_features_of_their_originals(tmp_path: Path, suffix: str, parts: int) -> None:
+    originals = {"a.jpg": 30, "b.jpg": 0, "c.jpg": 30, "d.jpg": BAD[0]}
+    inventory = Inventory(
+        Names.of(f"köln/{k:07d}.jpg".encode() for k in range(N)), Names.of(name.encode() for name in originals),
+        np.array(list(originals.values())), np.zeros(4),
+    )  # fmt: skip
+    made = make_features(tmp_path / "s.zarr", {"one": N}, bad=BAD, inventory=inventory.packed())["one"]
+    exported = export(tmp_path / "s.zarr", tmp_path / f"{{part}}{suffix}", parts=parts)
+    found = [read(tmp_path / f"{part}{suffix}") for part in range(parts)]
+    rows = {name: vector for feats, names, _ in found for name, vector in zip(names, feats, strict=True)}
+    assert sorted(rows) == sorted([*made["name"][GOOD], "a.jpg", "b.jpg", "c.jpg"])
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        np.testing.assert_array_equal(rows[name], rows[str(made["name"][originals[name]])])
+    assert ("d.jpg", "as the picture with the same content") in [one for *_, failed in found for one in failed]
+    assert (exported.features, exported.frames) == (len(GOOD) + 3, N + 4)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -16,6 +16,7 @@ import pipeline
 from pipeline.engine.events import Silent
 from pipeline.engine.source import INVENTORY, Loaded
 from pipeline.errors import InputError, StoreError
+from pipeline.media.images.copies import Inventory
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
@@ -366,8 +367,8 @@ def test_names_are_packed_and_compared() -> None:
     names = [b"a", "ä/1.png".encode(), b"", b"caf\xe9"]
     packed = Names.of(names)
     assert list(packed) == names
-    assert list(Names.unpacked(packed.packed())) == names
-    assert list(Names.unpacked(Names.of([]).packed())) == []
+    assert list(Inventory.unpacked(packed.packed()).names) == names
+    assert list(Inventory.unpacked(Names.of([]).packed()).names) == []
     assert (packed[1:3], packed[3], packed[-4:2], packed[3:1]) == (names[1:3], names[3], names[:2], [])
     assert list(packed.not_in(Names.of([b"a", b"x"]))) == names[1:]
     assert list(Names.of([b"x"]).not_in(Names.of([]))) == [b"x"]
@@ -533,6 +534,37 @@ def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp
     emptied = own.run(workflow, folder, prune=True)
     assert emptied.array("photos", "name").tolist() == []
     assert emptied.summary.exit_code == 0
+
+
+def test_duplicates_are_computed_once(own: Own, tmp_path: Path) -> None:
+    """The list of the store has the copies: they are not new later, and they follow what becomes of their original."""
+    folder = folder_of(tmp_path / "photos", [f"{k}.png" for k in range(3)])
+    for name, seed in {"0.png": 1, "1.png": 2, "2.png": 1, "deep/3.png": 2, "4.png": 1}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(encoded(seed))
+    (folder / "5.png").write_bytes(encoded(3)[:-1] + b"\0")  # as long as another, and different
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", duplicates="once")
+    listener = Silent()
+    first = own.run(workflow, folder, listener=listener)
+    assert first.array("photos", "name").tolist() == ["0.png", "1.png", "5.png"]
+    assert "3 pictures with the content of another: computed once" in listener.notes
+    kept = Inventory.unpacked(first.input("photos").inventory() or b"")
+    assert dict(zip(kept.copies, kept.originals.tolist(), strict=True)) == {b"2.png": 0, b"4.png": 0, b"deep/3.png": 1}
+    assert own.run(workflow, folder).summary.items == 0
+    (folder / "6.png").write_bytes(encoded(4))
+    (folder / "7.png").write_bytes(encoded(4))
+    assert own.run(workflow, folder).array("photos-2", "name").tolist() == ["6.png"]
+    (folder / "0.png").unlink()  # its copies are pictures of their own now, one of them computed
+    (folder / "deep" / "3.png").write_bytes(encoded(9))
+    (folder / "7.png").unlink()
+    pruned = own.run(workflow, folder, prune=True)
+    assert pruned.array("photos", "name").tolist() == ["1.png", "5.png"]
+    assert pruned.array("photos-2", "name").tolist() == ["6.png"]
+    assert pruned.array("photos-3", "name").tolist() == ["2.png", "deep/3.png"]
+    assert own.run(workflow, folder, prune=True).summary.items == 0
+    with pytest.raises(StoreError, match="source"):
+        own.run(own.workflow({"look": "looking:Look"}, kind="images"), folder)
 
 
 def test_prune_refuses_if_all_is_gone(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_a_run_over_a_clip(
     assert f"{n_frames} of {n_frames} frames, {len(rows)} objects, complete" in capsys.readouterr().out
     assert main(["export", str(out), "--to", str(tmp_path / "o.csv")]) == 0
     header, first = (tmp_path / "o.csv").read_text().splitlines()[:2]
-    assert header.endswith('"x","y","w","h","class","class_name","score"')
+    assert header.endswith('"x","y","w","h","class","class_name","score","track"')
     assert '"bottle"' in first
     assert main(["report", str(out)]) == 0
     assert "Objects per frame" in (tmp_path / "bottles.html").read_text()

@@ -13,7 +13,9 @@ import pytest
 import pipeline
 from pipeline.objects.classes import COCO_NAMES
 from pipeline.objects.models.families import Family
+from pipeline.objects.stages.count import CountOptions
 from pipeline.objects.stages.objects import ObjectsOptions
+from pipeline.objects.stages.track import TrackObjectsOptions
 from tests.clips import write_clip
 from tests.docs import Reader
 from tests.objects.made_networks import picture, save
@@ -32,11 +34,15 @@ def test_the_page_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     names = str({number: name for number, name in enumerate(COCO_NAMES)})
     save(tmp_path / "yolov8n.onnx", {"output0": rows}, batch=1, metadata={"names": names, "task": "detect"})
     reader = Reader(tmp_path, monkeypatch)
-    assert reader.follow(PAGE) >= 7
+    assert reader.follow(PAGE) >= 18
     reader.leave()
     run = pipeline.open(tmp_path / "runs" / "cars.zarr")
     assert set(run.rows("object")["class_name"]) == {"person", "car"}
     assert run.array("street", "n_objects").tolist() == [2] * 6
+    street = run.input("street")
+    assert street.array("track").tolist() == [0, 1] * 6
+    assert street.array("counts").tolist() == [[1]] * 6, "the person"
+    assert street.array("crossings").sum() == 0, "nothing moves"
     assert pipeline.open(tmp_path / "runs" / "photos.zarr").array("photos", "n_objects").tolist() == [0]
 
 
@@ -45,5 +51,8 @@ def test_the_page_lists_all_options_and_families() -> None:
     table = text[text.index("## Options") : text.index("## What a store holds")]
     options = [name for row in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE) for name in row.split(", ")]
     assert {name.strip("`") for name in options} == set(ObjectsOptions.model_fields)
+    for heading, options_of in (("## Tracks", TrackObjectsOptions), ("## Lines and zones", CountOptions)):
+        table = text[text.index(heading) :].split("\n## ")[0]
+        assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(options_of.model_fields)
     families = text[text.index("## Families") : text.index("## Options")]
     assert set(get_args(Family)) <= set(re.findall(r"^\| `(\w+)` \|", families, re.MULTILINE))

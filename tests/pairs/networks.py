@@ -121,3 +121,30 @@ def _sizes(network: Network) -> Iterator[tuple[str, tuple[int, int]]]:
             yield from ((f"{name}.{part}", (factor * width, width)) for part, factor in inner.items())
             yield f"{name}.ffn.0", (2 * width, 2 * width)
             yield f"{name}.ffn.3", (width, 2 * width)
+
+
+def superglue(layers: int = 18, width: int = 256, seed: int = 0) -> Tensors:
+    """Return tensors for `pipeline.pairs.models.superglue`; equal descriptors match."""
+    rng = np.random.default_rng(seed)
+    shapes: dict[str, tuple[int, int]] = {"final_proj": (width, width)}
+    normalised = {}
+    encoder = (3, 32, 64, 128, width, width)
+    for index, (before, after) in enumerate(pairwise(encoder)):
+        shapes[f"kenc.encoder.{3 * index}"] = (after, before)
+        if index < len(encoder) - 2:
+            normalised[f"kenc.encoder.{3 * index + 1}"] = after
+    for layer in range(layers):
+        name = f"gnn.layers.{layer}"
+        shapes |= {f"{name}.attn.{part}": (width, width) for part in ("merge", "proj.0", "proj.1", "proj.2")}
+        shapes |= {f"{name}.mlp.0": (2 * width, 2 * width), f"{name}.mlp.3": (width, 2 * width)}
+        normalised[f"{name}.mlp.1"] = 2 * width
+    tensors = {f"{name}.weight": rng.normal(0, shape[1] ** -0.5, (*shape, 1)) for name, shape in shapes.items()}
+    tensors |= {f"{name}.bias": rng.normal(0, 0.1, shape[0]) for name, shape in shapes.items()}
+    for name, size in normalised.items():
+        tensors |= {f"{name}.{part}": rng.normal(0, 0.1, size) for part in ("bias", "running_mean")}
+        tensors |= {f"{name}.{part}": rng.uniform(0.5, 1.5, size) for part in ("weight", "running_var")}
+    for name in tensors:
+        if name.startswith("kenc.encoder.12") or ".mlp.3." in name:
+            tensors[name] *= 0.1
+    tensors["final_proj.weight"] *= 12
+    return {name: tensor.astype(np.float32) for name, tensor in {**tensors, "bin_score": np.array(1.0)}.items()}

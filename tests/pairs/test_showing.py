@@ -333,7 +333,7 @@ def test_stores_without_pairs_say_so(
                "    outputs = (Array('one', ('frame',), 'float64'),)\n\n    def run(self, chunk):\n"
                "        return {'one': chunk['number']}\n")  # fmt: skip
     own.run(own.workflow({"one": "own_plain:One"}))
-    assert "annotate draws faces and matches" in refused(capsys, "annotate", own.out)
+    assert "annotate draws faces, objects and matches" in refused(capsys, "annotate", own.out)
     assert "holds no pairs yet" in refused(capsys, "annotate", own.out, "--draw", "pairs")
 
 

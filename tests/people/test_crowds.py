@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pipeline.engine.stage import Chunk
-from pipeline.faces import neighbours
 from pipeline.faces.models.base import Faces
-from pipeline.faces.models.detectors import boxes
-from pipeline.faces.people import clustering, tracking, tracklets
+from pipeline.faces.models.detectors import boxes as suppression
+from pipeline.faces.people import clustering, tracklets
 from pipeline.faces.stages import analyze, antispoof, embed
-from pipeline.faces.views import whereabouts
+from pipeline.media import boxes, tracking
+from pipeline.media.film import whereabouts
 from pipeline.store import compact
 
 SIDE = 40
@@ -49,13 +49,26 @@ def tracked(count: int) -> np.ndarray:
     order = np.random.default_rng(1).permutation(count)
     people = vectors(count)
     rows = [np.arange(count), order, order[: -count // 10]]
-    return tracking.track_faces(
+    return tracking.track_rows(
         [
             tracking.Block(np.array([len(r)], np.int32), np.array([0.2 * k]), crowd(count, k)[r], people[r])
             for k, r in enumerate(rows)
         ],
         tracking.TrackSettings(max_distance=2.0),
     )
+
+
+def moved(count: int) -> np.ndarray:
+    """The tracks of a crowd of objects of two classes, by position and movement."""
+    order = np.random.default_rng(1).permutation(count)
+    rows = [np.arange(count), order, order[: -count // 10]]
+    blocks = [
+        tracking.Block(
+            np.array([len(r)], np.int32), np.array([0.2 * k]), crowd(count, k)[r], None, (r % 2).astype(np.int32)
+        )
+        for k, r in enumerate(rows)
+    ]
+    return tracking.track_rows(blocks, tracking.TrackSettings(by_movement=True))
 
 
 def linked(count: int) -> np.ndarray:
@@ -80,29 +93,29 @@ def kept(count: int) -> np.ndarray:
     box[:, :2] += np.random.default_rng(4).uniform(-4, 4, (len(box), 2))
     corners = np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1)
     score = np.random.default_rng(6).random(len(box)).astype(np.float32)
-    return boxes.suppress(np.zeros(len(box), np.int64), corners, score, 0.5)
+    return suppression.suppress(np.zeros(len(box), np.int64), corners, score, 0.5)
 
 
 WORK = {"suppression": kept, "tracks": tracked, "tracklets": linked, "films": shown}
 
 
-@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
+@pytest.mark.parametrize("work", [*WORK.values(), moved], ids=[*WORK, "objects"])
 def test_neighbours_alone_are_compared_and_say_the_same(
     work: Callable[[int], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = work(150)  # all pairs at once: what is too many for a crowd
     sizes: list[int] = []
-    meeting = neighbours.meeting
+    meeting = boxes.meeting
 
     def counted(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows, near in meeting(left, right):
             sizes.append(len(rows) * len(near))
             yield rows, near
 
-    monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", 2000)
-    monkeypatch.setattr(neighbours, "GROUP", 16)
-    monkeypatch.setattr(neighbours, "meeting", counted)
+    monkeypatch.setattr(boxes, "PAIRS_AT_ONCE", 2000)
+    monkeypatch.setattr(boxes, "GROUP", 16)
     monkeypatch.setattr(boxes, "meeting", counted)
+    monkeypatch.setattr(suppression, "meeting", counted)
     np.testing.assert_array_equal(work(150), whole)
     assert len(np.unique(whole)) >= 150
     assert len(sizes) > 5
@@ -120,13 +133,13 @@ def test_memory_goes_with_the_number_of_faces_not_its_square(work: Callable[[int
 def test_assignment_is_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     from scipy.optimize import linear_sum_assignment
 
-    monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", 40)
+    monkeypatch.setattr(boxes, "PAIRS_AT_ONCE", 40)
     chance = np.random.default_rng(0)
     for n, m in ((30, 30), (12, 40), (40, 12), (30, 2), (0, 5), (5, 0)):
-        left, right = (neighbours.corners_of(chance.random((k, 4)) * (200, 200, 60, 60)) for k in (n, m))
+        left, right = (boxes.corners_of(chance.random((k, 4)) * (200, 200, 60, 60)) for k in (n, m))
         meets = (left[:, None, :2] < right[None, :, 2:]).all(2) & (left[:, None, 2:] > right[None, :, :2]).all(2)
         costs = np.where(meets, chance.random((n, m)) * 2.6, 2.6)
-        row, column = neighbours.assigned(left, right, lambda a, b, costs=costs: costs[np.ix_(a, b)], 2.6)
+        row, column = boxes.assigned(left, right, lambda a, b, costs=costs: costs[np.ix_(a, b)], 2.6)
         best = [(i, j) for i, j in zip(*linear_sum_assignment(costs), strict=True) if costs[i, j] < 2.6]
         assert sorted(zip(row.tolist(), column.tolist(), strict=True)) == best
 
@@ -137,9 +150,9 @@ def test_a_box_with_a_negative_area_counts_everywhere(monkeypatch: pytest.Monkey
     corners = np.repeat(chance.random((60, 2)) * 300, 2, axis=0).reshape(60, 4) + chance.uniform(-5, 30, (60, 4))
     assert ((corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]) < 0).any()
     given = np.zeros(60, np.int64), corners, chance.random(60).astype(np.float32), 0.5
-    whole = boxes.suppress(*given)
-    monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", 50)
-    np.testing.assert_array_equal(boxes.suppress(*given), whole)
+    whole = suppression.suppress(*given)
+    monkeypatch.setattr(boxes, "PAIRS_AT_ONCE", 50)
+    np.testing.assert_array_equal(suppression.suppress(*given), whole)
 
 
 def test_a_crowd_of_one_face_gives_few_near_pairs() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import pipeline
-from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
 from pipeline.faces.stages.track import Track, TrackOptions, track_input
+from pipeline.media.tracking import Block, TrackSettings, track_rows, usual_gap
 from tests.made_stores import faces_of, make_store, people
 
 LIMIT = 0.54
@@ -37,7 +37,7 @@ def block(
 def follow(one: Block, **settings: float) -> list[int]:
     limit = LIMIT if one.vectors is not None else np.inf
     made = TrackSettings(**{"max_distance": limit, **settings})
-    return track_faces([one], made, usual_gap(one.time_seconds)).tolist()
+    return track_rows([one], made, usual_gap(one.time_seconds)).tolist()
 
 
 STAYS = [[(100.0 + 5 * k, 80.0, 0)] for k in range(6)]
@@ -114,19 +114,19 @@ def test_any_cut_into_blocks_gives_the_same_tracks() -> None:
     whole = block(frames, size=200)
     expected = follow(whole)
     assert 5 < len(set(expected)) < len(expected)
-    edges = np.concatenate([[0], np.cumsum(whole.n_faces)])
+    edges = np.concatenate([[0], np.cumsum(whole.n_rows)])
     for length in (1, 7, 64):
         assert whole.vectors is not None
         blocks = [
             Block(
-                whole.n_faces[k : k + length],
+                whole.n_rows[k : k + length],
                 whole.time_seconds[k : k + length],
                 whole.box[edges[k] : edges[min(k + length, 150)]],
                 whole.vectors[edges[k] : edges[min(k + length, 150)]],
             )
             for k in range(0, 150, length)
         ]
-        made = track_faces(blocks, TrackSettings(max_distance=LIMIT), usual_gap(whole.time_seconds))
+        made = track_rows(blocks, TrackSettings(max_distance=LIMIT), usual_gap(whole.time_seconds))
         assert made.tolist() == expected
     first = [expected.index(track) for track in range(max(expected) + 1)]
     assert first == sorted(first), "numbered in order of first appearance"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.faces.people import geometry, tracklets
+from pipeline.media import boxes
 
 SIZE = (120, 160)
 
@@ -98,7 +99,7 @@ def test_looks_are_correlations() -> None:
 def test_overlap_is_intersection_over_union() -> None:
     left = np.array([[0, 0, 10, 10], [0, 0, 0, 0]], np.float32)
     right = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [20, 20, 5, 5], [0, 0, 0, 0]], np.float32)
-    np.testing.assert_allclose(geometry.overlap(left, right), [[1, 1 / 3, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_allclose(boxes.overlap(left, right), [[1, 1 / 3, 0, 0], [0, 0, 0, 0]])
 
 
 def landmarks(nose: float) -> np.ndarray:

@@ -149,7 +149,7 @@ def test_rows_in_python(store: Path, truth: dict[str, np.ndarray]) -> None:
     [
         (["--axis", "objct"], "unknown axis 'objct'; did you mean 'object'? valid: frame, object"),
         (["--axis", "face"], "valid: frame, object"),
-        (["--format", "coco"], "format coco holds rows of 'face' only, not of 'object'"),
+        (["--format", "coco", "--axis", "frame"], "format coco holds rows with 'box' only, not of 'frame'"),
         (["--format", "parket"], "unknown format 'parket'; did you mean 'parquet'?"),
         (["--format", "nowhere.at.all:Class"], "cannot import 'nowhere.at.all'"),
         (["--format", "json:JSONEncoder"], "JSONEncoder is not a subclass of pipeline.Export"),

@@ -10,7 +10,7 @@ import pytest
 from pipeline.api import run as execute
 from pipeline.faces.views.annotate import Wanted, annotate
 from pipeline.faces.views.blurring import blur, coarse
-from pipeline.faces.views.whereabouts import Faces, Legs, Reach, along, legs, unseen
+from pipeline.media.film.whereabouts import Found, Legs, Reach, along, legs, unseen
 from pipeline.store.read import RunInput
 from tests.views.films import SIZE, read_film, still, store_of, texture, write_film
 
@@ -161,7 +161,7 @@ def test_no_frame_between_the_first_and_the_last_sample_of_a_track_is_left_out()
     rng = np.random.default_rng(3)
     grid = np.arange(0, 500, 5)
     shown = np.sort(rng.choice(grid, 60, replace=False))
-    faces = Faces(shown, np.tile(np.array(LEFT, np.float32), (60, 1)), np.zeros(60, np.int32), grid)
+    faces = Found(shown, np.tile(np.array(LEFT, np.float32), (60, 1)), np.zeros(60, np.int32), grid)
     found = legs(faces, Reach(1.0, 2, 2.0), grid, np.arange(500) / 25)
     assert isinstance(found, Legs)
     on = np.array([len(which) for which in along(found, 0, 500)])
@@ -170,7 +170,7 @@ def test_no_frame_between_the_first_and_the_last_sample_of_a_track_is_left_out()
 
 
 def test_frames_between_samples_that_were_not_looked_at_are_unseen() -> None:
-    faces = Faces(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.int32), np.array([0, 5, 15]))
+    faces = Found(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.int32), np.array([0, 5, 15]))
     assert np.flatnonzero(unseen(faces, np.array([0, 5, 10, 15]), 20)).tolist() == list(range(5, 15))
 
 
@@ -188,6 +188,6 @@ def test_blurred_people_are_recognised_no_more(tmp_path: Path, data_dir: Path, w
     (made,) = annotate([source.store_path], wanted=Wanted(blur=("all",)))
     after = look(Path(made.file), 3)
     assert source.arrays["embedding"].attributes["thresholds"]["euclidean"] == 0.6
-    assert made.blurred_faces == len(source.array("embedding")) >= 2 * (56 // every)
+    assert made.counts["blurred_faces"] == len(source.array("embedding")) >= 2 * (56 // every)
     apart = np.linalg.norm(after.array("embedding")[:, None] - source.array("embedding")[None], axis=-1)
     assert apart.min(initial=9.0) > 0.6

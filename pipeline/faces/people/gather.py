@@ -23,10 +23,10 @@ from pipeline.faces.people.described import (
     signature,
     sure_confidence,
 )
-from pipeline.faces.people.geometry import overlap
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, current, edit, known
 from pipeline.faces.people.space import Space
+from pipeline.media.boxes import overlap
 from pipeline.media.spans import is_timed
 from pipeline.store.nodes import located
 from pipeline.store.schema import Array

@@ -1,4 +1,4 @@
-"""The overlap of boxes, and the direction of a face by its landmarks."""
+"""Direction of a face by its landmarks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-
-
-def overlap(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
-    """Return float64 (n, m): intersection over union of boxes x, y, w, h, (n, 4) and (m, 4); 0 for empty boxes."""
-    a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]
-    low = np.maximum(a[..., :2], b[..., :2])
-    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    shared: Floats = np.clip(high - low, 0, None).prod(axis=-1)
-    union = a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - shared
-    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
 
 
 def frontality(landmarks: npt.NDArray[Any]) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
-from pipeline.media.spans import is_timed, stop_of
+from pipeline.media.spans import is_timed, item_numbers, stop_of
 from pipeline.store.pieces import rows_of, whole
 from pipeline.text import clock
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-_EVERYTHING = 1 << 40
 
 
 def known(seconds: float) -> float | None:
@@ -43,10 +42,7 @@ class Moments:
     @cached_property
     def number(self) -> Ints:
         """Number of each item, int64 (items,): rank of a frame in its file, place of a picture in its input."""
-        if self.is_timed:
-            return self._read["frame"]
-        spans = [np.arange(start, stop) for start, stop in self.item.spans(_EVERYTHING)]
-        return np.concatenate([np.empty(0, np.int64), *spans])
+        return self._read["frame"] if self.is_timed else item_numbers(self.item)
 
     @cached_property
     def lasting(self) -> Ints:

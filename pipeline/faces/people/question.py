@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from pipeline.faces.people.gallery import as_text
-from pipeline.faces.people.geometry import overlap
 from pipeline.faces.people.pictures import (
     OTHER_SUFFIXES,
     SUFFIXES,
@@ -19,6 +18,7 @@ from pipeline.faces.people.pictures import (
     Pixels,
     Recipe,
 )
+from pipeline.media.boxes import overlap
 from pipeline.media.inputs import refuse_url
 from pipeline.media.picture import UnreadableError
 from pipeline.text import clock

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.models.base import Frames
-from pipeline.faces.neighbours import assigned, corners_of
-from pipeline.faces.people.geometry import frontality, overlap
+from pipeline.faces.people.geometry import frontality
+from pipeline.media.boxes import assigned, corners_of, overlap
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

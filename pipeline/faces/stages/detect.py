@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,8 @@ from pipeline.engine.source import MAX_CHUNK_BYTES
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.machine.device import Device
+from pipeline.media.mosaic import TILES, Mosaics, Tiles, check_size
+from pipeline.media.preparation import Pixels
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
 
@@ -19,11 +22,17 @@ if TYPE_CHECKING:
     from pipeline.faces.models.base import Detector, Faces
 
 
+MOSAIC = ("tiles", "size")
+"""Options of this stage that a detector does not know."""
+
+
 class DetectOptions(StageOptions):
     """Options of `detect`. An option that the model does not support is refused."""
 
     model: str = Field("mtcnn", description="detector; `reelgraph models` lists them")
-    min_face: int = Field(20, ge=10, description="smallest face to look for (side in pixels of the frame)")
+    min_face: int = Field(
+        20, ge=10, description="smallest face to look for (side in pixels of the frame; with tiles, of the mosaic)"
+    )
     align: Literal["native", "deepface"] = Field(
         "native",
         description="native: detect on the frame itself; deepface: the boxes and eyes that DeepFace finds on it",
@@ -46,22 +55,31 @@ class DetectOptions(StageOptions):
         description="align native: look again at turned frames (90, 180, 270 degrees), for heads that are not upright",
     )
 
+    tiles: Tiles | None = Field(None, description=f"align native: {TILES}")
+    size: Pixels | None = Field(
+        None, description="pixels of a mosaic: one side, [height, width], or 1280x720 (width first); default: as "
+        "the frame",
+    )  # fmt: skip
+
     @model_validator(mode="after")
     def _heeded(self) -> DetectOptions:
         from pipeline.faces.models import detectors
 
         try:
-            detectors.check(self.model, detectors.DetectorOptions(**self.model_dump(exclude={"model"})))
+            detectors.check(self.model, detectors.DetectorOptions(**self.model_dump(exclude={"model", *MOSAIC})))
         except ModelError as error:
             raise ValueError(str(error)) from error
+        if self.size and not self.tiles:
+            raise ValueError("option size needs tiles; leave it out, or set tiles: 2x2")
+        check_size(self.tiles, self.size)
+        if self.tiles and (self.turned or self.align != "native"):
+            raise ValueError("option tiles needs align: native, and turned: false; leave it out")
         return self
 
     def keyed(self) -> dict[str, Any]:
-        """Leave out `turned` if it is false, so that stores from before this option still resume."""
+        """Leave out newer options that are not set, so that stores from before them still resume."""
         values = super().keyed()
-        if not self.turned:
-            del values["turned"]
-        return values
+        return {name: value for name, value in values.items() if value or name not in ("turned", *MOSAIC)}
 
 
 def detect_in(detector: Detector, frames: Any) -> Faces:
@@ -115,6 +133,7 @@ class Detect(Stage):
         super().__init__(options)
         if self.options.align == "deepface":
             self.outputs = (*self.outputs, RANK)
+        self.seconds_per_megapixel = self.seconds_per_megapixel / math.prod(self.options.tiles or (1,))  # type: ignore[misc]
 
     def models(self) -> tuple[ModelInfo, ...]:
         from pipeline.faces.models import describe
@@ -125,10 +144,14 @@ class Detect(Stage):
     def load(self, device: Device) -> None:
         from pipeline.faces.models import create_detector
 
-        options = self.options.model_dump(exclude={"model"})
+        options = self.options.model_dump(exclude={"model", *MOSAIC})
+        if self.options.tiles:
+            del options["max_faces"]  # of each frame, not of the mosaic
         self.detector: Detector = create_detector(self.options.model, device, **options)
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        if self.options.tiles:
+            return self._in_mosaics(chunk)
         readable = np.flatnonzero(chunk.decoded)
         # Unreadable frames are black; they are left out, so that no face is ever found in them.
         frames = chunk.frames_rgb if len(readable) == len(chunk.decoded) else chunk.frames_rgb[readable]
@@ -137,3 +160,17 @@ class Detect(Stage):
         n_faces[readable] = np.bincount(faces.frame, minlength=len(readable)).astype(np.int32)
         arrays = {"n_faces": n_faces, "box": faces.box, "landmarks": faces.landmarks, "confidence": faces.confidence}
         return arrays if faces.rank is None else {**arrays, RANK.name: faces.rank}
+
+    def _in_mosaics(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Return the faces of each frame by the mosaic that it is in."""
+        from pipeline.faces.models.base import Faces
+        from pipeline.faces.models.detectors.base import largest
+
+        mosaics = Mosaics(chunk.frames_rgb, chunk.decoded, self.options.tiles, self.options.size)
+        found = detect_in(self.detector, mosaics)
+        index, frame, box, points = mosaics.apart(found.frame, found.box, found.confidence, found.landmarks)
+        faces = Faces(frame, box, points, found.confidence[index])
+        if self.options.max_faces:
+            faces = largest(faces, self.options.max_faces)
+        n_faces = np.bincount(faces.frame, minlength=len(chunk)).astype(np.int32)
+        return {"n_faces": n_faces, "box": faces.box, "landmarks": faces.landmarks, "confidence": faces.confidence}

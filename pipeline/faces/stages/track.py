@@ -10,8 +10,8 @@ from pydantic import Field
 
 from pipeline.engine.stage import Described, Stage, StageOptions
 from pipeline.faces.people.space import Space
-from pipeline.faces.people.tracking import Block, TrackSettings, track_faces, usual_gap
 from pipeline.media.spans import is_timed
+from pipeline.media.tracking import Block, TrackSettings, track_rows, usual_gap
 from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def track_input(item: RunInput, options: TrackOptions) -> np.ndarray:
     space = Space.of(arrays["embedding"].attributes) if options.use_embedding and "embedding" in arrays else None
     limit = options.max_distance or (TRACK_SHARE * space.threshold if space else np.inf)
     settings = TrackSettings(options.max_gap_seconds, options.min_iou, limit)
-    return track_faces(_blocks(item, space), settings, usual_gap(time_seconds))
+    return track_rows(_blocks(item, space), settings, usual_gap(time_seconds))
 
 
 def _blocks(item: RunInput, space: Space | None) -> Iterator[Block]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.views.whereabouts import Boxes, Faces, Legs, Reach, between
+from pipeline.media.film.whereabouts import Boxes, Found, Legs, Reach, between
 
 REACH = Reach(hold_share=1.0, hold_frames=2, longest_gap_seconds=2.0)
 """A face is covered from the sample before the first one that shows it to the one after the last, and a little more.
@@ -28,7 +28,7 @@ _ROUND = 3.0
 """Exponent of the superellipse that is covered: 2 is an ellipse, much more a rectangle."""
 
 
-def covers(faces: Faces, legs: Legs, which: npt.NDArray[np.int64], rank: int, times: npt.NDArray[np.float64]) -> Boxes:
+def covers(faces: Found, legs: Legs, which: npt.NDArray[np.int64], rank: int, times: npt.NDArray[np.float64]) -> Boxes:
     """Return float32 (m, 4): x, y, w, h of the heads to blur on a frame; m is at least len(which)."""
     if not len(which):
         return np.empty((0, 4), np.float32)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,13 @@ class FaceColumns(AxisColumns):
     """Boxes, scores, landmarks and people first."""
 
     first: ClassVar[tuple[str, ...]] = ("box", "confidence", "landmarks", "track", "person", "identity")
+    score: ClassVar[str] = "confidence"
+    points: ClassVar[tuple[str, ...]] = LANDMARKS
+    identities: ClassVar[tuple[str, ...]] = ("person", "person_name", "identity", "identity_name")
+
+    def categories(self, axis: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the one category of COCO, with its keypoints."""
+        return [{"id": 1, "name": axis, "supercategory": "person", "keypoints": list(LANDMARKS), "skeleton": []}]
 
     def columns(self, item: RunInput, array: Array) -> dict[str, Column] | None:
         """Return the columns of one array. Raises StoreError if it is damaged."""

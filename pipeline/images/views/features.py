@@ -11,6 +11,8 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.images.features import NAME, feature_array
+from pipeline.media.images.copies import Inventory
+from pipeline.media.images.names import Names, text
 from pipeline.store.schema import DECODED
 from pipeline.text import plural
 from pipeline.views.axes import noun_of
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 ERROR = "error"
 """Item array of pictures: why the picture could not be read; "" if it could."""
+_AS_ORIGINAL = "as the picture with the same content"
 _UNREAD = "could not be read"
 _NOT_FINITE = "its feature has values that are not finite"
 
@@ -62,11 +65,16 @@ class FeatureExport(Export):
         if twice:
             raise UsageError(f"two inputs have the name {twice[0]!r}; export the stores one by one")
         for one in stored.inputs:
+            prefix, copies = f"{one.name}/" if several else "", _Copies(one.item)
             known = [name for name in (NAME, "frame", ERROR, DECODED.name) if name in one.item.arrays]
             for block in one.blocks([array, *known]) if one.item.arrays else ():
-                found = _features(block, array, f"{one.name}/" if several else "", _reason_of(one.item))
+                found = _features(block, array, prefix, _reason_of(one.item))
                 stored.n_rows -= len(found.failed)
                 yield found
+                if (same := copies.of(block, array, prefix)) is not None:
+                    stored.n_rows += len(same.names)
+                    stored.n_items += len(same.names) + len(same.failed)
+                    yield same
         failed, where = stored.n_items - stored.n_rows, f"no feature: see {self.failed_go_to}"
         stored.notes = [note for note in stored.notes if not note.endswith(where)]  # that of an earlier part
         if failed:
@@ -84,6 +92,30 @@ def _features(block: Block, array: str, prefix: str, reason: Callable[[int, int]
         said = block.arrays[ERROR][k] if ERROR in block.arrays else ""
         failed.append((names[k], said or (_NOT_FINITE if decoded[k] else reason(numbers[k], int(positions[k])))))
     return Features(vectors[good], [names[k] for k in np.flatnonzero(good).tolist()], failed)
+
+
+class _Copies:
+    """Pictures with the content of others, which have the features of these."""
+
+    def __init__(self, item: RunInput) -> None:
+        content = item.inventory() if item.complete else None  # else a block's rows are not the pictures' numbers
+        self._inventory = Inventory.unpacked(content) if content is not None else Inventory(Names(b""))
+        self._order = np.argsort(self._inventory.originals, kind="stable")
+        self._sorted = self._inventory.originals[self._order]
+
+    def of(self, block: Block, array: str, prefix: str) -> Features | None:
+        """Return the copies of a block's pictures; None if there are none."""
+        start, stop = np.searchsorted(self._sorted, (block.rows.start, block.rows.stop))
+        if start == stop:
+            return None
+        vectors = block.arrays[array][self._sorted[start:stop] - block.rows.start]
+        names = [prefix + text(self._inventory.copies[at]) for at in self._order[start:stop].tolist()]
+        good = np.isfinite(vectors).all(axis=1)
+        return Features(
+            vectors[good],
+            [names[k] for k in np.flatnonzero(good).tolist()],
+            [(names[k], _AS_ORIGINAL) for k in np.flatnonzero(~good).tolist()],
+        )
 
 
 def _reason_of(item: RunInput) -> Callable[[int, int], str]:

@@ -1,8 +1,9 @@
-"""Boxes and labels on frames: readable at 144 lines and at 2160, on light and on dark."""
+"""Boxes, lines and labels on frames: readable at 144 lines and at 2160, on light and on dark."""
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +16,8 @@ Colour = tuple[int, int, int]
 UNKNOWN_COLOUR: Colour = (200, 200, 200)
 _GOLDEN = 0.618033988749895
 _BLACK = (0, 0, 0)
+_TINT = 0.15
+"""Share of its colour in an area."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,18 @@ class Mark:
     """Said after the text where there is room."""
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A line through points, or an area within them."""
+
+    points: npt.NDArray[np.float64]
+    """(n, 2): x, y in pixels."""
+    colour: Colour
+    text: str = ""
+    is_closed: bool = False
+    """True for an area, which is tinted."""
+
+
 def colour_of(code: int) -> Colour:
     """RGB of a person: of full strength, far from that of the next one, and always the same."""
     hue = (0.02 + _GOLDEN * code) % 1.0
@@ -39,19 +54,39 @@ def colour_of(code: int) -> Colour:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
-def draw(frame_rgb: npt.NDArray[np.uint8], marks: list[Mark]) -> None:
-    """Draw boxes, then labels above them, in place; uint8 (height, width, 3)."""
+def draw(frame_rgb: npt.NDArray[np.uint8], marks: list[Mark], shapes: Sequence[Shape] = ()) -> None:
+    """Draw shapes, boxes over them, then labels, in place; uint8 (height, width, 3)."""
     # Pixels of lines, and of letters, go by the shorter side of the frame.
     side = min(frame_rgb.shape[:2])
     stroke, letters = max(1, round(side / 360)), max(11, round(side / 40))
+    for shape in shapes:
+        _outline(frame_rgb, shape, stroke)
     for mark in marks:  # a coloured line between two dark ones
         left, top, right, bottom = _corners(mark)
         cv2.rectangle(frame_rgb, (left, top), (right, bottom), _BLACK, stroke + 2 * max(1, stroke // 2))
         cv2.rectangle(frame_rgb, (left, top), (right, bottom), mark.colour, stroke)
     taken: list[tuple[int, int, int, int]] = []
-    for mark in sorted(marks, key=lambda mark: mark.box[1]):
+    named = [_place_of(shape) for shape in shapes if shape.text]
+    for mark in [*named, *sorted(marks, key=lambda mark: mark.box[1])]:
         if mark.text or mark.more:
             taken.append(_label(frame_rgb, mark, letters, stroke, taken))
+
+
+def _outline(frame_rgb: npt.NDArray[np.uint8], shape: Shape, stroke: int) -> None:
+    points = [np.round(shape.points).astype(np.int32)]
+    if len(shape.points) < 2:
+        return
+    if shape.is_closed:
+        tinted = cv2.fillPoly(frame_rgb.copy(), points, shape.colour)
+        cv2.addWeighted(tinted, _TINT, frame_rgb, 1 - _TINT, 0, dst=frame_rgb)
+    cv2.polylines(frame_rgb, points, shape.is_closed, _BLACK, stroke + 2 * max(1, stroke // 2), cv2.LINE_AA)
+    cv2.polylines(frame_rgb, points, shape.is_closed, shape.colour, stroke, cv2.LINE_AA)
+
+
+def _place_of(shape: Shape) -> Mark:
+    """Return the place of a shape's label: the upper end of a line, the middle of the top of an area."""
+    x, y = shape.points[shape.points[:, 1].argmin()].tolist()
+    return Mark((float(shape.points[:, 0].mean()) if shape.is_closed else x, y, 0.0, 0.0), shape.colour, shape.text)
 
 
 def _corners(mark: Mark) -> tuple[int, int, int, int]:

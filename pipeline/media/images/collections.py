@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.files.regular import open_file
+from pipeline.media.images.copies import Inventory, without_copies
 from pipeline.media.images.folders import search
 from pipeline.media.images.names import Names, of_lines, path_of
 from pipeline.media.images.reading import SUFFIXES
@@ -26,9 +27,6 @@ class Collection(ABC):
     """The pictures of one input."""
 
     kind: str
-    grows = False
-    """True if its list of names is kept in the store, since what it holds may change."""
-
     def __init__(self, path: str) -> None:
         self.path = path
         self.names = Names.of([])
@@ -43,18 +41,28 @@ class Collection(ABC):
 
 
 class FilesOf(Collection):
-    """Files with names relative to a folder: all of it, those of a list, or those that were named."""
+    """Files with names relative to a folder: all of it, those of a list, or those that were named.
 
-    grows = True
+    The list of its names is kept in the store, since what it holds may change.
+    """
 
-    def __init__(self, path: str, kind: str, folder: str, names: Names, passed: Passed | None = None) -> None:
+    def __init__(
+        self, path: str, kind: str, folder: str, names: Names, passed: Passed | None = None,
+        inventory: Inventory | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(path)
         self.kind, self.folder, self.names = kind, folder, names
+        self.inventory = inventory or Inventory(names)
         self.passed = passed or Passed()
         self._root = os.fsencode(folder)
 
     def shelf(self, start: int, stop: int) -> Shelf:
         return Files(tuple(path_of(self._root, name) for name in self.names[start:stop]))
+
+    def without_copies(self) -> FilesOf:
+        """Return the same without pictures that have the content of an earlier one; the inventory has them."""
+        inventory = without_copies(self.folder, self.names)
+        return FilesOf(self.path, self.kind, self.folder, inventory.names, self.passed, inventory)
 
 
 def of_folder(path: str) -> FilesOf:

@@ -35,11 +35,6 @@ class Names(Sequence[bytes]):
         """Join names; none holds a byte of 0."""
         return cls(join(names))
 
-    @classmethod
-    def unpacked(cls, content: bytes) -> Names:
-        """Return the names of `packed`. Raises zlib.error if it is damaged."""
-        return cls(zlib.decompress(content))
-
     def packed(self) -> bytes:
         """Return all names, compressed; those of a folder shrink to a quarter and less."""
         return zlib.compress(self.joined, 1)

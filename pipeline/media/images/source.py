@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -20,13 +20,14 @@ from pipeline.engine.source import INVENTORY, MAX_CHUNK_BYTES, InputRef, Job, Lo
 from pipeline.errors import InputError
 from pipeline.files.fingerprint import fingerprint
 from pipeline.machine.memory import MEMORY
-from pipeline.media.images import collections
+from pipeline.media.images import collections, copies
 from pipeline.media.images.collections import COMPRESSED_TARS, HDF5, TABLE, TAR, ZARR, Collection, FilesOf
+from pipeline.media.images.copies import Inventory
 from pipeline.media.images.folders import UNREAD_FOLDERS, is_folder
-from pipeline.media.images.names import Names, path_of, text
+from pipeline.media.images.names import Names, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.reading import Geometry, Picture, declared_size, fitted, read
-from pipeline.media.images.shelves import Content, Shelf, state_of
+from pipeline.media.images.shelves import Content, Shelf
 from pipeline.media.inputs import refuse_url
 from pipeline.media.picture import UnreadableError, too_large
 from pipeline.store.schema import ORIGIN, SCALE, Array
@@ -36,8 +37,6 @@ LEAST_PICTURES, MOST_PICTURES = 64, 512
 """Pictures of a chunk: 8 million make 15,625 commits, and a few thousand enough chunks for many workers."""
 _SHARES = 64
 """Chunks that an input is cut into before they grow beyond LEAST_PICTURES."""
-_LOOKERS = 16
-"""Files that are looked at once: a network's answer is waited for, not computed."""
 _LOOKED_AT = 16
 """Pictures, spread over the input, whose headers say how large pictures are there."""
 _USUAL_SIZE = 2400, 1600
@@ -76,6 +75,11 @@ class ImagesOptions(SourceOptions):
         None, description="HDF5, Zarr, Parquet: the array or column of their names (default: numbers)"
     )
 
+    duplicates: Literal["compute", "once"] = Field(
+        "compute", description="once: of files with equal content, found by the plan, the first is computed; exports "
+        "of features have all",
+    )  # fmt: skip
+
     @field_validator("resize", "crop")
     @classmethod
     def _check_sides(cls, sides: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
@@ -95,6 +99,11 @@ class ImagesOptions(SourceOptions):
         if isinstance(size, tuple) and crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
             raise ValueError(f"crop {crop} is larger than resize {size}")
         return self
+
+    def keyed(self) -> dict[str, Any]:
+        """Leave out the choice of pictures unless it is made."""
+        kept = super().keyed()
+        return {name: value for name, value in kept.items() if (name, value) != ("duplicates", "compute")}
 
     @property
     def geometry(self) -> Geometry:
@@ -223,7 +232,10 @@ class ImagesSource(Source):
     def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> ImagesSource:
         assert isinstance(options, ImagesOptions)
         stored = stored or {}
-        return cls(_collection(ref, options, stored), options, stored.get("chunk_frames"))
+        collection = _collection(ref, options, stored)
+        if options.duplicates == "once" and INVENTORY not in stored and isinstance(collection, FilesOf):
+            collection = collection.without_copies()
+        return cls(collection, options, stored.get("chunk_frames"))
 
     @classmethod
     def later(
@@ -234,7 +246,7 @@ class ImagesSource(Source):
         now = _collection(ref, options, {})
         if not isinstance(now, FilesOf):
             return None, None
-        parts = [_unpacked(ref.path, content) for content in stored]
+        parts = [_unpacked(ref.path, content).all_names for content in stored]
         if len(parts) == 1 and parts[0].joined == now.names.joined:
             return None, None
         known = Names(b"".join(part.joined for part in parts))
@@ -255,16 +267,17 @@ class ImagesSource(Source):
         now = _collection(ref, options, {})
         if not isinstance(now, FilesOf):
             return None
-        names = _unpacked(ref.path, stored)
+        inventory = _unpacked(ref.path, stored)
+        names = inventory.names
         absent = names.absent_from(now.names)
         if absent.any() and UNREAD_FOLDERS in now.passed.counts:
             raise InputError(f"{ref.path} has folders that cannot be read; nothing is removed from the store")
-        root = os.fsencode(now.folder)
-        with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="look") as pool:
-            states = list(pool.map(lambda name: state_of(path_of(root, name)), names))
-        size, modified = (np.array([one[k] for one in states]) for k in (0, 1))
-        changed = (size != read(FILE_BYTES.name)) | (np.nan_to_num(modified) != np.nan_to_num(read(MODIFIED.name)))
-        return absent, changed, names.chosen(~(absent | changed)).packed()
+        sizes, times = read(FILE_BYTES.name), read(MODIFIED.name)
+        size, modified = copies.states(now.folder, names)
+        changed = (size != sizes) | (np.nan_to_num(modified) != np.nan_to_num(times))
+        size, modified = copies.states(now.folder, inventory.copies)
+        as_before = (size == sizes[inventory.originals]) & (modified == inventory.modified_seconds)
+        return absent, changed, inventory.chosen(~(absent | changed), as_before).packed()
 
     @classmethod
     def fingerprint(cls, ref: InputRef) -> str:
@@ -279,7 +292,8 @@ class ImagesSource(Source):
         size = geometry.size
         self.most_items = min(MOST_PICTURES, max(LEAST_PICTURES, len(self) // _SHARES))
         self.item_bytes = size[0] * size[1] * 3 if size else self._usual_bytes(geometry)
-        self.note = self.collection.passed.told()
+        told = [self.collection.passed.told(), self._told_of_copies()]
+        self.note = "; ".join(filter(None, told)) or None
         folder = self.collection.folder if isinstance(self.collection, FilesOf) else None
         self.facts = {
             "path": self.collection.path,
@@ -287,6 +301,15 @@ class ImagesSource(Source):
             **({"folder": folder} if folder else {}),
             **({"passed_over": dict(self.collection.passed.counts)} if self.collection.passed.counts else {}),
         }
+
+    def _told_of_copies(self) -> str | None:
+        """Return a line on pictures that are not computed, None if there are none."""
+        if self.options.duplicates == "compute":
+            return None
+        if not isinstance(self.collection, FilesOf):
+            return f"duplicates: once compares files; the pictures in {self.collection.path} are all computed"
+        count = len(self.collection.inventory.copies)
+        return f"{plural(count, 'picture')} with the content of another: computed once" if count else None
 
     def _usual_bytes(self, geometry: Geometry) -> int:
         """Return the bytes of the largest of a few pictures; those of chunks that are stored are not asked again."""
@@ -306,7 +329,7 @@ class ImagesSource(Source):
         return min(largest or width * height * 3, MAX_CHUNK_BYTES)
 
     def inventory(self) -> bytes | None:
-        return self.collection.names.packed() if self.collection.grows else None
+        return self.collection.inventory.packed() if isinstance(self.collection, FilesOf) else None
 
     def __len__(self) -> int:
         return len(self.collection)
@@ -374,9 +397,9 @@ def _of_loose(paths: list[str], inputs: Sequence[str]) -> ImagesRef:
     return ImagesRef(path, Path(folder).name or "pictures", files=tuple(paths))
 
 
-def _unpacked(path: str, inventory: bytes) -> Names:
+def _unpacked(path: str, inventory: bytes) -> Inventory:
     try:
-        return Names.unpacked(inventory)
+        return Inventory.unpacked(inventory)
     except zlib.error as err:
         raise InputError(
             f"{path}: the store's list of its pictures is damaged ({err}); start over with --fresh"
@@ -387,7 +410,8 @@ def _collection(ref: InputRef, options: ImagesOptions, stored: Mapping[str, Any]
     """Open an input, with the names that the store has of it if it is there."""
     path = ref.path
     if INVENTORY in stored:
-        return FilesOf(path, stored["container"], stored["folder"], _unpacked(path, stored[INVENTORY]))
+        inventory = _unpacked(path, stored[INVENTORY])
+        return FilesOf(path, stored["container"], stored["folder"], inventory.names, inventory=inventory)
     if isinstance(ref, ImagesRef) and ref.later is not None:
         return FilesOf(path, ref.later.kind, ref.later.folder, ref.later.names)
     if isinstance(ref, ImagesRef) and ref.files:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.machine.device import Device
+from pipeline.media.mosaic import PLAIN, TILES, Mosaics, Tiles, check_size
 from pipeline.media.network import NetworkOptions
-from pipeline.media.preparation import Colour, Picture
+from pipeline.media.preparation import Colour, Picture, Pixels
 from pipeline.models.card import ModelInfo
 from pipeline.models.onnx_file import is_path
 from pipeline.objects.classes import COCO, given_names
@@ -24,7 +26,7 @@ from pipeline.objects.models.network import OVERLAP, Runner, describe
 from pipeline.store.schema import Array, Axis
 from pipeline.text import unknown
 
-OF_ALL = frozenset({"model", "keep", "score", "overlap", "most", "batch"})
+OF_ALL = frozenset({"model", "keep", "score", "overlap", "most", "batch", "tiles"})
 """Options that the detector of people has too."""
 
 
@@ -39,6 +41,11 @@ class ObjectsOptions(NetworkOptions):
         "directory)",
     )
     family: Family | None = Field(None, description="what the network is; default: by the shape of its outputs")
+    tiles: Tiles | None = Field(None, description=TILES)
+    size: Pixels | None = Field(
+        None, description="pixels of the network's input, which a mosaic fills: one side, [height, width], or 640x480 "
+        f"(width first). Default: as the file says. With model {hog.NAME}: pixels of a mosaic; default: as the frames"
+    )  # fmt: skip
     resize: Literal["letterbox", "stretch"] | None = Field(
         None, description="letterbox: add grey bars; stretch: distort the picture; default: as the family does"
     )
@@ -80,6 +87,11 @@ class ObjectsOptions(NetworkOptions):
     most: int = Field(300, ge=1, le=100_000, description="objects of a picture, at most: the best")
     batch: int = Field(8, ge=1, le=4096, description="pictures in a batch, at most; changes no results")
 
+    @model_validator(mode="after")
+    def _large_enough(self) -> ObjectsOptions:
+        check_size(self.tiles, self.size)
+        return self
+
     @field_validator("classes")
     @classmethod
     def _absolute(cls, value: Any) -> Any:
@@ -110,10 +122,12 @@ class Objects(Stage):
         super().__init__(options)
         choices: ObjectsOptions = self.options
         if choices.model == hog.NAME:
-            fields = ObjectsOptions.model_fields
-            odd = [name for name in fields if name not in OF_ALL and getattr(choices, name) != fields[name].default]
+            fields, accepted = ObjectsOptions.model_fields, OF_ALL | ({"size"} if choices.tiles else set())
+            odd = [name for name in fields if name not in accepted and getattr(choices, name) != fields[name].default]
             if odd:
-                raise ModelError(f"model {hog.NAME} has no option {odd[0]}; set model to the path of an ONNX file")
+                mosaics = "set tiles: 2x2 for mosaics of this size, or " if odd[0] == "size" else ""
+                remedy = f"{mosaics}set model to the path of an ONNX file"
+                raise ModelError(f"model {hog.NAME} has no option {odd[0]}; {remedy}")
             self.network, names, overlap = None, list(hog.NAMES), OVERLAP
         elif not is_path(choices.model, (hog.NAME,)):
             raise ModelError(unknown("model", choices.model, (hog.NAME,)) + ", or the path of an ONNX file")
@@ -127,7 +141,9 @@ class Objects(Stage):
             raise ModelError(f"keep: {unknown('class', wrong, names)}")
         labels = None if choices.keep is None else [index for index, name in enumerate(names) if name in choices.keep]
         overlap = overlap if choices.overlap is None else choices.overlap
-        self.choice = Choice(choices.score, overlap, choices.most, labels)
+        tiles = math.prod(choices.tiles or (1,))
+        self.seconds_per_megapixel /= tiles  # type: ignore[misc]
+        self.choice = Choice(choices.score, overlap, choices.most * tiles, labels)
         model = {"model": choices.model}
         self.outputs = (
             Array("n_objects", ("frame",), "int32"),
@@ -149,9 +165,25 @@ class Objects(Stage):
             self.detector = Runner(self.network, device, self.choice, self.options.batch)
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        if self.options.tiles:
+            return self._in_mosaics(chunk)
         rows = np.flatnonzero(chunk.decoded).tolist()
         found = self.detector.objects(cast(Sequence[Picture], chunk.frames_rgb), rows)
         counts = np.zeros(len(chunk), np.int32)
         counts[rows] = [len(objects.score) for objects in found]
         box, label, score = (np.concatenate(parts) for parts in zip(NONE, *found, strict=True))
         return {"n_objects": counts, "box": box, "class": label, "score": score}
+
+    def _in_mosaics(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Return the objects of each frame by the mosaic that it is in, the best of each frame."""
+        size, network = self.options.size, self.network
+        size, preparation = (size, PLAIN) if network is None else (network.preparation.size, network.preparation)
+        mosaics = Mosaics(chunk.frames_rgb, chunk.decoded, self.options.tiles, size, preparation)
+        found = self.detector.objects(mosaics, range(len(mosaics)))
+        box, label, score = (np.concatenate(parts) for parts in zip(NONE, *found, strict=True))
+        mosaic = np.repeat(np.arange(len(found)), [len(one.score) for one in found])
+        index, frame, box, _ = mosaics.apart(mosaic, box, score)
+        best = np.arange(len(frame)) - np.searchsorted(frame, frame) < self.options.most
+        counts = np.bincount(frame[best], minlength=len(chunk)).astype(np.int32)
+        index = index[best]
+        return {"n_objects": counts, "box": box[best], "class": label[index], "score": score[index]}

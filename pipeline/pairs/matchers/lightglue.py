@@ -1,4 +1,4 @@
-"""The matchers `lightglue` and `lighterglue`: networks that see all keypoints of both pictures."""
+"""The matchers `lightglue`, `lighterglue` and `superglue`: networks that see all keypoints of both pictures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline.errors import ModelError
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.models.onnx_graph import Weights
-from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches, runtime_name
-from pipeline.models.weights import sha256, weights_files
+from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
 from pipeline.pairs.matchers.matcher import Matcher, Matches, Pairs
+from pipeline.pairs.models import superglue
 from pipeline.pairs.models.lightglue import LIGHTERGLUE, NETWORKS, Network
 
 if TYPE_CHECKING:
@@ -36,21 +36,24 @@ class LightGlue(Matcher):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size", "features"})
+    threshold = 0.1
+    arrays: ClassVar[tuple[str, ...]] = ("keypoint", "descriptor")
+    """Arrays of the keypoints that it takes."""
+    reach: ClassVar[float] = 0.5
+    """Share of a picture's longer side that lies between the middle of the network's places and 1."""
     seconds_per_match = 0.02
     slot = "gpu"
 
     def __init__(self, options: MatchOptions) -> None:
         super().__init__(options)
-        self.needs = ("keypoint", "descriptor") if options.size else ("keypoint", "descriptor", "width", "height")
+        self.needs = self.arrays if options.size else (*self.arrays, "width", "height")
 
     @property
     def network(self) -> Network:
         return NETWORKS[self.options.features]
 
     def models(self) -> tuple[ModelInfo, ...]:
-        card = self.network.card
-        licence, source = card.licence, card.licence_source
-        return (ModelInfo(card.name, licence, runtime_name(), lambda: sha256(weights_files(card)), source),)
+        return (self.network.info(),)
 
     def load(self, device: Device) -> None:
         self._device = device
@@ -82,19 +85,22 @@ class LightGlue(Matcher):
                 "matcher: nearest"
             )
         size = np.array(self.options.size or (picture["width"], picture["height"]), np.float32)
-        return _Prepared(picture["keypoint"], descriptor, size)
+        # The authors' code counts from the centre of the first pixel, but takes size / 2 for the middle all the same.
+        place = (picture["keypoint"] - np.float32(0.5) - size / 2) / (size.max() * np.float32(self.reach))
+        return _Prepared({**{name: picture[name] for name in self.arrays}, "keypoint": place})
 
     def _run(self, sides: Sequence[Sequence[_Prepared]]) -> list[Matches]:
         inputs = {}
         for letter, pictures in zip("ab", sides, strict=True):
-            inputs[f"keypoint_{letter}"] = np.stack([picture.keypoint for picture in pictures])
-            inputs[f"descriptor_{letter}"] = np.stack([picture.descriptor for picture in pictures])
+            for name in self.arrays:
+                given = np.stack([picture.arrays[name] for picture in pictures])
+                inputs[f"{name.removeprefix('keypoint_')}_{letter}"] = given
             inputs[f"count_{letter}"] = np.array([picture.count for picture in pictures])
         partners, scores = self._session.run(None, inputs)
         return [self._kept(*each) for each in zip(partners, scores, sides[0], strict=True)]
 
     def _kept(self, partner: npt.NDArray[np.int64], score: Weights, picture: _Prepared) -> Matches:
-        kept = np.flatnonzero(score[: picture.count] > self.options.threshold)
+        kept = np.flatnonzero(score[: picture.count] > self.options.least_score)
         return Matches(np.stack([kept, partner[kept]], axis=1), score[kept])
 
 
@@ -109,17 +115,36 @@ class LighterGlue(LightGlue):
         return LIGHTERGLUE
 
 
-class _Prepared:
-    """Keypoints of a picture as the network takes them, padded."""
+class SuperGlue(LightGlue):
+    """SuperGlue, for keypoints of SuperPoint, with weights of the user's own."""
 
-    def __init__(self, keypoint: Weights, descriptor: Weights, size: Weights) -> None:
-        self.count = len(keypoint)
-        length = _padded_length(self.count)
-        self.keypoint = np.zeros((length, 2), np.float32)
-        self.descriptor = np.zeros((length, descriptor.shape[1]), np.float32)
-        # The authors' code counts from the centre of the first pixel, but takes size / 2 for the middle all the same.
-        self.keypoint[: self.count] = (keypoint - np.float32(0.5) - size / 2) / (size.max() / 2)
-        self.descriptor[: self.count] = descriptor
+    uses: ClassVar[frozenset[str]] = frozenset({"threshold", "size", "weights", "iterations"})
+    threshold = superglue.THRESHOLD
+    arrays = ("keypoint", "keypoint_score", "descriptor")
+    reach = superglue.REACH
+    seconds_per_match = 0.04
+
+    def __init__(self, options: MatchOptions) -> None:
+        super().__init__(options)
+        self._network = superglue.describe(options.weights, options.iterations)
+
+    @property
+    def network(self) -> Network:
+        return self._network
+
+
+class _Prepared:
+    """Keypoints of a picture as the network takes them, padded with zeros."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.count = len(arrays["keypoint"])
+        self.length = _padded_length(self.count)
+        self.arrays = {name: self._padded(array) for name, array in arrays.items()}
+
+    def _padded(self, array: np.ndarray) -> Weights:
+        padded = np.zeros((self.length, *array.shape[1:]), np.float32)
+        padded[: self.count] = array
+        return padded
 
 
 def _padded_length(count: int) -> int:
@@ -132,6 +157,6 @@ def _together(pairs: Pairs, prepared: Sequence[_Prepared]) -> Iterator[tuple[lis
     """Yield rows of pairs that share a batch, and the padded lengths of their pictures."""
     groups: dict[tuple[int, int], list[int]] = {}
     for row, (a, b) in enumerate(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)):
-        groups.setdefault((len(prepared[a].keypoint), len(prepared[b].keypoint)), []).append(row)
+        groups.setdefault((prepared[a].length, prepared[b].length), []).append(row)
     for shape, rows in groups.items():
         yield rows, shape

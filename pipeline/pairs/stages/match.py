@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -11,23 +12,30 @@ from pydantic import Field, field_validator
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
-from pipeline.pairs.matchers.lightglue import LighterGlue, LightGlue
+from pipeline.pairs.matchers.lightglue import LighterGlue, LightGlue, SuperGlue
 from pipeline.pairs.matchers.matcher import NO_MATCHES, Matcher, Matches, Pairs
 from pipeline.pairs.matchers.nearest import Nearest
+from pipeline.pairs.models import superglue
 from pipeline.pairs.models.lightglue import NETWORKS
-from pipeline.pairs.options import ChoiceOptions
+from pipeline.pairs.options import ChoiceOptions, WeightsOptions
 from pipeline.store.schema import Array, Axis
 from pipeline.text import unknown
 
-MATCHERS: dict[str, type[Matcher]] = {"nearest": Nearest, "lighterglue": LighterGlue, "lightglue": LightGlue}
+MATCHERS: dict[str, type[Matcher]] = {
+    "nearest": Nearest,
+    "lighterglue": LighterGlue,
+    "lightglue": LightGlue,
+    "superglue": SuperGlue,
+}
 
 
-class MatchOptions(ChoiceOptions):
+class MatchOptions(ChoiceOptions, WeightsOptions):
     """Options of `match`."""
 
     matcher: str = Field(
         "nearest", description="nearest: the keypoints whose descriptors are nearest to each other. The networks "
-        "lightglue and lighterglue see all keypoints of both pictures; lighterglue is for xfeat",
+        "lightglue, lighterglue and superglue see all keypoints of both pictures; lighterglue is for xfeat, superglue "
+        "for superpoint",
     )  # fmt: skip
     ratio: float | None = Field(
         0.8, gt=0, le=1, description="nearest: the best distance must be below this share of the second best (Lowe's "
@@ -40,12 +48,19 @@ class MatchOptions(ChoiceOptions):
         None, gt=0, description="nearest: largest distance of two descriptors, as if of length 1: from 0 to 2; null: "
         "no limit",
     )  # fmt: skip
-    threshold: float = Field(0.1, ge=0, le=1, description="lightglue, lighterglue: score that a match must exceed")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="networks: score that a match must exceed; default: 0.1, superglue: "
+        f"{superglue.THRESHOLD}",
+    )  # fmt: skip
     features: str = Field("aliked", description=f"lightglue: kind of features, one of {', '.join(NETWORKS)}")
     size: tuple[int, int] | None = Field(
-        None, description="lightglue, lighterglue: width and height of the pictures, in pixels; needed for videos, "
+        None, description="networks: width and height of the pictures, in pixels; needed for videos, "
         "whose frames have no sizes of their own",
     )  # fmt: skip
+    weights: Path | None = Field(None, description=f"superglue: path of its weights, {superglue.FILES}")
+    iterations: int = Field(
+        superglue.ITERATIONS, ge=1, le=1000, description="superglue: iterations of Sinkhorn's algorithm"
+    )
     most: int | None = Field(None, ge=1, description="matches of a pair, at most, the best ones; null: all")
 
     @field_validator("size")
@@ -68,6 +83,16 @@ class MatchOptions(ChoiceOptions):
         if value not in NETWORKS:
             raise ValueError(unknown("features", value, NETWORKS))
         return value
+
+    def keyed(self) -> dict[str, Any]:
+        """Give the matcher's own threshold in place of none."""
+        values = super().keyed()
+        return {**values, "threshold": self.least_score} if "threshold" in values else values
+
+    @property
+    def least_score(self) -> float:
+        """Score that a match must exceed."""
+        return MATCHERS[self.matcher].threshold if self.threshold is None else self.threshold
 
     def choice(self) -> str:
         return f"matcher: {self.matcher}"

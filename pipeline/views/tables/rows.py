@@ -189,13 +189,25 @@ class AxisColumns:
 
     first: ClassVar[tuple[str, ...]] = ()
     """Arrays whose columns come first, in this order."""
+    score: ClassVar[str] = "score"
+    """Column of the detector's score."""
+    points: ClassVar[tuple[str, ...]] = ()
+    """Names of points that each row has, each in columns NAME_x and NAME_y."""
+    identities: ClassVar[tuple[str, ...]] = ()
+    """Columns that say who or what a row is: in COCO's file they stand in an annotation itself."""
 
     def columns(self, item: RunInput, array: Array) -> dict[str, Column] | None:
         """Return the columns of one array; None for those that its declaration says."""
         return None
 
+    def categories(self, axis: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return COCO's categories, with an `id` and the `name` of each class; without classes one of all rows."""
+        named = enumerate(classes or [axis], start=1)
+        return [{"id": number, "name": name, "supercategory": axis} for number, name in named]
 
-def _known(axis: str) -> AxisColumns:
+
+def known_of(axis: str) -> AxisColumns:
+    """Return what a domain knows of the rows of an axis, or of items."""
     return find("column", axis, COLUMNS, AxisColumns)() if axis in names(COLUMNS) else AxisColumns()
 
 
@@ -208,7 +220,7 @@ def columns(run: Run, item: RunInput, axis: str, *, wide: bool = False, flat: bo
     found = _where(run, item, axis)
     if not has_rows(item, axis):
         return found
-    known = _known(axis)
+    known = known_of(axis)
     along = {name: array for name, array in item.arrays.items() if array.dims[0] == axis and name not in found}
     index = axis_in(item, axis)
     if index is not None:
@@ -224,24 +236,23 @@ def columns(run: Run, item: RunInput, axis: str, *, wide: bool = False, flat: bo
         for name, column in (columns_of(array, flat) if made is None else made).items():
             apart = f"{array.name}_values" if name == array.name else f"{array.name}_{name}"
             found[name if name not in found else apart] = column
-    of_item = _known(item.item)
-    for array in item_arrays(run, item, axis):
-        made = of_item.columns(item, array)
-        for name, column in (columns_of(array, flat) if made is None else made).items():
-            found[name if name not in found else f"{item.item}_{name}"] = _at_item(column)
+    for name, column in item_columns(run, item, axis, flat).items():
+        found[name if name not in found else f"{item.item}_{name}"] = _at_item(column)
     return found
 
 
-def item_arrays(run: Run, item: RunInput, axis: str) -> list[Array]:
-    """Return what stages found on whole items (luma of a frame, a cut), for the rows of a ragged axis."""
+def item_columns(run: Run, item: RunInput, axis: str, flat: bool) -> dict[str, Column]:
+    """Return columns of what stages found on whole items (luma of a frame, a cut), for the rows of a ragged axis."""
     if axis == item.item:
-        return []
-    known = {DECODED.name, *(one.count for one in item.axes), *(array.name for array in source_arrays(run, item.item))}
-    return [
-        array
-        for name, array in item.arrays.items()
-        if array.dims[0] == item.item and name not in known and not is_wide(array)
-    ]
+        return {}
+    source, known = source_arrays(run, item.item), known_of(item.item)
+    apart = {DECODED.name, *(one.count for one in item.axes), *(array.name for array in source)}
+    found: dict[str, Column] = {}
+    for name, array in item.arrays.items():
+        if array.dims[0] == item.item and name not in apart and not is_wide(array):
+            made = known.columns(item, array)
+            found |= columns_of(array, flat) if made is None else made
+    return found
 
 
 def _at_item(column: Column) -> Column:
@@ -310,7 +321,7 @@ def _where(run: Run, item: RunInput, axis: str) -> dict[str, Column]:
         return Column(NAMES, lambda block: np.zeros(block.n_rows, np.int32), (), (text,))
 
     def of_item(array: Array) -> dict[str, Column]:
-        made = _known(item.item).columns(item, array)
+        made = known_of(item.item).columns(item, array)
         usual = {array.name: Column(_cell(array), lambda block: block.arrays[array.name], (array.name,))}
         return {name: _at_item(column) for name, column in (usual if made is None else made).items()}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.neighbours import meeting
+from pipeline.media.boxes import meeting
 
 Corners = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.faces.people.evidence import Level
-from pipeline.faces.views.report.survey import Candidate, Key, Presence, Seen
+from pipeline.faces.views.report.survey import Key, Presence, Seen
+from pipeline.views.report.crops import Candidate
 from pipeline.views.report.series import rounded
 
 

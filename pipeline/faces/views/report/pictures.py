@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from pipeline.errors import ReelgraphError
 from pipeline.faces.people.labels import labels
 from pipeline.faces.people.thumbnails import crop
 from pipeline.faces.views.report.people import Person, Question
-from pipeline.faces.views.report.survey import SHOWN_FACES, Candidate, Seen
-from pipeline.media.reread import reread
+from pipeline.faces.views.report.survey import SHOWN_FACES, Seen
+from pipeline.views.report.crops import Candidate, cut, encoded
 
 MOST_PICTURED = 150
 """Most people with a picture, so that a page of hundreds of people has a few megabytes."""
@@ -24,7 +18,6 @@ MOST_PICTURES = 4
 RICHLY_PICTURED = 60
 MOST_FRAMES_CUT = 60
 """Most frames decoded for pictures that no store keeps; each costs up to a group of pictures."""
-_QUALITY = 82
 
 
 def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
@@ -64,7 +57,7 @@ def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
             key = key_of.get(int(code[face])) if 0 <= face < len(code) else None
             place, person = person_of.get(key, (0, None))
             if person is not None and len(person.pictures) < (MOST_PICTURES if place < RICHLY_PICTURED else 1):
-                person.pictures.append(_encoded(pixels))
+                person.pictures.append(encoded(pixels))
 
 
 def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) -> list[list[str]]:
@@ -74,31 +67,6 @@ def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) ->
     for k, (place, _) in enumerate(wanted):
         by_input[place].append(k)
     for place, some in by_input.items():
-        for k, picture in zip(some, _cut(inputs[place], [wanted[k][1] for k in some]), strict=True):
+        for k, picture in zip(some, cut(inputs[place].one.item, [wanted[k][1] for k in some], crop), strict=True):
             found[k] += [picture] if picture else []
     return found
-
-
-def _cut(seen: Seen, candidates: Sequence[Candidate]) -> list[str | None]:
-    """Return a picture of each face; None if its film or picture is missing, has changed, or is not readable."""
-    found: dict[Candidate, str] = {}
-    by_rank: dict[int, list[Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        by_rank[candidate.rank].append(candidate)
-    with contextlib.suppress(ReelgraphError):
-        again = reread(seen.one.item)
-        for rank, some in sorted(by_rank.items()):  # one frame at a time, as 4K frames are large
-            with contextlib.suppress(ReelgraphError, OSError, IndexError):
-                frame = again.one(rank)
-                if frame is not None:
-                    boxes = [again.on_pixels(np.array(candidate.box)) for candidate in some]
-                    found |= {one: _encoded(crop(frame, box)) for one, box in zip(some, boxes, strict=True)}
-    return [found.get(candidate) for candidate in candidates]
-
-
-def _encoded(pixels_rgb: npt.NDArray[np.uint8]) -> str:
-    """Return a JPEG, as a `data:` address."""
-    import cv2
-
-    _, encoded = cv2.imencode(".jpg", pixels_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()

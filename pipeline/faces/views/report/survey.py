@@ -14,6 +14,7 @@ from pipeline.faces.people.appearances import Appearance
 from pipeline.faces.people.evidence import Level
 from pipeline.faces.people.labels import UNKNOWN, Labels, labels, weak_labels
 from pipeline.faces.people.moments import Moments
+from pipeline.views.report.crops import Candidate
 from pipeline.views.report.series import Histogram, Numbers, Shares
 
 if TYPE_CHECKING:
@@ -40,16 +41,6 @@ _GOOD_SIZE = 160.0
 
 Floats = npt.NDArray[np.float64]
 Key = Hashable
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A face that would make a good picture of a person."""
-
-    score: float
-    rank: int
-    """Rank of the frame in the file, or number of the picture in its input."""
-    box: tuple[float, float, float, float]
 
 
 @dataclass

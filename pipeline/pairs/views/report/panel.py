@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from pipeline.media.picture import resized
@@ -15,6 +13,7 @@ from pipeline.pairs.views.ranked import RankedPairs
 from pipeline.pairs.views.report.matrix import LEAST_INLIERS, LEAST_MATCHES, Groups, grouped_pictures, matrix_of
 from pipeline.pairs.views.rereading import Rereading
 from pipeline.text import plural_of
+from pipeline.views.report.crops import encoded
 from pipeline.views.report.panel import (
     About,
     Content,
@@ -31,7 +30,6 @@ from pipeline.views.report.panel import (
 from pipeline.views.report.series import Histogram
 
 if TYPE_CHECKING:
-    from pipeline.pairs.views.drawing import Pixels
     from pipeline.views.report.survey import Surveyed
 
 SHOWN_PAIRS = 6
@@ -124,7 +122,7 @@ class _Made:
             counts += f", {counted(int(matched.n_inliers[pair]), 'inlier', 'inliers')}"
         sides = (int(matched.a[pair]), int(matched.b[pair]))
         return {
-            "picture": _encoded(pixels) if pixels is not None else "",
+            "picture": encoded(pixels, _QUALITY) if pixels is not None else "",
             "names": [{"name": matched.names[side], "group": self._number(side)} for side in sides],
             "counts": counts,
         }
@@ -158,7 +156,7 @@ class _Made:
         if pixels is None:
             return ""
         width = max(1, min(4 * _THUMBNAIL, round(_THUMBNAIL * pixels.shape[1] / pixels.shape[0])))
-        return _encoded(resized(pixels, width, _THUMBNAIL))
+        return encoded(resized(pixels, width, _THUMBNAIL), _QUALITY)
 
     def _matrix(self) -> dict[str, Any]:
         order = self.groups.order
@@ -176,9 +174,3 @@ class _Made:
             "ends": [round(float(end) * rows / len(order), 2) for end in ends],
             "told": json.dumps({**shown(matrix.drawn(names)), "noun": self.noun, "nouns": self.nouns}),
         }
-
-
-def _encoded(pixels_rgb: Pixels) -> str:
-    """Return a JPEG, as a `data:` address."""
-    _, encoded = cv2.imencode(".jpg", pixels_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()

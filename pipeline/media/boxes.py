@@ -1,4 +1,4 @@
-"""Boxes near one another, found without the matrix of all pairs: a frame may show tens of thousands of faces."""
+"""Overlap of boxes, and boxes near one another without the matrix of all pairs: a frame may show tens of thousands."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from pipeline.faces.people.geometry import overlap
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -25,6 +23,16 @@ def corners_of(box: npt.NDArray[Any], margin: Floats | float = 0.0) -> Floats:
     box = box.astype(np.float64)
     by = np.broadcast_to(margin, len(box))[:, None]
     return np.concatenate([box[:, :2] - by, box[:, :2] + box[:, 2:] + by], axis=1)
+
+
+def overlap(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
+    """Return float64 (n, m): intersection over union of boxes x, y, w, h, (n, 4) and (m, 4); 0 for empty boxes."""
+    a, b = left.astype(np.float64)[:, None], right.astype(np.float64)[None]
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    shared: Floats = np.clip(high - low, 0, None).prod(axis=-1)
+    union = a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - shared
+    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
 
 
 def meeting(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Iterator[Pairs]:

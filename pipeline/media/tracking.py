@@ -1,7 +1,7 @@
-"""Tracks: the faces of one input, linked along time by their position and their embeddings.
+"""Tracks: the boxes of one input, linked along time by their position and, if they have some, their embeddings.
 
 Frames come in order and are associated one by one; only tracks seen within the last seconds are in memory. The result
-depends on the faces alone, not on the cut into chunks nor on the number of frames per call.
+depends on the boxes alone, not on the cut into chunks nor on the number of frames per call.
 
 At a cut, a person who looks alike may stand at the very place of another. That shows only afterwards: the embedding
 steps far at the cut, and little before and after it. Such a track is split there.
@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.neighbours import assigned, corners_of
-from pipeline.faces.people.geometry import overlap
+from pipeline.media.boxes import assigned, corners_of, overlap
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -24,7 +23,7 @@ Vectors = npt.NDArray[np.float32]
 
 NONE = -1
 RECENT = 5
-"""A face is compared with a track's last one and with the mean of the last few, so one bad chip does not end it."""
+"""A vector is compared with a track's last one and with the mean of its last few: one bad picture does not end it."""
 _LEAST_SHARE = 0.72
 """Share of max_distance that embeddings must be within if the position says nothing (see _Tracker._costs)."""
 _SAME_PLACE = [0.2, 0.7]
@@ -39,39 +38,53 @@ _MOMENT_SECONDS = 1.0
 _VECTORS_AT_ONCE = 1 << 14
 """Pairs whose vectors are compared together: 16 MB of 128 components."""
 _REJECTED = 2.6
-"""Cost of leaving a face and a track alone. It is just above the most that an accepted pair costs, so that a poor pair
+"""Cost of leaving a box and a track alone. It is just above the most that an accepted pair costs, so that a poor pair
 is never forced for the sake of another."""
+_CHANGE = 1.6
+"""Factor by which the size of a box may change from one frame to the next."""
+_ALONE = 1.26
+"""For tracks by movement. Here too it is just above the most that a pair costs, 1.25. Of two boxes of one
+thing, one is then left alone; it does not take the track of another."""
+_LOST = 0.3
+"""Cost of a track that was last seen `max_gap_seconds` ago, so that one seen in the frame before comes first. This and
+the choice of the place were found in-sample; see docs/benchmarks.md, Tracks of objects."""
 
 
 @dataclass(frozen=True)
 class TrackSettings:
-    """The limits within which two faces are the same one a little later."""
+    """The limits within which two boxes show the same thing a little later."""
 
     max_gap_seconds: float = 2.0
-    """Longest time that a face may be absent (hidden, turned) within a track. It is at least one and a half of the
+    """Longest time that a thing may be absent (hidden, turned) within a track. It is at least one and a half of the
     usual distance between sampled frames."""
     min_iou: float = 0.2
     """Overlap of two boxes that counts as the same place without further evidence."""
     max_distance: float = np.inf
     """Largest distance of one person's embeddings, at any position (Euclidean; see `space`)."""
     reach: float = 1.0
-    """Distance between centres, in face sizes, that a face may move between neighbouring frames."""
+    """Distance between centres, in sizes of the box, that a thing may move between neighbouring frames."""
     reach_per_second: float = 2.0
-    """Distance that it may move on top for each second between the frames, in face sizes."""
+    """Distance that it may move on top for each second between the frames, in sizes of the box."""
+    by_movement: bool = False
+    """True: compare boxes with the place to which a track moves on, without embeddings (see _costs_of_movement)."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Faces of some sampled frames, in frame order."""
+    """Boxes of some sampled frames, in frame order."""
 
-    n_faces: npt.NDArray[np.int32]
-    """int32 (frames,): number of faces in each frame."""
+    n_rows: npt.NDArray[np.int32]
+    """int32 (frames,): number of boxes in each frame."""
     time_seconds: Floats
     """float64 (frames,): presentation times."""
     box: npt.NDArray[np.float32]
-    """float32 (faces, 4): x, y, w, h in pixels."""
+    """float32 (rows, 4): x, y, w, h in pixels."""
     vectors: Vectors | None
-    """float32 (faces, d), as they are compared; NaN if a face has none. None: by position alone."""
+    """float32 (rows, d), as they are compared; NaN if a box has none. None: by position alone."""
+    label: npt.NDArray[np.int32] | None = None
+    """int32 (rows,): classes; boxes of one track have one class. None: all are of one class."""
+    begins: npt.NDArray[np.bool_] | None = None
+    """bool (rows,): whether a box may begin a track; the others continue one or have none (-1). None: all may."""
 
 
 @dataclass
@@ -83,13 +96,14 @@ class _Active:
     box: Floats
     velocity: Floats
     """Velocity of the centre, pixels per second."""
+    label: int
     recent: list[Vectors] = field(default_factory=list)
 
 
-def track_faces(
+def track_rows(
     blocks: Iterable[Block], settings: TrackSettings, usual_gap_seconds: float = 0.0
 ) -> npt.NDArray[np.int32]:
-    """Return int32 (faces,), for all blocks: the faces' tracks, from 0 in order of first appearance.
+    """Return int32 (rows,), for all blocks: the tracks of the boxes, from 0 in order of first appearance; -1 for none.
 
     `usual_gap_seconds` is the usual distance between sampled frames of the whole input.
     """
@@ -97,12 +111,14 @@ def track_faces(
     tracks, steps = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     for block in blocks:
         track, step = np.full(len(block.box), NONE, np.int32), np.full(len(block.box), np.nan, np.float32)
-        edges = np.concatenate([[0], np.cumsum(block.n_faces)])
-        for index in np.flatnonzero(block.n_faces):
+        edges = np.concatenate([[0], np.cumsum(block.n_rows)])
+        for index in np.flatnonzero(block.n_rows):
             rows = slice(int(edges[index]), int(edges[index + 1]))
             vectors = None if block.vectors is None else block.vectors[rows]
+            label = np.zeros(rows.stop - rows.start, np.int32) if block.label is None else block.label[rows]
+            begins = np.ones(len(label), bool) if block.begins is None else block.begins[rows]
             now, box = float(block.time_seconds[index]), block.box[rows].astype(np.float64)
-            track[rows], step[rows] = tracker.frame(now, box, vectors)
+            track[rows], step[rows] = tracker.frame(now, box, vectors, label, begins)
         tracks.append(track)
         steps.append(step)
     return _split(np.concatenate(tracks), np.concatenate(steps), _LEAST_SHARE * settings.max_distance)
@@ -111,7 +127,7 @@ def track_faces(
 def _split(track: npt.NDArray[np.int32], step: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.int32]:
     """Return the tracks, split before each step that is beyond `limit` and far beyond those around it (_MOST_TIMES).
 
-    `step` (faces,): distance of each embedding from the one before it in the track; NaN if there is none.
+    `step` (rows,): distance of each embedding from the one before it in the track; NaN if there is none.
     """
     suspects = np.unique(track[step > limit]).tolist()
     if not suspects:
@@ -182,74 +198,103 @@ class _Tracker:
         self.active: list[_Active] = []
         self.made = 0
 
-    def frame(self, now: float, box: Floats, vectors: Vectors | None) -> tuple[npt.NDArray[np.int32], Vectors]:
-        """Return the tracks of the faces of the next frame, and the steps of their embeddings (see `_split`)."""
+    def frame(
+        self,
+        now: float,
+        box: Floats,
+        vectors: Vectors | None,
+        label: npt.NDArray[np.int32],
+        begins: npt.NDArray[np.bool_],
+    ) -> tuple[npt.NDArray[np.int32], Vectors]:
+        """Return the tracks of the boxes of the next frame, and the steps of their embeddings (see `_split`)."""
         self.active = [one for one in self.active if now - one.seen_seconds <= self.max_gap]
-        chosen: list[_Active | None] = [None] * len(box)  # the track that each face continues, each track once
+        chosen: list[_Active | None] = [None] * len(box)  # the track that each box continues, each track once
         if self.active:
             places = _Places.of(self.active, now, vectors)
             reach, change = self._reach(places.gap)
             side = np.sqrt(np.maximum(places.last[:, 2:].prod(-1), 1e-9))
-            around = places.around(reach * side * (1 + change) / 2 + 1)  # of the largest face that may be near
+            around = places.around(reach * side * (1 + change) / 2 + 1)  # of the largest box that may be near
+            labels = np.array([one.label for one in self.active])
+            rejected = _ALONE if self.settings.by_movement else _REJECTED
 
-            def cost(faces: Ints, tracks: Ints) -> Floats:
-                return self._costs(box[faces], None if vectors is None else vectors[faces], places.take(tracks))
+            def cost(rows: Ints, tracks: Ints) -> Floats:
+                found, there = box[rows], places.take(tracks)
+                if self.settings.by_movement:
+                    costs = self._costs_of_movement(found, there)
+                else:
+                    costs = self._costs(found, None if vectors is None else vectors[rows], there)
+                return np.where(label[rows, None] == labels[tracks], costs, rejected)
 
-            for face, track in zip(*assigned(corners_of(box), around, cost, _REJECTED), strict=True):
-                chosen[face] = self.active[track]
-        numbers, steps = np.empty(len(box), np.int32), np.full(len(box), np.nan, np.float32)
-        for face, one in enumerate(chosen):
+            for row, track in zip(*assigned(corners_of(box), around, cost, rejected), strict=True):
+                chosen[row] = self.active[track]
+        numbers, steps = np.full(len(box), NONE, np.int32), np.full(len(box), np.nan, np.float32)
+        for row, one in enumerate(chosen):
+            if one is None and not begins[row]:
+                continue
             if one is None:
-                one = _Active(self.made, now, box[face], np.zeros(2))
+                one = _Active(self.made, now, box[row], np.zeros(2), int(label[row]))
                 self.active.append(one)
                 self.made += 1
             elif now > one.seen_seconds:
-                step = (box[face, :2] + box[face, 2:] / 2 - one.box[:2] - one.box[2:] / 2) / (now - one.seen_seconds)
+                step = (box[row, :2] + box[row, 2:] / 2 - one.box[:2] - one.box[2:] / 2) / (now - one.seen_seconds)
                 one.velocity = 0.5 * one.velocity + 0.5 * step
-            one.seen_seconds, one.box = now, box[face]
-            if vectors is not None and np.isfinite(vectors[face]).all():
+            one.seen_seconds, one.box = now, box[row]
+            if vectors is not None and np.isfinite(vectors[row]).all():
                 if one.recent:
-                    steps[face] = np.linalg.norm(one.recent[-1] - vectors[face])
-                one.recent = [*one.recent[-RECENT + 1 :], vectors[face]]
-            numbers[face] = one.number
+                    steps[row] = np.linalg.norm(one.recent[-1] - vectors[row])
+                one.recent = [*one.recent[-RECENT + 1 :], vectors[row]]
+            numbers[row] = one.number
         return numbers, steps
 
     def _reach(self, gap: Floats) -> tuple[Floats, Floats]:
-        """Return how far a face may move in some seconds, in its sizes, and the factor by which these may change."""
-        return self.settings.reach + self.settings.reach_per_second * gap, 1.6 + gap
+        """Return how far a box may move in some seconds, in its sizes, and the factor by which these may change."""
+        return self.settings.reach + self.settings.reach_per_second * gap, _CHANGE + gap
+
+    def _costs_of_movement(self, box: Floats, places: _Places) -> Floats:
+        """Return float64 (rows, tracks): 0 is certain, _ALONE is impossible.
+
+        A box that overlaps the place to which a track moves on by `min_iou` costs 1 less the overlap. A box that is
+        only near (half as far as `reach`, and of similar size) costs 1 to 1.25 by its distance. A track that is lost
+        costs up to _LOST more.
+        """
+        shared = overlap(box, places.guess)
+        away, size = _apart(box, places)
+        is_near = (away <= 0.5 * self.settings.reach) & (size <= _CHANGE) & (size >= 1 / _CHANGE)
+        near = np.where(is_near, 1 + 0.5 * away / self._reach(places.gap)[0], _ALONE)
+        place = np.where(shared >= self.settings.min_iou, 1 - shared, near)
+        return np.minimum(place + _LOST * places.gap / self.max_gap, _ALONE)
 
     def _costs(self, box: Floats, vectors: Vectors | None, places: _Places) -> Floats:
-        """Return float64 (faces, tracks): 0 is certain, at most 2.5 is accepted, _REJECTED is impossible.
+        """Return float64 (rows, tracks): 0 is certain, at most 2.5 is accepted, _REJECTED is impossible.
 
         A cost is the sum of two parts, and a pair must pass two tests.
 
-        Position: boxes that overlap by `min_iou` are at the same place and cost 1 less the overlap. A face that is only
+        Position: boxes that overlap by `min_iou` are at the same place and cost 1 less the overlap. A box that is only
         near (within `reach`, and of similar size) costs 1 to 1.5 by its distance. Both are taken from the track's last
         box and from where its velocity would have carried it, whichever fits better.
 
         Embedding: it costs 0 to 1, as a share of its limit. The limit depends on the position. After a cut another
         person who looks alike may be near that place, but seldom exactly there, and after a while anyone may. So with
         full overlap and no gap the limit is `max_distance`. It falls to _LEAST_SHARE of that with less overlap
-        (_SAME_PLACE) and with time (_MOMENT_SECONDS). A face without an embedding must be at the same place.
+        (_SAME_PLACE) and with time (_MOMENT_SECONDS). A box without an embedding must be at the same place.
 
-        The least total cost over all pairs then assigns faces to tracks (the Hungarian method). Without embeddings the
-        position decides alone, and a face that is only near must be twice as near.
+        The least total cost over all pairs then assigns boxes to tracks (the Hungarian method). Without embeddings the
+        position decides alone, and a box that is only near must be twice as near.
         """
         last, gap = places.last, places.gap
         shared = np.maximum(overlap(box, last), overlap(box, places.guess))
-        away = np.minimum(_centre_distance(box, last), _centre_distance(box, places.guess))
-        size = np.sqrt(box[:, None, 2:].prod(-1) / np.maximum(last[None, :, 2:].prod(-1), 1e-9))
+        away, size = _apart(box, places)
         reach, change = self._reach(gap)
         is_near = (away <= reach) & (size <= change) & (size >= 1 / change)
         at_place = shared >= self.settings.min_iou
         place = np.where(at_place, 1 - shared, 1 + 0.5 * away / reach)
         if vectors is None or places.looks is None:
             return np.where(at_place | (is_near & (away <= 0.5 * self.settings.reach)), place, _REJECTED)
-        # Distance to a track's last face or to the mean of its last few, whichever is less; NaN if it has none.
+        # Distance to a track's last vector or to the mean of its last few, whichever is less; NaN if it has none.
         look = np.full(shared.shape, np.nan)
-        face, track = np.nonzero(is_near | at_place)
-        for start in range(0, len(face), _VECTORS_AT_ONCE):
-            f, t = face[start : start + _VECTORS_AT_ONCE], track[start : start + _VECTORS_AT_ONCE]
+        row, track = np.nonzero(is_near | at_place)
+        for start in range(0, len(row), _VECTORS_AT_ONCE):
+            f, t = row[start : start + _VECTORS_AT_ONCE], track[start : start + _VECTORS_AT_ONCE]
             look[f, t] = np.linalg.norm(vectors[f][:, None] - places.looks[t], axis=2).min(axis=1)
         said_by_place = np.interp(shared, _SAME_PLACE, [0.0, 1.0]) * np.exp(-gap / _MOMENT_SECONDS)
         limit = self.settings.max_distance * (_LEAST_SHARE + (1 - _LEAST_SHARE) * said_by_place)
@@ -257,6 +302,12 @@ class _Tracker:
         agrees = np.where(known, look <= limit, at_place)
         share = np.where(known, look, limit) / limit if np.isfinite(self.settings.max_distance) else np.zeros_like(look)
         return np.where(agrees & (is_near | at_place), place + share, _REJECTED)
+
+
+def _apart(box: Floats, places: _Places) -> tuple[Floats, Floats]:
+    """Return float64 (n, m), twice: distances of boxes from tracks, in sizes, and how much larger the boxes are."""
+    away = np.minimum(_centre_distance(box, places.last), _centre_distance(box, places.guess))
+    return away, np.sqrt(box[:, None, 2:].prod(-1) / np.maximum(places.last[None, :, 2:].prod(-1), 1e-9))
 
 
 def _centre_distance(box: Floats, last: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The places of faces on every frame of a film, from the sampled frames in which they were found."""
+"""The places of faces or objects on every frame of a film, from the sampled frames in which they were found."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.neighbours import overlapping
-from pipeline.faces.people.labels import UNKNOWN
-from pipeline.faces.people.moments import Moments
+from pipeline.media.boxes import overlapping
+from pipeline.media.spans import is_timed, item_numbers
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -22,12 +21,14 @@ Int32 = npt.NDArray[np.int32]
 _OVERLAP = 0.3
 """Intersection over union from which boxes of neighbouring samples are one face, if no tracks were stored."""
 _SAMPLES_BACK = 3
-"""Number of sampled frames for which a face may have been missed."""
+"""Number of sampled frames for which a box may have been missed."""
+UNKNOWN = -1
+"""Code of a face or an object that may be any."""
 
 
 @dataclass(frozen=True)
-class Faces:
-    """All faces of an input; n of them, in order of time."""
+class Found:
+    """All faces or objects of an input; n of them, in order of time."""
 
     rank: Ints
     """(n,): rank of the frame that each was found in."""
@@ -42,26 +43,26 @@ class Faces:
         return len(self.rank)
 
 
-def read_faces(item: RunInput, code: Int32) -> Faces:
-    """Read the faces of an input. `code`: (n,) who each face is, -1 unknown: two known people are never one track.
+def read_found(item: RunInput, axis: str, code: Int32) -> Found:
+    """Read the boxes of an input. `code`: (n,) who or what each is, -1 unknown: two known ones are never one track.
 
     Raises StoreError if an array is damaged.
     """
-    arrays, moments = item.arrays, Moments(item)
-    looked_at = moments.number[item.array("decoded")] if "decoded" in arrays else np.empty(0, np.int64)
+    arrays = item.arrays
+    numbers = item_numbers(item) if arrays else np.empty(0, np.int64)
+    looked_at = numbers[item.array("decoded")] if "decoded" in arrays else np.empty(0, np.int64)
     if "box" not in arrays:
-        return Faces(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.int32), looked_at)
-    tracked = "track" in arrays
-    found = item.read(["face_frame", "box", *(["track"] if tracked else [])])
-    box = found["box"].astype(np.float32)
-    rows = found["face_frame"]
-    track = found["track"].astype(np.int32) if tracked else np.full(len(rows), -1, np.int32)
-    track = _linked(rows, box, code, track) if moments.is_timed else np.arange(len(rows), dtype=np.int32)
-    return Faces(moments.number[rows], box, track, looked_at)
+        return Found(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.int32), looked_at)
+    index = next(one.index for one in item.axes if one.name == axis)
+    found = item.read([index, "box", *(["track"] if "track" in arrays else [])])
+    box, rows = found["box"].astype(np.float32), found[index]
+    track = found["track"].astype(np.int32) if "track" in found else np.full(len(rows), -1, np.int32)
+    track = _linked(rows, box, code, track) if is_timed(item) else np.arange(len(rows), dtype=np.int32)
+    return Found(numbers[rows], box, track, looked_at)
 
 
 def _linked(rows: Ints, box: Boxes, code: Int32, track: Int32) -> Int32:
-    """Return tracks, also for faces without one (-1): each takes that of the box a few samples ago that it overlaps.
+    """Return tracks, also for boxes without one (-1): each takes that of the box a few samples ago that it overlaps.
 
     The best overlap comes first.
     """
@@ -89,24 +90,29 @@ def _linked(rows: Ints, box: Boxes, code: Int32, track: Int32) -> Int32:
 
 @dataclass(frozen=True)
 class Legs:
-    """Stretches of frames on which one face is somewhere between two boxes; n of them, by first frame."""
+    """Stretches of frames on which a face or an object is somewhere between two boxes; n of them, by first frame."""
 
     first: Ints
     """(n,): rank, inclusive."""
     last: Ints
     """(n,): rank, inclusive."""
     begin: Ints
-    """(n,): row of the face whose box it sets out from."""
+    """(n,): row of the box that it sets out from."""
     end: Ints
-    """(n,): row of the face whose box it comes to; `begin` if a box is held."""
+    """(n,): row of the box that it comes to; `begin` if a box is held."""
 
     def __len__(self) -> int:
         return len(self.first)
 
+    def nearest(self, found: Found, which: Ints, rank: int) -> Ints:
+        """Return the row of the sample that is nearest to a frame, for each of these legs."""
+        begin, end = self.begin[which], self.end[which]
+        return np.where(found.rank[end] - rank < rank - found.rank[begin], end, begin)
+
 
 @dataclass(frozen=True)
 class Reach:
-    """The time around the samples that show a face in which it is taken to be there."""
+    """The time around the samples that show a face or an object in which it is taken to be there."""
 
     hold_share: float
     """Before the first and after the last sample of a track, as a share of the distance to the sample beyond."""
@@ -116,13 +122,17 @@ class Reach:
     """Within a track, samples no further apart are joined; neighbouring samples always are."""
 
 
-def legs(faces: Faces, reach: Reach, grid: Ints, times: npt.NDArray[np.float64]) -> Legs:
+DRAWN = Reach(hold_share=0.5, hold_frames=0, longest_gap_seconds=0.5)
+"""A box is shown half way to the sampled frames that do not have it."""
+
+
+def legs(found: Found, reach: Reach, grid: Ints, times: npt.NDArray[np.float64]) -> Legs:
     """Return the legs of all tracks.
 
     `grid`: ranks of all frames that the sampling takes (`film.grid`). `times`: float64 (frames,), seconds.
     """
-    order = np.lexsort((np.arange(len(faces)), faces.rank, faces.track))
-    track, rank = faces.track[order], faces.rank[order]
+    order = np.lexsort((np.arange(len(found)), found.rank, found.track))
+    track, rank = found.track[order], found.rank[order]
     same = track[1:] == track[:-1]
     near = np.searchsorted(grid, rank[1:]) - np.searchsorted(grid, rank[:-1]) <= 1
     near |= times[rank[1:]] - times[rank[:-1]] <= reach.longest_gap_seconds
@@ -158,20 +168,20 @@ def along(found: Legs, first: int, last: int) -> Iterator[Ints]:
         yield active
 
 
-def between(faces: Faces, found: Legs, which: Ints, rank: int) -> Boxes:
+def between(found: Found, on: Legs, which: Ints, rank: int) -> Boxes:
     """Return float32 (len(which), 4): boxes at a frame, on the straight way from begin to end."""
-    begin, end = found.begin[which], found.end[which]
-    way = faces.rank[end] - faces.rank[begin]
-    share = np.clip((rank - faces.rank[begin]) / np.maximum(way, 1), 0, 1)[:, None]
-    return np.asarray(faces.box[begin] + share * (faces.box[end] - faces.box[begin]), np.float32)
+    begin, end = on.begin[which], on.end[which]
+    way = found.rank[end] - found.rank[begin]
+    share = np.clip((rank - found.rank[begin]) / np.maximum(way, 1), 0, 1)[:, None]
+    return np.asarray(found.box[begin] + share * (found.box[end] - found.box[begin]), np.float32)
 
 
-def unseen(faces: Faces, grid: Ints, n_frames: int) -> npt.NDArray[np.bool_]:
+def unseen(found: Found, grid: Ints, n_frames: int) -> npt.NDArray[np.bool_]:
     """Return bool (n_frames,): frames that do not lie between two sampled frames that were looked at.
 
     Frames after the last one of the sampling count if that one was not looked at.
     """
-    done = np.isin(grid, faces.looked_at)
+    done = np.isin(grid, found.looked_at)
     seen_after = done & np.append(done[1:], True)
     lengths = np.diff(np.append(grid, n_frames))
     seen = np.repeat(seen_after, lengths)

@@ -1,0 +1,1 @@
+"""Tables, films, pictures and a panel of objects."""

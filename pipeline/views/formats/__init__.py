@@ -1,0 +1,1 @@
+"""Formats of boxes, of any axis that has them."""

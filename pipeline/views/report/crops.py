@@ -1,0 +1,59 @@
+"""Pictures on a report's page, cut from what was analysed, if it still exists."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ReelgraphError
+from pipeline.media.reread import Pixels, reread
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A face or an object that would make a good picture."""
+
+    score: float
+    rank: int
+    """Rank of the frame in the file, or number of the picture in its input."""
+    box: tuple[float, float, float, float]
+
+
+def cut(
+    item: RunInput, candidates: Sequence[Candidate], crop: Callable[[Pixels, npt.NDArray[Any]], Pixels]
+) -> list[str | None]:
+    """Return a picture of each candidate; None if its film or picture is missing, has changed, or is not readable.
+
+    `crop` cuts a box (x, y, w, h) out of a frame.
+    """
+    found: dict[Candidate, str] = {}
+    by_rank: dict[int, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        by_rank[candidate.rank].append(candidate)
+    with contextlib.suppress(ReelgraphError):
+        again = reread(item)
+        for rank, some in sorted(by_rank.items()):  # one frame at a time, as 4K frames are large
+            with contextlib.suppress(ReelgraphError, OSError, IndexError):
+                frame = again.one(rank)
+                if frame is not None:
+                    boxes = [again.on_pixels(np.array(candidate.box)) for candidate in some]
+                    found |= {one: encoded(crop(frame, box)) for one, box in zip(some, boxes, strict=True)}
+    return [found.get(candidate) for candidate in candidates]
+
+
+def encoded(pixels_rgb: Pixels, quality: int = 82) -> str:
+    """Return a JPEG, as a `data:` address."""
+    import cv2
+
+    _, content = cv2.imencode(".jpg", pixels_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()
