@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from pipeline.commands import EXIT_CODES
 from pipeline.errors import ReelgraphError, StoppedError, UsageError
-from pipeline.text import plain
+from pipeline.text import plain, without_secrets
 from pipeline.version import __version__
 
 EXIT_INTERRUPTED = 130
@@ -76,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everywhere, where argparse would print a screen of usage first."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"reelgraph: {plain(message)}; see {self.prog} --help\n")
+        self.exit(2, f"reelgraph: {plain(without_secrets(message))}; see {self.prog} --help\n")
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -27,6 +27,14 @@ _JOINERS = "\u200c\u200d"
 """Format characters that scripts and emoji need."""
 
 
+_URL = re.compile(r"([a-z][a-z0-9+.-]*://)(\S+)", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """Return text whose URLs have lost what may be a secret: user name and password, a query, a path with a `=`."""
+    return _URL.sub(lambda found: found[1] + re.split("[?&#;=]", found[2].rpartition("@")[2])[0], text)
+
+
 def plain(text: str) -> str:
     """Return one line of text as a terminal, a log or a page may show it, with control characters as `\\x1b`.
 

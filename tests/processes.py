@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 COMMAND = [sys.executable, "-m", "pipeline"]
 
@@ -19,7 +20,7 @@ def reelgraph(*words: str | Path, timeout: float = 240) -> subprocess.CompletedP
     return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=timeout)
 
 
-def start(*words: str | Path) -> subprocess.Popen[str]:
+def start(*words: str | Path, stderr: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
     """Start a command as the leader of a process group of its own, with Ctrl-C as on a terminal.
 
     What a shell starts in the background, which a test run may be, ignores SIGINT, and so would its children.
@@ -27,7 +28,7 @@ def start(*words: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, *map(str, words)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),

@@ -12,7 +12,9 @@ from pipeline.cluster.options import ClusterOptions, check
 from pipeline.engine import run as runner
 from pipeline.engine.events import Listener, Note
 from pipeline.engine.executor import Executor, InProcessExecutor
+from pipeline.engine.follow import Follower
 from pipeline.engine.run import RunOptions
+from pipeline.engine.source import InputRef
 from pipeline.engine.steps import unload_stages
 from pipeline.engine.summary import Summary
 from pipeline.engine.workflow import Workflow, load_workflow
@@ -42,8 +44,13 @@ def execute(
     options: RunOptions,
     listener: Listener,
     debug: bool = False,
+    follow: str | None = None,
+    settle_seconds: float = 10.0,
 ) -> Summary:
-    """Do what `run` does, with everything said explicitly. `overrides` are for workflow files."""
+    """Do what `run` does, with everything said explicitly. `overrides` are for workflow files.
+
+    `follow`: a folder whose inputs are taken as they are finished, after `settle_seconds` without a change at most.
+    """
     _refuse_in_spawned_child()
     if executor not in EXECUTORS:
         raise UsageError(unknown("executor", executor, EXECUTORS))
@@ -54,7 +61,12 @@ def execute(
         raise UsageError(f"--attempts {options.attempts}: a chunk is tried at least once; give 1 or more")
     if options.together < 1:
         raise UsageError(f"--together {options.together}: at least one input is worked on; give 1 or more")
-    refs = list(loaded.source.find(inputs, loaded.source_options))
+
+    def find(words: Sequence[str]) -> list[InputRef]:
+        return list(loaded.source.find(words, loaded.source_options))
+
+    follower = None if follow is None else Follower(follow, lambda: find([follow]), settle_seconds)
+    refs = find(inputs) if follower is None else []
     if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
         check(cluster)
 
@@ -63,7 +75,7 @@ def execute(
             return _in_process(cluster, debug)
         return _on_dask(cluster, lambda text: listener.on(Note(text)))
 
-    return runner.run(loaded, refs, Path(out), worksite, listener, options)
+    return runner.run(loaded, refs, Path(out), worksite, listener, options, follower)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,21 @@ from pipeline.errors import UsageError
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_work(parser)
+    _add_work(parser, is_run=True)
+    live = parser.add_argument_group("live inputs")
+    live.add_argument(
+        "--follow",
+        metavar="FOLDER",
+        help="take the files of a folder as they are finished, instead of INPUT, until SIGTERM or Ctrl-C",
+    )
+    live.add_argument(
+        "--settle",
+        type=_positive_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="time without a change after which a file counts as finished; those of `reelgraph record` are taken at "
+        "once (default: 10)",
+    )
     parser.add_argument(
         "--together",
         type=positive,
@@ -57,7 +71,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_work(parser, out=False)
+    _add_work(parser, is_run=False)
     cameras = parser.add_argument_group("how many cameras (INPUT is one clip of such a camera; needs no --out)")
     cameras.add_argument(
         "--cameras", type=positive, metavar="N", help="say how many cameras this machine keeps up with, and how many "
@@ -67,13 +81,16 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     cameras.add_argument("--measure", action="store_true", help="measure the table again")
 
 
-def _add_work(parser: argparse.ArgumentParser, out: bool = True) -> None:
+def _add_work(parser: argparse.ArgumentParser, is_run: bool) -> None:
     """Add the flags that `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
     parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="video files (pictures with --images), folders, globs, or @list.txt"
+        "inputs",
+        metavar="INPUT",
+        nargs="*" if is_run else "+",
+        help="video files (pictures with --images), folders, globs, or @list.txt",
     )
-    parser.add_argument("--out", required=out, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
+    parser.add_argument("--out", required=is_run, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
     sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")
     sampling.add_argument(
         "--images", action="store_true", help="inputs are pictures: files, folders, lists, tar files, arrays or tables"
@@ -98,6 +115,8 @@ def _run(options: argparse.Namespace) -> int:
     from pipeline.views import summary as summary_view
     from pipeline.views.progress import for_stderr
 
+    if bool(options.inputs) == bool(options.follow):
+        raise UsageError("give the inputs to run over, or a folder with --follow FOLDER, and not both")
     fields = ClusterOptions.model_fields
     given = {name: value for name, value in vars(options).items() if name in fields and value is not None}
     with for_stderr() as progress:
@@ -119,6 +138,8 @@ def _run(options: argparse.Namespace) -> int:
             ),
             listener=progress,
             debug=options.debug,
+            follow=options.follow,
+            settle_seconds=options.settle,
         )
     print_result(options, summary.as_dict(), summary_view.lines(summary))
     return summary.exit_code

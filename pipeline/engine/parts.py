@@ -28,12 +28,14 @@ def with_parts(
         paths = list(_stored(ref, store))
         parts = [(path, store.input(str(store.find_input(path)))) for path in paths]
         inventories = [content for _, part in parts if (content := part.inventory()) is not None]
-        if not inventories:
+        if not parts:
             continue
         for path, part in parts[1:]:
             yield InputRef(path, part.name)
         try:
-            later, gone = workflow.source.later(ref, workflow.source_options, inventories)
+            later, gone = workflow.source.grown(ref, workflow.source_options, parts[-1][1].attributes), None
+            if inventories:
+                later, gone = workflow.source.later(ref, workflow.source_options, inventories)
         except InputError as err:
             note(str(err))
             continue

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ from pipeline.engine.events import (
     RunStarted,
 )
 from pipeline.engine.executor import Executor, Orders, Outcome
+from pipeline.engine.follow import Follower
 from pipeline.engine.graph import Node, chunk_nodes
 from pipeline.engine.parts import outdated, over, prune, with_parts
 from pipeline.engine.plan import ChunkTask, InputPlan, check_input, check_keys, in_turns, open_source, plan_input
@@ -102,8 +103,11 @@ def run(
     worksite: Callable[[], AbstractContextManager[Worksite]],
     listener: Listener,
     options: RunOptions | None = None,
+    follower: Follower | None = None,
 ) -> Summary:
     """Run what is missing, chunk by chunk; return when all is committed, failed for good, or drained.
+
+    `follower` gives inputs in further rounds, until the run has to stop.
 
     Raises a ReelgraphError if nothing can be done: the store does not fit, or is locked, or cannot be written.
     """
@@ -111,8 +115,9 @@ def run(
     workflow.models()  # raises if weights are missing, before there is a store
     with RunStore.open(out, fresh=(options or RunOptions()).fresh) as store:
         active = _Run(workflow, store, listener, options or RunOptions())
-        with active.draining_on_signals():
-            active.work_through(refs, worksite)
+        with active.draining_on_signals(also=(signal.SIGINT,) if follower is not None else ()):
+            active.summary.follows = follower is not None
+            active.work_through([refs] if follower is None else follower.rounds(active), worksite)
     active.summary.seconds["total"] = time.perf_counter() - began
     active.emit(RunDone(active.summary.exit_code))
     return active.summary
@@ -157,8 +162,23 @@ class _Run:
 
     # -- inputs ------------------------------------------------------------------------------------------
 
-    def work_through(self, refs: Sequence[InputRef], worksite: Callable[[], AbstractContextManager[Worksite]]) -> None:
+    def work_through(
+        self, rounds: Iterable[Sequence[InputRef]], worksite: Callable[[], AbstractContextManager[Worksite]]
+    ) -> None:
         self._check_workflow()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.compactor.shutdown, wait=True)
+
+            def start() -> Worksite:
+                return stack.enter_context(worksite())
+
+            for refs in rounds:
+                self._work_round(refs, start)
+            if self.summary.follows:
+                self._keep_findings()  # what was given up since the last round
+
+    def _work_round(self, refs: Sequence[InputRef], start: Callable[[], Worksite]) -> None:
+        self.bound = self.passes[0]
         changes = list(prune(self.workflow, refs, self.store)) if self.options.prune else []
         named, refs = refs, list(with_parts(self.workflow, refs, self.store, changes.append))
         together = self.options.together
@@ -167,25 +187,31 @@ class _Run:
             self._note_once(ref.note)
         for change in changes:
             self._note_once(change)
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.compactor.shutdown, wait=True)
-
-            def start() -> Worksite:
-                return stack.enter_context(worksite())
-
-            self._work_pass(refs, start)
-            for bound in self.passes[1:]:
-                self.bound = bound
-                further = list(over(self.bound.workflow, named, self.store, self._note_once))
-                self._drop_outdated(further)
-                self.emit(PassStarted(len(further), self.bound.workflow.noun, self._axes()))
-                if not self.stopping.is_set():
-                    self._work_pass(further, start)
+        self._work_pass(refs, start)
+        for bound in self.passes[1:]:
+            self.bound = bound
+            further = list(over(self.bound.workflow, named, self.store, self._note_once))
+            self._drop_outdated(further)
+            self.emit(PassStarted(len(further), self.bound.workflow.noun, self._axes()))
+            if not self.stopping.is_set():
+                self._work_pass(further, start)
         self.summary.drained = (
-            self.stopping.is_set()
+            not self.summary.follows
+            and self.stopping.is_set()
             and self.summary.inputs_complete < self.summary.inputs_total - len(self.summary.unusable)
         )
         self._keep_findings()
+
+    def known_paths(self) -> Collection[str]:
+        """Return the paths of the inputs that the store has."""
+        return self.store.input_paths()
+
+    def note(self, text: str) -> None:
+        self.emit(Note(text))
+
+    def give_up(self, path: str, error: str) -> None:
+        """Record an input that cannot be used."""
+        self.summary.unusable.append({"path": path, "error": error})
 
     def _drop_outdated(self, refs: Sequence[StoredRef]) -> None:
         """Remove what was made of items that are others now: it is made again."""
@@ -297,8 +323,8 @@ class _Run:
                 try:
                     plan = self._register(ref, current.result())
                 except InputError as err:
-                    self.summary.unusable.append({"path": ref.path, "error": str(err)})
-                    self.emit(Note(str(err)))
+                    self.give_up(ref.path, str(err))
+                    self.note(str(err))
                     continue
                 if plan is not None:
                     yield plan
@@ -309,7 +335,7 @@ class _Run:
         if name is None:
             return open_source(workflow, ref, None)
         stored = self.store.input(name).attributes
-        if workflow.source.fingerprint(ref) != stored["fingerprint"]:
+        if not workflow.source.is_stored(ref, stored):
             raise InputError(
                 f"{ref.path} is not the input that was stored as {name!r} (its content changed); "
                 "choose another --out, or start over with --fresh"
@@ -406,12 +432,12 @@ class _Run:
             self._take(outcome)
 
     def _orders(self) -> Orders:
-        return Orders(self._nodes, self._must_stop, self.emit, self.options.attempts)
+        return Orders(self._nodes, self.must_stop, self.emit, self.options.attempts)
 
     def _nodes(self, task: ChunkTask, settings: WorkerSettings) -> list[Node]:
         return chunk_nodes(task, self.store.path, settings)
 
-    def _must_stop(self) -> bool:
+    def must_stop(self) -> bool:
         self.store.check_lock()
         return self.stopping.is_set()
 
@@ -529,13 +555,22 @@ class _Run:
     # -- stopping ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def draining_on_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGUSR1 (what batch systems send before the end) finish what is under way, then stop."""
+    def draining_on_signals(self, also: Sequence[signal.Signals] = ()) -> Iterator[None]:
+        """SIGTERM and SIGUSR1 (what batch systems send before the end) finish what is under way, then stop.
+
+        So does Ctrl-C if it is among `also`; a second one interrupts.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-        before = {number: signal.signal(number, lambda *_: self.stopping.set()) for number in wanted}
+
+        def stop(number: int, _: object) -> None:
+            if self.stopping.is_set() and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.stopping.set()
+
+        before = {number: signal.signal(number, stop) for number in (*wanted, *also)}
         try:
             yield
         finally:

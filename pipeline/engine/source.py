@@ -143,6 +143,23 @@ class Source(ABC):
         """Return a digest that changes with the input's content; cheap. Raises InputError or OSError."""
 
     @classmethod
+    def is_stored(cls, ref: InputRef, stored: Mapping[str, Any]) -> bool:
+        """Return whether an input is the one that the store has (its attributes), or has only grown since.
+
+        Raises InputError or OSError.
+        """
+        return cls.fingerprint(ref) == str(stored["fingerprint"])
+
+    @classmethod
+    def grown(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any]) -> InputRef | None:
+        """Return what was appended to an input, as an input of its own; None if nothing was.
+
+        `stored`: attributes of the last part of it that the store has. For sources without an inventory; others have
+        `later`. Raises InputError if it cannot be searched.
+        """
+        return None
+
+    @classmethod
     def later(
         cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes]
     ) -> tuple[InputRef | None, str | None]:

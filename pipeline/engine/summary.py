@@ -69,6 +69,8 @@ class Summary:
     inputs_complete: int = 0
     inputs_total: int = 0
     drained: bool = False
+    follows: bool = False
+    """True if the run took inputs as they came, until a signal: then its end is a success."""
     seconds: dict[str, float] = field(default_factory=dict)
     """total; start: the cluster's start; run: from the first task submitted to the last one done."""
     step_seconds: dict[str, float] = field(default_factory=dict)
@@ -78,25 +80,36 @@ class Summary:
     model_steps: tuple[str, ...] = ()
     traceback_log: str | None = None
     """File with the tracebacks of failed chunks; None if there is none."""
+    _pass: PassCounts | None = None
+    """The further pass under way; None in the first."""
+    _seconds_before: float = 0.0
+    """Seconds that earlier rounds of this pass took."""
 
     def on(self, event: Event) -> None:
         """Count what happens."""
         if isinstance(event, RunStarted):
-            self.inputs_total, self.item, self.axes = event.inputs, event.item, event.axes
+            self.inputs_total += event.inputs
+            self.item, self.axes = event.item, event.axes
+            self._pass, self._seconds_before = None, self.seconds.get("run", 0.0)
         elif isinstance(event, PassStarted):
             self.inputs_total += event.inputs
-            self.further.append(PassCounts(event.item, event.axes))
+            self._pass = next((one for one in self.further if one.item == event.item), None)
+            if self._pass is None:
+                self._pass = PassCounts(event.item, event.axes)
+                self.further.append(self._pass)
+            self._seconds_before = self._pass.seconds
         elif isinstance(event, ClusterReady):
             self.gpu_slots, self.device = event.gpu_slots, event.device
             self.seconds["start"] = event.start_seconds
         elif isinstance(event, ChunkDone):
-            if self.further:
-                self.further[-1].seconds = event.elapsed_seconds
+            seconds = self._seconds_before + event.elapsed_seconds
+            if self._pass is not None:
+                self._pass.seconds = seconds
             else:
-                self.seconds["run"] = event.elapsed_seconds
+                self.seconds["run"] = seconds
             if event.failed:
                 return
-            counted: Any = self.further[-1] if self.further else self
+            counted: Any = self._pass or self
             counted.items += event.items
             self._add(counted.rows, event.rows)
             counted.broken += event.broken
@@ -144,6 +157,8 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
+        if self.follows:
+            return EXIT_DONE
         if self.drained:
             return EXIT_DRAINED
         if self.unusable and self.inputs_total == len(self.unusable):
@@ -154,7 +169,8 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, for `--json`."""
         left_out = ("model_steps", "gpu_slots", "item", "items", "axes", "rows", "unreadable_items", "further")
-        values = {key: value for key, value in vars(self).items() if key not in left_out}
+        own = ("follows", "_pass", "_seconds_before")
+        values = {key: value for key, value in vars(self).items() if key not in (*left_out, *own)}
         noun = plural_of(self.item)
         return {
             "out": self.out,

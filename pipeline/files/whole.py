@@ -38,6 +38,17 @@ def atomic_write(path: str | Path, *pieces: bytes | memoryview, flush: bool = Fa
         raise
 
 
+def put_in_place(aside: str | Path, place: str | Path) -> None:
+    """Give a file that was written aside its name, and flush both to the disk. Raises OSError."""
+    descriptor = os.open(aside, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(aside, place)
+    _flush_folder(os.path.dirname(place))
+
+
 def _flush_folder(folder: str) -> None:
     """Flush a folder's list of names. Some network file systems refuse to; their rename is as safe as they make it."""
     with contextlib.suppress(OSError):

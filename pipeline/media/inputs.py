@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import InputError
 from pipeline.files.regular import read_file
-from pipeline.text import plural
+from pipeline.text import plural, without_secrets
 
 VIDEO_SUFFIXES = frozenset({
     ".264", ".265", ".266", ".360", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".asf", ".av1", ".avc", ".avi", ".bik",
@@ -77,9 +77,9 @@ def refuse_url(given: str) -> None:
         "file": f"name the file by its path: {unquote(urlsplit(given).path)}",
         "s3": "copy it here first, or mount the bucket, and name the file",
         "gs": "copy it here first, or mount the bucket, and name the file",
-        "rtsp": "record a part of the stream with ffmpeg first, and name that file",
+        "rtsp": "record it with `reelgraph record`, and follow that folder: --follow FOLDER",
     }.get(found[1].lower(), "download it first, and name the file")
-    raise InputError(f"{given}: URLs are not supported; {advice}")
+    raise InputError(f"{without_secrets(given)}: URLs are not supported; {advice}")
 
 
 def _expand_one(given: str, base: Path, lists: tuple[Path, ...], left_out: LeftOut) -> Iterator[Path]:

@@ -351,6 +351,10 @@ class RunStore:
         """Names of all inputs, in order of first sight."""
         return list(self._names)
 
+    def input_paths(self) -> set[str]:
+        """Return the paths of all inputs."""
+        return set(self._names.values())
+
     def find_input(self, path: str) -> str | None:
         """Name of the input that was first seen at this path; None if there is none."""
         return next((name for name, known in self._names.items() if known == path), None)
@@ -371,7 +375,7 @@ class RunStore:
             if inventory is not None:
                 atomic_write(f"{folder}/{INVENTORY_FILE}", inventory, flush=True)
             write_group(folder, Group(attributes))
-            self._names[name] = str(facts.get("path", ""))
+            self._names[name] = _known_by(facts)
             return name
 
     def drop_input(self, name: str) -> None:
@@ -437,7 +441,7 @@ class RunStore:
         if not isinstance(workflow, dict) or not isinstance(workflow.get("stages", {}), dict):
             raise StoreError(f"{self.path} has damaged attributes (workflow); {_ADVICE}")
         self._consolidated = root.consolidated
-        self._names = {name: attributes.get("path", "") for name, attributes in list_inputs(self.path)}
+        self._names = {name: _known_by(attributes) for name, attributes in list_inputs(self.path)}
         if self.lock is not None:
             for name in self._names:
                 self._repair(name)
@@ -683,3 +687,9 @@ def _clear(path: Path) -> None:
             remove_tree(entry.path)
         else:
             os.unlink(entry.path)
+
+
+def _known_by(facts: Mapping[str, Any]) -> str:
+    """Return the path by which an input is found again: later parts of a video have the path of its file."""
+    path = str(facts.get("path", ""))
+    return f"{path}#{facts['part']}" if "part" in facts else path

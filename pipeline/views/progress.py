@@ -74,9 +74,9 @@ class Tally:
         """From the start of the work to the last chunk that was done."""
 
     def on(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            self.item, self.inputs_total, self.together = event.item, event.inputs, event.together
-        elif isinstance(event, PassStarted):
+        if isinstance(event, RunStarted | PassStarted):
+            if isinstance(event, RunStarted):
+                self.together = event.together
             self.item, self.inputs_total = event.item, event.inputs
             self.counts, self.elapsed_seconds = {}, 0.0
         elif isinstance(event, InputStarted):
@@ -159,7 +159,7 @@ class Tally:
         return "; ".join(part for part in (", ".join(states), made, self.speed()) if part)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print a line on standard error. A closed pipe, or a log on a full disk, must not end a run."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
@@ -212,7 +212,7 @@ class PlainLines:
 
     def _line(self, text: str) -> None:
         self.last = time.monotonic()
-        _say(text)
+        say(text)
 
 
 class Bars:
@@ -246,7 +246,7 @@ class Bars:
         self.bars.stop()
 
     def on(self, event: Event) -> None:
-        if isinstance(event, PassStarted):
+        if isinstance(event, RunStarted | PassStarted):
             self._clear()
         self.tally.on(event)
         if isinstance(event, Note):
@@ -341,7 +341,7 @@ class NowAndThen:
     def __call__(self, done: int, total: int | None = None) -> None:
         if time.monotonic() - self.last >= self.interval:
             self.last = time.monotonic()
-            _say(f"{done}{f' of {total}' if total is not None else ''} {self.what}")
+            say(f"{done}{f' of {total}' if total is not None else ''} {self.what}")
 
 
 def for_stderr() -> Bars | PlainLines:

@@ -76,6 +76,8 @@ def _failures(summary: Summary) -> list[str]:
 
 def _ending(summary: Summary) -> str:
     state = f"{summary.inputs_complete} of {plural(summary.inputs_total, 'input')} complete in {summary.out}"
+    if summary.follows:
+        return f"{state}; the same command goes on"
     if summary.drained:
         return f"{state}; drained: the same command continues"
     if summary.failures:

@@ -71,7 +71,7 @@ def test_a_list_is_relative_to_itself(tree: Path, monkeypatch: pytest.MonkeyPatc
         (["bad.txt"], r"gone\.mp4 \(named in .*bad\.txt\)"),
         (["http://host/clip.mp4"], "http://host/clip.mp4: URLs are not supported; download it first"),
         (["file:///films/my%20clip.mp4"], "URLs are not supported; name the file by its path: /films/my clip.mp4"),
-        (["rtsp://camera/1"], "URLs are not supported; record a part of the stream"),
+        (["rtsp://camera/1"], "URLs are not supported; record it with `reelgraph record`"),
         (["S3://bucket/clip.mp4"], "URLs are not supported; copy it here first"),
         (["urls.txt"], "https://host/clip.mp4: URLs are not supported"),
     ],

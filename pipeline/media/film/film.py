@@ -14,10 +14,9 @@ import numpy.typing as npt
 from av.video.stream import VideoStream
 
 from pipeline.errors import InputError
-from pipeline.files.fingerprint import fingerprint
 from pipeline.media.video.decode import decode_ahead
-from pipeline.media.video.index import check_readable, open_container
-from pipeline.media.video.source import VideoOptions, VideoSource, sample
+from pipeline.media.video.index import open_container
+from pipeline.media.video.source import VideoOptions, VideoSource, begins_with, frames_before_growth, sample
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -40,10 +39,11 @@ class Colour:
 class Film:
     """One video file: its frames in order of presentation."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises InputError where the file cannot be read."""
+    def __init__(self, path: Path, frames: int | None = None) -> None:
+        """`frames`: number to take of a file that has grown; None for all. Raises InputError if it cannot be read."""
         self.path = path
-        self.source = VideoSource(path, VideoOptions.model_validate({"every": 1}), decoder="pyav", square=False)
+        every = VideoOptions.model_validate({"every": 1})
+        self.source = VideoSource(path, every, decoder="pyav", square=False, frames=frames)
         self.index = self.source.index
         self.width: int = self.source.facts["width"]
         """Pixels of the upright frame."""
@@ -117,10 +117,9 @@ def film_of(item: RunInput) -> Film:
     path = Path(facts["path"])
     if not path.exists():
         raise InputError(f"the video of {item.name!r} is gone: {path}; put it back there")
-    check_readable(path)
-    if fingerprint(path) != facts["fingerprint"]:
+    if not begins_with(path, facts):
         raise InputError(f"{path} has changed since {item.name!r} was made from it; put it back, or run with --fresh")
-    film = Film(path)
+    film = Film(path, frames_before_growth(facts))
     film.source.refuse_other_frames(facts)
     return film
 

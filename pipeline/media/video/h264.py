@@ -45,6 +45,11 @@ def is_clean_start(packet: memoryview, length_bytes: int) -> bool:
     return all(unit[0] & 0x1F == _IDR or _slice_type(bytes(unit[1:9])) in _I_SLICE_TYPES for unit in slices)
 
 
+def is_idr(packet: memoryview, length_bytes: int) -> bool:
+    """Return whether no picture after this one, in the file's order, refers to one before it (7.4.1.2.4)."""
+    return any(unit[0] & 0x1F == _IDR for unit in _units(packet, length_bytes))
+
+
 def _units(packet: memoryview, length_bytes: int) -> Iterator[memoryview]:
     """Yield the NAL units of a packet that are not empty."""
     if not length_bytes:

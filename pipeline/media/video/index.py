@@ -7,11 +7,12 @@ It is made by reading packets, not pixels; one frame is decoded for its size and
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,6 +97,10 @@ class PacketIndex:
     """Places where the file's own timestamps start again; `pts` goes on there."""
     key: np.ndarray
     """bool (n,): key frames."""
+    size: np.ndarray
+    """int64 (n,): bytes of each frame's packet; 0 if the file does not hold it."""
+    place: np.ndarray
+    """int64 (n,): place of each frame in the order of the file, from 0."""
     readable: np.ndarray
     """bool (n,): false if the file promises a frame but does not hold its packet (cut off)."""
     seek_pts: np.ndarray
@@ -120,6 +125,23 @@ class PacketIndex:
     def __len__(self) -> int:
         return len(self.pts)
 
+    def beginning(self, frames: int) -> PacketIndex:
+        """Return the index of the file as it was when it had this many frames, before more were appended."""
+        kept = self.place < frames
+        last = int(self.pts[kept].max(initial=0))
+        seeks = self.seek_pts <= last
+        return replace(
+            self,
+            **{name: getattr(self, name)[kept] for name in ("pts", "time_seconds", "key", "size", "place", "readable")},
+            **{name: getattr(self, name)[seeks] for name in ("seek_pts", "seek_dts", "seek_position")},
+            breaks=tuple(one for one in self.breaks if one.at <= last * self.time_base),
+        )
+
+    def digest(self, frames: int) -> str:
+        """Return a digest of the times and sizes of the first frames of the file: a copy in new boxes has the same."""
+        first = np.argsort(self.place)[:frames]
+        return hashlib.blake2b(np.stack([self.pts[first], self.size[first]]).tobytes(), digest_size=16).hexdigest()
+
     @property
     def seek_rank(self) -> np.ndarray:
         """Rank of the first frame that decoding from each seek point gives, int64 (k,)."""
@@ -143,6 +165,7 @@ class _Packets:
     shown: list[bool]
     position: list[int]
     """Bytes from the start of the file; -1 if not known."""
+    size: list[int]
     unclean_keys: int = 0
     """Number of key flags that proved wrong."""
 
@@ -275,6 +298,8 @@ def build_index(path: Path) -> PacketIndex:
         time_seconds=ranked * base.numerator / base.denominator,
         breaks=breaks,
         key=np.concatenate([key[shown], np.zeros(len(lost), bool)])[order],
+        size=np.concatenate([np.array(packets.size, np.int64)[shown], np.zeros(len(lost), np.int64)])[order],
+        place=order.astype(np.int64),
         readable=np.concatenate([np.ones(n_shown, bool), np.zeros(len(lost), bool)])[order],
         seek_pts=pts[seeks],
         seek_dts=dts[seeks],
@@ -289,13 +314,13 @@ def build_index(path: Path) -> PacketIndex:
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
-    found = _Packets([], [], [], [], [])
+    found = _Packets([], [], [], [], [], [])
     codec = stream.codec_context.codec.canonical_name
     hidden_vp8, h264 = codec == "vp8", codec == "h264"
     extradata = stream.codec_context.extradata or b""
     length_bytes = nal_length_bytes(extradata)
     pts, dts, key, shown = found.pts.append, found.dts.append, found.key.append, found.shown.append
-    position = found.position.append
+    position, size = found.position.append, found.size.append
     macroblocks = -(-stream.width // 16) * -(-stream.height // 16) if codec == "mpeg4" else 0
     try:
         for packet in container.demux(stream):
@@ -310,6 +335,7 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
             pts(packet.pts)
             dts(packet.dts)
             position(-1 if packet.pos is None else packet.pos)
+            size(packet.size)
             clean = packet.is_keyframe and not (h264 and not is_clean_start(memoryview(packet), length_bytes))
             found.unclean_keys += packet.is_keyframe and not clean
             key(clean)

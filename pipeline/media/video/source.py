@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -95,6 +96,16 @@ class VideoOptions(SourceOptions):
         return self
 
 
+@dataclass(frozen=True)
+class LaterRef(InputRef):
+    """Frames that were appended to a video that the store has."""
+
+    file: str = ""
+    """Path of the video."""
+    after: int = 0
+    """Frames of the file, in its own order, that the store has."""
+
+
 class VideoSource(Source):
     """One video file: its packet index, the sampled frames, and jobs that decode them."""
 
@@ -124,24 +135,50 @@ class VideoSource(Source):
         Raises InputError if it cannot be used, or an earlier version saw other frames in it.
         """
         assert isinstance(options, VideoOptions)
-        source = cls(ref.path, options, stored["decoder"] if stored else None)
         if stored:
+            path, after = stored["path"], int(stored.get("after_frames", 0))
+            source = cls(path, options, stored["decoder"], frames=frames_before_growth(stored), after=after)
             source.refuse_other_frames(stored, (*_FRAMES, "sample_aspect_ratio"))
-        return source
+            return source
+        if isinstance(ref, LaterRef):
+            source = cls(ref.file, options, after=ref.after)
+            source.facts |= {"part": int(ref.path.rpartition("#")[2]), "after_frames": ref.after}
+            return source
+        return cls(ref.path, options)
 
     @classmethod
     def fingerprint(cls, ref: InputRef) -> str:
         from pipeline.media.video.index import check_readable
 
-        check_readable(Path(ref.path))
-        return fingerprint(Path(ref.path))
+        path = Path(ref.file if isinstance(ref, LaterRef) else ref.path)
+        check_readable(path)
+        return fingerprint(path)
+
+    @classmethod
+    def is_stored(cls, ref: InputRef, stored: Mapping[str, Any]) -> bool:
+        return begins_with(Path(stored["path"]), stored)
+
+    @classmethod
+    def grown(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any]) -> InputRef | None:
+        """Return the frames that were appended to a file, if it still begins with those that the store has."""
+        assert isinstance(options, VideoOptions)
+        try:
+            if Path(ref.path).stat().st_size <= stored["bytes"] or not begins_with(Path(ref.path), stored):
+                return None
+            after = int(stored["source_frames"])
+            cls(ref.path, options, "pyav", after=after)
+        except (OSError, InputError):  # opening it says why; or none of the new frames is sampled
+            return None
+        return LaterRef(ref.path, ref.name, file=ref.path, after=after)
 
     def __init__(
-        self, path: Path | str, options: VideoOptions, decoder: str | None = None, square: bool = True
+        self, path: Path | str, options: VideoOptions, decoder: str | None = None, square: bool = True,
+        *, frames: int | None = None, after: int = 0,
     ) -> None:
         """Probe `path`. `decoder` is the one that was stored when the run was set up, None to choose now.
 
-        `square`: give frames in square pixels, for models and for people; else as they are stored.
+        `square`: give frames in square pixels, for models and for people; else as they are stored. `frames`: number of
+        frames to take of the file, in its own order, None for all; `after`: number to leave out at its beginning.
 
         Raises InputError if the file cannot be used or no frame of it is sampled.
         """
@@ -154,7 +191,8 @@ class VideoSource(Source):
         check_readable(self.path)
         stat = self.path.stat()
         self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
-        self.index = index = build_index(self.path)
+        index = build_index(self.path)
+        self.index = index = index if frames is None else index.beginning(frames)
         roi = options.roi
         sideways = index.rotation % 180 != 0
         width, height = (index.height, index.width) if sideways else (index.width, index.height)
@@ -165,6 +203,7 @@ class VideoSource(Source):
             raise InputError(f"{self.path}: roi {list(roi)} reaches beyond the {width}x{height} frame; shrink it")
         self.origin = roi[:2] if roi is not None else (0, 0)
         self.frame = sample(index, options)
+        self.frame = self.frame[index.place[self.frame] >= after]
         if not len(self.frame):
             times = "all its packets are hidden"
             if len(index):
@@ -197,6 +236,7 @@ class VideoSource(Source):
             "duration_seconds": index.duration_seconds,
             "start_seconds": float(index.time_seconds[0]),
             "source_frames": len(index),
+            "packets": index.digest(len(index)),
             "unreadable_frames": int((~index.readable).sum()),
             "key_frames": len(index.seek_pts),
             "every": options.every,
@@ -347,6 +387,34 @@ def sample(index: PacketIndex, options: VideoOptions) -> np.ndarray:
     return ranks[inside].astype(np.int64)
 
 
+def begins_with(path: Path, stored: Mapping[str, Any]) -> bool:
+    """Return whether a file is the one that the store has an input of, or begins with it: frames were appended.
+
+    That is so if its first bytes are those of then. An MP4 whose index was written again has other bytes; then the
+    times and sizes of its packets decide. Raises InputError, OSError.
+    """
+    from pipeline.media.video.index import build_index, check_readable
+
+    check_readable(path)
+    if fingerprint(path) == stored["fingerprint"]:
+        return True
+    if path.stat().st_size <= stored["bytes"] or stored.get("unreadable_frames"):
+        return False
+    if fingerprint(path, stored["bytes"]) == stored["fingerprint"]:
+        return True
+    frames = int(stored["source_frames"])
+    try:
+        index = build_index(path)
+    except InputError:
+        return False
+    return len(index) >= frames and index.digest(frames) == stored.get("packets")
+
+
+def frames_before_growth(stored: Mapping[str, Any]) -> int | None:
+    """Return how many frames of a file a stored input knows, if the file has grown since; else None."""
+    return int(stored["source_frames"]) if Path(stored["path"]).stat().st_size > stored["bytes"] else None
+
+
 def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
     """Open the video that a store's input was made from (`facts`: its attributes), with every frame.
 
@@ -358,10 +426,11 @@ def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
     try:
         if not path.is_file():
             raise InputError(f"{path}: the video is missing")
-        if fingerprint(path) != facts.get("fingerprint"):
+        if not begins_with(path, facts):
             raise InputError(f"{path}: the video has changed since it was analysed")
+        frames = frames_before_growth(facts)
     except OSError as err:
         raise InputError(f"{path} cannot be read: {err.strerror or err}") from err
-    source = VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav")
+    source = VideoSource(path, VideoOptions.model_validate({"every": 1}), "pyav", frames=frames)
     source.refuse_other_frames(facts)
     return source

@@ -1,0 +1,1 @@
+"""Live cameras: recorded, followed, continued."""
