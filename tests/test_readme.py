@@ -16,6 +16,7 @@ import pytest
 import pipeline
 from pipeline.engine.workflow import load_workflow
 from pipeline.faces.people.find import outputs
+from pipeline.objects.stages.count import Count, CountOptions
 from tests.docs import Reader, blocks
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -128,7 +129,8 @@ def test_the_tables_list_the_arrays_that_are_stored(repository: Path, workflows:
     analysed = {name: spec.dtype for name, spec in load_workflow(workflows / "analyze.yaml", more).specs().items()}
     features = {name: spec.dtype for name, spec in load_workflow(workflows / "features.yaml").specs().items()}
     objects = {name: spec.dtype for name, spec in load_workflow(workflows / "objects.yaml").specs().items()}
-    objects["object_frame"] = "int64"
+    counted = CountOptions(lines={"door": ((0, 0), (1, 1))}, zones={"hall": ((0, 0), (1, 0), (1, 1))})
+    objects |= {array.name: array.dtype for array in Count(counted).outputs} | {"object_frame": "int64"}
     assert listed(repository / "docs" / "store.md") == {**own, **made, **PEOPLE, **analysed, **features, **objects}
 
 

@@ -58,7 +58,8 @@ def test_segments_as_they_come(film: Path, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "broken.mkv").write_bytes(b"not a film")
     os.utime(folder / "broken.mkv", (1e9, 1e9))
-    words = ("run", workflow, "--follow", folder, "--out", out, "--executor", "inline", "--settle", "1000", "--together", "2")
+    words = ["run", workflow, "--follow", folder, "--out", out, "--executor", "inline", "--settle", "1000"]
+    words += ["--together", "2"]
     with Lines(tmp_path, *words) as lines:
         for name in ("a.mkv", "b.mkv"):
             finish(write_film(folder / f".{name}", 30), folder, name)
