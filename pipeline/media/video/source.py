@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ class VideoSource(Source):
         """Return the frames that were appended to a file, if it still begins with those that the store has."""
         assert isinstance(options, VideoOptions)
         try:
-            if Path(ref.path).stat().st_size <= stored["bytes"] or not begins_with(Path(ref.path), stored):
+            if not is_larger(Path(ref.path), stored) or not begins_with(Path(ref.path), stored):
                 return None
             after = int(stored["source_frames"])
             cls(ref.path, options, "pyav", after=after)
@@ -387,6 +388,11 @@ def sample(index: PacketIndex, options: VideoOptions) -> np.ndarray:
     return ranks[inside].astype(np.int64)
 
 
+def is_larger(path: Path, stored: Mapping[str, Any]) -> bool:
+    """Return whether a file is larger than it was; False for stores that do not know its size. Raises OSError."""
+    return path.stat().st_size > int(stored.get("bytes") or sys.maxsize)
+
+
 def begins_with(path: Path, stored: Mapping[str, Any]) -> bool:
     """Return whether a file is the one that the store has an input of, or begins with it: frames were appended.
 
@@ -398,7 +404,7 @@ def begins_with(path: Path, stored: Mapping[str, Any]) -> bool:
     check_readable(path)
     if fingerprint(path) == stored["fingerprint"]:
         return True
-    if path.stat().st_size <= stored["bytes"] or stored.get("unreadable_frames"):
+    if not is_larger(path, stored) or stored.get("unreadable_frames"):
         return False
     if fingerprint(path, stored["bytes"]) == stored["fingerprint"]:
         return True
@@ -412,7 +418,7 @@ def begins_with(path: Path, stored: Mapping[str, Any]) -> bool:
 
 def frames_before_growth(stored: Mapping[str, Any]) -> int | None:
     """Return how many frames of a file a stored input knows, if the file has grown since; else None."""
-    return int(stored["source_frames"]) if Path(stored["path"]).stat().st_size > stored["bytes"] else None
+    return int(stored["source_frames"]) if is_larger(Path(stored["path"]), stored) else None
 
 
 def open_as_stored(facts: Mapping[str, Any]) -> VideoSource:
