@@ -8,4 +8,4 @@ from tests.pairs.kills import campaign
 
 
 def test_kills_in_both_passes(tmp_path: Path) -> None:
-    print(campaign(tmp_path, pictures=100, kills=3))
+    print(campaign(tmp_path, pictures=64, kills=3))

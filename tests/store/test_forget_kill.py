@@ -23,7 +23,7 @@ def test_some_operations(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "step"), list(zip(REMOVALS, (4, 1), strict=True)), ids=list(REMOVALS))
+@pytest.mark.parametrize(("case", "step"), list(zip(REMOVALS, (8, 1), strict=True)), ids=list(REMOVALS))
 def test_every_operation(case: str, step: int, tmp_path: Path) -> None:
     """While a stage is added there are the operations of a removal alone and more: of the latter some will do."""
     kill(case, tmp_path, step)
