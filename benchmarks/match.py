@@ -76,6 +76,7 @@ def main() -> None:
     options.add_argument("--script-pairs", type=int, default=300, help="pairs that the script does")
     options.add_argument("--gigabytes", type=float, default=3.0, help="made-up descriptors in the part memory")
     options.add_argument("--workers", type=int, nargs="+", default=WORKERS, help="workers of reelgraph")
+    options.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="processes in the part memory")
     options.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.only:
@@ -90,7 +91,7 @@ def main() -> None:
         result["race"] = race(chosen.folder, pictures, chosen.script_pairs, chosen.workers)
         show(f"Pairs of {chosen.pictures} pictures, {cores()} cores", COLUMNS, result["race"])
     if "memory" in chosen.parts:
-        result["memory"] = memory(chosen.folder, chosen.gigabytes)
+        result["memory"] = memory(chosen.folder, chosen.gigabytes, chosen.processes)
         columns = ("=name", "processes", "pairs:,", "seconds:.1f", "peak PSS, MB=peak_pss_mb:,.0f")
         show(f"Memory over {chosen.gigabytes:g} GB of descriptors", columns, result["memory"])
     explain(HOW)
@@ -397,7 +398,7 @@ stages:
 """
 
 
-def memory(folder: Path, gigabytes: float) -> Rows:
+def memory(folder: Path, gigabytes: float, processes_tried: list[int]) -> Rows:
     """Match made-up descriptors in different ways, and watch the memory of all processes."""
     count = max(2, round(gigabytes * 1e9 / (MADE_KEYPOINTS * MADE_LENGTH * 4)))
     place = folder / "memory"
@@ -414,7 +415,7 @@ def memory(folder: Path, gigabytes: float) -> Rows:
     reelgraph_run(place / "first.yaml", [str(place / "pictures")], out, dict(os.environ))
     _, _ = only(folder, "as a file", out=str(out))
     rows: Rows = []
-    for processes in (1, 2, 4):
+    for processes in processes_tried:
         say(f"reelgraph, {processes} workers")
         copy = place / "run.zarr"
         shutil.rmtree(copy, ignore_errors=True)
@@ -424,7 +425,7 @@ def memory(folder: Path, gigabytes: float) -> Rows:
         row = {"name": "reelgraph", "processes": processes, "pairs": count - 1}
         rows.append({**row, "seconds": done.seconds, "peak_pss_mb": done.peak_mb})
     for name in ("copies", "shared by a manager"):
-        for processes in (1, 2, 4):
+        for processes in processes_tried:
             say(f"{name}, {processes} processes")
             settings = json.dumps({"out": str(out), "processes": processes})
             command = [sys.executable, __file__, "--only", name, settings]
