@@ -143,6 +143,8 @@ class _Run:
         self.failed_chunks: Counter[str] = Counter()
         self.stopping = threading.Event()
         self.noted: set[str] = set()
+        self.tried: set[str] = set()
+        """Paths of the inputs that were opened in this run."""
         self.began = time.perf_counter()
         """Since when rates are counted: when the executor was ready."""
         self.compactor = ThreadPoolExecutor(1, thread_name_prefix="compact")
@@ -203,8 +205,8 @@ class _Run:
         self._keep_findings()
 
     def known_paths(self) -> Collection[str]:
-        """Return the paths of the inputs that the store has."""
-        return self.store.input_paths()
+        """Return the paths of the inputs that the store has, or has recorded as unusable."""
+        return self.store.input_paths() | {one["path"] for one in self.store.attributes.get("unusable", [])}
 
     def note(self, text: str) -> None:
         self.emit(Note(text))
@@ -245,8 +247,12 @@ class _Run:
         """Store facts of the run in the root: unusable inputs, kinds of device that models ran on, and speed."""
         changed: dict[str, Any] = {}
         summary = self.summary
-        if summary.unusable != self.store.attributes.get("unusable", []):
-            changed["unusable"] = summary.unusable
+        before = self.store.attributes.get("unusable", [])
+        # A run that follows a folder sees a removed file once: what an earlier one recorded stays.
+        kept = [one for one in before if one["path"] not in self.tried] if summary.follows else []
+        unusable = kept + [one for one in summary.unusable if one not in kept]
+        if unusable != before:
+            changed["unusable"] = unusable
         if summary.device is not None:
             changed["devices"] = sorted({*self.store.attributes.get("devices", []), summary.device})
         if summary.items:
@@ -320,6 +326,7 @@ class _Run:
                 current = ahead
                 following = refs[position + 1] if position + 1 < len(refs) else None
                 ahead = prober.submit(self._probe, following) if following is not None else None
+                self.tried.add(ref.path)
                 try:
                     plan = self._register(ref, current.result())
                 except InputError as err:

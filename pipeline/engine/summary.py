@@ -70,7 +70,7 @@ class Summary:
     inputs_total: int = 0
     drained: bool = False
     follows: bool = False
-    """True if the run took inputs as they came, until a signal: then its end is a success."""
+    """True if the run took inputs as they came: a signal is then its end, and no interruption."""
     seconds: dict[str, float] = field(default_factory=dict)
     """total; start: the cluster's start; run: from the first task submitted to the last one done."""
     step_seconds: dict[str, float] = field(default_factory=dict)
@@ -157,11 +157,9 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        if self.follows:
-            return EXIT_DONE
         if self.drained:
             return EXIT_DRAINED
-        if self.unusable and self.inputs_total == len(self.unusable):
+        if self.unusable and self.inputs_total == len(self.unusable) and not self.follows:
             return EXIT_MISTAKE
         failed = self.failures or self.unreadable or self.unusable or self.underived
         return EXIT_FAILED if failed else EXIT_DONE

@@ -43,8 +43,9 @@ class Journal:
     def remove(self, name: str) -> None:
         """Delete a file that this journal has, unless it is another one by now."""
         path = self.path.parent / name
-        if _size(path) == self.bytes_of.pop(name):
+        if _size(path) == self.bytes_of[name]:
             path.unlink()
+        del self.bytes_of[name]
         self._append({"removed": name})
 
     def _append(self, line: dict[str, str | int]) -> None:

@@ -25,6 +25,7 @@ class Tar(Export):
     to_standard_output: ClassVar[bool] = False
 
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
+        keys = _Keys()
         with tarfile.open(fileobj=file, mode="w") as tar:
             for one in stored.inputs:
                 known = one.item.arrays
@@ -37,11 +38,31 @@ class Tar(Export):
                         if not arrays["decoded"][row]:
                             continue
                         name = str(arrays["name"][row]) if "name" in arrays else f"{start + row:08d}"
-                        key = str(PurePosixPath(one.name, name).with_suffix("") if len(stored.inputs) > 1 else
-                                  PurePosixPath(name).with_suffix(""))  # fmt: skip
+                        key = keys.of(f"{one.name}/{name}" if len(stored.inputs) > 1 else name)
                         _add(tar, key, arrays["image"][row])
                         if "label" in arrays:
                             _member(tar, f"{key}.cls", str(int(arrays["label"][row])).encode())
+
+
+class _Keys:
+    """Keys of samples: WebDataset takes all members with the same name up to its first dot as one sample."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, name: str) -> str:
+        """Return a key that no other picture has, below the folder that the file is unpacked into."""
+        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+        stem, dot, ending = (parts[-1] if parts else "picture").rpartition(".")
+        folder, whole = parts[:-1], (stem or ending).replace(".", "_")
+        key, number = "/".join([*folder, whole]), 1
+        if key in self._taken and dot and stem:
+            key = "/".join([*folder, f"{whole}_{ending}"])
+        while key in self._taken:
+            number += 1
+            key = "/".join([*folder, f"{whole}_{number}"])
+        self._taken.add(key)
+        return key
 
 
 def _add(tar: tarfile.TarFile, key: str, image: object) -> None:

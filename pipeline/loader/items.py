@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -184,7 +184,7 @@ class StoreItems(Items):
         """
         self.path, self.size = run.path, size
         rows: list[tuple[str, int, Array | None]] = []
-        labels: list[Array] = []
+        labels: list[tuple[Array, Any]] = []
         for name, one in run.inputs.items():
             known = one.arrays
             if one.item != "frame":
@@ -211,14 +211,13 @@ class StoreItems(Items):
                 found = [(name, int(place[of[k]]), boxes[k]) for k in np.flatnonzero(kept).tolist()]
             rows += found
             if values is not None:
-                labels.append(values[kept])
-                names = known[label].attributes if label else {}
-                self.class_names = tuple(names.get("class_names", names.get("names", self.class_names)))
+                about = known[str(label)].attributes
+                labels.append((values[kept], about.get("class_names", about.get("names"))))
         if not rows:
             raise StoreError(f"{run.path} has no {axis or 'picture'} to load")
         self.rows = rows
         if labels:
-            self.labels = np.concatenate(labels)
+            self.labels, self.class_names = in_one_numbering(labels)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -257,6 +256,28 @@ def _crop(picture: Array, box: Array) -> Array:
     rows = np.clip(np.arange(top, top + side), 0, picture.shape[0] - 1)
     columns = np.clip(np.arange(left, left + side), 0, picture.shape[1] - 1)
     return picture[rows[:, None], columns[None]]
+
+
+def in_one_numbering(parts: Sequence[tuple[Array, Any]]) -> tuple[Array, tuple[str, ...]]:
+    """Return the labels of several inputs as numbers of the same classes, and the names of these.
+
+    Each part is the labels of an input, and their names: a list by number, a mapping of some ids to names, or None.
+    Lists that differ are put together by name. Ids (of people) become numbers from 0, in their order.
+    """
+    labels, tables = [part[0] for part in parts], [part[1] for part in parts]
+    if all(isinstance(table, list | tuple) for table in tables):
+        lists = [tuple(map(str, table)) for table in tables]
+        if len(set(lists)) == 1:
+            return np.concatenate(labels), lists[0]
+        names = sorted(set().union(*lists))
+        places = [np.array([names.index(name) for name in one], np.int32) for one in lists]
+        return np.concatenate([place[values] for place, values in zip(places, labels, strict=True)]), tuple(names)
+    found = np.concatenate(labels)
+    if all(isinstance(table, Mapping) for table in tables):
+        known = {key: name for table in tables for key, name in table.items()}
+        ids, numbers = np.unique(found, return_inverse=True)
+        return numbers.astype(np.int32), tuple(str(known.get(str(one), one)) for one in ids.tolist())
+    return found, ()
 
 
 def items_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 
 import pipeline
 from pipeline.errors import StoreError, UsageError
+from pipeline.loader.export import _Keys
 from pipeline.loader.flow import ImageDataGenerator
+from pipeline.loader.items import in_one_numbering
 from pipeline.views.export import export
 from tests.loader.made_pictures import EVERYTHING, PICTURES, digest, everything, folder
 
@@ -111,6 +114,41 @@ def test_a_store_holds_what_the_loader_gives(pictures: Path, tmp_path: Path, wor
     again = pipeline.Loader(tmp_path / "shard.tar", 24, shuffle=False, workers=0, dtype="uint8").next()
     np.testing.assert_array_equal(again[0], images)
     np.testing.assert_array_equal(again[1], labels)
+
+
+def test_labels_of_several_inputs_have_one_numbering(pictures: Path, tmp_path: Path, workflows: Path) -> None:
+    """Each folder numbers its own sub-folders; the loader goes by their names."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    files = sorted(path for path in pictures.rglob("*") if path.is_file())[:4]
+    for place, classes in ((one, "ac"), (other, "bc")):
+        for name, file in zip(classes, files, strict=False):
+            (place / name).mkdir(parents=True)
+            shutil.copy(file, place / name)
+    out = tmp_path / "two.zarr"
+    settings = {"source.resize": [28, 26], "augment.size": [26, 28]}
+    pipeline.run(workflows / "augment.yaml", [one, other], out, executor="inline", set=settings)
+    loader = pipeline.Loader(out, 4, label="label", image_size=(26, 28), shuffle=False, workers=0)
+    assert [loader.class_names[label] for label in loader.next()[1].tolist()] == ["a", "c", "b", "c"]
+    assert loader.class_names == ("a", "b", "c")
+
+
+def test_ids_of_people_become_numbers_with_names() -> None:
+    parts = [(np.array([7, 2]), {"7": "Ann"}), (np.array([2, 9]), {"7": "Ann", "9": "Bob"})]
+    labels, names = in_one_numbering(parts)
+    assert labels.tolist() == [1, 0, 0, 2]
+    assert names == ("2", "Ann", "Bob")
+    same = [(np.array([1]), ["x", "y"]), (np.array([0]), ["x", "y"])]
+    assert in_one_numbering(same)[1] == ("x", "y")
+    assert in_one_numbering([(np.array([5, 3]), None)])[0].tolist() == [5, 3]
+
+
+def test_keys_of_a_tar_file_are_each_picture_its_own() -> None:
+    """WebDataset groups by the name up to the first dot; nothing is unpacked outside of the folder."""
+    keys = _Keys()
+    names = ["a/x.jpg", "a/x.png", "a/x.v1.jpg", "a/x.jpg", "../../etc/y.jpg", "/abs/y.jpg", ".jpg"]
+    made = [keys.of(name) for name in names]
+    assert made == ["a/x", "a/x_png", "a/x_v1", "a/x_jpg", "etc/y", "abs/y", "jpg"]
+    assert [keys.of("a/x.png") for _ in range(2)] == ["a/x_2", "a/x_3"]
 
 
 def test_rows_of_a_store_are_crops_with_their_labels(pictures: Path, tmp_path: Path) -> None:

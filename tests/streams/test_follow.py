@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
 from pipeline.cli import main
 from pipeline.engine.follow import Follower
 from pipeline.engine.source import InputRef
@@ -22,7 +23,7 @@ from tests.streams.numbered import analysed, write_workflow
 
 
 class Lines:
-    """What a process says on its standard error, as it goes to a file."""
+    """A process, and the lines that it writes to its standard error."""
 
     def __init__(self, folder: Path, *words: str | Path) -> None:
         self.path = folder / "said.txt"
@@ -72,7 +73,7 @@ def test_segments_as_they_come(film: Path, tmp_path: Path) -> None:
         (folder / "growing.mkv").unlink()
         wait_until(lambda: "removed before analysis: growing.mkv" in lines.text)
         said = lines.end()
-    assert lines.process.returncode == 0
+    assert lines.process.returncode == 1
     assert "not usable" in said
     assert "growing.mkv was removed before it was analysed" in said
     assert {name: len(numbers) for name, numbers in analysed(out).items()} == {"a": 30, "b": 30, "c": 50}
@@ -86,10 +87,18 @@ def test_segments_as_they_come(film: Path, tmp_path: Path) -> None:
     with Lines(tmp_path, *words) as lines:
         wait_until(lambda: "d: 50/50" in lines.text)
         said = lines.end(signal.SIGINT)
-    assert lines.process.returncode == 0
+    assert lines.process.returncode == 1
     assert "e.mkv was removed before it was analysed" in said
     assert analysed(out)["d"] == list(range(50))
     assert "50 frames in" in said, "the others were done before"
+    (folder / "broken.mkv").unlink()
+    finish(film, folder, "f.mkv")
+    with Lines(tmp_path, *words) as lines:
+        wait_until(lambda: "f: 50/50" in lines.text)
+        lines.end()
+    assert lines.process.returncode == 0, "nothing failed this time"
+    recorded = [Path(one["path"]).name for one in pipeline.open(out).attributes["unusable"]]
+    assert sorted(recorded) == ["broken.mkv", "e.mkv", "growing.mkv"]
 
 
 class Fed:

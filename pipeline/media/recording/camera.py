@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from pipeline.errors import UsageError
 from pipeline.files.regular import read_file
 from pipeline.media.video.h264 import is_idr, nal_length_bytes
-from pipeline.media.video.index import TITLES
+from pipeline.media.video.index import AHEAD_SECONDS, BACK_SECONDS, TITLES
 from pipeline.text import unknown, without_secrets
 
 _SCHEMES = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "srt", "tcp", "udp")
@@ -28,10 +28,6 @@ _UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "mpegvideo", "m4v", "im
 """Containers without timestamps: FFmpeg invents an even rate. Frames get the time of their arrival."""
 _RAW = frozenset({"rawvideo", "v210", "wrapped_avframe"})
 """Codecs without compression: recorded as H.264."""
-_BACK_SECONDS = 0.1
-_AHEAD_SECONDS = 10.0
-"""Seconds by which times go back, or jump ahead of the clock, at a break: as `media.video.index` has them."""
-
 _STANDS_STILL = 10
 """Packets in a row without a later time than the last, from which a clock counts as broken."""
 
@@ -168,7 +164,7 @@ class Timeline:
                 if shift is None:
                     shift = last + step - own
                 ahead = float((own + shift - last) * self.base)
-                if last >= 0 and not -_BACK_SECONDS <= ahead <= _AHEAD_SECONDS + arrived - before:
+                if last >= 0 and not -BACK_SECONDS <= ahead <= AHEAD_SECONDS + arrived - before:
                     note, shift = f"its clock jumped by {ahead:+.1f} s", last + step - own
                 stood_still = stood_still + 1 if own + shift <= last else 0
                 if stood_still == _STANDS_STILL:

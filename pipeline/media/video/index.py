@@ -38,8 +38,8 @@ _UNTIMED_CONTAINERS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vvc
 # Packets that are fed before giving up on the first picture (for its size and rotation).
 _FIRST_FRAME_PACKETS = 600
 # Seconds by which decoding times go back, or jump ahead, at a break; the values are those of FFmpeg's remux.
-_BACK_SECONDS = Fraction(1, 10)
-_AHEAD_SECONDS = 10
+BACK_SECONDS = Fraction(1, 10)
+AHEAD_SECONDS = 10
 _PACKED = re.compile(rb"DivX\d+(?:Build|b)\d+p")
 """User data of MPEG-4 video with two pictures in some packets."""
 _HEADER_BITS = 800
@@ -435,10 +435,10 @@ def _join_parts(packets: _Packets, step: int, base: Fraction, clocked: bool) -> 
     times = np.array([np.nan if d is None else d for d in packets.dts], float)
     known = np.flatnonzero(~np.isnan(times))
     gaps = np.diff(times[known])
-    is_break = gaps < -float(_BACK_SECONDS / base)
+    is_break = gaps < -float(BACK_SECONDS / base)
     if clocked and len(gaps):
         # The frames of a time-lapse film may be far apart: only a gap that is long among the others counts.
-        is_break |= gaps - step > max(float(_AHEAD_SECONDS / base), 10 * float(np.median(gaps)))
+        is_break |= gaps - step > max(float(AHEAD_SECONDS / base), 10 * float(np.median(gaps)))
     edges = known[1:][is_break].tolist()
     if not edges:
         return (), True
