@@ -235,7 +235,6 @@ def torch_batches(workers: int, folder: str | None) -> Iterator[Any]:
     from torchvision.io import decode_image
     from torchvision.transforms import InterpolationMode, v2
 
-    torch.set_num_threads(1)  # as in its workers: pictures are small
     shift = (RANGES["width_shift_range"], RANGES["height_shift_range"])
     transform = v2.Compose([
         v2.RandomAffine(RANGES["rotation_range"], shift, (0.9, 1.1), RANGES["shear_range"], InterpolationMode.BILINEAR),
