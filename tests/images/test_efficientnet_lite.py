@@ -24,7 +24,7 @@ WORKFLOW = "stages: {features: {use: features}}\n"
 
 def runner(device: Device, **options: object) -> Runner:
     chosen = FeaturesOptions.model_validate(options)
-    return Runner(describe(chosen), device, chosen.batch)
+    return Runner(describe(chosen), device, chosen.most_at_once(device))
 
 
 def gradients() -> np.ndarray:

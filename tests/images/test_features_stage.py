@@ -260,7 +260,7 @@ def test_batches_halve_when_memory_runs_out(save: Save, monkeypatch: pytest.Monk
 def test_large_inputs_run_in_smaller_batches(
     save: Save, megabytes: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = stage(save(shape=("n", 3, "h", "w")), Device(batch_memory_bytes=megabytes << 20), size=256, **RAW)
+    made = stage(save(shape=("n", 3, "h", "w")), Device(batch_memory_bytes=megabytes << 20), size=256, batch=32, **RAW)
     run, asked = made.runner._session.run, []
 
     class Watched:
@@ -480,3 +480,9 @@ def test_models_of_a_workflow_with_a_file(
     assert main(["models", "verify", str(workflow)]) == 0
     assert main(["models", "verify", "feature"]) == 0
     assert "EfficientNet-Lite0" in capsys.readouterr().out
+
+
+def test_a_batch_fits_the_device() -> None:
+    cpu, gpu = Device(threads=3), Device("cuda")
+    assert [FeaturesOptions().most_at_once(device) for device in (Device(), cpu, gpu)] == [2, 6, 32]
+    assert [FeaturesOptions(batch=5).most_at_once(device) for device in (cpu, gpu)] == [5, 5]

@@ -84,7 +84,7 @@ class Features(Stage):
         return (self.network.info,)
 
     def load(self, device: Device) -> None:
-        self.runner = Runner(self.network, device, self.options.batch)
+        self.runner = Runner(self.network, device, self.options.most_at_once(device))
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         rows = np.flatnonzero(chunk.decoded).tolist()

@@ -202,7 +202,7 @@ def _checked(choices: ObjectsOptions, graph: Graph, network: Network) -> str:
     Raises ModelError if the graph cannot run, so that a run ends before its first chunk. What only the CPU cannot do
     is left to the workers.
     """
-    pictures = network.batch or min(2, choices.batch)
+    pictures = network.batch or min(2, choices.batch or 2)
     try:
         shapes = _probed(graph, pictures, network.preparation.shape, network.preparation.size)
     except ModelError as error:

@@ -85,7 +85,6 @@ class ObjectsOptions(NetworkOptions):
         f"Default: {OVERLAP}; 1, which drops none, for networks that choose themselves",
     )  # fmt: skip
     most: int = Field(300, ge=1, le=100_000, description="objects of a picture, at most: the best")
-    batch: int = Field(8, ge=1, le=4096, description="pictures in a batch, at most; changes no results")
 
     @model_validator(mode="after")
     def _large_enough(self) -> ObjectsOptions:
@@ -162,7 +161,7 @@ class Objects(Stage):
         if self.network is None:
             self.detector = hog.Hog(self.choice)
         else:
-            self.detector = Runner(self.network, device, self.choice, self.options.batch)
+            self.detector = Runner(self.network, device, self.choice, self.options.most_at_once(device))
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
         if self.options.tiles:
