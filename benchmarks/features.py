@@ -431,7 +431,7 @@ def simulation(folder: Path, workers: int) -> dict[str, Any]:
     place = folder / "simulation"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    pictures, seconds = 512 * workers * 12, 0.01
+    pictures, seconds = 512 * workers * 24, 0.01
     pixels = np.random.default_rng(0).integers(0, 255, (pictures, 8, 8, 3)).astype(np.uint8)
     zarr.create_array(place / "pictures.zarr", data=pixels, chunks=(512, 8, 8, 3))
     (place / "sleeping.py").write_text(SLEEPING)
