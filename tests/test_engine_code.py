@@ -10,7 +10,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.engine import workflow as workflows_module
 from pipeline.engine.workflow import load_workflow
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import StoreError, UsageError, WorkflowError
 from tests.own import PLAIN, Own
 
 MINE = '''
@@ -159,3 +159,26 @@ def test_stages_of_the_package_have_no_text_in_their_key(workflows: Path) -> Non
     assert {node.name: node.code for node in workflow.stages} == dict.fromkeys(
         ("detect", "embed", "analyze", "antispoof"), ""
     )
+
+
+def test_code_that_was_edited_in_the_same_process_is_run(own: Own, path: Path) -> None:
+    """A notebook edits a module, and runs again: the values are the new text's, as their key says."""
+    own.run(path)
+    file = own.folder / "mystage.py"
+    file.write_text(MINE.replace("values * FACTOR", "values - FACTOR"))
+    run = own.run(path, fresh=True)
+    np.testing.assert_array_equal(run.array("numbers", "mine"), np.arange(12) - 2)
+    file.write_text("class Mine")
+    with pytest.raises(WorkflowError, match="importing 'mystage' ends in SyntaxError"):
+        own.run(path)
+    file.write_text(MINE)
+    np.testing.assert_array_equal(own.run(path, fresh=True).array("numbers", "mine"), np.arange(12) * 2)
+
+
+def test_a_base_class_that_was_edited_in_the_same_process_is_run(own: Own) -> None:
+    own.module("plain", PLAIN)
+    own.module("mystage", "from plain import Square\n\n\nclass Mine(Square):\n    pass\n")
+    path = own.workflow({"mine": "mystage:Mine"})
+    np.testing.assert_array_equal(own.run(path).array("numbers", "square"), np.arange(12) ** 2)
+    (own.folder / "plain.py").write_text(PLAIN.replace("** 2", "* 5"))
+    np.testing.assert_array_equal(own.run(path, fresh=True).array("numbers", "square"), np.arange(12) * 5)

@@ -12,9 +12,10 @@ import os
 import sys
 import traceback
 from functools import cache
-from importlib import import_module
+from importlib import import_module, reload
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from pipeline.engine.source import Source, StoredSource
@@ -102,7 +103,12 @@ def find(
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
         raise error(f"{what} {use!r}: write a {what} of your own as 'package.module:Class'")
     try:
-        module = import_module(module_name)
+        module = imported(module_name)
+        bases = reversed(_own_bases(getattr(module, class_name, None)))
+        others = [name for name in dict.fromkeys(one.__module__ for one in bases) if name != module_name]
+        if any([_is_edited(name) for name in others]):
+            for name in [*others, module_name]:
+                module = imported(name, again=True)
     except ImportError as err:
         raise error(f"{what} {use!r}: cannot import {module_name!r} ({err}); install it, or {advice}") from err
     except Exception as err:  # a mistake in the user's own module, or in its name
@@ -119,6 +125,39 @@ def find(
     if not _is(found, base):
         raise error(f"{what} {use!r}: {class_name} is not a subclass of pipeline.{base.__name__}")
     return found  # type: ignore[no-any-return]  # checked above
+
+
+_imported: dict[str, tuple[int, int] | None] = {}
+
+
+def imported(name: str, again: bool = False) -> ModuleType:
+    """Import a module, or import it again if its file was edited since: a notebook or a worker lives longer than that.
+
+    Resume keys are made of the file's text. Old code would write its values under the new text's key.
+    """
+    module = import_module(name)
+    if again or _is_edited(name):
+        now = _state(module)
+        module = reload(module)
+        _imported[name] = now
+    return module
+
+
+def _is_edited(name: str) -> bool:
+    """Return whether the file of an imported module is another than when it was first asked for."""
+    if name.split(".")[0] == "pipeline":
+        return False
+    now = _state(sys.modules[name])
+    return _imported.setdefault(name, now) != now
+
+
+def _state(module: ModuleType) -> tuple[int, int] | None:
+    """Return the time of last change and the size of a module's file; None if there is no file."""
+    try:
+        found = os.stat(getattr(module, "__file__", None) or "")
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _moved(target: str, group: str) -> str:
@@ -139,9 +178,14 @@ def source_text(own: type) -> str:
     It holds the class, its base classes outside this package, and what these use of their own modules: functions,
     classes and constants, directly or not. What they import from elsewhere is left out.
     """
-    bases = [one for one in own.__mro__ if _is(one, Stage) or _is(one, Source)]
-    texts = [_used_text(one) for one in bases if one.__module__.split(".")[0] != "pipeline"]
-    return "\n".join(texts)
+    return "\n".join(_used_text(one) for one in _own_bases(own))
+
+
+def _own_bases(own: object) -> list[type]:
+    """Return a stage or source and its base classes, without those of this package; [] for another object."""
+    bases = own.__mro__ if isinstance(own, type) else ()
+    stages = [one for one in bases if _is(one, Stage) or _is(one, Source)]
+    return [one for one in stages if one.__module__.split(".")[0] != "pipeline"]
 
 
 def _used_text(one: type) -> str:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
-from pipeline.engine.finding import PACKAGE, source_text
+from pipeline.engine.finding import PACKAGE, imported, source_text
 from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
 from pipeline.engine.workflow import Workflow, code_digest, differences, make_importable
 from pipeline.errors import InputError, ReelgraphError, StoreError, WorkflowError
@@ -110,17 +110,21 @@ class SealedJob(Job):
 
     folder: str
     """Folder of the workflow file."""
+    module: str
+    """Module of its class."""
     content: bytes
     """Pickled job."""
 
     @classmethod
     def of(cls, job: Job, folder: Path) -> Job:
         """Seal a job if its class is not part of this package."""
-        is_own = type(job).__module__.split(".")[0] != __name__.split(".")[0]
-        return cls(str(folder), pickle.dumps(job)) if is_own else job
+        module = type(job).__module__
+        is_own = module.split(".")[0] != __name__.split(".")[0]
+        return cls(str(folder), module, pickle.dumps(job)) if is_own else job
 
     def load(self, threads: int = 1) -> Loaded:
         make_importable(Path(self.folder))
+        imported(self.module)
         job: Job = pickle.loads(self.content)
         return job.load(threads)
 

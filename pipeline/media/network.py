@@ -16,10 +16,13 @@ from pipeline.media.preparation import Layout, Pixels, Size
 from pipeline.models.onnx_file import INPUTS, Value, is_path
 
 CPU_BATCH = 2
-"""Pictures in a batch, for each thread. What a network makes of them stays in a core's cache: EfficientNet-Lite0 computes
-a fifth more pictures a second than in batches of 32, and networks of few large layers as many."""
+"""Pictures in a batch, for each thread. What a network makes of them stays in a core's cache: EfficientNet-Lite0
+computes a fifth more pictures a second than in batches of 32. Networks of few large layers compute as many."""
 GPU_BATCH = 32
-BATCH = f"pictures in a batch, at most; changes no results; default: {CPU_BATCH} for each thread of a CPU, {GPU_BATCH} on a GPU"
+BATCH = (
+    "pictures in a batch, at most; changes no results; "
+    f"default: {CPU_BATCH} for each thread of a CPU, {GPU_BATCH} on a GPU"
+)
 
 
 class NetworkOptions(StageOptions):

@@ -293,9 +293,8 @@ class RunInput:
         known = self.arrays
         for name in names:
             if name not in known:
-                raise StoreError(
-                    f"{self.name!r} in {self._store.path} has no array {name!r}; it has {', '.join(known)}"
-                )
+                has = f"it has {', '.join(known)}" if known else "no chunk of it is done"
+                raise StoreError(f"{self.name!r} in {self._store.path} has no array {name!r}; {has}")
         if self.complete:
             return {name: self._store.read_rows(name, 0, None) for name in names}
         return {name: self._concatenated(name) for name in names}
