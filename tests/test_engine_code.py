@@ -21,10 +21,18 @@ from pipeline import Array, Stage
 
 FACTOR = 2
 UNUSED = 1
+TABLE = {}
+TABLE["more"] = 0
+TABLE.update(less=0)
 
 
+def shifted(by):
+    return lambda function: lambda values: function(values) + by
+
+
+@shifted(0)
 def times(values):
-    return values * FACTOR
+    return values * FACTOR + TABLE["more"] - TABLE["less"]  # as often as that
 
 
 class Mine(Stage):
@@ -66,12 +74,19 @@ def edit(own: Own, old: str, new: str) -> None:
         ('times(chunk["number"])', 'times(chunk["number"]) + 1', {"mine", "other"}),
         ("FACTOR = 2", "FACTOR = 3", {"mine", "other"}),
         ("return values * FACTOR", "return values + FACTOR", {"mine", "other"}),
+        ("@shifted(0)", "@shifted(1)", {"mine", "other"}),
+        ('TABLE["more"] = 0', 'TABLE["more"] = 1', {"mine", "other"}),
+        ("less=0", "less=1", {"mine", "other"}),
+        ("  # as often as that", "\n    # a comment says why", set()),
         ('chunk["mine"] + 1', 'chunk["mine"] + 2', {"other"}),
         ("UNUSED = 1", "UNUSED = 2\n\n\ndef helper():\n    return UNUSED", set()),
         ('"""A module of the user\'s own."""', '"""Another text."""', set()),
         ("    def run", "\n\n    def run", set()),
     ],
-    ids=["run", "constant", "function", "later stage", "unused code", "text of the module", "empty lines"],
+    ids=[
+        "run", "constant", "function", "decorator", "item of a constant", "method of a constant", "comment",
+        "later stage", "unused code", "text of the module", "empty lines",
+    ],
 )
 def test_what_enters_the_key(own: Own, path: Path, old: str, new: str, changed: set[str]) -> None:
     before = keys(path)

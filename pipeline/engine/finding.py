@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import os
 import sys
+import tokenize
 import traceback
 from functools import cache
 from importlib import import_module, reload
@@ -189,10 +191,10 @@ def _own_bases(own: object) -> list[type]:
 
 
 def _used_text(one: type) -> str:
-    """Return the text of a class and of all it uses of its module; "" if there is no source file."""
+    """Return the text of a class and of all it uses of its module, without comments; "" if there is no source file."""
     try:
-        module = ast.parse(inspect.getsource(sys.modules[one.__module__]))
         text = inspect.getsource(sys.modules[one.__module__])
+        module, lines = ast.parse(text), _without_comments(text)
     except (OSError, KeyError, TypeError, SyntaxError):
         return ""
     defined: dict[str, list[ast.stmt]] = {}
@@ -208,14 +210,42 @@ def _used_text(one: type) -> str:
         for node in defined[name]:
             waiting += [used.id for used in ast.walk(node) if isinstance(used, ast.Name)]
     kept = [node for node in module.body if wanted & set(_names_of(node))]
-    segments = (ast.get_source_segment(text, node) or "" for node in kept)
-    return "\n".join(line.rstrip() for segment in segments for line in segment.splitlines() if line.strip())
+    return "\n".join(line for node in kept for line in lines[_first_line(node) - 1 : node.end_lineno] if line)
+
+
+def _without_comments(text: str) -> list[str]:
+    """Return the lines of a module without comments and without blanks at their ends."""
+    lines = text.split("\n")
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return [line.rstrip() for line in lines]
+
+
+def _first_line(node: ast.stmt) -> int:
+    """Return the number of a statement's first line, or of its first decorator's."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(one.lineno for one in decorators)])
 
 
 def _names_of(node: ast.stmt) -> list[str]:
-    """Return the names that a statement of a module defines."""
+    """Return the names that a statement of a module defines or changes: TABLE["a"] = 1 and TABLE.update(b=2) too."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
     if isinstance(node, ast.Import | ast.ImportFrom):
         return []
-    return [one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
+    names = []
+    for one in ast.walk(node):
+        changed: ast.expr
+        if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call):
+            changed = one.value.func
+        elif isinstance(one, ast.Name | ast.Subscript | ast.Attribute) and isinstance(one.ctx, ast.Store):
+            changed = one
+        else:
+            continue
+        while isinstance(changed, ast.Subscript | ast.Attribute):
+            changed = changed.value
+        if isinstance(changed, ast.Name):
+            names.append(changed.id)
+    return names
