@@ -9,10 +9,12 @@ import av
 import pytest
 
 import pipeline
+from pipeline.engine.source import InputRef
 from pipeline.media.film.film import film_of
-from pipeline.media.video.index import build_index
-from pipeline.media.video.source import open_as_stored
-from tests.streams.cameras import write_film
+from pipeline.media.spans import length_of
+from pipeline.media.video.index import PacketIndex, build_index
+from pipeline.media.video.source import VideoOptions, VideoSource, open_as_stored
+from tests.streams.cameras import number_in, write_film
 from tests.streams.numbered import analysed, write_workflow
 
 LIVE = {"live": "1", "cluster_time_limit": "200"}
@@ -75,6 +77,56 @@ def test_appended_frames(name: str, options: dict[str, str], bframes: str, tmp_p
         last = int(item.array("frame")[-1])
         assert len(film_of(item)) > last
         assert len(open_as_stored(item.attributes)) > last
+    # A film of a later part begins at its part, and the parts are as long together as the file.
+    films = [film_of(item) for item in done.inputs.values()]
+    begins = [float(item.array("time_seconds").min()) for item in done.inputs.values()]
+    assert [float(film.times[film.first]) for film in films] == begins
+    lengths = [length_of(item.attributes) for item in done.inputs.values()]
+    assert sum(lengths) == pytest.approx(90 / 25, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.ts", {}), ("a.mkv", LIVE), ("a.mp4", FRAGMENTS), ("a.mp4", {})],
+    ids=["ts", "mkv", "fragments", "mp4"],
+)
+def test_a_file_that_grows_while_it_is_analysed(
+    name: str, options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = write_film(tmp_path / "film.mp4", 60, gop=15, preset="veryfast", bf="2")
+    path, workflow, out = tmp_path / name, write_workflow(tmp_path), tmp_path / "out.zarr"
+    stages = [beginning(film, tmp_path / f"{k}-{name}", 30 + 15 * k, **options).read_bytes() for k in range(3)]
+    if options or name.endswith(".ts"):
+        stages[:2] = [cut_before(tmp_path / f"2-{name}", 30 + 15 * k) for k in range(2)]
+    path.write_bytes(stages.pop(0))
+
+    def index_and_grow(path: Path) -> PacketIndex:
+        """Let the file grow between the survey of its packets and the decoding of its frames."""
+        found = build_index(path)
+        if stages:
+            path.write_bytes(stages.pop(0))
+        return found
+
+    monkeypatch.setattr("pipeline.media.video.index.build_index", index_and_grow)
+    for _ in range(3):
+        done = pipeline.run(workflow, path, out, executor="inline")
+        assert done.summary.exit_code == 0, done.summary
+    numbers = [number for found in analysed(out).values() for number in found]
+    assert sorted(numbers) == list(range(60))
+
+
+def test_decord_goes_on_in_a_file_that_has_grown(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", 60, gop=30, preset="veryfast", bf="2")
+    path, options = beginning(film, tmp_path / "a.mp4", 35), VideoOptions.model_validate({"every": 1})
+    before = VideoSource(path, options)
+    assert before.decoder == "decord"
+    jobs = [before.job(0, len(before))]
+    beginning(film, path, 60)
+    jobs += [VideoSource.open(InputRef(str(path), "a"), options, before.facts).job(0, len(before))]
+    shown = build_index(film).place.tolist()
+    for job in jobs:
+        loaded = job.load()
+        assert [number_in(one) for one in loaded.arrays["frames_rgb"]] == [k for k in range(60) if shown[k] < 35]
 
 
 def test_a_stage_that_is_added_sees_the_frames_of_each_part(film: Path, tmp_path: Path) -> None:

@@ -143,7 +143,9 @@ class VideoSource(Source):
             return source
         if isinstance(ref, LaterRef):
             source = cls(ref.file, options, after=ref.after)
-            source.facts |= {"part": int(ref.path.rpartition("#")[2]), "after_frames": ref.after}
+            begins = float(source.index.time_seconds[source.first])
+            part = int(ref.path.rpartition("#")[2])
+            source.facts |= {"part": part, "after_frames": ref.after, "part_start_seconds": begins}
             return source
         return cls(ref.path, options)
 
@@ -194,6 +196,13 @@ class VideoSource(Source):
         self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
         index = build_index(self.path)
         self.index = index = index if frames is None else index.beginning(frames)
+        self._survey = {
+            "bytes": self._bytes,
+            "fingerprint": fingerprint(self.path, self._bytes),
+            "source_frames": len(index),
+            "packets": index.digest(len(index)),
+            "unreadable_frames": int((~index.readable).sum()),
+        }
         roi = options.roi
         sideways = index.rotation % 180 != 0
         width, height = (index.height, index.width) if sideways else (index.width, index.height)
@@ -205,6 +214,8 @@ class VideoSource(Source):
         self.origin = roi[:2] if roi is not None else (0, 0)
         self.frame = sample(index, options)
         self.frame = self.frame[index.place[self.frame] >= after]
+        self.first = int(np.argmax(index.place >= after))
+        """Rank of the first frame that was not left out."""
         if not len(self.frame):
             times = "all its packets are hidden"
             if len(index):
@@ -220,7 +231,9 @@ class VideoSource(Source):
         if decoder is None:
             self.decoder, self.note = choose_decoder(self, options.decoder)
         else:
-            self.decoder, self.note = decoder, kept_decoder(decoder)
+            # Decord counts frames, and some that were appended may be shown before those that the store has.
+            self.decoder = "pyav" if decoder == "decord" and frames is not None else decoder
+            self.note = kept_decoder(decoder)
         if index.breaks:
             joined = (
                 f"{self.path}: its timestamps start again {plural(len(index.breaks), 'time')}, first at "
@@ -229,16 +242,12 @@ class VideoSource(Source):
             self.note = f"{joined}. {self.note}" if self.note else joined
         self.facts: dict[str, Any] = {
             "path": str(self.path),
-            "bytes": self._bytes,
-            "fingerprint": fingerprint(self.path),
+            **self._survey,
             "width": width,
             "height": height,
             "fps": index.fps,
             "duration_seconds": index.duration_seconds,
             "start_seconds": float(index.time_seconds[0]),
-            "source_frames": len(index),
-            "packets": index.digest(len(index)),
-            "unreadable_frames": int((~index.readable).sum()),
             "key_frames": len(index.seek_pts),
             "every": options.every,
             **({"sample_fps": options.fps} if options.fps is not None else {}),
@@ -316,6 +325,7 @@ class VideoSource(Source):
             path=str(self.path),
             bytes=self._bytes,
             mtime_ns=self._mtime_ns,
+            survey=tuple(self._survey.items()),
             stream=index.stream,
             decoder=decoder,
             width=index.width,
