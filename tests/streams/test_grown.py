@@ -157,3 +157,19 @@ def test_other_content_is_refused_as_before(change: str, film: Path, tmp_path: P
     assert done.summary.exit_code == 2
     assert "is not the input that was stored as 'a' (its content changed)" in done.summary.unusable[0]["error"]
     assert list(analysed(out)) == ["a"]
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.mp4", FRAGMENTS), ("a.mkv", LIVE)], ids=["fragment", "packet"])
+def test_what_a_cut_file_did_not_hold_is_done_with_the_next_part(
+    name: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    film = write_film(tmp_path / "film.mp4", 60, gop=20)
+    path, workflow, out = tmp_path / name, write_workflow(tmp_path), tmp_path / "out.zarr"
+    whole = beginning(film, tmp_path / f"whole-{name}", 60, **options).read_bytes()
+    for share in (0.5, 0.8, 1.0):
+        path.write_bytes(whole[: int(share * len(whole))])
+        done = pipeline.run(workflow, path, out, executor="inline")
+        assert not done.summary.unusable
+    found = [item.array("number")[item.array("decoded")].tolist() for item in done.inputs.values()]
+    assert len(found) == 3
+    assert sorted(number for numbers in found for number in numbers) == list(range(60))

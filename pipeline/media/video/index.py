@@ -322,10 +322,12 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     pts, dts, key, shown = found.pts.append, found.dts.append, found.key.append, found.shown.append
     position, size = found.position.append, found.size.append
     macroblocks = -(-stream.width // 16) * -(-stream.height // 16) if codec == "mpeg4" else 0
+    is_cut = False
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
+            is_cut = packet.is_corrupt
             # RFC 6386, 9.1: bit 4 of a VP8 frame says whether it is shown; alternate references are not.
             visible = not (hidden_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
             if macroblocks and not found.key and _PACKED.search(extradata + bytes(packet)):
@@ -344,6 +346,10 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
         # Damage between packets: keep what was found so far. The frames that the header promises beyond it are added
         # as unreadable.
         pass
+    # The file ends within its last packet. (Of streams the flag says that something is missing anywhere in it.)
+    if is_cut and len(found.pts) > 1 and container.format.name not in CLOCKED_CONTAINERS:
+        for column in (found.pts, found.dts, found.key, found.shown, found.position, found.size):
+            del column[-1]
     return found
 
 

@@ -168,7 +168,8 @@ class VideoSource(Source):
         try:
             if not is_larger(Path(ref.path), stored) or not begins_with(Path(ref.path), stored):
                 return None
-            after = int(stored["source_frames"])
+            # Frames of a file that was cut off, which it did not hold yet, are done with those that were appended.
+            after = int(stored["source_frames"]) - int(stored.get("unreadable_frames") or 0)
             cls(ref.path, options, "pyav", after=after)
         except (OSError, InputError):  # opening it says why; or none of the new frames is sampled
             return None
@@ -414,10 +415,12 @@ def begins_with(path: Path, stored: Mapping[str, Any]) -> bool:
     check_readable(path)
     if fingerprint(path) == stored["fingerprint"]:
         return True
-    if not is_larger(path, stored) or stored.get("unreadable_frames"):
+    if not is_larger(path, stored):
         return False
     if fingerprint(path, stored["bytes"]) == stored["fingerprint"]:
         return True
+    if stored.get("unreadable_frames"):
+        return False
     frames = int(stored["source_frames"])
     try:
         index = build_index(path)
