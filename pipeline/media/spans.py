@@ -45,7 +45,7 @@ def item_numbers(item: RunInput) -> npt.NDArray[np.int64]:
 
 
 def start_of(facts: Mapping[str, Any]) -> float:
-    """Return the time at which an input starts, by its stored facts: a later part of a file not where the file does."""
+    """Return the time at which an input starts, by its stored facts: a later part of a file starts later than it."""
     return float(facts.get("part_start_seconds") or facts.get("start_seconds") or 0.0)
 
 

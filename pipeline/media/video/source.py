@@ -197,7 +197,7 @@ class VideoSource(Source):
         self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
         index = build_index(self.path)
         self.index = index = index if frames is None else index.beginning(frames)
-        self._survey = {
+        self._survey: dict[str, int | str] = {
             "bytes": self._bytes,
             "fingerprint": fingerprint(self.path, self._bytes),
             "source_frames": len(index),
