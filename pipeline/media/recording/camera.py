@@ -150,7 +150,10 @@ class Timeline:
         return self.camera.is_file or (not self.camera.is_device and self.container.size > 0)
 
     def packets(self) -> Iterator[Timed]:
-        """Yield the packets as they arrive, until the codec changes. Raises av.FFmpegError if the connection breaks or hangs."""
+        """Yield the packets as they arrive, until the codec changes.
+
+        Raises av.FFmpegError if the connection breaks or hangs.
+        """
         step = max(1, round(1 / (self.stream.guessed_rate or 25) / self.base))
         shift, last, stood_still = None, -step, 0
         began = arrived = time.monotonic()
