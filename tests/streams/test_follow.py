@@ -164,6 +164,21 @@ def test_settling_and_growing(tmp_path: Path, fed: Fed) -> None:
     assert next(rounds, None) is None
 
 
+def test_a_file_that_is_renamed_into_place(tmp_path: Path, fed: Fed) -> None:
+    follower = Follower(str(tmp_path), lambda: [InputRef(str(path), path.stem) for path in tmp_path.iterdir()], 10)
+    now = time.time()
+    follower.clock = lambda: now
+    (tmp_path / "a.tmp.ts").write_bytes(b"1")
+    (tmp_path / "b.ts").write_bytes(b"1")
+    assert follower._look(fed) == []
+    (tmp_path / "a.tmp.ts").rename(tmp_path / "a.ts")
+    (tmp_path / "b.ts").unlink()
+    assert follower._look(fed) == []
+    assert fed.given_up == [str(tmp_path / "b.ts")]
+    now += 11
+    assert [ref.name for _, ref in follower._look(fed)] == ["a"]
+
+
 def test_what_a_journal_says_was_removed(tmp_path: Path, fed: Fed) -> None:
     journal = Journal(tmp_path)
     for name in ("a", "b", "c"):
