@@ -6,16 +6,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 import pipeline
+from pipeline.engine.events import Silent
 from pipeline.engine.source import InputRef
 from pipeline.media.film.film import film_of
+from pipeline.media.film.whereabouts import DRAWN, Ints, read_found
 from pipeline.media.spans import length_of
 from pipeline.media.video.index import PacketIndex, build_index
 from pipeline.media.video.source import VideoOptions, VideoSource, open_as_stored
-from tests.streams.cameras import number_in, write_film
+from pipeline.store.read import RunInput
+from pipeline.views.annotate import Painter, Pixels, annotate_inputs
+from pipeline.views.progress import Work
+from tests.streams.cameras import number_in, numbers_of, write_film
 from tests.streams.numbered import analysed, write_workflow
+
+
+class Blank(Painter):
+    """Draws nothing."""
+
+    axis = "object"
+    reaches = (DRAWN,)
+
+    def __init__(self, _: int, item: RunInput) -> None:
+        super().__init__(item, read_found(item, self.axis, np.empty(0, np.int32)))
+
+    def change(self, rank: int, frame_rgb: Pixels, *on: Ints) -> None: ...
+
 
 LIVE = {"live": "1", "cluster_time_limit": "200"}
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
@@ -81,6 +100,9 @@ def test_appended_frames(name: str, options: dict[str, str], bframes: str, tmp_p
     films = [film_of(item) for item in done.inputs.values()]
     begins = [float(item.array("time_seconds").min()) for item in done.inputs.values()]
     assert [float(film.times[film.first]) for film in films] == begins
+    (made,) = annotate_inputs([done.inputs["a-3"]], tmp_path / "part.mp4", Blank, Work(Silent()))
+    assert made.frames == len(numbers_of(tmp_path / "part.mp4")) >= 30
+    assert made.frames == 30 or bframes != "0"
     lengths = [length_of(item.attributes) for item in done.inputs.values()]
     assert sum(lengths) == pytest.approx(90 / 25, abs=0.15)
 
