@@ -31,6 +31,7 @@ from pipeline.engine.events import (
     Event,
     InputDone,
     InputStarted,
+    InputUnusable,
     Listener,
     Listeners,
     Note,
@@ -340,6 +341,7 @@ class _Run:
                     plan = self._register(ref, current.result())
                 except InputError as err:
                     self.give_up(ref.path, str(err))
+                    self.emit(InputUnusable(ref.path))
                     self.note(str(err))
                     continue
                 if plan is not None:
