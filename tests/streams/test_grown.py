@@ -20,7 +20,7 @@ from pipeline.media.video.source import VideoOptions, VideoSource, open_as_store
 from pipeline.store.read import RunInput
 from pipeline.views.annotate import Painter, Pixels, annotate_inputs
 from pipeline.views.progress import Work
-from tests.streams.cameras import number_in, numbers_of, write_film
+from tests.streams.cameras import number_in, numbers_of, picture, write_film
 from tests.streams.numbered import analysed, write_workflow
 
 
@@ -195,3 +195,24 @@ def test_what_a_cut_file_did_not_hold_is_done_with_the_next_part(
     found = [item.array("number")[item.array("decoded")].tolist() for item in done.inputs.values()]
     assert len(found) == 3
     assert sorted(number for numbers in found for number in numbers) == list(range(60))
+
+
+def test_a_frame_that_mpegts_held_in_part(tmp_path: Path) -> None:
+    path, workflow, out = tmp_path / "a.ts", write_workflow(tmp_path), tmp_path / "out.zarr"
+    whole, noise = tmp_path / "whole.ts", np.random.default_rng(0)
+    with av.open(str(whole), "w") as writing:
+        stream = writing.add_stream("libx264", rate=25, options={"preset": "ultrafast", "tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = 160, 120, "yuv420p", 20
+        stream.codec_context.thread_count = 1
+        for number in range(40):
+            shown = picture(number)
+            shown[60:] = noise.integers(0, 255, (60, 160, 3))
+            writing.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        writing.mux(stream.encode())
+    path.write_bytes(whole.read_bytes()[: len(cut_before(whole, 20)) + 20 * 188])
+    assert len(build_index(path)) == 21
+    pipeline.run(workflow, path, out, executor="inline")
+    path.write_bytes(whole.read_bytes())
+    done = pipeline.run(workflow, path, out, executor="inline")
+    found = [item.array("number")[item.array("decoded")].tolist() for item in done.inputs.values()]
+    assert found == [list(range(20)), list(range(20, 40))]

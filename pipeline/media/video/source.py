@@ -169,8 +169,11 @@ class VideoSource(Source):
             if not is_larger(Path(ref.path), stored) or not begins_with(Path(ref.path), stored):
                 return None
             # Frames of a file that was cut off, which it did not hold yet, are done with those that were appended.
-            after = int(stored["source_frames"]) - int(stored.get("unreadable_frames") or 0)
-            cls(ref.path, options, "pyav", after=after)
+            frames, missing = int(stored["source_frames"]), int(stored.get("unreadable_frames") or 0)
+            source = cls(ref.path, options, "pyav", after=frames - missing)
+            if not missing and stored.get("unreadable") and source.index.digest(frames) != stored["packets"]:
+                missing = 1  # the last packet is larger now, and what was there of it could not be decoded
+            after = frames - missing
         except (OSError, InputError):  # opening it says why; or none of the new frames is sampled
             return None
         return LaterRef(ref.path, ref.name, file=ref.path, after=after)
