@@ -171,7 +171,8 @@ class VideoSource(Source):
             # Frames of a file that was cut off, which it did not hold yet, are done with those that were appended.
             frames, missing = int(stored["source_frames"]), int(stored.get("unreadable_frames") or 0)
             source = cls(ref.path, options, "pyav", after=frames - missing)
-            if not missing and stored.get("unreadable") and source.index.digest(frames) != stored["packets"]:
+            before, now = stored.get("packets"), source.index.digest(frames)
+            if not missing and stored.get("unreadable") and before not in (None, now):
                 missing = 1  # the last packet is larger now, and what was there of it could not be decoded
             after = frames - missing
         except (OSError, InputError):  # opening it says why; or none of the new frames is sampled
