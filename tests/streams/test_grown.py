@@ -195,6 +195,13 @@ def test_what_a_cut_file_did_not_hold_is_done_with_the_next_part(
     found = [item.array("number")[item.array("decoded")].tolist() for item in done.inputs.values()]
     assert len(found) == 3
     assert sorted(number for numbers in found for number in numbers) == list(range(60))
+    # A run that was killed, and continues now, leaves those frames to the next part.
+    options_of = VideoOptions.model_validate({"every": 1})
+    path.write_bytes(whole[: len(whole) // 2])
+    before = VideoSource(path, options_of)
+    path.write_bytes(whole)
+    now = VideoSource.open(InputRef(str(path), "a"), options_of, before.facts)
+    assert now.index.readable.tolist() == before.index.readable.tolist()
 
 
 def test_a_frame_that_mpegts_held_in_part(tmp_path: Path) -> None:

@@ -125,14 +125,19 @@ class PacketIndex:
     def __len__(self) -> int:
         return len(self.pts)
 
-    def beginning(self, frames: int) -> PacketIndex:
-        """Return the index of the file as it was when it had this many frames, before more were appended."""
+    def beginning(self, frames: int, missing: int = 0) -> PacketIndex:
+        """Return the index of the file as it was when it had this many frames, before more were appended.
+
+        `missing`: how many of them, the last ones, the file did not hold then.
+        """
         kept = self.place < frames
         last = int(self.pts[kept].max(initial=0))
         seeks = self.seek_pts <= last
         return replace(
             self,
-            **{name: getattr(self, name)[kept] for name in ("pts", "time_seconds", "key", "size", "place", "readable")},
+            **{name: getattr(self, name)[kept] for name in ("pts", "time_seconds", "key", "size", "place")},
+            readable=(self.readable & (self.place < frames - missing))[kept],
+            truncated=_CUT_OFF if missing else self.truncated,
             **{name: getattr(self, name)[seeks] for name in ("seek_pts", "seek_dts", "seek_position")},
             breaks=tuple(one for one in self.breaks if one.at <= last * self.time_base),
         )

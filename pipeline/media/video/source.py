@@ -138,7 +138,9 @@ class VideoSource(Source):
         assert isinstance(options, VideoOptions)
         if stored:
             path, after = stored["path"], int(stored.get("after_frames", 0))
-            source = cls(path, options, stored["decoder"], frames=frames_before_growth(stored), after=after)
+            # What the file did not hold then is done with the next part.
+            frames, missing = frames_before_growth(stored), int(stored.get("unreadable_frames") or 0)
+            source = cls(path, options, stored["decoder"], frames=frames, missing=missing, after=after)
             source.refuse_other_frames(stored, (*_FRAMES, "sample_aspect_ratio"))
             return source
         if isinstance(ref, LaterRef):
@@ -181,12 +183,13 @@ class VideoSource(Source):
 
     def __init__(
         self, path: Path | str, options: VideoOptions, decoder: str | None = None, square: bool = True,
-        *, frames: int | None = None, after: int = 0,
+        *, frames: int | None = None, missing: int = 0, after: int = 0,
     ) -> None:
         """Probe `path`. `decoder` is the one that was stored when the run was set up, None to choose now.
 
         `square`: give frames in square pixels, for models and for people; else as they are stored. `frames`: number of
-        frames to take of the file, in its own order, None for all; `after`: number to leave out at its beginning.
+        frames to take of the file, in its own order, None for all. `missing`: how many of these, the last, are taken as
+        not readable. `after`: number to leave out at its beginning.
 
         Raises InputError if the file cannot be used or no frame of it is sampled.
         """
@@ -200,7 +203,7 @@ class VideoSource(Source):
         stat = self.path.stat()
         self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
         index = build_index(self.path)
-        self.index = index = index if frames is None else index.beginning(frames)
+        self.index = index = index if frames is None else index.beginning(frames, missing)
         self._survey: dict[str, int | str] = {
             "bytes": self._bytes,
             "fingerprint": fingerprint(self.path, self._bytes),
