@@ -86,8 +86,8 @@ class MadeUp(Source):
     def job(self, start: int, stop: int) -> VideoDecodeJob:
         frame = np.arange(start, stop, dtype=np.int64)
         return VideoDecodeJob(
-            path="made-up.mp4", bytes=1, mtime_ns=1, stream=0, decoder="pyav", width=1920, height=1080, rotation=0,
-            mirrored=False, roi=None, size=(1920, 1080), square=False, breaks=(), rank=frame, pts=frame,
+            path="made-up.mp4", bytes=1, mtime_ns=1, survey=(), stream=0, decoder="pyav", width=1920, height=1080,
+            rotation=0, mirrored=False, roi=None, size=(1920, 1080), square=False, breaks=(), rank=frame, pts=frame,
             time_seconds=frame / 25.0, readable=np.ones(len(frame), bool),
             unreadable_reason=None, ordinal=False, segments=(Segment(0, len(frame), 0, ((0, 0),)),),
         )  # fmt: skip

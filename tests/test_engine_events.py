@@ -11,6 +11,7 @@ from pipeline.engine.events import (
     Event,
     InputDone,
     InputStarted,
+    InputUnusable,
     Note,
     RunDone,
     RunStarted,
@@ -99,6 +100,14 @@ def test_progress_and_summary_say_the_same(own: Own) -> None:
     assert tally.rate == run.summary.items_per_second > 0
     assert tally.rate == run.summary.as_dict()["frames_per_second"]
     assert tally.left_seconds == 0
+
+
+def test_inputs_that_are_not_usable_do_not_wait() -> None:
+    tally = Tally()
+    for event in (RunStarted("out.zarr", 3, "frame", ()), InputUnusable("broken.mp4"), InputStarted("a", 9)):
+        tally.on(event)
+    assert tally.total() == "0 of 3 inputs, 1 under way, 1 waiting, 1 not usable; 0 frames"
+    assert tally.waiting_items == 9
 
 
 def test_a_complete_store_is_told_of_in_short(own: Own) -> None:

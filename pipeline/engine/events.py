@@ -64,6 +64,13 @@ class InputStarted(Event):
 
 
 @dataclass(frozen=True)
+class InputUnusable(Event):
+    """An input cannot be opened: the run goes on without it."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class StepStarted(Event):
     """A worker began a step of a chunk; the steps before it are done."""
 

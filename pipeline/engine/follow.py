@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,8 @@ _NAMED = 3
 
 State = tuple[int, int]
 """Size and time of the last change (ns) of a file or a folder."""
+Identity = tuple[int, int]
+"""Device and number of a file or a folder, which it keeps when it is renamed."""
 
 
 class Run(Protocol):
@@ -41,6 +43,7 @@ class Run(Protocol):
 
 @dataclass
 class _Waiting:
+    identity: Identity
     state: State
     since: float
     """Time, in seconds since 1970, from which the state has been seen, or is known to have been."""
@@ -89,12 +92,16 @@ class Follower:
             refs = self.find()
         except InputError:  # nothing there yet
             refs = []
-        here = set()
+        here: set[str] = set()
+        states: dict[Identity, State] = {}
         for ref in refs:
-            state = _state(ref.path)
-            if state is None:
+            try:
+                found = os.stat(ref.path)
+            except OSError:
                 continue
             here.add(ref.path)
+            identity, state = (found.st_dev, found.st_ino), (found.st_size, found.st_mtime_ns)
+            states[identity] = state
             if self._taken.get(ref.path) == state:
                 continue
             changed = state[1] / 1e9
@@ -102,12 +109,12 @@ class Follower:
             if seen is None:
                 # The clock of another machine may be wrong: it is asked only about what was there before the run.
                 since = min(now, changed) if self._is_first_look else now
-                self._waiting[ref.path] = seen = _Waiting(state, since)
+                self._waiting[ref.path] = seen = _Waiting(identity, state, since)
             elif seen.state != state:
                 seen.state, seen.since = state, now
             if now - seen.since >= self.settle_seconds or self._is_journalled(ref.path, state):
                 ready.append((changed, ref))
-        self._notice_removed(here, run)
+        self._notice_removed(here, states, run)
         self._is_first_look = False
         return sorted(ready, key=lambda one: (one[0], one[1].path))
 
@@ -116,9 +123,14 @@ class Follower:
         folder, name = os.path.split(path)
         return self.journal.finished.get(name) == state[0] and folder == str(self.folder)
 
-    def _notice_removed(self, here: Collection[str], run: Run) -> None:
-        """Report the inputs that were removed before they were analysed."""
-        gone = [path for path in self._waiting if path not in here]
+    def _notice_removed(self, here: Collection[str], states: Mapping[Identity, State], run: Run) -> None:
+        """Report the inputs that were removed before they were analysed, but not those that have another name now.
+
+        `states`: of the files that are there. One that is smaller or older is another file with a number used again.
+        """
+        waiting = {path: one for path, one in self._waiting.items() if path not in here}
+        then_and_now = ((path, one.state, states.get(one.identity)) for path, one in waiting.items())
+        gone = [path for path, then, now in then_and_now if now is None or now[0] < then[0] or now[1] < then[1]]
         removed = list(self.journal.removed)
         if len(removed) > self._removed_seen:
             stored = set(run.known_paths())
@@ -128,8 +140,9 @@ class Follower:
                 paths = (str(self.folder / name) for name in removed[self._removed_seen :])
                 gone += [path for path in paths if path not in known]
         self._removed_seen = len(removed)
+        for path in waiting:
+            del self._waiting[path]
         for path in gone:
-            self._waiting.pop(path, None)
             run.give_up(path, f"{path} was removed before it was analysed")
         if gone:
             more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
@@ -139,11 +152,3 @@ class Follower:
 
 def _between(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
-
-
-def _state(path: str) -> State | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns

@@ -31,6 +31,7 @@ from pipeline.engine.events import (
     Event,
     InputDone,
     InputStarted,
+    InputUnusable,
     Listener,
     Listeners,
     Note,
@@ -182,7 +183,10 @@ class _Run:
     def _work_round(self, refs: Sequence[InputRef], start: Callable[[], Worksite]) -> None:
         self.bound = self.passes[0]
         changes = list(prune(self.workflow, refs, self.store)) if self.options.prune else []
-        named, refs = refs, list(with_parts(self.workflow, refs, self.store, changes.append))
+        parts = with_parts(self.workflow, refs, self.store, changes.append)
+        # An input that is taken again may be another now; its later parts were opened in an earlier round.
+        named, refs = refs, [ref for ref in parts if ref in refs or ref.path not in self.tried]
+        self._count_again(named)
         together = self.options.together
         self.emit(RunStarted(str(self.store.path), len(refs), self.workflow.noun, self._axes(), together))
         for ref in refs:
@@ -214,6 +218,12 @@ class _Run:
     def give_up(self, path: str, error: str) -> None:
         """Record an input that cannot be used."""
         self.summary.unusable.append({"path": path, "error": error})
+
+    def _count_again(self, refs: Sequence[InputRef]) -> None:
+        """Forget what earlier rounds counted of these inputs."""
+        names = {ref.path: self.store.find_input(ref.path) for ref in refs if ref.path in self.tried}
+        complete = [name for name in names.values() if name is not None and self.store.input(name).is_complete]
+        self.summary.forget({ref.path for ref in refs}, set(names.values()), len(names), len(complete))
 
     def _drop_outdated(self, refs: Sequence[StoredRef]) -> None:
         """Remove what was made of items that are others now: it is made again."""
@@ -331,6 +341,7 @@ class _Run:
                     plan = self._register(ref, current.result())
                 except InputError as err:
                     self.give_up(ref.path, str(err))
+                    self.emit(InputUnusable(ref.path))
                     self.note(str(err))
                     continue
                 if plan is not None:

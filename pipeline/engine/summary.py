@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +115,15 @@ class Summary:
             counted.broken += event.broken
             self.chunks += 1
             self._add(self.step_seconds, event.seconds)
+
+    def forget(self, paths: Set[str], names: Set[str | None], total: int, complete: int) -> None:
+        """Leave out what was counted of inputs that are taken again: `total` inputs, of which some were complete."""
+        self.inputs_total -= total
+        self.inputs_complete -= complete
+        self.unusable = [one for one in self.unusable if one["path"] not in paths]
+        for entries in (self.failures, self.unreadable, self.underived):
+            entries[:] = [one for one in entries if one["input"] not in names]
+        self.unreadable_items = sum(len(one["frames"]) for one in self.unreadable)
 
     @staticmethod
     def _add(to: dict[str, Any], more: Mapping[str, Any]) -> None:

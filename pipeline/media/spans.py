@@ -44,6 +44,17 @@ def item_numbers(item: RunInput) -> npt.NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *spans])
 
 
+def start_of(facts: Mapping[str, Any]) -> float:
+    """Return the time at which an input starts, by its stored facts: a later part of a file starts later than it."""
+    return float(facts.get("part_start_seconds") or facts.get("start_seconds") or 0.0)
+
+
+def length_of(facts: Mapping[str, Any]) -> float:
+    """Return the length of an input in seconds, by its stored facts; 0 if they do not say."""
+    before = start_of(facts) - float(facts.get("start_seconds") or 0.0)
+    return max(0.0, float(facts.get("duration_seconds") or 0.0) - before)
+
+
 def stop_of(facts: Mapping[str, Any]) -> float | None:
     """Return the time at which an input ends, by its stored facts; None if they do not say."""
     start, duration = facts.get("start_seconds"), facts.get("duration_seconds")

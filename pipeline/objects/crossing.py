@@ -18,6 +18,8 @@ Ints = npt.NDArray[np.int64]
 IN, OUT = 0, 1
 _BORDER = 0.01
 """Pixels that lines reach beyond their ends and zones beyond their border: feet may stand on the picture's edge."""
+_ASIDE = 1e-6
+"""Pixels by which paths are moved aside, so that none stands on a line: more than rounding, less than a box shows."""
 
 
 def distance(point: Floats, line: Floats) -> Floats:
@@ -33,8 +35,12 @@ def distance(point: Floats, line: Floats) -> Floats:
 def steps_across(point: Floats, line: Floats) -> Ints:
     """Return int64 (n - 1,): how often each step from one point to the next crosses a line, `in` less `out`.
 
-    A point on the line counts as right of it, and a step through a corner of the line crosses once.
+    A point on the line counts as right of its way from the first point to the last. A step through a corner of the line
+    crosses once. A path that goes along the line crosses it if it leaves it on the other side.
     """
+    x, y = next(way for way in (line[-1] - line[0], line[1] - line[0]) if way.any())
+    beside = np.array([0.3 * x - y, 0.3 * y + x])  # to the right and a little on: no corner of a path is on the line
+    point = point + _ASIDE * beside / np.linalg.norm(beside)
     begin, end = point[:-1], point[1:]
     crossed = np.zeros(len(begin), np.int64)
     for first, last in pairwise(line):

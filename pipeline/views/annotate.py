@@ -184,15 +184,16 @@ def _target(item: RunInput, target: Path | str | None, n_inputs: int, word: str)
 def _write_film(drawn: Painter, film: Film, target: Path, part: Part, work: Work) -> Annotated:
     item, times = drawn.item, film.times
     drawn.begin(film)
-    start = float(times[0]) if part.start is None else part.start
+    begins = float(times[film.first])
+    start = begins if part.start is None else max(begins, part.start)
     first, last = film.ranks(start, np.inf if part.stop is None else part.stop)
     if first >= last:
         raise UsageError(
-            f"{film.path} has no frame between --start and --stop; it goes from {clock(times[0])} to "
+            f"{film.path} has no frame between --start and --stop; it goes from {clock(begins)} to "
             f"{clock(film.stop_seconds)}"
         )
     # Times stay as in the file unless they would be a nuisance: no player waits hours for the first frame.
-    is_far = times[0] < 0 or times[0] > 60
+    is_far = begins < 0 or begins > 60
     origin = first if part.start is not None or is_far else None
     work.started(item.name, last - first)
     written = write_film(

@@ -16,6 +16,7 @@ from pipeline.engine.events import (
     Event,
     InputDone,
     InputStarted,
+    InputUnusable,
     Listener,
     Note,
     PassStarted,
@@ -67,7 +68,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.item = "frame"
-        self.inputs_total = 0
+        self.inputs_total = self.unusable = 0
         self.counts: dict[str, Count] = {}
         self.together = 1
         self.elapsed_seconds = 0.0
@@ -77,11 +78,13 @@ class Tally:
         if isinstance(event, RunStarted | PassStarted):
             if isinstance(event, RunStarted):
                 self.together = event.together
-            self.item, self.inputs_total = event.item, event.inputs
+            self.item, self.inputs_total, self.unusable = event.item, event.inputs, 0
             self.counts, self.elapsed_seconds = {}, 0.0
         elif isinstance(event, InputStarted):
             counts = (event.items, event.items_done, event.items_done)
             self.counts[event.name] = Count(*counts, began_seconds=self.elapsed_seconds)
+        elif isinstance(event, InputUnusable):
+            self.unusable += 1
         elif isinstance(event, StepStarted):
             self.counts[event.name].under_way[event.chunk] = event.items * event.steps_done / event.steps
         elif isinstance(event, ChunkDone):
@@ -106,10 +109,15 @@ class Tally:
         return done / self.elapsed_seconds if self.elapsed_seconds > 0 else 0.0
 
     @property
+    def waiting(self) -> int:
+        """Inputs that were not opened yet."""
+        return max(0, self.inputs_total - self.unusable - len(self.counts))
+
+    @property
     def waiting_items(self) -> float:
         """Items of inputs that were not opened yet, each taken for as long as the mean of those that were."""
         known = self.counts.values()
-        return max(0, self.inputs_total - len(known)) * sum(count.items for count in known) / max(1, len(known))
+        return self.waiting * sum(count.items for count in known) / max(1, len(known))
 
     @property
     def left_seconds(self) -> float | None:
@@ -149,7 +157,8 @@ class Tally:
         done, opened = sum(count.finished for count in known), len(self.counts)
         states = [f"{done} of {plural(self.inputs_total, 'input')}"]
         states += [f"{opened - done} under way"] if opened > done else []
-        states += [f"{self.inputs_total - opened} waiting"] if self.inputs_total > opened else []
+        states += [f"{self.waiting} waiting"] if self.waiting else []
+        states += [f"{self.unusable} not usable"] if self.unusable else []
         rows: dict[str, int] = {}
         for count in known:
             for axis, number in count.rows.items():

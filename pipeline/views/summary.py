@@ -14,7 +14,8 @@ def lines(summary: Summary) -> list[str]:
         return [f"none of the {summary.inputs_total} inputs can be used"] if summary.inputs_total > 1 else []
     if summary.chunks == 0 and summary.derived and not (summary.failures or summary.unusable or summary.drained):
         return [_derived(summary), *_failures(summary), _ending(summary), *_unread_advice(summary)]
-    if summary.chunks == 0 and not (summary.failures or summary.unusable or summary.drained or summary.underived):
+    unfinished = summary.drained or (summary.follows and summary.inputs_complete < summary.inputs_total)
+    if summary.chunks == 0 and not (summary.failures or summary.unusable or unfinished or summary.underived):
         closed = f", {plural(summary.chunks_accepted, 'failed chunk')} accepted" if summary.chunks_accepted else ""
         inputs = plural(summary.inputs_complete, "input")
         state = f"complete: {inputs} in {summary.out}{closed}, nothing to do"

@@ -12,7 +12,7 @@ import pipeline
 from pipeline.cli import main
 from pipeline.engine.stage import Chunk, Stage
 from pipeline.engine.workflow import build_workflow
-from pipeline.objects.crossing import crossings, distance, inside
+from pipeline.objects.crossing import crossings, distance, inside, steps_across
 from pipeline.store.schema import Array, Axis
 from tests.clips import write_clip
 
@@ -184,6 +184,22 @@ def test_crossings(line: np.ndarray, path: Path2, expected: list[str]) -> None:
     rows, ways = crossings(np.zeros(len(point), int), point, np.full(len(point), 5.0), line)
     found = [f"{row} {('in', 'out')[way]}" for row, way in zip(rows, ways, strict=True)]
     assert found == expected
+
+
+def test_paths_that_touch_a_line_cross_it_once_or_not_at_all() -> None:
+    """Points of whole numbers often lie on the line, at its corners, or go along it."""
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        inner = np.unique(rng.integers(0, 10, 4)).astype(float)
+        x, y = np.array([-100.0, *inner, 100.0]), rng.integers(0, 10, len(inner) + 2).astype(float)
+        y[[0, -1]] = y[[1, -2]]
+        path = rng.integers(-2, 12, (rng.integers(2, 8), 2)).astype(float)
+        below = path[:, 1] - np.interp(path[:, 0], x, y)
+        if below[0] and below[-1]:
+            net = int(below[-1] > 0) - int(below[0] > 0)
+            line = np.stack([x, y], axis=1)
+            assert steps_across(path, line).sum() == net, (line, path)
+            assert steps_across(path, line[::-1]).sum() == -net, (line, path)
 
 
 def test_tracks_are_counted_each_by_itself() -> None:

@@ -234,8 +234,8 @@ LISTED = {"boxes": np.zeros((9, 4), np.float32), "scores": np.zeros(9, np.float3
         (V8, {"outputs": ["output1"]}, r"has no output 'output1'; it has 'output0' \(1, 84, 8400\)"),
         (V8, {"outputs": list("abcd")}, r"has no output 'a'"),
         (V8, {"classes": ["car", "dog"]}, r"gives 8400 boxes of 84 numbers, boxes last, of which 80 are scores of "
-         r"classes, and there are 2 names; correct classes"),
-        (V5, {"classes": "coco", "objectness": False}, r"of which 81 are scores of classes, and there are 80 names"),
+         r"classes, and its classes have 2 names; correct classes"),
+        (V5, {"classes": "coco", "objectness": False}, r"of which 81 are scores of classes, and its classes have 80"),
         (LISTED, {}, r"does not name its classes; set classes: a list or a file of names"),
         (V8, {"keep": "persn", "classes": "coco"}, r"keep: unknown class 'persn'; did you mean 'person'\?"),
         (V8, {"classes": "/nowhere/coco.names"}, r"classes /nowhere/coco\.names cannot be read: No such file"),
@@ -283,7 +283,7 @@ def test_a_class_without_a_name(tmp_path: Path) -> None:
     made = stage(save(tmp_path / "net.onnx", labels), classes=["a", "b"])
     assert found(made, picture(9, 9))["n_objects"].tolist() == [0]  # too low to be an object
     made = stage(save(tmp_path / "net.onnx", labels), classes=["a", "b"], score=0.05)
-    with pytest.raises(ModelError, match=r"gives class 6, and there are 2 names; correct classes or first"):
+    with pytest.raises(ModelError, match=r"gives class 6, counted from 0, and its classes have 2 names; correct"):
         found(made, picture(9, 9))
 
 

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +17,10 @@ import pipeline
 from pipeline.cli import main
 from pipeline.engine.follow import Follower
 from pipeline.engine.source import InputRef
+from pipeline.engine.summary import Summary
 from pipeline.errors import UsageError
 from pipeline.files.journal import Journal
+from pipeline.views.summary import lines
 from tests.processes import kill_group, start, wait_until
 from tests.streams.cameras import write_film
 from tests.streams.numbered import analysed, write_workflow
@@ -160,6 +164,21 @@ def test_settling_and_growing(tmp_path: Path, fed: Fed) -> None:
     assert next(rounds, None) is None
 
 
+def test_a_file_that_is_renamed_into_place(tmp_path: Path, fed: Fed) -> None:
+    follower = Follower(str(tmp_path), lambda: [InputRef(str(path), path.stem) for path in tmp_path.iterdir()], 10)
+    now = time.time()
+    follower.clock = lambda: now
+    (tmp_path / "a.tmp.ts").write_bytes(b"1")
+    (tmp_path / "b.ts").write_bytes(b"1")
+    assert follower._look(fed) == []
+    (tmp_path / "a.tmp.ts").rename(tmp_path / "a.ts")
+    (tmp_path / "b.ts").unlink()
+    assert follower._look(fed) == []
+    assert fed.given_up == [str(tmp_path / "b.ts")]
+    now += 11
+    assert [ref.name for _, ref in follower._look(fed)] == ["a"]
+
+
 def test_what_a_journal_says_was_removed(tmp_path: Path, fed: Fed) -> None:
     journal = Journal(tmp_path)
     for name in ("a", "b", "c"):
@@ -184,3 +203,28 @@ def test_mistakes(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--follow" in capsys.readouterr().err
     with pytest.raises(UsageError, match="not a folder"):
         Follower("nowhere", lambda: [], 1)
+
+
+def test_an_input_that_is_taken_again_counts_once(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workflow, path, out = write_workflow(tmp_path), tmp_path / "cams" / "a.mp4", tmp_path / "out.zarr"
+    path.parent.mkdir()
+    contents = [b"", film.read_bytes()[:2000], film.read_bytes(), film.read_bytes()]
+
+    def rounds(self: Follower, run: Any) -> Iterator[Sequence[InputRef]]:
+        for content in contents:
+            path.write_bytes(content)
+            yield self.find()
+
+    monkeypatch.setattr(Follower, "rounds", rounds)
+    command = ["run", str(workflow), "--follow", str(path.parent), "--out", str(out), "--executor", "inline"]
+    assert main(command) == 0
+    assert "1 of 1 input complete" in capsys.readouterr().out
+    assert analysed(out)["a"] == list(range(50))
+    assert not pipeline.open(out).attributes.get("unusable")
+
+
+def test_a_run_that_is_stopped_before_its_first_chunk_is_not_complete() -> None:
+    stopped = Summary(out="out.zarr", follows=True, inputs_total=3, seconds={"total": 9.0})
+    assert lines(stopped) == ["0 frames in 9.0 s", "0 of 3 inputs complete in out.zarr; the same command goes on"]

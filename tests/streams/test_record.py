@@ -294,3 +294,26 @@ def test_a_clock_that_stands_still(film: Path) -> None:
     times = [float(one.dts * timeline.base) for one in timed]
     assert times[:20] == pytest.approx([number / 50 for number in range(20)])
     assert all(after > before for before, after in pairwise(times))
+
+
+def test_a_codec_that_changes(film: Path, tmp_path: Path) -> None:
+    first, second, mixed = (tmp_path / name for name in ("first.ts", "second.ts", "mixed.ts"))
+    with av.open(str(film)) as reading, av.open(str(first), "w") as writing:
+        copy = writing.add_stream_from_template(reading.streams.video[0])
+        for packet in reading.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                writing.mux_one(packet)
+    with av.open(str(second), "w") as writing:
+        stream = writing.add_stream("mpeg2video", rate=50)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for number in range(50):
+            writing.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        writing.mux(stream.encode())
+    mixed.write_bytes(first.read_bytes() + second.read_bytes())
+    (camera,) = cameras(["http://h/a"], [])
+    with av.open(str(mixed)) as container:
+        timeline = Timeline(camera, container)
+        count = sum(1 for _ in timeline.packets())
+    assert timeline.ended == "its codec changed"
+    assert 49 <= count <= 50

@@ -39,12 +39,17 @@ class Colour:
 class Film:
     """One video file: its frames in order of presentation."""
 
-    def __init__(self, path: Path, frames: int | None = None) -> None:
-        """`frames`: number to take of a file that has grown; None for all. Raises InputError if it cannot be read."""
+    def __init__(self, path: Path, frames: int | None = None, after: int = 0) -> None:
+        """`frames`: number to take of a file that has grown; None for all. `after`: frames of earlier inputs.
+
+        Raises InputError if it cannot be read.
+        """
         self.path = path
         every = VideoOptions.model_validate({"every": 1})
-        self.source = VideoSource(path, every, decoder="pyav", square=False, frames=frames)
+        self.source = VideoSource(path, every, decoder="pyav", square=False, frames=frames, after=after)
         self.index = self.source.index
+        self.first = self.source.first
+        """Rank of the first frame of the input: frames before it, of a file that has grown, belong to earlier ones."""
         self.width: int = self.source.facts["width"]
         """Pixels of the upright frame."""
         self.height: int = self.source.facts["height"]
@@ -119,7 +124,7 @@ def film_of(item: RunInput) -> Film:
         raise InputError(f"the video of {item.name!r} is gone: {path}; put it back there")
     if not begins_with(path, facts):
         raise InputError(f"{path} has changed since {item.name!r} was made from it; put it back, or run with --fresh")
-    film = Film(path, frames_before_growth(facts))
+    film = Film(path, frames_before_growth(facts), int(facts.get("after_frames", 0)))
     film.source.refuse_other_frames(facts)
     return film
 

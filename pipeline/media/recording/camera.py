@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -138,6 +139,8 @@ class Timeline:
         known = None if self._is_untimed else self.stream.time_base
         self.base = known or Fraction(1, 90000)
         """Unit of times, in seconds."""
+        self.ended = ""
+        """Reason why the packets end before the stream does; empty if they do not."""
 
     @property
     def is_finite(self) -> bool:
@@ -147,13 +150,20 @@ class Timeline:
         return self.camera.is_file or (not self.camera.is_device and self.container.size > 0)
 
     def packets(self) -> Iterator[Timed]:
-        """Yield the packets as they arrive. Raises av.FFmpegError if the connection breaks or hangs."""
+        """Yield the packets as they arrive, until the codec changes.
+
+        Raises av.FFmpegError if the connection breaks or hangs.
+        """
         step = max(1, round(1 / (self.stream.guessed_rate or 25) / self.base))
         shift, last, stood_still = None, -step, 0
         began = arrived = time.monotonic()
+        written = None if self.encodes or self._is_untimed else _codec_written(self.stream)
         for packet in self.container.demux(self.stream):
             if not packet.size:
                 continue
+            if written is not None and packet.is_keyframe and _codec_written(self.stream) != written:
+                self.ended = "its codec changed"
+                return
             before, arrived = arrived, time.monotonic()
             own, note = packet.dts if packet.dts is not None else packet.pts, ""
             if self._is_untimed:
@@ -183,3 +193,13 @@ class Timeline:
 
     def _is_closed(self, packet: Any) -> bool:
         return self._codec != "h264" or is_idr(memoryview(packet), self._length_bytes)
+
+
+def _codec_written(stream: VideoStream) -> bytes:
+    """Return Matroska's name of a stream's codec. The stream's own context keeps the codec that it began with."""
+    header = io.BytesIO()
+    with av.open(header, "w", format="matroska") as container:
+        container.add_stream_from_template(stream)
+        container.start_encoding()
+    found = re.search(rb"V_[A-Z0-9/]+", header.getvalue())
+    return found[0] if found is not None else b""

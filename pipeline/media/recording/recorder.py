@@ -136,7 +136,7 @@ class Recorder(threading.Thread):
                 self.result.frames += 1
                 if self.result.frames == 1:
                     self.result.error = None
-            return None if timeline.is_finite else "the stream ended"
+            return timeline.ended or (None if timeline.is_finite else "the stream ended")
 
     def _turn(self, timed: Timed, timeline: Timeline) -> None:
         """Begin a segment, if there is none or this key frame is the nearest one to the wanted length."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -51,6 +52,8 @@ class VideoDecodeJob(Job):
     path: str
     bytes: int
     mtime_ns: int
+    survey: tuple[tuple[str, int | str], ...]
+    """Facts by which the file is known when it has grown since the run was set up."""
     stream: int
     decoder: str
     """"pyav", "decord" or "nvdec"."""
@@ -94,17 +97,21 @@ class VideoDecodeJob(Job):
     def decode(self, threads: int = 1) -> Decoded:
         """Decode the chunk on `threads` codec threads.
 
-        Raises InputError if the file is gone or has changed since the run was set up.
+        Frames that were appended since the run was set up change nothing. Raises InputError if the file is gone, or has
+        changed otherwise.
         """
         try:
             now = Path(self.path).stat()
         except OSError as err:
             raise InputError(f"{self.path} is gone since the run was set up: {err.strerror}; put it back") from err
-        if (now.st_size, now.st_mtime_ns) != (self.bytes, self.mtime_ns):
+        state = (now.st_size, now.st_mtime_ns)
+        is_same = state == (self.bytes, self.mtime_ns)
+        if not is_same and not _has_only_grown(self.path, self.survey, state):
             raise InputError(f"{self.path} has changed since the run was set up; start over with --fresh")
         output = _Output(self)
         for segment in self.segments:
-            if self.decoder == "decord" and self._read_decord(segment, output, threads):
+            # Decord counts frames, and of frames that were appended some may be shown before those that were there.
+            if self.decoder == "decord" and is_same and self._read_decord(segment, output, threads):
                 continue
             if self.decoder == "nvdec" and self._read_nvdec(segment, output):
                 continue
@@ -263,6 +270,14 @@ def _walk(job: VideoDecodeJob, reader: PacketReader, index: dict[int, int], outp
         if any(start <= number <= sent.number for number in bad):
             output.decoded[i] = False
     return not bad
+
+
+@lru_cache(maxsize=64)
+def _has_only_grown(path: str, survey: tuple[tuple[str, int | str], ...], state: tuple[int, int]) -> bool:
+    """Return whether a file, now of this size and time of change, begins with the one of the survey."""
+    from pipeline.media.video.source import begins_with
+
+    return begins_with(Path(path), dict(survey))
 
 
 class _Output:

@@ -125,14 +125,19 @@ class PacketIndex:
     def __len__(self) -> int:
         return len(self.pts)
 
-    def beginning(self, frames: int) -> PacketIndex:
-        """Return the index of the file as it was when it had this many frames, before more were appended."""
+    def beginning(self, frames: int, missing: int = 0) -> PacketIndex:
+        """Return the index of the file as it was when it had this many frames, before more were appended.
+
+        `missing`: how many of them, the last ones, the file did not hold then.
+        """
         kept = self.place < frames
         last = int(self.pts[kept].max(initial=0))
         seeks = self.seek_pts <= last
         return replace(
             self,
-            **{name: getattr(self, name)[kept] for name in ("pts", "time_seconds", "key", "size", "place", "readable")},
+            **{name: getattr(self, name)[kept] for name in ("pts", "time_seconds", "key", "size", "place")},
+            readable=(self.readable & (self.place < frames - missing))[kept],
+            truncated=_CUT_OFF if missing else self.truncated,
             **{name: getattr(self, name)[seeks] for name in ("seek_pts", "seek_dts", "seek_position")},
             breaks=tuple(one for one in self.breaks if one.at <= last * self.time_base),
         )
@@ -322,10 +327,12 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     pts, dts, key, shown = found.pts.append, found.dts.append, found.key.append, found.shown.append
     position, size = found.position.append, found.size.append
     macroblocks = -(-stream.width // 16) * -(-stream.height // 16) if codec == "mpeg4" else 0
+    is_cut = False
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
+            is_cut = packet.is_corrupt
             # RFC 6386, 9.1: bit 4 of a VP8 frame says whether it is shown; alternate references are not.
             visible = not (hidden_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
             if macroblocks and not found.key and _PACKED.search(extradata + bytes(packet)):
@@ -344,6 +351,10 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
         # Damage between packets: keep what was found so far. The frames that the header promises beyond it are added
         # as unreadable.
         pass
+    # The file ends within its last packet. (Of streams the flag says that something is missing anywhere in it.)
+    if is_cut and len(found.pts) > 1 and container.format.name not in CLOCKED_CONTAINERS:
+        for column in (found.pts, found.dts, found.key, found.shown, found.position, found.size):
+            del column[-1]
     return found
 
 

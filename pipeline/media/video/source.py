@@ -138,12 +138,16 @@ class VideoSource(Source):
         assert isinstance(options, VideoOptions)
         if stored:
             path, after = stored["path"], int(stored.get("after_frames", 0))
-            source = cls(path, options, stored["decoder"], frames=frames_before_growth(stored), after=after)
+            # What the file did not hold then is done with the next part.
+            frames, missing = frames_before_growth(stored), int(stored.get("unreadable_frames") or 0)
+            source = cls(path, options, stored["decoder"], frames=frames, missing=missing, after=after)
             source.refuse_other_frames(stored, (*_FRAMES, "sample_aspect_ratio"))
             return source
         if isinstance(ref, LaterRef):
             source = cls(ref.file, options, after=ref.after)
-            source.facts |= {"part": int(ref.path.rpartition("#")[2]), "after_frames": ref.after}
+            begins = float(source.index.time_seconds[source.first])
+            part = int(ref.path.rpartition("#")[2])
+            source.facts |= {"part": part, "after_frames": ref.after, "part_start_seconds": begins}
             return source
         return cls(ref.path, options)
 
@@ -166,20 +170,26 @@ class VideoSource(Source):
         try:
             if not is_larger(Path(ref.path), stored) or not begins_with(Path(ref.path), stored):
                 return None
-            after = int(stored["source_frames"])
-            cls(ref.path, options, "pyav", after=after)
+            # Frames of a file that was cut off, which it did not hold yet, are done with those that were appended.
+            frames, missing = int(stored["source_frames"]), int(stored.get("unreadable_frames") or 0)
+            source = cls(ref.path, options, "pyav", after=frames - missing)
+            before, now = stored.get("packets"), source.index.digest(frames)
+            if not missing and stored.get("unreadable") and before not in (None, now):
+                missing = 1  # the last packet is larger now, and what was there of it could not be decoded
+            after = frames - missing
         except (OSError, InputError):  # opening it says why; or none of the new frames is sampled
             return None
         return LaterRef(ref.path, ref.name, file=ref.path, after=after)
 
     def __init__(
         self, path: Path | str, options: VideoOptions, decoder: str | None = None, square: bool = True,
-        *, frames: int | None = None, after: int = 0,
+        *, frames: int | None = None, missing: int = 0, after: int = 0,
     ) -> None:
         """Probe `path`. `decoder` is the one that was stored when the run was set up, None to choose now.
 
         `square`: give frames in square pixels, for models and for people; else as they are stored. `frames`: number of
-        frames to take of the file, in its own order, None for all; `after`: number to leave out at its beginning.
+        frames to take of the file, in its own order, None for all. `missing`: how many of these, the last, are taken as
+        not readable. `after`: number to leave out at its beginning.
 
         Raises InputError if the file cannot be used or no frame of it is sampled.
         """
@@ -193,7 +203,14 @@ class VideoSource(Source):
         stat = self.path.stat()
         self._bytes, self._mtime_ns = stat.st_size, stat.st_mtime_ns
         index = build_index(self.path)
-        self.index = index = index if frames is None else index.beginning(frames)
+        self.index = index = index if frames is None else index.beginning(frames, missing)
+        self._survey: dict[str, int | str] = {
+            "bytes": self._bytes,
+            "fingerprint": fingerprint(self.path, self._bytes),
+            "source_frames": len(index),
+            "packets": index.digest(len(index)),
+            "unreadable_frames": int((~index.readable).sum()),
+        }
         roi = options.roi
         sideways = index.rotation % 180 != 0
         width, height = (index.height, index.width) if sideways else (index.width, index.height)
@@ -205,6 +222,8 @@ class VideoSource(Source):
         self.origin = roi[:2] if roi is not None else (0, 0)
         self.frame = sample(index, options)
         self.frame = self.frame[index.place[self.frame] >= after]
+        self.first = int(np.argmax(index.place >= after))
+        """Rank of the first frame that was not left out."""
         if not len(self.frame):
             times = "all its packets are hidden"
             if len(index):
@@ -220,7 +239,9 @@ class VideoSource(Source):
         if decoder is None:
             self.decoder, self.note = choose_decoder(self, options.decoder)
         else:
-            self.decoder, self.note = decoder, kept_decoder(decoder)
+            # Decord counts frames, and some that were appended may be shown before those that the store has.
+            self.decoder = "pyav" if decoder == "decord" and frames is not None else decoder
+            self.note = kept_decoder(decoder)
         if index.breaks:
             joined = (
                 f"{self.path}: its timestamps start again {plural(len(index.breaks), 'time')}, first at "
@@ -229,16 +250,12 @@ class VideoSource(Source):
             self.note = f"{joined}. {self.note}" if self.note else joined
         self.facts: dict[str, Any] = {
             "path": str(self.path),
-            "bytes": self._bytes,
-            "fingerprint": fingerprint(self.path),
+            **self._survey,
             "width": width,
             "height": height,
             "fps": index.fps,
             "duration_seconds": index.duration_seconds,
             "start_seconds": float(index.time_seconds[0]),
-            "source_frames": len(index),
-            "packets": index.digest(len(index)),
-            "unreadable_frames": int((~index.readable).sum()),
             "key_frames": len(index.seek_pts),
             "every": options.every,
             **({"sample_fps": options.fps} if options.fps is not None else {}),
@@ -316,6 +333,7 @@ class VideoSource(Source):
             path=str(self.path),
             bytes=self._bytes,
             mtime_ns=self._mtime_ns,
+            survey=tuple(self._survey.items()),
             stream=index.stream,
             decoder=decoder,
             width=index.width,
@@ -404,10 +422,12 @@ def begins_with(path: Path, stored: Mapping[str, Any]) -> bool:
     check_readable(path)
     if fingerprint(path) == stored["fingerprint"]:
         return True
-    if not is_larger(path, stored) or stored.get("unreadable_frames"):
+    if not is_larger(path, stored):
         return False
     if fingerprint(path, stored["bytes"]) == stored["fingerprint"]:
         return True
+    if stored.get("unreadable_frames"):
+        return False
     frames = int(stored["source_frames"])
     try:
         index = build_index(path)

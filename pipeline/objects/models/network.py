@@ -23,6 +23,7 @@ from pipeline.objects.classes import given_names, noted_names
 from pipeline.objects.models.decoding import Decoding
 from pipeline.objects.models.families import BARS, PRESETS, Activation, Corners, Family, Outputs, Preset, recognise
 from pipeline.objects.models.found import Candidates, Choice, Objects, chosen
+from pipeline.text import plural
 
 if TYPE_CHECKING:
     from pipeline.objects.stages.objects import ObjectsOptions
@@ -191,8 +192,8 @@ def _decoding(
 
 def _other_count(choices: ObjectsOptions, outputs: Outputs, numbers: int, names: Sequence[str]) -> str:
     return (
-        f"model {choices.model} gives {outputs.shown}, of which {numbers} are scores of classes, and there are "
-        f"{len(names)} names; correct classes, or set family or objectness"
+        f"model {choices.model} gives {outputs.shown}, of which {numbers} are scores of classes, and its classes have "
+        f"{plural(len(names), 'name')}; correct classes, or set family or objectness"
     )
 
 
@@ -268,7 +269,7 @@ class Runner:
         largest = objects.label.max(initial=0)
         if largest >= len(self._network.names):
             raise ModelError(
-                f"model {self._network.info.name} gives class {largest}, and there are {len(self._network.names)} "
-                "names; correct classes or first"
+                f"model {self._network.info.name} gives class {largest}, counted from 0, and its classes have "
+                f"{plural(len(self._network.names), 'name')}; correct classes or first"
             )
         return objects

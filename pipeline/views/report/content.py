@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pipeline.media.spans import length_of
 from pipeline.models.catalogue import cards
 from pipeline.text import clock, duration, plural, plural_of
 from pipeline.version import __version__
@@ -104,7 +105,7 @@ def _totals(about: About, inputs: Sequence[Surveyed], axes: Sequence[str], item:
         for name in ("frames_total", "frames_done")
     )
     total, done = sum(totals), sum(dones)
-    seconds = sum(float(one.facts.get("duration_seconds") or 0) for one in inputs)
+    seconds = sum(length_of(one.facts) for one in inputs)
     share = done / total if total else float(bool(inputs) and all(one.item.complete for one in inputs))
     return {
         "stores": len(about.runs),
@@ -154,7 +155,7 @@ def _input(
     facts, item = one.facts, one.item
     share = item.done_share
     size = f"{facts['width']}×{facts['height']}" if facts.get("width") else ""
-    seconds = float(facts.get("duration_seconds") or 0)
+    seconds = length_of(facts)
     shown = [lasting(seconds)] if seconds else []
     shown += [text for of in made for text in of.facts]
     shown += [counted(one.rows.get(axis, 0), axis, plural_of(axis)) for axis in axes]
@@ -254,7 +255,7 @@ def _faster_than_life(run: Run, seconds_per_item: float | None) -> float | None:
         return None
     items = list(run.inputs.values())
     frames = sum(item.frames_total for item in items)
-    seconds = sum(float(item.attributes.get("duration_seconds") or 0) for item in items)
+    seconds = sum(length_of(item.attributes) for item in items)
     return seconds / frames / seconds_per_item if frames and seconds else None
 
 

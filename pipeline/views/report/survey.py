@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.spans import item_seconds, stop_of
+from pipeline.media.spans import item_seconds, length_of, start_of, stop_of
 from pipeline.text import parse_seconds
 from pipeline.views.axes import axis_in, source_arrays, source_options
 from pipeline.views.report.series import Bins, per_item
@@ -129,8 +129,8 @@ def _planned(found: Surveyed) -> tuple[float, float]:
     if not found.is_timed:
         return 0.0, float(found.item.frames_total)
     facts, source = found.facts, source_options(found.run)
-    start = float(facts.get("start_seconds") or 0.0)
-    stop = start + float(facts.get("duration_seconds") or 0.0)
+    start = start_of(facts)
+    stop = start + length_of(facts)
     wanted = [_seconds(source.get(name)) for name in ("start", "stop")]
     start = max(start, wanted[0]) if wanted[0] is not None else start
     stop = min(stop, wanted[1]) if wanted[1] is not None else stop
