@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError, StoreError, UsageError
+from pipeline.media.images.collections import CLASS, Tar
+from pipeline.media.images.folders import is_folder
 from pipeline.media.images.names import text
 from pipeline.media.images.reading import Geometry, fitted, read
+from pipeline.media.inputs import SYSTEM_FOLDERS
 from pipeline.media.picture import UnreadableError
 from pipeline.text import unknown
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run
 
 Array = npt.NDArray[Any]
+_LOG = logging.getLogger("pipeline.loader")
 _PADDING = 0.25
 """Part of a box's longer side that a crop shows on each side of it."""
 
@@ -199,15 +204,14 @@ class StoreItems(Items):
             spans = [np.arange(start, stop) for start, stop in one.spans(1 << 40)]
             place = items["frame"] if "frame" in items else np.concatenate(spans)
             values = one.array(label) if label else None
+            known_label = True if values is None or values.dtype.kind != "i" else values >= 0
             if axis is None:
-                kept = items["decoded"].astype(bool)
+                kept = items["decoded"].astype(bool) & known_label
                 found = [(name, int(number), None) for number in place[kept].tolist()]
             else:
                 index = next(found.index for found in one.axes if found.name == axis)
                 of, boxes = one.array(index), one.array("box")
-                kept = np.ones(len(of), bool)
-                if values is not None and values.dtype.kind == "i":
-                    kept = values >= 0
+                kept = np.ones(len(of), bool) & known_label
                 found = [(name, int(place[of[k]]), boxes[k]) for k in np.flatnonzero(kept).tolist()]
             rows += found
             if values is not None:
@@ -270,7 +274,8 @@ def in_one_numbering(parts: Sequence[tuple[Array, Any]]) -> tuple[Array, tuple[s
         if len(set(lists)) == 1:
             return np.concatenate(labels), lists[0]
         names = sorted(set().union(*lists))
-        places = [np.array([names.index(name) for name in one], np.int32) for one in lists]
+        # The last place is that of -1, no class.
+        places = [np.array([*map(names.index, one), -1], np.int32) for one in lists]
         return np.concatenate([place[values] for place, values in zip(places, labels, strict=True)]), tuple(names)
     found = np.concatenate(labels)
     if all(isinstance(table, Mapping) for table in tables):
@@ -334,18 +339,70 @@ def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label
     options = ImagesOptions.model_validate({})
     opened = [ImagesSource.open(ref, options, None).collection for ref in ImagesSource.find(given, options)]
     found = FileItems(opened, size, grey)
-    _label(found)
+    if not _label_by_class(found):
+        _label_by_folder(found)
     return found
 
 
-def _label(items: FileItems) -> None:
+def _label_by_folder(items: FileItems) -> None:
     """Label pictures by the first folder of their names, if all of them have one."""
-    folders = [folder_of(name) for collection in items.collections for name in collection.names]
-    if folders and None not in folders:
-        names = sorted(set(folders))  # type: ignore[type-var]
-        numbers = {name: number for number, name in enumerate(names)}
-        items.labels = np.array([numbers[folder] for folder in folders], np.int32)
-        items.class_names = tuple(text(name) for name in names)  # type: ignore[arg-type]
+    folders = _folders(items)
+    if None not in folders:
+        # A folder of validation, where a class has no picture, has the numbers of the one of training.
+        empty = [name for one in items.collections if one.kind == "folder" for name in subfolders(one.path)]
+        items.labels, items.class_names = _numbered(folders, empty)  # type: ignore[arg-type]
+
+
+def _numbered(classes: Sequence[bytes], others: Iterable[bytes]) -> tuple[Array, tuple[str, ...]]:
+    """Return the number of each class among the sorted names of all, and these."""
+    names = sorted({*classes, *others})
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array([numbers[name] for name in classes], np.int32), tuple(map(text, names))
+
+
+def _label_by_class(items: FileItems) -> bool:
+    """Label pictures of tar files by their `.cls` files, numbers or names; return False unless all have one."""
+    parts: list[tuple[Array, Any]] = []
+    contents: list[bytes] = []
+    for tar in items.collections:
+        if not isinstance(tar, Tar):
+            return False
+        found, names = tar.classes()
+        missing = found.count(None)
+        if missing:
+            if missing < len(found):
+                _LOG.warning("%s: %d of %d pictures have no %s; none is used", tar.path, missing, len(found), CLASS)
+            return False
+        contents += found  # type: ignore[arg-type]
+        try:
+            numbers = np.array([int(one) for one in found], np.int32)  # type: ignore[arg-type]
+        except (ValueError, OverflowError):
+            numbers = np.zeros(0, np.int32)
+        parts.append((numbers, names if names and numbers.max(initial=0) < len(names) else None))
+    if len(contents) > sum(len(part) for part, _ in parts):
+        items.labels, items.class_names = _numbered(contents, ())
+        return True
+    items.labels, items.class_names = in_one_numbering(parts)
+    both = set(zip(items.labels.tolist(), _folders(items), strict=True))
+    pairs = dict(both)
+    is_own = len(pairs) == len(both) == len(set(pairs.values())) and None not in pairs.values()
+    if not items.class_names and is_own and set(pairs) == set(range(len(pairs))):
+        items.class_names = tuple(text(pairs[number]) for number in range(len(pairs)))  # type: ignore[arg-type]
+    return True
+
+
+def _folders(items: FileItems) -> list[bytes | None]:
+    return [folder_of(name) for collection in items.collections for name in collection.names]
+
+
+def subfolders(folder: str) -> list[bytes]:
+    """Return the names of the folders in a folder that are searched for pictures, also of those without any."""
+    names = os.listdir(os.fsencode(folder))
+    return [
+        name for name in names
+        if is_folder(os.path.join(folder, os.fsdecode(name))) and not name.startswith(b".")
+        and not SYSTEM_FOLDERS.fullmatch(os.fsdecode(name))
+    ]  # fmt: skip
 
 
 def folder_of(name: bytes) -> bytes | None:

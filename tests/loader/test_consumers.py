@@ -74,15 +74,18 @@ def test_flow_takes_the_place_of_keras_flow() -> None:
         ImageDataGenerator(zca_whitening=True)
 
 
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
 def test_tar_shards_and_lists_give_the_pictures_of_the_folder(pictures: Path, tmp_path: Path) -> None:
     names = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
     for shard, some in enumerate((names[:10], names[10:])):
-        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
-            for name in some:
-                content = (pictures / name).read_bytes()
-                member = tarfile.TarInfo(str(name))
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+        write_tar(tmp_path / f"{shard}.tar", {str(name): (pictures / name).read_bytes() for name in some})
     (tmp_path / "all.txt").write_text("".join(f"{pictures / name}\n" for name in names))
     found = []
     for source in (pictures, [tmp_path / "0.tar", tmp_path / "1.tar"]):
@@ -93,6 +96,42 @@ def test_tar_shards_and_lists_give_the_pictures_of_the_folder(pictures: Path, tm
     listed = pipeline.Loader(tmp_path / "all.txt", 7, image_size=(24, 24), workers=0, shuffle=False)
     folder_first = pipeline.Loader(pictures, 7, image_size=(24, 24), workers=0, shuffle=False).next()
     assert (listed.next() == folder_first[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "labels", "class_names"),
+    [
+        ({"x.cls": "7", "y.cls": " 2\n"}, [7, 2], ()),
+        ({"x.cls": "dog", "y.cls": "cat"}, [1, 0], ("cat", "dog")),
+        ({"x.cls": "3", "y.cls": "cat"}, [0, 1], ("3", "cat")),
+        ({"x.cls": "1", "y.cls": "0", "__class_names__": '["a", "b", "c"]'}, [1, 0], ("a", "b", "c")),
+        ({"x.cls": "1"}, None, ()),
+    ],
+    ids=["numbers", "names", "both", "numbers with names", "one has none"],
+)
+def test_labels_of_a_tar_file_are_its_cls_files(
+    members: dict[str, str], labels: list[int] | None, class_names: tuple[str, ...], pictures: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    content = next(pictures.rglob("*.png")).read_bytes()
+    made: dict[str, bytes] = {"x.left.png": content, **{name: text.encode() for name, text in members.items()}}
+    write_tar(tmp_path / "1.tar", {**made, "y.png": content})
+    loader = pipeline.Loader(tmp_path / "1.tar", 2, workers=0)
+    assert (None if loader.labels is None else loader.labels.tolist()) == labels
+    assert loader.class_names == class_names
+    assert ("1 of 2 pictures have no .cls; none is used" in caplog.text) == (labels is None)
+
+
+def test_folders_name_the_numbers_of_cls_files_if_each_has_its_own(pictures: Path, tmp_path: Path) -> None:
+    content = next(pictures.rglob("*.png")).read_bytes()
+    both = {"dog/1.png": content, "dog/1.cls": b"0", "cat/2.png": content, "cat/2.cls": b"1"}
+    write_tar(tmp_path / "own.tar", both)
+    write_tar(tmp_path / "mixed.tar", {**both, "cat/3.png": content, "cat/3.cls": b"0"})
+    assert pipeline.Loader(tmp_path / "own.tar").class_names == ("dog", "cat")
+    mixed = pipeline.Loader(tmp_path / "mixed.tar")
+    assert mixed.class_names == ()
+    assert mixed.labels is not None
+    assert mixed.labels.tolist() == [0, 1, 0]
 
 
 def test_a_store_holds_what_the_loader_gives(pictures: Path, tmp_path: Path, workflows: Path) -> None:
@@ -111,9 +150,11 @@ def test_a_store_holds_what_the_loader_gives(pictures: Path, tmp_path: Path, wor
     np.testing.assert_array_equal(run.array(name, "label"), labels)
     assert tuple(run.input(name).arrays["label"].attributes["class_names"]) == loader.class_names
     export(out, tmp_path / "shard.tar", axis="frame")
-    again = pipeline.Loader(tmp_path / "shard.tar", 24, shuffle=False, workers=0, dtype="uint8").next()
+    shard = pipeline.Loader(tmp_path / "shard.tar", 24, shuffle=False, workers=0, dtype="uint8")
+    again = shard.next()
     np.testing.assert_array_equal(again[0], images)
     np.testing.assert_array_equal(again[1], labels)
+    assert shard.class_names == loader.class_names
 
 
 def test_labels_of_several_inputs_have_one_numbering(pictures: Path, tmp_path: Path, workflows: Path) -> None:
@@ -130,6 +171,10 @@ def test_labels_of_several_inputs_have_one_numbering(pictures: Path, tmp_path: P
     loader = pipeline.Loader(out, 4, label="label", image_size=(26, 28), shuffle=False, workers=0)
     assert [loader.class_names[label] for label in loader.next()[1].tolist()] == ["a", "c", "b", "c"]
     assert loader.class_names == ("a", "b", "c")
+    export(out, tmp_path / "two.tar", axis="frame")
+    shard = pipeline.Loader(tmp_path / "two.tar", 4, shuffle=False, workers=0)
+    assert [shard.class_names[label] for label in shard.next()[1].tolist()] == ["a", "c", "b", "c"]
+    assert shard.class_names == ("a", "b", "c")
 
 
 def test_ids_of_people_become_numbers_with_names() -> None:
