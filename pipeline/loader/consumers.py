@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,13 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
     """Return a PyDataset. In `fit` its batches come in the loader's order, whatever order Keras asks for.
 
     `fit` shuffles the numbers of batches by default. The loader has shuffled the items already, and batches that come
-    in order can be made ahead.
+    in order can be made ahead. `predict` and `evaluate` ask for 0, 1, 2, ..., and get these.
     """
     import keras
+
+    def is_shuffled(frame: Any) -> bool:
+        """Return whether Keras' reader, which asks from this frame, takes the numbers in an order of its own."""
+        return bool(getattr(frame.f_locals.get("self"), "shuffle", True))
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -31,9 +36,11 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             return len(loader)
 
         def __getitem__(self, number: int) -> Any:
-            if self._fitting:
-                return loader.next()
-            return loader.batch(loader.epoch, number)
+            if not self._fitting:
+                return loader.batch(loader.epoch, number)
+            if number != loader.position and not is_shuffled(sys._getframe(1)):  # an earlier reading ended half way
+                loader.restart(number)
+            return loader.next()
 
         def __iter__(self) -> Iterator[Any]:
             return self if endless else iter(loader)

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.media.images.collections import CLASS, Tar
+from pipeline.media.images.collections import CLASS, FilesOf, Tar
 from pipeline.media.images.folders import is_folder
-from pipeline.media.images.names import text
-from pipeline.media.images.reading import Geometry, fitted, read
+from pipeline.media.images.names import Names, text
+from pipeline.media.images.reading import SUFFIXES, Geometry, fitted, read
 from pipeline.media.inputs import SYSTEM_FOLDERS
 from pipeline.media.picture import UnreadableError
 from pipeline.text import unknown
@@ -68,6 +68,9 @@ class Items(ABC):
 
     def name(self, index: int) -> str:
         return str(index)
+
+    def prepare(self, indices: Sequence[int]) -> None:  # noqa: B027  (most have nothing to prepare)
+        """Read ahead what the items of a batch need, if that is faster at once than one by one."""
 
     def item(self, index: int) -> Item:
         """Read an item. Raises UnreadableError or OSError."""
@@ -168,15 +171,40 @@ class FileItems(Items):
         which = int(np.searchsorted(self._ends, index, side="right")) - 1
         return self.collections[which], index - int(self._ends[which])
 
-    def name(self, index: int) -> str:
+    def path(self, index: int) -> str:
+        """Return the name of a picture's file, as the system has it."""
         collection, row = self._place(index)
-        return text(collection.names[row])
+        return os.fsdecode(collection.names[row])
+
+    def name(self, index: int) -> str:
+        return text(os.fsencode(self.path(index)))
 
     def picture(self, index: int) -> Array:
         collection, row = self._place(index)
         content = collection.shelf(row, row + 1).content(0)
         found = read(content, self._geometry) if isinstance(content, bytes) else fitted(content, self._geometry)
         return cv2.cvtColor(found.pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.grey else found.pixels
+
+
+class Chosen(Items):
+    """Some of the items of others, in an order of their own."""
+
+    def __init__(self, items: Items, numbers: Sequence[int] | Array) -> None:
+        self.items, self.numbers = items, np.asarray(numbers, np.int64)
+        self.size, self.class_names = items.size, items.class_names
+        self.labels = None if items.labels is None else items.labels[self.numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def picture(self, index: int) -> Array:
+        return self.items.picture(int(self.numbers[index]))
+
+    def name(self, index: int) -> str:
+        return self.items.name(int(self.numbers[index]))
+
+    def prepare(self, indices: Sequence[int]) -> None:
+        self.items.prepare(self.numbers[list(indices)].tolist())
 
 
 class StoreItems(Items):
@@ -336,12 +364,24 @@ def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label
             return StoreItems(open_store(given[0]), axis, label, size)
     if axis or label:
         raise UsageError(f"axis and label are for a run store; {given[0]} is not one")
+    if given and all(name.lower().endswith(tuple(SUFFIXES)) and os.path.isfile(name) for name in given):
+        found = files(given, size, grey)
+        _label_by_folder(found)
+        return found
     options = ImagesOptions.model_validate({})
     opened = [ImagesSource.open(ref, options, None).collection for ref in ImagesSource.find(given, options)]
     found = FileItems(opened, size, grey)
     if not _label_by_class(found):
         _label_by_folder(found)
     return found
+
+
+def files(paths: Sequence[str], size: tuple[int, int] | None, grey: bool = False) -> FileItems:
+    """Return the pictures of these files, in this order; a file may come several times, as labels may for it."""
+    paths = [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    names = Names.of(os.fsencode(os.path.relpath(path, folder)) for path in paths)
+    return FileItems([FilesOf(folder, "files", folder, names)], size, grey)
 
 
 def _label_by_folder(items: FileItems) -> None:
@@ -387,7 +427,7 @@ def _label_by_class(items: FileItems) -> bool:
     pairs = dict(both)
     is_own = len(pairs) == len(both) == len(set(pairs.values())) and None not in pairs.values()
     if not items.class_names and is_own and set(pairs) == set(range(len(pairs))):
-        items.class_names = tuple(text(pairs[number]) for number in range(len(pairs)))  # type: ignore[arg-type]
+        items.class_names = tuple(text(pairs[number]) for number in range(len(pairs)))
     return True
 
 

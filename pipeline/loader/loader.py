@@ -262,6 +262,10 @@ class Loader:
         self.close()
         self.epoch, self.position = state["epoch"], state["position"]
 
+    def restart(self, position: int = 0) -> None:
+        """Go to a batch of this epoch, by default the first one."""
+        self.load_state({**self.state(), "position": position})
+
     def close(self) -> None:
         """End the workers. The next batch starts them again."""
         if self._pool is not None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import pipeline
@@ -70,8 +74,115 @@ def test_flow_takes_the_place_of_keras_flow() -> None:
         assert (image == PICTURES[label]).all() or (image == PICTURES[label][:, ::-1]).all()
     assert all(len(next(ours)) == 2 for _ in range(4))  # a generator of Keras does not end
     assert ours.loader.epoch == 1
-    with pytest.raises(UsageError, match="zca_whitening is not supported"):
-        ImageDataGenerator(zca_whitening=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda one: ImageDataGenerator(zca_whitening=True), "zca_whitening is not supported; leave it out"),
+        (lambda one: ImageDataGenerator(validation_split=1.5), "validation_split is 1.5; it must lie between 0 and 1"),
+        (lambda one: one.flow(PICTURES, sample_weight=np.ones(70)), "sample_weight is not supported; leave it out"),
+        (lambda one: one.flow(PICTURES, save_to_dir="x"), "save_to_dir is not supported; leave it out"),
+        (lambda one: one.flow(PICTURES, save_to="x"), "unknown argument 'save_to'; did you mean 'save_to_dir'"),
+        (lambda one: one.flow(PICTURES, subset="test"), "subset is 'test'; choose training or validation"),
+        (lambda one: one.flow(PICTURES, np.arange(70), subset="training"), "have different classes; shuffle x and y"),
+        (lambda one: one.flow_from_dataframe({"filename": ["a"]}), "unknown column 'class'.*valid: filename"),
+        (lambda one: one.flow_from_dataframe({"filename": [1], "class": ["a"]}), "'filename' holds values that are"),
+        (lambda one: one.flow_from_dataframe({"filename": ["a"], "class": [1]}), r"holds 1; .*use \.astype\(str\)"),
+        (lambda one: one.fit(PICTURES, augment=True), "augment=True"),
+    ],
+)
+def test_what_keras_has_and_this_has_not_is_one_line(call: Callable[[Any], Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        call(ImageDataGenerator(validation_split=0.25))
+
+
+KERAS = keras.src.legacy.preprocessing.image.ImageDataGenerator
+READ: dict[str, Any] = {"target_size": (8, 8), "batch_size": 40, "shuffle": False}
+
+
+@pytest.fixture(scope="module")
+def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with all that decides which files Keras takes, and in which order."""
+    place = tmp_path_factory.mktemp("odd")
+    names = ["b/z/1.png", "b/z-a/2.png", "b/z/a/3.png", "b/B.png", "b/a.JPG", "b/c.gif", "a/1.png", "a/2.png", "a/d.c"]
+    for number, name in enumerate([*names, "top.png", *(f"d/{k}.bmp" for k in range(7))]):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place / name) + ".png", PICTURES[number, :8, :8])
+        (place / (name + ".png")).rename(place / name)
+    (place / "c").mkdir()
+    return place
+
+
+@pytest.mark.parametrize("subset", [None, "training", "validation"])
+@pytest.mark.parametrize("classes", [None, ["d", "b"]])
+def test_subsets_of_a_folder_are_those_of_keras(
+    subset: str | None, classes: list[str] | None, odd_folder: Path
+) -> None:
+    wanted, ours = (
+        one(validation_split=0.3).flow_from_directory(odd_folder, subset=subset, classes=classes, **READ)
+        for one in (KERAS, ImageDataGenerator)
+    )
+    assert ours.filenames == wanted.filenames
+    assert ours.class_indices == wanted.class_indices
+    assert (ours.n, ours.samples, ours.num_classes) == (wanted.n, wanted.samples, wanted.num_classes)
+    np.testing.assert_array_equal(ours.classes, wanted.classes)
+    for made, expected in zip(ours[0], wanted[0], strict=True):
+        np.testing.assert_array_equal(made, expected)
+
+
+def table(place: Path) -> pd.DataFrame:
+    names = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+    rows = [*names, *names[:3], "gone.png"]
+    return pd.DataFrame({
+        "filename": rows, "class": [name[0] for name in rows], "x": range(len(rows)), "y": np.arange(len(rows)) / 2,
+        "several": [[name[0], "t"] for name in rows],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"subset": "validation"},
+        {"subset": "training", "class_mode": "sparse"},
+        {"classes": ["d", "b"]},
+        {"y_col": "several"},
+        {"y_col": "several", "classes": ["t", "a"]},
+        {"classes": ["a", "b"], "class_mode": "binary"},
+        {"class_mode": "raw", "y_col": ["x", "y"]},
+        {"class_mode": "raw", "y_col": "x", "subset": "training"},
+        {"class_mode": None, "color_mode": "grayscale"},
+    ],
+    ids=str,
+)
+def test_flow_from_dataframe_gives_what_keras_gives(options: dict[str, Any], odd_folder: Path) -> None:
+    with pytest.warns(UserWarning, match="invalid image filename"):
+        wanted = KERAS(validation_split=0.3).flow_from_dataframe(table(odd_folder), odd_folder, **READ, **options)
+    ours = ImageDataGenerator(validation_split=0.3).flow_from_dataframe(
+        table(odd_folder), odd_folder, **READ, **options, workers=0
+    )
+    assert ours.n == wanted.n
+    made, expected = ours[0], wanted[0]
+    if "class_mode" in options and options["class_mode"] is None:
+        assert np.abs(made - expected).max() <= 1  # grey by OpenCV and by Pillow
+        return
+    np.testing.assert_array_equal(made[0], expected[0])
+    np.testing.assert_array_equal(made[1], expected[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_predictions_are_in_order_after_a_reading_that_ended_half_way(workers: int) -> None:
+    pictures = np.tile(np.arange(40, dtype=np.uint8)[:, None, None, None], (1, 4, 4, 1))
+    given = keras.layers.Input((4, 4, 1))
+    model = keras.Model(given, keras.layers.GlobalAveragePooling2D()(given))
+    with pipeline.Loader(pictures, 8, shuffle=False, workers=workers) as loader:
+        data = loader.keras()
+        loader.next()
+        assert model.predict(data, verbose=0).ravel().tolist() == list(range(40))
+        assert model.predict(data, steps=2, verbose=0).ravel().tolist() == list(range(16))
+        assert model.predict(data, verbose=0).ravel().tolist() == list(range(40))
+
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
