@@ -87,6 +87,7 @@ class Maker:
 
         Raises UsageError if a user's function fails or pictures differ in size, InputError by the rule "raise".
         """
+        self.items.prepare(indices)
         made = Made([], None if self.items.boxes is None else [])
         for index in indices:
             found, item = self._read(index, made.broken)

@@ -210,6 +210,9 @@ class Chosen(Items):
 class StoreItems(Items):
     """Items of a run store, or the crops of their rows (faces, objects), read again from the inputs."""
 
+    _ready: Mapping[int, Array] = {}
+    """Pictures that `prepare` read, by item."""
+
     def __init__(self, run: Run, axis: str | None, label: str | None, size: tuple[int, int] | None) -> None:
         """Take the items of a store, or the rows of an axis that has a `box`, with an array of theirs as label.
 
@@ -258,7 +261,7 @@ class StoreItems(Items):
         return f"{self.rows[index][0]}, item {self.rows[index][1]}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_sources"}
+        return {name: value for name, value in vars(self).items() if name not in ("_sources", "_ready")}
 
     @cached_property
     def _sources(self) -> dict[str, Any]:
@@ -268,14 +271,30 @@ class StoreItems(Items):
         run = open_store(self.path)
         return {name: reread(run.input(name)) for name in {row[0] for row in self.rows}}
 
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Decode the frames of these rows once each, forwards: alone, each would begin at the last key frame."""
+        wanted: dict[str, dict[int, list[int]]] = {}
+        for index in indices:
+            name, number, _ = self.rows[index]
+            wanted.setdefault(name, {}).setdefault(number, []).append(index)
+        self._ready = {}
+        for name, rows in wanted.items():
+            for number, whole in self._sources[name].pixels(np.array(sorted(rows), np.int64)):
+                self._ready |= {index: self._shown(index, whole) for index in rows[number]}
+
     def picture(self, index: int) -> Array:
-        name, number, box = self.rows[index]
-        source = self._sources[name]
-        whole = source.one(number)
+        if index in self._ready:
+            return self._ready[index]
+        name, number, _ = self.rows[index]
+        whole = self._sources[name].one(number)
         if whole is None:
             raise UnreadableError("it cannot be read again, or has changed since")
+        return self._shown(index, whole)
+
+    def _shown(self, index: int, whole: Array) -> Array:
+        name, _, box = self.rows[index]
         if box is not None:
-            whole = _crop(whole, source.on_pixels(box[None])[0])
+            whole = _crop(whole, self._sources[name].on_pixels(box[None])[0])
         size = self.size or whole.shape[:2]
         return fitted(np.ascontiguousarray(whole), Geometry(size[::-1])).pixels
 
