@@ -32,6 +32,16 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             self.loader = loader
             self._fitting = False
 
+        @property
+        def workers(self) -> int:
+            """Threads of Keras: the one that reads, since the loader has workers of its own."""
+            return 1
+
+        @workers.setter
+        def workers(self, value: int) -> None:
+            if value != 1:
+                raise UsageError(f"workers={value} is for the loader; give it to pipeline.Loader")
+
         def __len__(self) -> int:
             return len(loader)
 

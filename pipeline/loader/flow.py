@@ -26,7 +26,6 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "keep_aspect_ratio": (False,), "interpolation": (None,),
 }  # fmt: skip
 """Arguments of Keras that have one value here, or have no effect."""
-_SEED_BITS = 32
 _ENDINGS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 """Endings of files that Keras takes for pictures: it counts these alone when it splits a folder."""
 ColorMode = Literal["rgb", "grayscale"]
@@ -206,7 +205,6 @@ class ImageDataGenerator:
         self, items: Items, batch_size: int, shuffle: bool, seed: int | None, workers: int | None, one_hot: bool = False
     ) -> Any:
         """Return a data set with the attributes of Keras' iterators that scripts read."""
-        seed = int.from_bytes(os.urandom(_SEED_BITS // 8), "little") if seed is None else seed
         loader = Loader(
             items, batch_size, self.augment, shuffle=shuffle, seed=seed, workers=workers, one_hot=one_hot
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import mmap
+import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +24,7 @@ from pipeline.media.images.folders import is_folder
 from pipeline.media.images.names import Names, text
 from pipeline.media.images.reading import SUFFIXES, Geometry, fitted, read
 from pipeline.media.inputs import SYSTEM_FOLDERS
-from pipeline.media.picture import UnreadableError
+from pipeline.media.picture import UnreadableError, resized, too_large
 from pipeline.text import unknown
 
 if TYPE_CHECKING:
@@ -72,11 +74,18 @@ class Items(ABC):
     def prepare(self, indices: Sequence[int]) -> None:  # noqa: B027  (most have nothing to prepare)
         """Read ahead what the items of a batch need, if that is faster at once than one by one."""
 
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
+        """Return a picture, and its pixels for each pixel of the source along x and y."""
+        return self.picture(index), (1.0, 1.0)
+
     def item(self, index: int) -> Item:
         """Read an item. Raises UnreadableError or OSError."""
+        picture, scale = self.scaled(index)
         mask = None if self.masks is None else self.masks[index]
         boxes = None if self.boxes is None else self.boxes[index]
-        return Item(self.picture(index), mask, boxes)
+        if boxes is not None and scale != (1, 1):
+            boxes = boxes * np.array([*scale, *scale, *[1] * (boxes.shape[1] - 4)], np.float32)
+        return Item(numeric(picture), mask, boxes)
 
     def shared(self) -> Items:
         """Return the same items, with large arrays in memory that processes share."""
@@ -87,25 +96,56 @@ class Items(ABC):
         return ()
 
 
+_WARPED = frozenset(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
+"""Types of pixels that OpenCV warps."""
+_MOST_CHANNELS = 512
+"""Channels that OpenCV's arrays may have."""
+
+
+def numeric(picture: Array) -> Array:
+    """Return a picture whose type OpenCV warps: other numbers become float32, and bytes have the machine's order."""
+    native = picture.dtype.newbyteorder("=")
+    if picture.dtype in _WARPED and picture.dtype.isnative:
+        return picture
+    return picture.astype(native if native in _WARPED else np.float32)
+
+
 class ArrayItems(Items):
     """Pictures in memory, (n, height, width, channels)."""
 
-    def __init__(self, pictures: Array, masks: Array | None = None, boxes: Sequence[Array] | None = None) -> None:
+    def __init__(self, pictures: Array, size: tuple[int, int] | None = None, grey: bool = False) -> None:
         if pictures.ndim == 3:
             pictures = pictures[..., None]
-        if pictures.ndim != 4:
-            raise UsageError(f"pictures are (n, height, width, channels), not an array of shape {pictures.shape}")
-        self.pictures, self.masks, self.boxes = pictures, masks, boxes
+        if pictures.ndim != 4 or pictures.dtype.kind not in "biuf" or 0 in pictures.shape[1:]:
+            raise UsageError(
+                f"pictures are numbers (n, height, width, channels), not an array of shape {pictures.shape} and type "
+                f"{pictures.dtype}"
+            )
+        if pictures.shape[-1] > _MOST_CHANNELS:
+            raise UsageError(f"pictures have {pictures.shape[-1]} channels; at most {_MOST_CHANNELS} are supported")
+        self.pictures, self.size, self.grey = pictures, size, grey
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def picture(self, index: int) -> Array:
-        return np.asarray(self.pictures[index])
+        return self.scaled(index)[0]
+
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
+        found = numeric(np.asarray(self.pictures[index]))
+        height, width, channels = found.shape
+        rows, columns = self.size or (height, width)
+        if (rows, columns) != (height, width):
+            made = resized(found, columns, rows).reshape(rows, columns, channels)
+            found = np.clip(made, found.min(), found.max())  # bicubic interpolation goes beyond
+        if self.grey and channels == 3:
+            found = cv2.cvtColor(found.astype(np.float32) if found.dtype.itemsize > 2 else found, cv2.COLOR_RGB2GRAY)
+        return found.reshape(rows, columns, -1), (columns / width, rows / height)
 
     def shared(self) -> Items:
-        found = ArrayItems(_shared(self.pictures), None if self.masks is None else _shared(self.masks), self.boxes)
-        found.labels, found.class_names = self.labels, self.class_names
+        found = copy.copy(self)
+        found.pictures = _shared(self.pictures)
+        found.masks = None if self.masks is None else _shared(self.masks)
         return found
 
     def descriptors(self) -> tuple[int, ...]:
@@ -180,10 +220,14 @@ class FileItems(Items):
         return text(os.fsencode(self.path(index)))
 
     def picture(self, index: int) -> Array:
+        return self.scaled(index)[0]
+
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
         collection, row = self._place(index)
         content = collection.shelf(row, row + 1).content(0)
         found = read(content, self._geometry) if isinstance(content, bytes) else fitted(content, self._geometry)
-        return cv2.cvtColor(found.pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.grey else found.pixels
+        pixels = cv2.cvtColor(found.pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.grey else found.pixels
+        return pixels, found.scale
 
 
 class Chosen(Items):
@@ -198,7 +242,10 @@ class Chosen(Items):
         return len(self.numbers)
 
     def picture(self, index: int) -> Array:
-        return self.items.picture(int(self.numbers[index]))
+        return self.scaled(index)[0]
+
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
+        return self.items.scaled(int(self.numbers[index]))
 
     def name(self, index: int) -> str:
         return self.items.name(int(self.numbers[index]))
@@ -210,7 +257,7 @@ class Chosen(Items):
 class StoreItems(Items):
     """Items of a run store, or the crops of their rows (faces, objects), read again from the inputs."""
 
-    _ready: Mapping[int, Array] = {}
+    _ready: Mapping[int, tuple[Array, tuple[float, float]]] = {}
     """Pictures that `prepare` read, by item."""
 
     def __init__(self, run: Run, axis: str | None, label: str | None, size: tuple[int, int] | None) -> None:
@@ -283,6 +330,9 @@ class StoreItems(Items):
                 self._ready |= {index: self._shown(index, whole) for index in rows[number]}
 
     def picture(self, index: int) -> Array:
+        return self.scaled(index)[0]
+
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
         if index in self._ready:
             return self._ready[index]
         name, number, _ = self.rows[index]
@@ -291,12 +341,13 @@ class StoreItems(Items):
             raise UnreadableError("it cannot be read again, or has changed since")
         return self._shown(index, whole)
 
-    def _shown(self, index: int, whole: Array) -> Array:
+    def _shown(self, index: int, whole: Array) -> tuple[Array, tuple[float, float]]:
         name, _, box = self.rows[index]
         if box is not None:
             whole = _crop(whole, self._sources[name].on_pixels(box[None])[0])
         size = self.size or whole.shape[:2]
-        return fitted(np.ascontiguousarray(whole), Geometry(size[::-1])).pixels
+        found = fitted(np.ascontiguousarray(whole), Geometry(size[::-1]))
+        return found.pixels, found.scale
 
 
 def _crop(picture: Array, box: Array) -> Array:
@@ -347,21 +398,25 @@ def items_of(
 
     Raises InputError, StoreError or UsageError.
     """
+    if size is not None:
+        size = _checked_size(size)
     found: Items
     if isinstance(source, Items):
-        found = source
+        found = copy.copy(source)  # labels of one loader are not those of another
     elif isinstance(source, np.ndarray):
-        found = ArrayItems(source)
+        found = ArrayItems(source, size, grey)
+    elif isinstance(source, list | tuple) and source and all(isinstance(one, np.ndarray) for one in source):
+        if len({one.shape for one in source}) > 1:
+            raise UsageError("pictures in a list must have one shape; give files and image_size for others")
+        found = ArrayItems(np.stack(source), size, grey)
     else:
         found = _of_paths(source, size, axis, label, grey)
     if labels is not None:
-        found.labels = np.asarray(labels)
+        found.labels, found.class_names = _array("labels", labels), ()
     if masks is not None:
-        found.masks = np.asarray(masks)
+        found.masks = _array("masks", masks)
     if boxes is not None:
-        found.boxes = [
-            np.asarray(one, np.float32).reshape(-1, np.shape(one)[-1] if np.size(one) else 4) for one in boxes
-        ]
+        found.boxes = [_boxes(one, index) for index, one in enumerate(boxes)]
     for what, beside in (("labels", found.labels), ("masks", found.masks), ("boxes", found.boxes)):
         if beside is not None and len(beside) != len(found):
             raise UsageError(f"{len(beside)} {what} for {len(found)} pictures; give one for each")
@@ -370,11 +425,54 @@ def items_of(
     return found
 
 
+def _checked_size(size: Any) -> tuple[int, int]:
+    try:
+        rows, columns = map(operator.index, size)
+    except (TypeError, ValueError):
+        rows = columns = 0
+    why = too_large(columns, rows)
+    if min(rows, columns) < 1 or why is not None:
+        raise UsageError(f"image_size is {size!r}; " + (why or "it must be height and width, whole numbers above 0"))
+    return rows, columns
+
+
+def _array(what: str, values: Any) -> Array:
+    try:
+        found = np.asarray(values)
+    except ValueError:
+        found = np.array(None)
+    if not found.ndim or (found.dtype.kind == "O" and what == "masks"):
+        raise UsageError(f"{what} must be an array or a list with one entry for each picture, not {_short(values)}")
+    return found
+
+
+def _boxes(values: Any, index: int) -> Array:
+    try:
+        found = np.asarray(values, np.float32)
+        found = found.reshape(-1, found.shape[-1] if found.size else 4)
+    except (TypeError, ValueError, IndexError):
+        found = np.zeros((1, 0), np.float32)
+    if found.shape[1] < 4 or not np.isfinite(found[:, :4]).all():
+        raise UsageError(f"boxes of picture {index} are {_short(values)}; a box is x, y, width, height, ...")
+    return found
+
+
+def _short(value: Any) -> str:
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
 def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label: str | None, grey: bool) -> Items:
     from pipeline.media.images.source import ImagesOptions, ImagesSource
     from pipeline.store.nodes import read_group
 
-    given = [os.fspath(source)] if isinstance(source, str | os.PathLike) else [os.fspath(one) for one in source]
+    try:
+        given = [os.fspath(source)] if isinstance(source, str | os.PathLike) else [os.fspath(one) for one in source]
+    except TypeError:
+        raise UsageError(
+            f"the source is {_short(source)}; give a folder, files, a list file, tar files, an array, or a run store"
+        ) from None
+    given = [os.fsdecode(one) for one in given]
     if len(given) == 1 and Path(given[0]).is_dir():
         group = read_group(Path(given[0]))
         if group is not None and "workflow" in group.attributes:

@@ -6,6 +6,7 @@ the global generators of `random`, NumPy and, once it is imported, torch are see
 
 from __future__ import annotations
 
+import copy
 import inspect
 import random
 import sys
@@ -34,6 +35,8 @@ class Transform:
         )
 
     def __call__(self, item: Item, draws: Draws, epoch: int, index: int) -> Item:
+        """Return a changed item; the transform may write into what it gets."""
+        item = copy.deepcopy(item)
         if self.takes_generator:
             return Item(np.asarray(self.transform(item.picture, draws.generator(epoch, index))), item.mask, item.boxes)
         seed = draws.seed_of(epoch, index)

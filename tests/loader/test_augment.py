@@ -156,6 +156,10 @@ def test_masks_and_boxes_go_along() -> None:
         ({"rotation_range": -3}, "augment.rotation_range"),
         ({"zoom_range": 1.0}, "a zoom of 0 leaves nothing"),
         ({"fill_mode": "mirror"}, "augment.fill_mode"),
+        ({"rotation_range": float("inf")}, "augment.rotation_range: input should be a finite number"),
+        ({"zoom_range": float("nan")}, "augment.zoom_range"),
+        ({"width_shift_range": float("nan")}, "augment.width_shift_range"),
+        ({"brightness_range": (-1, 0.5)}, "a factor of brightness must be 0 or more"),
     ],
 )
 def test_wrong_parameters_are_one_line(options: dict[str, object], words: str) -> None:
@@ -167,3 +171,5 @@ def test_wrong_parameters_are_one_line(options: dict[str, object], words: str) -
 def test_featurewise_needs_its_values() -> None:
     with pytest.raises(UsageError, match=r"needs mean; call augment = augment\.fit\(sample\)"):
         Augmenter(Augment(featurewise_center=True))
+    with pytest.raises(UsageError, match=r"not an array of shape \(0, 8, 8, 3\)"):
+        Augment(featurewise_center=True).fit(np.zeros((0, 8, 8, 3)))

@@ -24,6 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 import psutil
+import pytest
 
 import pipeline
 from tests.images.kills import break_some
@@ -172,13 +173,11 @@ def full_shm(folder: Path, wanted: list[str]) -> str:
 def short_memory(folder: Path) -> str:
     """Ask for more memory than the machine has, and than a process may have."""
     free = psutil.virtual_memory().available
-    with loader_of(folder, 2, prefetch=free // (BATCH * SIDE * SIDE * 12) + 10) as loader:
-        try:
-            loader.next()
-        except pipeline.ReelgraphError as err:
-            assert "\n" not in str(err)
-            return str(err)
-    raise AssertionError("no error")
+    prefetch = free // (BATCH * SIDE * SIDE * 12) + 10
+    with loader_of(folder, 2, prefetch=prefetch) as loader, pytest.raises(pipeline.ReelgraphError) as err:
+        loader.next()
+    assert "\n" not in str(err.value)
+    return str(err.value)
 
 
 def memory(folder: Path, epochs: int) -> str:
