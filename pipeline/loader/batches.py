@@ -153,8 +153,8 @@ class Maker:
         if done.mask is not None:
             if done.mask.shape != rows[1].shape:
                 raise UsageError(
-                    f"augment made of {self.items.name(found)} a picture of {rows[0].shape} and a mask of "
-                    f"{done.mask.shape}; a function of the picture alone must keep its size if there are masks"
+                    f"augment made of {self.items.name(found)} a picture of shape {rows[0].shape}; its mask has "
+                    f"{done.mask.shape}. A function of the picture alone must keep its size if there are masks"
                 )
             rows[1][...] = done.mask
         return done.boxes

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from pipeline.loader.loader import Loader
 
 
+OWN_WORKERS = "the loader has workers of its own; use it as it is, or with num_workers=0 of torch's DataLoader"
+
+
+def refuse_copies() -> None:
+    """Raise UsageError in one of several workers of torch's DataLoader: each would give all batches."""
+    torch = sys.modules.get("torch")
+    worker = torch.utils.data.get_worker_info() if torch is not None else None
+    if worker is not None and worker.num_workers > 1:
+        raise UsageError(OWN_WORKERS)
+
+
 def keras_dataset(loader: Loader, endless: bool) -> Any:
     """Return a PyDataset. In `fit` its batches come in the loader's order, whatever order Keras asks for.
 
@@ -76,6 +87,8 @@ def torch_dataset(loader: Loader, device: Any, channels_first: bool) -> Any:
         if isinstance(values, list):
             return [tensor(one, False) for one in values]
         values = np.asarray(values)
+        if values.dtype.kind not in "biufc":
+            raise UsageError(f"torch has no tensors of {values.dtype}; give labels that are numbers")
         if not values.flags.writeable or values.dtype.kind not in "fiub":
             values = values.copy()
         found = torch.from_numpy(values.astype(np.int64) if values.dtype.kind in "iu" and not is_picture else values)
@@ -90,9 +103,12 @@ def torch_dataset(loader: Loader, device: Any, channels_first: bool) -> Any:
         def __len__(self) -> int:
             return len(loader)
 
+        def __reduce__(self) -> Any:
+            raise UsageError(OWN_WORKERS)
+
         def __iter__(self) -> Iterator[Any]:
             if get_worker_info() is not None:
-                raise UsageError("loader.torch() has workers of its own; use it as it is, or with num_workers=0")
+                raise UsageError(OWN_WORKERS)
             for batch in loader:
                 if isinstance(batch, tuple):
                     yield tuple(tensor(values, at == 0) for at, values in enumerate(batch))

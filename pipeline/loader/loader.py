@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from pipeline.errors import UsageError
 from pipeline.loader.batches import Made, Maker, Recipe, Rule
+from pipeline.loader.consumers import keras_dataset, refuse_copies, torch_dataset
 from pipeline.loader.items import items_of
 from pipeline.loader.ring import Field
 from pipeline.loader.watch import Watch
@@ -131,7 +132,7 @@ class Loader:
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs to make the same batches. Raises UsageError if it shares memory."""
         if self.recipe.items.descriptors():
-            raise UsageError("a loader of arrays stays in its process once its workers ran; send it before, or anew")
+            raise UsageError("a loader of arrays stays in its process once its workers ran; make another one")
         left = {"_pool": None, "_closing": None, "_lock": None, "watch": Watch(self.workers)}
         return {**vars(self), **left}
 
@@ -167,6 +168,7 @@ class Loader:
 
         Without labels, masks and boxes a batch is its images alone.
         """
+        refuse_copies()
         while True:
             yield self.next()
             if self.position == 0:
@@ -318,8 +320,6 @@ class Loader:
 
         A `for` loop over it is an epoch, or with `endless`, as with Keras' own generators, never ends.
         """
-        from pipeline.loader.consumers import keras_dataset
-
         return keras_dataset(self, endless)
 
     def torch(self, *, device: Any = None, channels_first: bool = True) -> Any:
@@ -327,8 +327,6 @@ class Loader:
 
         `device`: copy each batch there, by way of pinned memory if it is a GPU.
         """
-        from pipeline.loader.consumers import torch_dataset
-
         return torch_dataset(self, device, channels_first)
 
     def tune(self, seconds: float = 2.0, workers: Sequence[int] | None = None) -> dict[int, float]:

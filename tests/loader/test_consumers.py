@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import cv2
 import keras
@@ -19,8 +21,9 @@ import pipeline
 from pipeline.errors import StoreError, UsageError
 from pipeline.loader.export import _Keys
 from pipeline.loader.flow import ImageDataGenerator
-from pipeline.loader.items import in_one_numbering
+from pipeline.loader.items import StoreItems, in_one_numbering
 from pipeline.views.export import export
+from tests.clips import write_clip
 from tests.loader.made_pictures import EVERYTHING, PICTURES, digest, everything, folder
 
 
@@ -329,3 +332,67 @@ def test_rows_of_a_store_are_crops_with_their_labels(pictures: Path, tmp_path: P
         pipeline.Loader(tmp_path / "squares.zarr", axis="squares")
     with pytest.raises(UsageError, match="axis and label are for a run store"):
         pipeline.Loader(pictures, axis="square")
+
+
+def test_workers_of_torch_do_not_give_each_batch_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would have a loader of its own, and give all batches of it."""
+    for workers in (1, 2):
+        worker = SimpleNamespace(num_workers=workers)
+        data = SimpleNamespace(get_worker_info=lambda one=worker: one)
+        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(utils=SimpleNamespace(data=data)))
+        loader = pipeline.Loader(PICTURES, 8, workers=0)
+        if workers == 1:
+            assert len(list(loader)) == 9
+            continue
+        with pytest.raises(UsageError, match="workers of its own; use it as it is, or with num_workers=0"):
+            list(loader)
+
+
+def test_boxes_need_the_parameters_of_albumentations() -> None:
+    """Without them it turns the picture, and gives the boxes back as they were."""
+
+    class Compose:
+        processors: ClassVar[dict[str, Any]] = {"bboxes": SimpleNamespace(params=SimpleNamespace(format="pascal_voc"))}
+
+        def set_random_seed(self, seed: int) -> None: ...
+
+        def __call__(self, **given: Any) -> dict[str, Any]:
+            return given
+
+    transform = Compose()
+    loader = pipeline.Loader(PICTURES, 8, transform, boxes=[[[1, 2, 3, 4]]] * 70, workers=0)
+    for kept in (transform.processors, {}):
+        transform.processors = kept  # type: ignore[misc]
+        with pytest.raises(UsageError, match=r"x, y, width, height: give Compose bbox_params=BboxParams\('coco'\)"):
+            loader.next()
+    transform.processors = {"bboxes": SimpleNamespace(params=SimpleNamespace(format="coco"))}  # type: ignore[misc]
+    assert loader.next()[1][0].tolist() == [[1, 2, 3, 4]]
+
+
+def test_threads_of_keras_are_refused() -> None:
+    data = pipeline.Loader(PICTURES, 8, workers=0).keras()
+    data.workers = 1
+    with pytest.raises(UsageError, match=r"workers=4 is for the loader; give it to pipeline\.Loader"):
+        data.workers = 4
+
+
+def test_crops_of_a_film_are_those_of_its_frames_alone(tmp_path: Path) -> None:
+    """The frames of a batch are decoded at once, forwards, and each only once."""
+    film, workflow, out = tmp_path / "film.mp4", tmp_path / "squares.yaml", tmp_path / "film.zarr"
+    write_clip(film, 60)
+    workflow.write_text(
+        "source: {kind: video}\nstages: {squares: {use: 'tests.loader.made_pictures:Squares'}}\n", encoding="utf-8"
+    )
+    pipeline.run(workflow, [film], out, executor="inline")
+    loader = pipeline.Loader(out, 16, axis="square", image_size=(12, 12), workers=0)
+    items = loader.recipe.items
+    found = [loader.next() for _ in range(2)]
+    alone = StoreItems.prepare
+    try:
+        StoreItems.prepare = lambda self, indices: None  # type: ignore[method-assign]
+        items._ready = {}  # type: ignore[attr-defined]
+        for number, batch in enumerate(found):
+            np.testing.assert_array_equal(loader.batch(0, number), batch)
+    finally:
+        StoreItems.prepare = alone  # type: ignore[method-assign]
+    assert len(np.unique(found[0], axis=0)) > 10

@@ -353,6 +353,20 @@ def test_a_broken_picture_may_be_an_error(tmp_path: Path) -> None:
         loader.next()
 
 
+def test_a_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it the system would kill the training, without a word."""
+    monkeypatch.setattr("pipeline.loader.ring._CGROUP", tmp_path)
+    (tmp_path / "memory.stat").write_text("anon 700000\nfile 900000\nshmem 200000\n")
+    for limit, words in (("1000000", r"memory is short \(100 kB are free\)"), ("max", None)):
+        (tmp_path / "memory.max").write_text(limit)
+        with pipeline.Loader(PICTURES, 32, workers=1) as loader:
+            if words is None:
+                assert loader.next().shape == (32, 32, 32, 3)
+                continue
+            with pytest.raises(UsageError, match=words):
+                loader.next()
+
+
 def test_short_memory_is_one_line() -> None:
     resource = pytest.importorskip("resource")
     code = """
