@@ -81,10 +81,19 @@ class Maker:
     def _first(self) -> Item:
         for index in range(len(self.items)):
             try:
-                return self.items.item(index)
+                return self._item(index)
             except (UnreadableError, OSError) as err:
                 last = f"{self.items.name(index)}: {err}"
         raise InputError(f"none of the {len(self.items)} pictures can be read (the last one: {last})")
+
+    def _item(self, index: int) -> Item:
+        try:
+            return self.items.item(index)
+        except (ReelgraphError, OSError):
+            raise
+        except Exception as err:  # a source of the user's own
+            told = " ".join(str(err).split())
+            raise UsageError(f"the source failed on {self.items.name(index)}: {type(err).__name__}: {told}") from err
 
     def make(self, epoch: int, indices: Sequence[int], arrays: Sequence[Array]) -> Made:
         """Write the pictures (and masks) of items into arrays, row by row.
@@ -116,7 +125,7 @@ class Maker:
         for step in range(len(self.items)):
             at = (index + step) % len(self.items)
             try:
-                return at, self.items.item(at)
+                return at, self._item(at)
             except (UnreadableError, OSError) as err:
                 broken[at] = str(err)
             if rule == "raise":

@@ -176,7 +176,8 @@ class ImageDataGenerator:
         kept = kept[self._part(subset, len(kept))]
         if not kept:
             raise InputError("no row of the table is left; check directory, x_col and classes")
-        items = files([paths[row] for row in kept], target_size, color_mode == "grayscale")
+        items = files([paths[row] for row in kept], target_size)
+        items.grey = color_mode == "grayscale"
         one_hot = False
         if class_mode == "raw":
             assert values is not None

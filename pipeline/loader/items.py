@@ -60,6 +60,8 @@ class Items(ABC):
     boxes: Sequence[Array] | None = None
     size: tuple[int, int] | None = None
     """Height and width that pictures are brought to."""
+    grey: bool = False
+    """True if pictures of three channels become grey ones."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -85,7 +87,11 @@ class Items(ABC):
         boxes = None if self.boxes is None else self.boxes[index]
         if boxes is not None and scale != (1, 1):
             boxes = boxes * np.array([*scale, *scale, *[1] * (boxes.shape[1] - 4)], np.float32)
-        return Item(numeric(picture), mask, boxes)
+        picture = numeric(picture)
+        if self.grey and picture.shape[-1] == 3:
+            held = picture if picture.dtype in (np.uint8, np.uint16) else picture.astype(np.float32)
+            picture = cv2.cvtColor(held, cv2.COLOR_RGB2GRAY)[..., None]
+        return Item(picture, mask, boxes)
 
     def shared(self) -> Items:
         """Return the same items, with large arrays in memory that processes share."""
@@ -102,18 +108,25 @@ _MOST_CHANNELS = 512
 """Channels that OpenCV's arrays may have."""
 
 
-def numeric(picture: Array) -> Array:
-    """Return a picture whose type OpenCV warps: other numbers become float32, and bytes have the machine's order."""
-    native = picture.dtype.newbyteorder("=")
-    if picture.dtype in _WARPED and picture.dtype.isnative:
-        return picture
-    return picture.astype(native if native in _WARPED else np.float32)
+def numeric(picture: Any) -> Array:
+    """Return a picture (height, width, channels) of a type that OpenCV warps; other numbers become float32.
+
+    Raises UsageError if it is not a picture.
+    """
+    found: Array = np.asarray(picture)
+    found = found[..., None] if found.ndim == 2 else found
+    if found.ndim != 3 or found.dtype.kind not in "biuf":
+        raise UsageError(f"a picture is numbers (height, width, channels), not {found.dtype} {found.shape}")
+    native = found.dtype.newbyteorder("=")
+    if found.dtype in _WARPED and found.dtype.isnative:
+        return found
+    return found.astype(native if native in _WARPED else np.float32)
 
 
 class ArrayItems(Items):
     """Pictures in memory, (n, height, width, channels)."""
 
-    def __init__(self, pictures: Array, size: tuple[int, int] | None = None, grey: bool = False) -> None:
+    def __init__(self, pictures: Array, size: tuple[int, int] | None = None) -> None:
         if pictures.ndim == 3:
             pictures = pictures[..., None]
         if pictures.ndim != 4 or pictures.dtype.kind not in "biuf" or 0 in pictures.shape[1:]:
@@ -123,7 +136,7 @@ class ArrayItems(Items):
             )
         if pictures.shape[-1] > _MOST_CHANNELS:
             raise UsageError(f"pictures have {pictures.shape[-1]} channels; at most {_MOST_CHANNELS} are supported")
-        self.pictures, self.size, self.grey = pictures, size, grey
+        self.pictures, self.size = pictures, size
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -138,9 +151,7 @@ class ArrayItems(Items):
         if (rows, columns) != (height, width):
             made = resized(found, columns, rows).reshape(rows, columns, channels)
             found = np.clip(made, found.min(), found.max())  # bicubic interpolation goes beyond
-        if self.grey and channels == 3:
-            found = cv2.cvtColor(found.astype(np.float32) if found.dtype.itemsize > 2 else found, cv2.COLOR_RGB2GRAY)
-        return found.reshape(rows, columns, -1), (columns / width, rows / height)
+        return found, (columns / width, rows / height)
 
     def shared(self) -> Items:
         found = copy.copy(self)
@@ -197,8 +208,8 @@ def _shared(array: Array) -> Array:
 class FileItems(Items):
     """Pictures in files of their own, or in tar files, Parquet, HDF5 and Zarr: inputs of `kind: images`."""
 
-    def __init__(self, collections: Sequence[Collection], size: tuple[int, int] | None, grey: bool = False) -> None:
-        self.collections, self.size, self.grey = list(collections), size, grey
+    def __init__(self, collections: Sequence[Collection], size: tuple[int, int] | None) -> None:
+        self.collections, self.size = list(collections), size
         self._ends = np.cumsum([0, *map(len, self.collections)])
         self._geometry = Geometry(size[::-1] if size else None)
 
@@ -226,8 +237,7 @@ class FileItems(Items):
         collection, row = self._place(index)
         content = collection.shelf(row, row + 1).content(0)
         found = read(content, self._geometry) if isinstance(content, bytes) else fitted(content, self._geometry)
-        pixels = cv2.cvtColor(found.pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.grey else found.pixels
-        return pixels, found.scale
+        return found.pixels, found.scale
 
 
 class Chosen(Items):
@@ -235,7 +245,7 @@ class Chosen(Items):
 
     def __init__(self, items: Items, numbers: Sequence[int] | Array) -> None:
         self.items, self.numbers = items, np.asarray(numbers, np.int64)
-        self.size, self.class_names = items.size, items.class_names
+        self.size, self.grey, self.class_names = items.size, items.grey, items.class_names
         self.labels = None if items.labels is None else items.labels[self.numbers]
 
     def __len__(self) -> int:
@@ -404,13 +414,14 @@ def items_of(
     if isinstance(source, Items):
         found = copy.copy(source)  # labels of one loader are not those of another
     elif isinstance(source, np.ndarray):
-        found = ArrayItems(source, size, grey)
+        found = ArrayItems(source, size)
     elif isinstance(source, list | tuple) and source and all(isinstance(one, np.ndarray) for one in source):
         if len({one.shape for one in source}) > 1:
             raise UsageError("pictures in a list must have one shape; give files and image_size for others")
-        found = ArrayItems(np.stack(source), size, grey)
+        found = ArrayItems(np.stack(source), size)
     else:
-        found = _of_paths(source, size, axis, label, grey)
+        found = _of_paths(source, size, axis, label)
+    found.grey = found.grey or grey
     if labels is not None:
         found.labels, found.class_names = _array("labels", labels), ()
     if masks is not None:
@@ -462,7 +473,7 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label: str | None, grey: bool) -> Items:
+def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label: str | None) -> Items:
     from pipeline.media.images.source import ImagesOptions, ImagesSource
     from pipeline.store.nodes import read_group
 
@@ -473,32 +484,33 @@ def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label
             f"the source is {_short(source)}; give a folder, files, a list file, tar files, an array, or a run store"
         ) from None
     given = [os.fsdecode(one) for one in given]
-    if len(given) == 1 and Path(given[0]).is_dir():
-        group = read_group(Path(given[0]))
-        if group is not None and "workflow" in group.attributes:
-            from pipeline.store.read import open as open_store
+    groups = [read_group(Path(one)) if Path(one).is_dir() else None for one in given]
+    if any(group is not None and "workflow" in group.attributes for group in groups):
+        from pipeline.store.read import open as open_store
 
-            return StoreItems(open_store(given[0]), axis, label, size)
+        if len(given) > 1:
+            raise UsageError(f"a run store is loaded alone, not with {len(given) - 1} more; make a loader of each")
+        return StoreItems(open_store(given[0]), axis, label, size)
     if axis or label:
         raise UsageError(f"axis and label are for a run store; {given[0]} is not one")
     if given and all(name.lower().endswith(tuple(SUFFIXES)) and os.path.isfile(name) for name in given):
-        found = files(given, size, grey)
+        found = files(given, size)
         _label_by_folder(found)
         return found
     options = ImagesOptions.model_validate({})
     opened = [ImagesSource.open(ref, options, None).collection for ref in ImagesSource.find(given, options)]
-    found = FileItems(opened, size, grey)
+    found = FileItems(opened, size)
     if not _label_by_class(found):
         _label_by_folder(found)
     return found
 
 
-def files(paths: Sequence[str], size: tuple[int, int] | None, grey: bool = False) -> FileItems:
+def files(paths: Sequence[str], size: tuple[int, int] | None) -> FileItems:
     """Return the pictures of these files, in this order; a file may come several times, as labels may for it."""
     paths = [os.path.abspath(os.path.expanduser(path)) for path in paths]
     folder = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = Names.of(os.fsencode(os.path.relpath(path, folder)) for path in paths)
-    return FileItems([FilesOf(folder, "files", folder, names)], size, grey)
+    return FileItems([FilesOf(folder, "files", folder, names)], size)
 
 
 def _label_by_folder(items: FileItems) -> None:

@@ -178,7 +178,11 @@ class Loader:
         """Return the next batch; after the last one of an epoch comes the first of the next."""
         with self._lock:  # Keras reads in threads of its own
             asked = self.watch.begin()
-            made, arrays = self._made()
+            try:
+                made, arrays = self._made()
+            except BaseException:  # the next call asks for the same batch, for any number of workers
+                self.close()
+                raise
             self.position += 1
             if self.position == len(self):
                 self.epoch, self.position = self.epoch + 1, 0

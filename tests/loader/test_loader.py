@@ -20,6 +20,9 @@ import pytest
 
 import pipeline
 from pipeline.errors import InputError, UsageError
+from pipeline.loader.items import Items
+from pipeline.loader.pool import Pool
+from tests.loader import trial
 from tests.loader.made_pictures import PICTURES, digest, everything, folder, loader_of
 
 
@@ -248,6 +251,55 @@ def test_one_list_of_items_serves_several_loaders() -> None:
     assert (second.next()[1] == 2 * first.next()[1]).all()
 
 
+def test_an_interrupted_call_loses_no_batch(wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook goes on after Ctrl-C."""
+    with loader_of(1) as loader:
+        found = [digest(loader.next())]
+        take = Pool.take
+
+        def interrupted(pool: Pool) -> Any:
+            take(pool)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Pool, "take", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loader.next()
+        monkeypatch.setattr(Pool, "take", take)
+        assert [*found, *(digest(loader.next()) for _ in range(2))] == wanted[:3]
+
+
+def test_a_full_dev_shm_does_not_matter(tmp_path: Path) -> None:
+    trial.make(tmp_path, 140, 10)
+    with trial.loader_of(tmp_path, 0) as loader:
+        told = trial.full_shm(tmp_path, [digest(batch) for batch in loader])
+    if told.startswith("not tried"):
+        pytest.skip(f"this user cannot mount a small disk ({told})")
+    assert told == "3 batches equal: it is not used"
+
+
+class Mine(Items):
+    """A source of the user's own."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def picture(self, index: int) -> np.ndarray:
+        if index == 4:
+            raise OSError("gone")
+        if index == 7:
+            raise ValueError("no such row")
+        return np.full((6, 7), index, np.int64)
+
+
+def test_a_source_of_ones_own_fails_alike_for_any_number_of_workers() -> None:
+    for workers in (0, 1):
+        with pipeline.Loader(Mine(), 3, workers=workers, shuffle=False) as loader:
+            assert [loader.next()[:, 0, 0, 0].tolist() for _ in range(2)] == [[0, 1, 2], [3, 5, 5]]
+            assert loader.broken == {4: "gone"}
+            with pytest.raises(UsageError, match="the source failed on 7: ValueError: no such row"):
+                loader.next()
+
+
 def test_seeds_of_any_kind() -> None:
     drawn = [pipeline.Loader(PICTURES, 8, seed=None, workers=0) for _ in range(2)]
     assert drawn[0].recipe.seed != drawn[1].recipe.seed
@@ -417,8 +469,10 @@ def test_a_failing_callable_names_the_picture() -> None:
     for workers in (0, 1):
         with pipeline.Loader(pictures, 8, failing, workers=workers, shuffle=False) as loader:
             loader.next()
-            with pytest.raises(UsageError, match="augment failed on 12: ValueError: no"):
-                loader.next()
+            for _ in range(2):  # the next call does not go on to another batch
+                with pytest.raises(UsageError, match="augment failed on 12: ValueError: no"):
+                    loader.next()
+            assert loader.state()["position"] == 1
 
 
 def test_report_says_what_was_measured(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ class Consumer:
     """A training in a process of its own."""
 
     def __init__(self, folder: Path, state: str = "new", workers: int = 2, step: float = 0.0, before: str = "") -> None:
-        words = [sys.executable, "-m", __spec__.name, "--consume", str(folder), state, str(workers), str(step)]
+        words = [sys.executable, "-m", "tests.loader.trial", "--consume", str(folder), state, str(workers), str(step)]
         if before:
             words = ["unshare", "--mount", "sh", "-c", f'{before}; exec "$@"', "sh", *words]
         self.process = subprocess.Popen(
@@ -160,6 +161,8 @@ def ctrl_c(folder: Path, wanted: list[str], tries: int) -> str:
 
 def full_shm(folder: Path, wanted: list[str]) -> str:
     """Train where /dev/shm has 64 kB, all of them taken."""
+    if shutil.which("unshare") is None:
+        return "not tried: no unshare"
     fill = "mount -t tmpfs -o size=64k tmpfs /dev/shm && { head -c 1M /dev/zero > /dev/shm/full 2>/dev/null || true; }"
     consumer = Consumer(folder, before=fill)
     consumer.take(len(wanted))
