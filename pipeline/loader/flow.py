@@ -68,7 +68,10 @@ class ImageDataGenerator:
     ) -> Any:
         """Return the data set of pictures in memory; a `subset` is cut from the beginning, or is the rest."""
         _refuse({**others, "sample_weight": sample_weight})
-        x, y = np.asanyarray(x), None if y is None else np.asarray(y)
+        try:
+            x, y = np.asanyarray(x), None if y is None else np.asarray(y)
+        except ValueError as err:
+            raise UsageError(f"x and y must be arrays, without further inputs beside x ({err})") from None
         part = self._part(subset, len(x))
         if subset and y is not None and not ignore_class_split:
             cut = int(len(x) * self.validation_split)
@@ -103,20 +106,21 @@ class ImageDataGenerator:
             raise InputError(f"{directory} is not a folder of pictures; pipeline.Loader reads other sources")
         known = sorted(map(os.fsdecode, subfolders(os.fspath(directory))))
         for name in classes or ():
-            if name not in known:
+            if name not in (*known, "."):
                 raise UsageError(f"{directory}: {unknown('class', name, known)}")
         wanted = list(classes or known)
         rows: dict[str, list[tuple[str, str, int]]] = {name: [] for name in wanted}
         for number in range(len(items)):
             folder, _, name = items.path(number).rpartition("/")
-            own = folder.partition("/")[0]
-            if own in rows and name.lower().endswith(_ENDINGS):
-                rows[own].append((folder, name, number))
+            for own in {folder.partition("/")[0], "."} & rows.keys():
+                if name.lower().endswith(_ENDINGS):
+                    rows[own].append((folder, name, number))
         ordered = [sorted(rows[name]) for name in wanted]
         parts = [one[self._part(subset, len(one))] for one in ordered]
         numbers = [number for part in parts for _, _, number in part]
         if not numbers:
-            raise InputError(f"{directory} has no picture in sub-folders {', '.join(wanted)[:200]}; check the folder")
+            told = f"in sub-folders {', '.join(wanted)[:200]}" if wanted else "in a sub-folder"
+            raise InputError(f"{directory} has no picture {told}; for those of the folder itself use classes=['.']")
         items.labels = None
         found: Items = Chosen(items, numbers)
         if class_mode is not None:
@@ -200,6 +204,8 @@ class ImageDataGenerator:
         parts = {None: slice(0, n), "validation": slice(0, cut), "training": slice(cut, n)}
         if subset not in parts:
             raise UsageError(f"subset is {subset!r}; choose training or validation")
+        if subset == "validation" and not self.validation_split:
+            raise UsageError("subset 'validation' is empty; give ImageDataGenerator a validation_split")
         return parts[subset]
 
     def _data(
@@ -243,6 +249,8 @@ def _column(table: Any, name: str) -> list[Any]:
         return list(table[name])
     except KeyError:
         raise UsageError(unknown("column", str(name), map(str, table))) from None
+    except TypeError:
+        raise UsageError(f"the table is a {type(table).__name__}; give a DataFrame or a mapping of columns") from None
 
 
 def _classes(value: Any, class_mode: str | None, column: Any) -> list[str]:

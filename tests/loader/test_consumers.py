@@ -92,6 +92,9 @@ def test_flow_takes_the_place_of_keras_flow() -> None:
         (lambda one: one.flow_from_dataframe({"filename": ["a"]}), "unknown column 'class'.*valid: filename"),
         (lambda one: one.flow_from_dataframe({"filename": [1], "class": ["a"]}), "'filename' holds values that are"),
         (lambda one: one.flow_from_dataframe({"filename": ["a"], "class": [1]}), r"holds 1; .*use \.astype\(str\)"),
+        (lambda one: one.flow_from_dataframe(None), "the table is a NoneType; give a DataFrame or a mapping"),
+        (lambda one: one.flow((PICTURES, np.zeros(70))), "without further inputs beside x"),
+        (lambda one: ImageDataGenerator().flow(PICTURES, subset="validation"), "'validation' is empty; give Image"),
         (lambda one: one.fit(PICTURES, augment=True), "augment=True"),
     ],
 )
@@ -118,7 +121,7 @@ def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("subset", [None, "training", "validation"])
-@pytest.mark.parametrize("classes", [None, ["d", "b"]])
+@pytest.mark.parametrize("classes", [None, ["d", "b"], ["."]])
 def test_subsets_of_a_folder_are_those_of_keras(
     subset: str | None, classes: list[str] | None, odd_folder: Path
 ) -> None:
@@ -126,7 +129,7 @@ def test_subsets_of_a_folder_are_those_of_keras(
         one(validation_split=0.3).flow_from_directory(odd_folder, subset=subset, classes=classes, **READ)
         for one in (KERAS, ImageDataGenerator)
     )
-    assert ours.filenames == wanted.filenames
+    assert ours.filenames == [name.removeprefix("./") for name in wanted.filenames]
     assert ours.class_indices == wanted.class_indices
     assert (ours.n, ours.samples, ours.num_classes) == (wanted.n, wanted.samples, wanted.num_classes)
     np.testing.assert_array_equal(ours.classes, wanted.classes)
