@@ -204,8 +204,7 @@ class Augmenter:
 
     def geometry(self, picture: Array, changes: Changes, *, nearest: bool = False) -> Array:
         """Return a picture, or with `nearest` a mask, warped: shift, rotation, shear, zoom, flips and crop at once."""
-        shape = picture.shape
-        height, width = shape[:2]
+        height, width = picture.shape[:2]
         rows, columns = self.size(height, width)
         c = changes
         if not (c.theta or c.shift_x or c.shift_y or c.shear) and c.zoom_x == c.zoom_y == 1:
@@ -217,15 +216,20 @@ class Augmenter:
                 whole = picture[::-1, ::-1] if c.flip_x else picture[::-1]
                 part = whole[c.top : c.top + rows, c.left : c.left + columns]
             return part
-        method, dtype = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR, picture.dtype
         if nearest:  # OpenCV moves values of these types, whatever they mean; one of 8 bytes as two
             held = np.ascontiguousarray(picture).reshape(height, width, -1)
-            picture = held.view(_SAME_SIZE[dtype.itemsize])
-        found = cv2.warpAffine(
+            found = self._warped(held.view(_SAME_SIZE[picture.dtype.itemsize]), c, cv2.INTER_NEAREST, (0,) * 4)
+            return found.reshape(rows, columns, -1).view(picture.dtype).reshape(rows, columns, *picture.shape[2:])
+        found = self._warped(picture, c, cv2.INTER_LINEAR, self._cval)
+        return found if found.ndim == picture.ndim else found[..., None]
+
+    def _warped(self, picture: Array, c: Changes, method: int, outside: tuple[float, ...]) -> Array:
+        height, width = picture.shape[:2]
+        rows, columns = self.size(height, width)
+        return np.asarray(cv2.warpAffine(
             picture, matrix(c, height, width), (columns, rows), flags=method | cv2.WARP_INVERSE_MAP,
-            borderMode=self._border, borderValue=(0,) * 4 if nearest else self._cval,
-        )  # fmt: skip
-        return np.asarray(found).reshape(rows, columns, -1).view(dtype).reshape(rows, columns, *shape[2:])
+            borderMode=self._border, borderValue=outside,
+        ))  # fmt: skip
 
     def boxes(self, boxes: Array, changes: Changes, height: int, width: int) -> Array:
         """Return boxes (n, 4 and more: x, y, width, height, ...) of a changed picture, those that are left of them.

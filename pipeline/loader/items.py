@@ -114,13 +114,13 @@ def numeric(picture: Any) -> Array:
     Raises UsageError if it is not a picture.
     """
     found: Array = np.asarray(picture)
+    if found.dtype == np.uint8 and found.ndim == 3:
+        return found
     found = found[..., None] if found.ndim == 2 else found
     if found.ndim != 3 or found.dtype.kind not in "biuf":
         raise UsageError(f"a picture is numbers (height, width, channels), not {found.dtype} {found.shape}")
     native = found.dtype.newbyteorder("=")
-    if found.dtype in _WARPED and found.dtype.isnative:
-        return found
-    return found.astype(native if native in _WARPED else np.float32)
+    return found.astype(native if native in _WARPED else np.float32, copy=False)
 
 
 class ArrayItems(Items):
@@ -145,13 +145,15 @@ class ArrayItems(Items):
         return self.scaled(index)[0]
 
     def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
-        found = numeric(np.asarray(self.pictures[index]))
+        found = np.asarray(self.pictures[index])
         height, width, channels = found.shape
-        rows, columns = self.size or (height, width)
-        if (rows, columns) != (height, width):
-            made = resized(found, columns, rows).reshape(rows, columns, channels)
-            found = np.clip(made, found.min(), found.max())  # bicubic interpolation goes beyond
-        return found, (columns / width, rows / height)
+        if self.size in (None, (height, width)):
+            return found, (1.0, 1.0)
+        rows, columns = self.size
+        found = numeric(found)
+        made = resized(found, columns, rows).reshape(rows, columns, channels)
+        # Bicubic interpolation goes beyond the values of a picture.
+        return np.clip(made, found.min(), found.max()), (columns / width, rows / height)
 
     def shared(self) -> Items:
         found = copy.copy(self)
