@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
@@ -93,13 +93,15 @@ class Items(ABC):
             picture = cv2.cvtColor(held, cv2.COLOR_RGB2GRAY)[..., None]
         return Item(picture, mask, boxes)
 
-    def shared(self) -> Items:
+    def shared(self) -> Self:
         """Return the same items, with large arrays in memory that processes share."""
-        return self
+        found = copy.copy(self)
+        found.masks = None if self.masks is None else _shared(self.masks)
+        return found
 
     def descriptors(self) -> tuple[int, ...]:
         """Return the open files that workers must get."""
-        return ()
+        return tuple(array.memory for array in vars(self).values() if isinstance(array, SharedArray))
 
 
 _WARPED = frozenset(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
@@ -155,14 +157,10 @@ class ArrayItems(Items):
         # Bicubic interpolation goes beyond the values of a picture.
         return np.clip(made, found.min(), found.max()), (columns / width, rows / height)
 
-    def shared(self) -> Items:
-        found = copy.copy(self)
+    def shared(self) -> Self:
+        found = super().shared()
         found.pictures = _shared(self.pictures)
-        found.masks = None if self.masks is None else _shared(self.masks)
         return found
-
-    def descriptors(self) -> tuple[int, ...]:
-        return tuple(array.memory for array in (self.pictures, self.masks) if isinstance(array, SharedArray))
 
 
 class SharedArray(np.ndarray[Any, Any]):
@@ -451,7 +449,7 @@ def _checked_size(size: Any) -> tuple[int, int]:
 
 def _array(what: str, values: Any) -> Array:
     try:
-        found = np.asarray(values)
+        found: Array = np.asanyarray(values)
     except ValueError:
         found = np.array(None)
     if not found.ndim or (found.dtype.kind == "O" and what == "masks"):

@@ -223,10 +223,17 @@ def test_arrays_have_the_size_that_was_asked_for_and_boxes_follow() -> None:
     assert np.abs(floats[..., 0] * 255 - images @ [0.299, 0.587, 0.114]).max() < 1.5
 
 
-def test_boxes_of_files_are_in_pixels_of_the_file(tmp_path: Path) -> None:
-    folder(tmp_path, PICTURES[:2])
-    loader = pipeline.Loader(tmp_path, 2, image_size=(8, 16), boxes=[[[4, 8, 10, 16]]] * 2, workers=0)
-    assert loader.next()[2][0].tolist() == [[2, 2, 5, 4]]
+def test_boxes_and_masks_of_files(tmp_path: Path) -> None:
+    """Boxes are in pixels of the file; masks are not sent to each worker, but shared."""
+    folder(tmp_path / "photos", PICTURES[:2])
+    np.save(tmp_path / "masks.npy", np.stack([np.zeros((8, 16), np.uint8), np.ones((8, 16), np.uint8)]))
+    masks = np.load(tmp_path / "masks.npy", mmap_mode="r")
+    boxes, size = [[[4, 8, 10, 16]]] * 2, (8, 16)
+    with pipeline.Loader(tmp_path / "photos", 2, image_size=size, boxes=boxes, masks=masks, workers=1) as loader:
+        _, labels, shown, found = loader.next()
+        assert found[0].tolist() == [[2, 2, 5, 4]]
+        assert (shown == masks[labels]).all()
+        assert os.readlink(f"/proc/self/fd/{loader.recipe.items.descriptors()[0]}") == str(tmp_path / "masks.npy")
 
 
 def test_a_function_may_write_into_what_it_gets() -> None:
