@@ -19,8 +19,8 @@ OWN_WORKERS = "the loader has workers of its own; use it as it is, or with num_w
 
 def refuse_copies() -> None:
     """Raise UsageError in one of several workers of torch's DataLoader: each would give all batches."""
-    torch = sys.modules.get("torch")
-    worker = torch.utils.data.get_worker_info() if torch is not None else None
+    data = sys.modules.get("torch.utils.data")
+    worker = data.get_worker_info() if data is not None else None
     if worker is not None and worker.num_workers > 1:
         raise UsageError(OWN_WORKERS)
 

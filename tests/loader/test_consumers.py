@@ -342,7 +342,7 @@ def test_workers_of_torch_do_not_give_each_batch_several_times(monkeypatch: pyte
     for workers in (1, 2):
         worker = SimpleNamespace(num_workers=workers)
         data = SimpleNamespace(get_worker_info=lambda one=worker: one)
-        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(utils=SimpleNamespace(data=data)))
+        monkeypatch.setitem(sys.modules, "torch.utils.data", data)
         loader = pipeline.Loader(PICTURES, 8, workers=0)
         if workers == 1:
             assert len(list(loader)) == 9
