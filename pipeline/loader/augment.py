@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UsageError
+from pipeline.text import plural
 
 Array = npt.NDArray[Any]
 _BORDERS = {
@@ -25,16 +26,19 @@ _BORDERS = {
     "reflect": cv2.BORDER_REFLECT,
     "wrap": cv2.BORDER_WRAP,
 }
+_SAME_SIZE = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.int32}
 _GREY = np.array([0.299, 0.587, 0.114])
 _LEAST_STD = 1e-6
 """Added to a standard deviation before division, as Keras does."""
+_RANGES = (1.0, 255.0, 65535.0, math.inf)
+"""Largest values of pixels that are not uint8; the least that holds a picture is taken."""
 _VALUES = np.arange(256, dtype=np.float32)
 
 
 class Augment(BaseModel):
     """Random changes of a picture; by default none. Parameters have Keras' names and meanings, and two are added."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     where: ClassVar[str] = "augment"
 
     rotation_range: float = Field(0, ge=0, description="most degrees, to either side")
@@ -87,6 +91,13 @@ class Augment(BaseModel):
             raise ValueError(f"a zoom of {low:g} leaves nothing; zoom_range must keep factors above 0")
         return low, high
 
+    @field_validator("brightness_range")
+    @classmethod
+    def _brightness(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and min(value) < 0:
+            raise ValueError("a factor of brightness must be 0 or more")
+        return value
+
     @field_validator("crop")
     @classmethod
     def _crop(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -105,17 +116,20 @@ class Augment(BaseModel):
     def fit(self, sample: Array) -> Augment:
         """Return the same augmentation with mean and standard deviation of a sample, (n, height, width, channels)."""
         values = np.asarray(sample, np.float64)
-        if values.ndim != 4:
+        if values.ndim != 4 or not values.size:
             raise UsageError(f"fit needs pictures (n, height, width, channels), not an array of shape {values.shape}")
         values = values * (self.rescale or 1)
         found = {"mean": values.mean((0, 1, 2)), "std": values.std((0, 1, 2))}
         return self.model_copy(update={name: tuple(value.tolist()) for name, value in found.items()})
 
-    def check(self) -> None:
-        """Raise UsageError if a normalisation lacks its values."""
+    def check(self, channels: int | None = None) -> None:
+        """Raise UsageError if a normalisation lacks its values, or those of some of the channels."""
         for on, name in ((self.featurewise_center, "mean"), (self.featurewise_std_normalization, "std")):
-            if on and getattr(self, name) is None:
+            value = getattr(self, name)
+            if on and value is None:
                 raise UsageError(f"featurewise normalisation needs {name}; call augment = augment.fit(sample)")
+            if on and channels is not None and len(value) not in (1, channels):
+                raise UsageError(f"{name} has {len(value)} values for pictures of {plural(channels, 'channel')}")
 
     @property
     def keeps_integers(self) -> bool:
@@ -202,12 +216,20 @@ class Augmenter:
                 whole = picture[::-1, ::-1] if c.flip_x else picture[::-1]
                 part = whole[c.top : c.top + rows, c.left : c.left + columns]
             return part
-        method = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-        found = cv2.warpAffine(
+        if nearest:  # OpenCV moves values of these types, whatever they mean; one of 8 bytes as two
+            held = np.ascontiguousarray(picture).reshape(height, width, -1)
+            found = self._warped(held.view(_SAME_SIZE[picture.dtype.itemsize]), c, cv2.INTER_NEAREST, (0,) * 4)
+            return found.reshape(rows, columns, -1).view(picture.dtype).reshape(rows, columns, *picture.shape[2:])
+        found = self._warped(picture, c, cv2.INTER_LINEAR, self._cval)
+        return found if found.ndim == picture.ndim else found[..., None]
+
+    def _warped(self, picture: Array, c: Changes, method: int, outside: tuple[float, ...]) -> Array:
+        height, width = picture.shape[:2]
+        rows, columns = self.size(height, width)
+        return np.asarray(cv2.warpAffine(
             picture, matrix(c, height, width), (columns, rows), flags=method | cv2.WARP_INVERSE_MAP,
-            borderMode=self._border, borderValue=(0,) * 4 if nearest else self._cval,
-        )  # fmt: skip
-        return np.asarray(found if found.ndim == picture.ndim else found[..., None])
+            borderMode=self._border, borderValue=outside,
+        ))  # fmt: skip
 
     def boxes(self, boxes: Array, changes: Changes, height: int, width: int) -> Array:
         """Return boxes (n, 4 and more: x, y, width, height, ...) of a changed picture, those that are left of them.
@@ -268,11 +290,11 @@ class Augmenter:
         return np.ascontiguousarray(self._standard(np.repeat(values[None, :, None], channels, 2)))
 
     def _floats(self, picture: Array, c: Changes, out: Array) -> None:
-        """Do the same to pixels that are not uint8: values keep their range, 0 to 1 or 0 to 255, and stay fractions."""
+        """Do the same to pixels that are not uint8: values keep their range, such as 0 to 1, and stay fractions."""
         values = np.array(picture, np.float32)
         if c.channel_shift:
             values = np.clip(values + np.float32(c.channel_shift), values.min(), values.max())
-        most = np.float32(1 if values.max(initial=0) <= 1 else 255)
+        most = np.float32(next(one for one in _RANGES if not values.max(initial=0) > one))
         if c.brightness != 1:
             values = np.clip(values * np.float32(c.brightness), min(0, values.min()), most)
         if c.contrast != 1:
@@ -285,7 +307,10 @@ class Augmenter:
         """Do what Keras' `standardize` does: the user's function, rescale, normalisation of the sample, of features."""
         o = self.options
         if o.preprocessing_function is not None:
+            shape = values.shape
             values = np.asarray(o.preprocessing_function(values), np.float32)
+            if values.shape != shape:
+                raise ValueError(f"preprocessing_function returned shape {values.shape} for a picture of {shape}")
         if o.rescale:
             values = values * np.float32(o.rescale)
         if o.samplewise_center:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,28 @@ if TYPE_CHECKING:
     from pipeline.loader.loader import Loader
 
 
+OWN_WORKERS = "the loader has workers of its own; use it as it is, or with num_workers=0 of torch's DataLoader"
+
+
+def refuse_copies() -> None:
+    """Raise UsageError in one of several workers of torch's DataLoader: each would give all batches."""
+    data = sys.modules.get("torch.utils.data")
+    worker = data.get_worker_info() if data is not None else None
+    if worker is not None and worker.num_workers > 1:
+        raise UsageError(OWN_WORKERS)
+
+
 def keras_dataset(loader: Loader, endless: bool) -> Any:
     """Return a PyDataset. In `fit` its batches come in the loader's order, whatever order Keras asks for.
 
     `fit` shuffles the numbers of batches by default. The loader has shuffled the items already, and batches that come
-    in order can be made ahead.
+    in order can be made ahead. `predict` and `evaluate` ask for 0, 1, 2, ..., and get these.
     """
     import keras
+
+    def is_shuffled(frame: Any) -> bool:
+        """Return whether Keras' reader, which asks from this frame, takes the numbers in an order of its own."""
+        return bool(getattr(frame.f_locals.get("self"), "shuffle", True))
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -27,13 +43,25 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             self.loader = loader
             self._fitting = False
 
+        @property
+        def workers(self) -> int:
+            """Threads of Keras: the one that reads, since the loader has workers of its own."""
+            return 1
+
+        @workers.setter
+        def workers(self, value: int) -> None:
+            if value != 1:
+                raise UsageError(f"workers={value} is for the loader; give it to pipeline.Loader")
+
         def __len__(self) -> int:
             return len(loader)
 
         def __getitem__(self, number: int) -> Any:
-            if self._fitting:
-                return loader.next()
-            return loader.batch(loader.epoch, number)
+            if not self._fitting:
+                return loader.batch(loader.epoch, number)
+            if number != loader.position and not is_shuffled(sys._getframe(1)):  # an earlier reading ended half way
+                loader.restart(number)
+            return loader.next()
 
         def __iter__(self) -> Iterator[Any]:
             return self if endless else iter(loader)
@@ -59,6 +87,8 @@ def torch_dataset(loader: Loader, device: Any, channels_first: bool) -> Any:
         if isinstance(values, list):
             return [tensor(one, False) for one in values]
         values = np.asarray(values)
+        if values.dtype.kind not in "biufc":
+            raise UsageError(f"torch has no tensors of {values.dtype}; give labels that are numbers")
         if not values.flags.writeable or values.dtype.kind not in "fiub":
             values = values.copy()
         found = torch.from_numpy(values.astype(np.int64) if values.dtype.kind in "iu" and not is_picture else values)
@@ -73,9 +103,12 @@ def torch_dataset(loader: Loader, device: Any, channels_first: bool) -> Any:
         def __len__(self) -> int:
             return len(loader)
 
+        def __reduce__(self) -> Any:
+            raise UsageError(OWN_WORKERS)
+
         def __iter__(self) -> Iterator[Any]:
             if get_worker_info() is not None:
-                raise UsageError("loader.torch() has workers of its own; use it as it is, or with num_workers=0")
+                raise UsageError(OWN_WORKERS)
             for batch in loader:
                 if isinstance(batch, tuple):
                     yield tuple(tensor(values, at == 0) for at, values in enumerate(batch))

@@ -1,13 +1,22 @@
-"""Stored pictures as tar files, as WebDataset reads them: `name.png`, and `name.cls` with the label."""
+"""Stored pictures as tar files, as WebDataset reads them: `name.png`, and `name.cls` with the label.
+
+Names of classes lie in a member that WebDataset passes over, and `Loader` reads.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from pipeline.errors import UsageError
+from pipeline.loader.items import in_one_numbering
+from pipeline.media.images.collections import CLASS, CLASS_NAMES
 from pipeline.views.export import Export
 
 if TYPE_CHECKING:
@@ -26,22 +35,38 @@ class Tar(Export):
 
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
         keys = _Keys()
+        labels, class_names = _labels(stored)
         with tarfile.open(fileobj=file, mode="w") as tar:
+            if class_names:
+                _member(tar, CLASS_NAMES, json.dumps(class_names, ensure_ascii=False).encode())
             for one in stored.inputs:
-                known = one.item.arrays
+                known, numbers = one.item.arrays, labels.get(one.name)
                 if "image" not in known:
                     raise UsageError(f"{one.name} has no array 'image'; make one by `reelgraph run augment`")
-                names = [name for name in ("image", "label", "name", "decoded") if name in known]
+                names = [name for name in ("image", "name", "decoded") if name in known]
                 for start, stop in one.item.spans(_BLOCK):
                     arrays = one.item.read_frames(names, start, stop)
                     for row in range(stop - start):
+                        number = None if numbers is None else next(numbers)
                         if not arrays["decoded"][row]:
                             continue
                         name = str(arrays["name"][row]) if "name" in arrays else f"{start + row:08d}"
                         key = keys.of(f"{one.name}/{name}" if len(stored.inputs) > 1 else name)
                         _add(tar, key, arrays["image"][row])
-                        if "label" in arrays:
-                            _member(tar, f"{key}.cls", str(int(arrays["label"][row])).encode())
+                        if number is not None:
+                            _member(tar, f"{key}{CLASS}", str(number).encode())
+
+
+def _labels(stored: StoredRows) -> tuple[dict[str, Iterator[int]], tuple[str, ...]]:
+    """Return the labels of the pictures of each input that has some, in one numbering, and their names."""
+    having = [one for one in stored.inputs if "label" in one.item.arrays]
+    if not having:
+        return {}, ()
+    labels = [one.item.array("label") for one in having]
+    tables = [one.item.arrays["label"].attributes.get("class_names") for one in having]
+    found, class_names = in_one_numbering(list(zip(labels, tables, strict=True)))
+    split = np.split(found, np.cumsum([len(part) for part in labels])[:-1])
+    return {one.name: iter(part.tolist()) for one, part in zip(having, split, strict=True)}, class_names
 
 
 class _Keys:
@@ -66,7 +91,6 @@ class _Keys:
 
 
 def _add(tar: tarfile.TarFile, key: str, image: object) -> None:
-    import numpy as np
     from PIL import Image
 
     pixels, content = np.asarray(image), io.BytesIO()

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import mmap
+import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.media.images.names import text
-from pipeline.media.images.reading import Geometry, fitted, read
-from pipeline.media.picture import UnreadableError
+from pipeline.media.images.collections import CLASS, FilesOf, Tar
+from pipeline.media.images.folders import is_folder
+from pipeline.media.images.names import Names, text
+from pipeline.media.images.reading import SUFFIXES, Geometry, fitted, read
+from pipeline.media.inputs import SYSTEM_FOLDERS
+from pipeline.media.picture import UnreadableError, resized, too_large
 from pipeline.text import unknown
 
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.store.read import Run
 
 Array = npt.NDArray[Any]
+_LOG = logging.getLogger("pipeline.loader")
 _PADDING = 0.25
 """Part of a box's longer side that a crop shows on each side of it."""
 
@@ -53,6 +60,8 @@ class Items(ABC):
     boxes: Sequence[Array] | None = None
     size: tuple[int, int] | None = None
     """Height and width that pictures are brought to."""
+    grey: bool = False
+    """True if pictures of three channels become grey ones."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -64,44 +73,94 @@ class Items(ABC):
     def name(self, index: int) -> str:
         return str(index)
 
+    def prepare(self, indices: Sequence[int]) -> None:  # noqa: B027  (most have nothing to prepare)
+        """Read ahead what the items of a batch need, if that is faster at once than one by one."""
+
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
+        """Return a picture, and its pixels for each pixel of the source along x and y."""
+        return self.picture(index), (1.0, 1.0)
+
     def item(self, index: int) -> Item:
         """Read an item. Raises UnreadableError or OSError."""
+        picture, scale = self.scaled(index)
         mask = None if self.masks is None else self.masks[index]
         boxes = None if self.boxes is None else self.boxes[index]
-        return Item(self.picture(index), mask, boxes)
+        if boxes is not None and scale != (1, 1):
+            boxes = boxes * np.array([*scale, *scale, *[1] * (boxes.shape[1] - 4)], np.float32)
+        picture = numeric(picture)
+        if self.grey and picture.shape[-1] == 3:
+            held = picture if picture.dtype in (np.uint8, np.uint16) else picture.astype(np.float32)
+            picture = cv2.cvtColor(held, cv2.COLOR_RGB2GRAY)[..., None]
+        return Item(picture, mask, boxes)
 
-    def shared(self) -> Items:
+    def shared(self) -> Self:
         """Return the same items, with large arrays in memory that processes share."""
-        return self
+        found = copy.copy(self)
+        found.masks = None if self.masks is None else _shared(self.masks)
+        return found
 
     def descriptors(self) -> tuple[int, ...]:
         """Return the open files that workers must get."""
-        return ()
+        return tuple(array.memory for array in vars(self).values() if isinstance(array, SharedArray))
+
+
+_WARPED = frozenset(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
+"""Types of pixels that OpenCV warps."""
+_MOST_CHANNELS = 512
+"""Channels that OpenCV's arrays may have."""
+
+
+def numeric(picture: Any) -> Array:
+    """Return a picture (height, width, channels) of a type that OpenCV warps; other numbers become float32.
+
+    Raises UsageError if it is not a picture.
+    """
+    found: Array = np.asarray(picture)
+    if found.dtype == np.uint8 and found.ndim == 3:
+        return found
+    found = found[..., None] if found.ndim == 2 else found
+    if found.ndim != 3 or found.dtype.kind not in "biuf":
+        raise UsageError(f"a picture is numbers (height, width, channels), not {found.dtype} {found.shape}")
+    native = found.dtype.newbyteorder("=")
+    return found.astype(native if native in _WARPED else np.float32, copy=False)
 
 
 class ArrayItems(Items):
     """Pictures in memory, (n, height, width, channels)."""
 
-    def __init__(self, pictures: Array, masks: Array | None = None, boxes: Sequence[Array] | None = None) -> None:
+    def __init__(self, pictures: Array, size: tuple[int, int] | None = None) -> None:
         if pictures.ndim == 3:
             pictures = pictures[..., None]
-        if pictures.ndim != 4:
-            raise UsageError(f"pictures are (n, height, width, channels), not an array of shape {pictures.shape}")
-        self.pictures, self.masks, self.boxes = pictures, masks, boxes
+        if pictures.ndim != 4 or pictures.dtype.kind not in "biuf" or 0 in pictures.shape[1:]:
+            raise UsageError(
+                f"pictures are numbers (n, height, width, channels), not an array of shape {pictures.shape} and type "
+                f"{pictures.dtype}"
+            )
+        if pictures.shape[-1] > _MOST_CHANNELS:
+            raise UsageError(f"pictures have {pictures.shape[-1]} channels; at most {_MOST_CHANNELS} are supported")
+        self.pictures, self.size = pictures, size
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def picture(self, index: int) -> Array:
-        return np.asarray(self.pictures[index])
+        return self.scaled(index)[0]
 
-    def shared(self) -> Items:
-        found = ArrayItems(_shared(self.pictures), None if self.masks is None else _shared(self.masks), self.boxes)
-        found.labels, found.class_names = self.labels, self.class_names
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
+        found = np.asarray(self.pictures[index])
+        height, width, channels = found.shape
+        if self.size in (None, (height, width)):
+            return found, (1.0, 1.0)
+        rows, columns = self.size
+        found = numeric(found)
+        made = resized(found, columns, rows).reshape(rows, columns, channels)
+        # Bicubic interpolation goes beyond the values of a picture.
+        return np.clip(made, found.min(), found.max()), (columns / width, rows / height)
+
+    def shared(self) -> Self:
+        found = super().shared()
+        found.pictures = _shared(self.pictures)
         return found
-
-    def descriptors(self) -> tuple[int, ...]:
-        return tuple(array.memory for array in (self.pictures, self.masks) if isinstance(array, SharedArray))
 
 
 class SharedArray(np.ndarray[Any, Any]):
@@ -149,8 +208,8 @@ def _shared(array: Array) -> Array:
 class FileItems(Items):
     """Pictures in files of their own, or in tar files, Parquet, HDF5 and Zarr: inputs of `kind: images`."""
 
-    def __init__(self, collections: Sequence[Collection], size: tuple[int, int] | None, grey: bool = False) -> None:
-        self.collections, self.size, self.grey = list(collections), size, grey
+    def __init__(self, collections: Sequence[Collection], size: tuple[int, int] | None) -> None:
+        self.collections, self.size = list(collections), size
         self._ends = np.cumsum([0, *map(len, self.collections)])
         self._geometry = Geometry(size[::-1] if size else None)
 
@@ -163,19 +222,53 @@ class FileItems(Items):
         which = int(np.searchsorted(self._ends, index, side="right")) - 1
         return self.collections[which], index - int(self._ends[which])
 
-    def name(self, index: int) -> str:
+    def path(self, index: int) -> str:
+        """Return the name of a picture's file, as the system has it."""
         collection, row = self._place(index)
-        return text(collection.names[row])
+        return os.fsdecode(collection.names[row])
+
+    def name(self, index: int) -> str:
+        return text(os.fsencode(self.path(index)))
 
     def picture(self, index: int) -> Array:
+        return self.scaled(index)[0]
+
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
         collection, row = self._place(index)
         content = collection.shelf(row, row + 1).content(0)
         found = read(content, self._geometry) if isinstance(content, bytes) else fitted(content, self._geometry)
-        return cv2.cvtColor(found.pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.grey else found.pixels
+        return found.pixels, found.scale
+
+
+class Chosen(Items):
+    """Some of the items of others, in an order of their own."""
+
+    def __init__(self, items: Items, numbers: Sequence[int] | Array) -> None:
+        self.items, self.numbers = items, np.asarray(numbers, np.int64)
+        self.size, self.grey, self.class_names = items.size, items.grey, items.class_names
+        self.labels = None if items.labels is None else items.labels[self.numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def picture(self, index: int) -> Array:
+        return self.scaled(index)[0]
+
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
+        return self.items.scaled(int(self.numbers[index]))
+
+    def name(self, index: int) -> str:
+        return self.items.name(int(self.numbers[index]))
+
+    def prepare(self, indices: Sequence[int]) -> None:
+        self.items.prepare(self.numbers[list(indices)].tolist())
 
 
 class StoreItems(Items):
     """Items of a run store, or the crops of their rows (faces, objects), read again from the inputs."""
+
+    _ready: Mapping[int, tuple[Array, tuple[float, float]]] = {}
+    """Pictures that `prepare` read, by item."""
 
     def __init__(self, run: Run, axis: str | None, label: str | None, size: tuple[int, int] | None) -> None:
         """Take the items of a store, or the rows of an axis that has a `box`, with an array of theirs as label.
@@ -199,15 +292,14 @@ class StoreItems(Items):
             spans = [np.arange(start, stop) for start, stop in one.spans(1 << 40)]
             place = items["frame"] if "frame" in items else np.concatenate(spans)
             values = one.array(label) if label else None
+            known_label = True if values is None or values.dtype.kind != "i" else values >= 0
             if axis is None:
-                kept = items["decoded"].astype(bool)
+                kept = items["decoded"].astype(bool) & known_label
                 found = [(name, int(number), None) for number in place[kept].tolist()]
             else:
                 index = next(found.index for found in one.axes if found.name == axis)
                 of, boxes = one.array(index), one.array("box")
-                kept = np.ones(len(of), bool)
-                if values is not None and values.dtype.kind == "i":
-                    kept = values >= 0
+                kept = np.ones(len(of), bool) & known_label
                 found = [(name, int(place[of[k]]), boxes[k]) for k in np.flatnonzero(kept).tolist()]
             rows += found
             if values is not None:
@@ -226,7 +318,7 @@ class StoreItems(Items):
         return f"{self.rows[index][0]}, item {self.rows[index][1]}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_sources"}
+        return {name: value for name, value in vars(self).items() if name not in ("_sources", "_ready")}
 
     @cached_property
     def _sources(self) -> dict[str, Any]:
@@ -236,16 +328,36 @@ class StoreItems(Items):
         run = open_store(self.path)
         return {name: reread(run.input(name)) for name in {row[0] for row in self.rows}}
 
+    def prepare(self, indices: Sequence[int]) -> None:
+        """Decode the frames of these rows once each, forwards: alone, each would begin at the last key frame."""
+        wanted: dict[str, dict[int, list[int]]] = {}
+        for index in indices:
+            name, number, _ = self.rows[index]
+            wanted.setdefault(name, {}).setdefault(number, []).append(index)
+        self._ready = {}
+        for name, rows in wanted.items():
+            for number, whole in self._sources[name].pixels(np.array(sorted(rows), np.int64)):
+                self._ready |= {index: self._shown(index, whole) for index in rows[number]}
+
     def picture(self, index: int) -> Array:
-        name, number, box = self.rows[index]
-        source = self._sources[name]
-        whole = source.one(number)
+        return self.scaled(index)[0]
+
+    def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
+        if index in self._ready:
+            return self._ready[index]
+        name, number, _ = self.rows[index]
+        whole = self._sources[name].one(number)
         if whole is None:
             raise UnreadableError("it cannot be read again, or has changed since")
+        return self._shown(index, whole)
+
+    def _shown(self, index: int, whole: Array) -> tuple[Array, tuple[float, float]]:
+        name, _, box = self.rows[index]
         if box is not None:
-            whole = _crop(whole, source.on_pixels(box[None])[0])
+            whole = _crop(whole, self._sources[name].on_pixels(box[None])[0])
         size = self.size or whole.shape[:2]
-        return fitted(np.ascontiguousarray(whole), Geometry(size[::-1])).pixels
+        found = fitted(np.ascontiguousarray(whole), Geometry(size[::-1]))
+        return found.pixels, found.scale
 
 
 def _crop(picture: Array, box: Array) -> Array:
@@ -270,7 +382,8 @@ def in_one_numbering(parts: Sequence[tuple[Array, Any]]) -> tuple[Array, tuple[s
         if len(set(lists)) == 1:
             return np.concatenate(labels), lists[0]
         names = sorted(set().union(*lists))
-        places = [np.array([names.index(name) for name in one], np.int32) for one in lists]
+        # The last place is that of -1, no class.
+        places = [np.array([*map(names.index, one), -1], np.int32) for one in lists]
         return np.concatenate([place[values] for place, values in zip(places, labels, strict=True)]), tuple(names)
     found = np.concatenate(labels)
     if all(isinstance(table, Mapping) for table in tables):
@@ -295,21 +408,26 @@ def items_of(
 
     Raises InputError, StoreError or UsageError.
     """
+    if size is not None:
+        size = _checked_size(size)
     found: Items
     if isinstance(source, Items):
-        found = source
+        found = copy.copy(source)  # labels of one loader are not those of another
     elif isinstance(source, np.ndarray):
-        found = ArrayItems(source)
+        found = ArrayItems(source, size)
+    elif isinstance(source, list | tuple) and source and all(isinstance(one, np.ndarray) for one in source):
+        if len({one.shape for one in source}) > 1:
+            raise UsageError("pictures in a list must have one shape; give files and image_size for others")
+        found = ArrayItems(np.stack(source), size)
     else:
-        found = _of_paths(source, size, axis, label, grey)
+        found = _of_paths(source, size, axis, label)
+    found.grey = found.grey or grey
     if labels is not None:
-        found.labels = np.asarray(labels)
+        found.labels, found.class_names = _array("labels", labels), ()
     if masks is not None:
-        found.masks = np.asarray(masks)
+        found.masks = _array("masks", masks)
     if boxes is not None:
-        found.boxes = [
-            np.asarray(one, np.float32).reshape(-1, np.shape(one)[-1] if np.size(one) else 4) for one in boxes
-        ]
+        found.boxes = [_boxes(one, index) for index, one in enumerate(boxes)]
     for what, beside in (("labels", found.labels), ("masks", found.masks), ("boxes", found.boxes)):
         if beside is not None and len(beside) != len(found):
             raise UsageError(f"{len(beside)} {what} for {len(found)} pictures; give one for each")
@@ -318,34 +436,142 @@ def items_of(
     return found
 
 
-def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label: str | None, grey: bool) -> Items:
-    from pipeline.media.images.source import ImagesOptions, ImagesSource
-    from pipeline.store.nodes import read_group
+def _checked_size(size: Any) -> tuple[int, int]:
+    try:
+        rows, columns = map(operator.index, size)
+    except (TypeError, ValueError):
+        rows = columns = 0
+    why = too_large(columns, rows)
+    if min(rows, columns) < 1 or why is not None:
+        raise UsageError(f"image_size is {size!r}; " + (why or "it must be height and width, whole numbers above 0"))
+    return rows, columns
 
-    given = [os.fspath(source)] if isinstance(source, str | os.PathLike) else [os.fspath(one) for one in source]
-    if len(given) == 1 and Path(given[0]).is_dir():
-        group = read_group(Path(given[0]))
-        if group is not None and "workflow" in group.attributes:
-            from pipeline.store.read import open as open_store
 
-            return StoreItems(open_store(given[0]), axis, label, size)
-    if axis or label:
-        raise UsageError(f"axis and label are for a run store; {given[0]} is not one")
-    options = ImagesOptions.model_validate({})
-    opened = [ImagesSource.open(ref, options, None).collection for ref in ImagesSource.find(given, options)]
-    found = FileItems(opened, size, grey)
-    _label(found)
+def _array(what: str, values: Any) -> Array:
+    try:
+        found: Array = np.asanyarray(values)
+    except ValueError:
+        found = np.array(None)
+    if not found.ndim or (found.dtype.kind == "O" and what == "masks"):
+        raise UsageError(f"{what} must be an array or a list with one entry for each picture, not {_short(values)}")
     return found
 
 
-def _label(items: FileItems) -> None:
+def _boxes(values: Any, index: int) -> Array:
+    try:
+        found = np.asarray(values, np.float32)
+        found = found.reshape(-1, found.shape[-1] if found.size else 4)
+    except (TypeError, ValueError, IndexError):
+        found = np.zeros((1, 0), np.float32)
+    if found.shape[1] < 4 or not np.isfinite(found[:, :4]).all():
+        raise UsageError(f"boxes of picture {index} are {_short(values)}; a box is x, y, width, height, ...")
+    return found
+
+
+def _short(value: Any) -> str:
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label: str | None) -> Items:
+    from pipeline.media.images.source import ImagesOptions, ImagesSource
+    from pipeline.store.nodes import read_group
+
+    try:
+        given = [os.fspath(source)] if isinstance(source, str | os.PathLike) else [os.fspath(one) for one in source]
+    except TypeError:
+        raise UsageError(
+            f"the source is {_short(source)}; give a folder, files, a list file, tar files, an array, or a run store"
+        ) from None
+    given = [os.fsdecode(one) for one in given]
+    groups = [read_group(Path(one)) if Path(one).is_dir() else None for one in given]
+    if any(group is not None and "workflow" in group.attributes for group in groups):
+        from pipeline.store.read import open as open_store
+
+        if len(given) > 1:
+            raise UsageError(f"a run store is loaded alone, not with {len(given) - 1} more; make a loader of each")
+        return StoreItems(open_store(given[0]), axis, label, size)
+    if axis or label:
+        raise UsageError(f"axis and label are for a run store; {given[0]} is not one")
+    if given and all(name.lower().endswith(tuple(SUFFIXES)) and os.path.isfile(name) for name in given):
+        found = files(given, size)
+        _label_by_folder(found)
+        return found
+    options = ImagesOptions.model_validate({})
+    opened = [ImagesSource.open(ref, options, None).collection for ref in ImagesSource.find(given, options)]
+    found = FileItems(opened, size)
+    if not _label_by_class(found):
+        _label_by_folder(found)
+    return found
+
+
+def files(paths: Sequence[str], size: tuple[int, int] | None) -> FileItems:
+    """Return the pictures of these files, in this order; a file may come several times, as labels may for it."""
+    paths = [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    names = Names.of(os.fsencode(os.path.relpath(path, folder)) for path in paths)
+    return FileItems([FilesOf(folder, "files", folder, names)], size)
+
+
+def _label_by_folder(items: FileItems) -> None:
     """Label pictures by the first folder of their names, if all of them have one."""
-    folders = [folder_of(name) for collection in items.collections for name in collection.names]
-    if folders and None not in folders:
-        names = sorted(set(folders))  # type: ignore[type-var]
-        numbers = {name: number for number, name in enumerate(names)}
-        items.labels = np.array([numbers[folder] for folder in folders], np.int32)
-        items.class_names = tuple(text(name) for name in names)  # type: ignore[arg-type]
+    folders = _folders(items)
+    if None not in folders:
+        # A folder of validation, where a class has no picture, has the numbers of the one of training.
+        empty = [name for one in items.collections if one.kind == "folder" for name in subfolders(one.path)]
+        items.labels, items.class_names = _numbered(folders, empty)  # type: ignore[arg-type]
+
+
+def _numbered(classes: Sequence[bytes], others: Iterable[bytes]) -> tuple[Array, tuple[str, ...]]:
+    """Return the number of each class among the sorted names of all, and these."""
+    names = sorted({*classes, *others})
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array([numbers[name] for name in classes], np.int32), tuple(map(text, names))
+
+
+def _label_by_class(items: FileItems) -> bool:
+    """Label pictures of tar files by their `.cls` files, numbers or names; return False unless all have one."""
+    parts: list[tuple[Array, Any]] = []
+    contents: list[bytes] = []
+    for tar in items.collections:
+        if not isinstance(tar, Tar):
+            return False
+        found, names = tar.classes()
+        missing = found.count(None)
+        if missing:
+            if missing < len(found):
+                _LOG.warning("%s: %d of %d pictures have no %s; none is used", tar.path, missing, len(found), CLASS)
+            return False
+        contents += found  # type: ignore[arg-type]
+        try:
+            numbers = np.array([int(one) for one in found], np.int32)  # type: ignore[arg-type]
+        except (ValueError, OverflowError):
+            numbers = np.zeros(0, np.int32)
+        parts.append((numbers, names if names and numbers.max(initial=0) < len(names) else None))
+    if len(contents) > sum(len(part) for part, _ in parts):
+        items.labels, items.class_names = _numbered(contents, ())
+        return True
+    items.labels, items.class_names = in_one_numbering(parts)
+    both = set(zip(items.labels.tolist(), _folders(items), strict=True))
+    pairs = dict(both)
+    is_own = len(pairs) == len(both) == len(set(pairs.values())) and None not in pairs.values()
+    if not items.class_names and is_own and set(pairs) == set(range(len(pairs))):
+        items.class_names = tuple(text(pairs[number]) for number in range(len(pairs)))
+    return True
+
+
+def _folders(items: FileItems) -> list[bytes | None]:
+    return [folder_of(name) for collection in items.collections for name in collection.names]
+
+
+def subfolders(folder: str) -> list[bytes]:
+    """Return the names of the folders in a folder that are searched for pictures, also of those without any."""
+    names = os.listdir(os.fsencode(folder))
+    return [
+        name for name in names
+        if is_folder(os.path.join(folder, os.fsdecode(name))) and not name.startswith(b".")
+        and not SYSTEM_FOLDERS.fullmatch(os.fsdecode(name))
+    ]  # fmt: skip
 
 
 def folder_of(name: bytes) -> bytes | None:

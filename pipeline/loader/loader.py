@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
+import threading
 import time
 import weakref
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,6 +20,7 @@ import numpy.typing as npt
 
 from pipeline.errors import UsageError
 from pipeline.loader.batches import Made, Maker, Recipe, Rule
+from pipeline.loader.consumers import keras_dataset, refuse_copies, torch_dataset
 from pipeline.loader.items import items_of
 from pipeline.loader.ring import Field
 from pipeline.loader.watch import Watch
@@ -30,6 +34,10 @@ Array = npt.NDArray[Any]
 _LOG = logging.getLogger("pipeline.loader")
 _SAID = 20
 """Broken pictures that are named one by one; further ones are counted."""
+_MOST_CLASSES = 1 << 20
+"""Columns of one-hot labels; beyond, labels are ids and no classes."""
+_SEED_BITS = 32
+_SEEDS = range(-(1 << 63), 1 << 64)
 
 
 class Loader:
@@ -49,7 +57,7 @@ class Loader:
         batch_size: int = 32,
         augment: Any = None,
         *,
-        seed: int = 0,
+        seed: int | None = 0,
         workers: int | None = None,
         image_size: tuple[int, int] | None = None,
         labels: Any = None,
@@ -71,6 +79,7 @@ class Loader:
           channels), or a run store
         - `augment`: an `Augment`, a function of a picture (and of a generator), a transform of albumentations or
           torchvision
+        - `seed`: of order and augmentation; None draws one
         - `workers`: processes; 0 makes batches in this process; default: one for each core
         - `image_size`: height and width that pictures are resized to before they are augmented
         - `labels`, `masks` (n, height, width), `boxes` (for each picture (k, 4 and more): x, y, width, height, ...)
@@ -83,11 +92,11 @@ class Loader:
 
         Raises UsageError, InputError or StoreError.
         """
-        self.workers = available_cores() if workers is None else workers
-        self.prefetch = max(1, 2 * self.workers if prefetch is None else prefetch)
-        for name, value, least in (("batch_size", batch_size, 1), ("workers", self.workers, 0)):
-            if value < least:
-                raise UsageError(f"{name} is {value}; it must be {least} or more")
+        batch_size = _whole("batch_size", batch_size, 1)
+        self.workers = available_cores() if workers is None else _whole("workers", workers, 0)
+        self.prefetch = max(1, 2 * self.workers if prefetch is None else _whole("prefetch", prefetch, 0))
+        seed = int.from_bytes(os.urandom(_SEED_BITS // 8), "little") if seed is None else _whole("seed", seed)
+        dtype = dtype if dtype is None or isinstance(dtype, str) else np.dtype(dtype).name
         if dtype not in (None, "float32", "float16", "uint8"):
             raise UsageError(f"dtype is {dtype!r}; choose float32, float16 or uint8")
         if broken not in ("next", "skip", "zeros", "raise"):
@@ -99,8 +108,11 @@ class Loader:
         self.batch_size, self.shuffle, self.drop_last, self.one_hot = batch_size, shuffle, drop_last, one_hot
         if drop_last and len(items) < batch_size:
             raise UsageError(f"drop_last leaves nothing: {len(items)} pictures are less than a batch of {batch_size}")
-        if one_hot and (items.labels is None or items.labels.dtype.kind not in "iu"):
-            raise UsageError("one_hot needs labels that are whole numbers")
+        known = items.labels
+        if one_hot and (known is None or known.dtype.kind not in "iu" or known.ndim != 1 or known.min() < 0):
+            raise UsageError("one_hot needs a label for each picture that is a whole number from 0")
+        if one_hot and self._classes > _MOST_CLASSES:
+            raise UsageError(f"one_hot would make rows of {self._classes} numbers; number the classes from 0")
         self.epoch = 0
         """Epoch of the next batch."""
         self.position = 0
@@ -115,6 +127,17 @@ class Loader:
         self._ordered = 0, 0
         """Epoch and batch that the workers are asked for next."""
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to make the same batches. Raises UsageError if it shares memory."""
+        if self.recipe.items.descriptors():
+            raise UsageError("a loader of arrays stays in its process once its workers ran; make another one")
+        left = {"_pool": None, "_closing": None, "_lock": None, "watch": Watch(self.workers)}
+        return {**vars(self), **left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     @property
     def items(self) -> int:
@@ -145,6 +168,7 @@ class Loader:
 
         Without labels, masks and boxes a batch is its images alone.
         """
+        refuse_copies()
         while True:
             yield self.next()
             if self.position == 0:
@@ -152,17 +176,23 @@ class Loader:
 
     def next(self) -> Any:
         """Return the next batch; after the last one of an epoch comes the first of the next."""
-        asked = self.watch.begin()
-        made, arrays = self._made()
-        self.position += 1
-        if self.position == len(self):
-            self.epoch, self.position = self.epoch + 1, 0
-        self._say(made.broken)
-        self.watch.add(len(made.indices), asked)
-        return self._batch(made, arrays)
+        with self._lock:  # Keras reads in threads of its own
+            asked = self.watch.begin()
+            try:
+                made, arrays = self._made()
+            except BaseException:  # the next call asks for the same batch, for any number of workers
+                self.close()
+                raise
+            self.position += 1
+            if self.position == len(self):
+                self.epoch, self.position = self.epoch + 1, 0
+            self._say(made.broken)
+            self.watch.add(len(made.indices), asked)
+            return self._batch(made, arrays)
 
     def batch(self, epoch: int, number: int) -> Any:
         """Return any batch of any epoch, made in this process."""
+        epoch, number = _whole("epoch", epoch, 0), _whole("number", number)
         if not 0 <= number < len(self):
             raise UsageError(f"batch {number} does not exist; an epoch has {len(self)}")
         made, arrays = self._here(self._indices(epoch, number), epoch)
@@ -205,7 +235,7 @@ class Loader:
     @cached_property
     def _classes(self) -> int:
         assert self.labels is not None
-        return len(self.class_names) or int(self.labels.max()) + 1
+        return max(len(self.class_names), int(self.labels.max()) + 1)
 
     def _indices(self, epoch: int, number: int) -> tuple[int, ...]:
         if epoch not in self._orders:
@@ -249,18 +279,33 @@ class Loader:
     def _identity(self) -> dict[str, Any]:
         return {
             "seed": self.recipe.seed, "items": self.items, "batch_size": self.batch_size, "shuffle": self.shuffle,
-            "drop_last": self.drop_last,
+            "drop_last": self.drop_last, "data": self._digest,
         }  # fmt: skip
+
+    @cached_property
+    def _digest(self) -> int:
+        """Digest of labels, classes, and the names of the first and the last item."""
+        items = self.recipe.items
+        labels = None if items.labels is None else items.labels.tolist()
+        return zlib.crc32(repr((labels, items.class_names, items.name(0), items.name(len(items) - 1))).encode())
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue at the place of a `state`. Raises UsageError if this loader would give other batches."""
+        if not isinstance(state, dict):
+            raise UsageError(f"the state is {state!r}; it must be what loader.state() returned")
         for name, value in self._identity.items():
-            if state.get(name) != value:
-                raise UsageError(f"the state is of a loader with {name}={state.get(name)!r}; this one has {value!r}")
-        if not 0 <= state["position"] < len(self):
-            raise UsageError(f"position {state['position']} of the state is not a batch; an epoch has {len(self)}")
+            if state.get(name, value if name == "data" else None) != value:
+                told = f"{name}={state.get(name)!r}; this one has {value!r}"
+                raise UsageError(f"the state is of a loader with {'other pictures' if name == 'data' else told}")
+        epoch, position = _whole("epoch", state.get("epoch"), 0), _whole("position", state.get("position"), 0)
+        if position >= len(self):
+            raise UsageError(f"position {position} of the state is not a batch; an epoch has {len(self)}")
         self.close()
-        self.epoch, self.position = state["epoch"], state["position"]
+        self.epoch, self.position = epoch, position
+
+    def restart(self, position: int = 0) -> None:
+        """Go to a batch of this epoch, by default the first one."""
+        self.load_state({**self.state(), "position": position})
 
     def close(self) -> None:
         """End the workers. The next batch starts them again."""
@@ -279,8 +324,6 @@ class Loader:
 
         A `for` loop over it is an epoch, or with `endless`, as with Keras' own generators, never ends.
         """
-        from pipeline.loader.consumers import keras_dataset
-
         return keras_dataset(self, endless)
 
     def torch(self, *, device: Any = None, channels_first: bool = True) -> Any:
@@ -288,8 +331,6 @@ class Loader:
 
         `device`: copy each batch there, by way of pinned memory if it is a GPU.
         """
-        from pipeline.loader.consumers import torch_dataset
-
         return torch_dataset(self, device, channels_first)
 
     def tune(self, seconds: float = 2.0, workers: Sequence[int] | None = None) -> dict[int, float]:
@@ -297,7 +338,7 @@ class Loader:
 
         The loader stays at its place. `report` shows what was measured.
         """
-        tried = list(workers or range(available_cores() + 2))
+        tried = [_whole("workers", count, 0) for count in workers or range(available_cores() + 2)]
         state = self.state()
         speeds = {}
         for count in tried:
@@ -327,3 +368,16 @@ class Loader:
 
         counts = Counter(self.broken.values())
         return write(self.watch, to, self.items, len(self.broken), counts.most_common(5))
+
+
+def _whole(name: str, value: Any, least: int = _SEEDS.start) -> int:
+    """Return a whole number of any type. Raises UsageError."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}; it must be a whole number") from None
+    if found < least:
+        raise UsageError(f"{name} is {found}; it must be {least} or more")
+    if found not in _SEEDS:
+        raise UsageError(f"{name} is {found}; it must have 64 bits or fewer")
+    return found

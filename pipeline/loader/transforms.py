@@ -6,6 +6,7 @@ the global generators of `random`, NumPy and, once it is imported, torch are see
 
 from __future__ import annotations
 
+import copy
 import inspect
 import random
 import sys
@@ -34,6 +35,8 @@ class Transform:
         )
 
     def __call__(self, item: Item, draws: Draws, epoch: int, index: int) -> Item:
+        """Return a changed item; the transform may write into what it gets."""
+        item = copy.deepcopy(item)
         if self.takes_generator:
             return Item(np.asarray(self.transform(item.picture, draws.generator(epoch, index))), item.mask, item.boxes)
         seed = draws.seed_of(epoch, index)
@@ -50,6 +53,9 @@ class Transform:
         if item.mask is not None:
             given["mask"] = np.ascontiguousarray(item.mask)
         if item.boxes is not None:
+            processor = getattr(self.transform, "processors", {}).get("bboxes")
+            if processor is None or processor.params.format != "coco":
+                raise ValueError("boxes are x, y, width, height: give Compose bbox_params=BboxParams('coco')")
             given["bboxes"] = item.boxes
         made = self.transform(**given)
         boxes = None if item.boxes is None else np.asarray(made["bboxes"], np.float32).reshape(-1, item.boxes.shape[1])
@@ -70,8 +76,12 @@ class Transform:
         made = self.transform(*given) if len(given) > 1 else (self.transform(given[0]),)
         arrays = [np.asarray(one) for one in made]
         mask = arrays[1] if item.mask is not None else None
-        boxes = None if item.boxes is None else np.column_stack([arrays[-1], item.boxes[:, 4:]])
-        return Item(np.moveaxis(arrays[0], 0, -1), mask, boxes)
+        boxes = None if item.boxes is None else arrays[-1]
+        if boxes is not None and item.boxes is not None and item.boxes.shape[1] > 4:
+            if len(boxes) != len(item.boxes):
+                raise ValueError("it left boxes out, and their further columns do not say which; keep all of them")
+            boxes = np.column_stack([boxes, item.boxes[:, 4:]])
+        return Item(np.moveaxis(arrays[0], 0, -1) if torch.is_tensor(made[0]) else arrays[0], mask, boxes)
 
 
 def _parameters(function: Any) -> int:

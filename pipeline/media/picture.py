@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,8 +77,8 @@ def decode(content: bytes, name: str) -> npt.NDArray[np.uint8]:
     return np.asarray(bgr, np.uint8)
 
 
-def resized(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Return a picture, uint8 (height, width, channels), at another size.
+def resized(picture: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[Any]:
+    """Return a picture (height, width, channels) at another size, with the type of its pixels.
 
     Each pixel of a smaller picture is the mean of the area that it covers; a larger one is interpolated (bicubic).
     """
@@ -90,12 +91,12 @@ def resized(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDAr
     return _by_opencv(picture, width, height, cv2.INTER_CUBIC)
 
 
-def _by_opencv(picture: npt.NDArray[np.uint8], width: int, height: int, method: int) -> npt.NDArray[np.uint8]:
+def _by_opencv(picture: npt.NDArray[Any], width: int, height: int, method: int) -> npt.NDArray[Any]:
     import cv2
 
     if picture.shape[:2] == (height, width):
         return picture
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=method))
 
 
 def _declared_size(content: bytes) -> tuple[int, int] | None:

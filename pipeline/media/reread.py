@@ -51,7 +51,16 @@ def reread(item: RunInput) -> Reread:
     root = read_group(item.store_path)
     workflow = root.attributes.get("workflow") if root is not None else None
     source = workflow.get("source", {}) if isinstance(workflow, dict) else {}
-    return RereadPictures(item, source) if source.get("kind") == "images" else RereadFilm(item)
+    kind = str(source.get("kind", ""))
+    if kind == "images":
+        return RereadPictures(item, source)
+    try:
+        return RereadFilm(item)
+    except InputError as err:
+        if ":" not in kind:
+            raise
+        told = f"items of source {kind!r} cannot be read again, unless they are frames of videos"
+        raise InputError(f"{item.store_path}: {told}") from err
 
 
 class RereadFilm(Reread):

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import cv2
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import pipeline
 from pipeline.errors import StoreError, UsageError
 from pipeline.loader.export import _Keys
 from pipeline.loader.flow import ImageDataGenerator
-from pipeline.loader.items import in_one_numbering
+from pipeline.loader.items import StoreItems, in_one_numbering
 from pipeline.views.export import export
+from tests.clips import write_clip
 from tests.loader.made_pictures import EVERYTHING, PICTURES, digest, everything, folder
 
 
@@ -70,19 +77,132 @@ def test_flow_takes_the_place_of_keras_flow() -> None:
         assert (image == PICTURES[label]).all() or (image == PICTURES[label][:, ::-1]).all()
     assert all(len(next(ours)) == 2 for _ in range(4))  # a generator of Keras does not end
     assert ours.loader.epoch == 1
-    with pytest.raises(UsageError, match="zca_whitening is not supported"):
-        ImageDataGenerator(zca_whitening=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda one: ImageDataGenerator(zca_whitening=True), "zca_whitening is not supported; leave it out"),
+        (lambda one: ImageDataGenerator(validation_split=1.5), "validation_split is 1.5; it must lie between 0 and 1"),
+        (lambda one: one.flow(PICTURES, sample_weight=np.ones(70)), "sample_weight is not supported; leave it out"),
+        (lambda one: one.flow(PICTURES, save_to_dir="x"), "save_to_dir is not supported; leave it out"),
+        (lambda one: one.flow(PICTURES, save_to="x"), "unknown argument 'save_to'; did you mean 'save_to_dir'"),
+        (lambda one: one.flow(PICTURES, subset="test"), "subset is 'test'; choose training or validation"),
+        (lambda one: one.flow(PICTURES, np.arange(70), subset="training"), "have different classes; shuffle x and y"),
+        (lambda one: one.flow_from_dataframe({"filename": ["a"]}), "unknown column 'class'.*valid: filename"),
+        (lambda one: one.flow_from_dataframe({"filename": [1], "class": ["a"]}), "'filename' holds values that are"),
+        (lambda one: one.flow_from_dataframe({"filename": ["a"], "class": [1]}), r"holds 1; .*use \.astype\(str\)"),
+        (lambda one: one.flow_from_dataframe(None), "the table is a NoneType; give a DataFrame or a mapping"),
+        (lambda one: one.flow((PICTURES, np.zeros(70))), "without further inputs beside x"),
+        (lambda one: ImageDataGenerator().flow(PICTURES, subset="validation"), "'validation' is empty; give Image"),
+        (lambda one: one.fit(PICTURES, augment=True), "augment=True"),
+    ],
+)
+def test_what_keras_has_and_this_has_not_is_one_line(call: Callable[[Any], Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        call(ImageDataGenerator(validation_split=0.25))
+
+
+KERAS = keras.src.legacy.preprocessing.image.ImageDataGenerator
+READ: dict[str, Any] = {"target_size": (8, 8), "batch_size": 40, "shuffle": False}
+
+
+@pytest.fixture(scope="module")
+def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with all that decides which files Keras takes, and in which order."""
+    place = tmp_path_factory.mktemp("odd")
+    names = ["b/z/1.png", "b/z-a/2.png", "b/z/a/3.png", "b/B.png", "b/a.JPG", "b/c.gif", "a/1.png", "a/2.png", "a/d.c"]
+    for number, name in enumerate([*names, "top.png", *(f"d/{k}.bmp" for k in range(7))]):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place / name) + ".png", PICTURES[number, :8, :8])
+        (place / (name + ".png")).rename(place / name)
+    (place / "c").mkdir()
+    return place
+
+
+@pytest.mark.parametrize("subset", [None, "training", "validation"])
+@pytest.mark.parametrize("classes", [None, ["d", "b"], ["."]])
+def test_subsets_of_a_folder_are_those_of_keras(
+    subset: str | None, classes: list[str] | None, odd_folder: Path
+) -> None:
+    wanted, ours = (
+        one(validation_split=0.3).flow_from_directory(odd_folder, subset=subset, classes=classes, **READ)
+        for one in (KERAS, ImageDataGenerator)
+    )
+    assert ours.filenames == [name.removeprefix("./") for name in wanted.filenames]
+    assert ours.class_indices == wanted.class_indices
+    assert (ours.n, ours.samples, ours.num_classes) == (wanted.n, wanted.samples, wanted.num_classes)
+    np.testing.assert_array_equal(ours.classes, wanted.classes)
+    for made, expected in zip(ours[0], wanted[0], strict=True):
+        np.testing.assert_array_equal(made, expected)
+
+
+def table(place: Path) -> pd.DataFrame:
+    names = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+    rows = [*names, *names[:3], "gone.png"]
+    return pd.DataFrame({
+        "filename": rows, "class": [name[0] for name in rows], "x": range(len(rows)), "y": np.arange(len(rows)) / 2,
+        "several": [[name[0], "t"] for name in rows],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"subset": "validation"},
+        {"subset": "training", "class_mode": "sparse"},
+        {"classes": ["d", "b"]},
+        {"y_col": "several"},
+        {"y_col": "several", "classes": ["t", "a"]},
+        {"classes": ["a", "b"], "class_mode": "binary"},
+        {"class_mode": "raw", "y_col": ["x", "y"]},
+        {"class_mode": "raw", "y_col": "x", "subset": "training"},
+        {"class_mode": None, "color_mode": "grayscale"},
+    ],
+    ids=str,
+)
+def test_flow_from_dataframe_gives_what_keras_gives(options: dict[str, Any], odd_folder: Path) -> None:
+    with pytest.warns(UserWarning, match="invalid image filename"):
+        wanted = KERAS(validation_split=0.3).flow_from_dataframe(table(odd_folder), odd_folder, **READ, **options)
+    ours = ImageDataGenerator(validation_split=0.3).flow_from_dataframe(
+        table(odd_folder), odd_folder, **READ, **options, workers=0
+    )
+    assert ours.n == wanted.n
+    made, expected = ours[0], wanted[0]
+    if "class_mode" in options and options["class_mode"] is None:
+        assert np.abs(made - expected).max() <= 1  # grey by OpenCV and by Pillow
+        return
+    np.testing.assert_array_equal(made[0], expected[0])
+    np.testing.assert_array_equal(made[1], expected[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_predictions_are_in_order_after_a_reading_that_ended_half_way(workers: int) -> None:
+    pictures = np.tile(np.arange(40, dtype=np.uint8)[:, None, None, None], (1, 4, 4, 1))
+    given = keras.layers.Input((4, 4, 1))
+    model = keras.Model(given, keras.layers.GlobalAveragePooling2D()(given))
+    with pipeline.Loader(pictures, 8, shuffle=False, workers=workers) as loader:
+        data = loader.keras()
+        loader.next()
+        assert model.predict(data, verbose=0).ravel().tolist() == list(range(40))
+        assert model.predict(data, steps=2, verbose=0).ravel().tolist() == list(range(16))
+        assert model.predict(data, verbose=0).ravel().tolist() == list(range(40))
+
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 def test_tar_shards_and_lists_give_the_pictures_of_the_folder(pictures: Path, tmp_path: Path) -> None:
     names = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
     for shard, some in enumerate((names[:10], names[10:])):
-        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
-            for name in some:
-                content = (pictures / name).read_bytes()
-                member = tarfile.TarInfo(str(name))
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+        write_tar(tmp_path / f"{shard}.tar", {str(name): (pictures / name).read_bytes() for name in some})
     (tmp_path / "all.txt").write_text("".join(f"{pictures / name}\n" for name in names))
     found = []
     for source in (pictures, [tmp_path / "0.tar", tmp_path / "1.tar"]):
@@ -93,6 +213,42 @@ def test_tar_shards_and_lists_give_the_pictures_of_the_folder(pictures: Path, tm
     listed = pipeline.Loader(tmp_path / "all.txt", 7, image_size=(24, 24), workers=0, shuffle=False)
     folder_first = pipeline.Loader(pictures, 7, image_size=(24, 24), workers=0, shuffle=False).next()
     assert (listed.next() == folder_first[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "labels", "class_names"),
+    [
+        ({"x.cls": "7", "y.cls": " 2\n"}, [7, 2], ()),
+        ({"x.cls": "dog", "y.cls": "cat"}, [1, 0], ("cat", "dog")),
+        ({"x.cls": "3", "y.cls": "cat"}, [0, 1], ("3", "cat")),
+        ({"x.cls": "1", "y.cls": "0", "__class_names__": '["a", "b", "c"]'}, [1, 0], ("a", "b", "c")),
+        ({"x.cls": "1"}, None, ()),
+    ],
+    ids=["numbers", "names", "both", "numbers with names", "one has none"],
+)
+def test_labels_of_a_tar_file_are_its_cls_files(
+    members: dict[str, str], labels: list[int] | None, class_names: tuple[str, ...], pictures: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    content = next(pictures.rglob("*.png")).read_bytes()
+    made: dict[str, bytes] = {"x.left.png": content, **{name: text.encode() for name, text in members.items()}}
+    write_tar(tmp_path / "1.tar", {**made, "y.png": content})
+    loader = pipeline.Loader(tmp_path / "1.tar", 2, workers=0)
+    assert (None if loader.labels is None else loader.labels.tolist()) == labels
+    assert loader.class_names == class_names
+    assert ("1 of 2 pictures have no .cls; none is used" in caplog.text) == (labels is None)
+
+
+def test_folders_name_the_numbers_of_cls_files_if_each_has_its_own(pictures: Path, tmp_path: Path) -> None:
+    content = next(pictures.rglob("*.png")).read_bytes()
+    both = {"dog/1.png": content, "dog/1.cls": b"0", "cat/2.png": content, "cat/2.cls": b"1"}
+    write_tar(tmp_path / "own.tar", both)
+    write_tar(tmp_path / "mixed.tar", {**both, "cat/3.png": content, "cat/3.cls": b"0"})
+    assert pipeline.Loader(tmp_path / "own.tar").class_names == ("dog", "cat")
+    mixed = pipeline.Loader(tmp_path / "mixed.tar")
+    assert mixed.class_names == ()
+    assert mixed.labels is not None
+    assert mixed.labels.tolist() == [0, 1, 0]
 
 
 def test_a_store_holds_what_the_loader_gives(pictures: Path, tmp_path: Path, workflows: Path) -> None:
@@ -111,9 +267,11 @@ def test_a_store_holds_what_the_loader_gives(pictures: Path, tmp_path: Path, wor
     np.testing.assert_array_equal(run.array(name, "label"), labels)
     assert tuple(run.input(name).arrays["label"].attributes["class_names"]) == loader.class_names
     export(out, tmp_path / "shard.tar", axis="frame")
-    again = pipeline.Loader(tmp_path / "shard.tar", 24, shuffle=False, workers=0, dtype="uint8").next()
+    shard = pipeline.Loader(tmp_path / "shard.tar", 24, shuffle=False, workers=0, dtype="uint8")
+    again = shard.next()
     np.testing.assert_array_equal(again[0], images)
     np.testing.assert_array_equal(again[1], labels)
+    assert shard.class_names == loader.class_names
 
 
 def test_labels_of_several_inputs_have_one_numbering(pictures: Path, tmp_path: Path, workflows: Path) -> None:
@@ -130,6 +288,10 @@ def test_labels_of_several_inputs_have_one_numbering(pictures: Path, tmp_path: P
     loader = pipeline.Loader(out, 4, label="label", image_size=(26, 28), shuffle=False, workers=0)
     assert [loader.class_names[label] for label in loader.next()[1].tolist()] == ["a", "c", "b", "c"]
     assert loader.class_names == ("a", "b", "c")
+    export(out, tmp_path / "two.tar", axis="frame")
+    shard = pipeline.Loader(tmp_path / "two.tar", 4, shuffle=False, workers=0)
+    assert [shard.class_names[label] for label in shard.next()[1].tolist()] == ["a", "c", "b", "c"]
+    assert shard.class_names == ("a", "b", "c")
 
 
 def test_ids_of_people_become_numbers_with_names() -> None:
@@ -173,3 +335,67 @@ def test_rows_of_a_store_are_crops_with_their_labels(pictures: Path, tmp_path: P
         pipeline.Loader(tmp_path / "squares.zarr", axis="squares")
     with pytest.raises(UsageError, match="axis and label are for a run store"):
         pipeline.Loader(pictures, axis="square")
+
+
+def test_workers_of_torch_do_not_give_each_batch_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would have a loader of its own, and give all batches of it."""
+    for workers in (1, 2):
+        worker = SimpleNamespace(num_workers=workers)
+        data = SimpleNamespace(get_worker_info=lambda one=worker: one)
+        monkeypatch.setitem(sys.modules, "torch.utils.data", data)
+        loader = pipeline.Loader(PICTURES, 8, workers=0)
+        if workers == 1:
+            assert len(list(loader)) == 9
+            continue
+        with pytest.raises(UsageError, match="workers of its own; use it as it is, or with num_workers=0"):
+            list(loader)
+
+
+def test_boxes_need_the_parameters_of_albumentations() -> None:
+    """Without them it turns the picture, and gives the boxes back as they were."""
+
+    class Compose:
+        processors: ClassVar[dict[str, Any]] = {"bboxes": SimpleNamespace(params=SimpleNamespace(format="pascal_voc"))}
+
+        def set_random_seed(self, seed: int) -> None: ...
+
+        def __call__(self, **given: Any) -> dict[str, Any]:
+            return given
+
+    transform = Compose()
+    loader = pipeline.Loader(PICTURES, 8, transform, boxes=[[[1, 2, 3, 4]]] * 70, workers=0)
+    for kept in (transform.processors, {}):
+        transform.processors = kept  # type: ignore[misc]
+        with pytest.raises(UsageError, match=r"x, y, width, height: give Compose bbox_params=BboxParams\('coco'\)"):
+            loader.next()
+    transform.processors = {"bboxes": SimpleNamespace(params=SimpleNamespace(format="coco"))}  # type: ignore[misc]
+    assert loader.next()[1][0].tolist() == [[1, 2, 3, 4]]
+
+
+def test_threads_of_keras_are_refused() -> None:
+    data = pipeline.Loader(PICTURES, 8, workers=0).keras()
+    data.workers = 1
+    with pytest.raises(UsageError, match=r"workers=4 is for the loader; give it to pipeline\.Loader"):
+        data.workers = 4
+
+
+def test_crops_of_a_film_are_those_of_its_frames_alone(tmp_path: Path) -> None:
+    """The frames of a batch are decoded at once, forwards, and each only once."""
+    film, workflow, out = tmp_path / "film.mp4", tmp_path / "squares.yaml", tmp_path / "film.zarr"
+    write_clip(film, 60)
+    workflow.write_text(
+        "source: {kind: video}\nstages: {squares: {use: 'tests.loader.made_pictures:Squares'}}\n", encoding="utf-8"
+    )
+    pipeline.run(workflow, [film], out, executor="inline")
+    loader = pipeline.Loader(out, 16, axis="square", image_size=(12, 12), workers=0)
+    items = loader.recipe.items
+    found = [loader.next() for _ in range(2)]
+    alone = StoreItems.prepare
+    try:
+        StoreItems.prepare = lambda self, indices: None  # type: ignore[method-assign]
+        items._ready = {}  # type: ignore[attr-defined]
+        for number, batch in enumerate(found):
+            np.testing.assert_array_equal(loader.batch(0, number), batch)
+    finally:
+        StoreItems.prepare = alone  # type: ignore[method-assign]
+    assert len(np.unique(found[0], axis=0)) > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
 from abc import ABC, abstractmethod
@@ -20,6 +21,8 @@ from pipeline.media.images.shelves import ArrayRows, Files, Passed, Shelf, Table
 from pipeline.text import plural
 
 TAR, TABLE, HDF5, ZARR = ".tar", ".parquet", (".h5", ".hdf5", ".hdf"), ".zarr"
+CLASS, CLASS_NAMES = ".cls", "__class_names__"
+"""Members of a tar file: the label of a picture, and a list of names by label. WebDataset passes over the latter."""
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -113,6 +116,8 @@ class Tar(Collection):
                     if os.path.basename(member.name).startswith("."):
                         self.passed.add("hidden files")
                         continue
+                    if member.name == CLASS_NAMES:
+                        continue
                     if not member.isreg() or member.issparse():
                         if ending in SUFFIXES:
                             self.passed.add("links, sparse files and other members that are not files")
@@ -134,6 +139,24 @@ class Tar(Collection):
         self.names = Names.of(names)
         self._offsets, self._sizes = np.array(offsets, np.int64), np.array(sizes, np.int64)
 
+    def classes(self) -> tuple[list[bytes | None], list[str] | None]:
+        """Return the content of each picture's `.cls` file, None if it has none; and the names in CLASS_NAMES.
+
+        A `.cls` belongs to the picture of its name without the ending, or as WebDataset has it, up to the first dot.
+        """
+        found: dict[str, bytes] = {}
+        names = None
+        with open_file(self.path) as file, tarfile.open(self.path, "r:", file) as tar:
+            for member in self._members(tar):
+                if member.isreg() and (member.name.endswith(CLASS) or member.name == CLASS_NAMES):
+                    content = os.pread(file.fileno(), member.size, member.offset_data)
+                    if member.name == CLASS_NAMES:
+                        names = _list_of(content)
+                    else:
+                        found[member.name.removesuffix(CLASS)] = content.strip()
+        paths = (os.path.splitext(name.decode("utf-8", "surrogateescape"))[0] for name in self.names)
+        return [found.get(path, found.get(_up_to_dot(path))) for path in paths], names
+
     def _members(self, tar: tarfile.TarFile) -> Any:
         found = 0
         try:
@@ -154,6 +177,19 @@ class Tar(Collection):
     def shelf(self, start: int, stop: int) -> Shelf:
         offsets, sizes = self._offsets[start:stop].tolist(), self._sizes[start:stop].tolist()
         return TarMembers(self.path, tuple(offsets), tuple(sizes))
+
+
+def _list_of(content: bytes) -> list[str] | None:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return None
+    return list(map(str, found)) if isinstance(found, list) else None
+
+
+def _up_to_dot(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.partition(".")[0]
 
 
 class Arrays(Collection):
