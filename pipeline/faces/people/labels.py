@@ -28,18 +28,24 @@ class Labels:
     source: Source
     """Array of the labels: `person` (of `reelgraph people`), `identity` (of `reelgraph find --gallery`), or none."""
     code: npt.NDArray[np.int32]
-    """int32 (n_faces,): the person's id in the registry, or a number for each name of the gallery; -1 if unknown."""
+    """int32 (n_faces,): the person's id in the registry, or a number for each name of the gallery; -1 if unknown. Beside
+    ids, the names of a gallery have the numbers -2 and below."""
     names: dict[int, str]
     """Name to show for each code that occurs; `person 3` for a person without a name."""
     named: frozenset[int]
     """Codes that have a name of their own."""
 
+    def is_of_gallery(self, code: int) -> bool:
+        """Return whether the name of a code comes from a gallery."""
+        return self.source == "identity" or code < UNKNOWN
+
 
 def labels(item: RunInput, source: Source | None = None) -> Labels:
-    """Return the labels of all faces of an input, in order. `source` None: `person` if it exists, else `identity`.
+    """Return the labels of all faces of an input, in order.
 
-    The names of people are the registry's. If its file is missing, or another registry is in its place, they are the
-    copy in the store. Raises StoreError if an array is damaged.
+    `source` None: the name that the user gave to the person, else the gallery's, else the number of the person. The
+    names of people are the registry's. If its file is missing, or another registry is in its place, they are the copy
+    in the store. Raises StoreError if an array is damaged.
     """
     there = item.arrays
     chosen = source or next((name for name in ("person", "identity") if name in there), "none")
@@ -55,7 +61,18 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
     given = known.names if known else names_of_people(attributes)
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
     named = frozenset(c for c in codes if given.get(c))
-    return Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
+    found = Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
+    return _beside(found, labels(item, "identity")) if source is None and "identity" in there else found
+
+
+def _beside(people: Labels, gallery: Labels) -> Labels:
+    """Return the labels of people, with those of a gallery for the faces to which the user gave no name."""
+    beside = {UNKNOWN - 1 - code: name for code, name in gallery.names.items()}
+    is_open = (gallery.code != UNKNOWN) & ~np.isin(people.code, list(people.named))
+    code = np.where(is_open, UNKNOWN - 1 - gallery.code, people.code).astype(np.int32)
+    there = set(np.unique(code).tolist())
+    names = {c: name for c, name in (people.names | beside).items() if c in there}
+    return Labels("person", code, names, frozenset(there & (people.named | beside.keys())))
 
 
 def weak_labels(item: RunInput, given: Labels) -> Labels:
