@@ -230,9 +230,12 @@ def test_people_are_found_by_id_by_name_and_by_gallery(tmp_path: Path) -> None:
     with RunStore.open(store) as opened:
         add_arrays(opened, "a", [identity], {"identity": np.array([0, 1, 2, -1], np.int32)}, {"find": "key"})
     items = list(pipeline.open(store).inputs.values())
-    found = {word: choose(items, word)[0].rows.tolist() for word in ("1", "ANN", "2", "bo", "cy")}
+    found = {word: choose(items, word)[0].rows.tolist() for word in ("1", "ANN", "2", "person 2", "bo", "cy")}
     ann, bo = [True, True, False, False], [False, False, True, False]
-    assert found == {"1": ann, "ANN": ann, "2": bo, "bo": bo, "cy": [True, False, True, False]}
+    assert found == {"1": ann, "ANN": ann, "2": bo, "person 2": bo, "bo": bo, "cy": [True, False, True, False]}
+    (tmp_path / "people.json").write_text('{"people": {"1": {"name": "Ann"}, "2": {"name": "ann"}}}')
+    with pytest.raises(UsageError, match="2 people are called 'Ann': 1, 2; give the id"):
+        choose(items, "Ann")
 
 
 def test_an_interrupted_cut_leaves_no_half_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

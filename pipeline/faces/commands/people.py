@@ -260,12 +260,14 @@ def _registry(options: argparse.Namespace) -> Path:
 
 def _id(registry: Registry, text: str) -> int:
     """Return the id of a person that is given by id or by name. Raises UsageError unless the name is one person's."""
-    if text.isdecimal():
-        return int(text)
-    found = [k for k, one in sorted(registry.people.items()) if (one.name or "").casefold() == text.casefold()]
-    if len(found) != 1 or not text:
-        which = f"the name of persons {', '.join(map(str, found))}" if found else "neither an id nor a person's name"
-        raise UsageError(f"{text!r} is {which}; give an id: reelgraph people list shows them")
+    from pipeline.faces.people.registry import called, require_one
+
+    found = called({number: one.name for number, one in registry.people.items()}, text)
+    if not found:
+        raise UsageError(
+            f"{text!r} is neither an id nor a person's name; give an id: reelgraph people list shows them"
+        )
+    require_one(found, text)
     return found[0]
 
 

@@ -122,8 +122,8 @@ class Chosen:
 def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
     """Return the faces of a person in each input; rows are all false if the person does not occur.
 
-    `person` is an id (`3`, of the registry), a name in the registry, or a name in the gallery, tried in this order.
-    Case does not count. Raises UsageError, with the nearest names, if no input knows the person.
+    `person` is an id (`3` or `person 3`, of the registry), or a name, in the registry and in the gallery. Case does not
+    count. Raises UsageError, with the nearest names, if no input knows the person.
     """
     known = [(labels(item, "person"), labels(item, "identity")) for item in items]
     found = [_find(item, both, person) for item, both in zip(items, known, strict=True)]
@@ -143,14 +143,16 @@ def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
 
 
 def _find(item: RunInput, both: tuple[Labels, Labels], person: str) -> Chosen | None:
+    people, gallery = both
     array = item.arrays.get("person")
     known = registry.known(array.attributes, item.store_path) if array else None
-    if known is not None and person.isdecimal():  # the id that the person has now, if it was merged into another
-        person = str(known.merged.get(int(person), person))
-    for found in both:
-        code = next((code for code, name in found.names.items() if name.casefold() == person.casefold()), None)
-        if found.source == "person" and person.isdecimal() and int(person) in found.names:
-            code = int(person)
-        if code is not None:
-            return Chosen(found.names[code], found.code == code)
-    return None
+    given = known.names if known else {code: people.names[code] for code in people.named}
+    ids = registry.called(given, person)
+    registry.require_one(ids, person)
+    merged = known.merged if known else {}
+    codes = [code for code in (merged.get(number, number) for number in ids) if code in people.names]
+    pictured = [code for code, name in gallery.names.items() if name.casefold() == person.casefold()]
+    if not codes and not pictured:
+        return None
+    name = people.names[codes[0]] if codes else gallery.names[pictured[0]]
+    return Chosen(name, np.isin(people.code, codes) | np.isin(gallery.code, pictured))
