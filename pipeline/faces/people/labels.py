@@ -28,8 +28,8 @@ class Labels:
     source: Source
     """Array of the labels: `person` (of `reelgraph people`), `identity` (of `reelgraph find --gallery`), or none."""
     code: npt.NDArray[np.int32]
-    """int32 (n_faces,): the person's id in the registry, or a number for each name of the gallery; -1 if unknown. Beside
-    ids, the names of a gallery have the numbers -2 and below."""
+    """int32 (n_faces,): the person's id in the registry, or a number for each name of the gallery; -1 if unknown. The
+    names of a gallery have the numbers -2 and below if they stand beside ids."""
     names: dict[int, str]
     """Name to show for each code that occurs; `person 3` for a person without a name."""
     named: frozenset[int]
