@@ -151,7 +151,8 @@ def _find(item: RunInput, both: tuple[Labels, Labels], person: str) -> Chosen | 
     registry.require_one(ids, person)
     merged = known.merged if known else {}
     codes = [code for code in (merged.get(number, number) for number in ids) if code in people.names]
-    pictured = [code for code, name in gallery.names.items() if name.casefold() == person.casefold()]
+    by_id = [code for code in codes if given.get(code, "").casefold() != person.casefold()]
+    pictured = [code for code, name in gallery.names.items() if not by_id and name.casefold() == person.casefold()]
     if not codes and not pictured:
         return None
     name = people.names[codes[0]] if codes else gallery.names[pictured[0]]
