@@ -12,6 +12,7 @@ from scipy.spatial.distance import squareform
 
 from pipeline.faces.people import clustering
 from pipeline.faces.people.clustering import Points, best_rows, describe, group_points, quality, together
+from pipeline.faces.people.described import share_in_crowd
 from tests.made_stores import people
 
 NOBODY = np.empty((0, 2), np.int64)
@@ -71,6 +72,21 @@ def test_the_sparse_graph_gives_what_scipy_gives_from_all_distances(monkeypatch:
 def test_facts_and_averages(places: tuple[float, ...], apart: list[tuple[int, int]], expected: list[int]) -> None:
     seen = np.array([(moment, row) for moment, pair in enumerate(apart) for row in pair], np.int64).reshape(-1, 2)
     assert group_points(points(line(*places)), seen, 1.0).group.tolist() == expected
+
+
+def test_the_threshold_falls_with_the_number_of_people() -> None:
+    places = points(line(0, 0.3, 5, 5.9, 9), founds=[True, True, True, True, False])
+    asked: list[int] = []
+
+    def in_crowd(people: int) -> float:
+        asked.append(people)
+        return 0.8
+
+    assert group_points(places, NOBODY, 1.0, strict=0.5).group.tolist() == [0, 0, 1, 1, 2]
+    found = group_points(places, NOBODY, 1.0, (), 0.5, in_crowd)
+    assert (found.group.tolist(), found.threshold, asked) == ([0, 0, 1, 2, 3], 0.8, [3]), "groups within 0.5 that count"
+    shares = [share_in_crowd(people) for people in (0, 15, 100, 1000, 10**6)]
+    assert shares == pytest.approx([0.975, 0.975, 0.9375, 0.875, 0.85])
 
 
 def test_known_people_take_tracks_and_stay_two() -> None:

@@ -43,7 +43,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
         help="average distance up to which tracks are one person (default, in thresholds of the model: "
-        "0.975; 0.9 for pictures; 0.85 for tracks with many looks)",
+        "0.975, down to 0.85 with the number of people; 0.85 for tracks with many looks)",
     )  # fmt: skip
     parser.add_argument(
         "--min-faces", type=positive, metavar="N",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,22 +88,33 @@ class Groups:
     """int64 (n,): number of each point's group, from 0 in order of first member."""
     looks: list[list[Exemplar]]
     """One exemplar for each cluster of a group; several only if a user has merged them into one person."""
+    threshold: float
+    """The threshold that held."""
 
 
 def group_points(
-    points: Points, seen: Ints, threshold: float, twice: Collection[int] = (), strict: float | None = None
+    points: Points,
+    seen: Ints,
+    threshold: float,
+    twice: Collection[int] = (),
+    strict: float | None = None,
+    in_crowd: Callable[[int], float] | None = None,
 ) -> Groups:
     """Join points that are within `threshold` on average, and within `strict` if both show variation (`VARIED`).
 
-    Two photographs of a person differ by light, camera and years, which neither photograph shows.
+    Two photographs of a person differ by light, camera and years, which neither photograph shows. `in_crowd` gives a
+    lower threshold for a number of people. They are counted as groups within `strict`.
     `seen`: int64 (m, 2), a moment's number and the row of a point seen in it. Two points of one moment are not one
     person. Known people are never joined with each other. Those of `twice` may have several points of one moment.
     """
     if not len(points.vector):
-        return Groups(np.empty(0, np.int64), [])
+        return Groups(np.empty(0, np.int64), [], threshold)
     state = _State(points, seen, threshold, threshold if strict is None else strict, frozenset(twice))
-    while state.merge_round():
-        pass
+    if in_crowd is not None:
+        state.merge_within(state.strict)
+        people = len({state.root(state.owner[cluster]) for cluster in state.alive() if state.founds[cluster]})
+        threshold = min(threshold, in_crowd(people))
+    state.merge_within(threshold)
     owner = np.array([state.root(state.owner[k]) for k in range(len(points.vector))], np.int64)
     numbers, first, inverse = np.unique(owner, return_index=True, return_inverse=True)
     rank = np.empty(len(numbers), np.int64)
@@ -115,7 +126,7 @@ def group_points(
         looks[number[state.root(state.owner[cluster])]].append(
             Exemplar(mean, state.spread[cluster], state.weight[cluster], state.varied[cluster])
         )
-    return Groups(rank[inverse], looks)
+    return Groups(rank[inverse], looks, threshold)
 
 
 class _State:
@@ -123,11 +134,13 @@ class _State:
 
     def __init__(self, points: Points, seen: Ints, threshold: float, strict: float, twice: frozenset[int]) -> None:
         n = len(points.vector)
-        self.threshold, self.strict = threshold, strict
+        self.strict = strict
         self.limit = threshold * threshold
         self.twice = twice
         self.photographs = PHOTOGRAPHS * self.limit
         """Mean squared distance of one person's photographs from their mean."""
+        self.same_look = SAME_LOOK * self.limit
+        """Squared distance of two means of one look."""
         self.mean = list(points.vector.astype(np.float64))
         self.spread = points.spread.astype(np.float64).tolist()
         self.varied = points.varied.astype(np.float64).tolist()
@@ -154,7 +167,13 @@ class _State:
         """Return the clusters that were not merged into another one, ascending."""
         return [k for k, into in enumerate(self.into) if into == k]
 
-    def merge_round(self) -> bool:
+    def merge_within(self, threshold: float) -> None:
+        """Join pairs until none is left within this threshold."""
+        self.limit = threshold * threshold
+        while self._merge_round():
+            pass
+
+    def _merge_round(self) -> bool:
         """Join pairs of a graph of near neighbours, nearest first, if allowed; return whether any were joined."""
         alive = self.alive()
         neighbours, heap = self._graph(alive)
@@ -218,7 +237,7 @@ class _State:
         self.mean.append(self.mean[a] + share * between)
         self.varied.append((1 - share) * self.varied[a] + share * self.varied[b])
         one, other = self._looks(a), self._looks(b)
-        near = SAME_LOOK * self.limit * (1 / one + 1 / other) / 2  # means of several looks are nearer to each other
+        near = self.same_look * (1 / one + 1 / other) / 2  # means of several looks are nearer to each other
         looks = max(one, other) if between @ between <= near else one + other
         self.spread.append(self.varied[c] + self.photographs * (1 - 1 / looks))
         self.weight.append(total)
