@@ -257,7 +257,8 @@ def test_stores_stay_with_their_registry(store: Path, tmp_path: Path) -> None:
     assert (tmp_path / "people.json").exists()
     with pytest.raises(UsageError, match=r"use 2 registries \(.*cast\.json, .*people\.json\); choose one"):
         run(store, other)
-    gather([store, other], cast, SETTINGS)
+    (replaced,) = gather([store, other], cast, SETTINGS).notes
+    assert replaced.startswith(f"{other}, c: the people of {tmp_path / 'people.json'} are replaced")
     assert ids(other, "c") == [2] * 6
     cast.unlink()
     assert run(store).registry.path == tmp_path / "people.json", "a registry that is away is made anew"

@@ -218,6 +218,10 @@ class _Work:
                     text = "keeps its people, found with other settings; use --again to find them again"
                     self.note(f"{item.name} {text}")
                 continue
+            if attributes.get("registry_id") and not ours:
+                theirs = located(item.store_path / str(attributes.get("registry")))
+                text = f"the people of {theirs} are replaced: reports and films show those of {self.registry.path} now"
+                self.note(f"{item.store_path}, {item.name}: {text}")
             tracks = describe_tracks(item, self.space, self.sure[item.store_path])
             before = item.array("person") if ours else None
             yield _Taken(self.registry.key(item.store_path, item.name), item, tracks, before)
