@@ -264,9 +264,7 @@ def _id(registry: Registry, text: str) -> int:
 
     found = called({number: one.name for number, one in registry.people.items()}, text)
     if not found:
-        raise UsageError(
-            f"{text!r} is neither an id nor a person's name; give an id: reelgraph people list shows them"
-        )
+        raise UsageError(f"{text!r} is neither an id nor a person's name; give an id: reelgraph people list shows them")
     require_one(found, text)
     return found[0]
 

@@ -25,7 +25,7 @@ from pipeline.faces.people.space import thresholds_of
 from pipeline.store.nodes import located
 from pipeline.store.remove import Removal, Rows, blocks, remove_rows
 from pipeline.store.run import InputStore, RunStore
-from pipeline.text import unknown
+from pipeline.text import plural, unknown
 
 FACES = Rows("face", "n_faces", "face_frame", {"shot": "thumbnail_face"})
 """Rows that go with a face: its thumbnail."""
@@ -176,7 +176,7 @@ def forget(
             _forget_history(path)
         done = {}
         for one in findings.found:
-            note(f"rewriting {one.input} in {one.store}: {len(one.rows)} of {one.faces} faces go")
+            note(f"rewriting {one.input} in {one.store}: {len(one.rows)} of {plural(one.faces, 'face')} go")
             store = stores[one.store]
             source = store.input(one.input)
             gone = np.zeros(one.faces, bool)
@@ -248,7 +248,7 @@ def _require_every_store(who: Who, known: Registry, outs: Sequence[Path]) -> Non
         if faces and located(store) not in outs and store.is_dir():
             left[store] = left.get(store, 0) + faces
     if left:
-        named = ", ".join(f"{store} ({faces} faces)" for store, faces in sorted(left.items()))
+        named = ", ".join(f"{store} ({plural(faces, 'face')})" for store, faces in sorted(left.items()))
         raise UsageError(f"{who} is in {named} too; name every store of theirs, so that all is removed together")
 
 
