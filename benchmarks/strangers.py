@@ -27,7 +27,7 @@ import numpy as np
 from harness import REPOSITORY, Rows, data_folder, labels_in, parser, say, show, write_json
 
 from pipeline.engine.workflow import load_workflow
-from pipeline.faces.people.clustering import Points, group_points
+from pipeline.faces.people.clustering import STEPS, Points, group_points
 from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, share_in_crowd
 from pipeline.faces.people.evidence import Calibration, Level, Means, averaged, calibration, halved, judge, projected
 from pipeline.faces.people.matching import METRICS, Metric
@@ -50,7 +50,7 @@ CROWDS = (15, 30, 100, 300, 420)
 HALVINGS = 5
 RULES = tuple(itertools.product(np.arange(0.9, 1.001, 0.0125), np.arange(0, 0.151, 0.0125)))
 """Share of the threshold for 100 people, and its decrease for ten times as many."""
-CROWD_COLUMNS = ("people", "photographs:.0f", "0.9=low:.3f", "0.975=high:.3f", "other half's share=own:.3f",
+CROWD_COLUMNS = ("people", "0.9=low:.3f", "0.975=high:.3f", "other half's share=own:.3f",
                  "other half's rule=held_out:.3f", "shipped rule=shipped:.3f", "=chosen")  # fmt: skip
 
 
@@ -256,21 +256,30 @@ def crowds(people: People, space: Space, trials: int) -> Rows:
         for k, half, size in itertools.product(range(HALVINGS), (0, 1), CROWDS)
     }
 
-    def f1(of_people: Callable[[int], float], *where: tuple[int, int, int]) -> float:
+    def f1(share_of: Callable[[list[int]], float], *where: tuple[int, int, int]) -> float:
         return float(np.mean([
-            np.mean([np.interp(of_people(count), SHARES, curve) for count, _, curve in found[one]]) for one in where
+            np.mean([np.interp(share_of(groups), SHARES, curve) for groups, curve in found[one]]) for one in where
         ]))  # fmt: skip
 
-    def falling(rule: tuple[float, float]) -> Callable[[int], float]:
-        return lambda count: float(np.clip(rule[0] - rule[1] * np.log10(count / 100), STRICT_SHARE, THRESHOLD_SHARE))
+    def falling(in_crowd: Callable[[float], float]) -> Callable[[list[int]], float]:
+        def share_of(groups: list[int]) -> float:
+            now = STRICT_SHARE
+            while now < (most := in_crowd(float(np.interp(now, SHARES, groups)))):
+                now = min(most, now + (THRESHOLD_SHARE - STRICT_SHARE) / STEPS)
+            return now
 
-    def fixed(share: float) -> Callable[[int], float]:
-        return lambda count: share
+        return share_of
+
+    def by_rule(for_100: float, per_decade: float) -> Callable[[list[int]], float]:
+        return falling(lambda people: min(THRESHOLD_SHARE, for_100 - per_decade * float(np.log10(people / 100))))
+
+    def fixed(share: float) -> Callable[[list[int]], float]:
+        return lambda groups: share
 
     rows: Rows = []
     halves = list(itertools.product(range(HALVINGS), (0, 1)))
     chosen = {
-        (k, 1 - half): max(RULES, key=lambda rule: f1(falling(rule), *((k, half, size) for size in CROWDS)))
+        (k, 1 - half): max(RULES, key=lambda rule: f1(by_rule(*rule), *((k, half, size) for size in CROWDS)))
         for k, half in halves
     }
     for size in CROWDS:
@@ -280,32 +289,31 @@ def crowds(people: People, space: Space, trials: int) -> Rows:
         }
         everywhere = [(*one, size) for one in halves]
         rows.append({
-            "people": size, "photographs": np.mean([n for one in everywhere for _, n, _ in found[one]]),
-            "low": f1(fixed(0.9), *everywhere), "high": f1(fixed(0.975), *everywhere),
+            "people": size, "low": f1(fixed(0.9), *everywhere), "high": f1(fixed(0.975), *everywhere),
             "own": np.mean([f1(fixed(own[one]), (*one, size)) for one in halves]),
-            "held_out": np.mean([f1(falling(chosen[one]), (*one, size)) for one in halves]),
-            "shipped": f1(share_in_crowd, *everywhere),
+            "held_out": np.mean([f1(by_rule(*chosen[one]), (*one, size)) for one in halves]),
+            "shipped": f1(falling(share_in_crowd), *everywhere),
             "chosen": " ".join(sorted(f"{share:.3f}" for share in own.values())),
         })  # fmt: skip
     return rows
 
 
-def _crowd(people: People, vectors: np.ndarray, who: np.ndarray, threshold: float) -> tuple[int, int, list[float]]:
-    """Return for one crowd the number of groups at STRICT_SHARE, of photographs, and the F1 of pairs by share."""
+def _crowd(people: People, vectors: np.ndarray, who: np.ndarray, threshold: float) -> tuple[list[int], list[float]]:
+    """Return for one crowd the number of groups, and the F1 of pairs, by share."""
     drawn = [people.pictures[k][:MOST_PHOTOGRAPHS] for k in who]
     truth, rows = np.repeat(np.arange(len(drawn)), [len(some) for some in drawn]), np.concatenate(drawn)
     none = np.zeros(len(rows))
     points = Points(vectors[rows], none, none, none + 1, none.astype(np.int64), none == 0)
-    curve, count = [], 0
+    groups, curve = [], []
     for share in SHARES:
         group = group_points(points, np.empty((0, 2), np.int64), share * threshold).group
-        count = int(group.max()) + 1 if share == STRICT_SHARE else count
+        groups.append(int(group.max()) + 1)
         labels = np.stack([group, truth]), group, truth
         both, of_found, of_truth = (
             float((n * (n - 1)).sum()) for n in (np.unique(one, axis=-1, return_counts=True)[1] for one in labels)
         )
         curve.append(2 * both / max(1.0, of_found + of_truth))
-    return count, len(rows), curve
+    return groups, curve
 
 
 def fitted(people: People, metric: Metric, rng: np.random.Generator) -> Calibration:

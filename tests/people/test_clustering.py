@@ -75,18 +75,14 @@ def test_facts_and_averages(places: tuple[float, ...], apart: list[tuple[int, in
 
 
 def test_the_threshold_falls_with_the_number_of_people() -> None:
-    places = points(line(0, 0.3, 5, 5.9, 9), founds=[True, True, True, True, False])
-    asked: list[int] = []
-
-    def in_crowd(people: int) -> float:
-        asked.append(people)
-        return 0.8
-
-    assert group_points(places, NOBODY, 1.0, strict=0.5).group.tolist() == [0, 0, 1, 1, 2]
-    found = group_points(places, NOBODY, 1.0, (), 0.5, in_crowd)
-    assert (found.group.tolist(), found.threshold, asked) == ([0, 0, 1, 2, 3], 0.8, [3]), "groups within 0.5 that count"
-    shares = [share_in_crowd(people) for people in (0, 15, 100, 1000, 10**6)]
-    assert shares == pytest.approx([0.975, 0.975, 0.9375, 0.875, 0.85])
+    places = points(line(0, 0.3, 5, 5.9, 9, 9.7, 20), founds=[True] * 6 + [False])
+    crowds = {5: 0.72, 4: 0.8}
+    assert group_points(places, NOBODY, 1.0, strict=0.5).group.tolist() == [0, 0, 1, 1, 2, 2, 3]
+    found = group_points(places, NOBODY, 1.0, (), 0.5, lambda people: crowds[people])
+    assert found.group.tolist() == [0, 0, 1, 2, 3, 3, 4], "9 and 9.7 are one person, which leaves room up to 0.8"
+    assert found.threshold == pytest.approx(0.8)
+    shares = [share_in_crowd(people) for people in (0, 30, 100, 1000, 10**6)]
+    assert shares == pytest.approx([0.975, 0.975, 0.94, 0.85, 0.85])
 
 
 def test_known_people_take_tracks_and_stay_two() -> None:

@@ -43,6 +43,8 @@ photographs are of different days; for Dlib it is 0.0984 of 0.342 (evidence.RAW)
 SAME_LOOK = 0.2
 """Share of the squared threshold. Means that are so near show one photograph or one scene, and count as one look. The
 results are the same from 0.15 to 0.25 (`make bench-people`)."""
+STEPS = 10
+"""Steps from the strict threshold to the other one, if it depends on the number of people."""
 MOST_WEIGHT = 20.0
 """Largest weight of a track. More faces count no more, because they share one scene's light and one pose."""
 
@@ -103,18 +105,18 @@ def group_points(
     """Join points that are within `threshold` on average, and within `strict` if both show variation (`VARIED`).
 
     Two photographs of a person differ by light, camera and years, which neither photograph shows. `in_crowd` gives a
-    lower threshold for a number of people. They are counted as groups within `strict`.
+    lower threshold for a number of people. It rises from `strict` by steps, as long as the groups so far allow it.
     `seen`: int64 (m, 2), a moment's number and the row of a point seen in it. Two points of one moment are not one
     person. Known people are never joined with each other. Those of `twice` may have several points of one moment.
     """
     if not len(points.vector):
         return Groups(np.empty(0, np.int64), [], threshold)
     state = _State(points, seen, threshold, threshold if strict is None else strict, frozenset(twice))
-    if in_crowd is not None:
-        state.merge_within(state.strict)
-        people = len({state.root(state.owner[cluster]) for cluster in state.alive() if state.founds[cluster]})
-        threshold = min(threshold, in_crowd(people))
-    state.merge_within(threshold)
+    now = threshold if in_crowd is None else state.strict
+    state.merge_within(now)
+    while in_crowd is not None and now < (most := min(threshold, in_crowd(state.people()))):
+        now = min(most, now + (threshold - state.strict) / STEPS)
+        state.merge_within(now)
     owner = np.array([state.root(state.owner[k]) for k in range(len(points.vector))], np.int64)
     numbers, first, inverse = np.unique(owner, return_index=True, return_inverse=True)
     rank = np.empty(len(numbers), np.int64)
@@ -126,7 +128,7 @@ def group_points(
         looks[number[state.root(state.owner[cluster])]].append(
             Exemplar(mean, state.spread[cluster], state.weight[cluster], state.varied[cluster])
         )
-    return Groups(rank[inverse], looks, threshold)
+    return Groups(rank[inverse], looks, now)
 
 
 class _State:
@@ -166,6 +168,10 @@ class _State:
     def alive(self) -> list[int]:
         """Return the clusters that were not merged into another one, ascending."""
         return [k for k, into in enumerate(self.into) if into == k]
+
+    def people(self) -> int:
+        """Return the number of groups that may be people."""
+        return len({self.root(self.owner[cluster]) for cluster in self.alive() if self.founds[cluster]})
 
     def merge_within(self, threshold: float) -> None:
         """Join pairs until none is left within this threshold."""

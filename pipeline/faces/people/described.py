@@ -24,10 +24,10 @@ other detectors have other scales; all their faces count as sure."""
 THRESHOLD_SHARE = 0.975
 """Share of the model's own threshold (of two single faces) up to which two tracks without variation are one person, by
 average distance. Chosen by cross-validation over people, for crowds of 15 and 30: `make strangers`."""
-CROWD_SHARE, CROWD_PER_DECADE = 0.9375, 0.0625
-"""Share for 100 people, and its decrease for ten times as many: among more people more pairs of strangers are near.
-Such rules win by cross-validation over people, for 15 to 420 of them (`make strangers`). These values are near the
-median of those that the folds chose."""
+CROWD_SHARE, CROWD_PER_DECADE = 0.94, 0.1
+"""Share for 100 groups, and its decrease for ten times as many: among more people more pairs of strangers are near.
+Such rules win by cross-validation over people, for 100 to 420 of them (`make strangers`). This one is THRESHOLD_SHARE
+up to 45 groups."""
 STRICT_SHARE = 0.85
 """Share for two tracks that show their person's variation (`VARIED`). `make bench-people` measures other values."""
 UNSURE_SHARE = 0.15
