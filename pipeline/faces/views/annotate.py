@@ -161,7 +161,8 @@ def _hidden(faces: Found, who: Labels, chosen: Bools, words: Sequence[str]) -> B
     """
     if ALL in words:
         return np.ones(len(faces), bool)
-    named = np.isin(who.code, np.array(sorted(who.named), np.int32))
+    by_name = [code for code in who.named if who.names[code].casefold() != UNNAMED]  # a gallery may call strangers so
+    named = np.isin(who.code, np.array(by_name, np.int32))
     result = chosen | (~named if UNNAMED in words else np.zeros(len(faces), bool))
     order = np.argsort(faces.track, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(faces.track[order])) + 1) if len(faces) else []:
