@@ -85,6 +85,16 @@ def test_the_threshold_falls_with_the_number_of_people() -> None:
     assert shares == pytest.approx([0.975, 0.975, 0.94, 0.85, 0.85])
 
 
+def test_two_people_before_one_camera_stay_two() -> None:
+    """Tracks of one look vary about their mean: 0.53 from one person's to the other's, 0.48 between the means alone."""
+    tracks = np.zeros((12, 13), np.float32)
+    tracks[:, :12] = 0.17 * np.eye(12)
+    tracks[6:, 12] = 0.43
+    spread = np.full(12, 0.0192)
+    varied = replace(points(tracks), spread=spread, varied=spread)
+    assert group_points(varied, NOBODY, 0.57, strict=0.51).group.tolist() == [0] * 6 + [1] * 6
+
+
 def test_known_people_take_tracks_and_stay_two() -> None:
     found = group_points(points(line(0, 0.4, 0.1, 0.35), person=[7, 9]), NOBODY, 1.0)
     assert found.group.tolist() == [0, 1, 0, 1]

@@ -58,7 +58,8 @@ class Points:
     spread: Floats
     """float64 (n,): mean squared distance of the faces behind it from the vector."""
     varied: Floats
-    """float64 (n,): the mean of `spread` over the tracks behind it, each by itself."""
+    """float64 (n,): the mean of `spread` over the tracks behind it, each by itself, and the variance of those of one
+    look about their mean."""
     weight: Floats
     """float64 (n,): weight in a mean, above 0."""
     person: Ints
@@ -79,7 +80,7 @@ class Exemplar:
     weight: float
     """Number of faces it stands for; of each track only a few count."""
     varied: float
-    """Mean of the spreads of its tracks, each by itself."""
+    """Mean of the spreads of its tracks, each by itself, and the variance of those of one look about their mean."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,10 @@ class _State:
         self.varied.append((1 - share) * self.varied[a] + share * self.varied[b])
         one, other = self._looks(a), self._looks(b)
         near = self.same_look * (1 / one + 1 / other) / 2  # means of several looks are nearer to each other
-        looks = max(one, other) if between @ between <= near else one + other
+        apart = float(between @ between)
+        if apart <= near:  # the variance of tracks of one look is measured, not taken from photographs
+            self.varied[c] += share * (1 - share) * apart
+        looks = max(one, other) if apart <= near else one + other
         self.spread.append(self.varied[c] + self.photographs * (1 - 1 / looks))
         self.weight.append(total)
         self.founds.append(self.founds[a] or self.founds[b])
