@@ -12,7 +12,7 @@ import pytest
 import pipeline
 from pipeline.errors import StoreError
 from pipeline.faces.people.appearances import appearances
-from pipeline.faces.people.labels import labels
+from pipeline.faces.people.labels import Labels, labels
 from pipeline.media.spans import item_seconds, stop_of
 from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store, people
@@ -143,3 +143,14 @@ def test_films_write_the_name_and_on_request_how_sure_it_is(tmp_path: Path) -> N
     describe = _descriptions(item, who, levels=False)
     assert [describe(row) for row in range(4)] == [""] * 4, "the detector's confidence would be read as the name's"
     assert _descriptions(item, replace(who, source="none"), levels=False)(0) != ""
+
+
+def test_people_whom_a_gallery_calls_unknown_are_blurred_as_such() -> None:
+    from pipeline.faces.views.annotate import _hidden
+
+    class Faces(list[int]):
+        track = np.arange(3)
+
+    who = Labels("identity", np.array([0, 1, -1], np.int32), {0: "Ann", 1: "Unknown"}, frozenset({0, 1}))
+    hidden = _hidden(Faces(range(3)), who, np.zeros(3, bool), ["unknown"])  # type: ignore[arg-type]
+    assert hidden.tolist() == [False, True, True]
