@@ -29,7 +29,7 @@ from harness import REPOSITORY, WORKFLOW, data_folder, labels_in, parser, show, 
 
 import pipeline
 from pipeline.faces.people.clustering import Points, Tracks, group_points
-from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks
+from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, describe_tracks, share_in_crowd
 from pipeline.faces.people.gather import are_people
 from pipeline.faces.people.space import Space
 from pipeline.faces.stages.track import TRACK_SHARE
@@ -69,7 +69,8 @@ class Way:
     """tracks; chunks: tracks that end where a chunk does; none: every face alone."""
     max_gap_seconds: float = 2.0
     cannot_link: bool = True
-    share: float = THRESHOLD_SHARE
+    share: float | None = None
+    """None: this package's, which falls with the number of people."""
     strict: float = STRICT_SHARE
     cluster: Callable[[Points, np.ndarray, float], np.ndarray] | None = None
     """None for this package's."""
@@ -147,8 +148,11 @@ def people_by(way: Way, clips: Sequence[StoredClip]) -> Score:
     )
     points = Points(vector, spread, spread, weight, np.zeros(len(sure), np.int64), founds)
     strict = way.strict * clips[0].space.threshold
-    cluster = way.cluster or (lambda *problem: group_points(*problem, strict=strict).group)
-    group = cluster(points, seen if way.cannot_link else seen[:0], way.share * clips[0].space.threshold)
+    own = clips[0].space.threshold
+    in_crowd = None if way.share else lambda people: share_in_crowd(people) * own
+    cluster = way.cluster or (lambda *problem: group_points(*problem, strict=strict, in_crowd=in_crowd).group)
+    share = way.share or THRESHOLD_SHARE
+    group = cluster(points, seen if way.cannot_link else seen[:0], share * own)
     seconds = time.perf_counter() - began
     count = np.bincount(group, weights=sure)
     founded, very_sure = np.zeros((2, len(count)), bool)
@@ -243,6 +247,7 @@ def by_whispers(points: Points, seen: np.ndarray, threshold: float) -> np.ndarra
 WAYS = (
     Way("as it is"),
     Way("without cannot-link", cannot_link=False),
+    Way("threshold 0.975 for any number", share=0.975),
     Way("threshold 0.85 for all", share=0.85),
     Way("threshold 0.95 for all", share=0.95, strict=0.95),
     Way("threshold 0.95, without cannot-link", share=0.95, strict=0.95, cannot_link=False),

@@ -10,14 +10,15 @@ tests/people/test_find_parity.py compares with the package itself. The line of t
 people and tried on the other; `shipped` is the line of pipeline/faces/people/evidence.py, which was fitted on all of
 them (in-sample).
 
-The first table is of `people`: crowds of a fifth of the people each, every photograph a track, joined by average
-linkage up to shares of the threshold. The best share by F1 on four fifths is tried on the other fifth.
+The first table is of `people`: crowds, every photograph a track, joined by average linkage up to shares of the
+threshold. Shares, and rules by which they fall with the number of people, are chosen on one half of the people and
+tried on the other.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ import numpy as np
 from harness import REPOSITORY, Rows, data_folder, labels_in, parser, say, show, write_json
 
 from pipeline.engine.workflow import load_workflow
-from pipeline.faces.people.clustering import Points, group_points
+from pipeline.faces.people.clustering import STEPS, Points, group_points
+from pipeline.faces.people.described import STRICT_SHARE, THRESHOLD_SHARE, share_in_crowd
 from pipeline.faces.people.evidence import Calibration, Level, Means, averaged, calibration, halved, judge, projected
 from pipeline.faces.people.matching import METRICS, Metric
 from pipeline.faces.people.pictures import PictureCache, Recipe, UnreadableError
@@ -35,7 +37,7 @@ from pipeline.faces.people.space import Space
 SETS = ((1, 1), (2, 1), (1, 5), (2, 2), (2, 5))
 """Pictures of each person in the gallery, and faces of each track."""
 AS_DEEPFACE = ("detect.align=deepface", "embed.align=deepface")
-SHARES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1.0, 1.05)
+SHARES = (0.8, 0.825, 0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 1.0)
 MOST_PHOTOGRAPHS = 6
 """Most photographs of each person in a crowd: a few people have many."""
 FITTED = ((1, 1), (2, 1), (1, 2), (2, 2), (1, 5), (2, 5), (4, 1), (4, 3))
@@ -44,8 +46,12 @@ COLUMNS = (
     "known", "rightly, %=rightly:.1f", "wrongly, %=wrongly:.2f",
 )  # fmt: skip
 
-CROWD_COLUMNS = ("people", "part", "=chosen", "F1=f1:.3f", "precision:.3f", "recall:.3f", "joined:.1f", "split:.1f",
-                 "best here=best", "best F1=best_f1:.3f")  # fmt: skip
+CROWDS = (15, 30, 100, 300, 420)
+HALVINGS = 5
+RULES = tuple(itertools.product(np.arange(0.9, 1.001, 0.0125), np.arange(0, 0.151, 0.0125)))
+"""Share of the threshold for 100 people, and its decrease for ten times as many."""
+CROWD_COLUMNS = ("people", "0.9=low:.3f", "0.975=high:.3f", "other half's share=own:.3f",
+                 "other half's rule=held_out:.3f", "shipped rule=shipped:.3f", "=chosen")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -236,39 +242,78 @@ def draw_curve(path: Path, rows: Rows) -> None:
 
 
 def crowds(people: People, space: Space, trials: int) -> Rows:
-    """Return for each size of crowd and fifth of the people: the share chosen on the others, and what it does here."""
-    vectors = space.project(people.vectors)
-    parts = np.array_split(np.random.default_rng(0).permutation(len(people.pictures)), 5)
+    """Return for each size of crowd the F1 of pairs by fixed shares, and by rules for the number of people.
+
+    Shares and rules are chosen on one half of the people and measured on the other, in several halvings.
+    """
+    vectors, rng = space.project(people.vectors), np.random.default_rng(0)
+    parts = [np.array_split(rng.permutation(len(people.pictures)), 2) for _ in range(HALVINGS)]
+    found = {
+        (k, half, size): [
+            _crowd(people, vectors, rng.permutation(parts[k][half])[:size], space.threshold)
+            for _ in range(max(2, trials * CROWDS[0] // size))
+        ]
+        for k, half, size in itertools.product(range(HALVINGS), (0, 1), CROWDS)
+    }
+
+    def f1(share_of: Callable[[list[int]], float], *where: tuple[int, int, int]) -> float:
+        return float(np.mean([
+            np.mean([np.interp(share_of(groups), SHARES, curve) for groups, curve in found[one]]) for one in where
+        ]))  # fmt: skip
+
+    def falling(in_crowd: Callable[[float], float]) -> Callable[[list[int]], float]:
+        def share_of(groups: list[int]) -> float:
+            now = STRICT_SHARE
+            while now < (most := in_crowd(float(np.interp(now, SHARES, groups)))):
+                now = min(most, now + (THRESHOLD_SHARE - STRICT_SHARE) / STEPS)
+            return now
+
+        return share_of
+
+    def by_rule(for_100: float, per_decade: float) -> Callable[[list[int]], float]:
+        return falling(lambda people: min(THRESHOLD_SHARE, for_100 - per_decade * float(np.log10(people / 100))))
+
+    def fixed(share: float) -> Callable[[list[int]], float]:
+        return lambda groups: share
+
     rows: Rows = []
-    for size in (15, 30, 100):
-        found = np.array([_crowd(people, vectors, part, size, space.threshold, trials) for part in parts])
-        f1 = 2 * found[:, :, 0] * found[:, :, 1] / np.maximum(found[:, :, :2].sum(axis=2), 1e-9)
-        for k in range(len(parts)):
-            at = int(np.delete(f1, k, axis=0).mean(axis=0).argmax())
-            values = dict(zip(("precision", "recall", "joined", "split"), found[k, at].tolist(), strict=True))
-            rows.append({"people": size, "part": k + 1, "chosen": f"{SHARES[at]:.3f}", "f1": f1[k, at], **values,
-                         "best": SHARES[int(f1[k].argmax())], "best_f1": f1[k].max()})  # fmt: skip
+    halves = list(itertools.product(range(HALVINGS), (0, 1)))
+    chosen = {
+        (k, 1 - half): max(RULES, key=lambda rule: f1(by_rule(*rule), *((k, half, size) for size in CROWDS)))
+        for k, half in halves
+    }
+    for size in CROWDS:
+        own = {
+            (k, 1 - half): SHARES[int(np.argmax([f1(fixed(share), (k, half, size)) for share in SHARES]))]
+            for k, half in halves
+        }
+        everywhere = [(*one, size) for one in halves]
+        rows.append({
+            "people": size, "low": f1(fixed(0.9), *everywhere), "high": f1(fixed(0.975), *everywhere),
+            "own": np.mean([f1(fixed(own[one]), (*one, size)) for one in halves]),
+            "held_out": np.mean([f1(by_rule(*chosen[one]), (*one, size)) for one in halves]),
+            "shipped": f1(falling(share_in_crowd), *everywhere),
+            "chosen": " ".join(sorted(f"{share:.3f}" for share in own.values())),
+        })  # fmt: skip
     return rows
 
 
-def _crowd(
-    people: People, vectors: np.ndarray, part: np.ndarray, size: int, threshold: float, trials: int
-) -> np.ndarray:
-    """Return float64 (shares, 4), means over crowds: precision and recall of pairs, people joined, people split."""
-    rng, total = np.random.default_rng(0), np.zeros((len(SHARES), 4))
-    for _ in range(trials):
-        drawn = [people.pictures[k][:MOST_PHOTOGRAPHS] for k in rng.permutation(part)[:size]]
-        truth, rows = np.repeat(np.arange(len(drawn)), [len(some) for some in drawn]), np.concatenate(drawn)
-        none = np.zeros(len(rows))
-        points = Points(vectors[rows], none, none, none + 1, none.astype(np.int64), none == 0)
-        for row, share in zip(total, SHARES, strict=True):
-            group = group_points(points, np.empty((0, 2), np.int64), share * threshold).group
-            labels = np.stack([group, truth]), group, truth
-            counts = [np.unique(one, axis=-1, return_counts=True)[1] for one in labels]
-            pairs = [max(1.0, float((n * (n - 1)).sum())) for n in counts]
-            both = len(counts[0])
-            row += [pairs[0] / pairs[1], pairs[0] / pairs[2], both - len(counts[1]), both - len(counts[2])]
-    return total / trials
+def _crowd(people: People, vectors: np.ndarray, who: np.ndarray, threshold: float) -> tuple[list[int], list[float]]:
+    """Return for one crowd the number of groups, and the F1 of pairs, by share."""
+    drawn = [people.pictures[k][:MOST_PHOTOGRAPHS] for k in who]
+    truth, rows = np.repeat(np.arange(len(drawn)), [len(some) for some in drawn]), np.concatenate(drawn)
+    none = np.zeros(len(rows))
+    points = Points(vectors[rows], none, none, none + 1, none.astype(np.int64), none == 0)
+    groups, curve = [], []
+    for share in SHARES:
+        group = group_points(points, np.empty((0, 2), np.int64), share * threshold).group
+        groups.append(int(group.max()) + 1)
+        labels = np.stack([group, truth]), group, truth
+        both, of_found, of_truth = (
+            float((n * (n - 1)).sum()) for n in (np.unique(one, axis=-1, return_counts=True)[1] for one in labels)
+        )
+        curve.append(2 * both / max(1.0, of_found + of_truth))
+    return groups, curve
 
 
 def fitted(people: People, metric: Metric, rng: np.random.Generator) -> Calibration:

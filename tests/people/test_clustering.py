@@ -12,6 +12,7 @@ from scipy.spatial.distance import squareform
 
 from pipeline.faces.people import clustering
 from pipeline.faces.people.clustering import Points, best_rows, describe, group_points, quality, together
+from pipeline.faces.people.described import share_in_crowd
 from tests.made_stores import people
 
 NOBODY = np.empty((0, 2), np.int64)
@@ -71,6 +72,27 @@ def test_the_sparse_graph_gives_what_scipy_gives_from_all_distances(monkeypatch:
 def test_facts_and_averages(places: tuple[float, ...], apart: list[tuple[int, int]], expected: list[int]) -> None:
     seen = np.array([(moment, row) for moment, pair in enumerate(apart) for row in pair], np.int64).reshape(-1, 2)
     assert group_points(points(line(*places)), seen, 1.0).group.tolist() == expected
+
+
+def test_the_threshold_falls_with_the_number_of_people() -> None:
+    places = points(line(0, 0.3, 5, 5.9, 9, 9.7, 20), founds=[True] * 6 + [False])
+    crowds = {5: 0.72, 4: 0.8}
+    assert group_points(places, NOBODY, 1.0, strict=0.5).group.tolist() == [0, 0, 1, 1, 2, 2, 3]
+    found = group_points(places, NOBODY, 1.0, (), 0.5, lambda people: crowds[people])
+    assert found.group.tolist() == [0, 0, 1, 2, 3, 3, 4], "9 and 9.7 are one person, which leaves room up to 0.8"
+    assert found.threshold == pytest.approx(0.8)
+    shares = [share_in_crowd(people) for people in (0, 30, 100, 1000, 10**6)]
+    assert shares == pytest.approx([0.975, 0.975, 0.94, 0.85, 0.85])
+
+
+def test_two_people_before_one_camera_stay_two() -> None:
+    """Tracks of one look vary about their mean: 0.53 from one person's to the other's, 0.48 between the means alone."""
+    tracks = np.zeros((12, 13), np.float32)
+    tracks[:, :12] = 0.17 * np.eye(12)
+    tracks[6:, 12] = 0.43
+    spread = np.full(12, 0.0192)
+    varied = replace(points(tracks), spread=spread, varied=spread)
+    assert group_points(varied, NOBODY, 0.57, strict=0.51).group.tolist() == [0] * 6 + [1] * 6
 
 
 def test_known_people_take_tracks_and_stay_two() -> None:

@@ -427,14 +427,14 @@ def test_a_dry_run_changes_nothing(out: Path, capsys: pytest.CaptureFixture[str]
     assert main(["forget", str(out), "--person", "Ann", "--dry-run"]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in out.parent.rglob("*")}
     shown = capsys.readouterr().out
-    assert "person 3 (Ann): 90 faces would be removed from 1 inputs" in shown
+    assert "person 3 (Ann): 90 faces would be removed from 1 input" in shown
     assert "the videos themselves: /films/clip.mp4" in shown
 
 
 def test_nobody_to_ask(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forget", str(out), "--person", "Ann"]) == 2
     assert (
-        "person 3 (Ann): 90 faces would be removed from 1 inputs; nothing was removed: say --yes"
+        "person 3 (Ann): 90 faces would be removed from 1 input; nothing was removed: say --yes"
         in capsys.readouterr().err
     )
     assert ANN in arrays_of(out)["person"]
@@ -467,7 +467,7 @@ def test_the_receipt(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(out)]) == 0
     assert "  clip: 90 of 90 frames, 180 faces, complete, 90 faces forgotten\n" in capsys.readouterr().out
     assert main(["forget", str(out), "--person", "Bob", "--yes"]) == 0
-    assert "proven: 12 arrays of 1 inputs read again" in capsys.readouterr().out
+    assert "proven: 12 arrays of 1 input read again" in capsys.readouterr().out
 
 
 def test_exit_1_where_it_cannot_be_proven(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

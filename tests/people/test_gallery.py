@@ -38,6 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_a_person_and_a_flat_file_its_stem(folder: Path, recipe: Recipe) -> None:
     drawn.write(folder / "Staff" / "Ann" / "c.JPEG", (drawn.CY, LARGE))
+    for hidden in (".trash/Eve.png", "Ann/._a.png", "Bob/@eaDir/Eve.png"):
+        drawn.write(folder / hidden, (drawn.EVE, LARGE))
     found = galleries.open_gallery(folder, recipe, "s.zarr")
     assert found.names == ("Ann", "Ann", "Bob", "Staff/Ann")
     assert found.pictures == ("Ann/a.png", "Ann/b.jpg", "Bob.png", "Staff/Ann/c.JPEG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import pipeline
 from pipeline.errors import StoreError
 from pipeline.faces.people.appearances import appearances
-from pipeline.faces.people.labels import labels
+from pipeline.faces.people.labels import Labels, labels
 from pipeline.media.spans import item_seconds, stop_of
 from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store, people
@@ -75,11 +76,21 @@ def store(tmp_path: Path) -> Path:
 
 def test_the_registry_has_the_last_word(store: Path) -> None:
     item = pipeline.open(store).input("clip")
-    assert labels(item).names == {1: "Old", 2: "person 2", 5: "person 5"}
+    assert labels(item, "person").names == {1: "Old", 2: "person 2", 5: "person 5"}
     (store.parent / "people.json").write_text(json.dumps({"people": {"2": {"name": "Cy"}}, "merged": {"5": 2}}))
-    found = labels(item)
+    found = labels(item, "person")
     assert (found.names, found.named) == ({1: "person 1", 2: "Cy"}, {2})
     assert found.code.tolist() == [1, 2, 1, 2, 1, 2, 1, -1, 1, 2, 1, 2]
+
+
+def test_a_gallery_names_the_people_without_a_name(store: Path) -> None:
+    """`find --gallery` after `people`: reports, films and exports show its names, but the user's own come first."""
+    (store.parent / "people.json").write_text(json.dumps({"people": {"1": {"name": "Cy"}, "5": {}}}))
+    found = labels(pipeline.open(store).input("clip"))
+    assert found.code.tolist() == [1, -3, 1, 2, 1, -3, 1, -1, 1, -3, 1, 5]
+    assert found.names == {1: "Cy", 2: "person 2", 5: "person 5", -3: "Bob"}
+    assert found.named == {1, -3}
+    assert [found.is_of_gallery(code) for code in (1, -1, -3)] == [False, False, True]
 
 
 def test_the_registry_of_other_people_says_nothing(tmp_path: Path) -> None:
@@ -126,8 +137,20 @@ def test_films_write_the_name_and_on_request_how_sure_it_is(tmp_path: Path) -> N
     )  # fmt: skip
     item = pipeline.open(make_store(tmp_path / "a.zarr", {"clip": arrays}, extra=extra)).input("clip")
     assert "confidence" in item.arrays
-    describe = _descriptions(item, 4, "identity", levels=True)
+    who = labels(item)
+    describe = _descriptions(item, who, levels=True)
     assert [describe(row) for row in range(4)] == ["sure", "likely", "", ""]
-    describe = _descriptions(item, 4, "identity", levels=False)
+    describe = _descriptions(item, who, levels=False)
     assert [describe(row) for row in range(4)] == [""] * 4, "the detector's confidence would be read as the name's"
-    assert _descriptions(item, 4, "none", levels=False)(0) != ""
+    assert _descriptions(item, replace(who, source="none"), levels=False)(0) != ""
+
+
+def test_people_whom_a_gallery_calls_unknown_are_blurred_as_such() -> None:
+    from pipeline.faces.views.annotate import _hidden
+
+    class Faces(list[int]):
+        track = np.arange(3)
+
+    who = Labels("identity", np.array([0, 1, -1], np.int32), {0: "Ann", 1: "Unknown"}, frozenset({0, 1}))
+    hidden = _hidden(Faces(range(3)), who, np.zeros(3, bool), ["unknown"])  # type: ignore[arg-type]
+    assert hidden.tolist() == [False, True, True]

@@ -193,7 +193,9 @@ def test_people_go_by_their_names_too(store: Path, capsys: pytest.CaptureFixture
     assert main(["people", "name", "2", "Anna", *registry]) == 0
     capsys.readouterr()
     assert main(["people", "name", "Anna", "Eve", *registry]) == 2
-    assert "'Anna' is the name of persons 1, 2; give an id" in capsys.readouterr().err
+    assert "2 people are called 'Anna': 1, 2; give the id" in capsys.readouterr().err
+    assert main(["people", "name", "person 2", "Bo", *registry]) == 0, "as reports and exports call them"
+    assert Registry.load(store.parent / "people.json").people[2].name == "Bo"
     assert main(["people", "merge", "1", "2", "--force", *registry]) == 0
 
 
@@ -208,7 +210,10 @@ def test_people_go_by_their_names_too(store: Path, capsys: pytest.CaptureFixture
         (["merge", "1"], "at least two ids"),
         (["merge", "1", "9"], "no person 9"),
         (["name", "1"], "takes an id and a name"),
-        (["name", "Ann", "1"], "'Ann' is neither an id nor a person's name"),
+        (["name", "Ann", "Bo"], "'Ann' is neither an id nor a person's name"),
+        (["merge", "", "1"], "'' is neither an id nor a person's name"),
+        (["name", "1", "2"], "the name '2' would be read as an id"),
+        (["name", "1", " Person 2"], "the name ' Person 2' would be read as an id"),
         (["list", "x"], "people list takes no 'x'"),
     ],
 )
@@ -252,7 +257,8 @@ def test_stores_stay_with_their_registry(store: Path, tmp_path: Path) -> None:
     assert (tmp_path / "people.json").exists()
     with pytest.raises(UsageError, match=r"use 2 registries \(.*cast\.json, .*people\.json\); choose one"):
         run(store, other)
-    gather([store, other], cast, SETTINGS)
+    (replaced,) = gather([store, other], cast, SETTINGS).notes
+    assert replaced.startswith(f"{other}, c: the people of {tmp_path / 'people.json'} are replaced")
     assert ids(other, "c") == [2] * 6
     cast.unlink()
     assert run(store).registry.path == tmp_path / "people.json", "a registry that is away is made anew"

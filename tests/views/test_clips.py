@@ -226,13 +226,17 @@ def test_somebody_unknown_is_answered_with_who_comes_nearest(tmp_path: Path, ask
 def test_people_are_found_by_id_by_name_and_by_gallery(tmp_path: Path) -> None:
     film = write_film(tmp_path / "a.mp4", 20, (64, 48), sounds=())
     store = store_of(tmp_path / "a.zarr", [film], [still(4, FACE)], person=[np.array([[1], [1], [2], [-1]])])
-    identity = Array("identity", ("face",), "int32", attributes={"names": ["Cy", "Ann", "Cy"]})
+    identity = Array("identity", ("face",), "int32", attributes={"names": ["Cy", "2", "Cy", "Ann"]})
     with RunStore.open(store) as opened:
-        add_arrays(opened, "a", [identity], {"identity": np.array([0, 1, 2, -1], np.int32)}, {"find": "key"})
+        add_arrays(opened, "a", [identity], {"identity": np.arange(4, dtype=np.int32)}, {"find": "key"})
     items = list(pipeline.open(store).inputs.values())
-    found = {word: choose(items, word)[0].rows.tolist() for word in ("1", "ANN", "2", "bo", "cy")}
-    ann, bo = [True, True, False, False], [False, False, True, False]
-    assert found == {"1": ann, "ANN": ann, "2": bo, "bo": bo, "cy": [True, False, True, False]}
+    found = {word: choose(items, word)[0].rows.tolist() for word in ("1", "ANN", "2", "person 2", "bo", "cy")}
+    one, bo, cy = [True, True, False, False], [False, False, True, False], [True, False, True, False]
+    ann = [True, True, False, True]  # by the registry, and by the gallery
+    assert found == {"1": one, "ANN": ann, "2": bo, "person 2": bo, "bo": bo, "cy": cy}
+    (tmp_path / "people.json").write_text('{"people": {"1": {"name": "Ann"}, "2": {"name": "ann"}}}')
+    with pytest.raises(UsageError, match="2 people are called 'Ann': 1, 2; give the id"):
+        choose(items, "Ann")
 
 
 def test_an_interrupted_cut_leaves_no_half_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -539,6 +539,24 @@ def test_one_sequence_holds_all_videos(three: Path, tmp_path: Path) -> None:
     assert reels == ["LONGFILM", "LONGFIL2", "REEL", "REEL"]
 
 
+def test_later_parts_of_a_video_are_cut_from_the_same_reel(tmp_path: Path) -> None:
+    """A file that has grown is two inputs, and one video for an editor."""
+    pytest.importorskip("opentimelineio")
+    ones = [np.ones(n, int) for n in (10, 40)]
+    arrays = [faces_of(one, np.zeros((len(one), 8)), person=one, track=one - 1) for one in ones]
+    about = {"registry": "none.json", "names": {"1": "Ann"}}
+    paths = dict.fromkeys(("a", "a-2"), tmp_path / "a.mp4")
+    extra = (Array("person", ("face",), "int32", (), about), TRACK)
+    out = make_store(tmp_path / "s.zarr", dict(zip(paths, arrays, strict=True)), extra=extra, paths=paths)
+    for suffix in ("edl", "fcpxml"):
+        export(out, tmp_path / f"p.{suffix}")
+    lines = (tmp_path / "p.edl").read_text().splitlines()
+    assert [line.split()[1] for line in lines if line[:3].isdigit()] == ["A", "A"]
+    (asset,) = ET.parse(tmp_path / "p.fcpxml").iter("asset")
+    lengths = [item.attributes["duration_seconds"] for item in pipeline.open(out).inputs.values()]
+    assert min(lengths) < max(lengths) == pytest.approx(float(Fraction(asset.attrib["duration"].removesuffix("s"))))
+
+
 def test_rates_that_differ_need_a_choice(tmp_path: Path) -> None:
     pytest.importorskip("opentimelineio")
     films = [short_film(tmp_path / "a.mp4"), short_film(tmp_path / "b.mp4", rate=NTSC)]

@@ -9,6 +9,7 @@ from pipeline.commands import positive, print_result
 from pipeline.commands.find import Search
 from pipeline.errors import UsageError
 from pipeline.faces.commands import say
+from pipeline.text import plural
 
 WHOM = "whom to find? name one of --gallery DIR and --face FILE"
 
@@ -123,7 +124,7 @@ def _by_face(options: argparse.Namespace, how: dict[str, Any]) -> int:
         for text in notes:
             say(text)
         values |= {"shots": [str(path) for path in files], "notes": [*values["notes"], *notes]}
-        shown.append(f"{len(files)} shots in {options.shots}")
+        shown.append(f"{plural(len(files), 'shot')} in {options.shots}")
     print_result(options, values, shown)
     return answer.exit_code
 

@@ -6,6 +6,7 @@ import argparse
 
 from pipeline.commands import Command, positive, print_result
 from pipeline.faces.commands import say
+from pipeline.text import plural
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +22,10 @@ def _index(options: argparse.Namespace) -> int:
     facts = build(options.outs, options.out, lists=options.lists, progress=NowAndThen("faces sorted"), note=say)
     seconds = sum(facts.seconds.values())
     stores = len({entry.out for entry in facts.entries})
-    said = f"{options.out}: {facts.faces} faces of {len(facts.entries)} inputs of {stores} stores"
-    print_result(options, {"index": options.out, **facts.as_dict()}, [f"{said}, {facts.lists} lists, {seconds:.1f} s"])
+    faces, inputs = plural(facts.faces, "face"), plural(len(facts.entries), "input")
+    said = f"{options.out}: {faces} of {inputs} of {plural(stores, 'store')}"
+    said += f", {plural(facts.lists, 'list')}, {seconds:.1f} s"
+    print_result(options, {"index": options.out, **facts.as_dict()}, [said])
     return 0
 
 

@@ -43,7 +43,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
         help="average distance up to which tracks are one person (default, in thresholds of the model: "
-        "0.975; 0.9 for pictures; 0.85 for tracks with many looks)",
+        "0.975, down to 0.85 with the number of people; 0.85 for tracks with many looks)",
     )  # fmt: skip
     parser.add_argument(
         "--min-faces", type=positive, metavar="N",
@@ -260,12 +260,12 @@ def _registry(options: argparse.Namespace) -> Path:
 
 def _id(registry: Registry, text: str) -> int:
     """Return the id of a person that is given by id or by name. Raises UsageError unless the name is one person's."""
-    if text.isdecimal():
-        return int(text)
-    found = [k for k, one in sorted(registry.people.items()) if (one.name or "").casefold() == text.casefold()]
-    if len(found) != 1 or not text:
-        which = f"the name of persons {', '.join(map(str, found))}" if found else "neither an id nor a person's name"
-        raise UsageError(f"{text!r} is {which}; give an id: reelgraph people list shows them")
+    from pipeline.faces.people.registry import called, require_one
+
+    found = called({number: one.name for number, one in registry.people.items()}, text)
+    if not found:
+        raise UsageError(f"{text!r} is neither an id nor a person's name; give an id: reelgraph people list shows them")
+    require_one(found, text)
     return found[0]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,8 @@ photographs are of different days; for Dlib it is 0.0984 of 0.342 (evidence.RAW)
 SAME_LOOK = 0.2
 """Share of the squared threshold. Means that are so near show one photograph or one scene, and count as one look. The
 results are the same from 0.15 to 0.25 (`make bench-people`)."""
+STEPS = 10
+"""Steps from the strict threshold to the other one, if it depends on the number of people."""
 MOST_WEIGHT = 20.0
 """Largest weight of a track. More faces count no more, because they share one scene's light and one pose."""
 
@@ -56,7 +58,8 @@ class Points:
     spread: Floats
     """float64 (n,): mean squared distance of the faces behind it from the vector."""
     varied: Floats
-    """float64 (n,): the mean of `spread` over the tracks behind it, each by itself."""
+    """float64 (n,): the mean of `spread` over the tracks behind it, each by itself, and the variance of those of one
+    look about their mean."""
     weight: Floats
     """float64 (n,): weight in a mean, above 0."""
     person: Ints
@@ -77,7 +80,7 @@ class Exemplar:
     weight: float
     """Number of faces it stands for; of each track only a few count."""
     varied: float
-    """Mean of the spreads of its tracks, each by itself."""
+    """Mean of the spreads of its tracks, each by itself, and the variance of those of one look about their mean."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +91,33 @@ class Groups:
     """int64 (n,): number of each point's group, from 0 in order of first member."""
     looks: list[list[Exemplar]]
     """One exemplar for each cluster of a group; several only if a user has merged them into one person."""
+    threshold: float
+    """The threshold that held."""
 
 
 def group_points(
-    points: Points, seen: Ints, threshold: float, twice: Collection[int] = (), strict: float | None = None
+    points: Points,
+    seen: Ints,
+    threshold: float,
+    twice: Collection[int] = (),
+    strict: float | None = None,
+    in_crowd: Callable[[int], float] | None = None,
 ) -> Groups:
     """Join points that are within `threshold` on average, and within `strict` if both show variation (`VARIED`).
 
-    Two photographs of a person differ by light, camera and years, which neither photograph shows.
+    Two photographs of a person differ by light, camera and years, which neither photograph shows. `in_crowd` gives a
+    lower threshold for a number of people. It rises from `strict` by steps, as long as the groups so far allow it.
     `seen`: int64 (m, 2), a moment's number and the row of a point seen in it. Two points of one moment are not one
     person. Known people are never joined with each other. Those of `twice` may have several points of one moment.
     """
     if not len(points.vector):
-        return Groups(np.empty(0, np.int64), [])
+        return Groups(np.empty(0, np.int64), [], threshold)
     state = _State(points, seen, threshold, threshold if strict is None else strict, frozenset(twice))
-    while state.merge_round():
-        pass
+    now = threshold if in_crowd is None else state.strict
+    state.merge_within(now)
+    while in_crowd is not None and now < (most := min(threshold, in_crowd(state.people()))):
+        now = min(most, now + (threshold - state.strict) / STEPS)
+        state.merge_within(now)
     owner = np.array([state.root(state.owner[k]) for k in range(len(points.vector))], np.int64)
     numbers, first, inverse = np.unique(owner, return_index=True, return_inverse=True)
     rank = np.empty(len(numbers), np.int64)
@@ -115,7 +129,7 @@ def group_points(
         looks[number[state.root(state.owner[cluster])]].append(
             Exemplar(mean, state.spread[cluster], state.weight[cluster], state.varied[cluster])
         )
-    return Groups(rank[inverse], looks)
+    return Groups(rank[inverse], looks, now)
 
 
 class _State:
@@ -123,11 +137,13 @@ class _State:
 
     def __init__(self, points: Points, seen: Ints, threshold: float, strict: float, twice: frozenset[int]) -> None:
         n = len(points.vector)
-        self.threshold, self.strict = threshold, strict
+        self.strict = strict
         self.limit = threshold * threshold
         self.twice = twice
         self.photographs = PHOTOGRAPHS * self.limit
         """Mean squared distance of one person's photographs from their mean."""
+        self.same_look = SAME_LOOK * self.limit
+        """Squared distance of two means of one look."""
         self.mean = list(points.vector.astype(np.float64))
         self.spread = points.spread.astype(np.float64).tolist()
         self.varied = points.varied.astype(np.float64).tolist()
@@ -154,7 +170,17 @@ class _State:
         """Return the clusters that were not merged into another one, ascending."""
         return [k for k, into in enumerate(self.into) if into == k]
 
-    def merge_round(self) -> bool:
+    def people(self) -> int:
+        """Return the number of groups that may be people."""
+        return len({self.root(self.owner[cluster]) for cluster in self.alive() if self.founds[cluster]})
+
+    def merge_within(self, threshold: float) -> None:
+        """Join pairs until none is left within this threshold."""
+        self.limit = threshold * threshold
+        while self._merge_round():
+            pass
+
+    def _merge_round(self) -> bool:
         """Join pairs of a graph of near neighbours, nearest first, if allowed; return whether any were joined."""
         alive = self.alive()
         neighbours, heap = self._graph(alive)
@@ -218,8 +244,11 @@ class _State:
         self.mean.append(self.mean[a] + share * between)
         self.varied.append((1 - share) * self.varied[a] + share * self.varied[b])
         one, other = self._looks(a), self._looks(b)
-        near = SAME_LOOK * self.limit * (1 / one + 1 / other) / 2  # means of several looks are nearer to each other
-        looks = max(one, other) if between @ between <= near else one + other
+        near = self.same_look * (1 / one + 1 / other) / 2  # means of several looks are nearer to each other
+        apart = float(between @ between)
+        if apart <= near:  # the variance of tracks of one look is measured, not taken from photographs
+            self.varied[c] += share * (1 - share) * apart
+        looks = max(one, other) if apart <= near else one + other
         self.spread.append(self.varied[c] + self.photographs * (1 - 1 / looks))
         self.weight.append(total)
         self.founds.append(self.founds[a] or self.founds[b])

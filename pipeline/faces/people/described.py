@@ -24,15 +24,22 @@ other detectors have other scales; all their faces count as sure."""
 THRESHOLD_SHARE = 0.975
 """Share of the model's own threshold (of two single faces) up to which two tracks without variation are one person, by
 average distance. Chosen by cross-validation over people, for crowds of 15 and 30: `make strangers`."""
-PICTURES_SHARE = 0.9
-"""Share if no input has times: each track is one photograph. Among hundreds of people more pairs of strangers are near.
-It was chosen in-sample, on photographs of LFW."""
+CROWD_SHARE, CROWD_PER_DECADE = 0.94, 0.1
+"""Share for 100 groups, and its decrease for ten times as many: among more people more pairs of strangers are near.
+Such rules win by cross-validation over people, for 100 to 420 of them (`make strangers`). This one is THRESHOLD_SHARE
+up to 45 groups."""
 STRICT_SHARE = 0.85
 """Share for two tracks that show their person's variation (`VARIED`). `make bench-people` measures other values."""
 UNSURE_SHARE = 0.15
 """Share of the square of that: the uncertainty of a track without any face that shows its person (`describe`)."""
 VERY_SURE_CONFIDENCE = 0.99
 """Score of the same detectors from which a single face is a real one."""
+
+
+def share_in_crowd(people: int) -> float:
+    """Return the share for a number of people."""
+    share = CROWD_SHARE - CROWD_PER_DECADE * np.log10(max(1, people) / 100)
+    return float(np.clip(share, STRICT_SHARE, THRESHOLD_SHARE))
 
 
 def sure_confidence(workflow: Any) -> float:

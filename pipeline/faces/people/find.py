@@ -27,6 +27,7 @@ from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import Piece, for_each, rows_of
 from pipeline.store.schema import Array
+from pipeline.text import plural
 
 if TYPE_CHECKING:
     from pipeline.store.read import Run, RunInput
@@ -314,7 +315,7 @@ def find(
             raise UsageError(f"one file holds a gallery of one model; these stores were made with {models}")
         (made,) = (job.gallery_for(recipe, out) for recipe, out in job.recipes.values())
         save(made, save_gallery)
-        job.tell(f"{save_gallery}: the gallery, {len(made)} faces")
+        job.tell(f"{save_gallery}: the gallery, {plural(len(made), 'face')}")
     job.finish()
     return job
 

@@ -19,13 +19,13 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.labels import names_in_gallery, names_of_people
-from pipeline.faces.people.registry import FILE_NAME, Registry, changeable, edit
+from pipeline.faces.people.registry import FILE_NAME, Registry, called, changeable, edit, require_one
 from pipeline.faces.people.sameness import Sameness
 from pipeline.faces.people.space import thresholds_of
 from pipeline.store.nodes import located
 from pipeline.store.remove import Removal, Rows, blocks, remove_rows
 from pipeline.store.run import InputStore, RunStore
-from pipeline.text import unknown
+from pipeline.text import plural, unknown
 
 FACES = Rows("face", "n_faces", "face_frame", {"shot": "thumbnail_face"})
 """Rows that go with a face: its thumbnail."""
@@ -176,7 +176,7 @@ def forget(
             _forget_history(path)
         done = {}
         for one in findings.found:
-            note(f"rewriting {one.input} in {one.store}: {len(one.rows)} of {one.faces} faces go")
+            note(f"rewriting {one.input} in {one.store}: {len(one.rows)} of {plural(one.faces, 'face')} go")
             store = stores[one.store]
             source = store.input(one.input)
             gone = np.zeros(one.faces, bool)
@@ -217,22 +217,19 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
             people.setdefault(number, name)
     merged = known.merged if known is not None else {}
     in_galleries = sorted({name for one in sources for name in names_in_gallery(_attributes_of(one, "identity"))})
-    if person.isdecimal():
-        number = int(person)
+    found = called(people, person)
+    require_one(sorted({merged.get(number, number) for number in found}), person)
+    if found:
+        number = found[0]
         known_ids = {*people, *merged, *(known.forgotten if known is not None else ())}
         with_people = (source for source in sources if "person" in source.group().arrays)
         parts = (part for source in with_people for _, part in blocks(source, "person"))
         if number not in known_ids and not any((part == number).any() for part in parts):
             where = path or "these stores"
             raise UsageError(f"there is no person {number} in {where}; `reelgraph people` lists them")
-        called = [merged.get(number, number)]
-    else:
-        called = sorted({merged.get(key, key) for key, name in people.items() if _same_name(name, person)})
-    if len(called) > 1:
-        raise UsageError(f"{len(called)} people are called {person!r}: {', '.join(map(str, called))}; give the id")
-    if called:
-        ids = (called[0], *sorted(old for old, new in merged.items() if new == called[0]))
-        who = Who(called[0], ids, people.get(called[0]), path)
+        number = merged.get(number, number)
+        ids = (number, *sorted(old for old, new in merged.items() if new == number))
+        who = Who(number, ids, people.get(number), path)
         if known is not None:
             _require_every_store(who, known, outs)
         return who
@@ -251,7 +248,7 @@ def _require_every_store(who: Who, known: Registry, outs: Sequence[Path]) -> Non
         if faces and located(store) not in outs and store.is_dir():
             left[store] = left.get(store, 0) + faces
     if left:
-        named = ", ".join(f"{store} ({faces} faces)" for store, faces in sorted(left.items()))
+        named = ", ".join(f"{store} ({plural(faces, 'face')})" for store, faces in sorted(left.items()))
         raise UsageError(f"{who} is in {named} too; name every store of theirs, so that all is removed together")
 
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people.clustering import Groups, Ints, Points, Tracks, group_points, near_pairs
 from pipeline.faces.people.described import (
-    PICTURES_SHARE,
     STRICT_SHARE,
     THRESHOLD_SHARE,
     describe_tracks,
+    share_in_crowd,
     signature,
     sure_confidence,
 )
@@ -27,7 +27,6 @@ from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, current, edit, known
 from pipeline.faces.people.space import Space
 from pipeline.media.boxes import overlap
-from pipeline.media.spans import is_timed
 from pipeline.store.nodes import located
 from pipeline.store.schema import Array
 from pipeline.text import plural
@@ -57,8 +56,8 @@ class GatherOptions:
     threshold: float | None = None
     """Average distance up to which tracks are one person; None for a share of the model's own threshold.
 
-    The share is 0.975 (0.9 if all inputs are pictures), and 0.85 for two tracks that both show their person's
-    variation."""
+    The share falls from 0.975 to 0.85 with the number of people (`share_in_crowd`). It is 0.85 for two tracks that both
+    show their person's variation."""
     min_faces: int | None = None
     """Number of sure faces that a new person needs; None: by evidence (`are_people`)."""
     again: bool = False
@@ -175,8 +174,7 @@ class _Work:
                     f"{usable[0].name!r} of {usable[0].store_path} of {self.space.model} (align {self.space.align}); "
                     "run them separately, each with its own registry"
                 )
-        share = THRESHOLD_SHARE if any(map(is_timed, usable)) else PICTURES_SHARE
-        self.threshold = options.threshold or share * self.space.threshold
+        self.threshold = options.threshold or THRESHOLD_SHARE * self.space.threshold
         self.strict = options.threshold or STRICT_SHARE * self.space.threshold
         self.registry = Registry.open(path, self.space.model, self.space.align)
         self.result = Gathered(self.registry, list(runs), usable, skipped=skipped)
@@ -220,6 +218,10 @@ class _Work:
                     text = "keeps its people, found with other settings; use --again to find them again"
                     self.note(f"{item.name} {text}")
                 continue
+            if attributes.get("registry_id") and not ours:
+                theirs = located(item.store_path / str(attributes.get("registry")))
+                text = f"the people of {theirs} are replaced: reports and films show those of {self.registry.path} now"
+                self.note(f"{item.store_path}, {item.name}: {text}")
             tracks = describe_tracks(item, self.space, self.sure[item.store_path])
             before = item.array("person") if ours else None
             yield _Taken(self.registry.key(item.store_path, item.name), item, tracks, before)
@@ -238,7 +240,8 @@ class _Work:
         dissolved = {n for n, one in people.items() if self.options.again and not one.decided and n not in elsewhere}
         points, seen = self._points(taken, dissolved, self._seen(keys, inside=True) - elsewhere)
         twice = [n for n, one in people.items() if one.twice]
-        groups = group_points(points, seen, self.threshold, twice, self.strict)
+        in_crowd = None if self.options.threshold else lambda people: share_in_crowd(people) * self.space.threshold
+        groups = group_points(points, seen, self.threshold, twice, self.strict, in_crowd)
         self.result.assigned = [one.key for one in taken]
         person_of = self._number(groups, points, taken, dissolved)
         for number in dissolved - set(person_of.values()):
@@ -251,10 +254,10 @@ class _Work:
             one.person[has] = [person_of.get(group, UNKNOWN) for group in groups.group[one.point[has]].tolist()]
             counts = np.bincount(one.person[one.person > 0], weights=one.tracks.faces[one.person > 0])
             self.registry.inputs[one.key] = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
-        self.result.similar = self._similar(taken)
+        self.result.similar = self._similar(taken, SIMILAR_SHARE * groups.threshold)
 
-    def _similar(self, taken: Sequence[_Taken]) -> list[tuple[int, int, float]]:
-        """Return pairs of people that look alike and their distance, nearest first.
+    def _similar(self, taken: Sequence[_Taken], most: float) -> list[tuple[int, int, float]]:
+        """Return pairs of people at a distance of at most `most`, with that distance, nearest first.
 
         Leave out pairs that were seen together, and pairs that a user has declared to be two people.
         """
@@ -265,10 +268,9 @@ class _Work:
         for at, one in enumerate(taken):
             for moment, track in one.tracks.seen.tolist():
                 moments[int(one.person[track])].add((at, moment))
-        limit = (SIMILAR_SHARE * self.threshold) ** 2
         spread, vectors = np.array([each.spread for _, each in looks]), np.array([each.vector for _, each in looks])
         found: dict[tuple[int, int], float] = {}
-        for rows, others, squared in near_pairs(vectors, spread, limit, MOST_SIMILAR):
+        for rows, others, squared in near_pairs(vectors, spread, most * most, MOST_SIMILAR):
             for a, b, value in zip(rows.tolist(), others.tolist(), squared.tolist(), strict=True):
                 low, high = sorted((looks[a][0], looks[b][0]))
                 if low == high or (low, high) in self.registry.apart:

@@ -28,18 +28,24 @@ class Labels:
     source: Source
     """Array of the labels: `person` (of `reelgraph people`), `identity` (of `reelgraph find --gallery`), or none."""
     code: npt.NDArray[np.int32]
-    """int32 (n_faces,): the person's id in the registry, or a number for each name of the gallery; -1 if unknown."""
+    """int32 (n_faces,): the person's id in the registry, or a number for each name of the gallery; -1 if unknown. The
+    names of a gallery have the numbers -2 and below if they stand beside ids."""
     names: dict[int, str]
     """Name to show for each code that occurs; `person 3` for a person without a name."""
     named: frozenset[int]
     """Codes that have a name of their own."""
 
+    def is_of_gallery(self, code: int) -> bool:
+        """Return whether the name of a code comes from a gallery."""
+        return self.source == "identity" or code < UNKNOWN
+
 
 def labels(item: RunInput, source: Source | None = None) -> Labels:
-    """Return the labels of all faces of an input, in order. `source` None: `person` if it exists, else `identity`.
+    """Return the labels of all faces of an input, in order.
 
-    The names of people are the registry's. If its file is missing, or another registry is in its place, they are the
-    copy in the store. Raises StoreError if an array is damaged.
+    `source` None: the name that the user gave to the person, else the gallery's, else the number of the person. The
+    names of people are the registry's. If its file is missing, or another registry is in its place, they are the copy
+    in the store. Raises StoreError if an array is damaged.
     """
     there = item.arrays
     chosen = source or next((name for name in ("person", "identity") if name in there), "none")
@@ -55,7 +61,18 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
     given = known.names if known else names_of_people(attributes)
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
     named = frozenset(c for c in codes if given.get(c))
-    return Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
+    found = Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
+    return _beside(found, labels(item, "identity")) if source is None and "identity" in there else found
+
+
+def _beside(people: Labels, gallery: Labels) -> Labels:
+    """Return the labels of people, with those of a gallery for the faces to which the user gave no name."""
+    beside = {UNKNOWN - 1 - code: name for code, name in gallery.names.items()}
+    is_open = (gallery.code != UNKNOWN) & ~np.isin(people.code, list(people.named))
+    code = np.where(is_open, UNKNOWN - 1 - gallery.code, people.code).astype(np.int32)
+    there = set(np.unique(code).tolist())
+    names = {c: name for c, name in (people.names | beside).items() if c in there}
+    return Labels("person", code, names, frozenset(there & (people.named | beside.keys())))
 
 
 def weak_labels(item: RunInput, given: Labels) -> Labels:
@@ -105,8 +122,8 @@ class Chosen:
 def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
     """Return the faces of a person in each input; rows are all false if the person does not occur.
 
-    `person` is an id (`3`, of the registry), a name in the registry, or a name in the gallery, tried in this order.
-    Case does not count. Raises UsageError, with the nearest names, if no input knows the person.
+    `person` is an id (`3` or `person 3`, of the registry), or a name, in the registry and in the gallery. Case does not
+    count. Raises UsageError, with the nearest names, if no input knows the person.
     """
     known = [(labels(item, "person"), labels(item, "identity")) for item in items]
     found = [_find(item, both, person) for item, both in zip(items, known, strict=True)]
@@ -126,14 +143,17 @@ def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
 
 
 def _find(item: RunInput, both: tuple[Labels, Labels], person: str) -> Chosen | None:
+    people, gallery = both
     array = item.arrays.get("person")
     known = registry.known(array.attributes, item.store_path) if array else None
-    if known is not None and person.isdecimal():  # the id that the person has now, if it was merged into another
-        person = str(known.merged.get(int(person), person))
-    for found in both:
-        code = next((code for code, name in found.names.items() if name.casefold() == person.casefold()), None)
-        if found.source == "person" and person.isdecimal() and int(person) in found.names:
-            code = int(person)
-        if code is not None:
-            return Chosen(found.names[code], found.code == code)
-    return None
+    given = known.names if known else {code: people.names[code] for code in people.named}
+    ids = registry.called(given, person)
+    registry.require_one(ids, person)
+    merged = known.merged if known else {}
+    codes = [code for code in (merged.get(number, number) for number in ids) if code in people.names]
+    by_id = [code for code in codes if given.get(code, "").casefold() != person.casefold()]
+    pictured = [code for code, name in gallery.names.items() if not by_id and name.casefold() == person.casefold()]
+    if not codes and not pictured:
+        return None
+    name = people.names[codes[0]] if codes else gallery.names[pictured[0]]
+    return Chosen(name, np.isin(people.code, codes) | np.isin(gallery.code, pictured))

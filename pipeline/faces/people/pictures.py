@@ -28,6 +28,7 @@ from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow
 from pipeline.files.regular import open_file
 from pipeline.files.whole import atomic_write
+from pipeline.media.inputs import SYSTEM_FOLDERS
 from pipeline.media.picture import UnreadableError, decode, read_content
 from pipeline.models.weights import cache_folder, sha256
 
@@ -135,8 +136,15 @@ def read_picture(path: str | Path) -> Pixels:
 
 
 def list_pictures(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Return the pictures below a folder by DeepFace's suffixes, sorted, and those by other suffixes."""
-    found = sorted(Path(top) / name for top, _, names in os.walk(folder) for name in names)
+    """Return the pictures below a folder by DeepFace's suffixes, sorted, and those by other suffixes.
+
+    Hidden files and folders, and folders of the system, are left out, as in a folder of photographs.
+    """
+    found = []
+    for top, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and not SYSTEM_FOLDERS.fullmatch(name)]
+        found += [Path(top) / name for name in names if not name.startswith(".")]
+    found.sort()
     ours = [path for path in found if path.suffix.lower() in SUFFIXES]
     return ours, [path for path in found if path.suffix.lower() in OTHER_SUFFIXES]
 

@@ -16,6 +16,7 @@ from pipeline.files.lock import LOCK_FILE
 from pipeline.store.nodes import CHUNKS, NODE_FILE, located
 from pipeline.store.remove import Removal, blocks
 from pipeline.store.run import InputStore, RunStore, removing
+from pipeline.text import plural
 
 
 @dataclass
@@ -188,21 +189,22 @@ def lines(searched: Search, done: Mapping[tuple[Path, str], Removal] | None, pro
     """Return the receipt for people."""
     verb = "removed" if done is not None else "would be removed"
     inputs = [one for one in searched.found if len(one.rows)]
-    shown = [f"{searched.who}: {searched.faces} faces {verb} from {len(inputs)} inputs"]
+    shown = [f"{searched.who}: {plural(searched.faces, 'face')} {verb} from {plural(len(inputs), 'input')}"]
     for one in inputs:
         extra = f", {one.same} of them by their very same embedding" if one.same else ""
-        text = f"  {one.input} in {one.store}: {len(one.rows)} of {one.faces} faces{extra}"
+        text = f"  {one.input} in {one.store}: {len(one.rows)} of {plural(one.faces, 'face')}{extra}"
         if done is not None:
             removal = done[one.store, one.input]
-            text += f"; {thumbnails_of(removal)} thumbnails; {len(removal.arrays)} arrays rewritten"
+            text += f"; {plural(thumbnails_of(removal), 'thumbnail')}; {plural(len(removal.arrays), 'array')} rewritten"
             text += "; a stage that was being added there starts again" if removal.chunks_dropped else ""
         shown.append(text)
     if done is not None and searched.who.registry and searched.who.id is not None:
         shown.append(f"  {searched.who.registry}: the id stays taken, all else of the person is gone")
     if proof is not None:
-        read = f"{proof.arrays} arrays of {proof.inputs} inputs read again, {proof.rows} rows"
+        read = f"{plural(proof.arrays, 'array')} of {plural(proof.inputs, 'input')} read again, "
+        read += plural(proof.rows, "row")
         if proof.holds:
-            compared = f"none of {proof.embeddings} embeddings is within {EQUAL_DISTANCE:g} of a removed one"
+            compared = f"none of {plural(proof.embeddings, 'embedding')} is within {EQUAL_DISTANCE:g} of a removed one"
             shown.append(f"proven: {read}: none of this person; {compared}")
             if proof.unread:
                 shown.append(f"  not read, no arrays of a store: {', '.join(proof.unread)}")
@@ -220,13 +222,14 @@ def _alike_line(one: Alike, who: Who) -> str:
         # The people of other faces are known, unless only a gallery knows the name.
         left = {number: count for number, count in sorted(one.people.items()) if number < 0 or who.id is None}
         counts = [
-            f"{count} faces of {'nobody' if number < 0 else f'person {number}'}" for number, count in left.items()
+            f"{plural(count, 'face')} of {'nobody' if number < 0 else f'person {number}'}"
+            for number, count in left.items()
         ]
         return f"left and alike: {', '.join(counts)} in {where}; look at them, they may be the same" if counts else ""
     what, advice = "without the array person", "run"
     if one.state == "incomplete":
         what, advice = "not complete", "run it to its end, then"
     return (
-        f"left, for {where} is {what}: {one.faces} faces, {one.alike} of them alike; {advice} `reelgraph people`, "
-        "then forget again"
+        f"left, for {where} is {what}: {plural(one.faces, 'face')}, {one.alike} of them alike; {advice} "
+        "`reelgraph people`, then forget again"
     )

@@ -10,8 +10,9 @@ import base64
 import contextlib
 import json
 import os
+import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,29 @@ def changeable(attributes: Mapping[str, Any], store_path: Path) -> Path | None:
     """
     path = store_path / str(attributes.get("registry", ""))
     return path if attributes.get("registry_id") is not None and os.path.isfile(path) else None
+
+
+_ID = re.compile(r"(?:person )?(\d+)", re.IGNORECASE)
+"""An id as users may write it: "3", or "person 3" as reports, films and exports call a person without a name."""
+
+
+def called(names: Mapping[int, str | None], text: str) -> list[int]:
+    """Return the ids of the people that a text means: an id, known or not, or else all people of a name (`names`).
+
+    Case does not count. A name like "person 3" comes before the id.
+    """
+    if text.isdecimal():
+        return [int(text)]
+    found = sorted(number for number, name in names.items() if name and name.casefold() == text.casefold())
+    numbered = _ID.fullmatch(text)
+    return found or ([int(numbered[1])] if numbered else [])
+
+
+def require_one(found: Sequence[int], text: str) -> None:
+    """Raise UsageError if several people are called by a text."""
+    if len(found) > 1:
+        ids = ", ".join(map(str, found))
+        raise UsageError(f"{len(found)} people are called {text!r}: {ids}; give the id")
 
 
 @dataclass
@@ -169,6 +193,8 @@ class Registry:
     def name(self, number: int, name: str) -> int:
         """Give a name, or with an empty one remove it; return the person's id. Raises UsageError."""
         found = self.resolve(number)
+        if _ID.fullmatch(name.strip()):
+            raise UsageError(f"the name {name!r} would be read as an id; give another one, such as 'guard 3'")
         self.people[found].name = name.strip() or None
         self.people[found].decided = True
         return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.faces.people.evidence import LEVELS, Level
-from pipeline.faces.people.labels import UNKNOWN, Labels, Source, choose, labels
+from pipeline.faces.people.labels import UNKNOWN, Labels, choose, labels
 from pipeline.faces.views.blurring import REACH as BLUR_REACH
 from pipeline.faces.views.blurring import blur, coarse, covers
 from pipeline.media.film.drawing import UNKNOWN_COLOUR, Mark, colour_of, draw
@@ -95,14 +95,15 @@ class Picture(Painter):
         self._wanted = wanted
         self.hidden = _hidden(self.found, self._who, chosen, wanted.blur)
         self._shown = ~self.hidden if wanted.boxes is None else np.full(len(self.found), wanted.boxes)
-        # A name for which there is no font becomes the person's number.
-        self._names = {code: drawable(name, f"person {code}") for code, name in self._who.names.items()}
+        # A name for which there is no font becomes a number.
+        self._names = {}
         for code, name in self._who.names.items():
-            shown = self._names[code]
-            if shown == f"person {code}" != name:
+            numbered = f"person {code}" if code > UNKNOWN else f"name {UNKNOWN - code}"
+            shown = self._names[code] = drawable(name, numbered)
+            if shown == numbered != name:
                 hint = "install one, such as Noto Sans"
                 self.notes.append(f"no font here has the letters of {name!r}: shown as {shown!r}; {hint}")
-        self._more = _descriptions(item, len(self.found), self._who.source, wanted.levels)
+        self._more = _descriptions(item, self._who, wanted.levels)
 
     def change(self, rank: int, frame_rgb: Pixels, *on: Ints) -> None:
         cover, boxes = on
@@ -160,7 +161,8 @@ def _hidden(faces: Found, who: Labels, chosen: Bools, words: Sequence[str]) -> B
     """
     if ALL in words:
         return np.ones(len(faces), bool)
-    named = np.isin(who.code, np.array(sorted(who.named), np.int32))
+    by_name = [code for code in who.named if who.names[code].casefold() != UNNAMED]  # a gallery may call strangers so
+    named = np.isin(who.code, np.array(by_name, np.int32))
     result = chosen | (~named if UNNAMED in words else np.zeros(len(faces), bool))
     order = np.argsort(faces.track, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(faces.track[order])) + 1) if len(faces) else []:
@@ -172,7 +174,7 @@ def _hidden(faces: Found, who: Labels, chosen: Bools, words: Sequence[str]) -> B
     return result
 
 
-def _descriptions(item: RunInput, n_faces: int, source: Source, levels: bool) -> Callable[[int], str]:
+def _descriptions(item: RunInput, who: Labels, levels: bool) -> Callable[[int], str]:
     """Return a function that describes a face: its attributes, and on request how sure its name is.
 
     The detector's confidence is shown only in stores without people and names: behind a name it would be read as the
@@ -180,12 +182,12 @@ def _descriptions(item: RunInput, n_faces: int, source: Source, levels: bool) ->
     """
     arrays = item.arrays
     chosen: list[str] = [name for name in ("age", "gender", "emotion", "race") if name in arrays]
-    if source == "none" and not chosen:
+    if who.source == "none" and not chosen:
         chosen = ["confidence"] * ("confidence" in arrays)
-    if levels and source == "identity" and "identity_level" in arrays:
+    if levels and "identity_level" in arrays:
         chosen = ["identity_level", *chosen]
     values = item.read(chosen) if chosen else {}
-    if any(len(rows) != n_faces for rows in values.values()):
+    if any(len(rows) != len(who.code) for rows in values.values()):
         return lambda row: ""
     classes = {name: arrays[name].attributes.get("class_names") for name in chosen}
 
@@ -194,7 +196,8 @@ def _descriptions(item: RunInput, n_faces: int, source: Source, levels: bool) ->
         for name in chosen:
             value, of = values[name][row], classes[name]
             if name == "identity_level":
-                words += [LEVELS[value]] if Level.LIKELY <= value <= Level.SURE else []
+                is_shown = who.is_of_gallery(int(who.code[row])) and Level.LIKELY <= value <= Level.SURE
+                words += [LEVELS[value]] if is_shown else []
                 continue
             if not np.isnan(value).any():
                 digits = 2 if name == "confidence" else 0

@@ -41,7 +41,7 @@ class Reel:
     """One video, as a list of cuts sees it."""
 
     name: str
-    """Name for CMX 3600: up to 8 letters and digits, different for each input."""
+    """Name for CMX 3600: up to 8 letters and digits, different for each video; parts of one video share it."""
     path: Path
     rate: Fraction
     """Timecodes per second."""
@@ -88,7 +88,7 @@ class _CutList(AppearanceExport):
     def cuts(self, stored: StoredRows) -> list[Cut]:
         """Return the sequence. Raises UsageError for rates that the format cannot hold."""
         made: list[Cut] = []
-        names: set[str] = set()
+        names: dict[str, Path] = {}
         first: Reel | None = None
         for one in stored.inputs:
             reel = _reel(stored, one, names)
@@ -161,6 +161,9 @@ class FcpXml(_CutList):
         formats: dict[tuple[int, int], str] = {}
         assets: dict[str, str] = {}
         at = 0
+        lengths: dict[str, int] = {}
+        for cut in cuts:
+            lengths[cut.reel.name] = max(cut.reel.frames, lengths.get(cut.reel.name, 0))
         for cut in cuts:
             reel, rate = cut.reel, cut.reel.rate
             counting = "DF" if reel.start.drop else "NDF"
@@ -174,7 +177,7 @@ class FcpXml(_CutList):
                 assets[reel.name] = f"a{len(assets) + 1}"
                 _add(
                     resources, "asset", id=assets[reel.name], name=_text(cut.source.name), src=reel.path.as_uri(),
-                    start=_time(reel.start.frames, rate), duration=_time(reel.frames, rate), hasVideo="1",
+                    start=_time(reel.start.frames, rate), duration=_time(lengths[reel.name], rate), hasVideo="1",
                     format=formats[reel.size], **_sound(reel),
                 )  # fmt: skip
             length = cut.stop - cut.first
@@ -233,7 +236,7 @@ def _timeline(title: str, cuts: list[Cut], rate: float | None, url: Any) -> Any:
     return timeline
 
 
-def _reel(stored: StoredRows, one: InputRows, names: set[str]) -> Reel:
+def _reel(stored: StoredRows, one: InputRows, names: dict[str, Path]) -> Reel:
     """Return the video of an input. A start timecode that is given comes before the one in the file."""
     facts = one.item.attributes
     path, fps = Path(str(facts.get("path", ""))).absolute(), float(facts.get("fps") or 0.0)
@@ -247,7 +250,7 @@ def _reel(stored: StoredRows, one: InputRows, names: set[str]) -> Reel:
     is_steady = _is_steady(one, fps, first_seconds)
     counted = rate or (Fraction(fps).limit_denominator(1001) if is_steady else _MILLISECONDS)
     return Reel(
-        _reel_name(path.stem or one.name, names),
+        _reel_name(path, path.stem or one.name, names),
         path,
         counted,
         rate is not None,
@@ -291,14 +294,14 @@ def _is_steady(one: InputRows, fps: float, first_seconds: float) -> bool:
     return bool((np.abs((arrays["time_seconds"] - first_seconds) * fps - arrays["frame"]) < 0.5).all())
 
 
-def _reel_name(stem: str, names: set[str]) -> str:
-    """Return up to 8 capital letters and digits of a file's name, and add them to `names`; the same is given once."""
+def _reel_name(path: Path, stem: str, names: dict[str, Path]) -> str:
+    """Return up to 8 capital letters and digits of a file's name, and add them to `names`, which has each file's."""
     plain_name = re.sub(r"[^A-Z0-9]", "", stem.upper()) or "REEL"
     name, number = plain_name[:_REEL_LETTERS], 1
-    while name in names or name in _RESERVED_REELS:
+    while names.get(name, path) != path or name in _RESERVED_REELS:
         number += 1
         name = f"{plain_name[: _REEL_LETTERS - len(str(number))]}{number}"
-    names.add(name)
+    names[name] = path
     return name
 
 

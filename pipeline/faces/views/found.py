@@ -64,7 +64,7 @@ def answer_lines(answer: Answer) -> list[str]:
     moment = "picture" if any(one.shot.name is not None for one in answer.best) else "time"
     if answer.sightings:
         faces, how = sum(one.faces for one in answer.sightings), "in" if answer.pictures else "for"
-        shown = [f"seen {how} {_amount(answer)} in {_inputs(answer.sightings)}, {faces} faces"]
+        shown = [f"seen {how} {_amount(answer)} in {_inputs(answer.sightings)}, {plural(faces, 'face')}"]
         shown += [*_sightings(answer.sightings), f"best shots (distance, {moment}, box):"]
     else:
         limits = sorted({one.threshold for one in answer.inputs if one.faces and one.threshold is not None})
@@ -110,4 +110,5 @@ def _searched(search: NearSearch) -> str:
     """Return the numbers of faces and inputs that were looked at."""
     partial = sum(one.share < 1 for one in search.inputs)
     share = f" ({partial} of them not complete)" if partial else ""
-    return f"{sum(one.faces for one in search.inputs)} faces of {len(search.inputs)} inputs{share}"
+    faces = plural(sum(one.faces for one in search.inputs), "face")
+    return f"{faces} of {plural(len(search.inputs), 'input')}{share}"

@@ -143,7 +143,7 @@ class Look:
             stretches = self.moments.appearances(self.face_frame[rows], tracks)
             one = Presence(
                 self._key(who, code), who.names[code], code in who.named, code, int(sizes[k]), stretches,
-                **self._evidence(who, rows),
+                **(self._evidence(rows) if who.is_of_gallery(code) else {}),
             )  # fmt: skip
             people.append(one)
         if not self.moments.is_timed:
@@ -153,9 +153,9 @@ class Look:
                 one.names = [str(next(names)) for _ in some]
         return sorted(people, key=lambda one: (-one.screen_seconds, -one.pictures)), max(0, len(known) - MOST_PEOPLE)
 
-    def _evidence(self, who: Labels, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+    def _evidence(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Return level, distance and limit of the surest of some faces."""
-        if who.source != "identity" or self._judged is None:
+        if self._judged is None:
             return {}
         level, distance, limit = (values[rows] for values in self._judged)
         best = np.lexsort((distance - limit, -level))[0]
@@ -171,7 +171,7 @@ class Look:
 
     def _key(self, who: Labels, code: int) -> Key:
         """Return the key of a person. Ids count within their registry, names of a gallery everywhere."""
-        if who.source == "identity":
+        if who.is_of_gallery(code):
             return "identity", who.names[code]
         attributes = self.arrays["person"].attributes
         registry = attributes.get("registry_id") or str(self.one.run.path / str(attributes.get("registry", "")))
