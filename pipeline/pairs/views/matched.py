@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from pipeline.engine.source import OF
 from pipeline.errors import UsageError
 from pipeline.pairs.source import NAME, A, B
-from pipeline.pairs.views.columns import OF
 from pipeline.store.mapped import StoredItems
 from pipeline.store.schema import DECODED, SCALE
 from pipeline.text import plural
