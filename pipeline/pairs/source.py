@@ -237,7 +237,7 @@ def _places(inputs: Sequence[RunInput]) -> np.ndarray:
     """Return the place of each picture: by name, if every input is in that order, else input by input."""
     parts = [[_path(name) for name in _names([item])] if NAME in item.arrays else [] for item in inputs]
     paths = [path for part in parts for path in part]
-    if not all(parts) or any(part != sorted(part) for part in parts):
+    if len(parts) == 1 or not all(parts) or any(part != sorted(part) for part in parts):
         return np.arange(sum(item.frames_total for item in inputs))
     places = np.empty(len(paths), np.int64)
     places[sorted(range(len(paths)), key=paths.__getitem__)] = np.arange(len(paths))

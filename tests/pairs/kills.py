@@ -67,7 +67,7 @@ class Campaign:
         self._measure(whole)
         missing = Counter(islice(cycle(KINDS), kills))
         stores, rows = 0, ""
-        while missing.total() and stores < kills:
+        while missing.total() and stores < 4 * kills:
             out = self.folder / f"{stores}.zarr"
             self._kill_in(out, [kind for kind in sorted(KINDS, reverse=True) if missing[kind] > 0], missing)
             rows = compare(pipeline.open(whole), pipeline.open(out))
@@ -84,7 +84,7 @@ class Campaign:
             began = time.monotonic()
             _wait(run, lambda item=item: _phase(whole, item) == "done")  # type: ignore[misc]
             self.seconds[name] = time.monotonic() - began
-        assert run.wait(600) == 0
+        _finish(run)
 
     def _kill_in(self, out: Path, kinds: list[tuple[str, str]], missing: Counter[tuple[str, str]]) -> None:
         """Make one store, with a kill of each kind whose moment comes before its pass is done."""
@@ -104,8 +104,7 @@ class Campaign:
             self.killed[name, what, phase] += 1
             missing[name, what] -= 1
             run = run if what == "worker" else self._start(out)
-        _, errors = run.communicate(timeout=600)
-        assert run.returncode == 0, errors
+        _finish(run)
 
     @staticmethod
     def _is_there(out: Path, item: str, before: set[str], at_once: bool) -> bool:
@@ -117,6 +116,11 @@ class Campaign:
 
     def _words(self, out: Path) -> list[str | Path]:
         return ["run", "match", self.folder / "photos", "--out", out, *SETTINGS]
+
+
+def _finish(run: subprocess.Popen[str]) -> None:
+    _, errors = run.communicate(timeout=600)
+    assert run.returncode == 0, errors
 
 
 def _wait(run: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
