@@ -18,6 +18,7 @@ from PIL import Image
 import pipeline
 from pipeline.cli import main
 from pipeline.errors import StoreError, UsageError
+from pipeline.store.run import RunStore
 from pipeline.views.export import export, lines
 from tests.clips import write_clip
 from tests.made_stores import faces_of, make_store
@@ -254,6 +255,11 @@ def test_stores_without_matched_pictures_are_refused(tmp_path: Path) -> None:
     make_matches(tmp_path / "new.zarr", done_chunks=0)
     with pytest.raises(UsageError, match="format colmap holds rows of 'match' only, not of 'keypoint' or 'frame'"):
         export(tmp_path / "new.zarr", tmp_path / "c.db")
+    with RunStore.open(tmp_path / "begun.zarr"):  # a run that has not looked for pictures yet
+        pass
+    for name in ("c.db", "matches.h5"):
+        with pytest.raises(UsageError, match="there are no pairs yet"):
+            export(tmp_path / "begun.zarr", tmp_path / name)
     faces = make_store(tmp_path / "faces.zarr", {"film": faces_of(np.array([1, 2]), np.zeros((3, 8)))})
     with pytest.raises(UsageError, match="holds rows of 'match' only, not of 'face' or 'frame'"):
         export(faces, tmp_path / "c.db")

@@ -138,6 +138,8 @@ class MatchExport(Export):
 
     def pictures(self, stored: StoredRows) -> Pictures:
         """Return the pictures of all inputs of the file; say which cannot be in it."""
+        if not stored.inputs:
+            raise UsageError("there are no pairs yet; export again once the run works on them")
         other = next((one.name for one in stored.inputs if OF not in one.item.attributes), None)
         if other is not None:
             raise UsageError(f"{other!r} does not hold pairs of pictures; a workflow makes some by its section pairs")
