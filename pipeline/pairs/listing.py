@@ -6,6 +6,7 @@ older ones are left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -69,34 +70,40 @@ def similar(items: np.ndarray, vectors: np.ndarray, most: int, first_new: int = 
 def named(lines: Iterable[str], names: Sequence[str], where: str, first_new: int = 0) -> np.ndarray:
     """Return the pairs of a list: two names on each line, apart by a space or a tab, as hloc writes them.
 
-    Lines that are empty or begin with # are passed over. `where` is the list's path, for messages. Raises InputError
-    that names the line.
+    Empty lines are passed over, and those that begin with # unless they name two pictures. `where` is the list's path,
+    for messages. Raises InputError that names the line.
     """
     known = {name: index for index, name in enumerate(names)}
+    twice = {name for name, count in Counter(names).items() if count > 1} if len(known) < len(names) else set()
     pairs = []
     for number, line in enumerate(lines, 1):
-        text = line.strip("\r\n ")
-        if not text or text.startswith("#"):
+        text = line.strip("\r\n\t ")
+        ways = _split(text, known)
+        if not ways and (not text or text.startswith("#")):
             continue
-        pair = _split(text, known)
-        if pair is None:
+        if len(ways) > 1:
+            raise InputError(f"{where}, line {number}: {text!r} has spaces in names; write a tab between the two")
+        if not ways:
             first, _, second = text.partition("\t" if "\t" in text else " ")
             lacking = next((name.strip() for name in (first, second) if name.strip() not in known), text)
             if not second:
                 raise InputError(f"{where}, line {number}: {text!r} is not two names apart by a space or a tab")
             raise InputError(f"{where}, line {number}: {unknown('picture', lacking, names)}")
+        pair = ways[0]
+        same = next((names[index] for index in pair if names[index] in twice), None)
+        if same is not None:
+            raise InputError(f"{where}, line {number}: two pictures are called {same!r}; give them names of their own")
         pairs.append(pair)
     found = np.array(pairs, np.int64).reshape(-1, 2)
     return _new(found[found[:, 0] != found[:, 1]], first_new)
 
 
-def _split(text: str, known: dict[str, int]) -> tuple[int, int] | None:
-    """Return the two items of a line; names may have spaces. None if they are not known."""
-    for at in (k for k, character in enumerate(text) if character in " \t"):
-        first, second = text[:at].strip(), text[at:].strip()
-        if first in known and second in known:
-            return known[first], known[second]
-    return None
+def _split(text: str, known: dict[str, int]) -> list[tuple[int, int]]:
+    """Return the two items of a line, in each way to read it: names may have spaces, but no tab."""
+    mark = "\t" if "\t" in text else " "
+    halves = [(text[:k].strip(), text[k:].strip()) for k, character in enumerate(text) if character == mark]
+    ways = {(known[first], known[second]) for first, second in halves if first in known and second in known}
+    return sorted(ways)
 
 
 def grouped(folders: Sequence[str], pairs_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

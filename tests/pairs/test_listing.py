@@ -78,6 +78,15 @@ def test_names_with_spaces_and_tabs() -> None:
     assert tuples(named(lines, names, "pairs.txt")) == [(0, 1), (1, 3), (0, 2)]
 
 
+def test_lines_that_can_be_read_in_two_ways() -> None:
+    names = ["a", "a b", "c", "b c", "#1.jpg", "twice", "twice"]
+    assert tuples(named(["a\tb c\t", "a b\tc", "a c\t", "#1.jpg a", "# a c", "#a c"], names, "p.txt")) == [(0, 3), (1, 2), (0, 2), (4, 0)]
+    with pytest.raises(InputError, match=r"p\.txt, line 2: 'a b c' has spaces in names; write a tab"):
+        named(["a c", "a b c"], names, "p.txt")
+    with pytest.raises(InputError, match=r"p\.txt, line 1: two pictures are called 'twice'"):
+        named(["a twice"], names, "p.txt")
+
+
 def test_a_line_that_names_nothing() -> None:
     with pytest.raises(InputError, match=r"pairs\.txt, line 2: unknown picture 'd\.jpg'"):
         named(["a.jpg b.jpg", "a.jpg d.jpg"], ["a.jpg", "b.jpg"], "pairs.txt")
