@@ -17,7 +17,9 @@ from pipeline.text import unknown
 TILE = 16
 """Pictures along each side of a tile of pairs: 256 pairs of at most 32 pictures."""
 MOST_PAIRS = 100_000_000
-"""They are listed at once: 8 bytes each, and as much again while they are put in order."""
+"""They are listed at once: 8 bytes each, and 16 more while they are put in order."""
+BLOCK_PAIRS = 1 << 20
+"""Pairs that are computed with at once."""
 BLOCK_BYTES = 64 << 20
 """Similarities that are computed at once."""
 
@@ -30,11 +32,12 @@ def all_pairs(items: np.ndarray, first_new: int = 0) -> np.ndarray:
             f"{n} pictures make {n * (n - 1) // 2} pairs, and {MOST_PAIRS} is the most; "
             "choose some of them: window: 10, similar: 20, of: groups, or a list"
         )
-    later = np.arange(int(np.searchsorted(items, first_new)), n)
-    b = np.repeat(later, later)
-    starts = np.cumsum(later) - later
-    a = np.arange(len(b)) - np.repeat(starts, later)
-    return np.stack([items[a], items[b]], axis=1).astype(np.int32)
+    later = range(int(np.searchsorted(items, first_new)), n)
+    pairs, stop = np.empty((sum(later), 2), np.int32), 0
+    for k in later:
+        start, stop = stop, stop + k
+        pairs[start:stop, 0], pairs[start:stop, 1] = items[:k], items[k]
+    return pairs
 
 
 def window(items: np.ndarray, width: int, first_new: int = 0) -> np.ndarray:
@@ -119,13 +122,22 @@ def in_tiles(pairs: np.ndarray) -> np.ndarray:
     """Return the pairs tile by tile, each once, so that any stretch of them touches few pictures."""
     if not len(pairs):
         return np.empty((0, 2), np.int32)
-    a, b = pairs.min(axis=1).astype(np.int64), pairs.max(axis=1).astype(np.int64)
-    tiles = int(b.max()) // TILE + 1
-    keys = ((a // TILE * tiles + b // TILE) * TILE + a % TILE) * TILE + b % TILE
-    keys = np.unique(keys)
-    tile, inside = keys // TILE**2, keys % TILE**2
-    a, b = tile // tiles * TILE + inside // TILE, tile % tiles * TILE + inside % TILE
-    return np.stack([a, b], axis=1).astype(np.int32)
+    tiles = int(pairs.max()) // TILE + 1
+    keys = np.empty(len(pairs), np.int64)
+    for start in range(0, len(pairs), BLOCK_PAIRS):
+        block = pairs[start : start + BLOCK_PAIRS].astype(np.int64)
+        a, b = block.min(axis=1), block.max(axis=1)
+        keys[start : start + BLOCK_PAIRS] = ((a // TILE * tiles + b // TILE) * TILE + a % TILE) * TILE + b % TILE
+    keys.sort()
+    repeated = keys[1:] == keys[:-1]
+    if repeated.any():
+        keys = np.delete(keys, np.flatnonzero(repeated))
+    found = np.empty((len(keys), 2), np.int32)
+    for start in range(0, len(keys), BLOCK_PAIRS):
+        tile, inside = np.divmod(keys[start : start + BLOCK_PAIRS], TILE**2)
+        found[start : start + BLOCK_PAIRS, 0] = tile // tiles * TILE + inside // TILE
+        found[start : start + BLOCK_PAIRS, 1] = tile % tiles * TILE + inside % TILE
+    return found
 
 
 def _new(pairs: np.ndarray, first_new: int) -> np.ndarray:

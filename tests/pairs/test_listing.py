@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -26,6 +27,18 @@ def test_all_pairs_once_each(n: int) -> None:
 def test_pairs_with_later_items_alone(first_new: int) -> None:
     found = tuples(in_tiles(all_pairs(np.arange(100), first_new)))
     assert sorted(found) == [(a, b) for a, b in combinations(range(100), 2) if b >= first_new]
+
+
+def test_listing_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "BLOCK_PAIRS", 10_000)
+    tracemalloc.start()
+    try:
+        pairs = in_tiles(all_pairs(np.arange(1200)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(pairs) == 1200 * 1199 // 2
+    assert peak < 28 * len(pairs)
 
 
 def test_a_chunk_touches_few_pictures() -> None:
