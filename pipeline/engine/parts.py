@@ -66,13 +66,6 @@ def over(
             yield StoredRef(f"{path}#{kind}", f"{part.name}-{kind}", inputs=parts[:k], later=parts[k:])
 
 
-def outdated(workflow: Workflow, ref: StoredRef, store: RunStore) -> str | None:
-    """Return the name of the stored input of a further pass if it was made of other items than are there now."""
-    name = store.find_input(ref.path)
-    fits = name is None or store.input(name).attributes["fingerprint"] == workflow.source.fingerprint(ref)
-    return None if fits else name
-
-
 def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iterator[str]:
     """Remove items that are no longer there or have changed, and yield a line on each input that lost some.
 

@@ -194,6 +194,21 @@ def test_each_model_has_its_place(tmp_path: Path, model: str, config: int, colum
     np.testing.assert_array_equal(np.stack([np.frombuffer(one[1]).reshape(3, 3) for one in found]), kept)
 
 
+def test_stores_verified_by_different_models(tmp_path: Path) -> None:
+    """Each pair has the matrix of its own store: as another kind it would be a wrong geometry."""
+    made = {kind: make_matches(tmp_path / f"{kind}.zarr", model=kind, folder=f"/p/{kind}", stem=str(kind))
+            for kind in ("homography", "fundamental", None)}  # fmt: skip
+    exported = export([tmp_path / f"{kind}.zarr" for kind in made], tmp_path / "colmap.db")
+    with database(tmp_path / "colmap.db") as opened:
+        found = opened.execute("SELECT pair_id, F, H FROM two_view_geometries ORDER BY pair_id").fetchall()
+    for first, kind in ((1, "homography"), (1 + len(NAMES), "fundamental")):
+        pairs = made[kind][f"{kind}-pairs"]
+        mine = [one for one in found if first <= ids(one[0])[0] < first + len(NAMES)]
+        matrices = np.stack([np.frombuffer(one[2 if kind == "homography" else 1]).reshape(3, 3) for one in mine])
+        np.testing.assert_array_equal(matrices, pairs["model"][pairs["n_inliers"] > 0])
+    assert any(note.startswith("some matches are not verified") for note in exported.notes)
+
+
 def test_matches_that_are_not_verified(tmp_path: Path) -> None:
     make_matches(tmp_path / "s.zarr", model=None)
     exported = export(tmp_path / "s.zarr", tmp_path / "colmap.db")

@@ -93,7 +93,8 @@ def test_names_with_spaces_and_tabs() -> None:
 
 def test_lines_that_can_be_read_in_two_ways() -> None:
     names = ["a", "a b", "c", "b c", "#1.jpg", "twice", "twice"]
-    assert tuples(named(["a\tb c\t", "a b\tc", "a c\t", "#1.jpg a", "# a c", "#a c"], names, "p.txt")) == [(0, 3), (1, 2), (0, 2), (4, 0)]
+    lines = ["a\tb c\t", "a b\tc", "a c\t", "#1.jpg a", "# a c", "#a c"]
+    assert tuples(named(lines, names, "p.txt")) == [(0, 3), (1, 2), (0, 2), (4, 0)]
     with pytest.raises(InputError, match=r"p\.txt, line 2: 'a b c' has spaces in names; write a tab"):
         named(["a c", "a b c"], names, "p.txt")
     with pytest.raises(InputError, match=r"p\.txt, line 1: two pictures are called 'twice'"):
