@@ -90,7 +90,8 @@ class Campaign:
         """Make one store, with a kill of each kind whose moment comes before its pass is done."""
         run = self._start(out)
         for name, what in kinds:
-            item, before = PASSES[name], _done(out)
+            item = PASSES[name]
+            before = len(_chunks(out, item))
             at_once = self.chance.random() < 0.2
             _wait(run, lambda: self._is_there(out, item, before, at_once))  # noqa: B023
             time.sleep(0 if at_once else self.chance.uniform(0, self.seconds[name] / 3))
@@ -107,9 +108,11 @@ class Campaign:
         _finish(run)
 
     @staticmethod
-    def _is_there(out: Path, item: str, before: set[str], at_once: bool) -> bool:
-        """Return whether a pass has begun, and has committed what it had not `before` unless `at_once`."""
-        return (out / item).exists() and (at_once or (_phase(out, item) != "begun" and _done(out) > before))
+    def _is_there(out: Path, item: str, before: int, at_once: bool) -> bool:
+        """Return whether a pass has begun, and has more commits than `before` unless `at_once`."""
+        if at_once or not (out / item).exists():
+            return (out / item).exists()
+        return len(_chunks(out, item)) > before or _phase(out, item) == "done"
 
     def _start(self, out: Path) -> subprocess.Popen[str]:
         return start(*self._words(out), *WORKERS)
@@ -134,7 +137,7 @@ def _phase(out: Path, item: str) -> str:
     stored = pipeline.open(out).inputs[item]
     if stored.complete:
         return "done"
-    committed = len(list((out / item / "chunks").glob("*.ok.*")))
+    committed = len(_chunks(out, item))
     total = -(-int(stored.attributes["frames"]) // int(stored.attributes["chunk_frames"]))
     return "begun" if not committed else "compaction" if committed == total else "chunks"
 
@@ -154,9 +157,13 @@ def compare(one: pipeline.Run, other: pipeline.Run) -> str:
     return f"{count} pictures, {pairs.frames_total} pairs, {pairs.rows['match']} matches"
 
 
+def _chunks(out: Path, item: str = "*") -> set[str]:
+    return {f"{path.parts[-3]}/{path.name.split('.')[0]}" for path in out.glob(f"{item}/chunks/*.ok.*")}
+
+
 def _done(out: Path) -> set[str]:
     """Return the committed chunks, and the inputs that are compacted."""
-    chunks = {f"{path.parts[-3]}/{path.name.split('.')[0]}" for path in out.glob("*/chunks/*.ok.*")}
+    chunks = _chunks(out)
     if not (out / "zarr.json").exists():
         return chunks
     return chunks | {name for name, item in pipeline.open(out).inputs.items() if item.complete}

@@ -8,4 +8,4 @@ from tests.pairs.kills import Campaign
 
 
 def test_kills_in_both_passes(tmp_path: Path) -> None:
-    print(Campaign(tmp_path).run(pictures=64, kills=2))
+    print(Campaign(tmp_path).run(pictures=64, kills=4))
