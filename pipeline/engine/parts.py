@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pipeline.engine.source import InputRef, StoredRef
+from pipeline.engine.source import OF, InputRef, StoredRef
 from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
 from pipeline.store.read import RunInput
@@ -54,21 +54,16 @@ def over(
     """
     kind = workflow.source_kind
     for ref in refs:
-        inputs: list[RunInput] = []
+        inputs: dict[str, RunInput] = {}
         for path in _stored(ref, store):
             name = str(store.find_input(path))
             if not store.input(name).is_complete:
                 note(f"{name}: its {kind} wait until it is complete")
                 break
-            inputs.append(RunInput(store.path, name))
-            yield StoredRef(f"{path}#{kind}", f"{name}-{kind}", inputs=tuple(inputs))
-
-
-def outdated(workflow: Workflow, ref: StoredRef, store: RunStore) -> str | None:
-    """Return the name of the stored input of a further pass if it was made of other items than are there now."""
-    name = store.find_input(ref.path)
-    fits = name is None or store.input(name).attributes["fingerprint"] == workflow.source.fingerprint(ref)
-    return None if fits else name
+            inputs[path] = RunInput(store.path, name)
+        parts = tuple(inputs.values())
+        for k, (path, part) in enumerate(inputs.items(), 1):
+            yield StoredRef(f"{path}#{kind}", f"{part.name}-{kind}", inputs=parts[:k], later=parts[k:])
 
 
 def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iterator[str]:
@@ -99,10 +94,18 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
             is_gone = absent | changed
             if not is_gone.any():
                 continue
+            for name in _made_of(part.name, store):  # first: they count items that are about to move
+                store.drop_input(name)
+                yield f"{name}: removed, for its {plural_of(workflow.noun)} are others now; a run makes it again"
             remove_items(store, part.name, is_gone, inventory)
             part.update(stages=_to_derive_again(workflow, part.attributes.get("stages", {})))
             count = plural(int(is_gone.sum()), workflow.noun)
             yield f"{part.name}: {count} of {len(is_gone)} removed (gone or changed)"
+
+
+def _made_of(name: str, store: RunStore) -> list[str]:
+    """Return the inputs of further passes that are made of an input: of this workflow, or of another."""
+    return [one for one in store.input_names() if name in store.input(one).attributes.get(OF, ())]
 
 
 def _to_derive_again(workflow: Workflow, stages: Mapping[str, Any]) -> dict[str, Any]:

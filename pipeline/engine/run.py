@@ -42,9 +42,9 @@ from pipeline.engine.events import (
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.follow import Follower
 from pipeline.engine.graph import Node, chunk_nodes
-from pipeline.engine.parts import outdated, over, prune, with_parts
+from pipeline.engine.parts import over, prune, with_parts
 from pipeline.engine.plan import ChunkTask, InputPlan, check_input, check_keys, in_turns, open_source, plan_input
-from pipeline.engine.source import InputRef, Source, StoredRef
+from pipeline.engine.source import InputRef, Source
 from pipeline.engine.steps import Committed, WorkerSettings
 from pipeline.engine.summary import Summary
 from pipeline.engine.workflow import Workflow, code_digest
@@ -54,7 +54,7 @@ from pipeline.store.compact import compact
 from pipeline.store.record import Record
 from pipeline.store.run import RunStore
 from pipeline.store.schema import DECODED
-from pipeline.text import plain, plural, plural_of, unknown
+from pipeline.text import plain, plural, unknown
 
 ACCEPTED = "accepted_failures"
 """Input attribute: the user closed it in spite of what could not be read."""
@@ -197,7 +197,6 @@ class _Run:
         for bound in self.passes[1:]:
             self.bound = bound
             further = list(over(self.bound.workflow, named, self.store, self._note_once))
-            self._drop_outdated(further)
             self.emit(PassStarted(len(further), self.bound.workflow.noun, self._axes()))
             if not self.stopping.is_set():
                 self._work_pass(further, start)
@@ -224,14 +223,6 @@ class _Run:
         names = {ref.path: self.store.find_input(ref.path) for ref in refs if ref.path in self.tried}
         complete = [name for name in names.values() if name is not None and self.store.input(name).is_complete]
         self.summary.forget({ref.path for ref in refs}, set(names.values()), len(names), len(complete))
-
-    def _drop_outdated(self, refs: Sequence[StoredRef]) -> None:
-        """Remove what was made of items that are others now: it is made again."""
-        for ref in refs:
-            name = outdated(self.bound.workflow, ref, self.store)
-            if name is not None:
-                self.store.drop_input(name)
-                self.emit(Note(f"{name}: made again, for other {plural_of(self.workflow.noun)} are there now"))
 
     def _axes(self) -> tuple[str, ...]:
         """Return the nouns of the rows that the pass under way makes."""

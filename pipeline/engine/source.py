@@ -35,6 +35,9 @@ def most_chunk_items(item_bytes: int, most: int | None = None) -> int:
 INVENTORY = "inventory"
 """Key, among the facts of a stored input that `Source.open` gets, of what `Source.inventory` returned."""
 
+OF = "of"
+"""Attribute of an input that is made of others of its store: their names."""
+
 
 class SourceOptions(BaseModel):
     """The `source:` section of a workflow; each kind of source has its own."""
@@ -224,6 +227,8 @@ class StoredRef(InputRef):
 
     inputs: tuple[RunInput, ...] = ()
     """A complete input, after those that it is a later part of: items are new if the last one has part in them."""
+    later: tuple[RunInput, ...] = ()
+    """Complete later parts, with items of their own: what names one of their items is not a mistake."""
 
 
 class StoredSource(Source):

@@ -136,7 +136,10 @@ class Stage:
         return ""
 
     def check(self, arrays: Mapping[str, Array]) -> None:
-        """Check the options against the arrays of the workflow, by name. Raises WorkflowError before a run starts."""
+        """Check the options against the arrays that stages of the workflow make, by name.
+
+        For pairs, arrays of the pictures are among them: `a_box`, `b_box`. Raises WorkflowError before a run starts.
+        """
 
     def check_input(self, facts: Mapping[str, Any]) -> None:
         """Check the options against the facts of an input (width, height). Raises InputError before its first chunk."""

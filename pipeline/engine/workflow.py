@@ -388,6 +388,9 @@ def _wire(
             makers[array.name] = node.name
     wired = {}
     made = {array.name: array for node in nodes.values() for array in node.stage.outputs}
+    if base is not None and issubclass(source, StoredSource):
+        loads = source.loads_of(base.schema)
+        made |= {name: array for array in base.schema.arrays for name in loads.get(array.name, ())}
     for node in nodes.values():
         for name in node.after:
             if name not in nodes and name not in earlier:

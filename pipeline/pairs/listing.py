@@ -6,6 +6,7 @@ older ones are left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -16,7 +17,9 @@ from pipeline.text import unknown
 TILE = 16
 """Pictures along each side of a tile of pairs: 256 pairs of at most 32 pictures."""
 MOST_PAIRS = 100_000_000
-"""They are listed at once: 8 bytes each, and as much again while they are put in order."""
+"""They are listed at once: 8 bytes each, and 16 more while they are put in order."""
+BLOCK_PAIRS = 1 << 20
+"""Pairs that are computed with at once."""
 BLOCK_BYTES = 64 << 20
 """Similarities that are computed at once."""
 
@@ -29,11 +32,12 @@ def all_pairs(items: np.ndarray, first_new: int = 0) -> np.ndarray:
             f"{n} pictures make {n * (n - 1) // 2} pairs, and {MOST_PAIRS} is the most; "
             "choose some of them: window: 10, similar: 20, of: groups, or a list"
         )
-    later = np.arange(int(np.searchsorted(items, first_new)), n)
-    b = np.repeat(later, later)
-    starts = np.cumsum(later) - later
-    a = np.arange(len(b)) - np.repeat(starts, later)
-    return np.stack([items[a], items[b]], axis=1).astype(np.int32)
+    later = range(int(np.searchsorted(items, first_new)), n)
+    pairs, stop = np.empty((sum(later), 2), np.int32), 0
+    for k in later:
+        start, stop = stop, stop + k
+        pairs[start:stop, 0], pairs[start:stop, 1] = items[:k], items[k]
+    return pairs
 
 
 def window(items: np.ndarray, width: int, first_new: int = 0) -> np.ndarray:
@@ -69,34 +73,40 @@ def similar(items: np.ndarray, vectors: np.ndarray, most: int, first_new: int = 
 def named(lines: Iterable[str], names: Sequence[str], where: str, first_new: int = 0) -> np.ndarray:
     """Return the pairs of a list: two names on each line, apart by a space or a tab, as hloc writes them.
 
-    Lines that are empty or begin with # are passed over. `where` is the list's path, for messages. Raises InputError
-    that names the line.
+    Empty lines are passed over, and those that begin with # unless they name two pictures. `where` is the list's path,
+    for messages. Raises InputError that names the line.
     """
     known = {name: index for index, name in enumerate(names)}
+    twice = {name for name, count in Counter(names).items() if count > 1} if len(known) < len(names) else set()
     pairs = []
     for number, line in enumerate(lines, 1):
-        text = line.strip("\r\n ")
-        if not text or text.startswith("#"):
+        text = line.strip("\r\n\t ")
+        ways = _split(text, known)
+        if not ways and (not text or text.startswith("#")):
             continue
-        pair = _split(text, known)
-        if pair is None:
+        if len(ways) > 1:
+            raise InputError(f"{where}, line {number}: {text!r} has spaces in names; write a tab between the two")
+        if not ways:
             first, _, second = text.partition("\t" if "\t" in text else " ")
             lacking = next((name.strip() for name in (first, second) if name.strip() not in known), text)
             if not second:
                 raise InputError(f"{where}, line {number}: {text!r} is not two names apart by a space or a tab")
             raise InputError(f"{where}, line {number}: {unknown('picture', lacking, names)}")
+        pair = ways[0]
+        same = next((names[index] for index in pair if names[index] in twice), None)
+        if same is not None:
+            raise InputError(f"{where}, line {number}: two pictures are called {same!r}; give them names of their own")
         pairs.append(pair)
     found = np.array(pairs, np.int64).reshape(-1, 2)
     return _new(found[found[:, 0] != found[:, 1]], first_new)
 
 
-def _split(text: str, known: dict[str, int]) -> tuple[int, int] | None:
-    """Return the two items of a line; names may have spaces. None if they are not known."""
-    for at in (k for k, character in enumerate(text) if character in " \t"):
-        first, second = text[:at].strip(), text[at:].strip()
-        if first in known and second in known:
-            return known[first], known[second]
-    return None
+def _split(text: str, known: dict[str, int]) -> list[tuple[int, int]]:
+    """Return the two items of a line, in each way to read it: names may have spaces, but no tab."""
+    mark = "\t" if "\t" in text else " "
+    halves = [(text[:k].strip(), text[k:].strip()) for k, character in enumerate(text) if character == mark]
+    ways = {(known[first], known[second]) for first, second in halves if first in known and second in known}
+    return sorted(ways)
 
 
 def grouped(folders: Sequence[str], pairs_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -112,13 +122,22 @@ def in_tiles(pairs: np.ndarray) -> np.ndarray:
     """Return the pairs tile by tile, each once, so that any stretch of them touches few pictures."""
     if not len(pairs):
         return np.empty((0, 2), np.int32)
-    a, b = pairs.min(axis=1).astype(np.int64), pairs.max(axis=1).astype(np.int64)
-    tiles = int(b.max()) // TILE + 1
-    keys = ((a // TILE * tiles + b // TILE) * TILE + a % TILE) * TILE + b % TILE
-    keys = np.unique(keys)
-    tile, inside = keys // TILE**2, keys % TILE**2
-    a, b = tile // tiles * TILE + inside // TILE, tile % tiles * TILE + inside % TILE
-    return np.stack([a, b], axis=1).astype(np.int32)
+    tiles = int(pairs.max()) // TILE + 1
+    keys = np.empty(len(pairs), np.int64)
+    for start in range(0, len(pairs), BLOCK_PAIRS):
+        block = pairs[start : start + BLOCK_PAIRS].astype(np.int64)
+        a, b = block.min(axis=1), block.max(axis=1)
+        keys[start : start + BLOCK_PAIRS] = ((a // TILE * tiles + b // TILE) * TILE + a % TILE) * TILE + b % TILE
+    keys.sort()
+    repeated = keys[1:] == keys[:-1]
+    if repeated.any():
+        keys = np.delete(keys, np.flatnonzero(repeated))
+    found = np.empty((len(keys), 2), np.int32)
+    for start in range(0, len(keys), BLOCK_PAIRS):
+        tile, inside = np.divmod(keys[start : start + BLOCK_PAIRS], TILE**2)
+        found[start : start + BLOCK_PAIRS, 0] = tile // tiles * TILE + inside // TILE
+        found[start : start + BLOCK_PAIRS, 1] = tile % tiles * TILE + inside % TILE
+    return found
 
 
 def _new(pairs: np.ndarray, first_new: int) -> np.ndarray:

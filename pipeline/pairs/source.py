@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, SourceOptions, StoredRef, StoredSource
+from pipeline.engine.source import INVENTORY, OF, InputRef, Job, Loaded, SourceOptions, StoredRef, StoredSource
 from pipeline.errors import InputError, WorkflowError
 from pipeline.files.regular import read_file
 from pipeline.pairs import listing
 from pipeline.store.mapped import RowsOfItems, opened
-from pipeline.store.schema import DECODED, Array, Schema
+from pipeline.store.schema import DECODED, ORIGIN, SCALE, Array, Schema
 from pipeline.text import plural, unknown
 
 if TYPE_CHECKING:
@@ -72,10 +73,13 @@ class PairsOptions(SourceOptions):
         return values
 
     def lines(self) -> Sequence[str]:
-        """Return the lines of the list. Raises WorkflowError if it cannot be read."""
+        """Return the lines of the list, with bytes that are not UTF-8 as the store writes them in names: \\xNN.
+
+        Raises WorkflowError if it cannot be read.
+        """
         assert self.list is not None
         try:
-            return read_file(self.list).decode("utf-8", "surrogateescape").splitlines()
+            return read_file(self.list).decode("utf-8-sig", "backslashreplace").splitlines()
         except OSError as err:
             raise WorkflowError(f"pairs.list: {self.list} cannot be read: {err.strerror or err}") from err
 
@@ -126,6 +130,7 @@ class Pairs(StoredSource):
     pairs: np.ndarray
     """int32 (n, 2), in the order of the store."""
     state: str
+    """Name of this opening. Processes that outlive a run must not read what an earlier run stored in the same place."""
     item_bytes: int = field(default=1 << 16, init=False)
 
     @classmethod
@@ -154,12 +159,12 @@ class Pairs(StoredSource):
         if kept is not None:
             pairs = np.frombuffer(kept, "<i4").reshape(-1, 2)
         else:
-            pairs = listing.in_tiles(_listed(ref.inputs, options))
-        return cls(ref.inputs, options, pairs, cls.fingerprint(ref))
+            pairs = listing.in_tiles(_listed(ref, options))
+        return cls(ref.inputs, options, pairs, uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
         self.most_items = min(MOST_PAIRS, max(LEAST_PAIRS, len(self) // _SHARES))
-        self.facts = {"of": [item.name for item in self.inputs]}
+        self.facts = {OF: [item.name for item in self.inputs]}
 
     def inventory(self) -> bytes | None:
         """Keep pairs that are computed from features: another machine may compute others."""
@@ -192,22 +197,25 @@ class Pairs(StoredSource):
         return f"of {plural(sum(item.frames_total for item in self.inputs), 'picture')}"
 
 
-def _listed(inputs: Sequence[RunInput], options: PairsOptions) -> np.ndarray:
-    """Return the pairs that the options name, of which at least one is of the last input."""
+def _listed(ref: StoredRef, options: PairsOptions) -> np.ndarray:
+    """Return the pairs that the options name, of which at least one picture is of the last input."""
+    inputs = ref.inputs
     total = sum(item.frames_total for item in inputs)
     first_new = total - inputs[-1].frames_total
     if options.list is not None:
         names = _names(inputs)
-        pairs = listing.named(options.lines(), names, options.list, first_new)
+        pairs = listing.named(options.lines(), [*names, *_names(ref.later)], options.list, first_new)
+        pairs = pairs[(pairs < total).all(axis=1)]
         if options.of == "groups":
             folders = np.array([os.path.dirname(name) for name in names], object)
             pairs = pairs[folders[pairs[:, 0]] == folders[pairs[:, 1]]]
         return pairs
     vectors = _features(inputs, options.array) if options.similar is not None else None
+    places = _places(inputs) if options.window is not None else np.empty(0)
 
     def of_items(items: np.ndarray) -> np.ndarray:
         if options.window is not None:
-            return listing.window(items, options.window, first_new)
+            return listing.window(items[np.argsort(places[items])], options.window, first_new)
         if options.similar is not None and vectors is not None:
             return listing.similar(items, vectors[items], options.similar, first_new)
         return listing.all_pairs(items, first_new)
@@ -225,11 +233,31 @@ def _names(inputs: Sequence[RunInput]) -> list[str]:
     return found
 
 
+def _places(inputs: Sequence[RunInput]) -> np.ndarray:
+    """Return the place of each picture: by name, if every input is in that order, else input by input."""
+    parts = [[_path(name) for name in _names([item])] if NAME in item.arrays else [] for item in inputs]
+    paths = [path for part in parts for path in part]
+    if len(parts) == 1 or not all(parts) or any(part != sorted(part) for part in parts):
+        return np.arange(sum(item.frames_total for item in inputs))
+    places = np.empty(len(paths), np.int64)
+    places[sorted(range(len(paths)), key=paths.__getitem__)] = np.arange(len(paths))
+    return places
+
+
+def _path(name: str) -> list[tuple[bool, str]]:
+    """Return what orders names as the source of pictures does: those of a folder come before its folders."""
+    *folders, last = name.split("/")
+    return [*((True, folder) for folder in folders), (False, last)]
+
+
 def _features(inputs: Sequence[RunInput], name: str) -> np.ndarray:
     for item in inputs:
         array = item.arrays.get(name)
         if array is None or array.dims[0] != item.item or len(array.shape) != 1:
-            vectors = [a.name for a in item.arrays.values() if a.dims[0] == item.item and len(a.shape) == 1]
+            vectors = [
+                a.name for a in item.arrays.values()
+                if a.dims[0] == item.item and len(a.shape) == 1 and a.name not in (ORIGIN.name, SCALE.name)
+            ]  # fmt: skip
             raise InputError(
                 f"pairs.similar: {unknown('array of features', name, vectors)}; add a stage that makes it (features), "
                 "or name another with pairs.array"

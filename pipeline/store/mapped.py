@@ -207,8 +207,7 @@ class RowsOfItems:
     """The rows of some items in one array: a sequence of read-only arrays. Pickles as names and numbers."""
 
     def __init__(self, path: str, names: tuple[str, ...], state: str, array: str, items: np.ndarray) -> None:
-        """`state`: changes with what the store holds of the inputs; a process that opened them earlier opens them
-        again."""
+        """`state`: name of an opening. A process that has opened the inputs under another name opens them again."""
         self._key = (path, names, state)
         self.array, self.items = array, items
 

@@ -267,6 +267,8 @@ def export(
     if camera is not None and camera not in CAMERAS:
         raise UsageError("--camera: " + unknown("choice", camera, CAMERAS))
     runs = [open_store(path) for path in each_once(paths)]
+    for one in (str(to), *_beside(str(to), chosen)):
+        _refuse_source(one, runs)
     axis = _axis(runs, axis, name, chosen)
     alone = all(item_of(runs, other) != item_of(runs, axis) for other in axes_of(runs))
     stored = StoredRows(
@@ -413,6 +415,16 @@ def _check_place(to: str, chosen: type[Export], force: bool) -> None:
     open_now = next((f"{to}{end}" for end in chosen.in_use if Path(f"{to}{end}").exists()), None)
     if open_now is not None:
         raise UsageError(f"{open_now} exists: a program has {to} open, or broke off; close it, or delete that file")
+
+
+def _refuse_source(to: str, runs: Sequence[Run]) -> None:
+    """Refuse to replace a file that the workflow of a store names: its list of pairs, for example."""
+    for run in runs:
+        workflow = run.attributes.get("workflow") or {}
+        for section, options in {**workflow, **workflow.get("stages", {})}.items():
+            for option, value in options.items() if isinstance(options, dict) else ():
+                if isinstance(value, str) and os.path.isabs(value) and os.path.realpath(to) == os.path.realpath(value):
+                    raise UsageError(f"{to} is the file that {section}.{option} of {run.path} names; choose another")
 
 
 def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine.bound import BoundWorkflow
-from pipeline.engine.parts import outdated, over, with_parts
+from pipeline.engine.parts import over, with_parts
 from pipeline.engine.plan import check_keys, open_source, plan_input
 from pipeline.engine.source import InputRef, StoredSource
 from pipeline.engine.workflow import Workflow
@@ -124,7 +124,7 @@ def _further(first: PlanView, bound: BoundWorkflow, refs: Sequence[InputRef], st
         assert store is not None
         planned.add(ref.inputs[-1].name)
         try:
-            _add(view, bound, ref, store if outdated(workflow, ref, store) is None else None)
+            _add(view, bound, ref, store)
         except InputError as err:
             view.unusable.append({"path": ref.path, "error": str(err)})
     source = workflow.source

@@ -1,8 +1,9 @@
-"""kill -9 of a run over pairs of pictures at random moments, in both passes, with a broken picture among them.
+"""kill -9 of runs over pairs of pictures, half of the kills in each pass: of whole runs, and of single workers.
 
     python -m tests.pairs.kills --pictures 256 --kills 20
 
-The store is then equal, array by array, to that of a run that nothing disturbed.
+A store gets one kill of each kind, at a random moment of its pass, whose length is measured first. Each store is then
+equal, array by array, to that of a run that nothing disturbed.
 """
 
 from __future__ import annotations
@@ -10,19 +11,29 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 import pipeline
-from tests.processes import kill_group, reelgraph, start, wait_until
+from pipeline.text import plural
+from tests.faults.kills import spawned
+from tests.processes import kill_group, start, wait_until
 
 WORKERS = ("--workers", "2", "--dashboard-port", "0")
 SETTINGS = ("--set", "keypoints.most=64")
+PASSES = {"pictures": "photos", "pairs": "photos-pairs"}
+"""Input that each pass makes."""
+KINDS = [("pictures", "run"), ("pairs", "worker"), ("pictures", "worker"), ("pairs", "run")]
+"""Pass, and what is killed in it: the whole run with its workers, or one worker."""
 
 
 def make_pictures(folder: Path, pictures: int) -> None:
@@ -38,35 +49,97 @@ def make_pictures(folder: Path, pictures: int) -> None:
     (folder / f"{pictures // 2:05d}.png").write_bytes(b"not a picture")
 
 
-def campaign(folder: Path, pictures: int, kills: int) -> str:
-    """Kill a run `kills` times and finish it; return a line on what was compared. Raises AssertionError."""
-    chance = random.Random(7)
-    photos, out = folder / "photos", folder / "out.zarr"
-    make_pictures(photos, pictures)
-    whole = folder / "whole.zarr"
-    assert reelgraph("run", "match", photos, "--out", whole, *SETTINGS, *WORKERS, timeout=3600).returncode == 0
-    words = ["run", "match", photos, "--out", out, *SETTINGS]
-    killed: Counter[str] = Counter()
-    committed: set[str] = set()
-    for number in range(kills):
-        process = start(*words, *(WORKERS if number % 3 == 0 else ("--executor", "inline")))
-        if number % 2:
-            wait_until(lambda before=committed, run=process: _done(out) > before or run.poll() is not None)  # type: ignore[misc]
-            time.sleep(chance.uniform(0.0, 0.3))
-        else:
-            time.sleep(chance.uniform(1.0, 4.0 + number))  # later ones reach the second pass
-        if process.poll() is not None:
-            break  # nothing is left to kill
-        kill_group(process)
-        now = _done(out)
-        gone = {one for one in committed - now if one.partition("/")[0] not in now}
-        assert not gone, f"committed, and gone: {gone}"
-        committed = now
-        killed["pairs" if (out / "photos-pairs").exists() else "pictures"] += 1
-    finished = reelgraph(*words, *WORKERS, timeout=3600)
-    assert finished.returncode == 0, finished.stderr
-    rows = compare(pipeline.open(whole), pipeline.open(out))
-    return f"killed {killed['pictures']} times in the first pass, {killed['pairs']} in the second; {rows} equal"
+@dataclass
+class Campaign:
+    """Kills of runs over one folder of pictures."""
+
+    folder: Path
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
+    killed: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Kills by pass, by what was killed, and by phase of the pass."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Length of each pass from its first commit to its end, undisturbed."""
+
+    def run(self, pictures: int, kills: int) -> str:
+        """Kill `kills` times, store after store; return a line on what was done. Raises AssertionError."""
+        make_pictures(self.folder / "photos", pictures)
+        whole = self.folder / "whole.zarr"
+        self._measure(whole)
+        missing = Counter(islice(cycle(KINDS), kills))
+        stores, rows = 0, ""
+        while missing.total() and stores < 4 * kills:
+            out = self.folder / f"{stores}.zarr"
+            self._kill_in(out, [kind for kind in sorted(KINDS, reverse=True) if missing[kind] > 0], missing)
+            rows = compare(pipeline.open(whole), pipeline.open(out))
+            shutil.rmtree(out)
+            stores += 1
+        assert not missing.total(), f"moments that did not come: {dict(missing)}"
+        counts = ", ".join(f"{number} × {' / '.join(kind)}" for kind, number in sorted(self.killed.items()))
+        return f"{self.killed.total()} kills in {plural(stores, 'store')}: {counts}; each time {rows} equal"
+
+    def _measure(self, whole: Path) -> None:
+        run = start(*self._words(whole), *WORKERS)
+        for name, item in PASSES.items():
+            _wait(run, lambda item=item: _phase(whole, item) != "begun")  # type: ignore[misc]
+            began = time.monotonic()
+            _wait(run, lambda item=item: _phase(whole, item) == "done")  # type: ignore[misc]
+            self.seconds[name] = time.monotonic() - began
+        _finish(run)
+
+    def _kill_in(self, out: Path, kinds: list[tuple[str, str]], missing: Counter[tuple[str, str]]) -> None:
+        """Make one store, with a kill of each kind whose moment comes before its pass is done."""
+        run = self._start(out)
+        for name, what in kinds:
+            item = PASSES[name]
+            before = len(_chunks(out, item))
+            at_once = self.chance.random() < 0.2
+            _wait(run, lambda: self._is_there(out, item, before, at_once))  # noqa: B023
+            time.sleep(0 if at_once else self.chance.uniform(0, self.seconds[name] / 3))
+            phase, workers = _phase(out, item), spawned(run.pid)
+            if run.poll() is not None or phase == "done" or not (workers or what == "run"):
+                continue
+            committed = _done(out)
+            self.chance.choice(workers).kill() if what == "worker" else kill_group(run)
+            gone = committed - _done(out)
+            assert not {one for one in gone if one.partition("/")[0] not in _done(out)}, f"committed, and gone: {gone}"
+            self.killed[name, what, phase] += 1
+            missing[name, what] -= 1
+            run = run if what == "worker" else self._start(out)
+        _finish(run)
+
+    @staticmethod
+    def _is_there(out: Path, item: str, before: int, at_once: bool) -> bool:
+        """Return whether a pass has begun, and has more commits than `before` unless `at_once`."""
+        if at_once or not (out / item).exists():
+            return (out / item).exists()
+        return len(_chunks(out, item)) > before or _phase(out, item) == "done"
+
+    def _start(self, out: Path) -> subprocess.Popen[str]:
+        return start(*self._words(out), *WORKERS)
+
+    def _words(self, out: Path) -> list[str | Path]:
+        return ["run", "match", self.folder / "photos", "--out", out, *SETTINGS]
+
+
+def _finish(run: subprocess.Popen[str]) -> None:
+    _, errors = run.communicate(timeout=600)
+    assert run.returncode == 0, errors
+
+
+def _wait(run: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    wait_until(lambda: run.poll() is not None or condition(), 300)
+
+
+def _phase(out: Path, item: str) -> str:
+    """Return how far a pass is: begun (nothing is committed), chunks, compaction, done."""
+    if not (out / item / "zarr.json").exists():
+        return "begun"
+    stored = pipeline.open(out).inputs[item]
+    if stored.complete:
+        return "done"
+    committed = len(_chunks(out, item))
+    total = -(-int(stored.attributes["frames"]) // int(stored.attributes["chunk_frames"]))
+    return "begun" if not committed else "compaction" if committed == total else "chunks"
 
 
 def compare(one: pipeline.Run, other: pipeline.Run) -> str:
@@ -84,9 +157,13 @@ def compare(one: pipeline.Run, other: pipeline.Run) -> str:
     return f"{count} pictures, {pairs.frames_total} pairs, {pairs.rows['match']} matches"
 
 
+def _chunks(out: Path, item: str = "*") -> set[str]:
+    return {f"{path.parts[-3]}/{path.name.split('.')[0]}" for path in out.glob(f"{item}/chunks/*.ok.*")}
+
+
 def _done(out: Path) -> set[str]:
     """Return the committed chunks, and the inputs that are compacted."""
-    chunks = {f"{path.parts[-3]}/{path.name.split('.')[0]}" for path in out.glob("*/chunks/*.ok.*")}
+    chunks = _chunks(out)
     if not (out / "zarr.json").exists():
         return chunks
     return chunks | {name for name, item in pipeline.open(out).inputs.items() if item.complete}
@@ -99,7 +176,7 @@ def main() -> None:
     chosen = options.parse_args()
     folder = Path(tempfile.mkdtemp())
     try:
-        print(campaign(folder, chosen.pictures, chosen.kills))
+        print(Campaign(folder).run(chosen.pictures, chosen.kills))
     finally:
         shutil.rmtree(folder)
 

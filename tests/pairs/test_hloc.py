@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import UsageError
+from pipeline.store.run import RunStore
 from pipeline.views.export import export
 from tests.images.made_features import make_features
-from tests.pairs.made_matches import NAMES, make_matches
+from tests.pairs.made_matches import NAMES, WORKFLOW, make_matches
 from tests.pairs.test_colmap import part
 
 
@@ -107,6 +108,19 @@ def test_a_picture_that_could_not_be_read_has_no_group(tmp_path: Path) -> None:
     k = next(k for k in range(len(later["a"])) if (later["a"][k], later["b"][k]) == (3, 5))
     found = get_matches(tmp_path / "matches.h5", NAMES[3], "d.jpg")[0]
     np.testing.assert_array_equal(found, part(later, "n_matches", "match", k))
+
+
+def test_the_list_that_made_a_store_is_not_replaced(tmp_path: Path) -> None:
+    """hloc's list of pairs has the name that a user's own list may have, and holds less: without it no run goes on."""
+    make_matches(tmp_path / "s.zarr")
+    listed = tmp_path / "pairs.txt"
+    listed.write_text("a/2.jpg b/1.jpg  \n# by hand\n")
+    with RunStore.open(tmp_path / "s.zarr") as store:
+        store.update(workflow={**WORKFLOW, "pairs": {"list": str(listed)}})
+    with pytest.raises(UsageError, match=r"pairs.txt is the file that pairs.list of .*s.zarr names"):
+        export(tmp_path / "s.zarr", tmp_path / "matches.h5", force=True)
+    assert listed.read_text().endswith("# by hand\n")
+    export(tmp_path / "s.zarr", tmp_path / "church-matches.h5")
 
 
 def test_two_names_that_hloc_takes_for_one(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""A run over pairs is killed in both passes, and the same command finishes it; the full size is `tests.pairs.kills`."""
+"""Runs over pairs are killed in both passes, and finished by the same command; in full size: `tests.pairs.kills`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.pairs.kills import campaign
+from tests.pairs.kills import Campaign
 
 
 def test_kills_in_both_passes(tmp_path: Path) -> None:
-    print(campaign(tmp_path, pictures=64, kills=3))
+    print(Campaign(tmp_path).run(pictures=64, kills=4))

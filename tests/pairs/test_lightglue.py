@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from pipeline.engine.stage import Chunk
-from pipeline.errors import ModelError
+from pipeline.engine.workflow import build_workflow
+from pipeline.errors import ModelError, WorkflowError
 from pipeline.machine.device import Device
 from pipeline.models import session
 from pipeline.models.catalogue import cards
@@ -269,6 +270,18 @@ def test_descriptors_of_another_model_are_refused(kind: str, shape: tuple[int, i
     chunk = Chunk("made", 0, np.arange(1), None, np.ones(1, bool), {"a": np.array([0]), "b": np.array([1]), **sides})
     with pytest.raises(ModelError, match=f"matcher {kind} needs descriptors of {message}"):
         stage.run(chunk)
+
+
+@pytest.mark.parametrize("model", ["sift", "alike-t", "alike-n"])
+def test_keypoints_of_another_model_are_refused_before_the_run(model: str, tmp_path: Path) -> None:
+    """ALIKE's descriptors have the lengths of the networks' own ones, and would match at random."""
+    for kind, own in (("lighterglue", "xfeat"), ("lightglue", "aliked-n16")):
+        stages = {"keypoints": {"use": "keypoints", "model": model}, "match": {"use": "match", "matcher": kind}}
+        workflow = {"source": {"kind": "images"}, "pairs": {}, "stages": stages}
+        with pytest.raises(WorkflowError, match=f"matcher {kind} was trained for descriptors of {own}, not of {model}"):
+            build_workflow("made", workflow, tmp_path)
+        stages["keypoints"]["model"] = own
+        build_workflow("made", workflow, tmp_path)
 
 
 def test_a_size_for_sources_without(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -26,6 +27,18 @@ def test_all_pairs_once_each(n: int) -> None:
 def test_pairs_with_later_items_alone(first_new: int) -> None:
     found = tuples(in_tiles(all_pairs(np.arange(100), first_new)))
     assert sorted(found) == [(a, b) for a, b in combinations(range(100), 2) if b >= first_new]
+
+
+def test_listing_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "BLOCK_PAIRS", 10_000)
+    tracemalloc.start()
+    try:
+        pairs = in_tiles(all_pairs(np.arange(1200)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(pairs) == 1200 * 1199 // 2
+    assert peak < 28 * len(pairs)
 
 
 def test_a_chunk_touches_few_pictures() -> None:
@@ -76,6 +89,16 @@ def test_names_with_spaces_and_tabs() -> None:
     names = ["a b.jpg", "c.jpg", "c.jpg d.jpg", "é.jpg"]
     lines = ["a b.jpg c.jpg", "c.jpg\té.jpg", "a b.jpg\tc.jpg d.jpg", "c.jpg c.jpg", "  ", "# é.jpg c.jpg"]
     assert tuples(named(lines, names, "pairs.txt")) == [(0, 1), (1, 3), (0, 2)]
+
+
+def test_lines_that_can_be_read_in_two_ways() -> None:
+    names = ["a", "a b", "c", "b c", "#1.jpg", "twice", "twice"]
+    lines = ["a\tb c\t", "a b\tc", "a c\t", "#1.jpg a", "# a c", "#a c"]
+    assert tuples(named(lines, names, "p.txt")) == [(0, 3), (1, 2), (0, 2), (4, 0)]
+    with pytest.raises(InputError, match=r"p\.txt, line 2: 'a b c' has spaces in names; write a tab"):
+        named(["a c", "a b c"], names, "p.txt")
+    with pytest.raises(InputError, match=r"p\.txt, line 1: two pictures are called 'twice'"):
+        named(["a twice"], names, "p.txt")
 
 
 def test_a_line_that_names_nothing() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,13 @@ def test_pairs_of_a_folder(pictures: Own) -> None:
     assert run(pictures, workflow(pictures, later=True)).summary.chunks == 0
 
 
+def test_a_fresh_run_of_one_process_reads_what_it_stored(pictures: Own) -> None:
+    """A process maps stored arrays. Those of a store that is no longer there must not stand for the new ones."""
+    before = run(pictures, workflow(pictures)).array("photos-pairs", "common")
+    after = run(pictures, workflow(pictures, times=2), fresh=True).array("photos-pairs", "common")
+    assert after.tolist() == (2 * before).tolist()
+
+
 def test_same_on_dask(pictures: Own) -> None:
     one = run(pictures, workflow(pictures))
     two = run(pictures, workflow(pictures), out=pictures.folder / "dask.zarr", executor="dask", workers=2)
@@ -243,6 +252,38 @@ def test_removed_pictures_take_their_pairs_with_them(pictures: Own) -> None:
     assert pairs.array("n_common").tolist() == np.minimum(n[pairs.array("a")], n[pairs.array("b")]).tolist()
 
 
+def test_no_pair_outlives_its_pictures(pictures: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs count pictures: they go before a picture does, whatever workflow removes it and wherever it stops."""
+    photos = {"source": {"kind": "images"}, "stages": MARKS_ALONE}
+    alone = pictures.folder / "alone.yaml"
+    alone.write_text(yaml.safe_dump(photos))
+    run(pictures, workflow(pictures))
+    (pictures.folder / "photos" / "odd" / "003.png").unlink()
+    monkeypatch.setattr("pipeline.engine.parts.remove_items", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(pictures, alone, prune=True)
+    assert list(pipeline.open(pictures.folder / "out.zarr").inputs) == ["photos"]
+    monkeypatch.undo()
+    assert run(pictures, workflow(pictures), prune=True).summary.pairs == 55
+
+
+def test_a_later_picture_has_its_place_in_a_window(pictures: Own) -> None:
+    for name in ("even/006.png", "odd/001.png"):
+        (pictures.folder / "photos" / name).unlink()
+    before = run(pictures, workflow(pictures, window=1))
+    add(pictures, [1, 6])
+    (pictures.folder / "photos" / "zero.png").write_bytes((pictures.folder / "photos" / "odd" / "001.png").read_bytes())
+    made = run(pictures, workflow(pictures, window=1))
+    names = [*made.array("photos", "name").tolist(), *made.array("photos-2", "name").tolist()]
+    in_order = ["zero.png"]
+    in_order += [f"even/{n:03d}.png" for n in range(2, 13, 2)] + [f"odd/{n:03d}.png" for n in range(1, 12, 2)]
+    later = made.inputs["photos-2-pairs"]
+    found = {frozenset((names[a], names[b])) for a, b in zip(later.array("a"), later.array("b"), strict=True)}
+    new = {"zero.png", "even/006.png", "odd/001.png"}
+    assert found == {frozenset(pair) for pair in pairwise(in_order) if set(pair) & new}
+    assert made.array("photos-pairs", "a").tolist() == before.array("photos-pairs", "a").tolist()
+
+
 @pytest.mark.parametrize(
     ("pairs", "expected"),
     [
@@ -269,6 +310,27 @@ def test_pairs_of_a_list(pictures: Own) -> None:
     listed.write_text("even/002.png odd/001.png\n")
     with pytest.raises(StoreError, match="or a file that the section pairs names"):
         run(pictures, workflow(pictures, list="pairs.txt"))
+
+
+def test_a_list_may_name_pictures_that_come_later(pictures: Own) -> None:
+    (pictures.folder / "photos" / "odd" / "005.png").unlink()
+    (pictures.folder / "pairs.txt").write_text("even/002.png odd/001.png\nodd/003.png odd/005.png\n")
+    summary = run(pictures, workflow(pictures, list="pairs.txt")).summary
+    assert "unknown picture 'odd/005.png'" in summary.unusable[0]["error"]
+    add(pictures, [5])
+    made = run(pictures, workflow(pictures, list="pairs.txt"))
+    assert made.summary.exit_code == 0
+    assert [len(made.array(name, "a")) for name in ("photos-pairs", "photos-2-pairs")] == [1, 1]
+
+
+def test_a_list_of_any_bytes(pictures: Own) -> None:
+    """An editor's mark at its beginning, ends of lines as on Windows, and a name that is not UTF-8."""
+    odd = pictures.folder / "photos" / "odd"
+    (odd / "001.png").rename(os.fsdecode(os.fsencode(odd) + b"/\xff.png"))
+    (pictures.folder / "pairs.txt").write_bytes(b"\xef\xbb\xbfodd/\xff.png odd/003.png\r\n\r\n")
+    made = run(pictures, workflow(pictures, list="pairs.txt"))
+    named = [str(made.array("photos", "name")[made.array("photos-pairs", side)[0]]) for side in "ab"]
+    assert sorted(named) == ["odd/003.png", r"odd/\xff.png"]
 
 
 @pytest.mark.parametrize(

@@ -356,6 +356,13 @@ def page(out: Path) -> str:
     return re.sub(r"\s+", " ", Path(made.file).read_text(encoding="utf-8"))
 
 
+def test_a_page_of_one_picture(tmp_path: Path) -> None:
+    """It has no pair."""
+    none = np.empty(0, np.int64)
+    make_pairs(tmp_path / "a.zarr", ["1.jpg"], none.reshape(0, 2), none, none)
+    assert "<b>0 of 0 pairs match</b>" in page(tmp_path / "a.zarr")
+
+
 @pytest.mark.parametrize("verified", [True, False])
 def test_the_panels_numbers_are_those_of_the_arrays(tmp_path: Path, verified: bool) -> None:
     out = store_of(tmp_path / "a.zarr", verified=verified)

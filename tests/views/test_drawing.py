@@ -74,6 +74,10 @@ def test_other_scripts_are_drawn_where_there_is_a_font_for_them(monkeypatch: pyt
     cyrillic, latin = lettering.mask("Мишель", 20), lettering.mask("Mishel", 20)
     assert cyrillic.shape[0] == latin.shape[0]
     assert cyrillic.shape[1] > latin.shape[1] > 40
+    best = lettering._fonts()[0]
+    monkeypatch.setattr(lettering, "_fonts", lambda: (best, "default"))
+    mixed, alone = lettering.mask("Zoë \u0b87", 20), lettering.mask("Zoë", 20)  # no such letter in either font
+    assert (mixed[:, : alone.shape[1] - 1] == alone[:, :-1]).all()
     monkeypatch.setattr(lettering, "_fonts", lambda: ("default",))
     lettering._file_for.cache_clear()
     try:

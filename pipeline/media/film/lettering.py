@@ -30,7 +30,7 @@ def mask(text: str, size: int) -> npt.NDArray[np.uint8]:
     """uint8 (height, width): how much of each pixel is ink, 0 to 255; the same height for all texts of a size."""
     from PIL import Image, ImageDraw
 
-    font = _load(_file_for(text) or "", size)
+    font = _load(_file_for(text) or _fonts()[0], size)
     ascent, descent = font.getmetrics()
     width = max(1, round(font.getlength(text)) + 1)
     picture = Image.new("L", (width, ascent + descent))
@@ -90,7 +90,7 @@ def _places() -> list[Path]:
 def _load(file: str, size: int) -> FreeTypeFont:
     from PIL import ImageFont
 
-    if file in ("", "default"):
+    if file == "default":
         font = ImageFont.load_default(size)
         assert isinstance(font, ImageFont.FreeTypeFont)
         return font

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, WorkflowError
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.models.onnx_graph import Weights
@@ -18,6 +18,7 @@ from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batche
 from pipeline.pairs.matchers.matcher import Matcher, Matches, Pairs
 from pipeline.pairs.models import superglue
 from pipeline.pairs.models.lightglue import LIGHTERGLUE, NETWORKS, Network
+from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
     from pipeline.pairs.stages.match import MatchOptions
@@ -55,6 +56,18 @@ class LightGlue(Matcher):
     def models(self) -> tuple[ModelInfo, ...]:
         return (self.network.info(),)
 
+    def check(self, descriptor: Array) -> None:
+        model = descriptor.attributes.get("model", self.network.extractor)  # a stage of the user's own may not say
+        if model != self.network.extractor:
+            raise WorkflowError(
+                f"matcher {self.options.matcher} was trained for descriptors of {self.network.extractor}, not of "
+                f"{model}; {self._remedy}"
+            )
+
+    @property
+    def _remedy(self) -> str:
+        return f"set model: {self.network.extractor} in the stage of keypoints, or matcher: nearest"
+
     def load(self, device: Device) -> None:
         self._device = device
         single = replace(device, precision="fp32")
@@ -81,8 +94,7 @@ class LightGlue(Matcher):
         if descriptor.shape[1] != length or descriptor.dtype.kind != "f":
             raise ModelError(
                 f"matcher {self.options.matcher} needs descriptors of {length} floats, not of {descriptor.shape[1]} "
-                f"components in {descriptor.dtype}; set model: {self.network.extractor} in the stage of keypoints, or "
-                "matcher: nearest"
+                f"components in {descriptor.dtype}; {self._remedy}"
             )
         size = np.array(self.options.size or (picture["width"], picture["height"]), np.float32)
         # The authors' code counts from the centre of the first pixel, but takes size / 2 for the middle all the same.

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.engine.stage import Chunk
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
+from pipeline.store.schema import Array
 
 if TYPE_CHECKING:
     from pipeline.pairs.stages.match import MatchOptions
@@ -87,6 +88,9 @@ class Matcher:
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the networks it uses; none by default."""
         return ()
+
+    def check(self, descriptor: Array) -> None:
+        """Check the descriptors that the stage of keypoints makes. Raises WorkflowError before a run starts."""
 
     def load(self, device: Device) -> None:
         """Load the networks; called once per worker, before the first `match`."""

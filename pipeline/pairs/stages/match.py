@@ -135,6 +135,10 @@ class Match(Stage):
     def models(self) -> tuple[ModelInfo, ...]:
         return self.matcher.models()
 
+    def check(self, arrays: Mapping[str, Array]) -> None:
+        if "a_descriptor" in arrays:
+            self.matcher.check(arrays["a_descriptor"])
+
     def load(self, device: Device) -> None:
         self.matcher.load(device)
 

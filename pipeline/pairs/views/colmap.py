@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, ClassVar
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.pairs.views.matched import MatchExport
+from pipeline.pairs.views.matched import MatchExport, kind_of
 from pipeline.text import plural
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Colmap(MatchExport):
 
     def write(self, file: IO[bytes], stored: StoredRows) -> None:
         pictures = self.pictures(stored)
+        kinds = _kinds(stored)
         with _disk_errors(), closing(sqlite3.connect(file.name, isolation_level=None)) as made:
             # The file has its name only when it is whole: SQLite need not keep a copy of what it changes.
             made.execute("PRAGMA journal_mode = OFF")
@@ -63,16 +64,17 @@ class Colmap(MatchExport):
             _write_pictures(made, pictures, stored)
             verified = 0
             for pair in self.pairs(stored, pictures):
-                verified += _write_pair(made, pair, _model_of(stored))
+                verified += _write_pair(made, pair)
             made.execute("COMMIT")
         if pictures.folder is not None:
             stored.notes.append(f"names of pictures are relative to {pictures.folder}: COLMAP's image folder")
-        if _model_of(stored) is None:
+        if None in kinds:
+            which = "the" if kinds == {None} else "some"
             stored.notes.append(
-                "the matches are not verified: add the stage verify, or run `colmap geometric_verifier --database_path "
-                "FILE` (pycolmap.geometric_verification) before the mapper"
+                f"{which} matches are not verified: add the stage verify, or run `colmap geometric_verifier "
+                "--database_path FILE` (pycolmap.geometric_verification) before the mapper"
             )
-        else:
+        if kinds != {None}:
             stored.notes.append(f"{plural(verified, 'pair')} verified")
 
 
@@ -122,14 +124,14 @@ def _keypoints(found: Keypoints) -> np.ndarray:
     return np.column_stack([found.points, found.scales / 2, np.radians(found.angles)]).astype("<f4")
 
 
-def _write_pair(made: sqlite3.Connection, pair: Pair, model: str | None) -> bool:
+def _write_pair(made: sqlite3.Connection, pair: Pair) -> bool:
     """Write the matches of a pair; return whether it is verified."""
     pair_id = (pair.a + 1) * MOST_IMAGES + pair.b + 1  # a < b, as the source of pairs lists them
     matches = pair.match.astype("<u4")
     made.execute("INSERT INTO matches VALUES (?, ?, 2, ?)", (pair_id, len(matches), matches.tobytes()))
-    if model is None or pair.inlier is None or not pair.inlier.any():
+    if pair.kind is None or pair.inlier is None or not pair.inlier.any():
         return False
-    config, column = GEOMETRIES[model]
+    config, column = GEOMETRIES[pair.kind]
     inliers = matches[pair.inlier]
     made.execute(
         f"INSERT INTO two_view_geometries (pair_id, rows, cols, data, config, {column}, qvec, tvec) "
@@ -139,16 +141,13 @@ def _write_pair(made: sqlite3.Connection, pair: Pair, model: str | None) -> bool
     return True
 
 
-def _model_of(stored: StoredRows) -> str | None:
-    """Return the model that pairs were verified by; None if they were not. Raises UsageError for a model of another."""
-    for one in stored.inputs:
-        array = one.item.arrays.get("model")
-        if array is not None and "inlier" in one.item.arrays:
-            name = array.attributes.get("model")
-            if name not in GEOMETRIES:
-                raise UsageError(f"{one.name!r} is verified by {name!r}, and COLMAP has {', '.join(GEOMETRIES)} only")
-            return str(name)
-    return None
+def _kinds(stored: StoredRows) -> set[str | None]:
+    """Return the kinds of model that pairs were verified by. Raises UsageError for one that COLMAP does not have."""
+    kinds = {one.name: kind_of(one) for one in stored.inputs if one.item.arrays}
+    for name, kind in kinds.items():
+        if kind is not None and kind not in GEOMETRIES:
+            raise UsageError(f"{name!r} is verified by {kind!r}, and COLMAP has {', '.join(GEOMETRIES)} only")
+    return set(kinds.values())
 
 
 def _exif(path: str, width: int, height: int) -> tuple[float, bool]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from pipeline.engine.source import OF
 from pipeline.pairs.source import A, B
 from pipeline.store.mapped import StoredItems
 from pipeline.store.read import open as open_store
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
     from pipeline.store.schema import Array
     from pipeline.views.tables.rows import Block
-
-OF = "of"
-"""Attribute of an input of pairs: names of the inputs that its pictures are of."""
-
 
 class PairColumns(AxisColumns):
     """Columns of a pair: what its pictures are called, beside their numbers."""

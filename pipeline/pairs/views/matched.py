@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from pipeline.engine.source import OF
 from pipeline.errors import UsageError
 from pipeline.pairs.source import NAME, A, B
-from pipeline.pairs.views.columns import OF
 from pipeline.store.mapped import StoredItems
 from pipeline.store.schema import DECODED, SCALE
 from pipeline.text import plural
@@ -58,6 +58,8 @@ class Pair:
     """bool (n,); None if the matches were not verified."""
     model: np.ndarray | None
     """float64 (3, 3)."""
+    kind: str | None
+    """Kind of that model: "fundamental"; None if the matches were not verified."""
 
 
 class Pictures:
@@ -138,6 +140,8 @@ class MatchExport(Export):
 
     def pictures(self, stored: StoredRows) -> Pictures:
         """Return the pictures of all inputs of the file; say which cannot be in it."""
+        if not stored.inputs:
+            raise UsageError("there are no pairs yet; export again once the run works on them")
         other = next((one.name for one in stored.inputs if OF not in one.item.attributes), None)
         if other is not None:
             raise UsageError(f"{other!r} does not hold pairs of pictures; a workflow makes some by its section pairs")
@@ -153,6 +157,7 @@ class MatchExport(Export):
             known = one.item.arrays
             wanted = [A.name, B.name, DECODED.name, "match", "match_score", *({"inlier", "model"} & known.keys())]
             numbers = pictures.numbers(one) if known else np.empty(0, np.int64)
+            kind = kind_of(one)
             for block in one.blocks(wanted) if known else ():
                 assert block.counts is not None
                 a, b, decoded, match, scores = (block.arrays[name] for name in wanted[:5])
@@ -163,5 +168,11 @@ class MatchExport(Export):
                     if decoded[k]:
                         yield Pair(
                             a[k], b[k], match[start:stop], scores[start:stop],
-                            None if inlier is None else inlier[start:stop], None if model is None else model[k],
+                            None if inlier is None else inlier[start:stop], None if model is None else model[k], kind,
                         )  # fmt: skip
+
+
+def kind_of(one: InputRows) -> str | None:
+    """Return the kind of model that pairs were verified by; None if they were not."""
+    array = one.item.arrays.get("model") if "inlier" in one.item.arrays else None
+    return None if array is None else str(array.attributes.get("model"))

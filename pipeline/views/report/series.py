@@ -41,7 +41,8 @@ def per_item(bins: Bins, time_seconds: Floats, stands_seconds: Floats, counts: n
     standing = before >= 0
     standing[standing] = (time_seconds + stands_seconds)[before[standing]] >= middle[standing]
     for values in (mean, most):
-        values[empty] = np.where(standing, counts[before], np.nan)
+        values[empty] = np.nan
+        values[empty[standing]] = counts[before[standing]]
     return {"mean": rounded(mean, 2), "most": rounded(most, 0)}
 
 
