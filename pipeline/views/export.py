@@ -34,6 +34,7 @@ from pipeline.engine.workflow import make_importable
 from pipeline.errors import ReelgraphError, UsageError
 from pipeline.files.whole import written_whole
 from pipeline.media.spans import is_timed
+from pipeline.store.facts import stage_sections
 from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
@@ -420,11 +421,20 @@ def _check_place(to: str, chosen: type[Export], force: bool) -> None:
 def _refuse_source(to: str, runs: Sequence[Run]) -> None:
     """Refuse to replace a file that the workflow of a store names: its list of pairs, for example."""
     for run in runs:
-        workflow = run.attributes.get("workflow") or {}
-        for section, options in {**workflow, **workflow.get("stages", {})}.items():
+        workflow = run.attributes.get("workflow")
+        sections = (workflow if isinstance(workflow, dict) else {}) | stage_sections(workflow)
+        for section, options in sections.items():
             for option, value in options.items() if isinstance(options, dict) else ():
-                if isinstance(value, str) and os.path.isabs(value) and os.path.realpath(to) == os.path.realpath(value):
+                if isinstance(value, str) and os.path.isabs(value) and _is_file(to, value):
                     raise UsageError(f"{to} is the file that {section}.{option} of {run.path} names; choose another")
+
+
+def _is_file(path: str, other: str) -> bool:
+    """Return whether two paths, of which a stranger may have written one, lead to one file."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):  # ValueError: a path holds a zero byte
+        return False
 
 
 def _axis(runs: Sequence[Run], named: str | None, name: str, chosen: type[Export]) -> str:
