@@ -12,7 +12,7 @@ INSTALL = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --
 WORKFLOW ?= workflows/faces.yaml
 ARGS ?=
 # Tests wait more than they compute. Modules stay whole, for what they share, and in their order: the longest is not last.
-JOBS ?= 3
+JOBS ?= 4
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 GPU_ARGS ?=
 

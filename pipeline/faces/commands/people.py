@@ -42,8 +42,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--threshold", type=number("a distance above 0", lambda value: 0 < value < 1000), metavar="D",
-        help="average distance up to which tracks are one person (default, in thresholds of the model: "
-        "0.975, down to 0.85 with the number of people; 0.85 for tracks with many looks)",
+        help="average distance up to which tracks are one person. Default, in thresholds of the model: "
+        "0.975, less among many people; 0.85 for tracks with many looks",
     )  # fmt: skip
     parser.add_argument(
         "--min-faces", type=positive, metavar="N",
