@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -195,7 +196,8 @@ def kill(slurm: OneBox, **environment: str) -> int:
 
     doomed = [process for process in psutil.process_iter() if process.pid != os.getpid() and is_wanted(process)]
     for process in sorted(doomed, key=lambda one: one.pid):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended with one that was killed before it
+            process.kill()
     return len(doomed)
 
 
