@@ -197,3 +197,28 @@ def test_a_base_class_that_was_edited_in_the_same_process_is_run(own: Own) -> No
     np.testing.assert_array_equal(own.run(path).array("numbers", "square"), np.arange(12) ** 2)
     (own.folder / "plain.py").write_text(PLAIN.replace("** 2", "* 5"))
     np.testing.assert_array_equal(own.run(path, fresh=True).array("numbers", "square"), np.arange(12) * 5)
+
+
+EDITING = """
+from pathlib import Path
+
+from pipeline import Array, Stage
+
+
+class Editing(Stage):
+    needs = ("number",)
+    outputs = (Array("mine", ("frame",), "float64"),)
+
+    def run(self, chunk):
+        file = Path(__file__).with_name("own_source.py")
+        file.write_text(file.read_text().replace("float(word) if good", "100 + float(word) if good"))
+        return {"mine": chunk["number"]}
+"""
+
+
+def test_an_edit_during_a_run_is_for_the_next_one(own: Own) -> None:
+    """The keys are those of the text that the run began with."""
+    own.module("editing", EDITING)
+    path = own.workflow({"mine": "editing:Editing"})
+    np.testing.assert_array_equal(own.run(path).array("numbers", "mine"), np.arange(12))
+    assert own.run(path, fresh=True).array("numbers", "mine")[0] == 300  # three chunks, three edits

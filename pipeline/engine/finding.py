@@ -145,6 +145,24 @@ def imported(name: str, again: bool = False) -> ModuleType:
     return module
 
 
+def text_of(name: str) -> tuple[int, int] | None:
+    """Return what names the text of a module that was imported: time of change and size of its file then."""
+    return _imported.get(name)
+
+
+def imported_as(name: str, text: tuple[int, int] | None) -> None:
+    """Import a module for a run that was set up with a text of it (`text_of`).
+
+    It is looked at again for another text only: an edit during a run is for the next one.
+    """
+    if name not in _wanted or _wanted[name] != text:
+        imported(name)
+        _wanted[name] = text
+
+
+_wanted: dict[str, tuple[int, int] | None] = {}
+
+
 def _is_edited(name: str) -> bool:
     """Return whether the file of an imported module is another than when it was first asked for."""
     if name.split(".")[0] == "pipeline":

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
-from pipeline.engine.finding import PACKAGE, imported, source_text
+from pipeline.engine.finding import PACKAGE, imported_as, source_text, text_of
 from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
 from pipeline.engine.workflow import Workflow, code_digest, differences, make_importable
 from pipeline.errors import InputError, ReelgraphError, StoreError, WorkflowError
@@ -112,6 +112,8 @@ class SealedJob(Job):
     """Folder of the workflow file."""
     module: str
     """Module of its class."""
+    text: tuple[int, int] | None
+    """Text of the module that the run was set up with."""
     content: bytes
     """Pickled job."""
 
@@ -120,11 +122,11 @@ class SealedJob(Job):
         """Seal a job if its class is not part of this package."""
         module = type(job).__module__
         is_own = module.split(".")[0] != __name__.split(".")[0]
-        return cls(str(folder), module, pickle.dumps(job)) if is_own else job
+        return cls(str(folder), module, text_of(module), pickle.dumps(job)) if is_own else job
 
     def load(self, threads: int = 1) -> Loaded:
         make_importable(Path(self.folder))
-        imported(self.module)
+        imported_as(self.module, self.text)
         job: Job = pickle.loads(self.content)
         return job.load(threads)
 
