@@ -270,7 +270,7 @@ def test_what_stays_and_is_alike_is_counted(tmp_path: Path) -> None:
     half = make_store(tmp_path / "half.zarr", {"film": crowd_again(1)}, chunk_frames=40, done_chunks=1)
     searched = search([out, half], "3")
     shown = "\n".join(lines(searched, None, None))
-    assert f"left and alike: 45 faces of nobody in clip in {out}; look at them" in shown
+    assert f"left and alike: 45 faces without a person in clip in {out}; look at them" in shown
     assert f"left, for film in {half} is not complete: 120 faces, 40 of them alike; run it to its end, then" in shown
     assert f"left, for untold in {out} is without the array person: 270 faces, 90 of them alike; run `reel" in shown
     alike = {one.input: one for one in searched.alike}

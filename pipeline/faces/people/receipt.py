@@ -222,7 +222,7 @@ def _alike_line(one: Alike, who: Who) -> str:
         # The people of other faces are known, unless only a gallery knows the name.
         left = {number: count for number, count in sorted(one.people.items()) if number < 0 or who.id is None}
         counts = [
-            f"{plural(count, 'face')} of {'nobody' if number < 0 else f'person {number}'}"
+            f"{plural(count, 'face')} {'without a person' if number < 0 else f'of person {number}'}"
             for number, count in left.items()
         ]
         return f"left and alike: {', '.join(counts)} in {where}; look at them, they may be the same" if counts else ""
