@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import socket
 from typing import Any
 
 import dask
 import psutil
 import pytest
+from distributed import LocalCluster
 from distributed.core import rpc
 from distributed.security import Security
 
@@ -103,3 +106,28 @@ def test_more_workers_than_cores_are_said(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("pipeline.cluster.starting.available_cores", lambda: 1)
     with connect(ClusterOptions(workers=2, device="cpu", dashboard_port=0), notes.append):
         assert notes == ["2 workers share 1 core: more workers than cores make a run slower"]
+
+
+def test_a_cluster_that_closes_too_slowly_leaves_no_handler_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler of Dask's logger may serve the program's own loggers; Dask silences it until its cluster is closed."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.INFO)
+    logging.getLogger("distributed").addHandler(handler)
+    clusters = []
+    close = LocalCluster.close
+
+    def slowly(self: LocalCluster, timeout: float | None = None) -> None:
+        clusters.append(self)
+        raise TimeoutError
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalCluster, "close", slowly)
+            with connect(ClusterOptions(workers=1, dashboard_port=0)):
+                assert handler.level > logging.CRITICAL
+        assert handler.level == logging.INFO
+    finally:
+        logging.getLogger("distributed").removeHandler(handler)
+        for cluster in clusters:
+            with contextlib.suppress(Exception):  # its event loop has ended
+                close(cluster, timeout=1)

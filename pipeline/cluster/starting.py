@@ -49,13 +49,25 @@ def connect(options: ClusterOptions, note: Callable[[str], None] = lambda _: Non
 
     for logger in ("distributed", "distributed.client"):  # Dask gives the client's a level of its own
         logging.getLogger(logger).setLevel(SILENT)
-    with dask.config.set(DASK_CONFIG):
+    with dask.config.set(DASK_CONFIG), _handler_levels_kept():
         if options.scheduler:
             with existing(options, note) as cluster:
                 yield cluster.at(options.precision)
         else:
             with _local(options, note) as cluster:
                 yield cluster.at(options.precision)
+
+
+@contextlib.contextmanager
+def _handler_levels_kept() -> Iterator[None]:
+    """Set the handlers of Dask's logger back at the end: a cluster silences them until it is closed, and one that takes
+    too long to close is left (_close_quickly). A handler may serve other loggers as well."""
+    levels = [(handler, handler.level) for handler in logging.getLogger("distributed").handlers]
+    try:
+        yield
+    finally:
+        for handler, level in levels:
+            handler.setLevel(level)
 
 
 @contextlib.contextmanager
