@@ -51,9 +51,11 @@ SHARES = (1, 2, 3, 4)
 """Workers on a GPU: each has this part of its memory."""
 NVML_SECONDS = 0.2
 MOSAICS = (
-    "=clip", "stage", "frames", "alone", "found in mosaics=recall:.0%", "only there=more", "median px=median:.1f",
+    "=clip", "what", "frames", "alone", "found in mosaics=recall:.0%", "only there=more", "median px=median:.1f",
     "90% px=ninety:.1f", "same size: found=same:.0%", "within a pixel=within:.0%", "median pixel=same_median:.2f",
     "other neighbours: found=others:.0%", "frames/s alone=rate:.1f", "in mosaics=rate_mosaics:.1f", "gain:.2f",
+    "second look: frames=again_frames:.0%", "found again=again:.0%", "most px=again_most:.1f",
+    "gain again=again_gain:.2f",
 )  # fmt: skip
 TOGETHER = (
     "=how", "streams", "workers", "share=share:.0%", "seconds:.1f", "run seconds=run:.1f", "s a frame=per_frame:.4f",
@@ -66,6 +68,8 @@ HOW = {
     "same size": "each frame alone in its tile, the others black, against 4 frames in the mosaic: what is left is the "
     "geometry and what neighbours do; a pixel is one of the mosaic",
     "other neighbours": "the frames are put into mosaics two places later, so that each has other neighbours",
+    "second look": "look_again: share of the frames that the mosaics show something of, the objects found, the largest "
+    "difference of a box to that of the frame alone, gain over each frame alone",
     "frames/s": "the stage alone, one thread, on decoded frames",
     "one run": "one `reelgraph run` over all streams, --together; each worker has its share of the cores as threads",
     "programs": "a `reelgraph run` with one worker for each stream, all at once, each on its own share of the cores",
@@ -120,24 +124,31 @@ def mosaics(folder: Path, most: int) -> Rows:
     from pipeline.engine.workflow import load_workflow
 
     rows: Rows = []
-    for stage, clips, path in (("objects", OBJECTS, workflow_file(folder)), ("detect", FACES, "faces")):
+    network = workflow_file(folder)
+    parts = (
+        ("objects", "objects", OBJECTS, network),
+        ("people", "objects", OBJECTS, network),
+        ("faces", "detect", FACES, "faces"),
+    )
+    for what, stage, clips, path in parts:
         for clip in clips:
-            say(f"{stage}, {clip}")
-            sampling = ["source.every=null", "source.fps=5"]
-            both = [load_workflow(path, [*sampling, f"{stage}.tiles={tiles}"]) for tiles in ("null", "2x2")]
-            source, chunks = chunks_of(data_folder() / clip, both[0], most)
+            say(f"{what}, {clip}")
+            sampling = ["source.every=null", "source.fps=5", *(["objects.keep=person"] if what == "people" else [])]
+            looks = (["tiles=null"], ["tiles=2x2"], ["tiles=2x2", "look_again=true"])
+            ways = [load_workflow(path, [*sampling, *(f"{stage}.{one}" for one in look)]) for look in looks]
+            source, chunks = chunks_of(data_folder() / clip, ways[0], most)
             read = [decoded_chunk(source, *chunk) for chunk in chunks]
-            found = against(*(one.node(stage).stage for one in both), read)
-            rows.append({"clip": Path(clip).stem, "stage": stage, **found})
+            found = against(*(one.node(stage).stage for one in ways), read)
+            rows.append({"clip": Path(clip).stem, "what": what, **found})
     return rows
 
 
-def against(alone: Any, tiled: Any, chunks: Sequence[Any]) -> dict[str, Any]:
-    """Compare a stage that sees each frame alone with the same one that sees mosaics of four."""
+def against(alone: Any, tiled: Any, twice: Any, chunks: Sequence[Any]) -> dict[str, Any]:
+    """Compare a stage that sees each frame alone with ones that see mosaics of four, once, and with a second look."""
     from pipeline.machine.device import Device
     from pipeline.views.cameras import compared
 
-    for stage in (alone, tiled):
+    for stage in (alone, tiled, twice):
         stage.load(Device())
         stage.run(chunks[0])
     names = [alone.outputs[0].name, "box", *(["class"] if "class" in {array.name for array in alone.outputs} else [])]
@@ -150,6 +161,8 @@ def against(alone: Any, tiled: Any, chunks: Sequence[Any]) -> dict[str, Any]:
     packed, packed_seconds = found(tiled.run)
     frames = len(single[names[0]])
     lost = compared(single, packed)
+    again, again_seconds = found(twice.run)
+    second = compared(single, again)
     same = compared(found(lambda chunk: one_by_one(tiled, chunk))[0], packed)
     others = compared(found(lambda chunk: later(tiled, chunk))[0], packed)
     pixel = mosaic_pixel(tiled, chunks[0])
@@ -159,6 +172,8 @@ def against(alone: Any, tiled: Any, chunks: Sequence[Any]) -> dict[str, Any]:
         "frames": frames, "alone": lost.alone, "recall": lost.recall, "more": lost.more, "median": middle,
         "ninety": ninety, "same": same.recall, "within": float((apart <= 1).mean()) if len(apart) else None,
         "same_median": float(np.median(apart)) if len(apart) else None, "others": others.recall,
+        "again_frames": float((again[names[0]] > 0).mean()), "again": second.recall,
+        "again_most": max(second.apart, default=None), "again_gain": seconds / again_seconds,
         "rate": frames / seconds, "rate_mosaics": frames / packed_seconds, "gain": seconds / packed_seconds,
     }  # fmt: skip
 

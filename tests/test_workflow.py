@@ -50,6 +50,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         "turned": False,
         "tiles": None,
         "size": None,
+        "look_again": False,
     }
 
 

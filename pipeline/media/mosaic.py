@@ -42,6 +42,17 @@ TILES = (
     "all of them. Default: each frame alone"
 )
 """Description of the option."""
+LOOK_AGAIN = (
+    "with tiles: look again, at each frame alone of which a mosaic shows something. What is stored comes from that "
+    "second look"
+)
+"""Description of the option."""
+
+
+def check_look_again(tiles: tuple[int, int] | None, look_again: bool) -> None:
+    """Raise ValueError if there is no first look."""
+    if look_again and not tiles:
+        raise ValueError("option look_again needs tiles; leave it out, or set tiles: 2x2")
 
 
 def check_size(tiles: tuple[int, int] | None, size: Size | None) -> None:

@@ -62,6 +62,8 @@ class Row:
     frames: int
     """Frames that were timed, after each worker had done its first chunk."""
     frames_per_second: float
+    look_again: bool = False
+    """True if frames of which a mosaic shows something are looked at alone, too."""
 
     @property
     def share(self) -> float | None:
@@ -222,10 +224,11 @@ class _Measuring:
         """Return the overrides for mosaics, or for single frames."""
         stages = [node.name for node in self._tiled()]
         overrides = [*self.overrides, *(f"{name}.tiles={json.dumps(tiles)}" for name in stages)]
-        try:
-            load_workflow(self.path, overrides)
-        except WorkflowError:  # a size of mosaics alone
-            overrides += [f"{name}.size=null" for name in stages]
+        for option in ("look_again=false", "size=null"):  # refused without tiles
+            try:
+                load_workflow(self.path, overrides)
+            except WorkflowError:
+                overrides += [f"{name}.{option}" for name in stages]
         return overrides
 
     def _probe(self) -> tuple[float, Mapping[str, Any]]:
@@ -252,7 +255,8 @@ class _Measuring:
         links = [f"cam-{number}" for number in range(each * workers)]
         self._run(f"run-{count}-{tiles}", links, frames, tiles, cluster, clock)
         done, seconds = clock.steady(workers)
-        return Row(workers, count if gpus else None, tiles, done, done / seconds)
+        again = tiles is not None and any(getattr(node.stage.options, "look_again", False) for node in self._tiled())
+        return Row(workers, count if gpus else None, tiles, done, done / seconds, again)
 
     def _recall(self, tiles: str, per_frame: float) -> Recall:
         frames = max(CHUNK_FRAMES[1], round(2 * SECONDS / per_frame))
@@ -398,4 +402,5 @@ def _recall_line(recall: Recall) -> str:
 
 def _setting(row: Row) -> str:
     share = f" ({row.share:.0%} of a GPU's memory each)" if row.share else ""
-    return f"{plural(row.workers, 'worker')}{share}, {f'mosaics of {row.tiles}' if row.tiles else 'each frame alone'}"
+    mosaics = f"mosaics of {row.tiles}{' and a second look' if row.look_again else ''}"
+    return f"{plural(row.workers, 'worker')}{share}, {mosaics if row.tiles else 'each frame alone'}"

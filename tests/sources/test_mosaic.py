@@ -174,6 +174,29 @@ def test_objects_of_a_network(tmp_path: Path, device: Device) -> None:
     assert found(two, *frames, decoded=decoded)["n_objects"].tolist() == [1, 0, 1, 1, 1, 1, 0]
 
 
+def test_a_second_look_gives_what_each_frame_alone_gives(tmp_path: Path, device: Device) -> None:
+    """Frames of which a mosaic shows nothing are not looked at alone, and have no objects."""
+    rows = np.zeros((5, 336), np.float32)
+    rows[:, :3] = [[30, 70, 71], [30, 22, 22], [20, 8, 8], [20, 8, 8], [0.9, 0.8, 0.7]]
+    path = save(tmp_path / "net.onnx", {"output0": rows}, (128, 128))
+    frames, decoded = [np.full((128, 128, 3), 90, np.uint8)] * 7, [True] * 5 + [False, True]
+    alone = found(stage(path, device, family="yolov8"), *frames, decoded=decoded)
+    assert alone["n_objects"].tolist() == [2, 2, 2, 2, 2, 0, 2]
+    again = found(stage(path, device, tiles="2x2", look_again=True, family="yolov8"), *frames, decoded=decoded)
+    shown = [0, 1, 4]  # the first two tiles of each mosaic; the last one has no frame 5
+    assert np.flatnonzero(again["n_objects"]).tolist() == shown
+    rows_of = np.repeat(np.arange(7), alone["n_objects"])
+    for name in ("box", "class", "score"):
+        np.testing.assert_array_equal(again[name], alone[name][np.isin(rows_of, shown)])
+    best = found(stage(path, device, tiles="2x2", look_again=True, family="yolov8", most=1), *frames, decoded=decoded)
+    assert best["n_objects"].tolist() == [1, 1, 0, 0, 1, 0, 0]
+    assert best["score"].tolist() == [np.float32(0.9)] * 3
+    sure = stage(path, device, tiles="2x2", look_again=True, family="yolov8", score=0.85)
+    weak = found(sure, *frames, decoded=decoded)
+    assert weak["n_objects"].tolist() == [1, 1, 0, 0, 1, 0, 0]  # the mosaic shows no more than 0.8 of frame 1
+    assert weak["score"].tolist() == [np.float32(0.9)] * 3
+
+
 class TwoFaces:
     """Finds the same two faces in every picture, and remembers the pictures."""
 
@@ -220,6 +243,25 @@ def test_a_real_detector_finds_the_same_faces_in_a_mosaic() -> None:
     np.testing.assert_allclose(mosaic["landmarks"], single["landmarks"], atol=5)
 
 
+def test_a_second_look_at_faces() -> None:
+    empty = np.zeros((512, 512, 3), np.uint8)
+    frames = np.stack([empty, skimage.data.astronaut(), empty, skimage.data.astronaut()[::-1], empty])
+    alone = Detect(DetectOptions())
+    alone.load(Device())
+    single = alone.run(Chunk("clip", 0, np.arange(5), None, np.ones(5, bool), {"frames_rgb": frames}))
+    again = faces_in(None, frames, [True] * 5, look_again=True)
+    assert single["n_faces"].tolist() == [0, 1, 0, 0, 0]
+    assert again.keys() == single.keys()
+    for name, values in single.items():
+        np.testing.assert_array_equal(again[name], values)
+    assert faces_in(None, frames[:1], [True], look_again=True)["n_faces"].tolist() == [0]
+    detector = TwoFaces()
+    largest = faces_in(detector, frames, [True] * 4 + [False], look_again=True, max_faces=1)
+    assert detector.shapes == [(512, 512, 3)]  # the frame of the one tile that shows faces
+    assert largest["n_faces"].tolist() == [1, 0, 0, 0, 0]
+    assert largest["box"].tolist() == [[10, 10, 30, 40]]
+
+
 def test_a_run_with_mosaics(tmp_path: Path) -> None:
     """The last chunk has 3 frames: its mosaic has a black tile. Another grid is another resume key."""
     rows = np.zeros((5, 84), np.float32)
@@ -243,6 +285,7 @@ WRONG = {
     "size": ("stages: {detect: {use: detect, size: 640x480}}", "option size needs tiles; leave it out, or set tiles"),
     "hog": ("stages: {objects: {use: objects, size: 640x480}}", "model hog has no option size; set tiles: 2x2 for"),
     "small": ("stages: {detect: {use: detect, tiles: 9x2, size: 8x8}}", "size 8x8 is too small for tiles 9x2"),
+    "again": ("stages: {objects: {use: objects, look_again: true}}", "option look_again needs tiles; leave it out"),
     "turned": ("stages: {detect: {use: detect, tiles: 2, turned: true}}", "option tiles needs .*turned: false"),
     "deepface": ("stages: {detect: {use: detect, tiles: 2, align: deepface}}", "option tiles needs align: native"),
 }  # fmt: skip

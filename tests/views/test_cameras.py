@@ -162,6 +162,9 @@ def test_settings_on_gpus(workflows: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     assert (found["cameras"], found["machines"], found["workers"], found["gpu_share_of_a_camera"]) == (32, 2, 2, 1 / 16)
     assert {row.tiles for row in measured("detect.align=deepface").rows} == {None}
     assert {row.tiles for row in measured("detect.tiles=3x2", "detect.size=640x480").rows} == {None, "3x2"}
+    twice = measured("detect.tiles=2x2", "detect.size=640x480", "detect.look_again=true").rows
+    assert {(row.tiles, row.look_again) for row in twice} == {(None, False), ("2x2", True)}
+    assert cameras._setting(twice[-1]).endswith(", mosaics of 2x2 and a second look")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pipeline.engine.source import MAX_CHUNK_BYTES
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.machine.device import Device
-from pipeline.media.mosaic import TILES, Mosaics, Tiles, check_size
+from pipeline.media.mosaic import LOOK_AGAIN, TILES, Mosaics, Tiles, check_look_again, check_size
 from pipeline.media.preparation import Pixels
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.faces.models.base import Detector, Faces
 
 
-MOSAIC = ("tiles", "size")
+MOSAIC = ("tiles", "size", "look_again")
 """Options of this stage that a detector does not know."""
 
 
@@ -60,6 +60,7 @@ class DetectOptions(StageOptions):
         None, description="pixels of a mosaic: one side, [height, width], or 1280x720 (width first); default: as "
         "the frame",
     )  # fmt: skip
+    look_again: bool = Field(False, description=LOOK_AGAIN)
 
     @model_validator(mode="after")
     def _heeded(self) -> DetectOptions:
@@ -72,6 +73,7 @@ class DetectOptions(StageOptions):
         if self.size and not self.tiles:
             raise ValueError("option size needs tiles; leave it out, or set tiles: 2x2")
         check_size(self.tiles, self.size)
+        check_look_again(self.tiles, self.look_again)
         if self.tiles and (self.turned or self.align != "native"):
             raise ValueError("option tiles needs align: native, and turned: false; leave it out")
         return self
@@ -133,7 +135,8 @@ class Detect(Stage):
         super().__init__(options)
         if self.options.align == "deepface":
             self.outputs = (*self.outputs, RANK)
-        self.seconds_per_megapixel = self.seconds_per_megapixel / math.prod(self.options.tiles or (1,))  # type: ignore[misc]
+        tiles = math.prod(self.options.tiles or (1,))
+        self.seconds_per_megapixel *= 1 / tiles + self.options.look_again  # type: ignore[misc]  # looked at again: at most
 
     def models(self) -> tuple[ModelInfo, ...]:
         from pipeline.faces.models import describe
@@ -150,12 +153,20 @@ class Detect(Stage):
         self.detector: Detector = create_detector(self.options.model, device, **options)
 
     def run(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        from pipeline.faces.models.detectors.base import largest
+
+        looked_at = chunk.decoded
         if self.options.tiles:
-            return self._in_mosaics(chunk)
-        readable = np.flatnonzero(chunk.decoded)
+            arrays = self._in_mosaics(chunk)
+            if not self.options.look_again:
+                return arrays
+            looked_at = arrays["n_faces"] > 0
+        readable = np.flatnonzero(looked_at)
         # Unreadable frames are black; they are left out, so that no face is ever found in them.
-        frames = chunk.frames_rgb if len(readable) == len(chunk.decoded) else chunk.frames_rgb[readable]
+        frames = chunk.frames_rgb if len(readable) == len(looked_at) else chunk.frames_rgb[readable]
         faces = detect_in(self.detector, frames)
+        if self.options.tiles and self.options.max_faces:
+            faces = largest(faces, self.options.max_faces)
         n_faces = np.zeros(len(chunk.frame), np.int32)
         n_faces[readable] = np.bincount(faces.frame, minlength=len(readable)).astype(np.int32)
         arrays = {"n_faces": n_faces, "box": faces.box, "landmarks": faces.landmarks, "confidence": faces.confidence}

@@ -72,6 +72,12 @@ def chosen(found: Candidates, choice: Choice, size: tuple[int, ...]) -> Objects:
     return Objects(box[order], label[order].astype(np.int32), score[order].astype(np.float32))
 
 
+def best(objects: Objects, score: float, most: int) -> Objects:
+    """Return the best objects of a picture: `most` of them, of this score or more."""
+    n = min(most, int((objects.score >= score).sum()))
+    return Objects(objects.box[:n], objects.label[:n], objects.score[:n])
+
+
 def _apart(
     corners: npt.NDArray[np.float64], label: npt.NDArray[np.integer], score: npt.NDArray[np.floating], overlap: float
 ) -> npt.NDArray[np.int64]:
