@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 
 from pipeline.commands import Command, positive_number, print_result
+from pipeline.errors import UsageError
+from pipeline.store.nodes import located
 from pipeline.text import plural
 
 
@@ -36,6 +38,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-gb", type=positive_number, metavar="GB", help="delete the oldest finished segments beyond this size"
     )
+    parser.add_argument(
+        "--analysed", metavar="STORE", help="delete only segments that this store has analysed, whatever the limits"
+    )
 
 
 def _record(options: argparse.Namespace) -> int:
@@ -43,6 +48,8 @@ def _record(options: argparse.Namespace) -> int:
     from pipeline.media.recording.recorder import record
     from pipeline.views.progress import say
 
+    if options.analysed and not (options.keep_hours or options.keep_gb):
+        raise UsageError("--analysed needs a limit beyond which segments are deleted; add --keep-hours or --keep-gb")
     chosen, stop = cameras(options.sources, options.name), threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
@@ -56,6 +63,7 @@ def _record(options: argparse.Namespace) -> int:
             timeout_seconds=options.timeout,
             keep_hours=options.keep_hours,
             keep_gb=options.keep_gb,
+            analysed_in=located(options.analysed) if options.analysed else None,
         )
     finally:
         for number, handler in zip(numbers, before, strict=True):

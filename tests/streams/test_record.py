@@ -20,6 +20,8 @@ import av
 import pytest
 from av.container import InputContainer
 
+import pipeline
+from pipeline.cli import main
 from pipeline.errors import UsageError
 from pipeline.files.journal import JOURNAL, Journal, JournalReader
 from pipeline.media.recording import recorder, segments
@@ -173,6 +175,40 @@ def test_retention(tmp_path: Path, film: Path) -> None:
     reader = JournalReader(tmp_path)
     reader.refresh()
     assert (list(reader.finished), list(reader.removed)) == ([last], [first, second])
+
+
+def test_segments_stay_until_a_store_has_analysed_them(tmp_path: Path, film: Path) -> None:
+    folder, store, other = (tmp_path / name for name in ("cameras", "out.zarr", "elsewhere"))
+    other.mkdir()
+    workflow = tmp_path / "light.yaml"
+    workflow.write_text("stages: {objects: {use: objects}}\nsource: {every: 25}\n")
+    with recording_into(folder, print) as kept, av.open(str(film)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        for at in (1.6e9, 1.6e9 + 60, 1.6e9 + 120, 1.6e9 + 180):
+            segment = kept.begin("cam", at, container.streams.video[0], False)
+            for packet in packets:
+                segment.take(packet, int(packet.pts or 0), int(packet.dts or 0))
+            assert kept.finish(segment)
+        names = list(kept.journal.bytes_of)
+
+        def left() -> list[str]:
+            kept.retain(1, 1, store)
+            return sorted(path.name for path in folder.glob("cam_*"))
+
+        assert left() == names
+        assert kept.kept_count == 3
+        (other / names[0]).write_bytes((folder / names[0]).read_bytes())  # another file of that name
+        pipeline.run(workflow, [other / names[0], folder / names[1]], store, executor="inline")
+        assert left() == [names[0], *names[2:]]
+        assert kept.kept_count == 2
+        begun = pipeline.open(store).input(Path(names[1]).stem).attributes
+        assert begun["complete"]
+
+
+def test_a_store_needs_a_limit(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["record", "rtsp://127.0.0.1:1/x", "--to", str(tmp_path / "to"), "--analysed", "out.zarr"]) == 2
+    assert "--analysed needs a limit" in capfd.readouterr().err
+    assert not (tmp_path / "to").exists()
 
 
 def test_full_disk(camera: HttpCamera, tmp_path: Path) -> None:

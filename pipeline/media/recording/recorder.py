@@ -180,11 +180,23 @@ def record(
     timeout_seconds: float,
     keep_hours: float | None,
     keep_gb: float | None,
+    analysed_in: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Record cameras into segments until each film has ended, or `stop` is set; return what became of each.
 
-    Raises UsageError if the folder cannot be used.
+    With `analysed_in`, a store, a segment that it has not analysed is not deleted. Raises UsageError if the folder
+    cannot be used.
     """
+    if analysed_in is not None and not analysed_in.exists():
+        say(f"there is no store at {analysed_in} yet; no segment is deleted before it has analysed one")
+
+    def retain() -> None:
+        before = segments.kept_count
+        segments.retain((keep_gb or float("inf")) * 1e9, (keep_hours or float("inf")) * 3600, analysed_in)
+        if segments.kept_count and not before:
+            say(f"{plural(segments.kept_count, 'segment')} beyond the limits cannot be deleted: {analysed_in} has not "
+                "analysed them")
+
     with recording_into(folder, say) as segments:
         recorders = [Recorder(camera, segments, seconds, timeout_seconds, stop, say) for camera in cameras]
         for recorder in recorders:
@@ -193,13 +205,13 @@ def record(
         while not stop.wait(0.2) and any(recorder.is_alive() for recorder in recorders):
             if time.monotonic() - looked >= _RETAIN_SECONDS:
                 looked = time.monotonic()
-                segments.retain((keep_gb or float("inf")) * 1e9, (keep_hours or float("inf")) * 3600)
+                retain()
         stop.set()
         until = time.monotonic() + _LEAVE_SECONDS
         for recorder in recorders:
             recorder.join(max(0.0, until - time.monotonic()))
             recorder.finish()
-        segments.retain((keep_gb or float("inf")) * 1e9, (keep_hours or float("inf")) * 3600)
+        retain()
         if segments.removed_count:
             say(f"{plural(segments.removed_count, 'segment')} deleted by age or size")
         return [asdict(recorder.result) for recorder in recorders]

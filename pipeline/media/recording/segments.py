@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -15,12 +16,13 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from pipeline.errors import InputError, ReelgraphError, StoreLockedError, UsageError
+from pipeline.errors import InputError, ReelgraphError, StoreError, StoreLockedError, UsageError
 from pipeline.files.journal import JOURNAL, Journal
 from pipeline.files.lock import StoreLock
 from pipeline.files.whole import PARTIAL, put_in_place
 from pipeline.media.video.index import open_container
 from pipeline.store.nodes import disk_errors
+from pipeline.store.read import RunInput
 from pipeline.text import plural
 
 LOCK = f"{JOURNAL}.lock"
@@ -40,7 +42,7 @@ class Segments:
         Raises UsageError if it cannot be written, or another recorder has it.
         """
         self.folder, self.say = folder, say
-        self.finished_count = self.removed_count = 0
+        self.finished_count = self.removed_count = self.kept_count = 0
         self._changing = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,14 +81,20 @@ class Segments:
             self.finished_count += 1
         return True
 
-    def retain(self, most_bytes: float, most_seconds: float) -> None:
-        """Delete the oldest finished segments beyond these limits: those of the journal alone, and never the last."""
+    def retain(self, most_bytes: float, most_seconds: float, analysed_in: Path | None = None) -> None:
+        """Delete the oldest finished segments beyond these limits: those of the journal alone, and never the last.
+
+        With `analysed_in`, a store, those that it has not analysed to the end stay too, and `kept_count` counts them.
+        """
         with self._changing:
             sizes = self.journal.bytes_of
-            total, oldest = sum(sizes.values()), time.time() - most_seconds
+            total, oldest, self.kept_count = sum(sizes.values()), time.time() - most_seconds, 0
             for name in sorted(sizes, key=_start_of)[:-1]:
                 if total <= most_bytes and _start_of(name) >= oldest:
                     break
+                if analysed_in is not None and not is_analysed(self.folder / name, analysed_in):
+                    self.kept_count += 1
+                    continue
                 total -= sizes[name]
                 try:
                     self.journal.remove(name)
@@ -183,6 +191,15 @@ def _writing() -> Iterator[None]:
         yield
     except av.FFmpegError as err:
         raise OSError(err.errno, err.strerror) from err
+
+
+def is_analysed(segment: Path, store: Path) -> bool:
+    """Return whether a store has all results of a segment: of each chunk, by each stage."""
+    try:
+        found = RunInput(store, segment.stem)
+        return found.complete and found.done_share == 1.0 and os.path.samefile(found.attributes["path"], segment)
+    except (StoreError, OSError, KeyError):  # no such store or input, or one that is being written
+        return False
 
 
 def _name(camera: str, at: float) -> str:
