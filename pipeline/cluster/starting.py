@@ -25,6 +25,7 @@ from pipeline.errors import ClusterError
 from pipeline.machine.cores import available_cores
 from pipeline.machine.device import Device, gpu_device
 from pipeline.machine.gpus import card_bytes, share_bytes, visible_gpus
+from pipeline.machine.limits import memory_bytes
 from pipeline.text import plural
 
 WORKER_BYTES = 1500 << 20
@@ -145,7 +146,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> _Started:
     from pipeline.cluster.nanny import Nanny
 
     cores = available_cores()
-    workers = options.workers or max(1, min(cores, int(psutil.virtual_memory().total // (2 * WORKER_BYTES))))
+    workers = options.workers or max(1, min(cores, memory_bytes() // (2 * WORKER_BYTES)))
     threads = options.threads or 1
     model_threads = max(1, cores // workers)
     cluster = LocalCluster(
@@ -158,7 +159,7 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> _Started:
         host=options.host,
         security=_security(options),
         dashboard_address=f"{options.host}:{options.dashboard_port}",
-        memory_limit=options.worker_memory_bytes or psutil.virtual_memory().total // workers,
+        memory_limit=options.worker_memory_bytes or memory_bytes() // workers,
         silence_logs=SILENT,
     )
     settings = WorkerSettings(
@@ -240,7 +241,7 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> _Started
         security=_security(options),
         dashboard_address=f"{options.host}:{options.dashboard_port}",
         silence_logs=SILENT,
-        **({"memory_limit": options.worker_memory_bytes} if options.worker_memory_bytes else {}),
+        memory_limit=options.worker_memory_bytes or memory_bytes() // workers,
     )
     share = share_bytes(min(map(card_bytes, gpus)), per_gpu, options.gpu_memory_bytes)
     settings = WorkerSettings(

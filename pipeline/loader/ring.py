@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
+from pipeline.machine.limits import free_bytes
 from pipeline.text import size
 
 _PAGE = mmap.ALLOCATIONGRANULARITY
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_file(n_bytes: int, what: str) -> int:
@@ -26,7 +24,7 @@ def memory_file(n_bytes: int, what: str) -> int:
 
     It has no name and does not lie in /dev/shm, so that the size of /dev/shm does not matter and a kill leaves nothing.
     """
-    free = _free()
+    free = free_bytes()
     memory = os.memfd_create("reelgraph") if hasattr(os, "memfd_create") else _unnamed()
     try:
         if n_bytes > free:
@@ -42,18 +40,6 @@ def memory_file(n_bytes: int, what: str) -> int:
             "lower batch_size, prefetch or workers, or use workers=0"
         ) from err
     return memory
-
-
-def _free() -> int:
-    """Return the bytes that may be allocated, by the machine's memory and a container's limit."""
-    import psutil
-
-    free: int = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        held = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        limit = int((_CGROUP / "memory.max").read_text())
-        free = min(free, max(0, limit - int(held["anon"]) - int(held["shmem"])))
-    return free
 
 
 def _unnamed() -> int:

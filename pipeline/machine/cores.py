@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+from pipeline.machine.limits import quota_cores
+
 
 def cpu_name() -> str:
     """Return the name of the CPU as the system has it; "" if it does not say."""
@@ -18,10 +20,7 @@ def cpu_name() -> str:
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use, by its affinity and a container's quota."""
+    """Return the number of cores that this process may use, by its affinity and the quota of a container or job."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
+    quota = quota_cores()
+    return min(cores, max(1, round(quota))) if quota < cores else cores

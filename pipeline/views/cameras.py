@@ -30,6 +30,7 @@ from pipeline.errors import UsageError, WorkflowError
 from pipeline.files.whole import atomic_write, to_json
 from pipeline.machine.cores import available_cores, cpu_name
 from pipeline.machine.gpus import card_name, visible_gpus
+from pipeline.machine.limits import memory_bytes
 from pipeline.media.boxes import Floats, assigned, corners_of, overlap
 from pipeline.models.weights import cache_folder
 from pipeline.store.read import Run, RunInput
@@ -145,10 +146,8 @@ def _read(place: Path) -> Table:
 
 
 def _machine() -> dict[str, Any]:
-    import psutil
-
     gpus = visible_gpus()
-    memory, names = round(psutil.virtual_memory().total / 1e9), [card_name(gpu) for gpu in gpus]
+    memory, names = round(memory_bytes() / 1e9), [card_name(gpu) for gpu in gpus]
     return {"cpu": cpu_name(), "cores": available_cores(), "memory_gb": memory, "gpus": names}
 
 

@@ -53,15 +53,14 @@ def _python() -> Iterator[Finding]:
 
 
 def _cores_and_memory() -> Iterator[Finding]:
-    import psutil
-
     from pipeline.cluster.starting import WORKER_BYTES
     from pipeline.machine.cores import available_cores
+    from pipeline.machine.limits import free_bytes, memory_bytes
 
-    cores, memory = available_cores(), psutil.virtual_memory()
-    found = f"{cores} cores, {memory.total / 1e9:.0f} GB memory, {memory.available / 1e9:.0f} GB available"
+    free = free_bytes()
+    found = f"{available_cores()} cores, {memory_bytes() / 1e9:.0f} GB memory, {free / 1e9:.0f} GB available"
     remedy = f"a worker takes {WORKER_BYTES / 1e9:.1f} GB at 1080p: free some memory, or use --workers 1"
-    yield _checked("machine", memory.available >= WORKER_BYTES, found, remedy)
+    yield _checked("machine", free >= WORKER_BYTES, found, remedy)
 
 
 def _gpus() -> Iterator[Finding]:

@@ -414,7 +414,8 @@ def test_a_broken_picture_may_be_an_error(tmp_path: Path) -> None:
 
 def test_a_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond it the system would kill the training, without a word."""
-    monkeypatch.setattr("pipeline.loader.ring._CGROUP", tmp_path)
+    monkeypatch.setattr("pipeline.machine.limits._GROUPS", tmp_path)
+    monkeypatch.setattr("pipeline.machine.limits._OWN", tmp_path / "cgroup")
     (tmp_path / "memory.stat").write_text("anon 700000\nfile 900000\nshmem 200000\n")
     for limit, words in (("1000000", r"memory is short \(100 kB are free\)"), ("max", None)):
         (tmp_path / "memory.max").write_text(limit)
