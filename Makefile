@@ -11,7 +11,8 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 INSTALL = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --editable $(1); } || $(PIP) --editable $(1)
 WORKFLOW ?= workflows/faces.yaml
 ARGS ?=
-# Tests wait more than they compute. Modules stay whole, for what they share, and in their order: the longest is not last.
+# Tests wait more than they compute. Modules stay whole, for what they share, and in their order: tests/conftest.py has the
+# slow ones first.
 JOBS ?= 4
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 GPU_ARGS ?=

@@ -19,6 +19,12 @@ TLS_ROLES = ("scheduler", "worker", "client")
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the modules that have slow tests: side by side, one that starts last would be waited for alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
