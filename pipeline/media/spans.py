@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 _EVERYTHING = 1 << 40
 _GAPS = 3.0
-"""Of a half-done input an item stands for at most this many usual distances between items: beyond lies what is not
-done."""
+"""Most usual distances between items that an item of a half-done input stands for: beyond lies what is not done."""
 
 
 def item_seconds(
