@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline.commands import EXIT_CODES
 from pipeline.errors import ReelgraphError, StoppedError, UsageError
@@ -73,7 +73,23 @@ def _require_working_folder() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everywhere, where argparse would print a screen of usage first."""
+    """Says what is wrong in one line, as everywhere, where argparse would print a screen of usage first.
+
+    Inputs may stand before and after flags. In `run faces --out OUT clip.mp4` argparse alone does not know clip.mp4.
+    """
+
+    _is_intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        late = rest[: rest.index("--")] if "--" in rest else rest
+        if not rest or any(word.startswith("-") for word in late) or self._subparsers or self._is_intermixed:
+            return found, rest
+        self._is_intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args)
+        finally:
+            self._is_intermixed = False
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"reelgraph: {plain(without_secrets(message))}; see {self.prog} --help\n")

@@ -30,6 +30,11 @@ _JOINERS = "\u200c\u200d"
 _URL = re.compile(r"([a-z][a-z0-9+.-]*://)(\S+)", re.IGNORECASE)
 
 
+def says(message: str, value: str) -> bool:
+    """Return whether a message has this value in it as a whole: "at least 10" does not say 0."""
+    return re.search(rf"(?<!\w)(?<!\d\.){re.escape(value)}(?!\w|\.\d)", message) is not None
+
+
 def without_secrets(text: str) -> str:
     """Return text whose URLs have lost what may be a secret: user name and password, a query, a path with a `=`."""
     return _URL.sub(lambda found: found[1] + re.split("[?&#;=]", found[2].rpartition("@")[2])[0], text)

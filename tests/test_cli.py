@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import cli
 from pipeline.cli import GROUP, main
 from pipeline.store.read import open as open_store
 from tests.clips import write_clip
@@ -133,6 +134,29 @@ def test_out_that_is_no_store_is_refused(
         assert code == 2
         assert "photos" in capfd.readouterr().err
     assert (out / "me.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["faces", "--out", "a.zarr", "one.mp4", "two.mp4"],
+        ["faces", "one.mp4", "--out", "a.zarr", "two.mp4"],
+        ["--out", "a.zarr", "faces", "one.mp4", "--executor", "inline", "two.mp4"],
+        ["faces", "--out", "a.zarr", "--", "one.mp4", "two.mp4"],
+    ],
+    ids=" ".join,
+)
+def test_inputs_may_stand_after_flags(words: list[str]) -> None:
+    options = cli._parser(["run"]).parse_args(["run", *words])
+    assert (str(options.workflow), list(map(str, options.inputs)), str(options.out)) == (
+        "faces", ["one.mp4", "two.mp4"], "a.zarr",
+    )  # fmt: skip
+
+
+def test_an_unknown_flag_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "faces", "--out", "a.zarr", "--evry", "2", "one.mp4"])
+    assert "unrecognized arguments: --evry 2 one.mp4" in capsys.readouterr().err
 
 
 def test_status_of_no_store(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

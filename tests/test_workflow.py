@@ -59,6 +59,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     [
         ("model: yunnet", r"stages\.detect: unknown detector 'yunnet'; did you mean 'yunet'\?"),
         ("whole_frame: true", r"stages\.detect: option whole_frame needs align: deepface"),
+        ("min_face: 0", r"stages\.detect\.min_face: input should be greater than or equal to 10 \(got 0\)"),
         ("max_faces: 0", r"stages\.detect\.max_faces: input should be greater than or equal to 1 \(got 0\)"),
         ("align: deepfce", r"stages\.detect\.align: input should be 'native' or 'deepface'"),
     ],

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pipeline.errors import ClusterError
 from pipeline.files.regular import read_file
 from pipeline.machine.gpus import visible_gpus
-from pipeline.text import unknown
+from pipeline.text import says, unknown
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 Precision = Literal["fp32", "fp16"]
@@ -128,7 +128,7 @@ class ClusterOptions(BaseModel):
             if problem["type"] == "extra_forbidden":
                 raise ClusterError(unknown("option", name, cls.model_fields)) from err
             message = problem["msg"].removeprefix("Value error, ")
-            given = "" if repr(problem["input"]) in message else f" (got {problem['input']!r})"
+            given = "" if says(message, repr(problem["input"])) else f" (got {problem['input']!r})"
             raise ClusterError(f"{flag_of(name)}: {message[0].lower()}{message[1:]}{given}") from err
 
 

@@ -25,7 +25,7 @@ from pipeline.engine.stage import Stage, StageOptions
 from pipeline.errors import ModelError, WorkflowError
 from pipeline.files.regular import read_file
 from pipeline.store.schema import Array, Axis, Schema, decoded_of, default_count, implied_axes
-from pipeline.text import unknown
+from pipeline.text import says, unknown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -501,7 +501,7 @@ def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> st
     message = problem["msg"].removeprefix("Value error, ")
     given = _SHORT.repr(problem["input"])
     # A rule over several options gets them all as its input, and names in its message those that matter.
-    shown = "" if isinstance(problem["input"], dict) or given in message else f" (got {given})"
+    shown = "" if isinstance(problem["input"], dict) or says(message, given) else f" (got {given})"
     return f"{path}: {message[0].lower()}{message[1:]}{shown}"
 
 

@@ -250,6 +250,18 @@ def test_a_gallerys_name_of_somebody_whom_the_registry_has_under_no_name(out: Pa
     assert BOB in Registry.load(out.parent / "people.json").people
 
 
+def test_a_gallery_that_knows_the_person_by_another_name_is_named(out: Path) -> None:
+    """Ann goes. The gallery's pictures of Zoe stay: the receipt says so, for faces of Ann had that name."""
+    identity = np.where(who() == ANN, 1, np.where(who() == BOB, 0, -1)).astype(np.int32)
+    with RunStore.open(out) as store:
+        spec = Array("identity", ("face",), "int32", (), {"names": ["Bob", "Zoe"], "gallery": "/g"})
+        add_arrays(store, "clip", [spec], {"identity": identity})
+    searched, _ = forget([out], "Ann")
+    assert (searched.galleries, searched.other_names) == ((), (("/g", "Zoe"),))
+    shown = lines(searched, None, None)
+    assert "  pictures of Zoe in the gallery /g: find gave that name to faces of person 3 (Ann)" in shown
+
+
 def test_the_array_person_is_believed_before_the_gallery(out: Path) -> None:
     """Bob, whom the gallery takes for Ann, stays; nobody, whom it takes for Ann, goes."""
     identity = np.where(np.arange(3 * N_FRAMES) < 6, 0, -1).astype(np.int32)

@@ -13,6 +13,7 @@ import pipeline
 from pipeline.errors import StoreError
 from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import Labels, labels
+from pipeline.faces.people.moments import Moments
 from pipeline.media.spans import item_seconds, stop_of
 from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store, people
@@ -24,6 +25,20 @@ def test_frames_stand_until_the_next_one() -> None:
     assert item_seconds(np.array([1.0, 1.2, 1.4, 9.0, 9.2])) == pytest.approx([0.2, 0.2, 0.6, 0.2, 0.2])
     assert item_seconds(np.array([3.0])).tolist() == [0.0]
     assert len(item_seconds(np.empty(0))) == 0
+
+
+def test_key_frames_of_a_complete_input_stand_however_far_apart_they_are(tmp_path: Path) -> None:
+    """Of a half-done input a long distance may be what is not done yet."""
+    times = np.array([0.0, 0.4, 0.8, 1.2, 11.2, 11.6])
+    assert item_seconds(times, whole=True) == pytest.approx([0.4, 0.4, 0.4, 10.0, 0.4, 0.4])
+    found = {}
+    for name, done in (("whole", None), ("half", 1)):
+        moments, arrays = {"clip": times}, faces_of(np.ones(6, int), people(1, 6).reshape(-1, 128))
+        out = make_store(tmp_path / name, {"clip": arrays}, moments=moments, chunk_frames=5, done_chunks=done)
+        item = pipeline.open(out).input("clip")
+        found[name] = Moments(item).appearances(np.arange(len(item.array("face_frame"))), None)
+    assert [one.screen_seconds for one in found["whole"]] == pytest.approx([12.0])
+    assert [one.screen_seconds for one in found["half"]] == pytest.approx([2.4, 0.4])
 
 
 def test_the_last_frame_stands_until_the_end_at_most() -> None:

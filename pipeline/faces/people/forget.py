@@ -116,6 +116,8 @@ class Search:
     alike: tuple[Alike, ...]
     galleries: tuple[str, ...]
     """Folders whose pictures name the person."""
+    other_names: tuple[tuple[str, str], ...]
+    """Folder of a gallery, and another name that it gave to faces that go: its pictures may show the person."""
     vectors: dict[EmbeddingKind, Float32]
     """The embeddings that go."""
 
@@ -140,7 +142,7 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
         gone[source.folder] = rows_of(source, who)
     before = {folder: int(rows.sum()) for folder, rows in gone.items()}
     vectors = _with_the_same(complete, gone)
-    found, galleries = [], []
+    found, galleries, others = [], [], set()
     for source in complete:
         rows, named = gone[source.folder], bool(_cleaned(source, who))
         path, same = str(source.attributes.get("path", "")), int(rows.sum()) - before[source.folder]
@@ -151,9 +153,11 @@ def search(outs: Sequence[Path], person: str, registry: Path | None = None, note
         identity = _attributes_of(source, "identity")
         if any(_same_name(name, who.name) for name in names_in_gallery(identity)):
             galleries.append(str(identity.get("gallery")))
+        others |= {(str(identity.get("gallery")), name) for name in _given_names(source, rows)}
+    others = {(folder, name) for folder, name in others if not _same_name(name, who.name)}
     matcher = sameness(vectors)
     alike = [one for source in sources if (one := _alike(source, matcher, gone.get(source.folder))) is not None]
-    return Search(who, tuple(found), tuple(alike), tuple(dict.fromkeys(galleries)), vectors)
+    return Search(who, tuple(found), tuple(alike), tuple(dict.fromkeys(galleries)), tuple(sorted(others)), vectors)
 
 
 def forget(
@@ -260,6 +264,15 @@ def _same_name(one: str | None, other: str | None) -> bool:
 def _attributes_of(source: InputStore, array: str) -> dict[str, Any]:
     attributes: dict[str, Any] = source.group().arrays.get(array, {}).get("attributes", {})
     return attributes
+
+
+def _given_names(source: InputStore, rows: Bools) -> set[str]:
+    """Return the names that a gallery gave to these faces."""
+    if "identity" not in source.group().arrays or not rows.any():
+        return set()
+    names = names_in_gallery(_attributes_of(source, "identity"))
+    given = {int(row) for part, block in blocks(source, "identity") for row in np.unique(block[rows[part]])}
+    return {names[row] for row in given if 0 <= row < len(names)}
 
 
 def _registry_path(outs: Sequence[Path], sources: Sequence[InputStore], given: Path | None) -> Path | None:

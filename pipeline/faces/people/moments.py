@@ -66,7 +66,7 @@ class Moments:
         """
         if self.is_timed:
             stop = stop_of(self.item.attributes)
-            return appearances(frame, self.time_seconds, track, stop, longest_gap_seconds)
+            return appearances(frame, self.time_seconds, track, stop, longest_gap_seconds, self.item.complete)
         return [Appearance(np.nan, np.nan, at, at, 1, 0.0) for at in np.unique(frame).tolist()]
 
     def names(self, at: Ints) -> list[str | None]:

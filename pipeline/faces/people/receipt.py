@@ -174,6 +174,10 @@ def remains(searched: Search) -> list[str]:
         f"pictures of {who} in the gallery {folder}, and their names in the array identity"
         for folder in searched.galleries
     ]
+    found += [
+        f"pictures of {name} in the gallery {folder}: find gave that name to faces of {who}"
+        for folder, name in searched.other_names
+    ]
     if films:
         found.append(f"the videos themselves: {', '.join(films)}")
     if pictures:

@@ -54,9 +54,10 @@ class AppearanceExport(Export):
                 if code in who.names:
                     track = arrays["track"][rows] if "track" in arrays else None
                     times, stop = arrays["time_seconds"], stop_of(item.attributes)
+                    frames, whole = arrays["face_frame"][rows], item.complete
                     found += [
                         Event(plain(who.names[code]), each.start_seconds, each.stop_seconds, each.screen_seconds)
-                        for each in appearances(arrays["face_frame"][rows], times, track, stop)
+                        for each in appearances(frames, times, track, stop, whole=whole)
                     ]
         stored.n_rows += len(found)
         stored.n_items += item.frames_done

@@ -118,7 +118,8 @@ def cut_clips(
         arrays = item.read(["face_frame", "time_seconds", *(["track"] if "track" in item.arrays else [])])
         track = arrays["track"][rows] if "track" in arrays else None
         times, stop = arrays["time_seconds"], stop_of(item.attributes)
-        found = appearances(arrays["face_frame"][rows], times, track, stop, options.longest_gap_seconds)
+        frames, longest = arrays["face_frame"][rows], options.longest_gap_seconds
+        found = appearances(frames, times, track, stop, longest, item.complete)
         films[item] = film_of(item)
         work += [(item, films[item], cut) for cut in stretches(films[item], found, options)]
     if not work:

@@ -85,7 +85,7 @@ class VideoOptions(SourceOptions):
     def _check_sampling(self) -> VideoOptions:
         given = [n for n, v in (("every", self.every), ("fps", self.fps), ("keyframes", self.keyframes or None)) if v]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
+            raise ValueError(f"{' and '.join(given)} exclude each other; keep one, and set the rest to null")
         if not given:
             object.__setattr__(self, "every", DEFAULT_EVERY)
         for name in ("start", "stop"):

@@ -67,7 +67,7 @@ class Surveyed:
 
     def over_time(self, counts: npt.NDArray[Any]) -> dict[str, Any]:
         """Return mean and most of a count per item, per bin."""
-        return per_item(self.bins(), self.time, item_seconds(self.time), counts)
+        return per_item(self.bins(), self.time, item_seconds(self.time, whole=self.item.complete), counts)
 
     def drawn_gaps(self) -> list[list[Any]]:
         return [[round(start, 1), round(stop, 1), kind] for start, stop, kind in self.gaps[:MOST_GAPS]]
@@ -178,7 +178,7 @@ def _find_gaps(found: Surveyed) -> None:
     if not found.is_timed:
         _name_broken(found, decoded)
     if len(time):
-        spans_of = item_seconds(time, stop_of(item.attributes))
+        spans_of = item_seconds(time, stop_of(item.attributes), item.complete)
         for first, last in _runs(~decoded):
             found.gaps.append((float(time[first]), float(time[last] + spans_of[last]), "unread"))
 

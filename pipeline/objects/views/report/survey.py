@@ -60,7 +60,7 @@ class Look:
         self.found = [OfClass() for _ in self.names]
         self.bins = one.bins()
         self._at = self.bins.of(one.time)
-        self._stands = item_seconds(one.time)
+        self._stands = item_seconds(one.time, whole=one.item.complete)
         self._numbers = item_numbers(one.item)
         self._sums = np.zeros((len(self.names), self.bins.n), np.int64)
         self._item = 0
