@@ -74,18 +74,20 @@ def make_store(
     paths: Mapping[str, Path] | None = None,
     seconds: Mapping[str, float] | None = None,
     moments: Mapping[str, np.ndarray] | None = None,
+    ranks: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """A store whose inputs hold the given arrays (`faces_of`). With `done_chunks` only so many are written, and the
     inputs stay incomplete. `extra` declares arrays beyond those of detect and embed. `workflow`: what the store says
     that it was made by. `paths`: of the videos, where there are some. `seconds`: what each chunk took, by step.
-    `moments`: times of the frames of inputs, in place of 25 frames a second."""
+    `moments`: times of the frames of inputs, in place of 25 frames a second. `ranks`: int64, their numbers in the file,
+    in place of every 5th."""
     with RunStore.open(out) as store:
         if workflow is not None:
             store.set_workflow(dict(workflow), [])
         for stem, arrays in inputs.items():
             declared = [*specs(arrays["embedding"].shape[1]), *extra]
             n = len(arrays["n_faces"])
-            frame = np.arange(n, dtype=np.int64) * EVERY
+            frame = (ranks or {}).get(stem, np.arange(n, dtype=np.int64) * EVERY)
             times = (moments or {}).get(stem, start_seconds + frame / FPS)
             name = store.add_input(
                 stem,
@@ -114,7 +116,7 @@ def make_store(
                     items=last - first, flush=False,
                 )  # fmt: skip
             if done_chunks is None:
-                close(store, name, n, declared, chunk_frames=chunk_frames, times=times)
+                close(store, name, n, declared, chunk_frames=chunk_frames, times=times, frame=frame)
     return out
 
 
@@ -126,12 +128,13 @@ def close(
     *,
     chunk_frames: int = CHUNK_FRAMES,
     times: np.ndarray | None = None,
+    frame: np.ndarray | None = None,
 ) -> None:
     """Compact an input whose chunks are all written; `declared`: arrays of its stages (`specs()`)."""
 
     def values(start: int, stop: int) -> dict[str, np.ndarray]:
-        frame = np.arange(start, stop, dtype=np.int64) * EVERY
-        return {"frame": frame, "time_seconds": frame / FPS if times is None else times[start:stop]}
+        ranks = np.arange(start, stop, dtype=np.int64) * EVERY if frame is None else frame[start:stop]
+        return {"frame": ranks, "time_seconds": ranks / FPS if times is None else times[start:stop]}
 
     compact(store, name, _schema(declared or specs()), n_frames, chunk_frames, values)
 

@@ -13,23 +13,28 @@ if TYPE_CHECKING:
 
 _EVERYTHING = 1 << 40
 _GAPS = 3.0
-"""Most usual distances between items that an item of a half-done input stands for: beyond lies what is not done."""
+"""An item stands for at most this many usual distances between items: beyond lies what was not recorded, or is not
+done."""
 
 
 def item_seconds(
-    time_seconds: npt.NDArray[np.float64], stop_seconds: float | None = None, whole: bool = False
-) -> npt.NDArray[np.float64]:
+    time_seconds: npt.NDArray[np.float64], stop_seconds: float | None = None,
+    rank: npt.NDArray[np.integer] | None = None,
+) -> npt.NDArray[np.float64]:  # fmt: skip
     """Return float64 (n,): how long each item stands for, up to the next one; the last as long as is usual.
 
-    `stop_seconds` is the end of the input, beyond which the last one does not stand. `whole`: all sampled items are
-    there, so that a long distance is one of the film's own (key frames, a variable rate).
+    `stop_seconds` is the end of the input, beyond which the last one does not stand. `rank` (n,), ascending: number of
+    each item in its file, if all sampled items are there. Key frames lie some file frames apart, now more, now fewer:
+    the usual distance is then that of as many file frames.
     """
     if len(time_seconds) == 0:
         return np.empty(0)
     gaps = np.diff(time_seconds)
     usual = float(np.median(gaps)) if len(gaps) else 0.0
     last = usual if stop_seconds is None else min(usual, max(0.0, stop_seconds - float(time_seconds[-1])))
-    return np.append(gaps if whole else np.minimum(gaps, _GAPS * usual), last)
+    steps = np.ones(len(gaps)) if rank is None else np.maximum(1, np.diff(rank))
+    limits = _GAPS * float(np.median(gaps / steps)) * steps if len(gaps) else gaps
+    return np.append(np.minimum(gaps, limits), last)
 
 
 def is_timed(item: RunInput) -> bool:

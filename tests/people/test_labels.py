@@ -27,14 +27,18 @@ def test_frames_stand_until_the_next_one() -> None:
     assert len(item_seconds(np.empty(0))) == 0
 
 
-def test_key_frames_of_a_complete_input_stand_however_far_apart_they_are(tmp_path: Path) -> None:
+def test_key_frames_of_a_complete_input_stand_until_the_next_one(tmp_path: Path) -> None:
     """Of a half-done input a long distance may be what is not done yet."""
-    times = np.array([0.0, 0.4, 0.8, 1.2, 11.2, 11.6])
-    assert item_seconds(times, whole=True) == pytest.approx([0.4, 0.4, 0.4, 10.0, 0.4, 0.4])
+    times, rank = np.array([0.0, 0.4, 0.8, 1.2, 11.2, 11.6]), np.array([0, 10, 20, 30, 280, 290])
+    assert item_seconds(times, rank=rank) == pytest.approx([0.4, 0.4, 0.4, 10.0, 0.4, 0.4])
+    paused = np.array([0, 10, 20, 30, 40, 50])  # nothing was recorded for 10 seconds: no face is on screen in them
+    assert item_seconds(times, rank=paused) == pytest.approx([0.4, 0.4, 0.4, 1.2, 0.4, 0.4])
     found = {}
     for name, done in (("whole", None), ("half", 1)):
         moments, arrays = {"clip": times}, faces_of(np.ones(6, int), people(1, 6).reshape(-1, 128))
-        out = make_store(tmp_path / name, {"clip": arrays}, moments=moments, chunk_frames=5, done_chunks=done)
+        out = make_store(
+            tmp_path / name, {"clip": arrays}, moments=moments, ranks={"clip": rank}, chunk_frames=5, done_chunks=done
+        )  # fmt: skip
         item = pipeline.open(out).input("clip")
         found[name] = Moments(item).appearances(np.arange(len(item.array("face_frame"))), None)
     assert [one.screen_seconds for one in found["whole"]] == pytest.approx([12.0])

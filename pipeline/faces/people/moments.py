@@ -65,8 +65,8 @@ class Moments:
         `frame`, ascending, and `track` have a value for each face of the person.
         """
         if self.is_timed:
-            stop = stop_of(self.item.attributes)
-            return appearances(frame, self.time_seconds, track, stop, longest_gap_seconds, self.item.complete)
+            stop, rank = stop_of(self.item.attributes), self.number if self.item.complete else None
+            return appearances(frame, self.time_seconds, track, stop, longest_gap_seconds, rank)
         return [Appearance(np.nan, np.nan, at, at, 1, 0.0) for at in np.unique(frame).tolist()]
 
     def names(self, at: Ints) -> list[str | None]:

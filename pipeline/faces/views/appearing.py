@@ -46,7 +46,7 @@ class AppearanceExport(Export):
         if who.source == "none" and len(who.code):
             raise UsageError(f"{one.name!r} has no people yet; run `reelgraph people` or `find` on {one.run.path}")
         if who.names:
-            wanted = ["face_frame", "time_seconds", *(["track"] if "track" in item.arrays else [])]
+            wanted = ["face_frame", "frame", "time_seconds", *(["track"] if "track" in item.arrays else [])]
             arrays = item.read(wanted)
             order = np.argsort(who.code, kind="stable")
             codes, starts = np.unique(who.code[order], return_index=True)
@@ -54,10 +54,10 @@ class AppearanceExport(Export):
                 if code in who.names:
                     track = arrays["track"][rows] if "track" in arrays else None
                     times, stop = arrays["time_seconds"], stop_of(item.attributes)
-                    frames, whole = arrays["face_frame"][rows], item.complete
+                    frames, rank = arrays["face_frame"][rows], arrays["frame"] if item.complete else None
                     found += [
                         Event(plain(who.names[code]), each.start_seconds, each.stop_seconds, each.screen_seconds)
-                        for each in appearances(frames, times, track, stop, whole=whole)
+                        for each in appearances(frames, times, track, stop, rank=rank)
                     ]
         stored.n_rows += len(found)
         stored.n_items += item.frames_done

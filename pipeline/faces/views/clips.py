@@ -115,11 +115,11 @@ def cut_clips(
     films: dict[RunInput, Film] = {}
     work: list[tuple[RunInput, Film, Stretch]] = []
     for item, rows in ((item, one.rows) for item, one in zip(items, chosen, strict=True) if one.rows.any()):
-        arrays = item.read(["face_frame", "time_seconds", *(["track"] if "track" in item.arrays else [])])
+        arrays = item.read(["face_frame", "frame", "time_seconds", *(["track"] if "track" in item.arrays else [])])
         track = arrays["track"][rows] if "track" in arrays else None
         times, stop = arrays["time_seconds"], stop_of(item.attributes)
-        frames, longest = arrays["face_frame"][rows], options.longest_gap_seconds
-        found = appearances(frames, times, track, stop, longest, item.complete)
+        frames, rank = arrays["face_frame"][rows], arrays["frame"] if item.complete else None
+        found = appearances(frames, times, track, stop, options.longest_gap_seconds, rank)
         films[item] = film_of(item)
         work += [(item, films[item], cut) for cut in stretches(films[item], found, options)]
     if not work:

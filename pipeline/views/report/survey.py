@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.spans import item_seconds, length_of, start_of, stop_of
+from pipeline.media.spans import item_numbers, item_seconds, length_of, start_of, stop_of
 from pipeline.text import parse_seconds
 from pipeline.views.axes import axis_in, source_arrays, source_options
 from pipeline.views.report.series import Bins, per_item
@@ -67,7 +68,12 @@ class Surveyed:
 
     def over_time(self, counts: npt.NDArray[Any]) -> dict[str, Any]:
         """Return mean and most of a count per item, per bin."""
-        return per_item(self.bins(), self.time, item_seconds(self.time, whole=self.item.complete), counts)
+        return per_item(self.bins(), self.time, item_seconds(self.time, rank=self.rank), counts)
+
+    @cached_property
+    def rank(self) -> npt.NDArray[np.int64] | None:
+        """Number of each item in its file, if all are there."""
+        return item_numbers(self.item) if self.item.complete else None
 
     def drawn_gaps(self) -> list[list[Any]]:
         return [[round(start, 1), round(stop, 1), kind] for start, stop, kind in self.gaps[:MOST_GAPS]]
@@ -178,7 +184,7 @@ def _find_gaps(found: Surveyed) -> None:
     if not found.is_timed:
         _name_broken(found, decoded)
     if len(time):
-        spans_of = item_seconds(time, stop_of(item.attributes), item.complete)
+        spans_of = item_seconds(time, stop_of(item.attributes), found.rank)
         for first, last in _runs(~decoded):
             found.gaps.append((float(time[first]), float(time[last] + spans_of[last]), "unread"))
 

@@ -60,8 +60,8 @@ class Look:
         self.found = [OfClass() for _ in self.names]
         self.bins = one.bins()
         self._at = self.bins.of(one.time)
-        self._stands = item_seconds(one.time, whole=one.item.complete)
         self._numbers = item_numbers(one.item)
+        self._stands = item_seconds(one.time, rank=self._numbers if one.item.complete else None)
         self._sums = np.zeros((len(self.names), self.bins.n), np.int64)
         self._item = 0
 
