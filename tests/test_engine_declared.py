@@ -59,8 +59,8 @@ def test_a_wrong_declaration_is_refused_at_load(own: Own, old: str, new: str, me
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"size", ("object',  '"object_frame", ("object', r"array 'object_frame': the store derives it for axis 'obj"),
-        ('Axis("object")', 'Axis("object", of="keypoint")', r"axis 'object' is one of 'keypoint'; rows belong to items"),
+        ('"size", ("object',  '"object_frame", ("object', r"array 'object_frame': the store derives it for axis"),
+        ('Axis("object")', 'Axis("object", of="keypoint")', r"axis 'object' is one of 'keypoint'; rows belong"),
         ("    axes", '    scope = "input"\n    axes', r"scope 'input' and declares the axis 'object'; leave it out"),
     ],
 )  # fmt: skip
