@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,10 @@ def test_one_that_fails_spares_the_rest(folder: Path, tmp_path: Path, calls: Any
     out = tmp_path / "out.zarr"
     done = run(folder, out, fault=True)
     assert done.summary.exit_code == 1
-    assert done.summary.underived == [{"input": "clip", "step": "order", "error": "order: made to fail"}]
+    (underived,) = done.summary.underived
+    assert (underived["input"], underived["step"]) == ("clip", "order")
+    assert re.fullmatch(r"order: ValueError: made to fail \(.*derived_stages\.py, line \d+\)", underived["error"])
+    assert "made to fail" in (tmp_path / "out.zarr.errors.log").read_text()
     assert len(done.input("clip").array("grey")) == 20
     mended = run(folder, out)
     assert (mended.summary.exit_code, mended.summary.chunks) == (0, 0)

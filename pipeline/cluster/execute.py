@@ -75,7 +75,7 @@ def execute(
             return _in_process(cluster, debug)
         return _on_dask(cluster, lambda text: listener.on(Note(text)))
 
-    return runner.run(loaded, refs, Path(out), worksite, listener, options, follower)
+    return runner.run(loaded, refs, Path(out), worksite, listener, replace(options, debug=debug), follower)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -119,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("give the inputs to run over, or a folder with --follow FOLDER, and not both")
     fields = ClusterOptions.model_fields
     given = {name: value for name, value in vars(options).items() if name in fields and value is not None}
-    with for_stderr() as progress:
+    with for_stderr() as progress, _alone_on_output(options.json):
         summary = execute(
             options.workflow,
             options.inputs,
@@ -143,6 +146,21 @@ def _run(options: argparse.Namespace) -> int:
         )
     print_result(options, summary.as_dict(), summary_view.lines(summary))
     return summary.exit_code
+
+
+@contextlib.contextmanager
+def _alone_on_output(is_json: bool) -> Iterator[None]:
+    """With --json, send what stages and libraries print to standard error: in this process and in its workers."""
+    with contextlib.ExitStack() as stack:
+        if is_json:
+            sys.stdout.flush()
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            with contextlib.suppress(OSError):  # standard output may be closed
+                kept = os.dup(1)
+                stack.callback(os.close, kept)
+                stack.callback(os.dup2, kept, 1)
+                os.dup2(2, 1)
+        yield
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.declared import check_attributes
 from pipeline.engine.stage import Described
+from pipeline.engine.steps import StageError, one_line
 from pipeline.engine.workflow import StageNode
-from pipeline.store.compact import add_arrays
+from pipeline.store.compact import add_arrays, require_rows
 from pipeline.store.read import RunInput
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
@@ -21,8 +23,8 @@ from pipeline.store.schema import Array
 class DeriveError(Exception):
     """A stage of a whole input raised; `stage` names it."""
 
-    def __init__(self, stage: str, error: Exception) -> None:
-        super().__init__(f"{stage}: {error if str(error) else type(error).__name__}")
+    def __init__(self, stage: str, error: BaseException) -> None:
+        super().__init__(f"{stage}: {one_line(error)}")
         self.stage = stage
 
 
@@ -53,23 +55,26 @@ def derive(store: RunStore, name: str, bound: BoundWorkflow) -> dict[str, float]
         try:
             made = node.stage.run_input(RunInput(store.path, name))
             specs, arrays = _described(node, made)
-        except Exception as error:  # a stage may be the user's own: one that fails must not end the run
+            require_rows(store, name, specs, arrays)
+        except (Exception, SystemExit) as error:  # a stage may be the user's own: one that fails must not end the run
             raise DeriveError(node.name, error) from error
         add_arrays(store, name, specs, arrays, {node.name: keys[node.name]}, replace_existing=True)
         seconds[node.name] = time.perf_counter() - began
     return seconds
 
 
-def _described(node: StageNode, made: Mapping[str, Any]) -> tuple[list[Array], dict[str, np.ndarray]]:
-    """Return the declared arrays with the attributes that only now are known, and the values. Raises ValueError."""
+def _described(node: StageNode, made: Any) -> tuple[list[Array], dict[str, np.ndarray]]:
+    """Return the declared arrays with the attributes that only now are known, and the values. Raises StageError."""
     declared = {array.name: array for array in node.stage.outputs}
-    if made.keys() != declared.keys():
-        raise ValueError(f"it declares the arrays {', '.join(declared)} and made {', '.join(made) or 'none'}")
+    if not isinstance(made, Mapping) or made.keys() != declared.keys():
+        returned = (", ".join(made) or "none") if isinstance(made, Mapping) else type(made).__name__
+        raise StageError(f"it declares the arrays {', '.join(declared)} and returned {returned}")
     specs, arrays = [], {}
     for name, value in made.items():
         spec, values = declared[name], value
         if isinstance(value, Described):
+            check_attributes(value.attributes, f"array {name!r}")
             spec, values = replace(spec, attributes={**spec.attributes, **value.attributes}), value.values
-        arrays[name] = np.asarray(values).astype(spec.dtype, copy=False)
+        arrays[name] = spec.fit(values, f"array {name!r}")
         specs.append(spec)
     return specs, arrays

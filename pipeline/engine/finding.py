@@ -40,6 +40,17 @@ PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 T = TypeVar("T")
 
 
+def own_place(err: BaseException) -> str:
+    """Return " (file, line N)" of the innermost frame that is neither of this package nor of an installed one."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(err.__traceback__)
+        if not frame.filename.startswith((PACKAGE, sys.prefix, sys.base_prefix, "<"))
+        and "site-packages" not in frame.filename
+    ]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
 @cache
 def names(group: str) -> dict[str, str]:
     """Return the names of an entry point group, with the `package.module:Class` behind each."""
@@ -113,7 +124,7 @@ def find(
                 module = imported(name, again=True)
     except ImportError as err:
         raise error(f"{what} {use!r}: cannot import {module_name!r} ({err}); install it, or {advice}") from err
-    except Exception as err:  # a mistake in the user's own module, or in its name
+    except (Exception, SystemExit) as err:  # a mistake in the user's own module, or in its name
         frames = traceback.extract_tb(err.__traceback__)
         where = next((one for one in reversed(frames) if not one.filename.startswith(PACKAGE)), frames[-1])
         raise error(

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
+from pipeline.engine.declared import own_code
 from pipeline.engine.finding import PACKAGE, imported_as, source_text, text_of
 from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
 from pipeline.engine.workflow import Workflow, code_digest, differences, make_importable
@@ -136,15 +137,20 @@ class InputPlan:
 
     def __init__(
         self, bound: BoundWorkflow, name: str, source: Source, chunk_items: int, chunks: Chunks | None,
-        finished: Collection[str] = (), retry_failed: bool = False,
+        finished: Collection[str] = (), retry_failed: bool = False, is_compacted: bool = False,
     ) -> None:  # fmt: skip
         self.bound, self.name, self.source, self.chunk_items, self.chunks = bound, name, source, chunk_items, chunks
         self.complete = False
         """Nothing is missing and the arrays are compacted."""
         wanted = bound.wanted
-        full = np.uint64((1 << len(wanted)) - 1)
+        # Without a stage that runs on chunks, the bit is that of the items: stages of the whole input need theirs.
+        full = np.uint64((1 << max(1, len(wanted))) - 1)
         have = chunks.has(wanted, self.total) if chunks is not None else np.zeros(self.total, np.uint64)
         have |= np.uint64(sum(1 << k for k, stage in enumerate(wanted) if stage in finished))
+        if not wanted and chunks is not None:
+            have[[index for index in chunks.indices if index < self.total]] = full
+        if not wanted and is_compacted:
+            have |= full
         failed = np.zeros(self.total, bool)
         failed[[index for index in (chunks.failed if chunks else ()) if index < self.total]] = True
         self._missing = np.where(failed & (have == full), full, full & ~have)
@@ -275,7 +281,7 @@ def open_source(
         source.item_bytes  # noqa: B018  (each source must have it: better missed here than in a plan)
     except ReelgraphError:
         raise
-    except Exception as err:
+    except (Exception, SystemExit) as err:
         frames = traceback.extract_tb(err.__traceback__)
         own = next((one for one in reversed(frames) if not one.filename.startswith(PACKAGE)), None)
         where = f" ({own.filename}, line {own.lineno})" if own else ""
@@ -288,7 +294,8 @@ def check_input(workflow: Workflow, ref: InputRef, facts: Mapping[str, Any]) -> 
     """Check the options of stages against an input. Raises InputError that names both."""
     for node in workflow.stages:
         try:
-            node.stage.check_input(facts)
+            with own_code(f"stages.{node.name}", node.stage):
+                node.stage.check_input(facts)
         except InputError as err:
             raise InputError(f"{ref.path}: stages.{node.name}: {err}") from err
 
@@ -315,7 +322,7 @@ def plan_input(
     asked = [node.stage.most_items for node in bound.chunk_stages if node.stage.most_items is not None]
     chunk_items = int(stored.get("chunk_frames") or choose_chunk_items(source, min(asked, default=None)))
     finished = {stage for stage, facts in stored.get("stages", {}).items() if facts.get("state") == "complete"}
-    plan = InputPlan(bound, name, source, chunk_items, chunks, finished, retry_failed)
+    plan = InputPlan(bound, name, source, chunk_items, chunks, finished, retry_failed, bool(stored.get("complete")))
     plan.complete = bool(stored.get("complete")) and not len(plan.todo) and not len(plan.failed)
     return plan
 

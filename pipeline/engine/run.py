@@ -14,6 +14,7 @@ import itertools
 import signal
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -95,6 +96,8 @@ class RunOptions:
     """Tries of a chunk before it is recorded as failed; None for the executor's own numbers."""
     together: int = 1
     """Inputs that advance at the same time, their chunks taken in turns."""
+    debug: bool = False
+    """True if an exception of a stage of whole inputs is raised instead of recorded."""
 
 
 def run(
@@ -477,22 +480,22 @@ class _Run:
                 self._note_damage(plan.name, result.damage, task.index, task.where)
             else:
                 fail_chunk(str(self.store.path), task.input_name, task.index, record, replaces=task.replaces)
-                self._log_traceback(outcome, result.trace)
+                self._log_traceback(f"{task.input_name}: chunk {task.index} ({task.where})", result.trace)
                 self._note_failure(plan, task.index, result.step, error)
             self.emit(ChunkDone(plan.name, task.index, 0, elapsed_seconds=elapsed, failed=True))
         self.open_chunks[plan.name] -= 1
         if self.open_chunks[plan.name] == 0:
             self._finish_input(plan)
 
-    def _log_traceback(self, outcome: Outcome, trace: str) -> None:
+    def _log_traceback(self, what: str, trace: str) -> None:
         """Append a traceback to a file beside the store; a run does not end because that file cannot be written."""
         if not trace:
             return
         path = self.store.path.with_name(f"{self.store.path.name}.errors.log")
-        task, now = outcome.task, datetime.now().astimezone().isoformat(timespec="seconds")
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
         shown = "\n".join(map(plain, trace.split("\n")))
         with contextlib.suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{now} {task.input_name}: chunk {task.index} ({task.where})\n{shown}\n")
+            file.write(f"{now} {what}\n{shown}\n")
             self.summary.traceback_log = str(path)
 
     def _note_failure(self, plan: InputPlan, index: int, step: str, error: str) -> None:
@@ -546,6 +549,9 @@ class _Run:
             for stage, seconds in derive(self.store, name, self.bound).items():
                 self.summary.derived[stage] = self.summary.derived.get(stage, 0.0) + seconds
         except DeriveError as error:
+            if self.options.debug and error.__cause__ is not None:
+                raise error.__cause__ from None
+            self._log_traceback(f"{name}: {error.stage}", "".join(traceback.format_exception(error.__cause__)))
             self.summary.underived.append({"input": name, "step": error.stage, "error": str(error)})
 
     def _compact(self, plan: InputPlan) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.engine.bound import StageRef
-from pipeline.engine.finding import PACKAGE, find_stage
+from pipeline.engine.finding import find_stage, own_place
 from pipeline.engine.plan import ChunkTask
 from pipeline.engine.stage import Chunk, Stage
 from pipeline.engine.watchdog import this_worker, watched
@@ -176,8 +175,8 @@ def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with watched(name, task.input_name, task.index, settings.chunk_timeout_seconds):
                 return step(task, name, settings, *inputs)
-        except Exception as err:  # the one broad catch: whatever a codec, a model or a disk raises is recorded
-            if settings.debug:
+        except (Exception, SystemExit) as err:  # the one broad catch: of a codec, a model, a disk
+            if settings.debug and isinstance(err, Exception):
                 raise
             disk_refused = isinstance(err, StoreError) and isinstance(err.__cause__, OSError)
             trace = "".join(traceback.format_exception(err))
@@ -190,21 +189,10 @@ def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:
 def one_line(err: BaseException) -> str:
     """Return an exception in one line, with the file and line of the user's own code that raised it."""
     text = " ".join(str(err).split())
-    place = _own_place(err)
+    place = own_place(err)
     if isinstance(err, ReelgraphError):
         return text + place
     return f"{type(err).__name__}: {text}"[:500].removesuffix(": ") + place
-
-
-def _own_place(err: BaseException) -> str:
-    """Return " (file, line N)" of the innermost frame that is neither of this package nor of an installed one."""
-    own = [
-        frame
-        for frame in traceback.extract_tb(err.__traceback__)
-        if not frame.filename.startswith((PACKAGE, sys.prefix, sys.base_prefix, "<"))
-        and "site-packages" not in frame.filename
-    ]
-    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 @_failing_softly

@@ -18,12 +18,14 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pipeline.engine.declared import STEPS, check_class, check_declared, check_method, own_code
 from pipeline.engine.finding import DEFAULT_SOURCE, PASSES, find_pass, find_source, find_stage, names, source_text
 from pipeline.engine.shipped import find_workflow, shipped_names
 from pipeline.engine.source import Source, SourceOptions, StoredSource
 from pipeline.engine.stage import Stage, StageOptions
 from pipeline.errors import ModelError, WorkflowError
 from pipeline.files.regular import read_file
+from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array, Axis, Schema, decoded_of, default_count, implied_axes
 from pipeline.text import says, unknown
 
@@ -172,7 +174,10 @@ class Workflow:
     def models(self) -> list[dict[str, Any]]:
         """Return the facts that the store records of every model in use: name, weights_sha256, licence, runtime."""
         nodes = [node for one in self.passes for node in one.stages]
-        infos = {info.name: info for node in nodes for info in node.stage.models()}
+        infos: dict[str, ModelInfo] = {}
+        for node in nodes:
+            with own_code(f"stages.{node.name}", node.stage):
+                infos |= {info.name: info for info in node.stage.models()}
         return [info.as_dict() for info in infos.values()]
 
     def keys(self) -> dict[str, str]:
@@ -315,10 +320,13 @@ def make_importable(folder: Path) -> None:
 def _node(name: str, section: dict[str, Any]) -> StageNode:
     if not name.isidentifier():
         raise WorkflowError(f"stages.{name}: a stage's name is letters, digits and _, not {name!r}")
+    if name in STEPS:
+        raise WorkflowError(f"stages.{name}: {name!r} is a step of every chunk; give the stage another name")
     general: dict[str, Any] = {key: section[key] for key in ("use", "after") if key in section}
     general.setdefault("use", name)
     head = _validate(_StageSection, general, f"stages.{name}")
     stage_type = find_stage(head.use)
+    check_class(stage_type, f"stages.{name}")
     nested = section.get("options", {}) or {}
     if not isinstance(nested, dict):
         raise WorkflowError(f"stages.{name}.options: a mapping of option to value, not {nested!r}")
@@ -327,9 +335,11 @@ def _node(name: str, section: dict[str, Any]) -> StageNode:
     if twice:
         raise WorkflowError(f"stages.{name}: {twice[0]} is written twice, here and below options; keep one")
     try:
-        stage = stage_type(_validate(stage_type.Options, {**own, **nested}, f"stages.{name}"))
+        with own_code(f"stages.{name}", stage_type):
+            stage = stage_type(_validate(stage_type.Options, {**own, **nested}, f"stages.{name}"))
     except ModelError as err:
         raise WorkflowError(f"stages.{name}: {err}") from err
+    check_declared(stage, f"stages.{name}")
     return StageNode(name, head.use, head.after or (), stage)
 
 
@@ -376,7 +386,7 @@ def _wire(
     nodes: dict[str, StageNode], source: type[Source], options: SourceOptions, base: Workflow | None = None
 ) -> dict[str, StageNode]:
     """Check `after`, fill it in if it is left out, and check that every needed array is made upstream."""
-    given = set(_given(source, options, base))
+    given, loaded = set(_given(source, options, base)), set(_loads(source, base))
     earlier = {node.name for node in base.stages} if base is not None else set()
     makers: dict[str, str] = {}
     for node in nodes.values():
@@ -403,13 +413,19 @@ def _wire(
                 raise WorkflowError(
                     f"stages.{node.name}: it needs the times of frames, and source {source.kind!r} has none; {advice}"
                 )
+            if need in loaded and node.stage.scope == "input":
+                raise WorkflowError(
+                    f"stages.{node.name}: a stage of scope 'input' reads the store, which has no {need!r}; "
+                    "use it in a stage that runs on chunks"
+                )
             if need not in given and need not in makers:
                 advice = node.stage.advice.get(need) or f"made here: {', '.join(sorted(makers)) or 'none'}"
                 raise WorkflowError(
                     f"stages.{node.name}: it needs the array {need!r}, which no stage of this workflow makes; {advice}"
                 )
         try:
-            node.stage.check(made)
+            with own_code("check", node.stage):
+                node.stage.check(made)
         except WorkflowError as err:
             raise WorkflowError(f"stages.{node.name}: {err}") from err
         wired[node.name] = StageNode(node.name, node.use, after, node.stage, _before(node, source, base))
@@ -420,6 +436,7 @@ def _wire(
                 raise WorkflowError(
                     f"stages.{node.name}: it runs on chunks and cannot come after {name!r}, which needs the whole input"
                 )
+        check_method(type(node.stage), f"stages.{node.name}")
     return wired
 
 
@@ -440,8 +457,18 @@ def _check_axes(nodes: Mapping[str, StageNode], source: type[Source], options: S
                 f"source {source.kind!r}: array {array.name!r} lies along {array.dims[0]!r}; "
                 f"the arrays of a source have one row per {source.item!r}"
             )
+    taken = {array.name for array in (*source.arrays, *source.found(options))}
+    taken |= {array.name for node in nodes.values() for array in node.stage.outputs}
+    for axis in axes.values():
+        if axis.index in taken:
+            raise WorkflowError(f"array {axis.index!r}: the store derives it for axis {axis.name!r}; rename yours")
     for node in nodes.values():
         for axis in node.stage.axes:
+            if axis.of != source.item or axis.name == source.item:
+                raise WorkflowError(
+                    f"stages.{node.name}: axis {axis.name!r} is one of {axis.of!r}; rows belong to items: "
+                    f"declare Axis(NAME, of={source.item!r}), NAME not {source.item!r}"
+                )
             count = made.get(axis.count)
             if count is None or count.dims != (axis.of,) or np.dtype(count.dtype).kind not in "iu":
                 raise WorkflowError(
@@ -518,18 +545,20 @@ def stage_keys(
     earlier = stage_keys(workflow.base, stored, keep) if workflow.base is not None else {}
     source = {"kind": workflow.source_kind, **workflow.source_options.keyed()}
     for node in workflow.stages:
-        content, code = node.stage.content(), workflow.code_of(node.name)
-        parts = {
-            "use": node.use,
-            "options": node.stage.options.keyed(),
-            "version": node.stage.version,
-            "weights": [info.weights_sha256 for info in node.stage.models()],
-            "upstream": [*(earlier[name] for name in node.before), *(keys[name] for name in node.after)],
-            "source": source,
-            **({"content": content} if content else {}),
-        }
-        without_code = _digest(parts)
-        keys[node.name] = _digest({**parts, "code": code}) if code else without_code
+        code = workflow.code_of(node.name)
+        with own_code(f"stages.{node.name}", node.stage):
+            content = node.stage.content()
+            parts = {
+                "use": node.use,
+                "options": node.stage.options.keyed(),
+                "version": node.stage.version,
+                "weights": [info.weights_sha256 for info in node.stage.models()],
+                "upstream": [*(earlier[name] for name in node.before), *(keys[name] for name in node.after)],
+                "source": source,
+                **({"content": content} if content else {}),
+            }
+            without_code = _digest(parts)
+            keys[node.name] = _digest({**parts, "code": code}) if code else without_code
         facts = (stored or {}).get(node.name, {})
         old, as_noted = facts.get("key"), facts.get("code") in (None, code_digest(code))
         if old and (node.name in keep or (old == without_code and as_noted)):

@@ -105,9 +105,7 @@ def add_arrays(
             raise StoreError(f"input {name!r} of {store.path} has {', '.join(existing)} already")
         kept = {key: content for key, content in group.arrays.items() if key not in existing}
         axes = axes_of(group.arrays)
-        rows = [_rows_of(source, spec, group.arrays, axes, arrays) for spec in specs]
-        for spec, expected in zip(specs, rows, strict=True):
-            _require_rows(f"{name!r} in {store.path}", spec, len(arrays[spec.name]), expected)
+        rows = require_rows(store, name, specs, arrays)
         if existing:  # uncommit first: a reader must not see an array half replaced
             source.write_group(Group(group.attributes, kept, group.consolidated))
         _remove_debris(source, kept)
@@ -117,6 +115,17 @@ def add_arrays(
         done = {stage: {"key": key, "state": "complete"} for stage, key in (stages or {}).items()}
         states = {**group.attributes.get("stages", {}), **done}
         source.write_group(_committed(source, specs, {**group.attributes, "stages": states}))
+
+
+def require_rows(store: RunStore, name: str, specs: Sequence[Array], arrays: Mapping[str, np.ndarray]) -> list[int]:
+    """Return the rows of each of these arrays. Raises StoreError if one has another number than a compacted input."""
+    source = store.input(name)
+    committed = source.group().arrays
+    axes = axes_of(committed)
+    rows = [_rows_of(source, spec, committed, axes, arrays) for spec in specs]
+    for spec, expected in zip(specs, rows, strict=True):
+        _require_rows(f"{name!r} in {store.path}", spec, len(arrays[spec.name]), expected)
+    return rows
 
 
 @dataclass

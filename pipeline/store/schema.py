@@ -20,6 +20,11 @@ STRING = "string"
 LARGEST_BYTES = 2**31 - 1
 """Most bytes of one array of one chunk: the most that one zstd buffer takes."""
 
+_DTYPES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"
+)  # fmt: skip
+"""Data types of numpy that each reader of Zarr v3 knows."""
+
 SAMPLE_DIMENSION = "sample_dimension"
 """Attribute of a count array that names its axis (CF conventions, 9.3.3)."""
 
@@ -72,6 +77,10 @@ class Array:
     """True if it is to be stored as it is, so that processes can share it through memory maps (mapped.py)."""
 
     def __post_init__(self) -> None:
+        for name, given in {"dims": self.dims, "shape": self.shape}.items():
+            if not isinstance(given, tuple | list):
+                raise ValueError(f"array {self.name!r}: {name} is {given!r}; write a tuple: ({given!r},)")
+            object.__setattr__(self, name, tuple(given))
         if not self.dims or len(self.shape) != len(self.dims) - 1:
             raise ValueError(f"array {self.name!r}: dims {self.dims} need {len(self.dims) - 1} sizes, not {self.shape}")
         if self.place and (not self.shape or self.shape[-1] != len(self.place)):
@@ -92,6 +101,18 @@ class Array:
         item = 64 if self.is_string else np.dtype(self.dtype).itemsize
         return max(1, item * int(np.prod(self.shape, dtype=np.int64)))
 
+    def misfit(self) -> str | None:
+        """Return why a store cannot hold this array, as the end of a message; None if it can."""
+        try:
+            kept = self.is_string or np.dtype(self.dtype).name in _DTYPES
+        except TypeError:
+            kept = False
+        if not kept:
+            return f"has dtype {self.dtype!r}; a store holds {', '.join(_DTYPES)} and {STRING}"
+        if any(isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0 for size in self.shape):
+            return f"has shape {self.shape}; give the size of each dimension after the first as a whole number"
+        return None
+
     def nothing(self, rows: int, *, is_count: bool = False) -> np.ndarray:
         """Return `rows` rows of the value that stands for nothing: NaN, -1, false, "" (0 for a count)."""
         if self.is_string:
@@ -109,8 +130,16 @@ class Array:
         if array.ndim != len(self.dims) or array.shape[1:] != self.shape:
             declared = ", ".join(["n", *map(str, self.shape)])
             raise StoreError(f"{where} has shape {array.shape}; declared is ({declared})")
+        if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+            raise StoreError(f"{where} has masked values, and a store has no mask; return filled(...) of it")
         if self.is_string:
-            return array.astype(object)
+            texts = array.astype(object)
+            others = np.array([not isinstance(one, str) for one in texts.flat], bool).reshape(texts.shape)
+            other = next((one for one in texts[others] if one is not None), None)
+            if other is not None:
+                raise StoreError(f"{where} holds a value of type {type(other).__name__}; declared is {self.dtype}")
+            texts[others] = ""  # as None is read from a store
+            return texts
         dtype = np.dtype(self.dtype)
         fitted = array
         if array.dtype != dtype:
