@@ -100,7 +100,7 @@ class RereadPictures(Reread):
         where = str(facts.get("folder", ref.path))
         if not os.path.exists(where):
             raise InputError(f"{where}: the pictures are missing")
-        if inventory is None and ImagesSource.fingerprint(ref) != facts.get("fingerprint"):
+        if inventory is None and not ImagesSource.is_stored(ref, facts):
             raise InputError(f"{where}: the file has changed since it was analysed")
         options = ImagesOptions(**{name: source[name] for name in ("array", "names") if name in source})
         stored = facts if inventory is None else {**facts, INVENTORY: inventory}
