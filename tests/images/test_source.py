@@ -21,6 +21,7 @@ from pipeline.media.images.copies import Inventory
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
+from pipeline.views.export import export
 from tests.images.kills import campaign
 from tests.own import Own
 
@@ -612,6 +613,8 @@ def test_duplicates_are_computed_once(own: Own, tmp_path: Path) -> None:
     assert "3 pictures with the content of another: computed once" in listener.notes
     kept = Inventory.unpacked(first.input("photos").inventory() or b"")
     assert dict(zip(kept.copies, kept.originals.tolist(), strict=True)) == {b"2.png": 0, b"4.png": 0, b"deep/3.png": 1}
+    said = "3 pictures with the content of another are not in the file; features as .h5, .npy or .faiss have all"
+    assert export(own.out, tmp_path / "table.csv").notes == [said]
     assert own.run(workflow, folder).summary.items == 0
     (folder / "6.png").write_bytes(encoded(4))
     (folder / "7.png").write_bytes(encoded(4))
