@@ -295,8 +295,9 @@ def export(
     counts = stored.n_rows, stored.n_items, len(stored.all_inputs)
     exported = Exported(str(to), name, noun, stored.item, noun_of(runs, stored.item), *counts)
     if not chosen.has_copies and (copies := sum(_copies(one.item) for one in stored.all_inputs)):
+        are = "is" if copies == 1 else "are"
         stored.notes.append(
-            f"{plural(copies, 'picture')} with the content of another {'is' if copies == 1 else 'are'} not in the file: "
+            f"{plural(copies, 'picture')} with the content of another {are} not in the file; "
             "features as .h5, .npy or .faiss have all"
         )
     exported.columns, exported.notes = list(schemas), list(dict.fromkeys(stored.notes))
