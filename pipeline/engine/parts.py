@@ -27,15 +27,17 @@ def with_parts(
         yield ref
         paths = list(_stored(ref, store))
         parts = [(path, store.input(str(store.find_input(path)))) for path in paths]
-        inventories = [content for _, part in parts if (content := part.inventory()) is not None]
+        listed = [(part, content) for _, part in parts if (content := part.inventory()) is not None]
         if not parts:
             continue
         for path, part in parts[1:]:
             yield InputRef(path, part.name)
         try:
             later, gone = workflow.source.grown(ref, workflow.source_options, parts[-1][1].attributes), None
-            if inventories:
-                later, gone = workflow.source.later(ref, workflow.source_options, inventories)
+            if listed:
+                known = workflow.source.as_stored(ref, [part.attributes for part, _ in listed])
+                inventories = [content for _, content in listed]
+                later, gone = workflow.source.later(known, workflow.source_options, inventories)
         except InputError as err:
             note(str(err))
             continue
@@ -83,7 +85,8 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
                 yield f"{part.name}: nothing is removed before it is complete; run --prune again then"
                 continue
             read = partial(part.read_rows, start=0, stop=None)
-            if (gone := workflow.source.gone(ref, workflow.source_options, inventory, read)) is not None:
+            known = workflow.source.as_stored(ref, [part.attributes])
+            if (gone := workflow.source.gone(known, workflow.source_options, inventory, read)) is not None:
                 found.append((part, *gone))
         if sum(len(absent) for _, absent, _, _ in found) and all(absent.all() for _, absent, _, _ in found):
             raise InputError(

@@ -154,6 +154,11 @@ class Source(ABC):
         return cls.fingerprint(ref) == str(stored["fingerprint"])
 
     @classmethod
+    def as_stored(cls, ref: InputRef, parts: Sequence[Mapping[str, Any]]) -> InputRef:
+        """Return an input with what `later` and `gone` need to know of its stored parts (their attributes)."""
+        return ref
+
+    @classmethod
     def grown(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any]) -> InputRef | None:
         """Return what was appended to an input, as an input of its own; None if nothing was.
 

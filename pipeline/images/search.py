@@ -212,7 +212,8 @@ def _nearest(
     def compare(piece: Piece, vectors: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         values = vectors.astype(np.float32, copy=False)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            similarity = (values @ unit) / np.sqrt(np.einsum("ij,ij->i", values, values))
+            # Not `values @ unit`: BLAS sums up rows in another order at the end of a thread's share.
+            similarity = np.einsum("ij,j->i", values, unit) / np.sqrt(np.einsum("ij,ij->i", values, values))
         good = np.isfinite(similarity)
         n_good = int(good.sum())
         if own is not None and piece.start <= own < piece.stop:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.engine.source import INVENTORY, InputRef
 from pipeline.errors import InputError
+from pipeline.media.images.copies import LISTED
 from pipeline.media.picture import UnreadableError
 from pipeline.store.nodes import read_group
 
@@ -100,7 +101,7 @@ class RereadPictures(Reread):
         where = str(facts.get("folder", ref.path))
         if not os.path.exists(where):
             raise InputError(f"{where}: the pictures are missing")
-        if inventory is None and ImagesSource.fingerprint(ref) != facts.get("fingerprint"):
+        if inventory is None and not ImagesSource.is_stored(ref, facts):
             raise InputError(f"{where}: the file has changed since it was analysed")
         options = ImagesOptions(**{name: source[name] for name in ("array", "names") if name in source})
         stored = facts if inventory is None else {**facts, INVENTORY: inventory}
@@ -136,7 +137,7 @@ class RereadPictures(Reread):
     def files(self) -> frozenset[bytes]:
         """Return the real paths of all files that the pictures lie in."""
         folder = os.fsencode(self.folder)
-        if self.container not in ("folder", "list", "files"):
+        if self.container not in LISTED:
             return frozenset([os.path.realpath(folder)])
         return frozenset(os.path.realpath(os.path.join(folder, name)) for name in self.collection.names)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -147,6 +149,11 @@ def annotate_inputs(
     targets = {item: _target(item, target, len(films), word) for item in films}
     refuse_existing(films, list(targets.values()), force)
     targets |= zip(pictured, _folders(pictured, target, word, part, force) if pictured else (), strict=True)
+    copies = {targets[item]: _Copies(targets[item]) for item in pictured}
+    for item in pictured:
+        again = reread(item)
+        assert isinstance(again, RereadPictures), "`_folders` refuses all else"
+        copies[targets[item]].inputs[item] = again
     made = []
     for number, item in enumerate(items):
         if is_timed(item):
@@ -154,10 +161,8 @@ def annotate_inputs(
             drawn = painter(number, item)
             result = _write_film(drawn, film, targets[item], part, work)
         else:
-            again = reread(item)
-            assert isinstance(again, RereadPictures), "`_folders` refuses all else"
             drawn = painter(number, item)
-            result = _write_pictures(drawn, again, targets[item], work)
+            result = _write_pictures(drawn, copies[targets[item]], work)
         if result.done_share < 1:
             result.notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")
         result.notes += drawn.remarks(result)
@@ -238,20 +243,20 @@ def _folders(
     return made
 
 
-def _write_pictures(drawn: Painter, again: RereadPictures, folder: Path, work: Work) -> Annotated:
+def _write_pictures(drawn: Painter, copies: _Copies, work: Work) -> Annotated:
     """Write a copy of each picture of an input. Raises UsageError if one would replace a picture itself."""
     drawn.begin(None)
-    drawn.is_cropped = again.is_cropped
     item, n, each = drawn.item, drawn.item.frames_total, np.arange(len(drawn.found))
+    again, folder = copies.inputs[item], copies.folder
+    drawn.is_cropped = again.is_cropped
     first = np.searchsorted(drawn.found.rank, np.arange(n + 1))
-    targets = _Targets(again, folder)
     originals = again.files() if any(folder.glob("*")) else frozenset()
     work.started(item.name, n)
     written = unlooked = 0
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="pictures") as pool:
         for start in range(0, n, _BLOCK):
             numbers = np.arange(start, min(start + _BLOCK, n))
-            paths = [targets.path(number) for number in numbers.tolist()]
+            paths = [copies.path(item, number) for number in numbers.tolist()]
 
             def write(at: int, start: int = start, paths: Sequence[Path] = tuple(paths)) -> bool:
                 pixels = again.one(at)
@@ -279,19 +284,51 @@ def _write_pictures(drawn: Painter, again: RereadPictures, folder: Path, work: W
     return result
 
 
-class _Targets:
-    """Files to write: the names of the pictures, with the ending of the format that each is written in."""
+class _Copies:
+    """Files to write in one folder: the names of the pictures, with the ending of the format that each is written in.
 
-    def __init__(self, again: RereadPictures, folder: Path) -> None:
-        self.again, self.folder = again, folder
-        self._taken: set[str] = set()
+    Pictures that would have one name get several: a.png and a.webp become a.png and a.webp.png.
+    """
 
-    def path(self, number: int) -> Path:
-        """Return the file of a picture. Numbers must ascend, so that two pictures of one name stay two files."""
-        parts = Path(os.fsdecode(self.again.name(number))).parts
-        name = os.path.join(*(part for part in parts if part not in ("..", "/")))
-        root, ending = os.path.splitext(name)
-        if ending.lower() not in (*JPEG, ".png"):
-            name = f"{root}.png" if f"{root}.png" not in self._taken else f"{name}.png"
-        self._taken.add(name)
-        return self.folder / name
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.inputs: dict[RunInput, RereadPictures] = {}
+        """Inputs whose pictures are written here."""
+
+    def path(self, item: RunInput, number: int) -> Path:
+        """Return the file of a picture of an input."""
+        usual, _ = _usual(self.inputs[item].name(number), number)
+        return self.folder / self._others.get((item, number), usual)
+
+    @cached_property
+    def _others(self) -> dict[tuple[RunInput, int], str]:
+        """The names of pictures whose usual name another one has. A picture that keeps its ending comes first."""
+        taken: set[str] = set()
+        others: dict[tuple[RunInput, int], str] = {}
+        for is_kept in (True, False):
+            for item, again in self.inputs.items():
+                for number, own in enumerate(again.collection.names):
+                    name, other_ending = _usual(own, number)
+                    if (other_ending is None) == is_kept:
+                        if name in taken:
+                            others[item, number] = name = _free(name, other_ending, taken)
+                        taken.add(name)
+        return others
+
+
+_WRITTEN = (*JPEG, ".png")
+"""Endings of the files that are written."""
+
+
+def _usual(own: bytes, number: int) -> tuple[str, str | None]:
+    """Return the name of a picture's copy, if no other one has it; and the ending that it lost, None if it kept it."""
+    name = "/".join(part for part in Path(os.fsdecode(own)).parts if part not in ("..", "/")) or str(number)
+    root, ending = os.path.splitext(name)
+    return (name, None) if ending.lower() in _WRITTEN else (f"{root}.png", ending)
+
+
+def _free(usual: str, other_ending: str | None, taken: Collection[str]) -> str:
+    """Return a name that is not taken: with the ending that the picture lost, else with a number."""
+    root, ending = os.path.splitext(usual)
+    with_ending = [f"{root}{other_ending}{ending}"] if other_ending else []
+    return next(name for name in chain(with_ending, (f"{root}-{k}{ending}" for k in count(2))) if name not in taken)

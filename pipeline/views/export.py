@@ -33,6 +33,7 @@ from pipeline.engine.finding import EXPORTS, find, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import ReelgraphError, UsageError
 from pipeline.files.whole import written_whole
+from pipeline.media.images.copies import LISTED, Inventory
 from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
 from pipeline.store.read import Run, RunInput
@@ -117,6 +118,8 @@ class Export(ABC):
     """True if the format has vectors of the items unasked, in a store that has no other rows."""
     to_standard_output: ClassVar[bool] = True
     """False if the format needs a file."""
+    has_copies: ClassVar[bool] = False
+    """True if pictures with the content of another (`duplicates: once`) are in the file too."""
     beside: ClassVar[tuple[str, ...]] = ()
     """Ends of the names of further files that belong to each file: ".names.txt". See `StoredRows.beside`."""
 
@@ -291,9 +294,21 @@ def export(
     noun = chosen.noun or stored.axis
     counts = stored.n_rows, stored.n_items, len(stored.all_inputs)
     exported = Exported(str(to), name, noun, stored.item, noun_of(runs, stored.item), *counts)
+    if not chosen.has_copies and (copies := sum(_copies(one.item) for one in stored.all_inputs)):
+        are = "is" if copies == 1 else "are"
+        stored.notes.append(
+            f"{plural(copies, 'picture')} with the content of another {are} not in the file; "
+            "features as .h5, .npy or .faiss have all"
+        )
     exported.columns, exported.notes = list(schemas), list(dict.fromkeys(stored.notes))
     exported.done_share = done / total if total else 1.0
     return exported
+
+
+def _copies(item: RunInput) -> int:
+    """Return the number of pictures of an input that were not computed, since another one has their content."""
+    content = item.inventory() if item.attributes.get("container") in LISTED else None
+    return 0 if content is None else len(Inventory.unpacked(content).copies)
 
 
 def _files(

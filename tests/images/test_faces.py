@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import pipeline
 import pipeline.deepface
@@ -215,6 +216,26 @@ def test_copies_of_pictures_have_boxes_or_blurred_faces(store: Path, made: Path,
     annotate([store], target=tmp_path / "out", force=True)
 
 
+def test_each_picture_has_a_copy_of_its_own(tmp_path: Path) -> None:
+    """What is written as PNG may have the name of another picture; so may what came later, or lies above a list."""
+    photos = tmp_path / "above" / "photos"
+    photos.mkdir(parents=True)
+    shades = dict(zip(["a.bmp", "a.png", "a.webp", "b.jpg", "b.webp", "../b.jpg"], range(0, 240, 40), strict=True))
+    lists = photos / "list.txt"
+    for name, shade in shades.items():
+        Image.new("RGB", (32, 32), (shade,) * 3).save(photos / name)
+    lists.write_text("a.bmp\na.webp\nb.jpg\nb.webp\n")
+    workflow = tmp_path / "w.yaml"
+    workflow.write_text("source: {kind: images}\nstages: {detect: {use: detect, min_face: 30}}\n")
+    for _ in range(2):
+        pipeline.run(workflow, lists, tmp_path / "n.zarr", executor="inline")
+        lists.write_text("a.bmp\na.webp\nb.jpg\nb.webp\na.png\n../b.jpg\n")
+    annotate([tmp_path / "n.zarr"], target=tmp_path / "out")
+    written = {path.name: round(int(cv2.imread(str(path))[9, 9, 0]), -1) for path in (tmp_path / "out").iterdir()}
+    expected = {"a.bmp.png": 0, "a.png": 40, "a.webp.png": 80, "b.jpg": 120, "b.png": 160, "b-2.jpg": 200}
+    assert written == expected
+
+
 @pytest.mark.parametrize("target", [".", "copies", "../album"])
 def test_copies_never_go_to_the_pictures_themselves(store: Path, made: Path, target: str) -> None:
     with pytest.raises(UsageError, match="in the folder of the pictures themselves"):
@@ -236,6 +257,9 @@ def test_a_listed_picture_is_never_replaced(made: Path, tmp_path: Path) -> None:
 
 def test_what_needs_a_film_says_so(store: Path, told: Told, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     told("people", store)
+    said = refused(capsys, "export", store, "--to", tmp_path / "x.json", "--images", tmp_path / "frames")
+    assert "has pictures already" in said
+    assert not (tmp_path / "frames").exists()
     for ending in ("vtt", "srt", "ffmetadata", "edl", "fcpxml", "otio", "mot"):
         said = refused(capsys, "export", store, "--to", tmp_path / f"x.{ending}")
         assert f"'album' holds pictures, and format {ending} needs a film" in said

@@ -110,6 +110,7 @@ def test_copies_have_the_features_of_their_originals(tmp_path: Path, suffix: str
         np.testing.assert_array_equal(rows[name], rows[str(made["name"][originals[name]])])
     assert ("d.jpg", "as the picture with the same content") in [one for *_, failed in found for one in failed]
     assert (exported.features, exported.frames) == (len(GOOD) + 3, N + 4)
+    assert not any("content of another" in note for note in exported.notes)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -356,6 +356,14 @@ def test_equal_pictures_keep_the_order_of_the_store(tmp_path: Path) -> None:
     assert {one.similarity for one in found.nearest} == {1.0}
 
 
+def test_equal_pictures_are_equally_similar_wherever_they_lie(tmp_path: Path) -> None:
+    n, size = 799, 37
+    feature = np.tile(np.random.default_rng(2).normal(size=size).astype(np.float16), (n, 1))
+    make_features(tmp_path / "s.zarr", {"one": n}, size=size, changed={"feature": feature}, length=n)
+    found = search([tmp_path / "s.zarr"], like="köln/0000000.jpg", top=n)
+    assert [one.name for one in found.nearest] == [f"köln/{k:07d}.jpg" for k in range(1, n)]
+
+
 def test_pictures_without_a_feature_are_not_found(tmp_path: Path) -> None:
     feature = np.ones((6, 8), np.float16)
     feature[1, 2], feature[2, 2], feature[3] = np.nan, np.inf, 0

@@ -16,10 +16,12 @@ import pipeline
 from pipeline.engine.events import Silent
 from pipeline.engine.source import INVENTORY, Loaded
 from pipeline.errors import InputError, StoreError
+from pipeline.files.fingerprint import fingerprint
 from pipeline.media.images.copies import Inventory
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
+from pipeline.views.export import export
 from tests.images.kills import campaign
 from tests.own import Own
 
@@ -155,6 +157,47 @@ def test_a_tar_file_that_is_cut_off(tmp_path: Path) -> None:
     whole.write_bytes(b"\x1f\x8b" + content)
     with pytest.raises(InputError, match="unpack it"):
         opened(whole)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_zarr_store_is_known_by_its_content(own: Own, tmp_path: Path, zarr_format: Any) -> None:
+    import zarr
+
+    pixels = np.stack([np.full((8, 8, 3), colour(k), np.uint8) for k in range(4)])
+    root = zarr.open_group(tmp_path / "data.zarr", mode="w", zarr_format=zarr_format)
+    stored = root.create_array("images", shape=pixels.shape, dtype="u1", chunks=(2, 8, 8, 3))
+    stored[:] = pixels
+    root.create_array("names", shape=4, dtype=str)[:] = np.array([f"n{k}.png" for k in range(4)], object)
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", names="names")
+    assert own.run(workflow, tmp_path / "data.zarr").array("data", "name").tolist()[3] == "n3.png"
+    assert own.run(workflow, tmp_path / "data.zarr").summary.items == 0
+    stored[2:] = 7
+    changed = own.run(workflow, tmp_path / "data.zarr")
+    assert "its content changed" in str(changed.summary.unusable)
+
+
+def test_a_zarr_store_of_an_earlier_run_is_known(tmp_path: Path) -> None:
+    import zarr
+
+    path = tmp_path / "data.zarr"
+    zarr.open_group(path, mode="w").create_array("images", data=np.zeros((2, 8, 8, 3), np.uint8))
+    (ref,) = ImagesSource.find([str(path)], OPTIONS)
+    assert ImagesSource.is_stored(ref, {"fingerprint": fingerprint(path / "zarr.json")})
+    assert ImagesSource.is_stored(ref, {"fingerprint": ImagesSource.fingerprint(ref)})
+    assert not ImagesSource.is_stored(ref, {"fingerprint": "another"})
+
+
+def test_one_picture_is_not_many_lines(tmp_path: Path) -> None:
+    """(height, width, 3) would do as grey pictures, 3 pixels wide."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "one.h5"
+    with h5py.File(path, "w") as file:
+        file["picture"] = np.zeros((48, 64, 3), np.uint8)
+    with pytest.raises(InputError, match=r"no array of pictures: uint8 \(n, height, width, 3\)"):
+        opened(path)
+    (named,) = opened(path, array="picture")
+    assert len(named) == 48
 
 
 @pytest.mark.parametrize("kind", ["h5", "zarr"])
@@ -496,6 +539,25 @@ def test_a_folder_that_grew(own: Own, tmp_path: Path) -> None:
     assert third.summary.items == 1
 
 
+def test_a_glob_that_grew_beyond_its_folder(own: Own, tmp_path: Path) -> None:
+    """Names are relative to the folder of all matches, which was another one before."""
+    photos = folder_of(tmp_path / "photos", ["a/0.png", "a/1.png"])
+    own.module("looking", LOOKING)
+    workflow, matching = own.workflow({"look": "looking:Look"}, kind="images"), str(photos / "**" / "*.png")
+    assert own.run(workflow, matching).array("a", "name").tolist() == ["0.png", "1.png"]
+    folder_of(photos, ["b/0.png", "b/2.png"])
+    second = own.run(workflow, matching)
+    assert second.summary.items == 2
+    assert second.array("photos-2", "name").tolist() == ["b/0.png", "b/2.png"]
+    assert own.run(workflow, matching, prune=True).summary.items == 0
+    (photos / "a" / "0.png").unlink()
+    os.utime(photos / "a" / "1.png", (1, 1))
+    pruned = own.run(workflow, matching, prune=True)
+    assert [pruned.array(name, "name").tolist() for name in ("a", "photos-2", "photos-3")] == [
+        [], ["b/0.png", "b/2.png"], ["a/1.png"],
+    ]  # fmt: skip
+
+
 def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "photos", [f"{k}.png" for k in range(6)])
     for number in range(6):
@@ -551,6 +613,8 @@ def test_duplicates_are_computed_once(own: Own, tmp_path: Path) -> None:
     assert "3 pictures with the content of another: computed once" in listener.notes
     kept = Inventory.unpacked(first.input("photos").inventory() or b"")
     assert dict(zip(kept.copies, kept.originals.tolist(), strict=True)) == {b"2.png": 0, b"4.png": 0, b"deep/3.png": 1}
+    said = "3 pictures with the content of another are not in the file; features as .h5, .npy or .faiss have all"
+    assert export(own.out, tmp_path / "table.csv").notes == [said]
     assert own.run(workflow, folder).summary.items == 0
     (folder / "6.png").write_bytes(encoded(4))
     (folder / "7.png").write_bytes(encoded(4))

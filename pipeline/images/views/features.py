@@ -50,6 +50,7 @@ class FeatureExport(Export):
     flags: ClassVar[tuple[str, ...]] = ("array", "parts")
     noun: ClassVar[str] = "feature"
     to_standard_output: ClassVar[bool] = False
+    has_copies: ClassVar[bool] = True
     failed_go_to: ClassVar[str]
     """Place of the pictures without a feature, in words."""
 

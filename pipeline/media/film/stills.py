@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError, UsageError
 from pipeline.files.whole import atomic_write, to_json
-from pipeline.media.film.film import film_of
 
 if TYPE_CHECKING:
     from pipeline.media.film.film import Film
@@ -79,11 +78,10 @@ class Stills:
             raise InputError(f"{film.path}: {film.losses[0]}; frames with rows have no picture; leave --images out")
 
 
-def film_for_stills(item: RunInput) -> Film:
-    """Return the video of an input. Raises UsageError if its items are pictures; InputError as `film_of`."""
+def refuse_pictures(item: RunInput) -> None:
+    """Raise UsageError if the items of an input are pictures."""
     if "name" in item.arrays:
         raise UsageError(f"{item.name!r} has pictures already, in {item.attributes.get('path')}; leave --images out")
-    return film_of(item)
 
 
 @contextlib.contextmanager

@@ -212,10 +212,11 @@ class Arrays(Collection):
 def _candidates(store: Any, kind: str) -> tuple[list[str], list[str]]:
     """Return the arrays that can be pictures, one per row: (n, h, w), (n, h, w, 1 or 3), or files as bytes.
 
-    The second list has arrays of texts, which may be files as well.
+    The second list has what is something else more often: texts that may be files, and (height, width, 1 or 3): that
+    is one picture.
     """
     found: list[str] = []
-    texts: list[str] = []
+    others: list[str] = []
 
     def look(name: str, array: Any) -> None:
         shape = getattr(array, "shape", None)
@@ -224,11 +225,12 @@ def _candidates(store: Any, kind: str) -> tuple[list[str], list[str]]:
         is_pixels = array.dtype.kind == "u" and array.dtype.itemsize <= 2 and 0 not in shape[1:]
         is_pixels = is_pixels and (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3)))
         if is_pixels:
-            found.append(name)
+            (others if len(shape) == 3 and shape[-1] in (1, 3) else found).append(name)
         elif len(shape) == 1 and array.dtype.kind in "OVST":
-            # HDF5 says what its objects are: texts are names more often than files.
+            # HDF5 says what its objects are: texts are names more often than files. So are those of Zarr.
             holds = (array.dtype.metadata or {}).get("vlen", str if array.dtype.kind in "ST" else bytes)
-            (texts if kind == "hdf5" and holds in (str, bytes) and array.dtype.kind != "V" else found).append(name)
+            is_text = kind == "hdf5" and holds in (str, bytes) and array.dtype.kind != "V"
+            (others if is_text or array.dtype.kind == "T" else found).append(name)
 
     if kind == "hdf5":
         store.visititems(look)
@@ -237,7 +239,7 @@ def _candidates(store: Any, kind: str) -> tuple[list[str], list[str]]:
     else:
         for name, array in store.members(max_depth=None):
             look(name, array)
-    return sorted(found), sorted(texts)
+    return sorted(found), sorted(others)
 
 
 def _chosen(path: str, given: str | None, candidates: Sequence[str], others: Sequence[str] = ()) -> str:

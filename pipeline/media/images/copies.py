@@ -17,6 +17,8 @@ from pipeline.files.regular import open_file
 from pipeline.media.images.names import Names, path_of
 from pipeline.media.images.shelves import state_of
 
+LISTED = ("folder", "list", "files")
+"""Kinds of inputs whose list of pictures the store keeps."""
 AT_ONCE = 16
 """Files that are looked at once: a network's answer is waited for, not computed."""
 _WAITING = 100_000

@@ -68,6 +68,11 @@ class Names(Sequence[bytes]):
         lengths = np.diff(self._ends, prepend=-1)
         return Names(np.frombuffer(self.joined, np.uint8)[np.repeat(which, lengths)].tobytes())
 
+    def within(self, folder: str) -> Names:
+        """Return the paths of names that are relative to a folder."""
+        root = os.fsencode(folder)
+        return Names.of(path_of(root, name) for name in self)
+
     def each_once(self) -> Names:
         """Return the names without repetitions, in order of first sight.
 

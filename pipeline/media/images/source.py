@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.engine.source import INVENTORY, MAX_CHUNK_BYTES, InputRef, Job, Loaded, Source, SourceOptions
 from pipeline.errors import InputError
-from pipeline.files.fingerprint import fingerprint
+from pipeline.files.fingerprint import fingerprint, fingerprint_of_folder
 from pipeline.machine.memory import MEMORY
 from pipeline.media.images import collections, copies
 from pipeline.media.images.collections import COMPRESSED_TARS, HDF5, TABLE, TAR, ZARR, Collection, FilesOf
@@ -119,6 +119,8 @@ class ImagesRef(InputRef):
     """Paths of the pictures, if they were named one by one."""
     later: FilesOf | None = None
     """Pictures that came later to an input that is stored."""
+    folders: tuple[str, ...] = ()
+    """Folders that the names of its stored parts are relative to: what a glob matches may have another one now."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,17 @@ class ImagesSource(Source):
         return cls(collection, options, stored.get("chunk_frames"))
 
     @classmethod
+    def is_stored(cls, ref: InputRef, stored: Mapping[str, Any]) -> bool:
+        known = stored.get("fingerprint")
+        return known == cls.fingerprint(ref) or (_is_zarr(ref.path) and known == _of_metadata(ref.path))
+
+    @classmethod
+    def as_stored(cls, ref: InputRef, parts: Sequence[Mapping[str, Any]]) -> InputRef:
+        folders = tuple(str(part.get("folder", "")) for part in parts)
+        files = ref.files if isinstance(ref, ImagesRef) else ()
+        return ImagesRef(ref.path, ref.name, files=files, folders=folders)
+
+    @classmethod
     def later(
         cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes]
     ) -> tuple[InputRef | None, str | None]:
@@ -247,10 +260,15 @@ class ImagesSource(Source):
         if not isinstance(now, FilesOf):
             return None, None
         parts = [_unpacked(ref.path, content).all_names for content in stored]
-        if len(parts) == 1 and parts[0].joined == now.names.joined:
+        folders = _folders(ref, now, len(parts))
+        names = now.names
+        if any(folder != now.folder for folder in folders):
+            names = names.within(now.folder)
+            parts = [part.within(folder) for part, folder in zip(parts, folders, strict=True)]
+        if len(parts) == 1 and parts[0].joined == names.joined:
             return None, None
         known = Names(b"".join(part.joined for part in parts))
-        new, gone = now.names.not_in(known), len(known.not_in(now.names))
+        new, gone = now.names.chosen(names.absent_from(known)), int(known.absent_from(names).sum())
         told = f"{ref.path}: {plural(gone, 'picture')} of the store {'is' if gone == 1 else 'are'} no longer there"
         later = FilesOf(now.path, now.kind, now.folder, new)
         return (
@@ -268,14 +286,17 @@ class ImagesSource(Source):
         if not isinstance(now, FilesOf):
             return None
         inventory = _unpacked(ref.path, stored)
-        names = inventory.names
-        absent = names.absent_from(now.names)
+        names, (folder,) = inventory.names, _folders(ref, now, 1)
+        if folder == now.folder:
+            absent = names.absent_from(now.names)
+        else:
+            absent = names.within(folder).absent_from(now.names.within(now.folder))
         if absent.any() and UNREAD_FOLDERS in now.passed.counts:
             raise InputError(f"{ref.path} has folders that cannot be read; nothing is removed from the store")
         sizes, times = read(FILE_BYTES.name), read(MODIFIED.name)
-        size, modified = copies.states(now.folder, names)
+        size, modified = copies.states(folder, names)
         changed = (size != sizes) | (np.nan_to_num(modified) != np.nan_to_num(times))
-        size, modified = copies.states(now.folder, inventory.copies)
+        size, modified = copies.states(folder, inventory.copies)
         as_before = (size == sizes[inventory.originals]) & (modified == inventory.modified_seconds)
         return absent, changed, inventory.chosen(~(absent | changed), as_before).packed()
 
@@ -284,8 +305,7 @@ class ImagesSource(Source):
         """Return a digest of a file's content. Folders and lists may change: the store has the names of theirs."""
         if not _is_container(ref.path):
             return "a list of names"
-        path = Path(ref.path)
-        return fingerprint(path / "zarr.json" if path.is_dir() else path)
+        return fingerprint_of_folder(ref.path) if _is_zarr(ref.path) else fingerprint(Path(ref.path))
 
     def __post_init__(self) -> None:
         geometry = self.options.geometry
@@ -382,8 +402,24 @@ def _is_container(path: str) -> bool:
     """Return whether a path is one file, or one Zarr store, of many pictures. A folder may have any name."""
     lower = path.lower()
     if is_folder(path):
-        return lower.endswith(ZARR) and any(os.path.lexists(f"{path}/{name}") for name in _ZARR_FILES)
+        return _is_zarr(path)
     return lower.endswith((TAR, TABLE, ZARR, *HDF5, *COMPRESSED_TARS)) and os.path.exists(path)
+
+
+def _is_zarr(path: str) -> bool:
+    return path.lower().endswith(ZARR) and any(os.path.lexists(f"{path}/{name}") for name in _ZARR_FILES)
+
+
+def _of_metadata(path: str) -> str | None:
+    """Return the fingerprint that earlier versions stored of a Zarr store; None if they could not."""
+    metadata = Path(path, "zarr.json")
+    return fingerprint(metadata) if metadata.exists() else None
+
+
+def _folders(ref: InputRef, now: FilesOf, parts: int) -> tuple[str, ...]:
+    """Return the folder that the names of each stored part are relative to."""
+    known = ref.folders if isinstance(ref, ImagesRef) else ()
+    return tuple(folder or now.folder for folder in known or ("",) * parts)
 
 
 def _of_loose(paths: list[str], inputs: Sequence[str]) -> ImagesRef:

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.media.film.stills import Stills, film_for_stills
+from pipeline.media.film.film import film_of
+from pipeline.media.film.stills import Stills, refuse_pictures
 from pipeline.store.schema import DECODED
 from pipeline.text import plural_of
 from pipeline.version import __version__
@@ -87,7 +88,7 @@ class _Writer:
     def write_input(self, number: int, one: InputRows) -> None:
         facts = one.item.attributes
         self.name, self.video_id, self.item = one.name, number, one.item
-        self.film = film_for_stills(one.item) if self.stills is not None else None
+        self.film = film_of(one.item) if self.stills is not None else None
         self.on_items = item_columns(one.run, one.item, self.axis, flat=False)
         needed = {name for column in self.on_items.values() for name in column.needs}
         of_items = {name for name, column in one.columns.items() if needed & set(column.needs)}
@@ -198,6 +199,8 @@ def _stills(stored: StoredRows) -> Stills | None:
     videos = {one.name: one.item for one in stored.all_inputs}
     if len(videos) < len(stored.all_inputs):
         raise UsageError("two inputs have the same name, and so would their pictures; export the stores one by one")
+    for item in videos.values():
+        refuse_pictures(item)
     return Stills(stored.images, videos)
 
 
