@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -148,6 +149,7 @@ def annotate_inputs(
     refuse_existing(films, list(targets.values()), force)
     targets |= zip(pictured, _folders(pictured, target, word, part, force) if pictured else (), strict=True)
     made = []
+    taken: dict[Path, set[str]] = {}
     for number, item in enumerate(items):
         if is_timed(item):
             film = film_of(item)
@@ -157,7 +159,7 @@ def annotate_inputs(
             again = reread(item)
             assert isinstance(again, RereadPictures), "`_folders` refuses all else"
             drawn = painter(number, item)
-            result = _write_pictures(drawn, again, targets[item], work)
+            result = _write_pictures(drawn, again, targets[item], taken.setdefault(targets[item], set()), work)
         if result.done_share < 1:
             result.notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")
         result.notes += drawn.remarks(result)
@@ -238,13 +240,16 @@ def _folders(
     return made
 
 
-def _write_pictures(drawn: Painter, again: RereadPictures, folder: Path, work: Work) -> Annotated:
-    """Write a copy of each picture of an input. Raises UsageError if one would replace a picture itself."""
+def _write_pictures(drawn: Painter, again: RereadPictures, folder: Path, taken: set[str], work: Work) -> Annotated:
+    """Write a copy of each picture of an input. Raises UsageError if one would replace a picture itself.
+
+    `taken`: names in the folder of copies that were written before; those of this input are added.
+    """
     drawn.begin(None)
     drawn.is_cropped = again.is_cropped
     item, n, each = drawn.item, drawn.item.frames_total, np.arange(len(drawn.found))
     first = np.searchsorted(drawn.found.rank, np.arange(n + 1))
-    targets = _Targets(again, folder)
+    targets = _Targets(again, folder, n, taken)
     originals = again.files() if any(folder.glob("*")) else frozenset()
     work.started(item.name, n)
     written = unlooked = 0
@@ -282,16 +287,28 @@ def _write_pictures(drawn: Painter, again: RereadPictures, folder: Path, work: W
 class _Targets:
     """Files to write: the names of the pictures, with the ending of the format that each is written in."""
 
-    def __init__(self, again: RereadPictures, folder: Path) -> None:
+    def __init__(self, again: RereadPictures, folder: Path, n: int, taken: set[str]) -> None:
+        """`n`: number of pictures. `taken`: names in the folder that other pictures have; theirs are added."""
         self.again, self.folder = again, folder
-        self._taken: set[str] = set()
+        self._renamed: dict[int, str] = {}
+        for is_kept in (True, False):  # a picture that keeps its name comes before one that gets another ending
+            for number in range(n):
+                name = self._name(number)
+                root, ending = os.path.splitext(name)
+                if (ending.lower() in (*JPEG, ".png")) != is_kept:
+                    continue
+                usual = [name] if is_kept else [f"{root}.png", f"{name}.png"]
+                numbered = (f"{root}-{k}{ending if is_kept else '.png'}" for k in count(2))
+                free = next(one for one in chain(usual, numbered) if one not in taken)
+                taken.add(free)
+                if free != name:
+                    self._renamed[number] = free
 
     def path(self, number: int) -> Path:
-        """Return the file of a picture. Numbers must ascend, so that two pictures of one name stay two files."""
+        """Return the file of a picture; each picture has one of its own."""
+        return self.folder / self._renamed.get(number, self._name(number))
+
+    def _name(self, number: int) -> str:
+        """Return a picture's name as a path in the folder."""
         parts = Path(os.fsdecode(self.again.name(number))).parts
-        name = os.path.join(*(part for part in parts if part not in ("..", "/")))
-        root, ending = os.path.splitext(name)
-        if ending.lower() not in (*JPEG, ".png"):
-            name = f"{root}.png" if f"{root}.png" not in self._taken else f"{name}.png"
-        self._taken.add(name)
-        return self.folder / name
+        return os.path.join(*(part for part in parts if part not in ("..", "/")))
