@@ -16,7 +16,8 @@ RATES = {
     "59.94": Fraction(60000, 1001), "60": Fraction(60),
 }  # fmt: skip
 """Frames per second that have timecodes (SMPTE ST 12), by the names that people give them."""
-_DROPPING = (RATES["29.97"], RATES["59.94"])
+DROPPING = (RATES["29.97"], RATES["59.94"])
+"""Rates that have drop frame."""
 _NEAR = 4e-4
 """Share by which the average rate of a file may differ: 24 and 23.976 differ by 1e-3, files of phones by 3e-4."""
 _TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.])(\d\d)")
@@ -78,7 +79,7 @@ def start_of(text: str | None, rate: Fraction, where: str) -> Start:
     Without a text it is zero, with drop frame if the rate has it. Raises UsageError if there is no such timecode.
     """
     if text is None:
-        return Start(0, rate in _DROPPING)
+        return Start(0, rate in DROPPING)
     match = _TIMECODE.fullmatch(text.strip())
     nominal = round(rate)
     if match is None or int(match[5]) >= nominal or int(match[1]) > 23:
@@ -88,7 +89,7 @@ def start_of(text: str | None, rate: Fraction, where: str) -> Start:
     if match[4] == ":":
         return Start(frames, False)
     dropped = nominal // 15
-    if rate not in _DROPPING:
+    if rate not in DROPPING:
         raise UsageError(f"{where}: {text!r} is drop frame, which {name_of(rate)} frames per second do not have; use :")
     if minutes % 10 and not seconds and number < dropped:
         follows = f"{text[:-2]}{dropped:02d}"

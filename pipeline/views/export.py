@@ -52,6 +52,8 @@ _EACH = "{input}"
 """Part of a file's name that stands for the name of an input."""
 CAMERAS = ("per-image", "per-folder", "single")
 """Pictures that share a camera in the file: none, those of a folder, all."""
+REGISTRY = "registry"
+"""Attribute of an array: path of the file, from the store, that has the names of its numbers."""
 _PART = "{part}"
 """Part of a file's name that stands for the number of a part, from 0."""
 
@@ -271,8 +273,6 @@ def export(
     if camera is not None and camera not in CAMERAS:
         raise UsageError("--camera: " + unknown("choice", camera, CAMERAS))
     runs = [open_store(path) for path in each_once(paths)]
-    for one in (str(to), *_beside(str(to), chosen)):
-        _refuse_source(one, runs)
     axis = _axis(runs, axis, name, chosen)
     alone = all(item_of(runs, other) != item_of(runs, axis) for other in axes_of(runs))
     stored = StoredRows(
@@ -281,7 +281,9 @@ def export(
         array=array, camera=camera, progress=progress,
     )  # fmt: skip
     schemas: dict[str, None] = {}
-    for target, its_inputs in _files(str(to), name, chosen, stored, force, parts):
+    files = _files(str(to), name, chosen, stored, force, parts)
+    _refuse_sources([one for target, _ in files for one in (target, *_beside(target, chosen))], runs)
+    for target, its_inputs in files:
         stored.inputs = its_inputs
         stored.__dict__.pop("schema", None)  # each file has the columns of its own inputs
         with contextlib.ExitStack() as others:
@@ -433,15 +435,27 @@ def _check_place(to: str, chosen: type[Export], force: bool) -> None:
         raise UsageError(f"{open_now} exists: a program has {to} open, or broke off; close it, or delete that file")
 
 
-def _refuse_source(to: str, runs: Sequence[Run]) -> None:
-    """Refuse to replace a file that the workflow of a store names: its list of pairs, for example."""
+def _refuse_sources(files: Sequence[str], runs: Sequence[Run]) -> None:
+    """Refuse to write into a store, and to replace a file that one names: its list of pairs, its registry of people."""
     for run in runs:
         workflow = run.attributes.get("workflow")
         sections = (workflow if isinstance(workflow, dict) else {}) | stage_sections(workflow)
-        for section, options in sections.items():
-            for option, value in options.items() if isinstance(options, dict) else ():
-                if isinstance(value, str) and os.path.isabs(value) and _is_file(to, value):
-                    raise UsageError(f"{to} is the file that {section}.{option} of {run.path} names; choose another")
+        known = {
+            value: f"{section}.{option}"
+            for section, options in sections.items() if isinstance(options, dict)
+            for option, value in options.items() if isinstance(value, str) and os.path.isabs(value)
+        }  # fmt: skip
+        for array in (array for one in run.inputs.values() for array in one.arrays.values()):
+            registry = array.attributes.get(REGISTRY)
+            if isinstance(registry, str):
+                known[os.path.join(run.path, registry)] = REGISTRY
+        store = Path(os.path.realpath(run.path))
+        for file in files:
+            if file != STANDARD_OUTPUT and Path(os.path.realpath(file)).is_relative_to(store):
+                raise UsageError(f"{file} is inside the store {run.path}; choose another place")
+            named = next((what for path, what in known.items() if _is_file(file, path)), None)
+            if named is not None:
+                raise UsageError(f"{file} is the file that {named} of {run.path} names; choose another")
 
 
 def _is_file(path: str, other: str) -> bool:

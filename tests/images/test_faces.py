@@ -195,6 +195,19 @@ def test_a_report_has_no_timeline(store: Path, told: Told, gallery: Path) -> Non
         assert text in page, text
 
 
+def test_coco_has_each_key_once(store: Path, tmp_path: Path) -> None:
+    """Width and height of a picture are values of the store too."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs), pairs
+        return dict(pairs)
+
+    assert main(["export", str(store), "--to", str(tmp_path / "f.json"), "--all-frames"]) == 0
+    images = json.loads((tmp_path / "f.json").read_text(), object_pairs_hook=once)["images"]
+    sizes = {one["file_name"]: (one["width"], one["height"]) for one in images}
+    assert (len(sizes), sizes["bush/1.jpg"]) == (len(NAMES), (250, 250))
+
+
 @pytest.mark.parametrize("blurred", [False, True])
 def test_copies_of_pictures_have_boxes_or_blurred_faces(store: Path, made: Path, tmp_path: Path, blurred: bool) -> None:
     (result,) = annotate([store], target=tmp_path / "out", wanted=Wanted(blur=("all",) if blurred else ()))
@@ -253,6 +266,25 @@ def test_a_listed_picture_is_never_replaced(made: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one of the pictures themselves"):
         annotate([tmp_path / "l.zarr"], target=tmp_path, force=True)
     assert (out / "a.jpg").read_bytes() == content
+
+
+def test_each_copy_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """A copy in another format may want the name of another picture; so do names that differ by a `..`."""
+    grey = {"a.bmp": 10, "a.png": 60, "a.webp": 110, "b/a.jpg": 160, "../b/a.jpg": 210}
+    for name, level in grey.items():
+        (tmp_path / "album" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "album" / name), np.full((40, 40, 3), level, np.uint8))
+    (tmp_path / "album" / "list.txt").write_text("\n".join(grey))
+    pipeline.run("faces", tmp_path / "album" / "list.txt", tmp_path / "p.zarr", set=IMAGES, executor="inline")
+    (result,) = annotate([tmp_path / "p.zarr"], target=tmp_path / "out")
+    assert (result.frames, result.lost_frames) == (5, 0)
+    written = {
+        str(path.relative_to(tmp_path / "out")): round(float(cv2.imread(str(path)).mean()))
+        for path in (tmp_path / "out").rglob("*.*")
+    }
+    assert written == {
+        "a.png": 60, "a.bmp.png": 10, "a.webp.png": 110, "b/a.jpg": 160, "b/a-2.jpg": 210,
+    }  # fmt: skip
 
 
 def test_what_needs_a_film_says_so(store: Path, told: Told, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

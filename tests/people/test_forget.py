@@ -20,10 +20,12 @@ from pipeline.faces.people.registry import Exemplar, Person, Pin, Registry, edit
 from pipeline.faces.people.sameness import EQUAL_DISTANCE, Sameness
 from pipeline.faces.stages.detect import Detect
 from pipeline.faces.stages.embed import Embed
+from pipeline.faces.views.annotate import Wanted, annotate
 from pipeline.store.compact import add_arrays
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store, people
+from tests.views.films import still, store_of, write_film
 
 N_FRAMES = 90
 ANN, BOB, UNKNOWN = 3, 4, -1
@@ -342,6 +344,19 @@ def test_the_proof_finds(out: Path, harm: str) -> None:
     proof = prove([out], searched)
     assert not proof.holds
     assert expected[harm] in " ".join(proof.problems)
+
+
+def test_a_blurred_film_says_that_it_shows_the_forgotten(tmp_path: Path) -> None:
+    """The store does not know any more where the person is, so that `--blur all` leaves that face as it is."""
+    film = write_film(tmp_path / "a.mp4", 50, (64, 48), sounds=())
+    who = {name: [np.tile([1, 2], (10, 1))] for name in ("person", "track")}
+    out = store_of(tmp_path / "a.zarr", [film], [still(10, (4, 4, 16, 20), (40, 4, 16, 20))], **who)
+    blur = Wanted(blur=("all",))
+    (before,) = annotate([out], target=tmp_path / "before.mp4", wanted=blur)
+    assert not any("forgotten" in note for note in before.notes)
+    forget([out], "2")
+    (after,) = annotate([out], target=tmp_path / "after.mp4", wanted=blur)
+    assert any(note.startswith("10 forgotten faces not blurred: ") for note in after.notes)
 
 
 def test_forgetting_again_finds_nothing(out: Path) -> None:

@@ -98,6 +98,20 @@ def test_a_list_says_what_was_cut(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "exists already" in capsys.readouterr().err
 
 
+def test_a_list_of_other_clips_is_not_replaced(tmp_path: Path) -> None:
+    stores = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        stores.append(store_with(tmp_path / name, write_film(tmp_path / name / f"{name}.mp4", 50, (64, 48)), 2, 3))
+    cut_clips([stores[0]], "Ann", tmp_path / "cut", TIGHT)
+    content = (tmp_path / "cut/Ann_clips.json").read_text()
+    with pytest.raises(UsageError, match=r"Ann_clips\.csv exists already"):
+        cut_clips([stores[1]], "Ann", tmp_path / "cut", TIGHT)
+    assert (tmp_path / "cut/Ann_clips.json").read_text() == content
+    (made,) = cut_clips([stores[1]], "Ann", tmp_path / "cut", TIGHT, force=True).clips
+    assert [one["file"] for one in json.loads((tmp_path / "cut/Ann_clips.json").read_text())] == [made.file]
+
+
 def test_appearances_in_several_inputs_are_joined_in_step(tmp_path: Path) -> None:
     films = [
         write_film(tmp_path / "a.mkv", 75, (160, 120), first_seconds=0.5, sounds=("flac",)),

@@ -323,6 +323,23 @@ def test_mistakes_are_told_in_one_line(
     assert (tmp_path / "there.csv").read_text() == "mine"
 
 
+def test_a_store_and_its_registry_are_never_replaced(tmp_path: Path) -> None:
+    """COCO ends with .json, as do the registry and the metadata of a store: a slip with --force cost both."""
+    arrays = faces_of(np.array([1]), np.zeros((1, 8)), person=np.array([1], np.int32))
+    about = {"registry": "../people.json", "registry_id": "r"}
+    out = make_store(tmp_path / "s.zarr", {"a": arrays}, extra=(Array("person", ("face",), "int32", (), about),))
+    (tmp_path / "people.json").write_text("{}")
+    (tmp_path / "link").symlink_to(out)
+    for name in ("s.zarr/zarr.json", "s.zarr/{input}/zarr.json", "link/new/f.csv"):
+        with pytest.raises(UsageError, match=r"is inside the store .*s\.zarr; choose another place"):
+            export(out, tmp_path / name, force=True)
+    for name in ("people.json", "s.zarr/../people.json"):
+        with pytest.raises(UsageError, match=r"people\.json is the file that registry of .*s\.zarr names"):
+            export(out, tmp_path / name, force=True)
+    assert (tmp_path / "people.json").read_text() == "{}"
+    assert len(pipeline.open(out).faces()) == 1
+
+
 def test_its_folder_is_made(tmp_path: Path, store: Path) -> None:
     export(store, tmp_path / "new" / "folder" / "t.csv")
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["t.csv"]

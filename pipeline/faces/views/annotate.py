@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.faces.people.evidence import LEVELS, Level
+from pipeline.faces.people.forget import FORGOTTEN
 from pipeline.faces.people.labels import UNKNOWN, Labels, choose, labels
 from pipeline.faces.views.blurring import REACH as BLUR_REACH
 from pipeline.faces.views.blurring import blur, coarse, covers
@@ -150,6 +151,11 @@ class Picture(Painter):
             found.append(f"{unlooked} that the run did not look at: blurred as a whole")
         if item.attributes.get("roi"):
             found.append("faces outside the roi were never looked for, and are not blurred")
+        counts = [entry.get("faces", 0) for entry in item.attributes.get(FORGOTTEN, [])]
+        removed = sum(count for count in counts if isinstance(count, int))
+        if removed:
+            gone = plural(removed, "forgotten face")
+            found.append(f"{gone} not blurred: the store has no boxes of them any more; blur from a new store")
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
 from pipeline.faces.people.labels import choose
+from pipeline.files.whole import written_whole
 from pipeline.media.film.film import Film, film_of
 from pipeline.media.film.joining import Joined
 from pipeline.media.film.packets import copy_packets, suffix_for_copy
@@ -132,7 +134,8 @@ def cut_clips(
             suffix = suffix_for_copy(film) if options.copy else ".mp4"
             time = clock(float(film.times[cut.first])).replace(":", "-")
             targets.append(folder / f"{safe(item.name, 'input')}_{who}_{time}{suffix}")
-    refuse_existing(list(films), targets, force)
+    list_file = folder / f"{who}_clips.csv"
+    refuse_existing(list(films), [*targets, list_file, list_file.with_suffix(".json")], force)
     if options.join:
         clips = _write_joined(targets[0], name, work, shown)
     else:
@@ -147,15 +150,20 @@ def cut_clips(
     notes += [f"{item.name}: {loss}" for item, film in films.items() for loss in film.losses]
     for note in notes:
         shown.note(note)
-    list_file = folder / f"{who}_clips.csv"
-    listed = [asdict(clip) for clip in clips]
-    text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
-    list_file.with_suffix(".json").write_text(text, encoding="utf-8", errors="backslashreplace")
-    with list_file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, list(listed[0]))
-        writer.writeheader()
-        writer.writerows({key: cell(v) if isinstance(v, str) else v for key, v in row.items()} for row in listed)
+    _write_list(list_file, [asdict(clip) for clip in clips])
     return ClipsMade(name, clips, str(list_file), notes)
+
+
+def _write_list(path: Path, clips: list[dict[str, Any]]) -> None:
+    """Write a list of clips as CSV, and as JSON beside it. Raises UsageError if it cannot be written."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, list(clips[0]))
+    writer.writeheader()
+    writer.writerows({key: cell(v) if isinstance(v, str) else v for key, v in row.items()} for row in clips)
+    text = json.dumps(clips, indent=2, ensure_ascii=False) + "\n"
+    for place, content in ((path, table.getvalue()), (path.with_suffix(".json"), text)):
+        with written_whole(place, "the list ") as file:
+            file.write(content.encode(errors="backslashreplace"))
 
 
 def stretches(film: Film, found: list[Appearance], options: ClipOptions) -> list[Stretch]:

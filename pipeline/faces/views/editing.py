@@ -20,7 +20,17 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.faces.views.appearing import AppearanceExport, Event
-from pipeline.media.timecode import RATES, Start, frames_of_day, media_of, name_of, named_rate, rate_of, start_of
+from pipeline.media.timecode import (
+    DROPPING,
+    RATES,
+    Start,
+    frames_of_day,
+    media_of,
+    name_of,
+    named_rate,
+    rate_of,
+    start_of,
+)  # fmt: skip
 from pipeline.text import plain
 
 if TYPE_CHECKING:
@@ -278,7 +288,8 @@ def _start(
         )
     if written is not None and own is not None and own != rate:  # the same second, by the rate that was asked for
         number = int(written[-2:]) * round(rate) // round(own) if written[-2:].isdigit() else 0
-        written = f"{written[:-3]}:{number:02d}"
+        drops = rate in DROPPING and own in DROPPING  # then both leave out the same moments of the same minutes
+        written = f"{written[:-3]}{written[-3:-2] if drops else ':'}{number:02d}"
     try:
         return start_of(written, rate, one.name)
     except UsageError as err:

@@ -135,7 +135,10 @@ class _Writer:
         images = replace(
             block, arrays={name: block.arrays[name][kept] for name in needs}, n_items=len(kept), counts=None
         )
-        fields += [(name, texts(column.arrow(images))) for name, column in self.on_items.items()]
+        known = {name for name, _ in fields}  # JSON's readers refuse a key that is there twice, or take either value
+        fields += [
+            (name, texts(column.arrow(images))) for name, column in self.on_items.items() if name not in known
+        ]
         return objects(fields)
 
     def _annotations(self, rows: pa.RecordBatch, image_ids: pa.Array) -> pa.Array:
