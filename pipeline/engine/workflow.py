@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.engine.declared import STEPS, check_class, check_declared, check_method, own_code
+from pipeline.engine.declared import STEPS, check_class, check_declared, check_method, check_source, own_code
 from pipeline.engine.finding import DEFAULT_SOURCE, PASSES, find_pass, find_source, find_stage, names, source_text
 from pipeline.engine.shipped import find_workflow, shipped_names
 from pipeline.engine.source import Source, SourceOptions, StoredSource
@@ -217,6 +217,7 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
     make_importable(folder)
     kind = str(file.source.get("kind", DEFAULT_SOURCE))
     source = find_source(kind)
+    check_source(source, f"source {kind!r}")
     given = {option: value for option, value in file.source.items() if option != "kind"}
     options = _validate(source.Options, given, "source")
     sections = {kind: find_pass(kind) for kind in file.further}
