@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
 from pipeline.engine.declared import check_opened, of_input, own_code
 from pipeline.engine.finding import imported_as, source_text, text_of
 from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
+from pipeline.engine.values import json_default, json_values
 from pipeline.engine.workflow import Workflow, code_digest, differences, make_importable
 from pipeline.errors import InputError, StoreError, WorkflowError
 from pipeline.store.chunks import Chunks
@@ -346,7 +346,7 @@ def check_keys(
     changed = [s for s, facts in stored_stages.items() if s in bound.wanted and facts.get("key") != keys[s]]
     if not changed:
         return
-    options = workflow.source_options.model_dump(mode="json")
+    options = json_values(workflow.source_options)
     kind = {"kind": workflow.source_kind} if workflow.base is None else {}
     now = {
         section: {**kind, **options},
@@ -378,4 +378,4 @@ def check_keys(
 
 def _defaults(options: BaseModel) -> dict[str, Any]:
     fields = type(options).model_fields
-    return {name: to_jsonable_python(field.default) for name, field in fields.items() if not field.is_required()}
+    return {name: json_default(field) for name, field in fields.items() if not field.is_required()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+
+from pipeline.engine.values import default_of
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def describe_all() -> dict[str, Any]:
 def _section(name: str, use: str, model: type[BaseModel], values: BaseModel | None) -> dict[str, Any]:
     options = []
     for option, field in model.model_fields.items():
-        default = None if field.default is PydanticUndefined else field.default
+        default = default_of(field)
         value = getattr(values, option) if values is not None else default
         options.append({"name": option, "value": value, "default": default, "help": field.description or ""})
     return {"name": name, "use": use, "options": options}
