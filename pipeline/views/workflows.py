@@ -26,12 +26,14 @@ def describe(path: str) -> dict[str, Any]:
 
 def describe_all() -> dict[str, Any]:
     """Describe the shipped workflows, and every stage that `use:` finds by name."""
-    from pipeline.engine.finding import find_stage, stage_names
+    from pipeline.engine.finding import STAGES, find_each
     from pipeline.engine.shipped import shipped_workflows
+    from pipeline.engine.stage import Stage
 
+    stages = find_each("stage", STAGES, Stage)
     return {
         "workflows": [{"name": w.name, "about": w.about, "path": str(w.path)} for w in shipped_workflows()],
-        "sections": [_section(name, name, find_stage(name).Options, None) for name in sorted(stage_names())],
+        "sections": [_section(name, name, stage.Options, None) for name, stage in sorted(stages.items())],
     }
 
 
