@@ -60,8 +60,10 @@ def connect(options: ClusterOptions, note: Callable[[str], None] = lambda _: Non
 
 @contextlib.contextmanager
 def _handler_levels_kept() -> Iterator[None]:
-    """Set the handlers of Dask's logger back at the end: a cluster silences them until it is closed, and one that takes
-    too long to close is left (_close_quickly). A handler may serve other loggers as well."""
+    """Set the handlers of Dask's logger back at the end: a cluster silences them until it is closed.
+
+    One that takes too long to close is left (_close_quickly). A handler may serve other loggers as well.
+    """
     levels = [(handler, handler.level) for handler in logging.getLogger("distributed").handlers]
     try:
         yield

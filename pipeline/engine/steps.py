@@ -189,7 +189,10 @@ def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def one_line(err: BaseException) -> str:
     """Return an exception in one line, with the file and line of the user's own code that raised it."""
-    text = " ".join(str(err).split())
+    try:
+        text = " ".join(str(err).split())
+    except Exception:  # an exception of the user's own, whose text cannot be made
+        text = "<exception str() failed>"
     place = own_place(err)
     if isinstance(err, ReelgraphError):
         return text + place
