@@ -19,12 +19,12 @@ def run(
     out: str | Path,
     *,
     executor: Literal["dask", "inline"] = "dask",
-    set: Mapping[str, Any] | Sequence[str] = (),
+    set: Mapping[str, Any] | str | Sequence[str] = (),
     fresh: bool = False,
     retry_failed: bool = False,
     accept_failed: bool = False,
     prune: bool = False,
-    keep_stale: Sequence[str] = (),
+    keep_stale: str | Sequence[str] = (),
     attempts: int | None = None,
     together: int = 1,
     debug: bool = False,
@@ -55,15 +55,15 @@ def run(
     from pipeline.engine.run import RunOptions
     from pipeline.faces.table import open as open_store
 
-    texts = _as_overrides(set) if isinstance(set, Mapping) else list(set)
+    texts = _as_overrides(set) if isinstance(set, Mapping) else _as_words(set)
     summary = execute(
         workflow,
-        [str(inputs)] if isinstance(inputs, str | Path) else [str(one) for one in inputs],
+        _as_words(inputs),
         out,
         overrides=texts,
         executor=executor,
         cluster=ClusterOptions.of(**cluster),
-        options=RunOptions(fresh, retry_failed, accept_failed, prune, tuple(keep_stale), attempts, together),
+        options=RunOptions(fresh, retry_failed, accept_failed, prune, tuple(_as_words(keep_stale)), attempts, together),
         listener=listener or Silent(),
         debug=debug,
     )
@@ -77,9 +77,20 @@ def _as_overrides(values: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in values.items()]
 
 
-def plan(workflow: str | Path, inputs: Sequence[str], out: str | Path, *, overrides: Sequence[str] = ()) -> PlanView:
+def _as_words(given: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return texts as the command line gives them; a text or a path alone is one of them, not its letters."""
+    return [str(given)] if isinstance(given, str | Path) else [str(one) for one in given]
+
+
+def plan(
+    workflow: str | Path,
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    overrides: str | Sequence[str] = (),
+) -> PlanView:
     """Say what `run` would do, without doing it: chunks, items, memory, hours, disk, and what is done already."""
     from pipeline.engine.workflow import load_workflow
     from pipeline.views.plan import survey
 
-    return survey(load_workflow(workflow, overrides), inputs, Path(out).expanduser())
+    return survey(load_workflow(workflow, _as_words(overrides)), _as_words(inputs), Path(out).expanduser())

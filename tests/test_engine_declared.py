@@ -106,6 +106,13 @@ def test_a_stage_that_exits_is_a_failed_chunk(own: Own) -> None:
     assert [(one["chunk"], one["error"].split(" (")[0]) for one in run.summary.failures] == [(1, "mine: SystemExit: 0")]
 
 
+def test_an_exception_without_a_text_is_a_failed_chunk(own: Own) -> None:
+    wrong = "class Mute(Exception):\n    def __str__(self):\n        return 1 / 0\n\n\n"
+    own.module("plain", wrong + PLAIN.replace("        return", "        raise Mute\n        return"))
+    (failure, *_) = own.run(own.workflow({"mine": "plain:Square"})).summary.failures
+    assert failure["error"].startswith("mine: Mute: <exception str() failed> (")
+
+
 @pytest.mark.parametrize(
     ("given", "dtype", "message"),
     [

@@ -209,3 +209,66 @@ def test_what_it_raises_is_of_one_input(own: Own) -> None:
     (unusable,) = run.summary.unusable
     assert re.match(r".*bad.txt cannot be opened: AssertionError:.*own_source.py, line \d+\)$", unusable["error"])
     assert run.summary.items == 3
+
+
+def test_one_text_is_one_word_and_not_its_letters(own: Own) -> None:
+    """`plan` looked for a file by the name of each letter, and so did `set` and `keep_stale` for names."""
+    own.module("plain", PLAIN)
+    path, numbers = own.workflow(SQUARE), own.folder / "numbers.txt"
+    assert pipeline.plan(path, numbers, own.out, overrides="source.skip=2").as_dict()["inputs"][0]["frames"] == 10
+    assert pipeline.plan(path, str(numbers), own.out).as_dict()["inputs"][0]["frames"] == 12
+    run = own.run(path, set="source.skip=2")
+    assert run.summary.items == 10
+    (stage,) = SQUARE
+    assert own.run(path, set="source.skip=2", keep_stale=stage).summary.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"str")', '"object")', r"source 'own_source:Numbers': array 'word' has dtype 'object'; a store holds"),
+        ('loads = ("number",)', 'loads = "number"', r"loads is 'number'; write a tuple of str"),
+        ('Array("word"', 'Array("decoded"', r"array 'decoded' is one that jobs return"),
+        ("        for path in inputs:", "        yield inputs[0]\n        for path in inputs:", r"find\(\) gave a str"),
+        ("        for path in inputs:", "        for path in []:", r"finds no input in .*numbers\.txt; check"),
+        ('        line = ', '        raise KeyError("k")\n        line = ', r"Numbers raised KeyError: 'k' \(.*, line"),
+        ('return {"line"', 'return None and {"line"', r"line, word, and values\(\) returned NoneType"),
+    ],
+)
+def test_a_mistake_of_the_source_is_one_line(own: Own, old: str, new: str, message: str) -> None:
+    """They ended in tracebacks, or in a chunk that is never done; a source that found nothing, with exit code 0."""
+    assert old in SOURCE
+    own.module("plain", PLAIN)
+    own.module("own_source", SOURCE.replace(old, new, 1))
+    with pytest.raises((WorkflowError, InputError), match=message) as caught:
+        own.run(own.workflow(SQUARE))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("return hashlib.sha256(Path(ref.path).read_bytes()).hexdigest()", "return None", "fingerprint() returned"),
+        ("item_bytes = 8", "item_bytes = None", "item_bytes is None; set the bytes of one loaded item"),
+        ('{"longest": max(map(len, self.words))}', '{"longest": {1}}', "{1} (set) cannot be stored as JSON"),
+        ("return len(self.words)", "return int('x')", "ValueError: invalid literal"),
+    ],
+)
+def test_a_mistake_over_one_input_spares_the_others(own: Own, old: str, new: str, message: str) -> None:
+    """A fingerprint that is no text left a store that no run could open again."""
+    assert old in SOURCE
+    own.module("plain", PLAIN)
+    own.module("own_source", SOURCE.replace(old, new, 1))
+    run = own.run(own.workflow(SQUARE))
+    assert message in run.summary.unusable[0]["error"]
+    assert run.summary.exit_code == 2
+    own.module("own_source", SOURCE)
+    assert own.run(own.workflow(SQUARE)).summary.exit_code == 0
+
+
+def test_what_is_decoded_may_be_said_in_whole_numbers(own: Own) -> None:
+    """~1 is -2: each item counted as one that could not be read."""
+    own.module("plain", PLAIN)
+    own.module("own_source", SOURCE.replace('"number": numbers}, decoded,', '"number": numbers}, decoded.astype(int),'))
+    run = own.run(own.workflow(SQUARE))
+    assert (run.summary.exit_code, run.frames()["decoded"].all()) == (0, True)

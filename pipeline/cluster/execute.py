@@ -13,6 +13,7 @@ from pipeline.engine import run as runner
 from pipeline.engine.events import Listener, Note
 from pipeline.engine.executor import Executor, InProcessExecutor
 from pipeline.engine.follow import Follower
+from pipeline.engine.plan import find_inputs
 from pipeline.engine.run import RunOptions
 from pipeline.engine.source import InputRef
 from pipeline.engine.steps import unload_stages
@@ -63,7 +64,7 @@ def execute(
         raise UsageError(f"--together {options.together}: at least one input is worked on; give 1 or more")
 
     def find(words: Sequence[str]) -> list[InputRef]:
-        return list(loaded.source.find(words, loaded.source_options))
+        return find_inputs(loaded, words)
 
     follower = None if follow is None else Follower(follow, lambda: find([follow]), settle_seconds)
     refs = find(inputs) if follower is None else []

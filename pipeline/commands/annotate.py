@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from pipeline.commands import Command, given, print_result
+from pipeline.commands import Command, given, load_group, print_result
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Drawer:
 
 
 def _drawers() -> list[Drawer]:
-    return [point.load() for point in dict.fromkeys(entry_points(group=GROUP))]
+    return load_group(GROUP)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
-from pipeline.commands import Command, given, positive
+from pipeline.commands import Command, given, load_group, positive
 from pipeline.errors import UsageError
 
 GROUP = "reelgraph.searches"
@@ -29,7 +28,7 @@ class Search:
 
 
 def _searches() -> list[Search]:
-    return [point.load() for point in dict.fromkeys(entry_points(group=GROUP))]
+    return load_group(GROUP)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from typing import TypeVar
 from pipeline.engine.source import Source, StoredSource
 from pipeline.engine.stage import Stage
 from pipeline.errors import ReelgraphError, UsageError, WorkflowError
-from pipeline.text import unknown
+from pipeline.text import plain, unknown
 
 STAGES = "reelgraph.stages"
 SOURCES = "reelgraph.sources"
@@ -55,11 +55,6 @@ def own_place(err: BaseException) -> str:
 def names(group: str) -> dict[str, str]:
     """Return the names of an entry point group, with the `package.module:Class` behind each."""
     return {point.name: point.value for point in entry_points(group=group)}
-
-
-def stage_names() -> dict[str, str]:
-    """Return the names that `use:` takes, with the `package.module:Class` behind each."""
-    return names(STAGES)
 
 
 def is_known(use: str, group: str = STAGES) -> bool:
@@ -139,6 +134,27 @@ def find(
         raise error(f"{what} {use!r}: {class_name} is not a subclass of pipeline.{base.__name__}")
     return found  # type: ignore[no-any-return]  # checked above
 
+
+def find_each(what: str, group: str, base: type[T]) -> dict[str, type[T]]:
+    """Return the classes of an entry point group, by name.
+
+    If one of another package cannot be loaded, it is reported on standard error and left out: the others must work.
+    """
+    found = {}
+    for name, target in names(group).items():
+        try:
+            found[name] = find(what, name, group, base)
+        except ReelgraphError as err:
+            if target.startswith("pipeline."):
+                raise
+            if (group, name) not in _reported:
+                _reported.add((group, name))
+                print(plain(f"reelgraph: {err}"), file=sys.stderr)
+    return found
+
+
+_reported: set[tuple[str, str]] = set()
+"""Group and name of what could not be loaded: reported once."""
 
 _imported: dict[str, tuple[int, int] | None] = {}
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
-from pipeline.engine.declared import own_code
-from pipeline.engine.finding import PACKAGE, imported_as, source_text, text_of
+from pipeline.engine.declared import check_opened, of_input, own_code
+from pipeline.engine.finding import imported_as, source_text, text_of
 from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
+from pipeline.engine.values import json_default, json_values
 from pipeline.engine.workflow import Workflow, code_digest, differences, make_importable
-from pipeline.errors import InputError, ReelgraphError, StoreError, WorkflowError
+from pipeline.errors import InputError, StoreError, WorkflowError
 from pipeline.store.chunks import Chunks
 
 CHUNK_OVERHEAD_ITEMS = 10
@@ -214,10 +213,12 @@ class InputPlan:
         recipe = self.bound.recipe(self.missing(index))
         parts = self.chunks.parts(index) if self.chunks is not None else []
         known = self.chunks is not None and index in self.chunks.failed
-        values = self.source.values(start, stop)
+        with own_code(f"source {self.bound.workflow.source_kind!r}", self.source):
+            values = self.source.values(start, stop)
+            job, where = self._job(start, stop, recipe), self.source.where(start, stop)
         declared = {array.name for array in self.source.arrays}
-        if values.keys() != declared:
-            given = ", ".join(sorted(values)) or "none"
+        if not isinstance(values, Mapping) or values.keys() != declared:
+            given = (", ".join(sorted(values)) or "none") if isinstance(values, Mapping) else type(values).__name__
             raise WorkflowError(
                 f"source {self.bound.workflow.source_kind!r} declares the arrays "
                 f"{', '.join(sorted(declared)) or 'none'}, and values() returned {given}"
@@ -228,9 +229,9 @@ class InputPlan:
             start=start,
             stop=stop,
             values=values,
-            job=self._job(start, stop, recipe),
+            job=job,
             recipe=recipe,
-            where=self.source.where(start, stop),
+            where=where,
             files=tuple(part.name for part in parts if not part.is_failure),
             replaces=self.chunks.failures(index) if self.chunks is not None and parts else (),
             earlier_attempts=self.chunks.failed[index].attempts if self.chunks is not None and known else 0,
@@ -267,6 +268,19 @@ def in_turns(inputs: Iterator[Iterator[ChunkTask]], together: int) -> Iterator[C
             heappush(turns, (task.begins + ahead, number, ahead, task, tasks))
 
 
+def find_inputs(workflow: Workflow, words: Sequence[str]) -> list[InputRef]:
+    """Return the inputs that words of the user name. Raises InputError if there is none."""
+    where = f"source {workflow.source_kind!r}"
+    with own_code(where, workflow.source):
+        refs = list(workflow.source.find(words, workflow.source_options))
+    for ref in refs:
+        if not isinstance(ref, InputRef):
+            raise WorkflowError(f"{where}: find() gave a {type(ref).__name__}; yield InputRef(path, name)")
+    if not refs:
+        raise InputError(f"{where} finds no input in {', '.join(words)}; check the names")
+    return refs
+
+
 def open_source(
     workflow: Workflow, ref: InputRef, stored: Mapping[str, Any] | None, inventory: bytes | None = None
 ) -> Source:
@@ -276,16 +290,9 @@ def open_source(
     """
     if stored is not None and inventory is not None:
         stored = {**stored, INVENTORY: inventory}
-    try:
+    with of_input(ref, "cannot be opened"):
         source = workflow.source.open(ref, workflow.source_options, stored)
-        source.item_bytes  # noqa: B018  (each source must have it: better missed here than in a plan)
-    except ReelgraphError:
-        raise
-    except (Exception, SystemExit) as err:
-        frames = traceback.extract_tb(err.__traceback__)
-        own = next((one for one in reversed(frames) if not one.filename.startswith(PACKAGE)), None)
-        where = f" ({own.filename}, line {own.lineno})" if own else ""
-        raise InputError(f"{ref.path} cannot be opened: {type(err).__name__}: {err}{where}") from err
+        check_opened(source)
     check_input(workflow, ref, source.facts)
     return source
 
@@ -339,7 +346,7 @@ def check_keys(
     changed = [s for s, facts in stored_stages.items() if s in bound.wanted and facts.get("key") != keys[s]]
     if not changed:
         return
-    options = workflow.source_options.model_dump(mode="json")
+    options = json_values(workflow.source_options)
     kind = {"kind": workflow.source_kind} if workflow.base is None else {}
     now = {
         section: {**kind, **options},
@@ -371,4 +378,4 @@ def check_keys(
 
 def _defaults(options: BaseModel) -> dict[str, Any]:
     fields = type(options).model_fields
-    return {name: to_jsonable_python(field.default) for name, field in fields.items() if not field.is_required()}
+    return {name: json_default(field) for name, field in fields.items() if not field.is_required()}

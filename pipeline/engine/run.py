@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.engine.bound import BoundWorkflow
+from pipeline.engine.declared import of_input
 from pipeline.engine.derive import DeriveError, derive, stale
 from pipeline.engine.events import (
     ChunkDone,
@@ -347,7 +348,9 @@ class _Run:
         if name is None:
             return open_source(workflow, ref, None)
         stored = self.store.input(name).attributes
-        if not workflow.source.is_stored(ref, stored):
+        with of_input(ref, "cannot be compared with what is stored"):
+            is_stored = workflow.source.is_stored(ref, stored)
+        if not is_stored:
             raise InputError(
                 f"{ref.path} is not the input that was stored as {name!r} (its content changed); "
                 "choose another --out, or start over with --fresh"
@@ -377,7 +380,11 @@ class _Run:
             self.emit(Note(f"{damage.set_aside()} and made again"))
         plan = plan_input(self.bound, name or "", source, attributes, chunks, self.options.retry_failed)
         if name is None:
-            known_by = {"path": ref.path, "fingerprint": source.fingerprint(ref)}
+            with of_input(ref, "has no fingerprint"):
+                fingerprint = source.fingerprint(ref)
+                if not isinstance(fingerprint, str):
+                    raise TypeError(f"fingerprint() returned {type(fingerprint).__name__}; return a text")
+            known_by = {"path": ref.path, "fingerprint": fingerprint}
             item = {"item": source.item} if source.item != DECODED.dims[0] else {}
             facts = {**known_by, **source.facts, **item, "chunk_frames": plan.chunk_items, "frames": plan.n_items}
             name = self.store.add_input(ref.name, facts, source.inventory())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.engine.values import json_values
 from pipeline.errors import WorkflowError
 from pipeline.store.schema import Array, Schema
 
@@ -49,8 +50,7 @@ class SourceOptions(BaseModel):
 
     def keyed(self) -> dict[str, Any]:
         """Return what enters the resume keys, as JSON values."""
-        dumped: dict[str, Any] = self.model_dump(mode="json", exclude=set(self.UNKEYED))
-        return dumped
+        return json_values(self, self.UNKEYED)
 
 
 @dataclass(frozen=True)

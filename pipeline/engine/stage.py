@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.engine.values import json_values
 from pipeline.errors import WorkflowError
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
@@ -28,8 +29,7 @@ class StageOptions(BaseModel):
 
         If a stage gets an option later, leave it out while it changes nothing, so that older stores go on.
         """
-        dumped: dict[str, Any] = self.model_dump(mode="json")
-        return dumped
+        return json_values(self)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import numpy as np
 from pipeline.engine.bound import StageRef
 from pipeline.engine.finding import find_stage, own_place
 from pipeline.engine.plan import ChunkTask
+from pipeline.engine.source import Loaded
 from pipeline.engine.stage import Chunk, Stage
 from pipeline.engine.watchdog import this_worker, watched
 from pipeline.engine.workflow import make_importable
@@ -188,7 +189,10 @@ def _failing_softly(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def one_line(err: BaseException) -> str:
     """Return an exception in one line, with the file and line of the user's own code that raised it."""
-    text = " ".join(str(err).split())
+    try:
+        text = " ".join(str(err).split())
+    except Exception:  # an exception of the user's own, whose text cannot be made
+        text = "<exception str() failed>"
     place = own_place(err)
     if isinstance(err, ReelgraphError):
         return text + place
@@ -202,6 +206,9 @@ def decode(task: ChunkTask, name: str, settings: WorkerSettings) -> Items:
     assert task.job is not None
     MEMORY.lock_pages(settings.device.kind != "cpu")
     loaded = task.job.load(settings.decode_threads)
+    if not isinstance(loaded, Loaded):
+        raise DecodeError(f"the source's job returned {type(loaded).__name__}; return Loaded(...)")
+    loaded = replace(loaded, decoded=DECODED.fit(loaded.decoded, "the source's array 'decoded'"))
     for array, rows in {DECODED.name: loaded.decoded, **loaded.arrays}.items():
         if len(rows) != task.n_items:
             raise DecodeError(

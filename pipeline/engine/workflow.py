@@ -18,11 +18,12 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.engine.declared import STEPS, check_class, check_declared, check_method, own_code
+from pipeline.engine.declared import STEPS, check_class, check_declared, check_method, check_source, own_code
 from pipeline.engine.finding import DEFAULT_SOURCE, PASSES, find_pass, find_source, find_stage, names, source_text
 from pipeline.engine.shipped import find_workflow, shipped_names
 from pipeline.engine.source import Source, SourceOptions, StoredSource
 from pipeline.engine.stage import Stage, StageOptions
+from pipeline.engine.values import json_values
 from pipeline.errors import ModelError, WorkflowError
 from pipeline.files.regular import read_file
 from pipeline.models.card import ModelInfo
@@ -87,8 +88,7 @@ class StageNode:
 
     @property
     def options(self) -> dict[str, Any]:
-        dumped: dict[str, Any] = self.stage.options.model_dump(mode="json")
-        return dumped
+        return json_values(self.stage.options)
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ class Workflow:
 
     def resolved(self) -> dict[str, Any]:
         """The whole workflow with every default filled in, further passes too; JSON values only."""
-        source = {"kind": self.source_kind, **self.source_options.model_dump(mode="json")}
-        sections = {one.section: one.source_options.model_dump(mode="json") for one in self.further}
+        source = {"kind": self.source_kind, **json_values(self.source_options)}
+        sections = {one.section: json_values(one.source_options) for one in self.further}
         nodes = [node for one in self.passes for node in one.stages]
         stages = {n.name: {"use": n.use, "after": [*n.before, *n.after], **n.options} for n in nodes}
         return {"source": source, **sections, "stages": stages}
@@ -217,6 +217,7 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
     make_importable(folder)
     kind = str(file.source.get("kind", DEFAULT_SOURCE))
     source = find_source(kind)
+    check_source(source, f"source {kind!r}")
     given = {option: value for option, value in file.source.items() if option != "kind"}
     options = _validate(source.Options, given, "source")
     sections = {kind: find_pass(kind) for kind in file.further}

@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from pipeline.engine.events import PassStarted, Silent
-from pipeline.engine.finding import EXPORTS, find, names
+from pipeline.engine.finding import EXPORTS, find, find_each, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import ReelgraphError, UsageError
 from pipeline.files.whole import written_whole
@@ -389,11 +389,16 @@ def _find(name: str) -> type[Export]:
     return find("format", name, EXPORTS, Export)  # type: ignore[type-abstract]
 
 
+def _known() -> dict[str, type[Export]]:
+    """Return the formats that have a name."""
+    return find_each("format", EXPORTS, Export)  # type: ignore[type-abstract]
+
+
 def _format(to: str, named: str | None) -> tuple[str, type[Export]]:
     """Return a format's name and class: the one that is named, else the one that the file's suffix says."""
     if named is not None:
         return named, _find(named)
-    ends = {name: _suffix_of(to, _find(name)) for name in names(EXPORTS)}
+    ends = {name: _suffix_of(to, kind) for name, kind in _known().items()}
     longest = max(map(len, ends.values()))
     found = [name for name, end in ends.items() if end and len(end) == longest]
     if len(found) != 1:
@@ -404,7 +409,7 @@ def _format(to: str, named: str | None) -> tuple[str, type[Export]]:
 
 
 def _check(to: str, name: str, chosen: type[Export], flags: dict[str, Any], force: bool) -> None:
-    known = {one: _find(one) for one in sorted(names(EXPORTS))}
+    known = dict(sorted(_known().items()))
     for flag, given in flags.items():
         if given and flag not in chosen.flags:
             choice = " | ".join(one for one, format in known.items() if flag in format.flags)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.engine.bound import BoundWorkflow
 from pipeline.engine.parts import over, with_parts
-from pipeline.engine.plan import check_keys, open_source, plan_input
+from pipeline.engine.plan import check_keys, find_inputs, open_source, plan_input
 from pipeline.engine.source import InputRef, StoredSource
 from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
@@ -94,7 +94,7 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
 
     Raises StoreError if the store does not fit the workflow; unusable inputs are listed, not raised.
     """
-    refs = list(workflow.source.find(inputs, workflow.source_options))
+    refs = find_inputs(workflow, inputs)
     store = RunStore.open(out, mode="r") if out.exists() else None
     stages: dict[str, Any] = {}
     for name in store.input_names() if store is not None else ():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+
+from pipeline.engine.values import default_of
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -25,19 +26,21 @@ def describe(path: str) -> dict[str, Any]:
 
 def describe_all() -> dict[str, Any]:
     """Describe the shipped workflows, and every stage that `use:` finds by name."""
-    from pipeline.engine.finding import find_stage, stage_names
+    from pipeline.engine.finding import STAGES, find_each
     from pipeline.engine.shipped import shipped_workflows
+    from pipeline.engine.stage import Stage
 
+    stages = find_each("stage", STAGES, Stage)
     return {
         "workflows": [{"name": w.name, "about": w.about, "path": str(w.path)} for w in shipped_workflows()],
-        "sections": [_section(name, name, find_stage(name).Options, None) for name in sorted(stage_names())],
+        "sections": [_section(name, name, stage.Options, None) for name, stage in sorted(stages.items())],
     }
 
 
 def _section(name: str, use: str, model: type[BaseModel], values: BaseModel | None) -> dict[str, Any]:
     options = []
     for option, field in model.model_fields.items():
-        default = None if field.default is PydanticUndefined else field.default
+        default = default_of(field)
         value = getattr(values, option) if values is not None else default
         options.append({"name": option, "value": value, "default": default, "help": field.description or ""})
     return {"name": name, "use": use, "options": options}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.events import PassStarted, Silent
-from pipeline.engine.finding import PANELS, find, names
+from pipeline.engine.finding import PANELS, find_each
 from pipeline.errors import UsageError
 from pipeline.files.regular import open_file
 from pipeline.files.whole import written_whole
@@ -124,8 +124,8 @@ def _panels(about: About, axes: Mapping[str, str]) -> list[Panel]:
 
     `axes`: the name of one item, by axis.
     """
-    kinds = [find("panel", name, PANELS, Panel) for name in names(PANELS)]  # type: ignore[type-abstract]
-    made = [kind(about) for kind in kinds if kind.axis in axes]
+    kinds = find_each("panel", PANELS, Panel)  # type: ignore[type-abstract]
+    made = [kind(about) for kind in kinds.values() if kind.axis in axes]
     told = {panel.axis for panel in made}
     return [*made, *(PlainPanel(about, axis, item) for axis, item in axes.items() if axis not in told)]
 

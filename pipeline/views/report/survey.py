@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.spans import item_numbers, item_seconds, length_of, start_of, stop_of
+from pipeline.media.spans import is_timed, item_numbers, item_seconds, length_of, start_of, stop_of
 from pipeline.text import parse_seconds
 from pipeline.views.axes import axis_in, source_arrays, source_options
 from pipeline.views.report.series import Bins, per_item
@@ -87,7 +87,8 @@ def survey(
     work.started(shown, item.frames_done)
     found = Surveyed(run, item, item.attributes, n_inputs, noun)
     arrays = item.arrays
-    found.is_timed = any(array.name == "time_seconds" for array in source_arrays(run, item.item))
+    declared = any(array.name == "time_seconds" for array in source_arrays(run, item.item))
+    found.is_timed = declared and is_timed(item)
     if arrays:
         found.time = item.array("time_seconds") if found.is_timed else _positions(item).astype(np.float64)
         found.start_seconds, found.stop_seconds = _bounds(found)
