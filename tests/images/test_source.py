@@ -259,13 +259,14 @@ def test_parquet_as_hugging_face_has_it(tmp_path: Path) -> None:
         ("gone", "no such file or folder"), ("no*.png", "no file matches"), ("", "an input is empty"),
         ("https://example.com/a.jpg", "URLs are not supported"), ("empty", "no pictures in folder"),
         ("empty.txt", "is empty; write one path per line"), ("a.tgz", "unpack it to .tar first"),
+        ("a.mp4", "is a video, not a picture: leave out --images, or write source"),
         ("bad.h5", "cannot be opened as hdf5"), ("bad.parquet", "cannot be read as Parquet"),
     ],
 )  # fmt: skip
 def test_mistakes(word: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    for name in ("empty.txt", "a.tgz", "bad.h5", "bad.parquet"):
+    for name in ("empty.txt", "a.tgz", "bad.h5", "bad.parquet", "a.mp4"):
         (tmp_path / name).write_text("" if name == "empty.txt" else "no")
     with pytest.raises(InputError, match=message):
         opened(word)

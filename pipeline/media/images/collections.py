@@ -26,6 +26,9 @@ CLASS, CLASS_NAMES = ".cls", "__class_names__"
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
+FOR_VIDEOS = "leave out --images, or write source: {kind: video} in a workflow of your own"
+
+
 class Collection(ABC):
     """The pictures of one input."""
 
@@ -75,7 +78,7 @@ def of_folder(path: str) -> FilesOf:
     if not len(names):
         told = f" ({passed.told()})" if passed.counts else ""
         if passed.videos:
-            raise InputError(f"no pictures in folder {path}, but {plural(passed.videos, 'video')}: leave out --images")
+            raise InputError(f"no pictures in folder {path}, but {plural(passed.videos, 'video')}: {FOR_VIDEOS}")
         raise InputError(f"no pictures in folder {path}{told}; a picture ends in {' '.join(sorted(SUFFIXES))}")
     return FilesOf(path, "folder", path, names, passed)
 

@@ -26,9 +26,9 @@ from pipeline.media.images.copies import Inventory
 from pipeline.media.images.folders import UNREAD_FOLDERS, is_folder
 from pipeline.media.images.names import Names, text
 from pipeline.media.images.pictures import Pictures
-from pipeline.media.images.reading import Geometry, Picture, declared_size, fitted, read
+from pipeline.media.images.reading import SUFFIXES, Geometry, Picture, declared_size, fitted, read
 from pipeline.media.images.shelves import Content, Shelf
-from pipeline.media.inputs import refuse_url
+from pipeline.media.inputs import VIDEO_SUFFIXES, refuse_url
 from pipeline.media.picture import UnreadableError, too_large
 from pipeline.store.schema import ORIGIN, SCALE, Array
 from pipeline.text import plural
@@ -226,6 +226,8 @@ class ImagesSource(Source):
                     found[path] = InputRef(path, Path(path).stem if _is_container(path) else Path(path).name)
                 else:
                     loose.append(path)
+        if loose and not found and all(map(_is_video, loose)):
+            raise InputError(f"{loose[0]} is a video, not a picture: {collections.FOR_VIDEOS}")
         yield from found.values()
         if loose:
             yield _of_loose(list(dict.fromkeys(loose)), inputs)
@@ -388,6 +390,11 @@ def _matching(given: str) -> list[str]:
             raise InputError(f"no file matches {given!r} in {os.getcwd()}; check the pattern (** searches subfolders)")
         return found
     raise InputError(f"no such file or folder: {path}; check the spelling")
+
+
+def _is_video(path: str) -> bool:
+    """Return whether the name of a file is that of a video, and of no picture."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES - SUFFIXES
 
 
 def _absolute(given: str) -> str:
