@@ -559,6 +559,21 @@ def test_a_glob_that_grew_beyond_its_folder(own: Own, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_glob_may_match_one_picture_before_or_later(own: Own, tmp_path: Path) -> None:
+    photos = folder_of(tmp_path / "photos", ["0.png"])
+    own.module("looking", LOOKING)
+    workflow, matching = own.workflow({"look": "looking:Look"}, kind="images"), str(photos / "*.png")
+    own.run(workflow, matching)
+    folder_of(photos, ["1.png"])
+    os.utime(photos / "1.png", (1, 1))
+    grown = own.run(workflow, matching)
+    assert [item.array("name").tolist() for item in grown.inputs.values()] == [["0.png"], ["1.png"]]
+    (photos / "0.png").unlink()
+    pruned = own.run(workflow, matching, prune=True)
+    assert pruned.summary.items == 0
+    assert [item.array("name").tolist() for item in pruned.inputs.values()] == [[], ["1.png"]]
+
+
 def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "photos", [f"{k}.png" for k in range(6)])
     for number in range(6):

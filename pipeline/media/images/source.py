@@ -430,13 +430,14 @@ def _folders(ref: InputRef, now: FilesOf, parts: int) -> tuple[str, ...]:
 
 
 def _of_loose(paths: list[str], inputs: Sequence[str]) -> ImagesRef:
-    """Return pictures that were named one by one as one input."""
+    """Return pictures that were named one by one as one input. A glob is the same input whatever it matches."""
+    globs = [given for given in inputs if glob.has_magic(given)]
+    matched = _absolute(globs[0]) if len(inputs) == 1 and globs else None
     if len(paths) == 1:
-        return ImagesRef(paths[0], Path(paths[0]).stem, files=tuple(paths))
+        return ImagesRef(matched or paths[0], Path(paths[0]).stem, files=tuple(paths))
     folder = os.path.commonpath([os.path.dirname(path) for path in paths])
     digest = hashlib.blake2b("\0".join(paths).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-    globs = [given for given in inputs if glob.has_magic(given)]
-    path = _absolute(globs[0]) if len(inputs) == 1 and globs else f"{folder}/({len(paths)} files, {digest})"
+    path = matched or f"{folder}/({len(paths)} files, {digest})"
     return ImagesRef(path, Path(folder).name or "pictures", files=tuple(paths))
 
 
