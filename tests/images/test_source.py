@@ -253,6 +253,15 @@ def test_parquet_as_hugging_face_has_it(tmp_path: Path) -> None:
         ]
 
 
+def test_a_table_without_pictures_shows_its_columns(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"many": [[encoded(1)]], "label": [1]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"no column of files as bytes; it has many: list<.*binary>, label: int64"):
+        opened(tmp_path / "t.parquet")
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

@@ -296,7 +296,11 @@ class Table(Collection):
         try:
             open_file(path).close()  # raises for a pipe, which would be waited for
             with pq.ParquetFile(path) as file:
-                binary = [name for name, kind in _leaves(file.schema_arrow) if _is_binary(kind)]
+                kinds = dict(_leaves(file.schema_arrow))
+                binary = [name for name, kind in kinds.items() if _is_binary(kind)]
+                if not binary:
+                    shown = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+                    raise InputError(f"{path} has no column of files as bytes; it has {shown or 'no column'}")
                 self.column = _chosen(path, column, binary)
                 counts = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
                 self._ends = np.cumsum([0, *counts])
