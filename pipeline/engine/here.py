@@ -63,6 +63,10 @@ def stages_here(workflow: Workflow) -> Callable[[Chunk], dict[str, Any]]:
     return run
 
 
+_ERROR = "error"
+"""Item array of a source that says why an item could not be read."""
+
+
 def array_of(path: str, array: str, workflow: Workflow) -> np.ndarray:
     """Return the rows of an array that a workflow makes of an input with one item, loaded by its own source.
 
@@ -79,6 +83,9 @@ def array_of(path: str, array: str, workflow: Workflow) -> np.ndarray:
     made = run_in_process(chunk_nodes(task, "", settings)[:-1])  # all but the one that writes
     if isinstance(made, steps.Failure):
         raise InputError(f"{path}: {made.error}")
+    if made.decoded is not None and not made.decoded.all():
+        why = made.error or str(made.found[_ERROR][0] if _ERROR in made.found else "it could not be read")
+        raise InputError(f"{path}: {why}")
     found: np.ndarray = made.arrays[array]
     return found
 

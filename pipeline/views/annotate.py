@@ -154,6 +154,8 @@ def annotate_inputs(
         again = reread(item)
         assert isinstance(again, RereadPictures), "`_folders` refuses all else"
         copies[targets[item]].inputs[item] = again
+    if pictured and not films:
+        work.counts(len(pictured), "picture")
     made = []
     for number, item in enumerate(items):
         if is_timed(item):

@@ -207,8 +207,9 @@ class StoredRows:
         self.n_rows = self.n_items = 0
         """Rows and items that were gone through so far."""
         listener = progress or Silent()
-        if self.item != "frame":
-            listener.on(PassStarted(len(self.inputs), self.item))
+        noun = noun_of(self.runs, self.item)
+        if noun != "frame":
+            listener.on(PassStarted(len(self.inputs), noun))
         self._work = Work(listener)
 
     @cached_property

@@ -325,6 +325,10 @@ class Work:
         self._listener = listener
         self._began = time.perf_counter()
 
+    def counts(self, inputs: int, noun: str) -> None:
+        """Say how many inputs follow, and the noun of one item."""
+        self._listener.on(PassStarted(inputs, noun))
+
     def started(self, name: str, items: int) -> None:
         self._listener.on(InputStarted(name, items))
 

@@ -22,6 +22,8 @@ from pipeline.faces.people import evidence
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.views.annotate import Wanted, annotate
 from pipeline.media.reread import reread
+from pipeline.views.export import export
+from pipeline.views.progress import Tally
 from tests.docs import Reader
 
 IMAGES = {"source.kind": "images"}
@@ -226,7 +228,10 @@ def test_copies_of_pictures_have_boxes_or_blurred_faces(store: Path, made: Path,
     assert changed[-20:, -20:].mean() < 5, "far from the face only JPEG changes something"
     with pytest.raises(UsageError, match="holds files already"):
         annotate([store], target=tmp_path / "out")
-    annotate([store], target=tmp_path / "out", force=True)
+    tally = Tally()
+    annotate([store], target=tmp_path / "out", force=True, progress=tally)
+    export(store, tmp_path / "faces.csv", progress=(exported := Tally()))
+    assert (tally.item, exported.item) == ("picture", "picture")
 
 
 def test_each_picture_has_a_copy_of_its_own(tmp_path: Path) -> None:

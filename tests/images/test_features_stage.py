@@ -349,6 +349,22 @@ def test_a_network_that_onnx_runtime_cannot_run(save: Save, tmp_path: Path) -> N
         key(tmp_path / "odd.onnx", size=8)
 
 
+@pytest.mark.parametrize("rest", [3, -1], ids=["cannot run", "gives one row"])
+def test_a_network_of_one_picture_that_claims_more(save: Save, tmp_path: Path, rest: int) -> None:
+    """Exporters write a batch of any size, and a graph that only works for the size of their example."""
+    nodes = [helper.make_node("GlobalAveragePool", ["x"], ["m"]), helper.make_node("Reshape", ["m", "shape"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "net", [helper.make_tensor_value_info("x", FLOAT, ("n", 3, 8, 8))],
+        [helper.make_tensor_value_info("y", FLOAT, ("n", 3))],
+        [numpy_helper.from_array(np.array([1, rest], np.int64), "shape")],
+    )  # fmt: skip
+    path = tmp_path / "one.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    with pytest.raises(ModelError, match=r"one\.onnx takes one picture at a time; set batch: 1 \("):
+        key(path)
+    assert key(path, batch=1)
+
+
 def test_a_run_ends_before_its_first_chunk(
     workflow: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

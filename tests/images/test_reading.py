@@ -107,6 +107,17 @@ def test_what_is_transparent_is_white() -> None:
     assert (read(saved(palette, "PNG", transparency=index), WHOLE).pixels[30, 10] == 255).all()
 
 
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_a_transparent_grey_is_white(bits: int) -> None:
+    values = np.tile(np.arange(2, dtype=np.uint8), (4, 8)) if bits == 1 else np.arange(64, dtype=f">u{bits // 8}")
+    rows = np.packbits(values, 1) if bits == 1 else values.reshape(4, 16)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    content = _png(16, 4, bits, 0, lines, _part(b"tRNS", b"\0\0"))
+    found = read(content, WHOLE).pixels
+    assert (found[0, 0] == 255).all()
+    assert (found[0, 1] == {1: 255, 8: 1, 16: 0}[bits]).all()
+
+
 def test_sixteen_bits_keep_their_high_byte() -> None:
     values = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64)
     found = read(saved(Image.fromarray(values), "PNG"), WHOLE).pixels
@@ -120,14 +131,18 @@ def test_sixteen_bits_keep_their_high_byte() -> None:
 
 
 def _png16(rgb: np.ndarray) -> bytes:
-    def part(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     height, width = rgb.shape[:2]
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in rgb)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    end = part(b"IDAT", zlib.compress(lines)) + part(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + end
+    return _png(width, height, 16, 2, b"".join(b"\0" + line.astype(">u2").tobytes() for line in rgb))
+
+
+def _png(width: int, height: int, bits: int, kind: int, lines: bytes, more: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    end = more + _part(b"IDAT", zlib.compress(lines)) + _part(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + _part(b"IHDR", header) + end
+
+
+def _part(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 @pytest.mark.parametrize(

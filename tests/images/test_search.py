@@ -347,6 +347,14 @@ def test_faces_are_not_looked_for_in_features(pictures: Own, command: Command) -
 # -- stores that are made up ----------------------------------------------------------------------------------------
 
 
+def test_a_picture_that_cannot_be_read_says_why(pictures: Own, tmp_path: Path) -> None:
+    stages = {"bright": "own_features:Bright", "features": "own_features:Feature"}
+    pictures.run(pictures.workflow(stages, kind="images"), pictures.folder / "office")
+    (tmp_path / "text.jpg").write_text("<html>")
+    with pytest.raises(InputError, match=r"text.jpg: not a picture that can be read \(it is text\)"):
+        search([pictures.out], image=tmp_path / "text.jpg", array="feature")
+
+
 def test_equal_pictures_keep_the_order_of_the_store(tmp_path: Path) -> None:
     """Over chunks and blocks too, whatever the number of threads."""
     feature = np.tile(np.float16([1, 2, 3, 4, 5, 6, 7, 8]), (5 * LENGTH, 1))

@@ -253,19 +253,29 @@ def test_parquet_as_hugging_face_has_it(tmp_path: Path) -> None:
         ]
 
 
+def test_a_table_without_pictures_shows_its_columns(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"many": [[encoded(1)]], "label": [1]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"no column of files as bytes; it has many: list<.*binary>, label: int64"):
+        opened(tmp_path / "t.parquet")
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
         ("gone", "no such file or folder"), ("no*.png", "no file matches"), ("", "an input is empty"),
         ("https://example.com/a.jpg", "URLs are not supported"), ("empty", "no pictures in folder"),
         ("empty.txt", "is empty; write one path per line"), ("a.tgz", "unpack it to .tar first"),
+        ("a.mp4", "is a video, not a picture: leave out --images, or write source"),
         ("bad.h5", "cannot be opened as hdf5"), ("bad.parquet", "cannot be read as Parquet"),
     ],
 )  # fmt: skip
 def test_mistakes(word: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    for name in ("empty.txt", "a.tgz", "bad.h5", "bad.parquet"):
+    for name in ("empty.txt", "a.tgz", "bad.h5", "bad.parquet", "a.mp4"):
         (tmp_path / name).write_text("" if name == "empty.txt" else "no")
     with pytest.raises(InputError, match=message):
         opened(word)
@@ -556,6 +566,21 @@ def test_a_glob_that_grew_beyond_its_folder(own: Own, tmp_path: Path) -> None:
     assert [pruned.array(name, "name").tolist() for name in ("a", "photos-2", "photos-3")] == [
         [], ["b/0.png", "b/2.png"], ["a/1.png"],
     ]  # fmt: skip
+
+
+def test_a_glob_may_match_one_picture_before_or_later(own: Own, tmp_path: Path) -> None:
+    photos = folder_of(tmp_path / "photos", ["0.png"])
+    own.module("looking", LOOKING)
+    workflow, matching = own.workflow({"look": "looking:Look"}, kind="images"), str(photos / "*.png")
+    own.run(workflow, matching)
+    folder_of(photos, ["1.png"])
+    os.utime(photos / "1.png", (1, 1))
+    grown = own.run(workflow, matching)
+    assert [item.array("name").tolist() for item in grown.inputs.values()] == [["0.png"], ["1.png"]]
+    (photos / "0.png").unlink()
+    pruned = own.run(workflow, matching, prune=True)
+    assert pruned.summary.items == 0
+    assert [item.array("name").tolist() for item in pruned.inputs.values()] == [[], ["1.png"]]
 
 
 def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp_path: Path) -> None:

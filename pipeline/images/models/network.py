@@ -155,7 +155,7 @@ def _checked(choices: FeaturesOptions, graph: Graph, network: Network) -> str:
     """
     digest = sha256(graph.files)
     try:
-        made = _probe(graph, digest, (network.batch or 1, *network.preparation.shape), network.output)
+        made = _first_run(choices, graph, digest, network)
     except ModelError as error:
         if "NOT_IMPLEMENTED" in str(error) or is_out_of_memory(error):
             return digest
@@ -164,6 +164,18 @@ def _checked(choices: FeaturesOptions, graph: Graph, network: Network) -> str:
     if length != network.length:
         raise ModelError(_other_length(network, length))
     return digest
+
+
+def _first_run(choices: FeaturesOptions, graph: Graph, digest: str, network: Network) -> Sequence[int | None]:
+    """Return the shape of the output for two pictures, if a batch may have two."""
+    pictures, shape = network.batch or min(2, choices.batch or 2), network.preparation.shape
+    try:
+        return _probe(graph, digest, (pictures, *shape), network.output)
+    except ModelError as error:
+        if network.batch or pictures == 1 or is_out_of_memory(error):
+            raise
+        _probe(graph, digest, (1, *shape), network.output)  # says what is wrong apart from the size of a batch
+        raise ModelError(f"model {choices.model} takes one picture at a time; set batch: 1 ({error})") from error
 
 
 def _other_length(network: Network, length: int | None) -> str:

@@ -26,6 +26,9 @@ CLASS, CLASS_NAMES = ".cls", "__class_names__"
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
+FOR_VIDEOS = "leave out --images, or write source: {kind: video} in a workflow of your own"
+
+
 class Collection(ABC):
     """The pictures of one input."""
 
@@ -75,7 +78,7 @@ def of_folder(path: str) -> FilesOf:
     if not len(names):
         told = f" ({passed.told()})" if passed.counts else ""
         if passed.videos:
-            raise InputError(f"no pictures in folder {path}, but {plural(passed.videos, 'video')}: leave out --images")
+            raise InputError(f"no pictures in folder {path}, but {plural(passed.videos, 'video')}: {FOR_VIDEOS}")
         raise InputError(f"no pictures in folder {path}{told}; a picture ends in {' '.join(sorted(SUFFIXES))}")
     return FilesOf(path, "folder", path, names, passed)
 
@@ -293,7 +296,11 @@ class Table(Collection):
         try:
             open_file(path).close()  # raises for a pipe, which would be waited for
             with pq.ParquetFile(path) as file:
-                binary = [name for name, kind in _leaves(file.schema_arrow) if _is_binary(kind)]
+                kinds = dict(_leaves(file.schema_arrow))
+                binary = [name for name, kind in kinds.items() if _is_binary(kind)]
+                if not binary:
+                    shown = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+                    raise InputError(f"{path} has no column of files as bytes; it has {shown or 'no column'}")
                 self.column = _chosen(path, column, binary)
                 counts = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
                 self._ends = np.cumsum([0, *counts])

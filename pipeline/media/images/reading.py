@@ -215,7 +215,11 @@ def _rgb(image: Any) -> Any:
     from PIL import Image
 
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        values = np.asarray(image)
+        eight = _eight_bits(values)
+        if "transparency" in image.info:  # a grey value; Pillow has no picture of 16 bits with transparency
+            eight[values == image.info["transparency"]] = 255
+        return Image.fromarray(eight).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         transparent = image.convert("RGBA")
         white = Image.new("RGBA", transparent.size, _WHITE)

@@ -26,9 +26,9 @@ from pipeline.media.images.copies import Inventory
 from pipeline.media.images.folders import UNREAD_FOLDERS, is_folder
 from pipeline.media.images.names import Names, text
 from pipeline.media.images.pictures import Pictures
-from pipeline.media.images.reading import Geometry, Picture, declared_size, fitted, read
+from pipeline.media.images.reading import SUFFIXES, Geometry, Picture, declared_size, fitted, read
 from pipeline.media.images.shelves import Content, Shelf
-from pipeline.media.inputs import refuse_url
+from pipeline.media.inputs import VIDEO_SUFFIXES, refuse_url
 from pipeline.media.picture import UnreadableError, too_large
 from pipeline.store.schema import ORIGIN, SCALE, Array
 from pipeline.text import plural
@@ -226,6 +226,8 @@ class ImagesSource(Source):
                     found[path] = InputRef(path, Path(path).stem if _is_container(path) else Path(path).name)
                 else:
                     loose.append(path)
+        if loose and not found and all(map(_is_video, loose)):
+            raise InputError(f"{loose[0]} is a video, not a picture: {collections.FOR_VIDEOS}")
         yield from found.values()
         if loose:
             yield _of_loose(list(dict.fromkeys(loose)), inputs)
@@ -390,6 +392,11 @@ def _matching(given: str) -> list[str]:
     raise InputError(f"no such file or folder: {path}; check the spelling")
 
 
+def _is_video(path: str) -> bool:
+    """Return whether the name of a file is that of a video, and of no picture."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES - SUFFIXES
+
+
 def _absolute(given: str) -> str:
     """Return an absolute path in one spelling, since a store knows its inputs by their paths."""
     path = Path(given).expanduser()
@@ -423,13 +430,14 @@ def _folders(ref: InputRef, now: FilesOf, parts: int) -> tuple[str, ...]:
 
 
 def _of_loose(paths: list[str], inputs: Sequence[str]) -> ImagesRef:
-    """Return pictures that were named one by one as one input."""
+    """Return pictures that were named one by one as one input. A glob is the same input whatever it matches."""
+    globs = [given for given in inputs if glob.has_magic(given)]
+    matched = _absolute(globs[0]) if len(inputs) == 1 and globs else None
     if len(paths) == 1:
-        return ImagesRef(paths[0], Path(paths[0]).stem, files=tuple(paths))
+        return ImagesRef(matched or paths[0], Path(paths[0]).stem, files=tuple(paths))
     folder = os.path.commonpath([os.path.dirname(path) for path in paths])
     digest = hashlib.blake2b("\0".join(paths).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-    globs = [given for given in inputs if glob.has_magic(given)]
-    path = _absolute(globs[0]) if len(inputs) == 1 and globs else f"{folder}/({len(paths)} files, {digest})"
+    path = matched or f"{folder}/({len(paths)} files, {digest})"
     return ImagesRef(path, Path(folder).name or "pictures", files=tuple(paths))
 
 
