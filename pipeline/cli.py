@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import multiprocessing.util
 import os
@@ -22,6 +23,8 @@ DESCRIPTION = (
     "Face analysis for whole archives of video: Dask tasks over chunks of frames, into a Zarr store that resumes."
 )
 GROUP = "reelgraph.commands"
+_OF_PATHS = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP})
+"""Errors of the operating system that a path of the user's may bring wherever it is looked at."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os._exit(EXIT_INTERRUPTED)  # threads in native code would keep the interpreter for as long as they like
     except BrokenPipeError:
         return 0  # `reelgraph status ... | head`
+    except OSError as err:
+        if err.errno not in _OF_PATHS or not err.filename or getattr(options, "debug", False):
+            raise
+        print(f"reelgraph: {plain(f'{err.filename}: {err.strerror}; choose another path')}", file=sys.stderr)
+        return UsageError.exit_code
 
 
 def _end_children() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.loader.items import in_one_numbering
 from pipeline.media.images.collections import CLASS, CLASS_NAMES
+from pipeline.text import plural
 from pipeline.views.export import Export
 
 if TYPE_CHECKING:
@@ -39,13 +40,15 @@ class Tar(Export):
         with tarfile.open(fileobj=file, mode="w") as tar:
             if class_names:
                 _member(tar, CLASS_NAMES, json.dumps(class_names, ensure_ascii=False).encode())
-            for one in stored.inputs:
-                known, numbers = one.item.arrays, labels.get(one.name)
+            for one, numbers in zip(stored.inputs, labels, strict=True):
+                known = one.item.arrays
                 if "image" not in known:
                     raise UsageError(f"{one.name} has no array 'image'; make one by `reelgraph run augment`")
                 names = [name for name in ("image", "name", "decoded") if name in known]
                 for start, stop in one.item.spans(_BLOCK):
                     arrays = one.item.read_frames(names, start, stop)
+                    stored.n_items += stop - start
+                    stored.n_rows += int(arrays["decoded"].sum())
                     for row in range(stop - start):
                         number = None if numbers is None else next(numbers)
                         if not arrays["decoded"][row]:
@@ -55,18 +58,20 @@ class Tar(Export):
                         _add(tar, key, arrays["image"][row])
                         if number is not None:
                             _member(tar, f"{key}{CLASS}", str(number).encode())
+        if lost := stored.n_items - stored.n_rows:
+            stored.notes = [f"{plural(lost, 'picture')} left out: could not be read"]
 
 
-def _labels(stored: StoredRows) -> tuple[dict[str, Iterator[int]], tuple[str, ...]]:
-    """Return the labels of the pictures of each input that has some, in one numbering, and their names."""
+def _labels(stored: StoredRows) -> tuple[list[Iterator[int] | None], tuple[str, ...]]:
+    """Return the labels of the pictures of each input, None if it has none, in one numbering; and their names."""
     having = [one for one in stored.inputs if "label" in one.item.arrays]
     if not having:
-        return {}, ()
+        return [None] * len(stored.inputs), ()
     labels = [one.item.array("label") for one in having]
     tables = [one.item.arrays["label"].attributes.get("class_names") for one in having]
     found, class_names = in_one_numbering(list(zip(labels, tables, strict=True)))
-    split = np.split(found, np.cumsum([len(part) for part in labels])[:-1])
-    return {one.name: iter(part.tolist()) for one, part in zip(having, split, strict=True)}, class_names
+    split = iter(np.split(found, np.cumsum([len(part) for part in labels])[:-1]))
+    return [iter(next(split).tolist()) if one in having else None for one in stored.inputs], class_names
 
 
 class _Keys:

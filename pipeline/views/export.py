@@ -265,12 +265,13 @@ def export(
     Raises UsageError if there is no such format or axis; StoreError if a store cannot be read.
     """
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
-    name, chosen = _format(str(to), format)
+    to = os.path.expanduser(to)  # a shell leaves the ~ of --to=~/faces.csv and of '~/{input}.srt' as it is
+    name, chosen = _format(to, format)
     flags = {
         "embeddings": embeddings, "all_frames": all_frames, "images": images, "start_timecode": start_timecode,
         "frame_rate": frame_rate, "array": array, "parts": parts, "camera": camera,
     }  # fmt: skip
-    _check(str(to), name, chosen, flags, force)
+    _check(to, name, chosen, flags, force)
     if camera is not None and camera not in CAMERAS:
         raise UsageError("--camera: " + unknown("choice", camera, CAMERAS))
     runs = [open_store(path) for path in each_once(paths)]
@@ -282,7 +283,7 @@ def export(
         array=array, camera=camera, progress=progress,
     )  # fmt: skip
     schemas: dict[str, None] = {}
-    files = _files(str(to), name, chosen, stored, force, parts)
+    files = _files(to, name, chosen, stored, force, parts)
     _refuse_sources([one for target, _ in files for one in (target, *_beside(target, chosen))], runs)
     for target, its_inputs in files:
         stored.inputs = its_inputs
@@ -296,7 +297,7 @@ def export(
     done = sum(one.item.frames_done for one in stored.all_inputs)
     noun = chosen.noun or stored.axis
     counts = stored.n_rows, stored.n_items, len(stored.all_inputs)
-    exported = Exported(str(to), name, noun, stored.item, noun_of(runs, stored.item), *counts)
+    exported = Exported(to, name, noun, stored.item, noun_of(runs, stored.item), *counts)
     if not chosen.has_copies and (copies := sum(_copies(one.item) for one in stored.all_inputs)):
         are = "is" if copies == 1 else "are"
         stored.notes.append(

@@ -294,6 +294,27 @@ def test_labels_of_several_inputs_have_one_numbering(pictures: Path, tmp_path: P
     assert shard.class_names == ("a", "b", "c")
 
 
+def test_stores_of_one_name_keep_their_labels(pictures: Path, tmp_path: Path, workflows: Path) -> None:
+    """Labels went by the name of the input, which two stores may share; nothing said what was written, or left out."""
+    file = next(path for path in sorted(pictures.rglob("*")) if path.is_file())
+    outs = []
+    for place, classes in (("one", "ab"), ("other", "cba")):
+        for name in classes:
+            (tmp_path / place / "photos" / name).mkdir(parents=True)
+            shutil.copy(file, tmp_path / place / "photos" / name)
+        outs.append(tmp_path / place / "s.zarr")
+        (tmp_path / place / "photos" / "c").mkdir(exist_ok=True)
+        (tmp_path / place / "photos" / "c" / "broken.png").write_bytes(b"not a picture")
+        settings = {"source.resize": [28, 26], "augment.size": [26, 28]}
+        photos = tmp_path / place / "photos"
+        pipeline.run(workflows / "augment.yaml", [photos], outs[-1], executor="inline", set=settings)
+    exported = export(outs, tmp_path / "both.tar", axis="frame")
+    assert (exported.rows, exported.items) == (5, 7)
+    assert exported.notes == ["2 pictures left out: could not be read"]
+    shard = pipeline.Loader(tmp_path / "both.tar", 5, shuffle=False, workers=0)
+    assert [shard.class_names[label] for label in shard.next()[1].tolist()] == ["a", "b", "a", "b", "c"]
+
+
 def test_ids_of_people_become_numbers_with_names() -> None:
     parts = [(np.array([7, 2]), {"7": "Ann"}), (np.array([2, 9]), {"7": "Ann", "9": "Bob"})]
     labels, names = in_one_numbering(parts)

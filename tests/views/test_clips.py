@@ -98,6 +98,16 @@ def test_a_list_says_what_was_cut(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "exists already" in capsys.readouterr().err
 
 
+def test_long_names_that_begin_alike_have_clips_of_their_own(tmp_path: Path) -> None:
+    names = [f"{'reunion ' * 9}{camera}" for camera in "AB"]
+    films = [write_film(tmp_path / f"{name}.mp4", 50, (64, 48), sounds=()) for name in names]
+    seen = [on_screen(2, 3, n=10)] * 2
+    store = store_of(tmp_path / "a.zarr", films, seen, person=[np.ones((10, 1), int)] * 2)
+    made = cut_clips([store], "Ann", tmp_path / "cut", TIGHT).clips
+    assert len({clip.file for clip in made}) == len({clip.input for clip in made}) == 2
+    assert all(Path(clip.file).is_file() for clip in made)
+
+
 def test_a_list_of_other_clips_is_not_replaced(tmp_path: Path) -> None:
     stores = []
     for name in "ab":

@@ -345,6 +345,28 @@ def test_its_folder_is_made(tmp_path: Path, store: Path) -> None:
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["t.csv"]
 
 
+def test_a_home_is_found_before_what_lies_there(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves the ~ of --to=~/t.csv as it is; the file was replaced without --force."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("t.csv", "film.srt", "t.html"):
+        (tmp_path / name).write_text("mine")
+    for name in ("~/t.csv", "~/{input}.srt"):
+        with pytest.raises(UsageError, match="exists already"):
+            export(store, name)
+    with pytest.raises(UsageError, match="not a report of ours"):
+        report(store, "~/t.html")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+    assert export(store, "~/u.csv").file == str(tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize(("command", "flag", "ending"), [("export", "--to", "csv"), ("report", "--out", "html")])
+def test_a_name_that_is_too_long_is_one_line(
+    tmp_path: Path, store: Path, command: str, flag: str, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(store), flag, f"{tmp_path / ('n' * 300)}.{ending}"]) == 2
+    assert capsys.readouterr().err.endswith(f"n.{ending}: File name too long; choose another path\n")
+
+
 def test_force_replaces(tmp_path: Path, store: Path) -> None:
     (tmp_path / "t.csv").write_text("old")
     export(store, tmp_path / "t.csv", force=True)

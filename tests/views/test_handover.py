@@ -745,6 +745,21 @@ def test_values_of_a_frame_are_columns_of_its_faces(
     np.testing.assert_array_equal(pipeline.open(out).rows("face")["luma"], values["luma"][frame])
 
 
+def test_two_places_of_a_frame_are_told_apart(tmp_path: Path) -> None:
+    """The second one's x and y stood in the place of the first one's: the scale of a picture as its origin."""
+    made = {"origin": np.array([[1, 2], [3, 4]], np.float32), "scale": np.array([[5, 6], [7, 8]], np.float32)}
+    extra = tuple(Array(name, ("frame", "xy"), "float32", (2,)) for name in made)
+    out = make_store(tmp_path / "s.zarr", {"a": faces_of(np.ones(2, int), np.zeros((2, 8)), **made)}, extra=extra)
+    export(out, tmp_path / "f.csv")
+    table = pd.read_csv(tmp_path / "f.csv")
+    assert table["x"].tolist() == [100, 100], "that of the face"
+    np.testing.assert_array_equal(table[["frame_x", "frame_y"]], made["origin"])
+    np.testing.assert_array_equal(table[["scale_x", "scale_y"]], made["scale"])
+    export(out, tmp_path / "f.json")
+    images = json.loads((tmp_path / "f.json").read_text())["images"]
+    assert [[one[name] for name in ("x", "y", "scale_x", "scale_y")] for one in images] == [[1, 2, 5, 6], [3, 4, 7, 8]]
+
+
 def test_values_of_a_frame_belong_to_cocos_images(tmp_path: Path, measured: tuple[Path, dict[str, np.ndarray]]) -> None:
     out, values = measured
     export(out, tmp_path / "f.json")

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,10 +131,11 @@ def cut_clips(
     targets = [folder / f"{who}.mp4"]
     if not options.join:
         targets = []
+        shown_as = _distinct(list(dict.fromkeys(item.name for item in films)))
         for item, film, cut in work:
             suffix = suffix_for_copy(film) if options.copy else ".mp4"
             time = clock(float(film.times[cut.first])).replace(":", "-")
-            targets.append(folder / f"{safe(item.name, 'input')}_{who}_{time}{suffix}")
+            targets.append(folder / f"{shown_as[item.name]}_{who}_{time}{suffix}")
     list_file = folder / f"{who}_clips.csv"
     refuse_existing(list(films), [*targets, list_file, list_file.with_suffix(".json")], force)
     if options.join:
@@ -152,6 +154,17 @@ def cut_clips(
         shown.note(note)
     _write_list(list_file, [asdict(clip) for clip in clips])
     return ClipsMade(name, clips, str(list_file), notes)
+
+
+def _distinct(names: Sequence[str]) -> dict[str, str]:
+    """Return each name as part of a file's name. Names that are alike up to the longest length get a number."""
+    made: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        usual = safe(name, "input")
+        made[name] = next(one for one in chain([usual], (f"{usual}-{k}" for k in count(2))) if one not in taken)
+        taken.add(made[name])
+    return made
 
 
 def _write_list(path: Path, clips: list[dict[str, Any]]) -> None:

@@ -89,7 +89,7 @@ def report(
     StoreError if a store cannot be read, UsageError if the file cannot be written.
     """
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
-    place = Path(to) if to is not None else default_place(paths[0])
+    place = Path(to).expanduser() if to is not None else default_place(paths[0])
     _check(place)
     runs = tuple(open_store(path) for path in each_once(paths))
     pairs = [(run, item) for run in runs for item in run.inputs.values()]

@@ -233,9 +233,7 @@ def columns(run: Run, item: RunInput, axis: str, *, wide: bool = False, flat: bo
         if is_wide(array) and not wide:
             continue
         made = known.columns(item, array)
-        for name, column in (columns_of(array, flat) if made is None else made).items():
-            apart = f"{array.name}_values" if name == array.name else f"{array.name}_{name}"
-            found[name if name not in found else apart] = column
+        _add(found, array, columns_of(array, flat) if made is None else made)
     for name, column in item_columns(run, item, axis, flat).items():
         found[name if name not in found else f"{item.item}_{name}"] = _at_item(column)
     return found
@@ -251,8 +249,15 @@ def item_columns(run: Run, item: RunInput, axis: str, flat: bool) -> dict[str, C
     for name, array in item.arrays.items():
         if array.dims[0] == item.item and name not in apart and not is_wide(array):
             made = known.columns(item, array)
-            found |= columns_of(array, flat) if made is None else made
+            _add(found, array, columns_of(array, flat) if made is None else made)
     return found
+
+
+def _add(found: dict[str, Column], array: Array, made: Mapping[str, Column]) -> None:
+    """Add the columns of an array to those of others; one whose name is taken has the array's name before its own."""
+    for name, column in made.items():
+        apart = f"{array.name}_values" if name == array.name else f"{array.name}_{name}"
+        found[name if name not in found else apart] = column
 
 
 def _at_item(column: Column) -> Column:
