@@ -15,7 +15,7 @@ import pytest
 
 import pipeline
 from pipeline.cli import main
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.labels import choose
 from pipeline.faces.views.clips import ClipOptions, cut_clips
 from pipeline.media.film.targets import safe
@@ -164,6 +164,24 @@ def test_copied_packets_begin_at_a_key_frame(tmp_path: Path, name: str) -> None:
     ours, theirs = sound_packets(out), [(at, data) for at, data in sound_packets(film) if 2.0 <= at < 3.2]
     assert [data for _, data in ours] == [data for _, data in theirs]
     assert [at + 2.0 for at, _ in ours] == pytest.approx([at for at, _ in theirs], abs=0.0011)
+
+
+def test_codecs_of_quicktime_alone_are_copied_to_quicktime(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mov", 50, (64, 48), codec="qtrle", pix_fmt="rgb24", gop=5)
+    made = cut_clips([store_with(tmp_path, film, 4, 5)], "Ann", options=ClipOptions(0.0, 0.3, copy=True))
+    (clip,) = made.clips
+    assert Path(clip.file).suffix == ".mov"
+    first = round(clip.start_seconds * 25)
+    frames = read_film(Path(clip.file))[1]
+    assert len(frames) >= 10
+    assert (frames == read_film(film)[1][first : first + len(frames)]).all()
+
+
+def test_packets_that_no_container_takes_are_refused_in_one_line(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.avi", 30, (64, 48), codec="cinepak", pix_fmt="rgb24", sounds=())
+    with pytest.raises(InputError, match=r"packets cannot be copied .*'cinepak'.*cut it without --copy"):
+        cut_clips([store_with(tmp_path, film, 2, 3)], "Ann", tmp_path / "cut", ClipOptions(copy=True))
+    assert list((tmp_path / "cut").iterdir()) == []
 
 
 def test_copying_to_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 from pipeline.errors import InputError
 from pipeline.media.film.film import Film
@@ -16,8 +19,20 @@ from pipeline.store.nodes import disk_errors
 
 
 def suffix_for_copy(film: Film) -> str:
-    """The ending of a file that takes the packets of a film as they are."""
-    return ".mp4" if film.index.container.startswith("mov,mp4") else ".mkv"
+    """The ending of a file that takes the packets of a film as they are: QuickTime has codecs that MP4 has not."""
+    if not film.index.container.startswith("mov,mp4"):
+        return ".mkv"
+    with open_container(film.path) as source, av.open(io.BytesIO(), "w", format="mp4") as target:
+        try:
+            for stream in _streams(source, film):
+                target.add_stream_from_template(stream)
+        except ValueError:
+            return ".mov"
+    return ".mp4"
+
+
+def _streams(source: InputContainer, film: Film) -> list[Any]:
+    return [source.streams[index] for index in (film.index.stream, *audio_streams(film.path))]
 
 
 def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[float, float]:
@@ -31,13 +46,14 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
     key = int(keys[max(at, 0)]) if len(keys) else int(film.index.pts[0])
     begin = float(key * film.index.time_base)
     aside = part_of(target)
-    kind, options = ("mp4", {"movflags": "+faststart"}) if target.suffix == ".mp4" else ("matroska", {})
+    kind = {".mp4": "mp4", ".mov": "mov"}.get(target.suffix, "matroska")
+    options = {} if kind == "matroska" else {"movflags": "+faststart"}
     try:
         with disk_errors(f"write {target}"), open_container(film.path) as source:
             target.parent.mkdir(parents=True, exist_ok=True)
             with av.open(str(aside), "w", format=kind, options=options) as container:
-                video = source.streams[film.index.stream]
-                chosen = [video, *(source.streams[index] for index in audio_streams(film.path))]
+                chosen = _streams(source, film)
+                video = chosen[0]
                 copies = {stream.index: Copied(container, stream, begin) for stream in chosen}
                 if not film.index.breaks:
                     source.seek(key, stream=video, backward=True)
@@ -46,6 +62,8 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
             aside.replace(target)
     except av.FFmpegError as err:
         raise InputError(f"{film.path}: its packets cannot be copied ({err.strerror}); cut it without --copy") from err
+    except ValueError as err:  # PyAV's, of a codec that the container has not
+        raise InputError(f"{film.path}: its packets cannot be copied ({err}); cut it without --copy") from err
     finally:
         aside.unlink(missing_ok=True)
     return begin, stop
