@@ -200,6 +200,15 @@ def test_a_damaged_file_is_refused(damage: object, folder: Path, recipe: Recipe,
         galleries.load(tmp_path / "g.npz")
 
 
+def test_a_picture_or_a_text_is_not_a_gallery(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+    picture = next(folder.rglob("*.jpg"))
+    with pytest.raises(InputError, match="is a picture; name a folder of pictures"):
+        galleries.open_gallery(picture, recipe, "s.zarr")
+    (tmp_path / "people.txt").write_text("Ann")
+    with pytest.raises(InputError, match=r"people\.txt is not a gallery .* \(it is not an \.npz file\)"):
+        galleries.gallery_sha256(tmp_path / "people.txt")
+
+
 def test_a_file_that_unpacks_to_more_than_memory(
     folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ def write_film(
     """A film of a fixed texture with a white bar that wanders, 25 frames a second unless `pts` (1/1000 s) says when
     each is shown; a beep at the start of every second on each sound track, which has this layout and rate. `colour`:
     matrix, transfer, primaries."""
-    fine = 1 if path.suffix == ".avi" else 1024  # AVI holds a frame, if an empty one, for each tick
+    fine = 1 if path.suffix in (".avi", ".mpg") else 1024  # AVI holds a frame for each tick; MPEG-2 has few rates
     base = Fraction(1, 1000) if pts is not None else Fraction(1, 25 * fine)
     times = list(pts) if pts is not None else [round((k / 25 + first_seconds) / base) for k in range(n_frames)]
     with av.open(str(path), "w") as container:

@@ -15,7 +15,7 @@ import pytest
 
 import pipeline
 from pipeline.cli import main
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.labels import choose
 from pipeline.faces.views.clips import ClipOptions, cut_clips
 from pipeline.media.film.targets import safe
@@ -24,6 +24,7 @@ from pipeline.store.compact import add_arrays
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from tests.clips import ORIENTATIONS, remuxed
+from tests.made_stores import EVERY
 from tests.views.films import beeps, read_film, sound_packets, still, store_of, write_film
 
 FACE = (100, 80, 60, 80)
@@ -172,6 +173,31 @@ def test_a_broadcast_that_changes_its_channels_is_heard_throughout(tmp_path: Pat
     assert len(expected) == len(parts) * 2
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.mpg", "mpeg2video"), ("a.avi", "mpeg4")])
+def test_copied_packets_of_a_file_without_an_exact_index_begin_at_a_key_frame(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    """A search in MPEG-TS and MPEG-PS goes past the key frame: what was copied could not be shown."""
+    film = write_film(tmp_path / name, 150, codec=codec, sounds=("mp2",), gop=25)
+    index = build_index(film)
+    for faces in (range(1, 3), range(22, 25)):
+        store = store_with(tmp_path / str(faces.start), film, *faces)
+        (clip,) = cut_clips([store], "Ann", options=ClipOptions(0.0, 0.3, copy=True)).clips
+        first = int(np.searchsorted(index.time_seconds, clip.start_seconds - 1e-6))
+        assert index.key[first]
+        assert first <= faces.start * EVERY < first + 26
+        times, frames = read_film(Path(clip.file))
+        assert times[0] == pytest.approx(0, abs=0.0011)
+        assert len(frames) >= 10
+        assert (frames[:10] == read_film(film)[1][first : first + 10]).all()
+
+
+def test_packets_without_times_are_not_copied(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mpg", 30, (64, 48), sounds=("mp2",))
+    with pytest.raises(InputError, match=r"its packets have no times and cannot be copied; cut it without --copy"):
+        cut_clips([store_with(tmp_path, film, 2, 3)], "Ann", options=ClipOptions(copy=True))
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_copied_packets_begin_at_a_key_frame(tmp_path: Path, name: str) -> None:
     film = write_film(tmp_path / name, 150, gop=25)
@@ -188,6 +214,24 @@ def test_copied_packets_begin_at_a_key_frame(tmp_path: Path, name: str) -> None:
     ours, theirs = sound_packets(out), [(at, data) for at, data in sound_packets(film) if 2.0 <= at < 3.2]
     assert [data for _, data in ours] == [data for _, data in theirs]
     assert [at + 2.0 for at, _ in ours] == pytest.approx([at for at, _ in theirs], abs=0.0011)
+
+
+def test_codecs_of_quicktime_alone_are_copied_to_quicktime(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mov", 50, (64, 48), codec="qtrle", pix_fmt="rgb24", gop=5)
+    made = cut_clips([store_with(tmp_path, film, 4, 5)], "Ann", options=ClipOptions(0.0, 0.3, copy=True))
+    (clip,) = made.clips
+    assert Path(clip.file).suffix == ".mov"
+    first = round(clip.start_seconds * 25)
+    frames = read_film(Path(clip.file))[1]
+    assert len(frames) >= 10
+    assert (frames == read_film(film)[1][first : first + len(frames)]).all()
+
+
+def test_packets_that_no_container_takes_are_refused_in_one_line(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.avi", 30, (64, 48), codec="cinepak", pix_fmt="rgb24", sounds=())
+    with pytest.raises(InputError, match=r"packets cannot be copied .*'cinepak'.*cut it without --copy"):
+        cut_clips([store_with(tmp_path, film, 2, 3)], "Ann", tmp_path / "cut", ClipOptions(copy=True))
+    assert list((tmp_path / "cut").iterdir()) == []
 
 
 def test_copying_to_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

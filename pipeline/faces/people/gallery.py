@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
-from pipeline.faces.people.pictures import PictureCache, Progress, Recipe, content_sha256, list_pictures
+from pipeline.faces.people.pictures import (
+    OTHER_SUFFIXES,
+    SUFFIXES,
+    PictureCache,
+    Progress,
+    Recipe,
+    content_sha256,
+    list_pictures,
+)
 from pipeline.files.regular import open_file
 from pipeline.media.picture import UnreadableError
 from pipeline.text import size
@@ -125,7 +133,14 @@ def save(gallery: Gallery, path: str | Path) -> None:
 
 def load(path: str | Path) -> Gallery:
     """Return a gallery that `save` wrote. Raises InputError if the file is not one, or is damaged."""
+    if Path(path).suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES):
+        raise InputError(
+            f"{path} is a picture; name a folder of pictures, one folder for each person, or look for it by --face"
+        )
     try:
+        with open_file(path) as file:
+            if not zipfile.is_zipfile(file):  # NumPy would suggest to unpickle it
+                raise ValueError("it is not an .npz file")
         with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
             unpacked = sum(one.file_size for one in stored.zip.infolist())
             if unpacked > MAX_UNPACKED_BYTES:
