@@ -103,7 +103,7 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
             remove_items(store, part.name, is_gone, inventory)
             part.update(stages=_to_derive_again(workflow, part.attributes.get("stages", {})))
             count = plural(int(is_gone.sum()), workflow.noun)
-            yield f"{part.name}: {count} of {len(is_gone)} removed (gone or changed)"
+            yield f"{part.name}: {count} of {len(is_gone)} removed (gone, changed, or to be read again)"
 
 
 def _made_of(name: str, store: RunStore) -> list[str]:

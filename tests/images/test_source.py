@@ -20,7 +20,9 @@ from pipeline.files.fingerprint import fingerprint
 from pipeline.media.images.copies import Inventory
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
+from pipeline.media.images.reading import Geometry, read
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
+from pipeline.media.picture import UnreadableError
 from pipeline.views.export import export
 from tests.images.kills import campaign
 from tests.own import Own
@@ -583,6 +585,31 @@ def test_a_glob_may_match_one_picture_before_or_later(own: Own, tmp_path: Path) 
     assert [item.array("name").tolist() for item in pruned.inputs.values()] == [[], ["1.png"]]
 
 
+def test_prune_reads_again_what_can_be_read_now(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is as it was: its reader is a package that was installed since, or its permissions were wrong."""
+    folder = folder_of(tmp_path / "photos", ["0.png", "1.png", "2.png"])
+    (folder / "broken.png").write_text("no")
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    (folder / "1.png").write_bytes(lacking := encoded(99))
+
+    def without_reader(content: bytes, geometry: Geometry) -> Any:
+        if content == lacking:
+            raise UnreadableError("not a picture that can be read (HEIC: pip install 'reelgraph[heic]')")
+        return read(content, geometry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.media.images.source.read", without_reader)
+        assert own.run(workflow, folder).array("photos", "decoded").tolist() == [True, False, True, False]
+        assert own.run(workflow, folder, prune=True).input("photos").frames_total == 4
+    pruned = own.run(workflow, folder, prune=True)
+    assert pruned.array("photos", "name").tolist() == ["0.png", "2.png", "broken.png"]
+    assert pruned.array("photos-2", "name").tolist() == ["1.png"]
+    assert pruned.array("photos-2", "decoded").all()
+
+
 def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "photos", [f"{k}.png" for k in range(6)])
     for number in range(6):
@@ -601,7 +628,7 @@ def test_prune_drops_what_is_gone_and_reads_again_what_has_changed(own: Own, tmp
     (folder / "new.png").write_bytes(encoded(6))
     listener = Silent()
     pruned = own.run(workflow, folder, prune=True, listener=listener)
-    assert "photos: 4 pictures of 7 removed (gone or changed)" in listener.notes
+    assert "photos: 4 pictures of 7 removed (gone, changed, or to be read again)" in listener.notes
     assert pruned.array("photos", "name").tolist() == ["0.png", "2.png", "5.png"]
     assert pruned.array("photos-2", "name").tolist() == ["3.png", "4.png", "broken.png", "new.png"]
     assert pruned.array("photos-2", "decoded").all()

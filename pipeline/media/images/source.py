@@ -30,7 +30,7 @@ from pipeline.media.images.reading import SUFFIXES, Geometry, Picture, declared_
 from pipeline.media.images.shelves import Content, Shelf
 from pipeline.media.inputs import VIDEO_SUFFIXES, refuse_url
 from pipeline.media.picture import UnreadableError, too_large
-from pipeline.store.schema import ORIGIN, SCALE, Array
+from pipeline.store.schema import DECODED, ORIGIN, SCALE, Array
 from pipeline.text import plural
 
 LEAST_PICTURES, MOST_PICTURES = 64, 512
@@ -282,7 +282,11 @@ class ImagesSource(Source):
     def gone(
         cls, ref: InputRef, options: SourceOptions, stored: bytes, read: Callable[[str], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, bytes] | None:
-        """Return the pictures that are no longer in a folder or a list, or whose file has another size or time."""
+        """Return the pictures that are no longer in a folder or a list, and those to read again.
+
+        A file with another size or time is read again, and one that could not be read and now can: its reader was not
+        installed, or its permissions were wrong.
+        """
         assert isinstance(options, ImagesOptions)
         now = _collection(ref, options, {})
         if not isinstance(now, FilesOf):
@@ -298,6 +302,10 @@ class ImagesSource(Source):
         sizes, times = read(FILE_BYTES.name), read(MODIFIED.name)
         size, modified = copies.states(folder, names)
         changed = (size != sizes) | (np.nan_to_num(modified) != np.nan_to_num(times))
+        lost = ~read(DECODED.name) & ~absent & ~changed
+        files = FilesOf(now.path, now.kind, folder, names.chosen(lost))
+        job = ImagesJob(files.shelf(0, len(files)), options.geometry)
+        changed[lost] = [isinstance(picture, Picture) for picture in job._pictures(1)]
         size, modified = copies.states(folder, inventory.copies)
         as_before = (size == sizes[inventory.originals]) & (modified == inventory.modified_seconds)
         return absent, changed, inventory.chosen(~(absent | changed), as_before).packed()
