@@ -242,6 +242,16 @@ def test_a_turned_video_and_a_part_of_one(tmp_path: Path, data_dir: Path) -> Non
     assert spans_of_xml(tmp_path / "p.fcpxml")[0][2] == Fraction(10, 30)
 
 
+@pytest.mark.parametrize(("aspect", "told"), [(Fraction(4, 3), ("4", "3")), (None, (None, None))])
+def test_pixels_that_are_not_square_are_said(tmp_path: Path, aspect: Fraction | None, told: tuple[str, str]) -> None:
+    """An editor took them for square, and showed the sequence too narrow."""
+    video = write_film(tmp_path / "a.mp4", 50, (64, 48), sounds=(), aspect=aspect)
+    export(cast(tmp_path / "s.zarr", [video], [{1: range(2, 5)}]), tmp_path / "p.fcpxml")
+    (said,) = ET.parse(tmp_path / "p.fcpxml").iter("format")
+    assert (said.get("paspH"), said.get("paspV")) == told
+    assert (said.get("width"), said.get("height")) == ("64", "48")
+
+
 # -- timecodes -------------------------------------------------------------------------------------------------------
 
 

@@ -62,6 +62,8 @@ class Reel:
     """Length in timecodes."""
     size: tuple[int, int]
     """Width and height of the upright frame."""
+    aspect: Fraction
+    """Width of a pixel for its height."""
     audio_channels: int | None
     """None if the video is not there."""
     is_steady: bool
@@ -168,7 +170,7 @@ class FcpXml(_CutList):
         event = ET.SubElement(ET.SubElement(root, "library"), "event", name=title)
         sequence = ET.SubElement(ET.SubElement(event, "project", name=title), "sequence")
         spine = ET.SubElement(sequence, "spine")
-        formats: dict[tuple[int, int], str] = {}
+        formats: dict[tuple[tuple[int, int], Fraction], str] = {}
         assets: dict[str, str] = {}
         at = 0
         lengths: dict[str, int] = {}
@@ -177,18 +179,21 @@ class FcpXml(_CutList):
         for cut in cuts:
             reel, rate = cut.reel, cut.reel.rate
             counting = "DF" if reel.start.drop else "NDF"
-            if reel.size not in formats:
-                formats[reel.size] = f"f{len(formats) + 1}"
+            look = reel.size, reel.aspect
+            if look not in formats:
+                formats[look] = f"f{len(formats) + 1}"
                 width, height = map(str, reel.size)
+                shape = {"paspH": str(reel.aspect.numerator), "paspV": str(reel.aspect.denominator)}
                 _add(
-                    resources, "format", id=formats[reel.size], frameDuration=_time(1, rate), width=width, height=height
-                )
+                    resources, "format", id=formats[look], frameDuration=_time(1, rate), width=width, height=height,
+                    **(shape if reel.aspect != 1 else {}),
+                )  # fmt: skip
             if reel.name not in assets:
                 assets[reel.name] = f"a{len(assets) + 1}"
                 _add(
                     resources, "asset", id=assets[reel.name], name=_text(cut.source.name), src=reel.path.as_uri(),
                     start=_time(reel.start.frames, rate), duration=_time(lengths[reel.name], rate), hasVideo="1",
-                    format=formats[reel.size], **_sound(reel),
+                    format=formats[look], **_sound(reel),
                 )  # fmt: skip
             length = cut.stop - cut.first
             ET.SubElement(
@@ -267,11 +272,18 @@ def _reel(stored: StoredRows, one: InputRows, names: dict[str, Path]) -> Reel:
         _start(stored, one, rate, own, media.timecode if media else None, media is not None),
         max(1, round(length * counted)),
         (int(facts.get("width") or 0), int(facts.get("height") or 0)),
+        _aspect(str(facts.get("sample_aspect_ratio", 1))),
         media.audio_channels if media else None,
         is_steady,
         fps,
         first_seconds,
     )
+
+
+def _aspect(text: str) -> Fraction:
+    """Return the width of a pixel for its height, as a store has it: "4/3"; 1 for a text that says none."""
+    match = re.fullmatch(r"([1-9]\d{0,5})(?:/([1-9]\d{0,5}))?", text)
+    return Fraction(int(match[1]), int(match[2] or 1)) if match else Fraction(1)
 
 
 def _start(
