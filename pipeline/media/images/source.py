@@ -284,8 +284,8 @@ class ImagesSource(Source):
     ) -> tuple[np.ndarray, np.ndarray, bytes] | None:
         """Return the pictures that are no longer in a folder or a list, and those to read again.
 
-        A file with another size or time is read again, and one that could not be read and now can: its reader was not
-        installed, or its permissions were wrong.
+        These are files with another size or time, and those that could not be read and now can: a reader was not
+        installed, or permissions were wrong.
         """
         assert isinstance(options, ImagesOptions)
         now = _collection(ref, options, {})
