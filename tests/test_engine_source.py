@@ -294,3 +294,9 @@ def test_what_can_be_read_is_known_from_the_first_run_on(own: Own, scope: str) -
     both, at_once = own.run(path, numbers), own.run(path, numbers, out=own.folder / "other.zarr")
     for name in ("decoded", "twice", "square", "line", "word"):
         np.testing.assert_array_equal(both.array("numbers", name), at_once.array("numbers", name))
+
+
+def test_a_source_may_have_no_facts(own: Own) -> None:
+    own.module("plain", PLAIN)
+    own.module("own_source", SOURCE.replace("        self.facts = {", "        self.others = {"))
+    assert own.run(own.workflow(SQUARE)).summary.exit_code == 0

@@ -114,8 +114,8 @@ class BoundWorkflow:
     def recipe(self, stages: tuple[str, ...], is_first: bool = False) -> Recipe:
         """Return the steps of a chunk that misses these stages.
 
-        `is_first`: the store has nothing of the chunk. Its items are then loaded even if no stage needs them. What can be
-        read, and what the source finds (sizes), is stored once.
+        `is_first`: the store has nothing of the chunk. Its items are then loaded even if no stage needs them. What can
+        be read, and what the source finds (sizes), is stored once.
         """
         is_first = is_first and self.workflow.base is None  # what a further pass is made of, is known
         if (stages, is_first) not in self._recipes:
