@@ -272,3 +272,31 @@ def test_what_is_decoded_may_be_said_in_whole_numbers(own: Own) -> None:
     own.module("own_source", SOURCE.replace('"number": numbers}, decoded,', '"number": numbers}, decoded.astype(int),'))
     run = own.run(own.workflow(SQUARE))
     assert (run.summary.exit_code, run.frames()["decoded"].all()) == (0, True)
+
+
+LINES = PLAIN.replace("square", "twice").replace('"number"', '"line"').replace("float64", "int64")
+
+
+@pytest.mark.parametrize("scope", ["chunk", "input"])
+def test_what_can_be_read_is_known_from_the_first_run_on(own: Own, scope: str) -> None:
+    """A first stage that needs no items left `decoded` true for all of them, and what the source finds empty.
+
+    Later stages then placed boxes of shrunk pictures by a scale of NaN.
+    """
+    own.module("plain", PLAIN)
+    whole = LINES.replace("    needs", '    scope = "input"\n    needs').replace("def run(", "def run_input(")
+    own.module("lines", LINES if scope == "chunk" else whole.replace('chunk["line"]', 'chunk.array("line")'))
+    numbers = own.numbers(1, "?", 3, 4, 5, 6, 7)
+    first = own.run(own.workflow({"twice": "lines:Square"}), numbers)
+    assert (first.summary.exit_code, first.summary.unreadable_items) == (1, 1)
+    assert first.frames()["decoded"].tolist() == [True, False, *[True] * 5]
+    path = own.workflow({"twice": "lines:Square", "square": "plain:Square"}, "both")
+    both, at_once = own.run(path, numbers), own.run(path, numbers, out=own.folder / "other.zarr")
+    for name in ("decoded", "twice", "square", "line", "word"):
+        np.testing.assert_array_equal(both.array("numbers", name), at_once.array("numbers", name))
+
+
+def test_a_source_may_have_no_facts(own: Own) -> None:
+    own.module("plain", PLAIN)
+    own.module("own_source", SOURCE.replace("        self.facts = {", "        self.others = {"))
+    assert own.run(own.workflow(SQUARE)).summary.exit_code == 0

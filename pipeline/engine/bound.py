@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -109,15 +109,20 @@ class BoundWorkflow:
         self.wanted = tuple(node.name for node in self.chunk_stages)
         """Stages that run on chunks, in order."""
         self._nodes = {node.name: node for node in workflow.stages}
-        self._recipes: dict[tuple[str, ...], Recipe] = {}
+        self._recipes: dict[tuple[tuple[str, ...], bool], Recipe] = {}
 
-    def recipe(self, stages: tuple[str, ...]) -> Recipe:
-        """Return the steps of a chunk that misses these stages."""
-        if stages not in self._recipes:
-            self._recipes[stages] = self._make_recipe(stages)
-        return self._recipes[stages]
+    def recipe(self, stages: tuple[str, ...], is_first: bool = False) -> Recipe:
+        """Return the steps of a chunk that misses these stages.
 
-    def _make_recipe(self, stages: tuple[str, ...]) -> Recipe:
+        `is_first`: the store has nothing of the chunk. Its items are then loaded even if no stage needs them. What can
+        be read, and what the source finds (sizes), is stored once.
+        """
+        is_first = is_first and self.workflow.base is None  # what a further pass is made of, is known
+        if (stages, is_first) not in self._recipes:
+            self._recipes[stages, is_first] = self._make_recipe(stages, is_first)
+        return self._recipes[stages, is_first]
+
+    def _make_recipe(self, stages: tuple[str, ...], is_first: bool) -> Recipe:
         nodes = [self._nodes[name] for name in stages]
         loads, given = set(self.workflow.loads), set(self.workflow.given)
         made = {array.name for node in nodes for array in node.stage.outputs}
@@ -146,7 +151,9 @@ class BoundWorkflow:
         )  # fmt: skip
         found = self.workflow.found
         used = tuple(sorted(loads & needs))
-        return Recipe(steps, bool(used), tuple(sorted(stored)), self.schema.of(made), places, found, used)
+        if is_first and not used:
+            steps = tuple(replace(step, needs_items=True) for step in steps)
+        return Recipe(steps, bool(used) or is_first, tuple(sorted(stored)), self.schema.of(made), places, found, used)
 
     def _upstream(self, node: StageNode) -> set[str]:
         """Return every stage before this one, directly or not."""

@@ -110,7 +110,7 @@ def check_opened(source: object) -> None:
         raise TypeError(f"open() returned {type(source).__name__}; return a Source")
     if not isinstance(source.item_bytes, int | np.integer):
         raise TypeError(f"item_bytes is {source.item_bytes!r}; set the bytes of one loaded item")
-    to_json(source.facts)
+    to_json(dict(source.facts))
     if len(source) and not type(source).__module__.startswith("pipeline."):
         source.cost(1)
 

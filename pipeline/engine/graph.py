@@ -45,7 +45,7 @@ def chunk_nodes(task: ChunkTask, store_path: Path | str, settings: steps.WorkerS
         items = Need("decode") if step.needs_items else None
         made = [*read, *(Need(other) for other in step.after)]
         nodes.append(Node(step.ref.name, steps.stage, (task, step.ref.name, settings, items, *made), step.slot))
-    made = [*read, *(Need(name) for name in recipe.names)]
+    made = [*read, *(Need(name) for name in recipe.names or [node.name for node in nodes])]
     nodes.append(Node("write", steps.write, (task, "write", settings, path, *made)))
     return nodes
 

@@ -139,6 +139,7 @@ class InputPlan:
         finished: Collection[str] = (), retry_failed: bool = False, is_compacted: bool = False,
     ) -> None:  # fmt: skip
         self.bound, self.name, self.source, self.chunk_items, self.chunks = bound, name, source, chunk_items, chunks
+        self._is_compacted = is_compacted or bool(finished)
         self.complete = False
         """Nothing is missing and the arrays are compacted."""
         wanted = bound.wanted
@@ -210,8 +211,9 @@ class InputPlan:
 
     def task(self, index: int) -> ChunkTask:
         start, stop = self.boundaries_of(index)
-        recipe = self.bound.recipe(self.missing(index))
         parts = self.chunks.parts(index) if self.chunks is not None else []
+        files = tuple(part.name for part in parts if not part.is_failure)
+        recipe = self.bound.recipe(self.missing(index), not (files or self._is_compacted))
         known = self.chunks is not None and index in self.chunks.failed
         with own_code(f"source {self.bound.workflow.source_kind!r}", self.source):
             values = self.source.values(start, stop)
@@ -232,7 +234,7 @@ class InputPlan:
             job=job,
             recipe=recipe,
             where=where,
-            files=tuple(part.name for part in parts if not part.is_failure),
+            files=files,
             replaces=self.chunks.failures(index) if self.chunks is not None and parts else (),
             earlier_attempts=self.chunks.failed[index].attempts if self.chunks is not None and known else 0,
             origin=self.source.origin,

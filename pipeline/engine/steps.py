@@ -251,7 +251,7 @@ def stage(task: ChunkTask, name: str, settings: WorkerSettings, items: Items | N
     if items is not None:
         arrays |= items.arrays
         decoded, error, is_final = items.decoded, items.error, items.is_final
-        found = {array.name: items.arrays[array.name] for array in task.recipe.found}
+        found = _nothing_made(items, task).found
     worker_stage = loaded_stage(step.ref, settings.device)
     began = time.perf_counter()
     seen = np.ones(task.n_items, bool) if decoded is None else decoded
@@ -300,10 +300,11 @@ class StageError(ReelgraphError):
 
 
 @_failing_softly
-def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str, *made: Made) -> Committed:
-    """Write the arrays that the missing stages made, and with them the commit record."""
+def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str, *given: Made | Items) -> Committed:
+    """Write the arrays that the missing stages made, and with them the commit record; without a stage, the items."""
     began = time.perf_counter()
     recipe, schema = task.recipe, task.recipe.schema
+    made = [_nothing_made(one, task) if isinstance(one, Items) else one for one in given]
     arrays = {key: value for one in made if not one.stored for key, value in one.arrays.items()}
     before = {key: value for one in made if one.stored for key, value in one.arrays.items()}
     decoded = next((m.decoded for m in made if m.decoded is not None), np.ones(task.n_items, bool))
@@ -324,13 +325,13 @@ def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str,
     items = () if task.files else (*schema.item_arrays, *recipe.found)  # the first file of a chunk has them
     nothing = {array.name: array.nothing(task.n_items) for array in recipe.found}
     found = next((m.found for m in made if m.found), nothing)
-    given = {**task.values, DECODED.name: decoded, **found}
+    of_items = {**task.values, DECODED.name: decoded, **found}
     counts = {axis.name: before[axis.count] for axis in schema.axes if axis.count in before}
     write_chunk(
         store_path,
         task.input_name,
         task.index,
-        {**given, **_placed(arrays, {**found, **before, **arrays}, task, seen=False)},
+        {**of_items, **_placed(arrays, {**found, **before, **arrays}, task, seen=False)},
         (*items, *schema.arrays),
         record,
         schema,
@@ -343,6 +344,12 @@ def write(task: ChunkTask, name: str, settings: WorkerSettings, store_path: str,
     known = {**before, **arrays}
     rows = {axis.name: int(known[axis.count].sum()) for axis in schema.axes if axis.count in known}
     return Committed(task.n_items, rows, missing, error, seconds, int((~decoded).sum()) if is_final else 0)
+
+
+def _nothing_made(items: Items, task: ChunkTask) -> Made:
+    """Return what the write step must know of loaded items."""
+    found = {array.name: items.arrays[array.name] for array in task.recipe.found}
+    return Made({}, items.decoded, items.error, items.seconds, found=found, is_final=items.is_final)
 
 
 def _placed(
