@@ -284,7 +284,7 @@ class ImagesSource(Source):
     ) -> tuple[np.ndarray, np.ndarray, bytes] | None:
         """Return the pictures that are no longer in a folder or a list, and those to read again.
 
-        These are files with another size or time, and those that could not be read and now can: a reader was not
+        These are files with another size or time, and those that could not be read and now can. Then a reader was not
         installed, or permissions were wrong.
         """
         assert isinstance(options, ImagesOptions)
