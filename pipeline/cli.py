@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import multiprocessing.util
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
@@ -19,12 +22,38 @@ from pipeline.text import plain, without_secrets
 from pipeline.version import __version__
 
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 128 + signal.SIGTERM
 DESCRIPTION = (
-    "Face analysis for whole archives of video: Dask tasks over chunks of frames, into a Zarr store that resumes."
+    "Vision models, faces first, over whole archives of video and pictures: Dask tasks over chunks, into a Zarr store "
+    "that resumes."
 )
 GROUP = "reelgraph.commands"
 _OF_PATHS = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP})
 """Errors of the operating system that a path of the user's may bring wherever it is looked at."""
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came; no code of a stage takes it for a failure of its own."""
+
+
+@contextlib.contextmanager
+def _raised_on_sigterm() -> Iterator[None]:
+    """Raise _TerminatedError on SIGTERM, so that files that are not whole are removed.
+
+    A run and a recorder handle the signal themselves while they work.
+    """
+
+    def ended(number: int, _frame: object) -> None:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():  # of a program that calls `main`
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser(words).parse_args(words)
     try:
         _require_working_folder()
-        return int(options.command(options))
+        with _raised_on_sigterm():
+            return int(options.command(options))
     except ReelgraphError as err:
         continues = f": {shlex.join(['reelgraph', *words])}" if isinstance(err, StoppedError) else ""
         print(f"reelgraph: {plain(f'{err}{continues}')}", file=sys.stderr)
@@ -53,10 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"\ninterrupted; what was committed is kept. This continues:\n  {plain(shlex.join(['reelgraph', *words]))}",
             file=sys.stderr,
         )
-        sys.stdout.flush()
-        sys.stderr.flush()
-        _end_children()
-        os._exit(EXIT_INTERRUPTED)  # threads in native code would keep the interpreter for as long as they like
+        _leave(EXIT_INTERRUPTED)
+    except _TerminatedError:
+        _leave(EXIT_TERMINATED)
     except BrokenPipeError:
         return 0  # `reelgraph status ... | head`
     except OSError as err:
@@ -64,6 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"reelgraph: {plain(f'{err.filename}: {err.strerror}; choose another path')}", file=sys.stderr)
         return UsageError.exit_code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: threads in native code would keep the interpreter for as long as they like."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _end_children()
+    os._exit(code)
 
 
 def _end_children() -> None:

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import cli
@@ -18,7 +19,8 @@ from pipeline.cli import GROUP, main
 from pipeline.store.read import open as open_store
 from tests.clips import write_clip
 from tests.faults import one_stage
-from tests.processes import kill_group, reelgraph, start, wait_until
+from tests.made_stores import faces_of, make_store, people
+from tests.processes import COMMAND, kill_group, reelgraph, start, wait_until
 
 HEAVY = ("numpy", "dask", "distributed", "zarr", "av", "cv2", "onnxruntime", "pydantic", "rich", "pandas")
 
@@ -302,6 +304,35 @@ def test_a_store_in_use_is_refused(tmp_path: Path, slow_workflow: Path) -> None:
         kill_group(process)
     assert second.returncode == 2
     assert str(process.pid) in second.stderr
+
+
+SLOW_EXPORT = """
+import time
+from pathlib import Path
+
+from pipeline import Export
+
+
+class Slow(Export):
+    def write(self, file, stored):
+        file.write(b"half")
+        Path("begun").touch()
+        time.sleep(60)
+"""
+
+
+def test_an_export_that_is_ended_leaves_nothing(tmp_path: Path, repository: Path) -> None:
+    arrays = faces_of(np.ones(3, int), people(1, 3).reshape(-1, 128))
+    make_store(tmp_path / "out.zarr", {"clip": arrays})
+    (tmp_path / "slow.py").write_text(SLOW_EXPORT)
+    words = ["export", str(tmp_path / "out.zarr"), "--to", "faces.txt", "--format", "slow:Slow"]
+    ours = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), str(tmp_path)])}
+    with subprocess.Popen([*COMMAND, *words], cwd=tmp_path, env=ours, stderr=subprocess.PIPE, text=True) as process:
+        wait_until((tmp_path / "begun").exists)
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (143, "")
+    assert not list(tmp_path.glob("faces*"))
 
 
 def test_a_deleted_working_folder(tmp_path: Path, repository: Path) -> None:

@@ -19,7 +19,8 @@ from pipeline.errors import UsageError
 from pipeline.text import plain
 
 EXIT_CODES = (
-    "exit codes: 0 done; 1 failed chunks or unusable inputs among several; 2 wrong use; 75 drained; 130 interrupted"
+    "exit codes: 0 done; 1 failed chunks or unusable inputs among several; 2 wrong use; 75 drained; 130 interrupted; "
+    "143 ended by SIGTERM"
 )
 
 
