@@ -2,7 +2,8 @@
 (() => {
   const data = JSON.parse(document.getElementById("charts").textContent);
   const SVG = "http://www.w3.org/2000/svg";
-  const ROW = 22, BAR = 13, CHART = 64, AXIS = 20, LABEL = 68;
+  // LABEL: pixels between two labels of times. The first and the last one stand beside their line, the others below it.
+  const ROW = 22, BAR = 13, CHART = 64, AXIS = 20, LABEL = 92;
 
   // -- making elements: texts are set as texts, never as markup ------------------------------------------------
   function fill(node, attributes, children) {
