@@ -132,10 +132,10 @@ def cut_clips(
     if not options.join:
         targets = []
         shown_as = _distinct(list(dict.fromkeys(item.name for item in films)))
+        suffixes = {item: suffix_for_copy(film) if options.copy else ".mp4" for item, film in films.items()}
         for item, film, cut in work:
-            suffix = suffix_for_copy(film) if options.copy else ".mp4"
             time = clock(float(film.times[cut.first])).replace(":", "-")
-            targets.append(folder / f"{shown_as[item.name]}_{who}_{time}{suffix}")
+            targets.append(folder / f"{shown_as[item.name]}_{who}_{time}{suffixes[item]}")
     list_file = folder / f"{who}_clips.csv"
     refuse_existing(list(films), [*targets, list_file, list_file.with_suffix(".json")], force)
     if options.join:

@@ -61,7 +61,7 @@ class Look:
         self.bins = one.bins()
         self._at = self.bins.of(one.time)
         self._numbers = item_numbers(one.item)
-        self._stands = item_seconds(one.time, rank=self._numbers if one.item.complete else None)
+        self._stands = item_seconds(one.time, rank=one.rank)
         self._sums = np.zeros((len(self.names), self.bins.n), np.int64)
         self._item = 0
 
