@@ -68,8 +68,8 @@ HOW = {
     "same size": "each frame alone in its tile, the others black, against 4 frames in the mosaic: what is left is the "
     "geometry and what neighbours do; a pixel is one of the mosaic",
     "other neighbours": "the frames are put into mosaics two places later, so that each has other neighbours",
-    "second look": "look_again: share of the frames that the mosaics show something of, the objects found, the largest "
-    "difference of a box to that of the frame alone, gain over each frame alone",
+    "second look": "look_again: share of the frames that have objects after it, objects found, the largest difference "
+    "of a box to that of the frame alone, gain over each frame alone",
     "frames/s": "the stage alone, one thread, on decoded frames",
     "one run": "one `reelgraph run` over all streams, --together; each worker has its share of the cores as threads",
     "programs": "a `reelgraph run` with one worker for each stream, all at once, each on its own share of the cores",

@@ -15,7 +15,7 @@ from pipeline.errors import WorkflowError
 from tests.own import OBJECTS, PLAIN, Own
 
 SQUARE = '("square", ("frame",), "float64")'
-"""Of PLAIN, the only array."""
+"""Declaration of the one array that the stage in PLAIN makes."""
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_copies_of_pictures_have_boxes_or_blurred_faces(store: Path, made: Path,
 
 
 def test_each_picture_has_a_copy_of_its_own(tmp_path: Path) -> None:
-    """What is written as PNG may have the name of another picture; so may what came later, or lies above a list."""
+    """Two copies may want one name: `a.webp` becomes `a.png`. So may pictures of a later part, or above a list."""
     photos = tmp_path / "above" / "photos"
     photos.mkdir(parents=True)
     shades = dict(zip(["a.bmp", "a.png", "a.webp", "b.jpg", "b.webp", "../b.jpg"], range(0, 240, 40), strict=True))

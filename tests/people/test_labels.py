@@ -28,7 +28,7 @@ def test_frames_stand_until_the_next_one() -> None:
 
 
 def test_key_frames_of_a_complete_input_stand_until_the_next_one(tmp_path: Path) -> None:
-    """Of a half-done input a long distance may be what is not done yet."""
+    """A half-done input may lack the frames between two that lie far apart."""
     times, rank = np.array([0.0, 0.4, 0.8, 1.2, 11.2, 11.6]), np.array([0, 10, 20, 30, 280, 290])
     assert item_seconds(times, rank=rank) == pytest.approx([0.4, 0.4, 0.4, 10.0, 0.4, 0.4])
     paused = np.array([0, 10, 20, 30, 40, 50])  # nothing was recorded for 10 seconds: no face is on screen in them
