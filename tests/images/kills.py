@@ -125,7 +125,8 @@ def _done(out: Path) -> set[str]:
 
 def _is_complete(out: Path) -> bool:
     """Return whether the arrays are committed: from then on a run removes its chunks."""
-    return all(item.complete for item in pipeline.open(out).inputs.values())
+    inputs = pipeline.open(out).inputs.values()
+    return len(inputs) > 0 and all(item.complete for item in inputs)
 
 
 def main() -> None:
