@@ -12,7 +12,7 @@ from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
 from pipeline.store.read import RunInput
 from pipeline.store.remove import remove_items
-from pipeline.store.run import RunStore
+from pipeline.store.run import InputStore, RunStore
 from pipeline.text import plural, plural_of
 
 
@@ -36,7 +36,7 @@ def with_parts(
             later, gone = workflow.source.grown(ref, workflow.source_options, parts[-1][1].attributes), None
             if listed:
                 known = workflow.source.as_stored(ref, [part.attributes for part, _ in listed])
-                inventories = [content for _, content in listed]
+                inventories = _recognised(workflow, known, listed, store, note)
                 later, gone = workflow.source.later(known, workflow.source_options, inventories)
         except InputError as err:
             note(str(err))
@@ -45,6 +45,26 @@ def with_parts(
             note(gone)
         if later is not None:
             yield replace(later, path=_path(ref, len(parts) + 1), name=f"{ref.name}-{len(parts) + 1}")
+
+
+def _recognised(
+    workflow: Workflow,
+    ref: InputRef,
+    listed: Sequence[tuple[InputStore, bytes]],
+    store: RunStore,
+    note: Callable[[str], object],
+) -> list[bytes]:
+    """Return the inventories of an input's parts, with new items that are equal to stored ones, and store them."""
+    reads = [partial(part.read_rows, start=0, stop=None) if part.is_complete else None for part, _ in listed]
+    before = [content for _, content in listed]
+    now, count = workflow.source.recognised(ref, workflow.source_options, before, reads)
+    for (part, content), changed in zip(listed, now, strict=True):
+        if changed != content and store.lock is not None:
+            part.update(**part.write_inventory(changed, same_items=True))
+            part.sweep_inventories()
+    if count:
+        note(f"{ref.path}: {plural(count, f'new {workflow.noun}')} with the content of stored ones: not computed again")
+    return now
 
 
 def over(

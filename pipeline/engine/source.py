@@ -168,6 +168,20 @@ class Source(ABC):
         return None
 
     @classmethod
+    def recognised(
+        cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes],
+        reads: Sequence[Callable[[str], np.ndarray] | None],
+    ) -> tuple[list[bytes], int]:  # fmt: skip
+        """Return inventories with the new items that are equal to stored ones, and the number of these.
+
+        They are not computed again: for `later` they are known. The items themselves, and their order, stay.
+
+        `stored`: what `inventory` returned, of the input and of its later parts. Each of `reads` gives a stored item
+        array of one of them; None if that is not complete. Raises InputError if the input cannot be searched.
+        """
+        return list(stored), 0
+
+    @classmethod
     def later(
         cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes]
     ) -> tuple[InputRef | None, str | None]:
@@ -264,5 +278,5 @@ class StoredSource(Source):
         digest = sha256()
         for item in ref.inputs:
             digest.update(f"{item.name}\0{item.attributes['fingerprint']}\0{item.frames_total}\0".encode())
-            digest.update(sha256(item.inventory() or b"").digest())
+            digest.update(item.inventory_digest())
         return digest.hexdigest()[:32]

@@ -70,6 +70,8 @@ class _Input(_Facts):
     sample_fps: float | None = None
     decoder: str | None = None
     complete: bool = False
+    inventory_file: str | None = None
+    items_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     stages: dict[str, _Stage] = Field(default_factory=dict)
     chunks: _ChunkCounts | None = None
     failures: list[_Failure] = Field(default_factory=list)

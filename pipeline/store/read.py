@@ -182,6 +182,10 @@ class RunInput:
         """Return the list of its items that the store keeps (`Source.inventory`); None if it keeps none."""
         return self._store.inventory()
 
+    def inventory_digest(self) -> bytes:
+        """Return a SHA-256 that changes with the items that the inventory lists."""
+        return self._store.inventory_digest()
+
     @cached_property
     def _axes(self) -> dict[str, Axis]:
         return self._store.axes(None if self.complete else self._chunks)

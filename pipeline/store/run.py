@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -51,7 +52,9 @@ STORE_FORMAT = 1
 INVENTORY_FILE = ".inventory"
 """File of an input: what its source keeps of the list of items."""
 INVENTORY_AT = "inventory_file"
-"""Attribute of an input: the file's name, if items were removed."""
+"""Attribute of an input: the file's name, if it was written again."""
+ITEMS_DIGEST = "items_digest"
+"""Attribute of an input whose inventory was written again: which items it has, in a SHA-256 as hexadecimal digits."""
 CLEARING = "clearing"
 """Root attribute while `fresh` removes an old store: all that is still there is void."""
 VOID_CHUNKS = "void_chunks"
@@ -110,12 +113,21 @@ class InputStore:
         with disk_errors(f"read {path}"):
             return read_file(path) if os.path.lexists(path) else None
 
-    def write_inventory(self, content: bytes) -> dict[str, str]:
-        """Write another inventory beside the present one; return the attribute that puts it in its place."""
+    def inventory_digest(self) -> bytes:
+        """Return a SHA-256 that changes with the items that the inventory lists. Raises StoreError."""
+        known = self.attributes.get(ITEMS_DIGEST)
+        return sha256(self.inventory() or b"").digest() if known is None else bytes.fromhex(known)
+
+    def write_inventory(self, content: bytes, same_items: bool = False) -> dict[str, str]:
+        """Write another inventory beside the present one; return the attributes that put it in its place.
+
+        `same_items`: it only says more of the same items.
+        """
         name = f"{INVENTORY_FILE}.{uuid.uuid4().hex[:12]}"
+        digest = self.inventory_digest() if same_items else sha256(content).digest()
         with disk_errors(f"write to {self.folder}"):
             atomic_write(f"{self.folder}/{name}", content, flush=True)
-        return {INVENTORY_AT: name}
+        return {INVENTORY_AT: name, ITEMS_DIGEST: digest.hex()}
 
     def sweep_inventories(self) -> None:
         """Remove inventories that are no longer in place."""

@@ -312,7 +312,7 @@ def export(
 def _copies(item: RunInput) -> int:
     """Return the number of pictures of an input that were not computed, since another one has their content."""
     content = item.inventory() if item.attributes.get("container") in LISTED else None
-    return 0 if content is None else len(Inventory.unpacked(content).copies)
+    return 0 if content is None else len(Inventory.of_store(item.name, content).copies)
 
 
 def _files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.engine.events import Silent
 from pipeline.engine.source import INVENTORY, Loaded
 from pipeline.errors import InputError, StoreError
 from pipeline.files.fingerprint import fingerprint
-from pipeline.media.images.copies import Inventory
+from pipeline.media.images.copies import Digests, Inventory
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.reading import Geometry, read
@@ -681,6 +682,95 @@ def test_duplicates_are_computed_once(own: Own, tmp_path: Path) -> None:
     assert own.run(workflow, folder, prune=True).summary.items == 0
     with pytest.raises(StoreError, match="source"):
         own.run(own.workflow({"look": "looking:Look"}, kind="images"), folder)
+
+
+def test_copies_of_pictures_of_earlier_runs_are_not_computed_again(own: Own, tmp_path: Path) -> None:
+    """They are kept beside their originals, in the part that has these; stored items and their order stay."""
+    folder = folder_of(tmp_path / "photos", ["0.png", "1.png", "2.png"])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", duplicates="once")
+
+    def run(**options: Any) -> list[str]:
+        listener = Silent()
+        own.run(workflow, folder, listener=listener, **options)
+        return [note for note in listener.notes if "content" in note]
+
+    def kept(name: str) -> dict[bytes, int]:
+        inventory = Inventory.unpacked(pipeline.open(own.out).input(name).inventory() or b"")
+        return dict(zip(inventory.copies, inventory.originals.tolist(), strict=True))
+
+    run()
+    digest = pipeline.open(own.out).input("photos").inventory_digest()
+    (folder / "new").mkdir()
+    for name, number in {"new/1.png": 1, "3.png": 3, "new/3.png": 3}.items():
+        (folder / name).write_bytes(encoded(number))
+    before = (own.out / "photos" / "zarr.json").read_bytes()
+    said = f"{folder}: 1 new picture with the content of stored ones: not computed again"
+    assert said in pipeline.plan(workflow, folder, own.out).notes
+    assert (own.out / "photos" / "zarr.json").read_bytes() == before, "a plan writes nothing"
+    assert run() == [said, "1 picture with the content of another: computed once"]
+    assert kept("photos") == {b"new/1.png": 1}
+    assert kept("photos-2") == {b"new/3.png": 0}
+    assert pipeline.open(own.out).input("photos-2").array("name").tolist() == ["3.png"]
+    assert pipeline.open(own.out).input("photos").inventory_digest() == digest
+    assert run() == []
+
+    (folder / "4.png").write_bytes(encoded(2))
+    (folder / "5.png").write_bytes(encoded(3))
+    (folder / "1.png").write_bytes(encoded(6))  # changed: its stored values are those of another content
+    (folder / "7.png").write_bytes(encoded(6))
+    assert run() == [f"{folder}: 2 new pictures with the content of stored ones: not computed again"]
+    assert (kept("photos"), kept("photos-2")) == ({b"new/1.png": 1, b"4.png": 2}, {b"new/3.png": 0, b"5.png": 0})
+    assert pipeline.open(own.out).input("photos-3").array("name").tolist() == ["7.png"]
+    assert len(list((own.out / "photos").glob(".inventory*"))) == 1
+
+    run(prune=True)  # what lost its original is a picture of its own
+    names = [pipeline.open(own.out).input(name).array("name").tolist() for name in ("photos", "photos-2", "photos-3")]
+    assert names == [["0.png", "2.png"], ["3.png"], ["7.png"]]
+    assert kept("photos-3") == {b"1.png": 0}, "it now has the content of a stored picture"
+    assert pipeline.open(own.out).input("photos-4").array("name").tolist() == ["new/1.png"]
+    assert kept("photos") == {b"4.png": 1}
+    assert run(prune=True) == []
+
+
+FAILING = """
+
+class Failing(Look):
+    def run(self, chunk):
+        from pathlib import Path
+
+        if Path(__file__).with_name("fail").exists():
+            raise ValueError("not today")
+        return super().run(chunk)
+"""
+
+
+def test_pictures_are_compared_with_those_of_complete_parts(own: Own, tmp_path: Path) -> None:
+    """What an input will have cannot be known before its files are read: they may still change."""
+    folder = folder_of(tmp_path / "photos", ["0.png", "1.png"])
+    own.module("looking", LOOKING + FAILING)
+    workflow = own.workflow({"look": "looking:Failing"}, kind="images", duplicates="once")
+    (tmp_path / "fail").touch()
+    own.run(workflow, folder)
+    (folder / "2.png").write_bytes(encoded(1))
+    (tmp_path / "fail").unlink()
+    again = own.run(workflow, folder, retry_failed=True)
+    assert again.array("photos", "name").tolist() == ["0.png", "1.png"]
+    assert again.array("photos-2", "name").tolist() == ["2.png"]
+
+
+@pytest.mark.parametrize("damage", ["short", "parts", "index", "bytes"])
+def test_a_damaged_list_of_copies_is_said_to_be_damaged(damage: str) -> None:
+    names = Names.of([b"a", b"b"])
+    digests = Digests(np.array([0]), np.zeros((1, 16), np.uint8), np.array([1.0]))
+    original = np.array([5 if damage == "index" else 1])
+    packed = Inventory(names, Names.of([b"c"]), original, np.zeros(1), digests).packed()
+    content = {"short": packed[:-3], "parts": packed + packed[:20], "index": packed, "bytes": packed}[damage]
+    if damage == "bytes":
+        content = Inventory(names, Names.of([b"c"]), np.zeros(1, np.int64), np.zeros(1), digests).packed()
+        content = content[: -len(zlib.compress(np.zeros(1).tobytes(), 1))] + zlib.compress(b"123", 1)
+    with pytest.raises(InputError, match=r"photos: the store's list of its pictures is damaged \(.*--fresh"):
+        Inventory.of_store("photos", content)
 
 
 def test_prune_refuses_if_all_is_gone(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

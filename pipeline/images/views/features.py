@@ -100,7 +100,7 @@ class _Copies:
 
     def __init__(self, item: RunInput) -> None:
         content = item.inventory() if item.complete else None  # else a block's rows are not the pictures' numbers
-        self._inventory = Inventory.unpacked(content) if content is not None else Inventory(Names(b""))
+        self._inventory = Inventory.of_store(item.name, content) if content is not None else Inventory(Names(b""))
         self._order = np.argsort(self._inventory.originals, kind="stable")
         self._sorted = self._inventory.originals[self._order]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,8 +75,8 @@ class ImagesOptions(SourceOptions):
     )
 
     duplicates: Literal["compute", "once"] = Field(
-        "compute", description="once: of files with equal content, found by the plan, the first is computed; exports "
-        "of features have all",
+        "compute", description="once: of files with equal content, also those of earlier runs, the first is computed; "
+        "exports of features have all",
     )  # fmt: skip
 
     @field_validator("resize", "crop")
@@ -253,6 +252,31 @@ class ImagesSource(Source):
         return ImagesRef(ref.path, ref.name, files=files, folders=folders)
 
     @classmethod
+    def recognised(
+        cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes],
+        reads: Sequence[Callable[[str], np.ndarray] | None],
+    ) -> tuple[list[bytes], int]:  # fmt: skip
+        """Add new pictures with the content of stored ones to those as copies, if they are to be computed once."""
+        assert isinstance(options, ImagesOptions)
+        stored, as_before = list(stored), (list(stored), 0)
+        if options.duplicates == "compute" or not isinstance(now := _collection(ref, options, {}), FilesOf):
+            return as_before
+        parts = [Inventory.of_store(ref.path, content) for content in stored]
+        folders = _folders(ref, now, len(parts))
+        if any(folder != now.folder for folder in folders):  # a glob that matches in another folder now
+            return as_before
+        names = now.names.not_in(Names(b"".join(part.all_names.joined for part in parts)))
+        if not len(names):
+            return as_before
+        new, count = copies.Newcomers(now.folder, names), 0
+        for at, (part, rows_of) in enumerate(zip(parts, reads, strict=True)):
+            if rows_of is not None:
+                joined = new.joined_to(part, rows_of(FILE_BYTES.name), rows_of(MODIFIED.name))
+                count += len(joined.copies) - len(part.copies)
+                stored[at] = stored[at] if joined is part else joined.packed()
+        return stored, count
+
+    @classmethod
     def later(
         cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes]
     ) -> tuple[InputRef | None, str | None]:
@@ -261,7 +285,7 @@ class ImagesSource(Source):
         now = _collection(ref, options, {})
         if not isinstance(now, FilesOf):
             return None, None
-        parts = [_unpacked(ref.path, content).all_names for content in stored]
+        parts = [Inventory.of_store(ref.path, content).all_names for content in stored]
         folders = _folders(ref, now, len(parts))
         names = now.names
         if any(folder != now.folder for folder in folders):
@@ -291,7 +315,7 @@ class ImagesSource(Source):
         now = _collection(ref, options, {})
         if not isinstance(now, FilesOf):
             return None
-        inventory = _unpacked(ref.path, stored)
+        inventory = Inventory.of_store(ref.path, stored)
         names, (folder,) = inventory.names, _folders(ref, now, 1)
         if folder == now.folder:
             absent = names.absent_from(now.names)
@@ -449,20 +473,11 @@ def _of_loose(paths: list[str], inputs: Sequence[str]) -> ImagesRef:
     return ImagesRef(path, Path(folder).name or "pictures", files=tuple(paths))
 
 
-def _unpacked(path: str, inventory: bytes) -> Inventory:
-    try:
-        return Inventory.unpacked(inventory)
-    except zlib.error as err:
-        raise InputError(
-            f"{path}: the store's list of its pictures is damaged ({err}); start over with --fresh"
-        ) from err
-
-
 def _collection(ref: InputRef, options: ImagesOptions, stored: Mapping[str, Any]) -> Collection:
     """Open an input, with the names that the store has of it if it is there."""
     path = ref.path
     if INVENTORY in stored:
-        inventory = _unpacked(path, stored[INVENTORY])
+        inventory = Inventory.of_store(path, stored[INVENTORY])
         return FilesOf(path, stored["container"], stored["folder"], inventory.names, inventory=inventory)
     if isinstance(ref, ImagesRef) and ref.later is not None:
         return FilesOf(path, ref.later.kind, ref.later.folder, ref.later.names)
