@@ -387,11 +387,13 @@ class _Run:
             known_by = {"path": ref.path, "fingerprint": fingerprint}
             item = {"item": source.item} if source.item != DECODED.dims[0] else {}
             facts = {**known_by, **source.facts, **item, "chunk_frames": plan.chunk_items, "frames": plan.n_items}
-            name = self.store.add_input(ref.name, facts, source.inventory())
-        known = self.store.input(name).attributes["stages"]
-        added = {stage: self._stage_facts(stage) for stage in self.bound.wanted if stage not in known}
-        if added:
-            self.store.input(name).update(stages={**known, **added})
+            stages = {stage: self._stage_facts(stage) for stage in self.bound.wanted}
+            name = self.store.add_input(ref.name, facts, source.inventory(), stages)
+        else:
+            known = self.store.input(name).attributes["stages"]
+            added = {stage: self._stage_facts(stage) for stage in self.bound.wanted if stage not in known}
+            if added:
+                self.store.input(name).update(stages={**known, **added})
         plan.name = name
         self.plans[name] = plan
         self._start_input(plan)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -371,14 +371,20 @@ class RunStore:
         """Name of the input that was first seen at this path; None if there is none."""
         return next((name for name, known in self._names.items() if known == path), None)
 
-    def add_input(self, stem: str, facts: dict[str, Any], inventory: bytes | None = None) -> str:
+    def add_input(
+        self,
+        stem: str,
+        facts: dict[str, Any],
+        inventory: bytes | None = None,
+        stages: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> str:
         """Make the group of a new input and return its name: the stem, made safe and unique. Raises StoreError.
 
-        `inventory` is kept in a file beside its arrays.
+        `inventory` is kept in a file beside its arrays; `stages` are those that it will have, name -> facts.
         """
         with self.changing(), disk_errors(f"add input {stem!r} to {self.path}"):
             name = self._unique_name(stem)
-            attributes = {**facts, "stages": {}, "complete": False, "order": len(self._names)}
+            attributes = {**facts, "stages": dict(stages), "complete": False, "order": len(self._names)}
             folder, chunks = below(self.path, name), below(self.path, name, CHUNKS)
             sweep_partial(folder)  # of a kill before the group was committed
             if _is_debris(self.path, name):  # of a store that was deleted: these may be chunks of another file
