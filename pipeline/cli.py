@@ -13,11 +13,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 from pipeline.commands import EXIT_CODES
 from pipeline.errors import ReelgraphError, StoppedError, UsageError
+from pipeline.installed import OURS, by_name
 from pipeline.text import plain, without_secrets
 from pipeline.version import __version__
 
@@ -145,13 +145,16 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(prog="reelgraph", description=DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"reelgraph {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    points = list(dict.fromkeys(entry_points(group=GROUP)))
-    chosen = next((word for word in words if not word.startswith("-")), None)
-    for point in [point for point in points if point.name == chosen] or points:
+    known = by_name(GROUP)
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    for point, *others in [known[chosen]] if chosen in known else known.values():
+        for other in others:
+            text = f"reelgraph: command {point.name!r} is that of {point.value}, not of {other.value}; remove one"
+            print(plain(text), file=sys.stderr)
         try:
             command = point.load()
         except Exception as err:  # of another package's command: the others must work
-            if point.name == chosen or point.value.startswith("pipeline."):
+            if point.name == chosen or point.value.startswith(OURS):
                 raise
             text = f"reelgraph: command {point.name!r} cannot be loaded ({point.value}): {err}"
             print(plain(text), file=sys.stderr)

@@ -133,12 +133,12 @@ class Reader:
         ]
         (made / "entry_points.txt").write_text("\n\n".join(groups) + "\n")
         self._monkeypatch.syspath_prepend(self.folder)
-        finding.names.cache_clear()
+        finding.claims.cache_clear()
 
     def leave(self) -> None:
         """Forget the folder."""
         self.forget()
-        finding.names.cache_clear()
+        finding.claims.cache_clear()
 
 
 def _start(program: str, *words: str) -> int:

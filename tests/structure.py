@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "pipeline"
 
 FLOORS = (
     ("errors", "text", "version"),
-    ("files", "machine"),
+    ("files", "installed", "machine"),
     ("store", "models"),
     ("engine",),
     ("cluster", "media"),

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 from pipeline.errors import UsageError
@@ -62,23 +61,6 @@ def print_result(options: argparse.Namespace, values: Any, lines: list[str]) -> 
 def _drop_output() -> None:
     """Throw away what is still to be written, which Python would try again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def load_group(group: str) -> list[Any]:
-    """Return what the entry points of a group name.
-
-    If one of another package cannot be loaded, it is reported on standard error and left out: the others must work.
-    """
-    found = []
-    for point in dict.fromkeys(entry_points(group=group)):
-        try:
-            found.append(point.load())
-        except Exception as err:
-            if point.value.startswith("pipeline."):
-                raise
-            text = f"reelgraph: {point.name!r} of {group} cannot be loaded ({point.value}): {err}"
-            print(plain(text), file=sys.stderr)
-    return found
 
 
 def given(arguments: Callable[[argparse.ArgumentParser], None], options: argparse.Namespace) -> list[str]:

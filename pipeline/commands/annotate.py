@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.commands import Command, given, load_group, print_result
+from pipeline.commands import Command, given, print_result
 from pipeline.errors import UsageError
+from pipeline.installed import load_group
 
 if TYPE_CHECKING:
     from pipeline.views.annotate import Annotated

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.commands import Command, given, load_group, positive
+from pipeline.commands import Command, given, positive
 from pipeline.errors import UsageError
+from pipeline.installed import load_group
 
 GROUP = "reelgraph.searches"
 

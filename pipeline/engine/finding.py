@@ -15,7 +15,6 @@ import tokenize
 import traceback
 from functools import cache
 from importlib import import_module, reload
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -23,6 +22,7 @@ from typing import TypeVar
 from pipeline.engine.source import Source, StoredSource
 from pipeline.engine.stage import Stage
 from pipeline.errors import ReelgraphError, UsageError, WorkflowError
+from pipeline.installed import OURS, by_name
 from pipeline.text import plain, unknown
 
 STAGES = "reelgraph.stages"
@@ -52,9 +52,14 @@ def own_place(err: BaseException) -> str:
 
 
 @cache
+def claims(group: str) -> dict[str, list[str]]:
+    """Return the names of an entry point group, with each `package.module:Class` that a package has given that name."""
+    return {name: [point.value for point in points] for name, points in by_name(group).items()}
+
+
 def names(group: str) -> dict[str, str]:
     """Return the names of an entry point group, with the `package.module:Class` behind each."""
-    return {point.name: point.value for point in entry_points(group=group)}
+    return {name: values[0] for name, values in claims(group).items()}
 
 
 def is_known(use: str, group: str = STAGES) -> bool:
@@ -106,6 +111,8 @@ def find(
     target = use if ":" in use else names(group).get(use)
     if target is None:
         raise error(unknown(what, use, names(group)) + ", or your own as 'package.module:Class'")
+    if use != target and len(values := claims(group)[use]) > 1:
+        raise error(f"{what} {use!r} is the name of {' and of '.join(values)}; write the one that you mean")
     target = _moved(target, group)
     module_name, _, class_name = target.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
@@ -145,7 +152,7 @@ def find_each(what: str, group: str, base: type[T]) -> dict[str, type[T]]:
         try:
             found[name] = find(what, name, group, base)
         except ReelgraphError as err:
-            if target.startswith("pipeline."):
+            if target.startswith(OURS):
                 raise
             if (group, name) not in _reported:
                 _reported.add((group, name))
@@ -212,7 +219,7 @@ def _moved(target: str, group: str) -> str:
     tail = target.removeprefix("pipeline")
     if tail == target:
         return target
-    return next((now for now in names(group).values() if now.startswith("pipeline.") and now.endswith(tail)), target)
+    return next((now for now in names(group).values() if now.startswith(OURS) and now.endswith(tail)), target)
 
 
 def _is(value: object, base: type) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
 
+from pipeline.installed import load_group
 from pipeline.models.card import ModelCard
 
 GROUP = "reelgraph.models"
@@ -15,4 +15,4 @@ GROUP = "reelgraph.models"
 @cache
 def cards() -> Mapping[str, ModelCard]:
     """Return the cards of all domains by name. Each entry point names a mapping of names to cards."""
-    return ChainMap(*(point.load() for point in entry_points(group=GROUP)))
+    return ChainMap(*load_group(GROUP))

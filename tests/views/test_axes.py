@@ -195,7 +195,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield name
     sys.modules.pop(name, None)
-    finding.names.cache_clear()
+    finding.claims.cache_clear()
 
 
 def test_a_format_of_a_module_in_the_working_folder(store: Path, own: str, truth: dict[str, np.ndarray]) -> None:
@@ -212,7 +212,7 @@ def test_a_format_of_an_installed_package(tmp_path: Path, store: Path, own: str)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1\n")
     (about / "entry_points.txt").write_text(f"[reelgraph.exports]\nthree = {own}:Lines\n")
     sys.path.append(str(tmp_path))
-    finding.names.cache_clear()
+    finding.claims.cache_clear()
     assert export(store, tmp_path / "by-suffix.lines").format == "three"
     assert export(store, tmp_path / "by-name.txt", format="three").objects > 0
     with pytest.raises(UsageError, match="format three does not support --embeddings"):
@@ -303,11 +303,11 @@ def test_a_panel_of_an_installed_package(
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: wide\nVersion: 1\n")
     (about / "entry_points.txt").write_text("[reelgraph.panels]\nwide = wide_panel:Widths\n")
     monkeypatch.syspath_prepend(tmp_path)
-    finding.names.cache_clear()
+    finding.claims.cache_clear()
     try:
         report(store, tmp_path / "r.html")
     finally:
-        finding.names.cache_clear()
+        finding.claims.cache_clear()
         sys.modules.pop("wide_panel", None)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert f"{truth['box'][:, 2].max():.3f}" in page
