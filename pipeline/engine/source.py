@@ -14,9 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from pipeline.engine.values import json_values
+from pipeline.engine.values import Options, json_values
 from pipeline.errors import WorkflowError
 from pipeline.store.schema import Array, Schema
 
@@ -40,10 +39,8 @@ OF = "of"
 """Attribute of an input that is made of others of its store: their names."""
 
 
-class SourceOptions(BaseModel):
+class SourceOptions(Options):
     """The `source:` section of a workflow; each kind of source has its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     UNKEYED: ClassVar[tuple[str, ...]] = ()
     """Options that change nothing in the results (which decoder): they stay out of the resume keys."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from pipeline.engine.values import json_values
+from pipeline.engine.values import Options, json_values
 from pipeline.errors import WorkflowError
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
     from pipeline.store.read import RunInput
 
 
-class StageOptions(BaseModel):
+class StageOptions(Options):
     """Base of a stage's options: the one source of validation, flags, help and defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     def keyed(self) -> dict[str, Any]:
         """Return the options that enter the resume key, as JSON values: all of them by default.

@@ -1,13 +1,40 @@
-"""Values of options as JSON: the same text in each process, for resume keys and for what a store keeps."""
+"""Options, and their values as JSON: the same text in each process, for resume keys and for what a store keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
+
+
+class Options(BaseModel):
+    """Base of options: no unknown names, and no true for a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for a number, which pydantic takes as 1 and 0. YAML reads `on` and `yes` as true."""
+        found = [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, bool)]
+        if found and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"this needs a number, not {found[0]}")
+        return value
+
+
+def _is_number(annotation: Any) -> bool:
+    """Return whether a type takes numbers, and no booleans."""
+    parts = _parts(annotation)
+    takes_any = any(part in (bool, Any, object) or isinstance(part, bool) for part in parts)
+    return not takes_any and any(part in (int, float) for part in parts)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    inner = [part for one in get_args(annotation) for part in _parts(one)]
+    return inner or [annotation]
 
 
 def json_values(options: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:
