@@ -745,6 +745,15 @@ class Failing(Look):
 """
 
 
+def test_options_of_arrays_are_said_to_do_nothing_for_files(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", ["0.png"])
+    (source,) = opened(folder, array="images", names="labels")
+    said = f"array and names do nothing for {folder}: HDF5, Zarr and Parquet files have arrays"
+    assert source.note == said
+    assert opened(folder, array="images")[0].note == said.replace("and names do", "does", 1)
+    assert opened(folder)[0].note is None
+
+
 def test_pictures_are_compared_with_those_of_complete_parts(own: Own, tmp_path: Path) -> None:
     """What an input will have cannot be known before its files are read: they may still change."""
     folder = folder_of(tmp_path / "photos", ["0.png", "1.png"])

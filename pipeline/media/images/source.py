@@ -346,7 +346,7 @@ class ImagesSource(Source):
         size = geometry.size
         self.most_items = min(MOST_PICTURES, max(LEAST_PICTURES, len(self) // _SHARES))
         self.item_bytes = size[0] * size[1] * 3 if size else self._usual_bytes(geometry)
-        told = [self.collection.passed.told(), self._told_of_copies()]
+        told = [self.collection.passed.told(), self._told_of_copies(), self._told_of_choices()]
         self.note = "; ".join(filter(None, told)) or None
         folder = self.collection.folder if isinstance(self.collection, FilesOf) else None
         self.facts = {
@@ -364,6 +364,14 @@ class ImagesSource(Source):
             return f"duplicates: once compares files; the pictures in {self.collection.path} are all computed"
         count = len(self.collection.inventory.copies)
         return f"{plural(count, 'picture')} with the content of another: computed once" if count else None
+
+    def _told_of_choices(self) -> str | None:
+        """Return a line on options that this input has no use for, None if there are none."""
+        given = [name for name in ("array", "names") if getattr(self.options, name) is not None]
+        if isinstance(self.collection, collections.Arrays | collections.Table) or not given:
+            return None
+        do = f"{' and '.join(given)} {'does' if len(given) == 1 else 'do'} nothing"
+        return f"{do} for {self.collection.path}: HDF5, Zarr and Parquet files have arrays"
 
     def _usual_bytes(self, geometry: Geometry) -> int:
         """Return the bytes of the largest of a few pictures; those of chunks that are stored are not asked again."""
