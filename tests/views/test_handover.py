@@ -583,6 +583,39 @@ def test_a_file_of_one_video_is_written_for_each(three: Path, tmp_path: Path) ->
         export(three, tmp_path / "subs" / "{input}.srt")
 
 
+def test_an_input_that_a_format_cannot_hold_is_left_out_and_the_others_are_written(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One store has no people yet: the exit code is 1, as for some unusable inputs among several."""
+    new = make_store(tmp_path / "new.zarr", {"b": faces_of(np.ones(5, int), np.zeros((5, 8)))})
+    names = list(pipeline.open(three).inputs)
+    to = tmp_path / "subs" / "{input}.srt"
+    assert main(["export", str(new), str(three), "--to", str(to), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    (why,) = found["left_out"]
+    assert why.startswith("new.zarr/b: no file is written: ")
+    assert "has no people yet; run `reelgraph people` or `find` on" in why
+    assert (found["inputs"], found["done_share"]) == (3, 1.0)
+    subs = [path for path in (tmp_path / "subs").rglob("*") if path.is_file()]
+    written = sorted(path.relative_to(tmp_path / "subs").as_posix() for path in subs)
+    assert written == sorted(f"{three.name}/{name}.srt" for name in names)
+    alone = json.loads(_shown(["export", str(three), "--to", str(tmp_path / "x" / "{input}.srt"), "--json"], 0, capsys))
+    counts = ("appearances", "frames", "inputs", "left_out")
+    assert [alone.get(name) for name in counts] == [*(found.get(name) for name in counts[:3]), []]
+    assert "has no people yet" in _shown(["export", str(new), "--to", str(tmp_path / "y" / "{input}.srt")], 2, capsys)
+    assert not list((tmp_path / "y").rglob("*.srt"))
+    assert "has no people yet" in _shown(["export", str(three), str(new), "--to", str(tmp_path / "z.otio")], 2, capsys)
+    drop = ["--start-timecode", "01:00:00;00"]  # at 25 frames a second there is no such timecode
+    shown = _shown(["export", str(three), "--to", str(tmp_path / "{input}.edl"), *drop], 2, capsys)
+    assert shown.count("\n") == 1, "a mistake that holds for all is said once"
+
+
+def _shown(words: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    return out or err
+
+
 def test_a_table_for_each_input_has_its_rows(three: Path, tmp_path: Path) -> None:
     exported = export(three, tmp_path / "{input}.csv")
     tables = [pd.read_csv(tmp_path / f"{name}.csv") for name in pipeline.open(three).inputs]
