@@ -315,7 +315,8 @@ def export(
     done = sum(one.item.frames_done for one in stored.all_inputs)
     noun = chosen.noun or stored.axis
     counts = stored.n_rows, stored.n_items, len(stored.all_inputs)
-    exported = Exported(to, name, noun, stored.item, noun_of(runs, stored.item), *counts)
+    item_noun = noun_of([one.run for one in stored.all_inputs] or runs, stored.item)
+    exported = Exported(to, name, noun, stored.item, item_noun, *counts)
     if not chosen.has_copies and (copies := sum(_copies(one.item) for one in stored.all_inputs)):
         are = "is" if copies == 1 else "are"
         stored.notes.append(
