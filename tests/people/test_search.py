@@ -177,6 +177,8 @@ def test_the_answer_says_how_sure_it_is(photo: Path, tmp_path: Path, command: Co
     ):  # fmt: skip
         _, found, _ = command("find", out, "--face", photo, *words)
         assert ({one["input"] for one in found["sightings"]}, found["maybe"]) == (inputs, [])
+    assert main(["find", str(out), "--face", str(photo), "--threshold", "0.04"]) == 0
+    assert "not seen: no track within cosine 0.04; the nearest " in capsys.readouterr().out
 
 
 def test_others_of_the_scene_of_the_picture_are_a_question(photo: Path, tmp_path: Path, command: Command) -> None:
@@ -190,6 +192,21 @@ def test_others_of_the_scene_of_the_picture_are_a_question(photo: Path, tmp_path
     assert "the picture is of the scene of " in err
     _, found, _ = command("find", out, more, "--face", photo, "--threshold", "0.06")
     assert len(found["sightings"]) == 4, "the user's word"
+
+
+def test_a_moment_of_a_film_is_of_its_scene_though_the_film_is_in_no_store(tmp_path: Path, command: Command) -> None:
+    """As after the person was forgotten: others of that camera must not take their place."""
+    video = clip(tmp_path / "v.mp4", {drawn.ANN: range(30)}, 30)
+    films = {"other": alike(drawn.ANN, 0.05), "again": alike(drawn.ANN, 0.035)}
+    size = {"width": 320, "height": 240}
+    out = make_store(tmp_path / "a.zarr", films, facts=size, workflow=drawn.document())
+    _, found, err = command("find", out, "--face", video, "--time", "0.5")
+    assert [one["input"] for one in found["sightings"]] == ["again"]
+    assert [one["input"] for one in found["maybe"]] == ["other"]
+    assert "the picture is of the scene of v. Everyone in that light" in err
+    more = make_store(tmp_path / "b.zarr", films, workflow=drawn.document())
+    _, found, err = command("find", more, "--face", video, "--time", "0.5")
+    assert (len(found["sightings"]), err) == (2, ""), "films of another size"
 
 
 def test_the_tracks_of_near_faces_are_those_of_the_whole_film(tmp_path: Path) -> None:
@@ -293,6 +310,7 @@ def test_a_moment_of_a_video(stores: list[Path], tmp_path: Path, command: Comman
     ("words", "message"),
     [
         (["--face", "{tmp}/no.jpg"], "there is no picture or video at"),
+        (["--face", "{tmp}"], "is a folder; name a picture of the person, or look for all by --gallery"),
         (["--face", "{tmp}/nobody.png"], "nobody.png: no face found"),
         (["--face", "{tmp}/broken.jpg"], "broken.jpg is not a picture that OpenCV can read"),
         (["--face", "{photo}", "--time", "3"], "is a picture: --time is for videos"),

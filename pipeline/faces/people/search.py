@@ -379,9 +379,13 @@ class Answer(NearSearch):
     def _ask_in_scenes(self) -> None:
         """Make the names of all but the very near weak in inputs like one that a picture is of the scene of.
 
-        Everyone of that scene is near to the picture. `evidence.judge` has done so within the input itself.
+        Everyone of that scene is near to the picture. `evidence.judge` has done so within the input itself. A moment of
+        a film is of that film's scene, though the film is in no store.
         """
-        scene_of: dict[tuple[Any, ...], str] = {}
+        scene_of: dict[tuple[Any, ...], str] = {
+            one.film_size: Path(one.question.path).stem
+            for some in self.asked.values() for one in some if one.film_size is not None
+        }  # fmt: skip
         films = [
             (one, tuple(one.times.item.attributes.get(side) for side in ("width", "height")))
             for one in self.judged if is_timed(one.times.item)

@@ -83,7 +83,7 @@ def answer_lines(answer: Answer) -> list[str]:
         shown.append(f"best shots (distance, {moment}, box):")
     else:
         limits = sorted({one.threshold for one in answer.inputs if one.faces and one.threshold is not None})
-        near = f"face within {answer.metric} {' or '.join(f'{limit:g}' for limit in limits)}"
+        near = f"{answer.per} within {answer.metric} {' or '.join(f'{limit:g}' for limit in limits)}"
         if answer.per == "track" and not limits:
             near = f"track within its limit ({answer.metric} {answer.widest:.3f} at most)"
         said = f"not seen: no {near}"
