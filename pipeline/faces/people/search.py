@@ -28,7 +28,7 @@ from pipeline.faces.people.question import Asked, Question, ask
 from pipeline.faces.people.sightings import InputSightings, Shot, Sighting, shot_dict, shown_dict
 from pipeline.machine.cores import available_cores
 from pipeline.media.spans import is_timed
-from pipeline.store.pieces import Piece, for_each, rows_of
+from pipeline.store.pieces import Piece, for_each, rows_of, whole
 
 if TYPE_CHECKING:
     from pipeline.faces.people.index import FaceIndex
@@ -432,7 +432,9 @@ class Answer(NearSearch):
 
 def tracks_near(item: RunInput, rows: Ints) -> npt.NDArray[np.int32]:
     """Return int32 (n_faces,): the tracks of an input, at least those of some faces; -1 for other faces."""
-    if "track" in item.arrays or not item.complete or not is_timed(item):
+    if "track" in item.arrays and item.complete:
+        return np.asarray(whole(item.pieces("track")))
+    if not item.complete or not is_timed(item):
         return tracks_of(item)
     from pipeline.faces.people.around import tracks_around
 
