@@ -164,6 +164,10 @@ def test_the_answer_says_how_sure_it_is(photo: Path, tmp_path: Path, command: Co
     assert f"  sure, cosine 0.050 (limit 0.082): {out} near: 4.0 s" in shown
     assert "maybe, please look: seen for 4.0 s in 1 video, 20 faces" in shown
     assert f"  weak, cosine 0.090 (limit 0.082): {out} far: 4.0 s" in shown
+    long = make_store(tmp_path / "b.zarr", {"long": alike(drawn.ANN, 0.075, 60)}, workflow=drawn.document())
+    _, both, _ = command("find", long, out, "--face", photo)
+    order = [(one["input"], one["level"]) for one in both["sightings"]]
+    assert order == [("near", "sure"), ("long", "likely")], "sure ones first"
     folder = tmp_path / "known" / "Ann"
     drawn.write(folder / "1.png", (drawn.ANN, FACE))
     _, gallery, _ = command("find", out, "--gallery", folder.parent, "--no-write")

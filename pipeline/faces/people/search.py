@@ -240,7 +240,7 @@ class Answer(NearSearch):
     index: FaceIndex | None
     per: Per = "track"
     sightings: list[Seen] = field(default_factory=list)
-    """One per input in which the person was seen, longest on screen first."""
+    """One per input in which the person was seen: sure ones first, then the longest on screen."""
     maybe: list[Seen] = field(default_factory=list)
     """One per input with tracks that may show the person: for the user to look at."""
     best: list[BestShot] = field(default_factory=list)
@@ -361,7 +361,7 @@ class Answer(NearSearch):
                         share = shot.distance / one.limit[which].max()
                         ranked.append((of_track < Level.LIKELY, share, _best(one.times, shot, of_track)))
             for found in (self.sightings, self.maybe):
-                found.sort(key=lambda one: (-one.sighting.screen_seconds, -one.sighting.pictures))
+                found.sort(key=lambda one: (-one.evidence.level, -one.sighting.screen_seconds, -one.sighting.pictures))
             self.best = [shot for _, _, shot in sorted(ranked, key=lambda entry: entry[:2])[: self.top]]
             if self.best:
                 return

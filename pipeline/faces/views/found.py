@@ -102,8 +102,11 @@ def answer_lines(answer: Answer) -> list[str]:
 
 
 def _sightings(found: Sequence[Sighting], why: Mapping[int, str] | None = None) -> list[str]:
-    """Return a line per input, longest on screen first. `why`: the evidence of each sighting, by its `id`."""
-    ordered = sorted(found, key=lambda one: (-one.screen_seconds, -one.pictures))
+    """Return a line per input, longest on screen first.
+
+    `why`: the evidence of each sighting, by its `id`; they are in order already.
+    """
+    ordered = list(found) if why else sorted(found, key=lambda one: (-one.screen_seconds, -one.pictures))
     shown = []
     for one in ordered[:SHOWN_INPUTS]:
         more = len(one.appearances) - SHOWN_TIMES
