@@ -178,14 +178,15 @@ def search_rows(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         _, seconds = timed(read_plainly)
         rows.append({"name": name, "seconds": seconds, "mb_per_second": size / 1e6 / seconds})
     for name in twice("exact", files):
-        row = asked(name, folder, [str(out)], photo)
+        row = asked(name, folder, [str(out), "--per", "face"], photo)
         rows.append({**row, "mb_per_second": size / 1e6 / row["seconds"]})
     say("index")
     done = command(["index", str(out), "--out", str(index)], folder)
     facts, stored = json.loads(done.output), sum(path.stat().st_size for path in index.iterdir())
     made = asdict(done) | {"steps": facts["seconds"], "lists": facts["lists"], "bytes": stored, "output": ""}
     for name in twice("by index", [*files, *index.iterdir()]):
-        rows.append(asked(name, folder, ["--index", str(index)], photo))
+        rows.append(asked(name, folder, ["--index", str(index), "--per", "face"], photo))
+    rows.append(asked("by index and track", folder, ["--index", str(index)], photo))
     say("recall")
     recall = list(recalls(out, index, chosen.queries, chosen.people))
     return {"faces": chosen.faces, "embedding_bytes": size, "rows": rows, "index": made, "recall": recall}

@@ -84,7 +84,7 @@ def _export(options: argparse.Namespace) -> int:
             progress=progress,
         )
     print_result(options, exported.as_dict(), [] if to_stdout else lines(exported))
-    return 0
+    return exported.exit_code
 
 
 COMMAND = Command(

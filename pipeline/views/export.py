@@ -31,7 +31,7 @@ import pyarrow as pa
 from pipeline.engine.events import PassStarted, Silent
 from pipeline.engine.finding import EXPORTS, find, find_each, names
 from pipeline.engine.workflow import make_importable
-from pipeline.errors import ReelgraphError, UsageError
+from pipeline.errors import InputError, ReelgraphError, StoreError, UsageError
 from pipeline.files.whole import written_whole
 from pipeline.media.images.copies import LISTED, Inventory
 from pipeline.media.spans import is_timed
@@ -78,6 +78,12 @@ class Exported:
     """Share of the stores' items that is done: below 1, the rest is not in the file."""
     notes: list[str] = field(default_factory=list)
     """One line for each thing that the file cannot say."""
+    left_out: list[str] = field(default_factory=list)
+    """One line for each input that has no file of its own, with the reason; the others have theirs."""
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.left_out else 0
 
     def __getattr__(self, name: str) -> int:
         """Return a count by its plural noun: `exported.faces`, `exported.frames`."""
@@ -92,7 +98,7 @@ class Exported:
         return {
             "file": self.file, "format": self.format, "axis": self.axis, plural_of(self.axis): self.rows,
             plural_of(self.item): self.items, "inputs": self.inputs, "columns": self.columns,
-            "done_share": self.done_share, "notes": self.notes,
+            "done_share": self.done_share, "notes": self.notes, "left_out": self.left_out,
         }  # fmt: skip
 
 
@@ -261,7 +267,8 @@ def export(
     by "{part}". `camera`: one of CAMERAS. `all_frames`: COCO lists frames without rows too. `images`: folder for the
     pictures that COCO names.
     `start_timecode`, `frame_rate`: timecode of the first frame, and timecodes per second, in place of the video's own.
-    A file appears whole or not at all. Raises UsageError if the file exists (unless `force`) or cannot be written.
+    A file appears whole or not at all. With "{input}", an input that the format cannot hold is left out, and the result
+    says why. Raises UsageError if the file exists (unless `force`) or cannot be written.
     Raises UsageError if there is no such format or axis; StoreError if a store cannot be read.
     """
     paths = [outs] if isinstance(outs, str | os.PathLike) else list(outs)
@@ -283,21 +290,33 @@ def export(
         array=array, camera=camera, progress=progress,
     )  # fmt: skip
     schemas: dict[str, None] = {}
-    files = _files(to, name, chosen, stored, force, parts)
+    left_out: dict[str, ReelgraphError] = {}
+    files = _files(to, name, chosen, stored, force, parts, left_out)
     _refuse_sources([one for target, _ in files for one in (target, *_beside(target, chosen))], runs)
     for target, its_inputs in files:
         stored.inputs = its_inputs
         stored.__dict__.pop("schema", None)  # each file has the columns of its own inputs
-        with contextlib.ExitStack() as others:
-            stored.beside = [others.enter_context(_sink(path)) for path in _beside(target, chosen)]
-            with _sink(target) as file:
-                _write(name, chosen, file, stored)
+        before = stored.n_rows, stored.n_items
+        try:
+            with contextlib.ExitStack() as others:
+                stored.beside = [others.enter_context(_sink(path)) for path in _beside(target, chosen)]
+                with _sink(target) as file:
+                    _write(name, chosen, file, stored)
+        except (UsageError, InputError, StoreError) as err:
+            if _EACH not in to:
+                raise
+            left_out.setdefault(its_inputs[0].name, err)
+            stored.n_rows, stored.n_items = before
         schemas |= dict.fromkeys(stored.schema.names if "schema" in stored.__dict__ else ())
+    if left_out and len(left_out) == len(stored.all_inputs):
+        raise next(iter(left_out.values()))
+    stored.all_inputs = tuple(one for one in stored.all_inputs if one.name not in left_out)
     total = sum(one.item.frames_total for one in stored.all_inputs)
     done = sum(one.item.frames_done for one in stored.all_inputs)
     noun = chosen.noun or stored.axis
     counts = stored.n_rows, stored.n_items, len(stored.all_inputs)
-    exported = Exported(to, name, noun, stored.item, noun_of(runs, stored.item), *counts)
+    item_noun = noun_of([one.run for one in stored.all_inputs] or runs, stored.item)
+    exported = Exported(to, name, noun, stored.item, item_noun, *counts)
     if not chosen.has_copies and (copies := sum(_copies(one.item) for one in stored.all_inputs)):
         are = "is" if copies == 1 else "are"
         stored.notes.append(
@@ -306,6 +325,7 @@ def export(
         )
     exported.columns, exported.notes = list(schemas), list(dict.fromkeys(stored.notes))
     exported.done_share = done / total if total else 1.0
+    exported.left_out = [f"{one}: no file is written: {err}" for one, err in left_out.items()]
     return exported
 
 
@@ -316,13 +336,20 @@ def _copies(item: RunInput) -> int:
 
 
 def _files(
-    to: str, name: str, chosen: type[Export], stored: StoredRows, force: bool, parts: int | None
-) -> list[tuple[str, list[InputRows]]]:
-    """Return the files to write, each with its inputs."""
+    to: str, name: str, chosen: type[Export], stored: StoredRows, force: bool, parts: int | None,
+    left_out: dict[str, ReelgraphError],
+) -> list[tuple[str, list[InputRows]]]:  # fmt: skip
+    """Return the files to write, each with its inputs. `left_out` gets inputs that the format cannot hold.
+
+    Raises UsageError if one file would hold such an input.
+    """
     inputs = stored.inputs
-    pictures = [one.name for one in inputs if not is_timed(one.item)] if chosen.of_films else []
-    if pictures:
-        raise UsageError(f"{pictures[0]!r} holds pictures, and format {name} needs a film; export it as csv or coco")
+    for one in [one for one in inputs if chosen.of_films and not is_timed(one.item)]:
+        err = UsageError(f"{one.name!r} holds pictures, and format {name} needs a film; export it as csv or coco")
+        if _EACH not in to:
+            raise err
+        left_out[one.name] = err
+    inputs = [one for one in inputs if one.name not in left_out]
     files = [(to, inputs)]
     if _EACH in to:
         files = [(to.replace(_EACH, one.name), [one]) for one in inputs]
@@ -382,7 +409,7 @@ def lines(exported: Exported) -> list[str]:
         shown.append(
             f"{exported.done_share:.1%} of the {plural_of(exported.noun)} are done; the rest is not in the file"
         )
-    return [*shown, *exported.notes]
+    return [*shown, *exported.notes, *exported.left_out]
 
 
 def _find(name: str) -> type[Export]:

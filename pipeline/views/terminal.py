@@ -1,4 +1,4 @@
-"""Pictures in a terminal, by the protocol of kitty or of iTerm2, if the terminal has one of them."""
+"""Pictures in a terminal, by the protocol of kitty or of iTerm2, or by sixel, if the terminal has one of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import base64
 import os
 from collections.abc import Iterator, Mapping
 from typing import Literal
+
+from pipeline.views.sixel import Sixel, ask_terminal, drawn
 
 Protocol = Literal["kitty", "iterm"]
 PICTURE_LINES, PICTURE_COLUMNS = 4, 8
@@ -25,11 +27,10 @@ _BY_TERM: dict[str, Protocol] = {"xterm-kitty": "kitty", "xterm-ghostty": "kitty
 def protocol(environment: Mapping[str, str] = os.environ) -> Protocol | None:
     """Return the protocol for pictures of the terminal that these variables describe; None if it has none we know.
 
-    tmux and screen pass no pictures on. The variables of a terminal are inherited by others that are started from it,
-    so the more particular one decides.
+    The variables of a terminal are inherited by others that are started from it, so the more particular one decides.
     """
     term = environment.get("TERM", "")
-    if term == "dumb" or term.startswith(("tmux", "screen")) or {"TMUX", "STY"} & environment.keys():
+    if _has_none(environment):
         return None
     if term in _BY_TERM:
         return _BY_TERM[term]
@@ -40,7 +41,19 @@ def protocol(environment: Mapping[str, str] = os.environ) -> Protocol | None:
     return "iterm" if environment.get("LC_TERMINAL") == "iTerm2" else None
 
 
-def with_pictures(text: str, pngs: list[bytes | None], by: Protocol) -> Iterator[str]:
+def means_of_terminal(environment: Mapping[str, str] = os.environ) -> Protocol | Sixel | None:
+    """Return how the terminal of this process shows pictures: by its variables, else by what it answers."""
+    by = protocol(environment)
+    return by if by or not environment.get("TERM") or _has_none(environment) else ask_terminal()
+
+
+def _has_none(environment: Mapping[str, str]) -> bool:
+    """Return whether a terminal shows no pictures, whatever it says: tmux and screen do not pass them on."""
+    term = environment.get("TERM", "")
+    return term == "dumb" or term.startswith(("tmux", "screen")) or bool({"TMUX", "STY"} & environment.keys())
+
+
+def with_pictures(text: str, pngs: list[bytes | None], by: Protocol | Sixel) -> Iterator[str]:
     """Yield a table's text with the pictures of its rows, in order, in the places of `PLACE`; None: the row has none.
 
     Each row's lines are made first: a picture at the screen's lower edge would be cut off. The text then skips the
@@ -56,7 +69,9 @@ def with_pictures(text: str, pngs: list[bytes | None], by: Protocol) -> Iterator
             yield f"\x1b[{PICTURE_COLUMNS}C{line.removeprefix(' ' * PICTURE_COLUMNS)}\n"
 
 
-def _escape(png: bytes, by: Protocol) -> str:
+def _escape(png: bytes, by: Protocol | Sixel) -> str:
+    if isinstance(by, Sixel):
+        return drawn(png, PICTURE_LINES * by.cell_height, PICTURE_COLUMNS * by.cell_width, by.colours)
     text = base64.b64encode(png).decode("ascii")
     if by == "iterm":
         options = f"inline=1;size={len(png)};width={PICTURE_COLUMNS};height={PICTURE_LINES};preserveAspectRatio=1"

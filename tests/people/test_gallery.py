@@ -49,6 +49,17 @@ def test_a_folder_is_a_person_and_a_flat_file_its_stem(folder: Path, recipe: Rec
     assert (found.model, found.align, found.notes) == ("Dlib", "native", ())
 
 
+def test_linked_folders_are_people_too_each_once(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+    drawn.write(tmp_path / "elsewhere" / "Eve" / "deep" / "e.png", (drawn.EVE, LARGE))
+    (folder / "Eve").symlink_to(tmp_path / "elsewhere" / "Eve")
+    (folder / "Aa").symlink_to(folder / "Ann")  # the folder itself gives the name
+    (folder / "Ann" / "loop").symlink_to(folder)
+    (tmp_path / "elsewhere" / "Eve" / "up").symlink_to(tmp_path / "elsewhere")
+    found = galleries.open_gallery(folder, recipe, "s.zarr")
+    assert found.pictures == ("Ann/a.png", "Ann/b.jpg", "Bob.png", "Eve/deep/e.png")
+    assert found.notes == ()
+
+
 def test_of_two_faces_the_largest_is_taken_and_said(folder: Path, recipe: Recipe) -> None:
     both = drawn.write(folder / "Cy" / "with Eve.png", (drawn.EVE, SMALL), (drawn.CY, LARGE))
     found = galleries.open_gallery(folder, recipe, "s.zarr")

@@ -14,7 +14,7 @@ from pipeline.errors import StoreError
 from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import Labels, labels
 from pipeline.faces.people.moments import Moments
-from pipeline.media.spans import item_seconds, stop_of
+from pipeline.media.spans import item_seconds, sampled_seconds, seconds_of, stop_of
 from pipeline.store.schema import Array
 from tests.made_stores import faces_of, make_store, people
 
@@ -52,6 +52,26 @@ def test_the_last_frame_stands_until_the_end_at_most() -> None:
     assert item_seconds(times, 1.0)[-1] == 0.0
     assert stop_of({"start_seconds": 0.5, "duration_seconds": 4.2}) == pytest.approx(4.7)
     assert stop_of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "sampled", "stands"),
+    [
+        ({"fps": 25.0, "every": 5}, 0.2, 0.2),
+        ({"fps": 25.0, "every": 5, "start_seconds": 0.0, "duration_seconds": 3.1}, 0.2, 0.1),
+        ({"fps": 25.0, "every": 9000, "start_seconds": 0.0, "duration_seconds": 8.0}, 360.0, 5.0),
+        ({"fps": 25.0, "every": None, "sample_fps": 2.0, "start_seconds": 0.0, "duration_seconds": 8.0}, 0.5, 0.5),
+        ({"keyframes": True, "key_frames": 4, "start_seconds": 0.0, "duration_seconds": 8.0}, 2.0, 2.0),
+        ({"start_seconds": 0.0, "duration_seconds": 8.0}, None, 5.0),
+        ({}, None, 0.0),
+    ],
+    ids=["every", "until the end", "rarely", "fps", "keyframes", "end alone", "nothing known"],
+)
+def test_a_single_frame_stands_as_long_as_it_is_sampled(
+    facts: dict[str, float], sampled: float | None, stands: float
+) -> None:
+    assert sampled_seconds(facts) == pytest.approx(sampled)
+    assert seconds_of(facts, np.array([3.0])) == pytest.approx([stands])
 
 
 def test_short_gaps_do_not_end_an_appearance() -> None:

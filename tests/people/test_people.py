@@ -203,7 +203,7 @@ def test_people_go_by_their_names_too(store: Path, capsys: pytest.CaptureFixture
     ("words", "message"),
     [
         (["split", "1", "a:2"], r"track a:2 is not one of person 1; theirs are a:0, b:1"),
-        (["split", "2"], "too few for 2 parts"),
+        (["split", "2"], "person 2 has 1 track, too few for 2 parts"),
         (["split", "1", "a:0", "b:1"], "these are all tracks of person 1"),
         (["split", "1", "a"], "'a' is not a track; write INPUT:TRACK"),
         (["split"], "people split takes an id"),
@@ -262,6 +262,9 @@ def test_stores_stay_with_their_registry(store: Path, tmp_path: Path) -> None:
     assert ids(other, "c") == [2] * 6
     cast.unlink()
     assert run(store).registry.path == tmp_path / "people.json", "a registry that is away is made anew"
+    (tmp_path / "people.json").unlink()
+    note = f"its people are those of an earlier registry at {tmp_path / 'people.json'}; the one there now replaces them"
+    assert [text.split(": ", 1)[1] for text in run(store).notes] == [note] * len(pipeline.open(store).inputs)
 
 
 def test_half_done_and_empty_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,13 +15,15 @@ import pytest
 from pipeline.cli import main
 from pipeline.errors import InputError, UsageError
 from pipeline.faces.people import search as searching
+from pipeline.faces.people.around import tracks_around
+from pipeline.faces.people.find import tracks_of
 from pipeline.faces.people.matching import METRICS, Matcher, Metric
 from pipeline.faces.people.search import Query, nearest_in
 from pipeline.store.pieces import Piece
 from pipeline.store.run import RunStore
-from tests.made_stores import EVERY, FPS, make_store
+from tests.made_stores import EVERY, FPS, faces_of, make_store
 from tests.people import drawn
-from tests.people.test_find import LOBBY, YARD, clip, film
+from tests.people.test_find import LOBBY, YARD, alike, clip, film
 
 STEP = EVERY / FPS
 FACE, OTHER = (100, 60, 60, 90), (220, 20, 40, 50)
@@ -116,14 +118,17 @@ def test_nobody_is_near_enough(stores: list[Path], tmp_path: Path, command: Comm
     assert (code, found["sightings"]) == (0, [])
     assert [one["accepted"] for one in found["best"]] == [False] * 3
     assert all(one["distance"] > 0.08 for one in found["best"])
-    assert main(["find", *map(str, stores), "--face", str(eve)]) == 0
-    assert "not seen: no face within cosine 0.08; the nearest (distance, time, box):" in capsys.readouterr().out
+    limits = "no track within its limit (cosine 0.096 at most)", "no face within cosine 0.08"
+    for per, limit in zip(("track", "face"), limits, strict=True):
+        assert main(["find", *map(str, stores), "--face", str(eve), "--per", per]) == 0
+        assert f"not seen: {limit}; the nearest (distance, time, box):" in capsys.readouterr().out
 
 
 def test_lines_for_people(stores: list[Path], photo: Path, capsys: Any) -> None:
     assert main(["find", *map(str, stores), "--face", str(photo)]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "seen for 6.2 s in 2 videos, 31 faces"
+    assert shown[1].startswith("  sure, cosine 0.00")
     assert shown[1].endswith("lobby: 6.0 s: 0:00:00.000-0:00:04.000, 0:00:20.000-0:00:22.000")
     assert shown[3] == "best shots (distance, time, box):"
     assert shown[-1].startswith("41 faces of 3 inputs; searched in ")
@@ -131,9 +136,126 @@ def test_lines_for_people(stores: list[Path], photo: Path, capsys: Any) -> None:
 
 def test_several_photos_count_as_one_person(stores: list[Path], photo: Path, tmp_path: Path, command: Command) -> None:
     bob = drawn.write(tmp_path / "bob.png", (drawn.BOB, FACE))
-    _, found, _ = command("find", *stores, "--face", photo, "--face", bob)
+    _, found, err = command("find", *stores, "--face", photo, "--face", bob)
     assert found["sightings"][0]["faces"] == 35
     assert len(found["faces"]) == 2
+    assert "do not look like one person; each is looked for alone" in err
+    again = drawn.write(tmp_path / "again.png", (drawn.ANN, OTHER))
+    _, found, err = command("find", *stores, "--face", photo, "--face", again)
+    assert (found["sightings"][0]["faces"], err) == (30, "")
+
+
+# -- how sure it is ---------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_says_how_sure_it_is(photo: Path, tmp_path: Path, command: Command, capsys: Any) -> None:
+    """By track, with the limits that a gallery of this one person has; a weak one is a question."""
+    films = {"near": alike(drawn.ANN, 0.05), "far": alike(drawn.ANN, 0.09), "off": alike(drawn.ANN, 0.12)}
+    out = make_store(tmp_path / "a.zarr", films, workflow=drawn.document())
+    _, found, _ = command("find", out, "--face", photo)
+    ((seen,), (maybe,)) = found["sightings"], found["maybe"]
+    assert (seen["input"], seen["level"], maybe["input"], maybe["level"]) == ("near", "sure", "far", "weak")
+    assert (seen["distance"], maybe["distance"]) == pytest.approx((0.05, 0.09), abs=1e-4)
+    assert seen["limit"] == maybe["limit"] == pytest.approx(0.0822, abs=1e-4), "one face, one picture, one person"
+    assert [(one["level"], one["accepted"]) for one in found["best"]] == [("sure", True), ("weak", False)]
+    assert found["screen_seconds"] == pytest.approx(20 * STEP)
+    assert main(["find", str(out), "--face", str(photo)]) == 0
+    shown = capsys.readouterr().out
+    assert f"  sure, cosine 0.050 (limit 0.082): {out} near: 4.0 s" in shown
+    assert "maybe, please look: seen for 4.0 s in 1 video, 20 faces" in shown
+    assert f"  weak, cosine 0.090 (limit 0.082): {out} far: 4.0 s" in shown
+    long = make_store(tmp_path / "b.zarr", {"long": alike(drawn.ANN, 0.075, 60)}, workflow=drawn.document())
+    _, both, _ = command("find", long, out, "--face", photo)
+    order = [(one["input"], one["level"]) for one in both["sightings"]]
+    assert order == [("near", "sure"), ("long", "likely")], "sure ones first"
+    folder = tmp_path / "known" / "Ann"
+    drawn.write(folder / "1.png", (drawn.ANN, FACE))
+    _, gallery, _ = command("find", out, "--gallery", folder.parent, "--no-write")
+    for one, other in ((seen, gallery["people"][0]), (maybe, gallery["maybe"][0])):
+        assert {name: one[name] for name in ("level", "distance", "limit", "faces")} == {
+            name: other[name] for name in ("level", "distance", "limit", "faces")
+        }
+    for words, inputs in (
+        (("--threshold", "0.1"), {"near", "far"}), (("--threshold", "0.04"), set()), (("--per", "face"), {"near"}),
+        (("--per", "face", "--threshold", "0.13"), {"near", "far", "off"}),
+    ):  # fmt: skip
+        _, found, _ = command("find", out, "--face", photo, *words)
+        assert ({one["input"] for one in found["sightings"]}, found["maybe"]) == (inputs, [])
+    assert main(["find", str(out), "--face", str(photo), "--threshold", "0.04"]) == 0
+    assert "not seen: no track within cosine 0.04; the nearest " in capsys.readouterr().out
+
+
+def test_others_of_the_scene_of_the_picture_are_a_question(photo: Path, tmp_path: Path, command: Command) -> None:
+    films = {"other": alike(drawn.ANN, 0.05), "again": alike(drawn.ANN, 0.015), "cut": alike(drawn.ANN, 0.002)}
+    out = make_store(tmp_path / "a.zarr", films, workflow=drawn.document())
+    wide = {"wide": alike(drawn.ANN, 0.05)}
+    more = make_store(tmp_path / "b.zarr", wide, facts={"width": 1920, "height": 1080}, workflow=drawn.document())
+    _, found, err = command("find", out, more, "--face", photo)
+    assert {one["input"] for one in found["sightings"]} == {"again", "cut", "wide"}
+    assert [one["input"] for one in found["maybe"]] == ["other"]
+    assert "the picture is of the scene of " in err
+    _, found, _ = command("find", out, more, "--face", photo, "--threshold", "0.06")
+    assert len(found["sightings"]) == 4, "the user's word"
+
+
+def test_a_moment_of_a_film_is_of_its_scene_though_the_film_is_in_no_store(tmp_path: Path, command: Command) -> None:
+    """As after the person was forgotten: others of that camera must not take their place."""
+    video = clip(tmp_path / "v.mp4", {drawn.ANN: range(30)}, 30)
+    films = {"other": alike(drawn.ANN, 0.05), "again": alike(drawn.ANN, 0.035)}
+    size = {"width": 320, "height": 240}
+    out = make_store(tmp_path / "a.zarr", films, facts=size, workflow=drawn.document())
+    _, found, err = command("find", out, "--face", video, "--time", "0.5")
+    assert [one["input"] for one in found["sightings"]] == ["again"]
+    assert [one["input"] for one in found["maybe"]] == ["other"]
+    assert "the picture is of the scene of v. Everyone in that light" in err
+    more = make_store(tmp_path / "b.zarr", films, workflow=drawn.document())
+    _, found, err = command("find", more, "--face", video, "--time", "0.5")
+    assert (len(found["sightings"]), err) == (2, ""), "films of another size"
+
+
+def test_the_tracks_of_near_faces_are_those_of_the_whole_film(tmp_path: Path) -> None:
+    """One face of a long track is near at first, and the others must be found before and after it."""
+    import pipeline
+
+    rng = np.random.default_rng(5)
+    n_faces = np.zeros(3000, np.int64)
+    present = [range(100, 900), range(1500, 1510), range(1515, 1540), range(1600, 1640), range(2990, 3000)]
+    for some in present:
+        n_faces[list(some)] += 1
+    n_faces[2000:2100] += 2
+    vectors = drawn.vector(drawn.ANN) + rng.normal(0, 0.004, (int(n_faces.sum()), drawn.DIMENSION))
+    vectors[np.repeat(np.arange(3000), n_faces) > 1600] = drawn.vector(drawn.BOB)
+    out = make_store(tmp_path / "a.zarr", {"lobby": faces_of(n_faces, vectors)}, workflow=drawn.document())
+    item = pipeline.open(out).input("lobby")
+    whole = tracks_of(item)
+    starts = np.cumsum(n_faces) - n_faces
+    for frames in ([500], [1503], [1530, 2050], [100, 2999], [1505, 1605]):
+        rows = starts[frames]
+        track = tracks_around(item, rows)
+        assert (np.isin(whole, whole[rows]) == (track >= 0)).all()
+        assert len(np.unique(track[track >= 0])) == len(np.unique(whole[rows])) == len(np.unique(track[rows]))
+
+
+def test_stored_tracks_change_no_answer(stores: list[Path], photo: Path, tmp_path: Path, command: Command) -> None:
+    _, before, _ = command("find", *stores, "--face", photo)
+    drawn.write(tmp_path / "known" / "Eve" / "1.png", (drawn.EVE, FACE))
+    command("find", *stores, "--gallery", tmp_path / "known")
+    _, after, _ = command("find", *stores, "--face", photo)
+    for name in ("sightings", "maybe", "best"):
+        assert after[name] == before[name]
+
+
+@pytest.mark.slow
+def test_other_people_before_the_same_camera_are_not_named(data_dir: Path, tmp_path: Path, command: Command) -> None:
+    """Three signers, one camera: each face alone is near to those of the other two as well."""
+    videos = [data_dir / "videos" / f"asl_{name}.mkv" for name in ("A_again", "A_yes", "B_please", "D_night")]
+    out = tmp_path / "a.zarr"
+    assert main(["run", "faces", *map(str, videos), "--out", str(out), "--every", "15", "--executor", "inline"]) == 0
+    _, found, _ = command("find", out, "--face", videos[0], "--time", "0.5")
+    assert {one["input"] for one in found["sightings"]} == {"asl_A_again", "asl_A_yes"}
+    assert {one["level"] for one in found["sightings"]} == {"sure"}
+    _, alone, _ = command("find", out, "--face", videos[0], "--time", "0.5", "--per", "face")
+    assert {one["input"][4] for one in alone["sightings"]} >= {"A", "B"}
 
 
 def test_half_done_is_searched_as_far_as_it_is(tmp_path: Path, photo: Path, command: Command) -> None:
@@ -192,6 +314,7 @@ def test_a_moment_of_a_video(stores: list[Path], tmp_path: Path, command: Comman
     ("words", "message"),
     [
         (["--face", "{tmp}/no.jpg"], "there is no picture or video at"),
+        (["--face", "{tmp}"], "is a folder; name a picture of the person, or look for all by --gallery"),
         (["--face", "{tmp}/nobody.png"], "nobody.png: no face found"),
         (["--face", "{tmp}/broken.jpg"], "broken.jpg is not a picture that OpenCV can read"),
         (["--face", "{photo}", "--time", "3"], "is a picture: --time is for videos"),

@@ -31,6 +31,7 @@ from tests.clips import write_clip
 from tests.made_stores import make_store
 from tests.people.test_people import clip
 from tests.people.test_thumbnails import store_of
+from tests.views.test_sixel import decoded
 
 RED, GREEN, BLUE = (200, 20, 30), (10, 180, 40), (15, 25, 190)
 
@@ -244,18 +245,43 @@ def _pieces(shown: str, pattern: str) -> list[bytes]:
     return [one.encode() for one in re.findall(rf"{pattern}([A-Za-z0-9+/=]*)(?:\x1b\\|\x07)", shown)]
 
 
-def in_terminal(words: list[str], variables: dict[str, str]) -> str:
-    """Return what a command writes to a terminal."""
+def test_in_a_terminal_with_sixel(tmp_path: Path) -> None:
+    """Its variables say nothing; it is asked, and the pictures are those that the store keeps, in 256 colours."""
+    out = store_of(write_clip(tmp_path / "clip.mp4", 120, (240, 120)), tmp_path / "one.zarr")
+    gather([out])
+    says = {"\x1b[16t": "\x1b[6;24;12t", "\x1b[?1;1;0S": "\x1b[?1;0;256S", "\x1b[c": "\x1b[?62;4;22c"}
+    shown = in_terminal(["people", str(out)], {"TERM": "xterm-256color"}, says)
+    pictures = [decoded(one) for one in re.findall(r"\x1bP.*?\x1b\\", shown, re.DOTALL)]
+    stored = pipeline.open(out).input("clip").read(["thumbnail"])["thumbnail"]
+    assert len(pictures) == 2
+    for one, picture in zip(seen(out), pictures, strict=True):
+        assert one.best is not None
+        assert picture.shape == (96, 96, 3)
+        assert np.abs(picture.astype(int) - stored[one.best["thumbnail"]]).mean() < 3
+    assert "pictures of them:" not in shown
+    plain = in_terminal(["people", str(out)], {"TERM": "xterm-256color"}, {"\x1b[c": "\x1b[?1;2c"})
+    assert "\x1bP" not in plain
+    assert "pictures of them: reelgraph people OUT --sheet people.png" in plain
+
+
+def in_terminal(words: list[str], variables: dict[str, str], says: dict[str, str] | None = None) -> str:
+    """Return what a command writes to a terminal, which `says` an answer to some of it."""
     hidden = ("TMUX", "STY", "TERM_PROGRAM", "LC_TERMINAL", "KITTY_WINDOW_ID")
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | variables
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "pipeline", *words]
-    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as process:
+    start = "import fcntl, sys, termios; fcntl.ioctl(1, termios.TIOCSCTTY, 0); from pipeline.cli import main; "
+    command = [sys.executable, "-c", start + "sys.exit(main(sys.argv[1:]))", *words]
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+    ) as process:
         os.close(theirs)
         found = b""
         try:
             while part := os.read(ours, 1 << 16):
                 found += part
+                for question, answer in (says or {}).items():
+                    if question.encode() in part:
+                        os.write(ours, answer.encode())
         except OSError:
             pass  # Linux ends a terminal so
         os.close(ours)

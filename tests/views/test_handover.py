@@ -156,6 +156,7 @@ def test_every_file_has_the_times_of_people_report_and_clips(two: Path, tmp_path
         found = captions(tmp_path / f"p.{suffix}")
         assert [one[0] for one in found] == [one[0] for one in expected]
         np.testing.assert_allclose([one[1:] for one in found], [one[1:] for one in expected], atol=0.0006)
+    ann = sum(stop - start for name, start, stop in expected if name == "Ann")
     clips = cut_clips([two], "Ann", tmp_path / "cut", ClipOptions(margin_seconds=0.0)).clips
     times = [(name, start, stop) for name, start, stop in expected if name == "Ann"]
     np.testing.assert_allclose([(one.start_seconds, one.stop_seconds) for one in clips], [one[1:] for one in times])
@@ -168,6 +169,35 @@ def test_every_file_has_the_times_of_people_report_and_clips(two: Path, tmp_path
     table = pd.read_csv(tmp_path / "faces.csv")
     first = table[table["person_name"] == "Ann"]["time_seconds"].iloc[0]
     assert first == pytest.approx(expected[0][1])
+    seconds = {page.people[row["of"]]: row["seconds"] for row in page.rows()}
+    assert seconds["Ann"] == pytest.approx(ann, abs=0.051)
+
+
+@pytest.mark.parametrize(("frames", "seconds"), [(4, 0.16), (5, 0.2)], ids=["cut short by the end", "whole"])
+def test_a_single_sample_has_one_time_on_screen_everywhere(tmp_path: Path, frames: int, seconds: float) -> None:
+    """It stands until the next one would come, or until the end of the film."""
+    film = short_film(tmp_path / "a.mp4", frames)
+    out = cast(tmp_path / "s.zarr", [film], [{1: range(1)}])
+    ((name, start, stop),) = expected = truth(out)
+    assert (name, start, stop) == ("Ann", 0.0, pytest.approx(seconds))
+    (person,) = people_of(list(pipeline.open(out).inputs.values()), SimpleNamespace(people={}))  # type: ignore[arg-type]
+    assert person.screen_seconds == pytest.approx(seconds)
+    for suffix in CAPTIONS:
+        export(out, tmp_path / f"p.{suffix}")
+        times = [one[1:] for one in captions(tmp_path / f"p.{suffix}")]
+        np.testing.assert_allclose(times, [expected[0][1:]], atol=0.0006)
+    (clip,) = cut_clips([out], "Ann", tmp_path / "cut", ClipOptions(margin_seconds=0.0)).clips
+    assert (clip.start_seconds, clip.stop_seconds, clip.screen_seconds) == pytest.approx((0.0, seconds, seconds))
+    page = page_of(out, tmp_path / "page.html")
+    (row,) = page.rows()
+    assert row["seconds"] == pytest.approx(seconds, abs=0.051)
+    assert page.charts["inputs"][0]["stop"] == pytest.approx(seconds, abs=0.051)
+    np.testing.assert_allclose(decoded(row["at"], 0.0), [(0.0, seconds)], atol=0.051)
+    pytest.importorskip("opentimelineio")
+    for suffix in ("edl", "otio"):
+        export(out, tmp_path / f"p.{suffix}")
+        (cut,) = clips_of(tmp_path / f"p.{suffix}")
+        assert cut.source_range.duration.to_seconds() == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("suffix", SEQUENCES)
@@ -504,7 +534,8 @@ def test_a_store_without_people_says_what_to_run(tmp_path: Path) -> None:
 
 
 def test_one_sample_is_seen_by_players_and_editors(tmp_path: Path) -> None:
-    out = named(tmp_path / "s.zarr", {1: "Ann"}, frames=1)
+    ended = {"start_seconds": 0.0, "duration_seconds": 1e-9}  # as the file says; the frame has no time left
+    out = named(tmp_path / "s.zarr", {1: "Ann"}, frames=1, facts=ended)
     export(out, tmp_path / "p.srt")
     ((_, start, stop),) = captions(tmp_path / "p.srt")
     assert stop > start
@@ -550,6 +581,39 @@ def test_a_file_of_one_video_is_written_for_each(three: Path, tmp_path: Path) ->
     assert [one[0] for one in captions(tmp_path / "subs" / f"{names[2]}.srt")] == ["Ann", "person 5"]
     with pytest.raises(UsageError, match="exists already"):
         export(three, tmp_path / "subs" / "{input}.srt")
+
+
+def test_an_input_that_a_format_cannot_hold_is_left_out_and_the_others_are_written(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One store has no people yet: the exit code is 1, as for some unusable inputs among several."""
+    new = make_store(tmp_path / "new.zarr", {"b": faces_of(np.ones(5, int), np.zeros((5, 8)))})
+    names = list(pipeline.open(three).inputs)
+    to = tmp_path / "subs" / "{input}.srt"
+    assert main(["export", str(new), str(three), "--to", str(to), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    (why,) = found["left_out"]
+    assert why.startswith("new.zarr/b: no file is written: ")
+    assert "has no people yet; run `reelgraph people` or `find` on" in why
+    assert (found["inputs"], found["done_share"]) == (3, 1.0)
+    subs = [path for path in (tmp_path / "subs").rglob("*") if path.is_file()]
+    written = sorted(path.relative_to(tmp_path / "subs").as_posix() for path in subs)
+    assert written == sorted(f"{three.name}/{name}.srt" for name in names)
+    alone = json.loads(_shown(["export", str(three), "--to", str(tmp_path / "x" / "{input}.srt"), "--json"], 0, capsys))
+    counts = ("appearances", "frames", "inputs", "left_out")
+    assert [alone.get(name) for name in counts] == [*(found.get(name) for name in counts[:3]), []]
+    assert "has no people yet" in _shown(["export", str(new), "--to", str(tmp_path / "y" / "{input}.srt")], 2, capsys)
+    assert not list((tmp_path / "y").rglob("*.srt"))
+    assert "has no people yet" in _shown(["export", str(three), str(new), "--to", str(tmp_path / "z.otio")], 2, capsys)
+    drop = ["--start-timecode", "01:00:00;00"]  # at 25 frames a second there is no such timecode
+    shown = _shown(["export", str(three), "--to", str(tmp_path / "{input}.edl"), *drop], 2, capsys)
+    assert shown.count("\n") == 1, "a mistake that holds for all is said once"
+
+
+def _shown(words: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    return out or err
 
 
 def test_a_table_for_each_input_has_its_rows(three: Path, tmp_path: Path) -> None:

@@ -22,20 +22,20 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     who.add_argument(
         "--face", action="append", metavar="FILE",
-        help="a photo or video of one person; may be repeated: the nearest counts",
+        help="a photo or video of one person; may be repeated: they count together",
     )  # fmt: skip
     how = parser.add_argument_group("what counts as found")
     how.add_argument("--metric", default="cosine", help="cosine, euclidean, euclidean_l2 or angular (default: cosine)")
     how.add_argument(
         "--threshold", type=float, metavar="X",
-        help="largest distance (default: the model's own; with --gallery one that falls with the number of people)",
+        help="largest distance (default: per track a limit that falls with the number of people; per face the model's)",
     )  # fmt: skip
     how.add_argument("--model", metavar="NAME", help="refuse stores whose faces are embedded with another model")
-    known = parser.add_argument_group("with --gallery")
-    known.add_argument(
+    how.add_argument(
         "--per", choices=("track", "face"), default="track",
         help="judge all faces of a track together (default), or each face alone, as DeepFace.find does",
     )  # fmt: skip
+    known = parser.add_argument_group("with --gallery")
     known.add_argument(
         "--no-write", action="store_true",
         help="answer only: leave the names and distances in the stores, which reports and films show, as they are",
@@ -77,7 +77,7 @@ def _find(options: argparse.Namespace) -> int:
         raise UsageError(f"--threshold {options.threshold:g} must be more than 0")
     from pipeline.views.progress import NowAndThen
 
-    how = {name: getattr(options, name) for name in ("metric", "threshold", "model")}
+    how = {name: getattr(options, name) for name in ("metric", "threshold", "model", "per")}
     how |= {"looked": NowAndThen("faces looked at"), "note": say}
     return _by_face(options, how) if options.face else _by_gallery(options, how)
 
@@ -87,7 +87,7 @@ def _by_gallery(options: argparse.Namespace, how: dict[str, Any]) -> int:
     from pipeline.faces.views.found import people_lines
     from pipeline.views.progress import NowAndThen
 
-    how |= {name: getattr(options, name) for name in ("all_faces", "per", "table", "save_gallery")}
+    how |= {name: getattr(options, name) for name in ("all_faces", "table", "save_gallery")}
     embedded = NowAndThen("pictures of the gallery embedded")
     how |= {"top_k": options.top_k or 1, "write": not options.no_write, "embedded": embedded}
     found = find(options.outs, options.gallery, **how)

@@ -106,12 +106,12 @@ def _people(options: argparse.Namespace) -> int:
     from pipeline.faces.people.gather import GatherOptions, gather
     from pipeline.faces.views.people import MOST_PICTURED, as_json, people_of, print_table
     from pipeline.faces.views.sheet import MOST_ON_SHEET, pictures_of, write_sheet
-    from pipeline.views.terminal import protocol
+    from pipeline.views.terminal import means_of_terminal
 
     wanted = GatherOptions(options.threshold, options.min_faces, options.again, not options.no_thumbnails)
     gathered = gather([Path(word) for word in options.words], options.registry, wanted, say)
     people = people_of(gathered.inputs, gathered.registry)
-    by = None if options.json or options.no_thumbnails or not sys.stdout.isatty() else protocol()
+    by = None if options.json or options.no_thumbnails or not sys.stdout.isatty() else means_of_terminal()
     most = MOST_ON_SHEET if options.sheet else MOST_PICTURED if by else 0
     pictures = pictures_of(people[:most], gathered.inputs)
     sheet = write_sheet(people, pictures, options.sheet) if options.sheet else ""

@@ -48,17 +48,18 @@ def appearances(
     stop_seconds: float | None = None,
     longest_gap_seconds: float = LONGEST_GAP_SECONDS,
     rank: npt.NDArray[np.integer] | None = None,
+    sampled_seconds: float | None = None,
 ) -> list[Appearance]:
     """Return the stretches of time in order.
 
     `frame` (faces,), ascending: the frame of each face of the person, as an index of `time_seconds` (frames,), the
     times of all sampled frames. `track` (faces,): track of each face; None without tracks. `stop_seconds`: end of the
-    input, if it is known. `rank` (frames,): as `item_seconds` asks.
+    input, if it is known. `rank` (frames,) and `sampled_seconds`: as `item_seconds` asks.
     """
     if len(frame) == 0:
         return []
     found, start = np.unique(frame, return_index=True)
-    spans = item_seconds(time_seconds, stop_seconds, rank)
+    spans = item_seconds(time_seconds, stop_seconds, rank, sampled_seconds)
     ends = np.append(start[1:], len(frame))
     breaks = time_seconds[found[1:]] - (time_seconds[found] + spans[found])[:-1] > longest_gap_seconds
     if track is not None:

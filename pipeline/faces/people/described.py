@@ -52,10 +52,19 @@ def sure_confidence(workflow: Any) -> float:
     return 0.0
 
 
-def face_quality(item: RunInput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return float64 (n_faces,) twice: how well each face can be recognised, 0 to 1, and the same whatever its size."""
-    there = item.arrays
-    arrays = item.read([name for name in ("box", "landmarks", "confidence") if name in there])
+def face_quality(
+    item: RunInput, rows: npt.NDArray[np.int64] | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return float64 (n_faces,) twice: how well each face can be recognised, 0 to 1, and the same whatever its size.
+
+    `rows`, ascending and not empty: only these faces are read; both have a value for each of them.
+    """
+    names = [name for name in ("box", "landmarks", "confidence") if name in item.arrays]
+    arrays: dict[str, Any]
+    if rows is None:
+        arrays = item.read(names)
+    else:
+        arrays = {name: rows_of(item.pieces(name), rows, available_cores()) for name in names}
     landmarks, confidence = arrays.get("landmarks"), arrays.get("confidence")
     return quality(arrays["box"], landmarks, confidence), certainty(landmarks, confidence, len(arrays["box"]))
 

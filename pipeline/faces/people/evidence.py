@@ -164,9 +164,14 @@ def people_means(embedding: npt.NDArray[Any], person: Ints, known: Calibration, 
     return Means(np.array([vector for vector, _ in found]), np.array([residual for _, residual in found]))
 
 
-def track_means(item: RunInput, track: npt.NDArray[np.int32], known: Calibration, metric: Metric) -> Means:
-    """Return the means of an input's tracks, each of its better faces, in bounded memory."""
-    score, _ = face_quality(item)
+def track_means(
+    item: RunInput, track: npt.NDArray[np.int32], known: Calibration, metric: Metric, score: Floats | None = None
+) -> Means:
+    """Return the means of an input's tracks, each of its better faces, in bounded memory.
+
+    `score` (n_faces,): quality of the faces, if it is known; faces of no track may have any.
+    """
+    score = face_quality(item)[0] if score is None else score
     count = int(track.max(initial=-1)) + 1
     vector, residual = np.full((count, item.arrays["embedding"].shape[0]), np.nan), np.ones(count)
     for number, rows, vectors in faces_of_tracks(item, track, score, lambda read: projected(read, metric)):
@@ -202,20 +207,22 @@ class Verdicts:
 
 
 def judge(
-    tracks: Means, people: Means, known: Calibration, threshold: float | None = None, scene: Ints | None = None
-) -> Verdicts:
+    tracks: Means, people: Means, known: Calibration, threshold: float | None = None, scene: Ints | None = None,
+    among: int | None = None,
+) -> Verdicts:  # fmt: skip
     """Return the nearest person of each track, and how sure that is.
 
     Nearest is who is farthest within their own limit. `threshold` (half-squared) replaces the likely limit for all, and
-    the weak one. `scene` int64 (tracks,): tracks of one scene have one number; None: all are of one. The memory is
-    bounded.
+    the weak one. `scene` int64 (tracks,): tracks of one scene have one number; None: all are of one. `among`: number of
+    people that a stranger meets, if they are judged one after another. The memory is bounded.
     """
     count, n_people = len(tracks.vector), len(people.vector)
+    n_met = among or n_people
     person = np.full(count, -1, np.int64)
     distance, limit, measured, second = (np.full(count, np.nan) for _ in range(4))
     for rows in _blocks(np.flatnonzero(np.isfinite(tracks.vector).all(axis=1)), n_people):
         apart = _distances(tracks.vector[rows], people.vector)
-        own = known.limit(n_people, tracks.residual[rows, None] + people.residual)
+        own = known.limit(n_met, tracks.residual[rows, None] + people.residual)
         likely = own if threshold is None else np.full_like(own, threshold)
         beyond = apart - likely
         at, first = np.arange(len(rows)), beyond.argmin(axis=1)
@@ -224,8 +231,8 @@ def judge(
         beyond[at, first] = np.inf
         second[rows] = beyond.min(axis=1)
     has = person >= 0
-    likeliest = known.limit(n_people, 0.0)
-    limits = {one: measured + known.limit(n_people, 0.0, one) - likeliest for one in (Level.WEAK, Level.SURE)}
+    likeliest = known.limit(n_met, 0.0)
+    limits = {one: measured + known.limit(n_met, 0.0, one) - likeliest for one in (Level.WEAK, Level.SURE)}
     if threshold is not None:  # the user's word: what is beyond it is no question either
         limits = {Level.WEAK: limit, Level.SURE: np.minimum(limit, limits[Level.SURE])}
     level = np.zeros(count, np.int8)

@@ -152,10 +152,18 @@ class Wanted:
 
     def calibration(self, item: RunInput) -> evidence.Calibration:
         """Return the calibration for an input's model. Raises UsageError if the model has no threshold."""
-        attributes = item.arrays["embedding"].attributes
-        known = attributes.get("thresholds") or {}
-        own = threshold_of(item, self.metric, None if self.metric in known else self.threshold)
-        return evidence.calibration(self.metric, own, str(attributes.get("align")))
+        return calibration_of(item, self.metric, self.threshold)
+
+
+def calibration_of(item: RunInput, metric: Metric, given: float | None) -> evidence.Calibration:
+    """Return the calibration for an input's model, by its threshold, or by the given one if it has none.
+
+    Raises UsageError if there is neither.
+    """
+    attributes = item.arrays["embedding"].attributes
+    known = attributes.get("thresholds") or {}
+    own = threshold_of(item, metric, None if metric in known else given)
+    return evidence.calibration(metric, own, str(attributes.get("align")))
 
 
 def outputs(attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
@@ -220,7 +228,7 @@ def _by_track(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32) ->
     tracks = evidence.track_means(item, track, known, metric)
     people = evidence.people_means(gallery.embedding, gallery.person, known, metric)
     threshold = None if wanted.threshold is None else float(evidence.halved(metric, wanted.threshold))
-    found = evidence.judge(tracks, people, known, threshold, _scenes(item, track))
+    found = evidence.judge(tracks, people, known, threshold, scenes_of(item, track))
     row = evidence.nearest_rows(tracks, found.person, gallery.embedding, gallery.person, metric)
     of_face = np.where(track >= 0, track, len(row))  # a face without a track takes the last
     distance, limit = (
@@ -231,7 +239,7 @@ def _by_track(item: RunInput, gallery: Gallery, wanted: Wanted, track: Int32) ->
     return _arrays(candidate, distance, np.append(found.level, Level.NONE).astype(np.int8)[of_face], limit)
 
 
-def _scenes(item: RunInput, track: Int32) -> Ints | None:
+def scenes_of(item: RunInput, track: Int32) -> Ints | None:
     """Return the scene of each track, int64 (tracks,): a picture is one of its own, and an input with times is one."""
     if is_timed(item):
         return None

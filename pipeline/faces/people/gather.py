@@ -221,6 +221,8 @@ class _Work:
             if attributes.get("registry_id") and not ours:
                 theirs = located(item.store_path / str(attributes.get("registry")))
                 text = f"the people of {theirs} are replaced: reports and films show those of {self.registry.path} now"
+                if theirs == self.registry.path:
+                    text = f"its people are those of an earlier registry at {theirs}; the one there now replaces them"
                 self.note(f"{item.store_path}, {item.name}: {text}")
             tracks = describe_tracks(item, self.space, self.sure[item.store_path])
             before = item.array("person") if ours else None

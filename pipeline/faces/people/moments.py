@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
-from pipeline.media.spans import is_timed, item_numbers, stop_of
+from pipeline.media.spans import is_timed, item_numbers, sampled_seconds, stop_of
 from pipeline.store.pieces import rows_of, whole
 from pipeline.text import clock
 
@@ -65,8 +65,9 @@ class Moments:
         `frame`, ascending, and `track` have a value for each face of the person.
         """
         if self.is_timed:
-            stop, rank = stop_of(self.item.attributes), self.number if self.item.complete else None
-            return appearances(frame, self.time_seconds, track, stop, longest_gap_seconds, rank)
+            facts, rank = self.item.attributes, self.number if self.item.complete else None
+            stop, sampled = stop_of(facts), sampled_seconds(facts)
+            return appearances(frame, self.time_seconds, track, stop, longest_gap_seconds, rank, sampled)
         return [Appearance(np.nan, np.nan, at, at, 1, 0.0) for at in np.unique(frame).tolist()]
 
     def names(self, at: Ints) -> list[str | None]:

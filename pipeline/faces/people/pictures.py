@@ -138,12 +138,23 @@ def read_picture(path: str | Path) -> Pixels:
 def list_pictures(folder: str | Path) -> tuple[list[Path], list[Path]]:
     """Return the pictures below a folder by DeepFace's suffixes, sorted, and those by other suffixes.
 
-    Hidden files and folders, and folders of the system, are left out, as in a folder of photographs.
+    Hidden files and folders, and folders of the system, are left out, as in a folder of photographs. Links to folders
+    are followed, each folder once.
     """
     found = []
-    for top, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not SYSTEM_FOLDERS.fullmatch(name)]
-        found += [Path(top) / name for name in names if not name.startswith(".")]
+    seen: set[Path] = set()
+    waiting, linked = [Path(folder)], list[Path]()  # links last: a folder that is found twice has the path without one
+    while waiting or linked:
+        start = waiting.pop() if waiting else linked.pop(0)
+        for top, folders, names in os.walk(start):
+            real = Path(top).resolve()
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(one for one in folders if not one.startswith(".") and not SYSTEM_FOLDERS.fullmatch(one))
+            linked += [path for one in folders if (path := Path(top) / one).is_symlink()]
+            found += [Path(top) / name for name in names if not name.startswith(".")]
     found.sort()
     ours = [path for path in found if path.suffix.lower() in SUFFIXES]
     return ours, [path for path in found if path.suffix.lower() in OTHER_SUFFIXES]

@@ -49,6 +49,8 @@ class Asked:
     embedding: npt.NDArray[np.float32]
     """float32 (d,)."""
     notes: tuple[str, ...]
+    film_size: tuple[int, int] | None = None
+    """Width and height of the frames of the film that it is a moment of; None for a picture."""
 
 
 def ask(question: Question, recipe: Recipe) -> Asked:
@@ -57,7 +59,9 @@ def ask(question: Question, recipe: Recipe) -> Asked:
     if not path.exists():
         refuse_url(question.path)
         raise InputError(f"there is no picture or video at {path}; check the path")
-    where, scale = str(path), np.ones(2)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a picture of the person, or look for all by --gallery {path}")
+    where, scale, film_size = str(path), np.ones(2), None
     if path.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES) and path.suffix.lower() != ".gif":
         if question.time_seconds is not None:
             raise InputError(f"{path} is a picture: --time is for videos")
@@ -69,6 +73,7 @@ def ask(question: Question, recipe: Recipe) -> Asked:
     else:
         where = f"{path} at {clock(question.time_seconds)}"
         frame, scale = frame_at(path, question.time_seconds)
+        film_size = round(frame.shape[1] / scale[0]), round(frame.shape[0] / scale[1])
         (faces,) = recipe.faces([frame])
     if not len(faces):
         raise InputError(f"{where}: no face found; choose a clearer picture of the face")
@@ -86,7 +91,7 @@ def ask(question: Question, recipe: Recipe) -> Asked:
         taken = as_text(boxes[row])
         notes.append(f"{where}: {len(faces)} faces, the largest is used: {taken}; choose another with --box: {others}")
     x, y, w, h = boxes[row].tolist()
-    return Asked(question, (x, y, w, h), faces.embedding[row], tuple(notes))
+    return Asked(question, (x, y, w, h), faces.embedding[row], tuple(notes), film_size)
 
 
 def frame_at(path: Path, time_seconds: float) -> tuple[Pixels, npt.NDArray[np.float64]]:

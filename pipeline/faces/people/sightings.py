@@ -125,11 +125,18 @@ class InputSightings(Moments):
         self.out = out
         self.video = str(item.attributes.get("path", ""))
 
-    def sightings(self, people: Sequence[tuple[str | None, Ints, Floats]]) -> list[Sighting]:
-        """Return one sighting for each (name, rows of faces ascending, their distances), none of them empty."""
+    def sightings(
+        self, people: Sequence[tuple[str | None, Ints, Floats]], track_of: npt.NDArray[np.int32] | None = None
+    ) -> list[Sighting]:
+        """Return one sighting for each (name, rows of faces ascending, their distances), none of them empty.
+
+        `track_of` (n_faces,): the tracks of these faces, if the store does not have them.
+        """
         everyone = np.unique(np.concatenate([rows for _, rows, _ in people]))
         at = self._frames_of(everyone)
-        track = self._rows("track", everyone) if "track" in self.item.arrays else None
+        track = None if track_of is None else track_of[everyone]
+        if track is None and "track" in self.item.arrays:
+            track = self._rows("track", everyone)
         times, best, near = [], [], []
         for _, rows, distance in people:
             mine = np.searchsorted(everyone, rows)

@@ -17,6 +17,7 @@ from pipeline.faces.people.gather import settings_of, write_people
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import Pin, Registry, Stored
 from pipeline.faces.people.space import Space
+from pipeline.text import plural
 
 if TYPE_CHECKING:
     from pipeline.store.read import RunInput
@@ -159,7 +160,8 @@ def _apart(found: Sequence[_Part], person: int, parts: int) -> npt.NDArray[np.in
     usable = np.isfinite(vectors).all(axis=1)
     if usable.sum() < parts:
         raise UsageError(
-            f"person {person} has {int(usable.sum())} tracks, too few for {parts} parts; one track is one person"
+            f"person {person} has {plural(int(usable.sum()), 'track')}, too few for {parts} parts; "
+            "one track is one person"
         )
     cut = fcluster(linkage(vectors[usable], "average"), parts, "maxclust")
     size = np.bincount(cut, weights=faces[usable])

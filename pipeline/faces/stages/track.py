@@ -58,10 +58,11 @@ class Track(Stage):
         return {"track": track_input(item, self.options)}
 
 
-def track_input(item: RunInput, options: TrackOptions) -> np.ndarray:
+def track_input(item: RunInput, options: TrackOptions, span: tuple[int, int] | None = None) -> np.ndarray:
     """Return int32 (n_faces,): the tracks of an input as far as it is done, with a few thousand frames in memory.
 
-    Pictures have no times: each of their faces is a track of its own.
+    Pictures have no times: each of their faces is a track of its own. `span`: first and last (exclusive) of some frames
+    of a complete film; only their faces have a value.
     """
     if not is_timed(item):
         return np.arange(int(item.array("n_faces").sum()), dtype=np.int32)
@@ -70,12 +71,13 @@ def track_input(item: RunInput, options: TrackOptions) -> np.ndarray:
     space = Space.of(arrays["embedding"].attributes) if options.use_embedding and "embedding" in arrays else None
     limit = options.max_distance or (TRACK_SHARE * space.threshold if space else np.inf)
     settings = TrackSettings(options.max_gap_seconds, options.min_iou, limit)
-    return track_rows(_blocks(item, space), settings, usual_gap(time_seconds))
+    return track_rows(_blocks(item, space, span), settings, usual_gap(time_seconds))
 
 
-def _blocks(item: RunInput, space: Space | None) -> Iterator[Block]:
+def _blocks(item: RunInput, space: Space | None, span: tuple[int, int] | None) -> Iterator[Block]:
     names = ["n_faces", "time_seconds", "box", *(["embedding"] if space else [])]
-    for start, stop in item.spans(FRAMES_AT_ONCE):
+    some = None if span is None else ((k, min(k + FRAMES_AT_ONCE, span[1])) for k in range(*span, FRAMES_AT_ONCE))
+    for start, stop in item.spans(FRAMES_AT_ONCE) if some is None else some:
         part: dict[str, Any] = item.read_frames(names, start, stop)
         vectors = space.project(part["embedding"]) if space else None
         yield Block(part["n_faces"], part["time_seconds"], part["box"], vectors)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.faces.people.gallery import as_text
 from pipeline.text import clock, duration, plural
 
 if TYPE_CHECKING:
-    from pipeline.faces.people.find import Found, SeenPerson
+    from pipeline.faces.people.find import Evidence, Found, SeenPerson
+    from pipeline.faces.people.matching import Per
     from pipeline.faces.people.near import NearSearch
     from pipeline.faces.people.search import Answer
     from pipeline.faces.people.sightings import Shot, Sighting
@@ -41,17 +42,24 @@ def people_lines(found: Found) -> list[str]:
 def _seen(one: SeenPerson, found: Found) -> str:
     """Return how long and how often a person was seen, and how sure that is."""
     where = f" in {_inputs(one.sightings)}" if len(one.sightings) > 1 else ""
-    best = one.best
-    sure = f"{best.level.name.lower()}, " if found.wanted.per == "track" else ""
-    near = f"{sure}{found.metric} {best.distance:.3f} (limit {best.limit:.3f})"
+    near = _near(one.best, found.metric, found.wanted.per)
     return f"{_amount(one, ' on screen')}{where}, {plural(one.faces, 'face')}; {near}"
 
 
-def _amount(one: Sighting | SeenPerson | Answer, on_screen: str = "") -> str:
+def _near(why: Evidence, metric: str, per: Per) -> str:
+    """Return how near a person is, and how sure that makes it."""
+    sure = f"{why.level.name.lower()}, " if per == "track" else ""
+    return f"{sure}{metric} {why.distance:.3f} (limit {why.limit:.3f})"
+
+
+def _amount(one: Sighting | SeenPerson, on_screen: str = "") -> str:
     """Return the time on screen, or the number of pictures, or both."""
-    films = one.screen_seconds > 0 or not one.pictures
-    parts = [f"{duration(one.screen_seconds)}{on_screen}"] if films else []
-    return " and ".join([*parts, *([plural(one.pictures, "picture")] if one.pictures else [])])
+    return _amount_of(one.screen_seconds, one.pictures, on_screen)
+
+
+def _amount_of(seconds: float, pictures: int, on_screen: str = "") -> str:
+    parts = [f"{duration(seconds)}{on_screen}"] if seconds > 0 or not pictures else []
+    return " and ".join([*parts, *([plural(pictures, "picture")] if pictures else [])])
 
 
 def _inputs(found: Sequence[Sighting]) -> str:
@@ -60,20 +68,31 @@ def _inputs(found: Sequence[Sighting]) -> str:
 
 
 def answer_lines(answer: Answer) -> list[str]:
-    """Return screen time and times by video, the best shots, and the searched faces and inputs."""
+    """Return sightings with their evidence, sure ones first; the best shots; the numbers of what was searched."""
     moment = "picture" if any(one.shot.name is not None for one in answer.best) else "time"
-    if answer.sightings:
-        faces, how = sum(one.faces for one in answer.sightings), "in" if answer.pictures else "for"
-        shown = [f"seen {how} {_amount(answer)} in {_inputs(answer.sightings)}, {plural(faces, 'face')}"]
-        shown += [*_sightings(answer.sightings), f"best shots (distance, {moment}, box):"]
+    shown = []
+    for what, some in (("seen", answer.sightings), ("maybe, please look: seen", answer.maybe)):
+        if some:
+            found = [one.sighting for one in some]
+            seconds, pictures = sum(one.screen_seconds for one in found), sum(one.pictures for one in found)
+            faces, how = sum(one.faces for one in found), "in" if pictures else "for"
+            shown.append(f"{what} {how} {_amount_of(seconds, pictures)} in {_inputs(found)}, {plural(faces, 'face')}")
+            why = {id(one.sighting): _near(one.evidence, answer.metric, answer.per) for one in some}
+            shown += _sightings(found, why)
+    if shown:
+        shown.append(f"best shots (distance, {moment}, box):")
     else:
         limits = sorted({one.threshold for one in answer.inputs if one.faces and one.threshold is not None})
-        said = f"not seen: no face within {answer.metric} {' or '.join(f'{limit:g}' for limit in limits)}"
+        near = f"{answer.per} within {answer.metric} {' or '.join(f'{limit:g}' for limit in limits)}"
+        if answer.per == "track" and not limits:
+            near = f"track within its limit ({answer.metric} {answer.widest:.3f} at most)"
+        said = f"not seen: no {near}"
         shown = [said + (f"; the nearest (distance, {moment}, box):" if answer.best else "")]
     for seen in answer.best:
         shot = seen.shot
         place = f"{as_text(shot.box)}  {seen.out} {seen.input}"
-        shown.append(f"  {shot.distance:.3f}  {_moment(shot)}  {place}")
+        maybe = "" if seen.accepted or not answer.maybe else "  weak"
+        shown.append(f"  {shot.distance:.3f}  {_moment(shot)}  {place}{maybe}")
     by_index = sum(one.faces for one in answer.inputs if one.how == "index")
     said = _searched(answer) + (f", {by_index} of them by the index" if by_index else "")
     said += f"; searched in {answer.seconds['search']:.2f} s"
@@ -82,9 +101,12 @@ def answer_lines(answer: Answer) -> list[str]:
     return [*shown, said]
 
 
-def _sightings(found: Sequence[Sighting]) -> list[str]:
-    """Return a line per input, longest on screen first."""
-    ordered = sorted(found, key=lambda one: (-one.screen_seconds, -one.pictures))
+def _sightings(found: Sequence[Sighting], why: Mapping[int, str] | None = None) -> list[str]:
+    """Return a line per input, longest on screen first.
+
+    `why`: the evidence of each sighting, by its `id`; they are in order already.
+    """
+    ordered = list(found) if why else sorted(found, key=lambda one: (-one.screen_seconds, -one.pictures))
     shown = []
     for one in ordered[:SHOWN_INPUTS]:
         more = len(one.appearances) - SHOWN_TIMES
@@ -95,7 +117,8 @@ def _sightings(found: Sequence[Sighting]) -> list[str]:
             seen = one.appearances[:SHOWN_TIMES]
             spans = [f"{clock(span.start_seconds)}-{clock(span.stop_seconds)}" for span in seen]
             rest = f" and {more} more times until {clock(one.last_seconds)}" if more > 0 else ""
-        shown.append(f"  {one.out} {one.input}: {_amount(one)}: {', '.join(spans)}{rest}")
+        near = f"{why[id(one)]}: " if why else ""
+        shown.append(f"  {near}{one.out} {one.input}: {_amount(one)}: {', '.join(spans)}{rest}")
     if len(ordered) > SHOWN_INPUTS:
         shown.append(f"  ... and {_inputs(ordered[SHOWN_INPUTS:]).replace(' ', ' more ', 1)}; --json shows all")
     return shown

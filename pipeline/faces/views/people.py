@@ -15,6 +15,7 @@ from pipeline.faces.people.moments import known as known_seconds
 from pipeline.faces.views.sheet import Pixels, encoded
 from pipeline.media.spans import is_timed
 from pipeline.text import clock, plain, plural
+from pipeline.views.sixel import Sixel
 from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, Protocol, with_pictures
 
 if TYPE_CHECKING:
@@ -122,11 +123,12 @@ _NUMBERS = ("id", "faces", "tracks", "on screen", "inputs")
 
 
 def print_table(
-    gathered: Gathered, people: Sequence[PersonView], pictures: Sequence[Pixels | None], by: Protocol | None, sheet: str
+    gathered: Gathered, people: Sequence[PersonView], pictures: Sequence[Pixels | None], by: Protocol | Sixel | None,
+    sheet: str,
 ) -> None:
     """Print one row per person on standard output, and what to do next.
 
-    `pictures`: of the first people, shown by this protocol of the terminal. `sheet`: the line about the contact sheet.
+    `pictures`: of the first people, shown by this means of the terminal. `sheet`: the line about the contact sheet.
     """
     from rich.console import Console
     from rich.table import Table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.spans import is_timed, item_numbers, item_seconds, length_of, start_of, stop_of
+from pipeline.media.spans import is_timed, item_numbers, item_seconds, length_of, seconds_of, start_of
 from pipeline.text import parse_seconds
 from pipeline.views.axes import axis_in, source_arrays, source_options
 from pipeline.views.report.series import Bins, per_item
@@ -68,7 +68,11 @@ class Surveyed:
 
     def over_time(self, counts: npt.NDArray[Any]) -> dict[str, Any]:
         """Return mean and most of a count per item, per bin."""
-        return per_item(self.bins(), self.time, item_seconds(self.time, rank=self.rank), counts)
+        return per_item(self.bins(), self.time, self.stands(), counts)
+
+    def stands(self) -> Floats:
+        """Return float64 (items,): how long each item stands for, in seconds; of pictures their number."""
+        return seconds_of(self.facts, self.time, self.rank) if self.is_timed else item_seconds(self.time)
 
     @cached_property
     def rank(self) -> npt.NDArray[np.int64] | None:
@@ -124,7 +128,7 @@ def _read(found: Surveyed, axis: str, panels: Sequence[Panel], work: Work, shown
 def _bounds(found: Surveyed) -> tuple[float, float]:
     if len(found.time) == 0:
         return _planned(found)
-    start, stop = float(found.time[0]), float(found.time[-1] + item_seconds(found.time, stop_of(found.facts))[-1])
+    start, stop = float(found.time[0]), float(found.time[-1] + found.stands()[-1])
     if found.item.complete:
         return start, stop
     planned = _planned(found)
@@ -185,7 +189,7 @@ def _find_gaps(found: Surveyed) -> None:
     if not found.is_timed:
         _name_broken(found, decoded)
     if len(time):
-        spans_of = item_seconds(time, stop_of(item.attributes), found.rank)
+        spans_of = found.stands()
         for first, last in _runs(~decoded):
             found.gaps.append((float(time[first]), float(time[last] + spans_of[last]), "unread"))
 

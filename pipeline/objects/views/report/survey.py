@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.spans import item_numbers, item_seconds
+from pipeline.media.spans import item_numbers
 from pipeline.views.report.crops import Candidate
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Look:
         self.bins = one.bins()
         self._at = self.bins.of(one.time)
         self._numbers = item_numbers(one.item)
-        self._stands = item_seconds(one.time, rank=one.rank)
+        self._stands = one.stands()
         self._sums = np.zeros((len(self.names), self.bins.n), np.int64)
         self._item = 0
 
