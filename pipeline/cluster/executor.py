@@ -261,19 +261,16 @@ class DaskExecutor:
             flight.unread += future.status in ("finished", "error")
             return None if flight.unread < UNREAD else Failure("run", f"{type(unread).__name__}: {unread}")
         if isinstance(err, KilledWorker):
-            return self._post_mortem(flight.task, err.task)
+            # The scheduler names the task; its announcement, the time.
+            step = str(err.task[0]) if isinstance(err.task, tuple) else "run"
+            limit = self.cluster.settings.chunk_timeout_seconds
+            announced, began = self._last_step.get((flight.task.input_name, flight.task.index), (step, time.time()))
+            if limit is not None and announced == step and time.time() - began >= limit:
+                error = f"no result within {limit:g} s (--chunk-timeout); its worker was ended"
+                return Failure(step, error, ends_worker=True)
+            error = "the worker process died (a crash in native code, or out of memory)"
+            return Failure(step, error, ends_worker=True, worker_died=True)
         return Failure("run", f"{type(err).__name__}: {err}")
-
-    def _post_mortem(self, task: ChunkTask, key: Any) -> Failure:
-        """Return the step that a dead worker was doing: the scheduler names the task, its announcement the time."""
-        step = str(key[0]) if isinstance(key, tuple) else "run"
-        limit = self.cluster.settings.chunk_timeout_seconds
-        announced, began = self._last_step.get((task.input_name, task.index), (step, time.time()))
-        if limit is not None and announced == step and time.time() - began >= limit:
-            error = f"no result within {limit:g} s (--chunk-timeout); its worker was ended"
-            return Failure(step, error, ends_worker=True)
-        error = "the worker process died (a crash in native code, or out of memory)"
-        return Failure(step, error, ends_worker=True, worker_died=True)
 
     def _note_step(self, event: tuple[float, dict[str, Any]]) -> None:
         _, message = event

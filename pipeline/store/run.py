@@ -243,9 +243,7 @@ class InputStore:
                 raise self._damaged(axis.count, f"it counts {self._starts[axis.name][-1]} rows; there are {rows}")
         return int(self._starts[axis.name][start]), int(self._starts[axis.name][stop])
 
-    def _read_chunks(
-        self, names: Sequence[str], start: int, stop: int, chunks: Chunks | None
-    ) -> dict[str, np.ndarray]:
+    def _read_chunks(self, names: Sequence[str], start: int, stop: int, chunks: Chunks | None) -> dict[str, np.ndarray]:
         length = int(self.attributes["chunk_frames"])
         chunks = self.chunks() if chunks is None else chunks
         pieces = [
@@ -365,7 +363,12 @@ class RunStore:
         `inventory` is kept in a file beside its arrays.
         """
         with self.changing(), disk_errors(f"add input {stem!r} to {self.path}"):
-            name = self._unique_name(stem)
+            safe = safe_name(stem)
+            taken = {_folded(name) for name in self._names}
+            number, name = 1, safe
+            while _folded(name) in taken or not _is_free(self.path / name):
+                number += 1
+                name = f"{safe}-{number}"
             attributes = {**facts, "stages": {}, "complete": False, "order": len(self._names)}
             folder, chunks = below(self.path, name), below(self.path, name, CHUNKS)
             sweep_partial(folder)  # of a kill before the group was committed
@@ -463,15 +466,6 @@ class RunStore:
                 remove_void_chunks(store)
             sweep_chunks(folder / CHUNKS)
 
-    def _unique_name(self, stem: str) -> str:
-        safe = safe_name(stem)
-        taken = {_folded(name) for name in self._names}
-        number, name = 1, safe
-        while _folded(name) in taken or not _is_free(self.path / name):
-            number += 1
-            name = f"{safe}-{number}"
-        return name
-
     def _consolidate(self) -> None:
         if self._consolidated or not 0 < len(self._names) <= MOST_CONSOLIDATED_INPUTS:
             return
@@ -561,9 +555,7 @@ def _check_input(folder: str, group: Group) -> None:
             )
     flaw = flaw_of_input(group.attributes, group.arrays, group.sealed)
     if flaw:
-        raise StoreError(
-            f"{folder} has damaged attributes ({flaw}); restore it, or remove this folder and run again"
-        )
+        raise StoreError(f"{folder} has damaged attributes ({flaw}); restore it, or remove this folder and run again")
 
 
 def read_root(path: Path) -> Group | None:

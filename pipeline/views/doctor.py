@@ -134,17 +134,13 @@ def _models() -> Iterator[Finding]:
             yield Finding(f"weights {info.name}", False, "missing", str(err))
         else:
             yield Finding(f"weights {info.name}", True, f"{info.licence}, sha256 {sha256[:12]}")
-    yield _zoo()
-    yield _writable("model cache", cache_folder(), "set REELGRAPH_CACHE to a folder that can be written")
-
-
-def _zoo() -> Finding:
     from pipeline.models.catalogue import cards
 
     known = cards()
     present = sum(is_present(card) for card in known.values())
     found = f"weights of {present} of {len(known)} models are here"
-    return Finding("zoo", True, f"{found}; `reelgraph models` lists them", needed=False)
+    yield Finding("zoo", True, f"{found}; `reelgraph models` lists them", needed=False)
+    yield _writable("model cache", cache_folder(), "set REELGRAPH_CACHE to a folder that can be written")
 
 
 def _writable(what: str, folder: Path, remedy: str) -> Finding:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.faces.models import zoo
+from pipeline.faces.models.base import Attribute
 from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.faces.models.base import Attribute
 
 Name = Literal["age", "gender", "emotion", "race"]
 

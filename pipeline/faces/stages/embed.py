@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
 from pipeline.faces.models import clients, zoo
+from pipeline.faces.models.base import Embedder
 from pipeline.faces.models.recognisers import dlib_resnet, five_points
 from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
 from pipeline.faces.stages.parts import in_parts
@@ -25,9 +26,6 @@ from pipeline.faces.stages.per_track import (
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.faces.models.base import Embedder
 
 Normalization = Literal["base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace"]
 

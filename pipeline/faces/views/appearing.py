@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,10 +12,7 @@ from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import labels
 from pipeline.media.spans import stop_of
 from pipeline.text import plain
-from pipeline.views.export import Export
-
-if TYPE_CHECKING:
-    from pipeline.views.export import InputRows, StoredRows
+from pipeline.views.export import Export, InputRows, StoredRows
 
 
 @dataclass(frozen=True)

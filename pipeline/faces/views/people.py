@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.faces.people.labels import UNKNOWN, labels
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.moments import known as known_seconds
+from pipeline.faces.people.registry import Registry
 from pipeline.faces.views.sheet import Pixels, encoded
 from pipeline.media.spans import is_timed
 from pipeline.text import clock, plain, plural
@@ -19,7 +20,6 @@ from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, Protocol, with_pictu
 
 if TYPE_CHECKING:
     from pipeline.faces.people.gather import Gathered
-    from pipeline.faces.people.registry import Registry
     from pipeline.store.read import RunInput
 
 

@@ -9,9 +9,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.engine.events import PassStarted, Silent
+from pipeline.engine.events import Listener, PassStarted, Silent
 from pipeline.engine.finding import PANELS, find_each
 from pipeline.errors import UsageError
 from pipeline.files.regular import open_file
@@ -26,9 +26,6 @@ from pipeline.views.report.content import content
 from pipeline.views.report.panel import About, Panel, fill, shown, text_of
 from pipeline.views.report.plain import PlainPanel
 from pipeline.views.report.survey import survey
-
-if TYPE_CHECKING:
-    from pipeline.engine.events import Listener
 
 TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 """Names of the page's parts, files of this package."""

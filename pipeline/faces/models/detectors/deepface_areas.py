@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.faces.models.crops import LEFT_EYE, RIGHT_EYE, cut, in_eight_bits
+from pipeline.faces.models.detectors import DetectorOptions
 from pipeline.faces.models.detectors.base import Frame, PadsItself, ZooDetector, border, checked, joined, ordered, taken
 
 if TYPE_CHECKING:
-    from pipeline.faces.models.detectors import DetectorOptions
     from pipeline.faces.models.detectors.cascades import EyeFinder
 
 GROUP_BYTES = 96 << 20

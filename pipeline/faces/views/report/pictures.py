@@ -22,7 +22,19 @@ MOST_FRAMES_CUT = 60
 
 def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     """Give people their pictures, in place."""
-    _take_stored(people, inputs)
+    person_of = {person.key: (k, person) for k, person in enumerate(people[:MOST_PICTURED])}
+    for seen in inputs:
+        arrays = seen.one.item.arrays
+        if not {"thumbnail", "thumbnail_face"} <= arrays.keys():
+            continue
+        read = seen.one.item.read(["thumbnail", "thumbnail_face"])
+        code = labels(seen.one.item).code
+        key_of = {presence.code: presence.key for presence in seen.people}
+        for pixels, face in zip(read["thumbnail"], read["thumbnail_face"], strict=True):
+            key = key_of.get(int(code[face])) if 0 <= face < len(code) else None
+            place, person = person_of.get(key, (0, None))
+            if person is not None and len(person.pictures) < (MOST_PICTURES if place < RICHLY_PICTURED else 1):
+                person.pictures.append(encoded(pixels))
     missing = [person for person in people[:MOST_PICTURED] if not person.pictures and person.candidates]
     best = [max(person.candidates, key=lambda one: one[1].score) for person in missing[:MOST_FRAMES_CUT]]
     for person, picture in zip(missing, _cut_all(inputs, best), strict=False):
@@ -42,22 +54,6 @@ def pictures_of_unknown(inputs: Sequence[Seen]) -> list[str]:
     candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
     step = max(1, len(candidates) // SHOWN_FACES)
     return [picture for some in _cut_all(inputs, candidates[::step][:SHOWN_FACES]) for picture in some]
-
-
-def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
-    person_of = {person.key: (k, person) for k, person in enumerate(people[:MOST_PICTURED])}
-    for seen in inputs:
-        arrays = seen.one.item.arrays
-        if not {"thumbnail", "thumbnail_face"} <= arrays.keys():
-            continue
-        read = seen.one.item.read(["thumbnail", "thumbnail_face"])
-        code = labels(seen.one.item).code
-        key_of = {presence.code: presence.key for presence in seen.people}
-        for pixels, face in zip(read["thumbnail"], read["thumbnail_face"], strict=True):
-            key = key_of.get(int(code[face])) if 0 <= face < len(code) else None
-            place, person = person_of.get(key, (0, None))
-            if person is not None and len(person.pictures) < (MOST_PICTURES if place < RICHLY_PICTURED else 1):
-                person.pictures.append(encoded(pixels))
 
 
 def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) -> list[list[str]]:

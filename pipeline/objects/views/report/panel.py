@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.media.picture import resized
+from pipeline.media.reread import Pixels
 from pipeline.objects.views.columns import counters_of
 from pipeline.objects.views.counts import Stretches, stretches
 from pipeline.objects.views.report.survey import WANTED, Look, OfClass, best
@@ -30,11 +31,8 @@ from pipeline.views.report.panel import (
     text_of,
 )
 from pipeline.views.report.plain import SHOWN_CLASSES, PlainPanel
-
-if TYPE_CHECKING:
-    from pipeline.media.reread import Pixels
-    from pipeline.views.report.survey import Surveyed
-    from pipeline.views.tables.rows import Block
+from pipeline.views.report.survey import Surveyed
+from pipeline.views.tables.rows import Block
 
 SHOWN_INPUTS = 24
 """Most inputs with tables and charts of their own."""
@@ -127,9 +125,7 @@ class ObjectsPanel(PlainPanel):
         lanes = {"rows": rows, "others": len(found) - len(rows), "rest": []}
         if not one.is_timed:
             lanes = {"rows": [], "others": 0, "rest": []}
-        return InputContent(
-            facts=[counted(len(found), "class", "classes")], cells=[grouped(len(found))], lanes=lanes
-        )
+        return InputContent(facts=[counted(len(found), "class", "classes")], cells=[grouped(len(found))], lanes=lanes)
 
     def _cards(self, totals: dict[str, list[tuple[int, OfClass]]], inputs: Sequence[Surveyed]) -> list[dict[str, Any]]:
         shown = list(totals.items())[:SHOWN_CLASSES]
