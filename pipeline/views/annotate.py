@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,9 @@ from pipeline.media.film.targets import refuse_existing, refuse_folder
 from pipeline.media.film.whereabouts import Found, Ints, Legs, Reach, along, legs, unseen
 from pipeline.media.reread import RereadPictures, reread
 from pipeline.media.spans import is_timed
+from pipeline.store.read import RunInput
 from pipeline.text import clock, plural_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.views.progress import Work
+from pipeline.views.progress import Work
 
 Bools = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]

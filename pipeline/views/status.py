@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipeline.store.read import RunInput
 from pipeline.text import clock, plural, plural_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 SHOWN_FAILURES = 10
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,8 @@ from pipeline.errors import StoreError
 from pipeline.faces.deepface import frames as sources
 from pipeline.media.inputs import refuse_url
 from pipeline.media.video.index import open_container
+from pipeline.store.read import RunInput
 from pipeline.text import plain
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 1024
 """Number of frames whose stored results are read together."""

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,10 @@ from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, cha
 from pipeline.faces.people.space import Space
 from pipeline.media.boxes import overlap
 from pipeline.store.nodes import located
+from pipeline.store.read import Run, RunInput
+from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from pipeline.text import plural
-
-if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
-    from pipeline.store.run import RunStore
 
 UNKNOWN = -1
 SIMILAR_SHARE = 1.15

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,7 @@ from pipeline.files.whole import PARTIAL, to_json
 from pipeline.machine.cores import available_cores
 from pipeline.store.nodes import located
 from pipeline.store.pieces import Piece, for_each, rows_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 FORMAT = 1
 INDEX_FILE, LISTS_FILE, FACTS_FILE = "index.faiss", "lists.ivf", "index.json"

@@ -7,16 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.matching import Metric
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.space import thresholds_of
+from pipeline.store.read import Run, RunInput
 from pipeline.store.run import each_once
-
-if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
 
 Written = Literal["written", "unchanged", "incomplete", "locked", "not asked"]
 

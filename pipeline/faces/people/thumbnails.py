@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,10 @@ import numpy.typing as npt
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.described import face_quality
 from pipeline.faces.people.moments import Moments
+from pipeline.faces.people.search import BestShot
 from pipeline.media.reread import reread
+from pipeline.store.read import RunInput
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.faces.people.search import BestShot
-    from pipeline.store.read import RunInput
 
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]

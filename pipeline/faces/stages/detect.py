@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,15 +12,12 @@ from pydantic import Field, model_validator
 from pipeline.engine.source import MAX_CHUNK_BYTES
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
+from pipeline.faces.models.base import Detector, Faces
 from pipeline.machine.device import Device
 from pipeline.media.mosaic import LOOK_AGAIN, TILES, Mosaics, Tiles, check_look_again, check_size
 from pipeline.media.preparation import Pixels
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.faces.models.base import Detector, Faces
-
 
 MOSAIC = ("tiles", "size", "look_again")
 """Options of this stage that a detector does not know."""

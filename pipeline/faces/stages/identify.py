@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Described, Stage, StageOptions
 from pipeline.errors import InputError, UsageError, WorkflowError
+from pipeline.faces.people.gallery import Gallery
 from pipeline.faces.people.matching import Metric, Per, checked_metric
-
-if TYPE_CHECKING:
-    from pipeline.faces.people.gallery import Gallery
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 
 class IdentifyOptions(StageOptions):

@@ -5,22 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from pipeline.faces.people.gather import Gathered
 from pipeline.faces.people.labels import UNKNOWN, labels
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.moments import known as known_seconds
 from pipeline.faces.people.registry import Registry
 from pipeline.faces.views.sheet import Pixels, encoded
 from pipeline.media.spans import is_timed
+from pipeline.store.read import RunInput
 from pipeline.text import clock, plain, plural
 from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, Protocol, with_pictures
-
-if TYPE_CHECKING:
-    from pipeline.faces.people.gather import Gathered
-    from pipeline.store.read import RunInput
 
 
 @dataclass

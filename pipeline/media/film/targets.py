@@ -7,15 +7,11 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.store.nodes import located
+from pipeline.store.read import RunInput
 from pipeline.text import plural_of, unknown
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-
 
 _LONGEST_NAME = 60
 """Most characters of a name in a file's name."""
