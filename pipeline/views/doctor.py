@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.errors import ReelgraphError
+from pipeline.models.catalogue import cards
+from pipeline.models.weights import cache_folder
 from pipeline.views.models import is_present, with_advice
 
 DEFAULT_WORKFLOW = "faces"
@@ -125,7 +127,6 @@ def _package(what: str, package: str, remedy: str, needed: bool) -> Finding:
 def _models() -> Iterator[Finding]:
     """Check the weights that the shipped default workflow needs."""
     from pipeline.engine.workflow import load_workflow
-    from pipeline.models.weights import cache_folder
 
     for info in (info for node in load_workflow(DEFAULT_WORKFLOW).stages for info in node.stage.models()):
         try:
@@ -134,7 +135,6 @@ def _models() -> Iterator[Finding]:
             yield Finding(f"weights {info.name}", False, "missing", str(err))
         else:
             yield Finding(f"weights {info.name}", True, f"{info.licence}, sha256 {sha256[:12]}")
-    from pipeline.models.catalogue import cards
 
     known = cards()
     present = sum(is_present(card) for card in known.values())

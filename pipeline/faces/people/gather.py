@@ -29,6 +29,7 @@ from pipeline.faces.people.space import Space
 from pipeline.media.boxes import overlap
 from pipeline.store.nodes import located
 from pipeline.store.read import Run, RunInput
+from pipeline.store.read import open as open_store
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from pipeline.text import plural
@@ -133,7 +134,6 @@ def gather(
     Raises StoreError if a store or the registry is damaged, is being written, or holds another model's embeddings.
     """
     options = options or GatherOptions()
-    from pipeline.store.read import open as open_store
 
     runs = [open_store(out) for out in dict.fromkeys(located(out) for out in outs)]
     path, remark = registry_path(runs, registry)
@@ -353,7 +353,6 @@ def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
     """Make tracks for inputs whose workflow made none."""
     from pipeline.faces.stages.track import Track, TrackOptions, track_input
     from pipeline.store.compact import add_arrays
-    from pipeline.store.run import RunStore
 
     options = TrackOptions.model_validate({})
     without = [item for item in items if "track" not in item.arrays]
@@ -425,7 +424,6 @@ def write_people(
     for writing already.
     """
     from pipeline.store.compact import add_arrays
-    from pipeline.store.run import RunStore
 
     attributes = {
         "registry": os.path.relpath(registry.path, item.store_path),

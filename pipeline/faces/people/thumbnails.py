@@ -19,6 +19,8 @@ from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.search import BestShot
 from pipeline.media.reread import reread
 from pipeline.store.read import RunInput
+from pipeline.store.read import open as open_store
+from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 
 Pixels = npt.NDArray[np.uint8]
@@ -66,7 +68,6 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
     If a video or the pictures are missing, have changed or cannot be read, note it; the input then has no thumbnails.
     """
     from pipeline.store.compact import add_arrays
-    from pipeline.store.run import RunStore
 
     for item in items:
         person = item.array("person")
@@ -138,8 +139,6 @@ def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path],
     be written.
     """
     import cv2
-
-    from pipeline.store.read import open as open_store
 
     place = Path(folder).expanduser()
     made: list[tuple[int, Path]] = []

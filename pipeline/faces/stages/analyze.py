@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
-from pipeline.faces.models import zoo
+from pipeline.faces.models import create_attribute, describe, zoo
 from pipeline.faces.models.base import Attribute
 from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
@@ -64,13 +64,9 @@ class Analyze(Stage):
             self.outputs = (*self.outputs, own_rows(analyzed(self.options.attributes), "what was read off"))
 
     def models(self) -> tuple[ModelInfo, ...]:
-        from pipeline.faces.models import describe
-
         return tuple(describe(name.title(), self.options.engine) for name in self.options.attributes)
 
     def load(self, device: Device) -> None:
-        from pipeline.faces.models import create_attribute
-
         get_ready(self.options)
         options = self.options.model_dump(exclude={"attributes", "per", "best"})
         self.attributes: dict[str, Attribute] = {

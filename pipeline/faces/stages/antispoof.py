@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
-from pipeline.faces.models import zoo
+from pipeline.faces.models import create_spoofing, describe, zoo
 from pipeline.faces.models.base import Attribute
 from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
@@ -52,13 +52,9 @@ class Antispoof(Stage):
             self.outputs = (*self.outputs, own_rows(CHECKED, "what is said"))
 
     def models(self) -> tuple[ModelInfo, ...]:
-        from pipeline.faces.models import describe
-
         return (describe(self.options.model),)
 
     def load(self, device: Device) -> None:
-        from pipeline.faces.models import create_spoofing
-
         get_ready(self.options)
         self.spoofing: Attribute = create_spoofing(self.options.model, device)
 

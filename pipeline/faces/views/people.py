@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.faces.people.described import face_quality
 from pipeline.faces.people.gather import Gathered
 from pipeline.faces.people.labels import UNKNOWN, labels
 from pipeline.faces.people.moments import Moments
@@ -45,8 +46,6 @@ class PersonView:
 
 def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]:
     """Return all people in these inputs, longest on screen first. Raises StoreError if an array is damaged."""
-    from pipeline.faces.people.described import face_quality
-
     found: dict[int, PersonView] = {}
     for item in items:
         moments, arrays = Moments(item), item.read(["face_frame", "track", "box"])
