@@ -55,7 +55,7 @@ def main() -> None:
                     near = there[overlap(before["box"][row : row + 1], after["box"][there])[0] > SAME_PLACE]
                     apart = np.linalg.norm(after["embedding"][near] - before["embedding"][row], axis=1)
                     again, recognised = again + bool(len(near)), recognised + bool((apart < threshold).any())
-                n, again, recognised = len(before["face_frame"]), again, recognised
+                n = len(before["face_frame"])
                 figures = {"faces": n, "again": again, "recognised": recognised}
                 share = 1 - recognised / n if n else 1.0
                 rows.append({"clip": clip.stem, "every": every, **figures, "hidden": share})

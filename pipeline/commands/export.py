@@ -66,23 +66,10 @@ def _export(options: argparse.Namespace) -> int:
     to_stdout = options.to == STANDARD_OUTPUT
     if to_stdout and options.json:
         raise UsageError("--to - and --json both write to standard output; name a file, or leave --json out")
+    names = ("axis", "format", "embeddings", "all_frames", "images", "start_timecode", "frame_rate", "array", "parts")
+    how = {name: getattr(options, name) for name in (*names, "camera", "force")}
     with for_stderr() as progress:
-        exported = export(
-            options.outs,
-            options.to,
-            axis=options.axis,
-            format=options.format,
-            embeddings=options.embeddings,
-            all_frames=options.all_frames,
-            images=options.images,
-            start_timecode=options.start_timecode,
-            frame_rate=options.frame_rate,
-            array=options.array,
-            parts=options.parts,
-            camera=options.camera,
-            force=options.force,
-            progress=progress,
-        )
+        exported = export(options.outs, options.to, **how, progress=progress)
     print_result(options, exported.as_dict(), [] if to_stdout else lines(exported))
     return 0
 

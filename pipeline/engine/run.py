@@ -187,7 +187,10 @@ class _Run:
         parts = with_parts(self.workflow, refs, self.store, changes.append)
         # An input that is taken again may be another now; its later parts were opened in an earlier round.
         named, refs = refs, [ref for ref in parts if ref in refs or ref.path not in self.tried]
-        self._count_again(named)
+        # What earlier rounds counted of these inputs is forgotten.
+        names = {ref.path: self.store.find_input(ref.path) for ref in named if ref.path in self.tried}
+        complete = [name for name in names.values() if name is not None and self.store.input(name).is_complete]
+        self.summary.forget({ref.path for ref in named}, set(names.values()), len(names), len(complete))
         together = self.options.together
         self.emit(RunStarted(str(self.store.path), len(refs), self.workflow.noun, self._axes(), together))
         for ref in refs:
@@ -218,12 +221,6 @@ class _Run:
     def give_up(self, path: str, error: str) -> None:
         """Record an input that cannot be used."""
         self.summary.unusable.append({"path": path, "error": error})
-
-    def _count_again(self, refs: Sequence[InputRef]) -> None:
-        """Forget what earlier rounds counted of these inputs."""
-        names = {ref.path: self.store.find_input(ref.path) for ref in refs if ref.path in self.tried}
-        complete = [name for name in names.values() if name is not None and self.store.input(name).is_complete]
-        self.summary.forget({ref.path for ref in refs}, set(names.values()), len(names), len(complete))
 
     def _axes(self) -> tuple[str, ...]:
         """Return the nouns of the rows that the pass under way makes."""

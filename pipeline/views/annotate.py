@@ -156,12 +156,11 @@ def annotate_inputs(
         work.counts(len(pictured), "picture")
     made = []
     for number, item in enumerate(items):
-        if is_timed(item):
-            film = film_of(item)
-            drawn = painter(number, item)
+        film = film_of(item) if is_timed(item) else None
+        drawn = painter(number, item)
+        if film is not None:
             result = _write_film(drawn, film, targets[item], part, work)
         else:
-            drawn = painter(number, item)
             result = _write_pictures(drawn, copies[targets[item]], work)
         if result.done_share < 1:
             result.notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")

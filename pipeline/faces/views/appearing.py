@@ -8,9 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.faces.people.appearances import appearances
 from pipeline.faces.people.labels import labels
-from pipeline.media.spans import stop_of
+from pipeline.faces.people.moments import Moments
 from pipeline.text import plain
 from pipeline.views.export import Export, InputRows, StoredRows
 
@@ -43,18 +42,15 @@ class AppearanceExport(Export):
         if who.source == "none" and len(who.code):
             raise UsageError(f"{one.name!r} has no people yet; run `reelgraph people` or `find` on {one.run.path}")
         if who.names:
-            wanted = ["face_frame", "frame", "time_seconds", *(["track"] if "track" in item.arrays else [])]
-            arrays = item.read(wanted)
+            moments, arrays = Moments(item), item.read(["face_frame", *(["track"] if "track" in item.arrays else [])])
             order = np.argsort(who.code, kind="stable")
             codes, starts = np.unique(who.code[order], return_index=True)
             for code, rows in zip(codes.tolist(), np.split(order, starts[1:]), strict=True):
                 if code in who.names:
                     track = arrays["track"][rows] if "track" in arrays else None
-                    times, stop = arrays["time_seconds"], stop_of(item.attributes)
-                    frames, rank = arrays["face_frame"][rows], arrays["frame"] if item.complete else None
                     found += [
                         Event(plain(who.names[code]), each.start_seconds, each.stop_seconds, each.screen_seconds)
-                        for each in appearances(frames, times, track, stop, rank=rank)
+                        for each in moments.appearances(arrays["face_frame"][rows], track)
                     ]
         stored.n_rows += len(found)
         stored.n_items += item.frames_done

@@ -13,15 +13,16 @@ from typing import Any
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
-from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
+from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance
 from pipeline.faces.people.labels import choose
+from pipeline.faces.people.moments import Moments
 from pipeline.files.whole import written_whole
 from pipeline.media.film.film import Film, film_of
 from pipeline.media.film.joining import Joined
 from pipeline.media.film.packets import copy_packets, suffix_for_copy
 from pipeline.media.film.rewriting import write_film
 from pipeline.media.film.targets import chosen_inputs, refuse_existing, safe
-from pipeline.media.spans import is_timed, stop_of
+from pipeline.media.spans import is_timed
 from pipeline.store.read import RunInput
 from pipeline.text import clock
 from pipeline.views.progress import Work
@@ -116,11 +117,9 @@ def cut_clips(
     films: dict[RunInput, Film] = {}
     work: list[tuple[RunInput, Film, Stretch]] = []
     for item, rows in ((item, one.rows) for item, one in zip(items, chosen, strict=True) if one.rows.any()):
-        arrays = item.read(["face_frame", "frame", "time_seconds", *(["track"] if "track" in item.arrays else [])])
+        arrays = item.read(["face_frame", *(["track"] if "track" in item.arrays else [])])
         track = arrays["track"][rows] if "track" in arrays else None
-        times, stop = arrays["time_seconds"], stop_of(item.attributes)
-        frames, rank = arrays["face_frame"][rows], arrays["frame"] if item.complete else None
-        found = appearances(frames, times, track, stop, options.longest_gap_seconds, rank)
+        found = Moments(item).appearances(arrays["face_frame"][rows], track, options.longest_gap_seconds)
         films[item] = film_of(item)
         work += [(item, films[item], cut) for cut in stretches(films[item], found, options)]
     if not work:

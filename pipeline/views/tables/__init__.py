@@ -92,11 +92,7 @@ class _Parquet:
             self.writer.close()
 
 
-class _Csv:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.writer: Any = None
-
+class _Csv(_Parquet):
     def start(self, schema: pa.Schema) -> None:
         fields = [pa.field(cell(one.name), pa.string() if _is_text(one.type) else one.type) for one in schema]
         self.writer = pyarrow.csv.CSVWriter(self.file, pa.schema(fields))
@@ -104,10 +100,6 @@ class _Csv:
     def write(self, table: pa.Table) -> None:
         columns = [_cells(column) if _is_text(column.type) else column for column in table.columns]
         self.writer.write_table(pa.table(columns, [cell(name) for name in table.column_names]))
-
-    def close(self) -> None:
-        if self.writer is not None:  # nothing was started if the store could not be read
-            self.writer.close()
 
 
 def cell(text: str) -> str:
