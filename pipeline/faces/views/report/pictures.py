@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from pipeline.faces.people.labels import labels
@@ -38,7 +37,7 @@ def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     missing = [person for person in people[:MOST_PICTURED] if not person.pictures and person.candidates]
     best = [max(person.candidates, key=lambda one: one[1].score) for person in missing[:MOST_FRAMES_CUT]]
     for person, picture in zip(missing, _cut_all(inputs, best), strict=False):
-        person.pictures += picture
+        person.pictures += [picture] if picture else []
 
 
 def add_to_questions(asked: Sequence[Question], inputs: Sequence[Seen]) -> None:
@@ -46,23 +45,16 @@ def add_to_questions(asked: Sequence[Question], inputs: Sequence[Seen]) -> None:
     pictured = [one for one in asked if one.presence.candidates]
     best = [(one.place, max(one.presence.candidates, key=lambda face: face.score)) for one in pictured]
     for one, picture in zip(pictured, _cut_all(inputs, best), strict=True):
-        one.pictures += picture
+        one.pictures += [picture] if picture else []
 
 
 def pictures_of_unknown(inputs: Sequence[Seen]) -> list[str]:
     """Return pictures of some unknown faces, from the inputs that have any."""
     candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
     step = max(1, len(candidates) // SHOWN_FACES)
-    return [picture for some in _cut_all(inputs, candidates[::step][:SHOWN_FACES]) for picture in some]
+    return [picture for picture in _cut_all(inputs, candidates[::step][:SHOWN_FACES]) if picture]
 
 
-def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) -> list[list[str]]:
-    """Return a list with the picture of each face, given with the index of its input; an empty one if there is none."""
-    found: list[list[str]] = [[] for _ in wanted]
-    by_input: dict[int, list[int]] = defaultdict(list)
-    for k, (place, _) in enumerate(wanted):
-        by_input[place].append(k)
-    for place, some in by_input.items():
-        for k, picture in zip(some, cut(inputs[place].one.item, [wanted[k][1] for k in some], crop), strict=True):
-            found[k] += [picture] if picture else []
-    return found
+def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) -> list[str | None]:
+    """Return the picture of each face, given with the index of its input; None if there is none."""
+    return cut([(inputs[place].one.item, one) for place, one in wanted], crop)

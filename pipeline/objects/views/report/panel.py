@@ -136,7 +136,7 @@ class ObjectsPanel(PlainPanel):
             starts.append(len(wanted))
             every = [(place, track, one) for place, found in parts for track, one in found.candidates]
             wanted += best(every) if self.about.pictures else []
-        pictures = _pictures(inputs, wanted)
+        pictures = cut([(inputs[place].item, one) for place, one in wanted], _crop)
         return [
             {
                 "name": name, "number": number, "objects": _objects(parts), "share": _objects(parts) / most,
@@ -206,16 +206,6 @@ def _found(look: Look | None) -> list[tuple[str, OfClass]]:
 
 def _objects(parts: Sequence[tuple[int, OfClass]]) -> int:
     return sum(found.objects for _, found in parts)
-
-
-def _pictures(inputs: Sequence[Surveyed], wanted: Sequence[tuple[int, Candidate]]) -> list[str | None]:
-    """Return a picture of each object, given with the place of its input; None if it cannot be cut again."""
-    found: list[str | None] = [None] * len(wanted)
-    for place in {place for place, _ in wanted}:
-        some = [k for k, (of, _) in enumerate(wanted) if of == place]
-        for k, picture in zip(some, cut(inputs[place].item, [wanted[k][1] for k in some], _crop), strict=True):
-            found[k] = picture
-    return found
 
 
 def _crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:
