@@ -139,10 +139,9 @@ class _Run:
         )
         self.listeners = Listeners([self.summary, listener])
         # Facts of each stage (resume key, code), of the first input that has it.
-        found: dict[str, Mapping[str, Any]] = {}
+        stored: dict[str, Mapping[str, Any]] = {}
         for name in self.store.input_names():
-            found = {**self.store.input(name).attributes.get("stages", {}), **found}
-        stored = found
+            stored = {**self.store.input(name).attributes.get("stages", {}), **stored}
         self.passes = [BoundWorkflow(one, stored, options.keep_stale) for one in workflow.passes]
         self.bound = self.passes[0]
         """The workflow of the pass under way."""

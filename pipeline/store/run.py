@@ -430,7 +430,14 @@ class RunStore:
                     # A kill in here leaves the mark: half-removed inputs never count.
                     facts = root.attributes if root is not None else {"reelgraph": __version__}
                     write_group(self.path, Group({**facts, CLEARING: True}))
-                _clear(self.path)
+                # All goes but the root's `zarr.json` and the lock.
+                for entry in list(os.scandir(self.path)):
+                    if entry.name == NODE_FILE or entry.name.startswith(LOCK_FILE):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        remove_tree(entry.path)
+                    else:
+                        os.unlink(entry.path)
                 root = None
             if root is None:
                 created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -668,17 +675,6 @@ def _is_debris(path: Path, name: str) -> bool:
 
 def _is_transient(name: str) -> bool:
     return name.startswith(LOCK_FILE) or name.endswith(PARTIAL)
-
-
-def _clear(path: Path) -> None:
-    """Remove all that a store holds but its root `zarr.json` and the lock."""
-    for entry in list(os.scandir(path)):
-        if entry.name == NODE_FILE or entry.name.startswith(LOCK_FILE):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(entry.path)
-        else:
-            os.unlink(entry.path)
 
 
 def _known_by(facts: Mapping[str, Any]) -> str:

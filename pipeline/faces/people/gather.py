@@ -197,7 +197,16 @@ class _Work:
                 track = one.item.array("track")
                 faces = np.where(track >= 0, np.append(one.person, UNKNOWN)[track], UNKNOWN).astype(np.int32)
                 write_people(one.item, faces, self.registry, settings)
-        self._refresh_names()
+        # People may have been named or merged meanwhile.
+        for item in self.result.inputs:
+            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
+            if attributes.get("registry_id") != self.registry.id:
+                continue
+            stored = item.array("person")
+            now = current(stored, self.registry.merged)
+            now[np.isin(now, self.registry.forgotten)] = UNKNOWN
+            if attributes.get("names") != _names(now, self.registry) or (now != stored).any():
+                write_people(item, now, self.registry, settings_of(attributes))
         if self.options.thumbnails:
             from pipeline.faces.people.thumbnails import add_thumbnails
 
@@ -335,18 +344,6 @@ class _Work:
         wanted = [group for group in np.flatnonzero(enough).tolist() if group not in found]
         found |= _as_before(groups, taken, set(wanted), dissolved)
         return found | {group: self.registry.new_person() for group in wanted if group not in found}
-
-    def _refresh_names(self) -> None:
-        """Update the names in the stores, since people may have been named or merged meanwhile."""
-        for item in self.result.inputs:
-            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
-            if attributes.get("registry_id") != self.registry.id:
-                continue
-            faces = item.array("person")
-            now = current(faces, self.registry.merged)
-            now[np.isin(now, self.registry.forgotten)] = UNKNOWN
-            if attributes.get("names") != _names(now, self.registry) or (now != faces).any():
-                write_people(item, now, self.registry, settings_of(attributes))
 
 
 def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
