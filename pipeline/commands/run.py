@@ -235,6 +235,5 @@ def _positive_seconds(text: str) -> float:
 _TYPES = {"N": positive, "SIZE": _size, "SECONDS": _positive_seconds, "PORT": int}
 """Function that reads the value of a flag, by its placeholder in `--help`."""
 
-
 RUN = Command("run", "run a workflow over inputs, or carry on where it stopped", _run_arguments, _run)
 PLAN = Command("plan", "say what a run would do, without doing it", _plan_arguments, _plan)

@@ -21,7 +21,6 @@ Name = Literal["age", "gender", "emotion", "race"]
 MOST_FACES = 128
 """Faces whose chips are in memory together: 77 MB of float32, however crowded a chunk is."""
 
-
 SPREADS = {"age": 15.0, "gender": 0.5, "race": 0.5}
 """Differences beyond which two faces of a track cannot be one person, with `per: track`: years, or total variation of
 probabilities. Emotion is left out, because it changes with time; to follow it, give it a stage of its own, per face."""
