@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pipeline.commands import Command, positive, print_result
+from pipeline.commands import Command, number, positive, print_result
 from pipeline.errors import UsageError
 
 
@@ -209,27 +209,14 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(err)) from err
 
 
-def _rate(text: str) -> float:
-    """Return frames per second above 0, for `type=`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames per second between 0 and 1000")
-    return value
+_rate = number("a number of frames per second between 0 and 1000", lambda value: 0 < value <= 1000)
 
 
 def _positive_seconds(text: str) -> float:
     from pipeline.cluster.options import LONGEST_SECONDS
 
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= LONGEST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and {LONGEST_SECONDS:g}")
-    return value
+    what = f"a number of seconds between 0 and {LONGEST_SECONDS:g}"
+    return number(what, lambda value: 0 < value <= LONGEST_SECONDS)(text)
 
 
 _TYPES = {"N": positive, "SIZE": _size, "SECONDS": _positive_seconds, "PORT": int}
