@@ -129,7 +129,7 @@ def run(
 
 
 class _Run:
-    """State of one run; all methods run in the main thread, except `_close`, `_compact` and `_derive`."""
+    """State of one run; all methods run in the main thread, except `_close` and `_derive`."""
 
     def __init__(self, workflow: Workflow, store: RunStore, listener: Listener, options: RunOptions) -> None:
         self.workflow, self.store, self.options = workflow, store, options
