@@ -31,20 +31,6 @@ def looked_at(clip: Path, out: Path, every: int) -> RunInput:
     return next(iter(found.inputs.values()))
 
 
-def left_over(source: RunInput, film: RunInput) -> tuple[int, int, int]:
-    """Count faces in the source, those found again in the film, and those recognised there."""
-    names = ("face_frame", "box", "embedding")
-    before, after = source.read(names), film.read(names)
-    threshold = source.arrays["embedding"].attributes["thresholds"]["euclidean"]
-    again = recognised = 0
-    for row, frame in enumerate(before["face_frame"]):
-        there = np.flatnonzero(after["face_frame"] == frame)
-        near = there[overlap(before["box"][row : row + 1], after["box"][there])[0] > SAME_PLACE]
-        apart = np.linalg.norm(after["embedding"][near] - before["embedding"][row], axis=1)
-        again, recognised = again + bool(len(near)), recognised + bool((apart < threshold).any())
-    return len(before["face_frame"]), again, recognised
-
-
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("clips", type=Path, nargs="+", help="clips to blur")
@@ -60,7 +46,16 @@ def main() -> None:
                 store = looked_at(clip, place / f"{every}.zarr", every).store_path
                 (made,) = annotate([store], target=place / f"{every}.mp4", wanted=Wanted(blur=("all",)))
                 film = looked_at(Path(made.file), place / f"film_{every}.zarr", 1)
-                n, again, recognised = left_over(truth, film)
+                names = ("face_frame", "box", "embedding")
+                before, after = truth.read(names), film.read(names)
+                threshold = truth.arrays["embedding"].attributes["thresholds"]["euclidean"]
+                again = recognised = 0
+                for row, frame in enumerate(before["face_frame"]):
+                    there = np.flatnonzero(after["face_frame"] == frame)
+                    near = there[overlap(before["box"][row : row + 1], after["box"][there])[0] > SAME_PLACE]
+                    apart = np.linalg.norm(after["embedding"][near] - before["embedding"][row], axis=1)
+                    again, recognised = again + bool(len(near)), recognised + bool((apart < threshold).any())
+                n = len(before["face_frame"])
                 figures = {"faces": n, "again": again, "recognised": recognised}
                 share = 1 - recognised / n if n else 1.0
                 rows.append({"clip": clip.stem, "every": every, **figures, "hidden": share})

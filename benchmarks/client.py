@@ -187,17 +187,7 @@ def resume_many(committed: int, folder: Path) -> dict[str, Any]:
     """Plan an input with `committed` committed chunks, and one more to do for every thousand of them."""
     bound = BoundWorkflow(load_workflow(WORKFLOWS / "faces.yaml"))
     total = committed + committed // 1000
-    out = make_committed(bound, folder, committed, total)
-
-    def work() -> dict[str, Any]:
-        plan = InputPlan(bound, "clip", MadeUp(total), CHUNK_ITEMS, Chunks(out, "clip"))
-        return {"to_do": len(list(plan.tasks())), "committed": len(plan.done)}
-
-    return measured(work)
-
-
-def make_committed(bound: BoundWorkflow, folder: Path, committed: int, total: int) -> Path:
-    """Make a store with one real chunk file and links to it for all others: only the names are planned from."""
+    # One real chunk file and links to it for all others: only the names are planned from.
     out = folder / "many.zarr"
     chunks = out / "clip" / "chunks"
     chunks.mkdir(parents=True)
@@ -214,7 +204,12 @@ def make_committed(bound: BoundWorkflow, folder: Path, committed: int, total: in
             source = place
         else:
             os.link(source, place)
-    return out
+
+    def work() -> dict[str, Any]:
+        plan = InputPlan(bound, "clip", MadeUp(total), CHUNK_ITEMS, Chunks(out, "clip"))
+        return {"to_do": len(list(plan.tasks())), "committed": len(plan.done)}
+
+    return measured(work)
 
 
 def open_many(inputs: int, folder: Path) -> dict[str, Any]:

@@ -10,23 +10,33 @@ pictures, and their features are compared.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from client import measured
-from harness import Rows, data_folder, environment, explain, parser, reelgraph_run, say, show, watched, write_json
+from harness import (
+    Rows,
+    alone,
+    contestant,
+    cut_evenly,
+    environment,
+    explain,
+    parser,
+    pictures_at_hand,
+    reelgraph_run,
+    say,
+    show,
+    write_json,
+)  # fmt: skip
 
 PARTS = ("race", "plan", "resume", "simulation")
 BATCH = 32
@@ -64,12 +74,7 @@ def main() -> None:
     options.add_argument("--pictures", type=int, default=4000, help="names in the race")
     options.add_argument("--names", type=int, default=8_000_000, help="names to plan")
     options.add_argument("--workers", type=int, default=8, help="workers of the simulation")
-    options.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
-    chosen = options.parse_args()
-    if chosen.only:
-        name, settings = chosen.only
-        print(json.dumps(CONTESTANTS[name](**json.loads(settings))))
-        return
+    chosen = contestant(options, CONTESTANTS)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     os.environ |= environment(chosen.folder)
     result: dict[str, Any] = {"how": HOW}
@@ -79,7 +84,7 @@ def main() -> None:
         show(f"Features of {chosen.pictures:,} pictures", COLUMNS, result["race"])
     if "plan" in chosen.parts or "resume" in chosen.parts:
         result["plan"] = [
-            {"name": name, **only(chosen.folder, name, names=chosen.names)[0]}
+            {"name": name, **alone(chosen.folder, name, names=chosen.names)[0]}
             for part, name in (("plan", "a list"), ("plan", "a folder"), ("resume", "half done"))
             if part in chosen.parts
         ]
@@ -93,20 +98,9 @@ def main() -> None:
     write_json(chosen.json, result)
 
 
-def only(folder: Path, name: str, **settings: Any) -> tuple[dict[str, Any], Any]:
-    """Run one contestant in a process of its own; return its values and how it ran."""
-    say(name)
-    done = watched([sys.executable, __file__, "--only", name, json.dumps(settings)], dict(os.environ), folder)
-    return json.loads(done.output.splitlines()[-1]), done
-
-
 def folder_of_names(folder: Path, names: int) -> Path:
     """Make a folder with that many links to the pictures at hand."""
-    found = sorted(path for part in ("faces", "pairs") for path in (data_folder() / part).rglob("*.jpg"))
-    if not found:
-        import skimage.data
-
-        found = sorted(Path(skimage.data.__file__).parent.rglob("*.jpg"))
+    found = pictures_at_hand("faces", "pairs")
     shutil.rmtree(folder, ignore_errors=True)
     for number in range(names):
         place = folder / f"{number // 1000:04d}" / f"{number:07d}.jpg"
@@ -122,8 +116,9 @@ def race(folder: Path, pictures: Path) -> Rows:
     cores, names = available_cores(), [str(path) for path in sorted(pictures.rglob("*.jpg"))]
     rows: Rows = []
     made: dict[str, np.ndarray] = {}
-    for name, contestant, settings in RACE:
-        values, done = only(folder, contestant, pictures=str(pictures), processes=cores, **settings)
+    for name, title, settings in RACE:
+        say(name)
+        values, done = alone(folder, title, pictures=str(pictures), processes=cores, **settings)
         rows.append({"name": name, **values, "all_seconds": done.seconds, "peak_mb": done.peak_mb})
         if "out" in values:
             made[name] = np.load(rows[-1].pop("out"))
@@ -207,9 +202,7 @@ def part_of_script(paths: list[str], size: int) -> tuple[np.ndarray, float, floa
 
 
 def parts(pictures: str, processes: int) -> list[list[str]]:
-    paths = [str(path) for path in sorted(Path(pictures).rglob("*.jpg"))]
-    edges = np.linspace(0, len(paths), processes + 1).astype(int)
-    return [paths[start:stop] for start, stop in pairwise(edges)]
+    return cut_evenly([str(path) for path in sorted(Path(pictures).rglob("*.jpg"))], processes)
 
 
 def together(work: Callable[[list[str]], Any], cut: list[list[str]]) -> list[Any]:

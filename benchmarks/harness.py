@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,40 @@ def watched(
         raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
     cpu_seconds = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
     return Done(output, peak / 1e6, seconds, cpu_seconds)
+
+
+def contestant(options: argparse.ArgumentParser, contestants: Mapping[str, Callable[..., Any]]) -> argparse.Namespace:
+    """Parse the options. If this process is one of `alone`, run the contestant, print its values and end."""
+    options.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.only:
+        name, settings = chosen.only
+        print(json.dumps(contestants[name](**json.loads(settings))))
+        raise SystemExit
+    return chosen
+
+
+def alone(
+    folder: Path, name: str, /, python: str = sys.executable, once: bool = False, **settings: Any
+) -> tuple[dict[str, Any], Done]:
+    """Run one contestant of this benchmark in a process of its own; return its values and how it ran."""
+    done = watched([python, sys.argv[0], "--only", name, json.dumps(settings)], dict(os.environ), folder, once=once)
+    return json.loads(done.output.splitlines()[-1]), done
+
+
+def pictures_at_hand(*parts: str) -> list[Path]:
+    """Return the JPEGs of parts of the data folder; if there are none, those of an installed package."""
+    found = sorted(path for part in parts for path in (data_folder() / part).rglob("*.jpg"))
+    if not found:
+        import skimage.data
+
+        found = sorted(Path(skimage.data.__file__).parent.rglob("*.jpg"))
+    return found
+
+
+def cut_evenly(items: Sequence[Any], parts: int) -> list[list[Any]]:
+    edges = [len(items) * part // parts for part in range(parts + 1)]
+    return [list(items[start:stop]) for start, stop in pairwise(edges)]
 
 
 @contextmanager

@@ -18,11 +18,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Rows, data_folder, environment, explain, parser, say, show, watched, write_json
+from harness import Rows, alone, contestant, environment, explain, parser, pictures_at_hand, say, show, write_json
 
 RANGES = {
     "rotation_range": 20, "width_shift_range": 0.1, "height_shift_range": 0.1, "shear_range": 10.0,
@@ -56,12 +57,7 @@ def main() -> None:
     options.add_argument("--step", type=float, default=0.0, help="seconds that the consumer sleeps after a batch")
     options.add_argument("--torch", help="Python with torch and torchvision (default: this one, if it has them)")
     options.add_argument("--parts", nargs="+", choices=("arrays", "jpegs"), default=("arrays", "jpegs"))
-    options.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
-    chosen = options.parse_args()
-    if chosen.only:
-        name, settings = chosen.only
-        print(json.dumps(measure(name, **json.loads(settings))))
-        return
+    chosen = contestant(options, {name: partial(measure, name) for name in CONTESTANTS})
     chosen.folder.mkdir(parents=True, exist_ok=True)
     os.environ |= environment(chosen.folder, CUDA_VISIBLE_DEVICES="", TF_CPP_MIN_LOG_LEVEL="3")
     result: dict[str, Any] = {"how": HOW, "pictures": compared()}
@@ -90,7 +86,7 @@ def race(chosen: argparse.Namespace, folder: Path | None) -> Rows:
         for workers in (0,) if name == "keras generator" else chosen.workers:
             settings = {"workers": workers, "seconds": chosen.seconds, "folder": folder and str(folder)}
             say(f"{name}, {workers} workers")
-            row = _run(python, name, {**settings, "step": step}, chosen.folder)
+            row, _ = alone(chosen.folder, name, python, **settings, step=step)
             step = row["step"]
             rows.append({"name": name, "workers": workers, **row})
     by_name = {(row["name"], row["workers"]): row["images_per_second"] for row in rows}
@@ -98,12 +94,6 @@ def race(chosen: argparse.Namespace, folder: Path | None) -> Rows:
         row["times_keras"] = row["images_per_second"] / by_name["keras generator", 0]
         row["gain"] = row["images_per_second"] / by_name.get((row["name"], 0), row["images_per_second"])
     return rows
-
-
-def _run(python: str, name: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    done = watched([python, __file__, "--only", name, json.dumps(settings)], dict(os.environ), folder)
-    found: dict[str, Any] = json.loads(done.output.splitlines()[-1])
-    return found
 
 
 def _has_torch(python: str) -> bool:
@@ -288,11 +278,7 @@ def make_jpegs(folder: Path) -> Path:
 
     if len(list(folder.rglob("*.jpg"))) == JPEGS:
         return folder
-    sources = sorted(path for part in ("pairs", "faces") for path in (data_folder() / part).rglob("*.jpg"))
-    if not sources:
-        import skimage.data
-
-        sources = sorted(Path(skimage.data.__file__).parent.rglob("*.jpg"))
+    sources = pictures_at_hand("pairs", "faces")
     rng = np.random.default_rng(1)
     for number in range(JPEGS):
         picture = cv2.imread(str(sources[number % len(sources)]))

@@ -11,8 +11,6 @@ the same tests and verify with the same estimator; their inliers are compared, p
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import shutil
@@ -20,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import chain, combinations, pairwise
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,19 @@ import cv2
 import numpy as np
 from harness import (
     Rows,
-    data_folder,
+    alone,
+    contestant,
+    cut_evenly,
     environment,
     explain,
     parser,
+    pictures_at_hand,
     reelgraph_run,
     say,
     show,
     watched,
     write_json,
-)
+)  # fmt: skip
 
 PARTS = ("race", "memory")
 SIZE = (640, 480)
@@ -77,12 +78,7 @@ def main() -> None:
     options.add_argument("--gigabytes", type=float, default=3.0, help="made-up descriptors in the part memory")
     options.add_argument("--workers", type=int, nargs="+", default=WORKERS, help="workers of reelgraph")
     options.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="processes in the part memory")
-    options.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
-    chosen = options.parse_args()
-    if chosen.only:
-        name, settings = chosen.only
-        print(json.dumps(CONTESTANTS[name](**json.loads(settings))))
-        return
+    chosen = contestant(options, CONTESTANTS)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     os.environ |= environment(chosen.folder)
     result: dict[str, Any] = {"how": HOW}
@@ -106,11 +102,7 @@ def cores() -> int:
 
 def make_pictures(folder: Path, pictures: int) -> Path:
     """Make pictures of places, each seen from several sides."""
-    found = sorted(path for part in ("pairs", "faces") for path in (data_folder() / part).rglob("*.jpg"))
-    if not found:
-        import skimage.data
-
-        found = sorted(Path(skimage.data.__file__).parent.rglob("*.jpg"))
+    found = pictures_at_hand("pairs", "faces")
     large = [path for path in found if min(cv2.imread(str(path)).shape[:2]) >= SIZE[1]] or found
     chance = np.random.default_rng(1)
     shutil.rmtree(folder, ignore_errors=True)
@@ -128,25 +120,20 @@ def make_pictures(folder: Path, pictures: int) -> Path:
     return folder
 
 
-def only(folder: Path, name: str, **settings: Any) -> tuple[dict[str, Any], float]:
-    """Run one contestant in a process of its own; return its values and its seconds, imports and all."""
-    say(name)
-    done = watched([sys.executable, __file__, "--only", name, json.dumps(settings)], dict(os.environ), folder)
-    return json.loads(done.output.splitlines()[-1]), done.seconds
-
-
 def race(folder: Path, pictures: Path, script_pairs: int, workers: Sequence[int]) -> Rows:
     """Run all contestants and compare their inliers."""
     count = len(list(pictures.iterdir()))
     pairs = count * (count - 1) // 2
     rows: Rows = []
-    values, seconds = only(folder, "the script", pictures=str(pictures), most=min(script_pairs, pairs))
+    say("the script")
+    values, _ = alone(folder, "the script", pictures=str(pictures), most=min(script_pairs, pairs))
     scaled = values["seconds"] * pairs / values["pairs"]
     rows.append({"name": "the script", "pairs": pairs, "extractions": 2 * pairs, "seconds": scaled})
     found: dict[str, np.ndarray] = {}
     for name in ("pool", "manager.dict", "hloc's way", "limit"):
-        values, seconds = only(folder, name, pictures=str(pictures))
-        seconds = values.get("seconds", seconds)
+        say(name)
+        values, done = alone(folder, name, pictures=str(pictures))
+        seconds = values.get("seconds", done.seconds)
         rows.append({"name": name, "pairs": pairs, "extractions": values["extractions"], "seconds": seconds})
         found[name] = np.load(values["out"])
     for number in workers:
@@ -243,11 +230,6 @@ def together(work: Callable[..., Any], *lists: Sequence[Any], processes: int = 0
         return list(workers.map(work, *lists))
 
 
-def parts_of(pairs: Sequence[tuple[int, int]], processes: int) -> list[list[tuple[int, int]]]:
-    edges = np.linspace(0, len(pairs), processes + 1).astype(int).tolist()
-    return [list(pairs[start:stop]) for start, stop in pairwise(edges)]
-
-
 def kept(counts: Sequence[int], pictures: str, name: str) -> dict[str, Any]:
     out = Path(pictures).parent / f"{name}.npy"
     np.save(out, np.array(counts, np.int32))
@@ -288,7 +270,7 @@ def part_of_pool(path: str, pairs: list[tuple[int, int]]) -> list[int]:
 
 def pool(pictures: str) -> dict[str, Any]:
     path = extract(pictures)
-    cut = parts_of(list(combinations(range(len(paths_in(pictures))), 2)), cores())
+    cut = cut_evenly(list(combinations(range(len(paths_in(pictures))), 2)), cores())
     counts = together(part_of_pool, [str(path)] * len(cut), cut)
     return kept(list(chain.from_iterable(counts)), pictures, "pool")
 
@@ -299,7 +281,7 @@ def part_of_manager(features: Any, pairs: list[tuple[int, int]]) -> list[int]:
 
 def manager(pictures: str) -> dict[str, Any]:
     found = loaded(str(extract(pictures)))
-    cut = parts_of(list(combinations(range(len(found)), 2)), cores())
+    cut = cut_evenly(list(combinations(range(len(found)), 2)), cores())
     with multiprocessing.get_context("spawn").Manager() as server:
         features = server.dict(enumerate(found))
         counts = together(part_of_manager, [features] * len(cut), cut)
@@ -359,7 +341,7 @@ def part_of_limit(path: str, pairs: list[tuple[int, int]]) -> tuple[list[int], f
 
 def limit(pictures: str) -> dict[str, Any]:
     path = extract(pictures)
-    cut = parts_of(list(combinations(range(len(paths_in(pictures))), 2)), cores())
+    cut = cut_evenly(list(combinations(range(len(paths_in(pictures))), 2)), cores())
     done = together(part_of_limit, [str(path)] * len(cut), cut)
     seconds = max(stop for _, _, stop in done) - min(start for _, start, _ in done)
     counts = list(chain.from_iterable(counts for counts, _, _ in done))
@@ -413,7 +395,7 @@ def memory(folder: Path, gigabytes: float, processes_tried: list[int]) -> Rows:
     say(f"{count} pictures of made-up descriptors")
     out = place / "made.zarr"
     reelgraph_run(place / "first.yaml", [str(place / "pictures")], out, dict(os.environ))
-    _, _ = only(folder, "as a file", out=str(out))
+    alone(folder, "as a file", out=str(out))
     rows: Rows = []
     for processes in processes_tried:
         say(f"reelgraph, {processes} workers")
@@ -427,9 +409,7 @@ def memory(folder: Path, gigabytes: float, processes_tried: list[int]) -> Rows:
     for name in ("copies", "shared by a manager"):
         for processes in processes_tried:
             say(f"{name}, {processes} processes")
-            settings = json.dumps({"out": str(out), "processes": processes})
-            command = [sys.executable, __file__, "--only", name, settings]
-            done = watched(command, dict(os.environ), place, once=True)
+            _, done = alone(place, name, once=True, out=str(out), processes=processes)
             row = {"name": name, "processes": processes, "pairs": count - 1}
             rows.append({**row, "seconds": done.seconds, "peak_pss_mb": done.peak_mb})
     shutil.rmtree(place)
@@ -465,14 +445,14 @@ def part_of_copies(path: str, pairs: list[tuple[int, int]]) -> int:
 def copies(out: str, processes: int) -> dict[str, Any]:
     path = Path(out).with_name("descriptors.npy")
     count = len(np.load(path, mmap_mode="r")) // MADE_KEYPOINTS
-    cut = parts_of(list(made_pairs(count)), processes)
+    cut = cut_evenly(list(made_pairs(count)), processes)
     return {"matches": sum(together(part_of_copies, [str(path)] * processes, cut, processes=processes))}
 
 
 def shared_by_manager(out: str, processes: int) -> dict[str, Any]:
     features = np.load(Path(out).with_name("descriptors.npy"), mmap_mode="r")
     features = features.reshape(-1, MADE_KEYPOINTS, MADE_LENGTH)
-    cut = parts_of(list(made_pairs(len(features))), processes)
+    cut = cut_evenly(list(made_pairs(len(features))), processes)
     with multiprocessing.get_context("spawn").Manager() as server:
         descriptors = server.dict()
         for k, one in enumerate(features):

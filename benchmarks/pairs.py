@@ -43,6 +43,8 @@ HOW = {
 
 
 def main() -> None:
+    import av
+
     options = parser(__doc__, "bench-pairs.json", "bench", race=True)
     options.add_argument("--pairs", nargs="+", choices=PAIRS, default=[*PAIRS], metavar="PAIR", help=" ".join(PAIRS))
     options.add_argument("--align", nargs="+", choices=ALIGNS, default=ALIGNS, help="for reelgraph")
@@ -69,7 +71,17 @@ def main() -> None:
             copy.symlink_to(original)
         inputs = [str(copy) for copy in copies]
         for align in chosen.align:
-            workflow = written_workflow(race, detector, network, align, ours)
+            with av.open(race.clip.path) as container:
+                rate: Any = container.streams.video[0].average_rate
+            # Half a sampled frame early: the one after the last lies at the end itself.
+            stop = float((ours - 0.5) * race.every / rate)
+            detect: dict[str, Any] = {"use": "detect", "model": detector, "align": align}
+            if align == "deepface":
+                detect["whole_frame"] = True
+            stages = {"detect": detect, "embed": {"use": "embed", "model": network, "align": align, "after": "detect"}}
+            source = {"kind": "video", "every": race.every, "stop": stop}
+            workflow = race.folder / "pair.yaml"
+            workflow.write_text(yaml.safe_dump({"source": source, "stages": stages}))
             if not race.gpus:
                 race.reelgraph("one worker", workflow, inputs[:1], workers=1, align=align)
             race.reelgraph("all cores", workflow, inputs, align=align)
@@ -78,24 +90,6 @@ def main() -> None:
         # After each pair, so that an end before the last loses one only.
         write_json(chosen.json, {"clip": vars(clip), "how": HOW, "stand_ins": sorted(standing), "rows": rows})
     show(clip.words, ("models", "=name", "align", *RACE_COLUMNS), rows, HOW)
-
-
-def written_workflow(race: Race, detector: str, network: str, align: str, frames: int) -> Path:
-    """Write the file of a workflow that ends after `frames` sampled frames."""
-    import av
-
-    with av.open(race.clip.path) as container:
-        rate: Any = container.streams.video[0].average_rate
-    # Half a sampled frame early: the one after the last lies at the end itself.
-    stop = float((frames - 0.5) * race.every / rate)
-    detect: dict[str, Any] = {"use": "detect", "model": detector, "align": align}
-    if align == "deepface":
-        detect["whole_frame"] = True
-    stages = {"detect": detect, "embed": {"use": "embed", "model": network, "align": align, "after": "detect"}}
-    source = {"kind": "video", "every": race.every, "stop": stop}
-    path = race.folder / "pair.yaml"
-    path.write_text(yaml.safe_dump({"source": source, "stages": stages}))
-    return path
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from harness import encode, labels_in
 
@@ -105,8 +106,6 @@ def labelled_photographs(folder: Path, rows: Sequence[Mapping[str, str]], middle
 
     The labelled face is the largest, or the nearest to the middle of the picture.
     """
-    import cv2
-
     from pipeline.faces.models import create_detector
     from pipeline.machine.device import Device
 
@@ -176,7 +175,6 @@ def films(folder: Path, count: int, n_people: int = 15, n_shots: int = 70, seed:
 def make_clip(path: Path, shots: Sequence[Shot], fps: int = FPS) -> Truth:
     """Draw the shots into an H.264 mp4; return the truth, and write it beside the clip."""
     import av
-    import cv2
 
     faces: list[tuple[int, list[float], str]] = []
 
@@ -220,8 +218,6 @@ def truth_path(clip: Path) -> Path:
 
 def _draw(frame: np.ndarray, one: Shown, picture: np.ndarray, shrunk: float, share: float) -> list[float]:
     """Draw a photograph into its cell; return the face's box in the frame: x, y, w, h."""
-    import cv2
-
     left, top, width, height = one.cell
     x, y, w, h = one.photograph.face
     at = np.asarray(one.first) + (np.asarray(one.last) - np.asarray(one.first)) * share

@@ -165,7 +165,11 @@ def against(alone: Any, tiled: Any, twice: Any, chunks: Sequence[Any]) -> dict[s
     second = compared(single, again)
     same = compared(found(lambda chunk: one_by_one(tiled, chunk))[0], packed)
     others = compared(found(lambda chunk: later(tiled, chunk))[0], packed)
-    pixel = mosaic_pixel(tiled, chunks[0])
+    # Size of a mosaic's pixel in pixels of the frame, the larger of both directions.
+    sides = chunks[0].arrays["frames_rgb"].shape[1:3]
+    network = getattr(tiled, "network", None)
+    size = network.preparation.size if network else sides
+    pixel = max(2 * side / whole for side, whole in zip(sides, size, strict=True))
     middle, ninety = np.quantile(lost.apart, [0.5, 0.9]) if lost.apart else (None, None)
     apart = np.array(same.apart) / pixel
     return {
@@ -204,14 +208,6 @@ def merged(parts: Sequence[dict[str, Any]], count: str) -> dict[str, Any]:
     order = np.argsort(frame, kind="stable")
     rows = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0] if name != count}
     return {count: np.sum([part[count] for part in parts], axis=0), **rows}
-
-
-def mosaic_pixel(stage: Any, chunk: Any) -> float:
-    """Return the size of a mosaic's pixel in pixels of the frame, the larger of both directions."""
-    sides = chunk.arrays["frames_rgb"].shape[1:3]
-    network = getattr(stage, "network", None)
-    size = network.preparation.size if network else sides
-    return max(2 * side / whole for side, whole in zip(sides, size, strict=True))
 
 
 # -- streams -----------------------------------------------------------------------------------------------------

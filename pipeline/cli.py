@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     options = _parser(words).parse_args(words)
     try:
-        _require_working_folder()
+        try:
+            os.getcwd()
+        except FileNotFoundError as err:
+            raise UsageError("the folder you are in has been deleted; cd to one that exists") from err
         with _raised_on_sigterm():
             return int(options.command(options))
     except ReelgraphError as err:
@@ -99,22 +102,11 @@ def _leave(code: int) -> NoReturn:
     """End the process at once: threads in native code would keep the interpreter for as long as they like."""
     sys.stdout.flush()
     sys.stderr.flush()
-    _end_children()
-    os._exit(code)
-
-
-def _end_children() -> None:
-    """End workers that are still starting, and remove their semaphores, which Python would report after the prompt."""
+    # Workers that are still starting end, and their semaphores go, which Python would report after the prompt.
     for child in multiprocessing.active_children():
         child.kill()
     multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
-
-
-def _require_working_folder() -> None:
-    try:
-        os.getcwd()
-    except FileNotFoundError as err:
-        raise UsageError("the folder you are in has been deleted; cd to one that exists") from err
+    os._exit(code)
 
 
 class _Parser(argparse.ArgumentParser):

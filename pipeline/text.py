@@ -26,7 +26,6 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> str:
 _JOINERS = "\u200c\u200d"
 """Format characters that scripts and emoji need."""
 
-
 _URL = re.compile(r"([a-z][a-z0-9+.-]*://)(\S+)", re.IGNORECASE)
 
 

@@ -52,7 +52,6 @@ DASK_CONFIG = {
     "distributed.admin.tick.limit": "1h",
 }
 
-
 Workers = Mapping[str, Mapping[str, Any]]
 """Facts of the scheduler about workers, by address."""
 

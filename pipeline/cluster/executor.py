@@ -208,7 +208,14 @@ class DaskExecutor:
         Workers that Dask has paused are restarted at once: what is under way on them would never end.
         """
         now = [address for address, state in self._worn.items() if state.paused or not in_flight]
-        now = self._without_shared(now, note)
+        # Workers on which another client of the scheduler has something to lose are left as they are.
+        with _answered():
+            shared = self.cluster.used_by_others(now, self._is_ours)
+        for address in shared:
+            del self._worn[address]
+            self._beyond_help.add(address)
+            note(f"worker {address} is short of memory and holds work of others; it is not restarted")
+        now = [address for address in now if address not in shared]
         if not now:
             return
         for address in now:
@@ -223,16 +230,6 @@ class DaskExecutor:
         except ValueError:
             self._beyond_help |= set(now)
             note(f"{', '.join(now)} cannot be restarted from here: start workers with a nanny")
-
-    def _without_shared(self, addresses: list[str], note: Callable[[str], None]) -> list[str]:
-        """Those on which no other client of the scheduler has anything to lose; the others are left as they are."""
-        with _answered():
-            shared = self.cluster.used_by_others(addresses, self._is_ours)
-        for address in shared:
-            del self._worn[address]
-            self._beyond_help.add(address)
-            note(f"worker {address} is short of memory and holds work of others; it is not restarted")
-        return [address for address in addresses if address not in shared]
 
     def _is_ours(self, key: Any) -> bool:
         return isinstance(key, tuple) and key[1:3] in self._submitted
@@ -261,19 +258,16 @@ class DaskExecutor:
             flight.unread += future.status in ("finished", "error")
             return None if flight.unread < UNREAD else Failure("run", f"{type(unread).__name__}: {unread}")
         if isinstance(err, KilledWorker):
-            return self._post_mortem(flight.task, err.task)
+            # The scheduler names the task; its announcement, the time.
+            step = str(err.task[0]) if isinstance(err.task, tuple) else "run"
+            limit = self.cluster.settings.chunk_timeout_seconds
+            announced, began = self._last_step.get((flight.task.input_name, flight.task.index), (step, time.time()))
+            if limit is not None and announced == step and time.time() - began >= limit:
+                error = f"no result within {limit:g} s (--chunk-timeout); its worker was ended"
+                return Failure(step, error, ends_worker=True)
+            error = "the worker process died (a crash in native code, or out of memory)"
+            return Failure(step, error, ends_worker=True, worker_died=True)
         return Failure("run", f"{type(err).__name__}: {err}")
-
-    def _post_mortem(self, task: ChunkTask, key: Any) -> Failure:
-        """Return the step that a dead worker was doing: the scheduler names the task, its announcement the time."""
-        step = str(key[0]) if isinstance(key, tuple) else "run"
-        limit = self.cluster.settings.chunk_timeout_seconds
-        announced, began = self._last_step.get((task.input_name, task.index), (step, time.time()))
-        if limit is not None and announced == step and time.time() - began >= limit:
-            error = f"no result within {limit:g} s (--chunk-timeout); its worker was ended"
-            return Failure(step, error, ends_worker=True)
-        error = "the worker process died (a crash in native code, or out of memory)"
-        return Failure(step, error, ends_worker=True, worker_died=True)
 
     def _note_step(self, event: tuple[float, dict[str, Any]]) -> None:
         _, message = event

@@ -90,9 +90,7 @@ class ClusterOptions(BaseModel):
         ge=0,
         le=LONGEST_SECONDS,
     )
-    flush: bool = _flag(
-        True, "flush each committed chunk to the disk, so that it survives a power cut (default: yes)"
-    )
+    flush: bool = _flag(True, "flush each committed chunk to the disk, so that it survives a power cut (default: yes)")
 
     @field_validator("device", "precision", mode="before")
     @classmethod
@@ -166,7 +164,12 @@ def parse_duration(text: str) -> float:
 def check(options: ClusterOptions) -> None:
     """Raise ClusterError for what can be told at once to be a mistake, before a store is made or a process started."""
     if options.scheduler is not None:
-        _refuse_for_a_running_cluster(options)
+        ours = ClusterOptions()
+        for name in ("workers", "workers_per_gpu", "threads", "gpus", "worker_memory_bytes", "insecure"):
+            if getattr(options, name) != getattr(ours, name):
+                raise ClusterError(
+                    f"{flag_of(name)} is for workers started here; those of --scheduler are there already: leave it out"
+                )
         scheduler_address(options.scheduler)
         return
     chosen_gpus(options)
@@ -182,16 +185,6 @@ def check(options: ClusterOptions) -> None:
             f"cannot listen on --host {options.host}: {err.strerror}; give an address of this machine, for example "
             "127.0.0.1, or 0.0.0.0 for all of them"
         ) from err
-
-
-def _refuse_for_a_running_cluster(options: ClusterOptions) -> None:
-    """Refuse flags that have no effect with --scheduler."""
-    ours = ClusterOptions()
-    for name in ("workers", "workers_per_gpu", "threads", "gpus", "worker_memory_bytes", "insecure"):
-        if getattr(options, name) != getattr(ours, name):
-            raise ClusterError(
-                f"{flag_of(name)} is for workers started here; those of --scheduler are there already: leave it out"
-            )
 
 
 def chosen_gpus(options: ClusterOptions) -> list[str]:

@@ -140,6 +140,15 @@ def _close_quickly(cluster: Any) -> None:
                 psutil.Process(pid).kill()
 
 
+def _common(options: ClusterOptions, loop: Any, workers: int, threads: int) -> dict[str, Any]:
+    """Return the arguments that Dask's clusters share, on CPUs and on GPUs."""
+    return {
+        "loop": loop, "threads_per_worker": threads, "host": options.host, "security": _security(options),
+        "dashboard_address": f"{options.host}:{options.dashboard_port}", "silence_logs": SILENT,
+        "memory_limit": options.worker_memory_bytes or memory_bytes() // workers,
+    }  # fmt: skip
+
+
 def _local_cpu(options: ClusterOptions, loop: Any) -> _Started:
     from distributed import LocalCluster
 
@@ -150,18 +159,9 @@ def _local_cpu(options: ClusterOptions, loop: Any) -> _Started:
     threads = options.threads or 1
     model_threads = max(1, cores // workers)
     cluster = LocalCluster(
-        loop=loop,
-        n_workers=workers,
-        threads_per_worker=threads,
-        worker_class=Nanny,
-        resources={"GPU": 1},
-        preload=preloads(),
-        host=options.host,
-        security=_security(options),
-        dashboard_address=f"{options.host}:{options.dashboard_port}",
-        memory_limit=options.worker_memory_bytes or memory_bytes() // workers,
-        silence_logs=SILENT,
-    )
+        n_workers=workers, worker_class=Nanny, resources={"GPU": 1}, preload=preloads(),
+        **_common(options, loop, workers, threads),
+    )  # fmt: skip
     settings = WorkerSettings(
         # What the user grants a worker is for frames and Python as well.
         device=Device("cpu", threads=model_threads, memory_bytes=(options.worker_memory_bytes or 0) // 2 or None),
@@ -233,16 +233,8 @@ def _local_cuda(options: ClusterOptions, gpus: list[str], loop: Any) -> _Started
     threads = options.threads or 3
     workers = per_gpu * len(gpus)
     cluster = SharedGPUCluster(
-        loop=loop,
-        gpus=gpus,
-        workers_per_gpu=per_gpu,
-        threads_per_worker=threads,
-        host=options.host,
-        security=_security(options),
-        dashboard_address=f"{options.host}:{options.dashboard_port}",
-        silence_logs=SILENT,
-        memory_limit=options.worker_memory_bytes or memory_bytes() // workers,
-    )
+        gpus=gpus, workers_per_gpu=per_gpu, **_common(options, loop, workers, threads)
+    )  # fmt: skip
     share = share_bytes(min(map(card_bytes, gpus)), per_gpu, options.gpu_memory_bytes)
     settings = WorkerSettings(
         device=gpu_device(options.device, share),

@@ -78,12 +78,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def positive_number(text: str) -> float:
-    """Return a finite number above 0, for `type=`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+def number(what: str, allowed: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return a parser of the allowed numbers, for `type=`; `what` describes one in its error."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not allowed(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+positive_number = number("a number above 0", lambda value: 0 < value < math.inf)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.commands import Command, given, print_result
 from pipeline.errors import UsageError
 from pipeline.installed import load_group
+from pipeline.text import parse_seconds, plural_of
 
 if TYPE_CHECKING:
     from pipeline.views.annotate import Annotated
@@ -79,7 +80,6 @@ def _span_arguments(parser: argparse.ArgumentParser) -> None:
 
 def span_of(options: argparse.Namespace) -> tuple[float | None, float | None]:
     """Return the seconds of `--start` and `--stop`; None if not given. Raises UsageError for what is not a time."""
-    from pipeline.text import parse_seconds
 
     def seconds(flag: str, text: str | None) -> float | None:
         try:
@@ -100,7 +100,6 @@ def _fitting(outs: list[str], drawers: list[Drawer]) -> list[Drawer]:
     """Return the drawers of what the stores hold. Raises UsageError if there are none."""
     from pipeline.store.read import open as open_store
     from pipeline.store.run import each_once
-    from pipeline.text import plural_of
     from pipeline.views.axes import axes_of
 
     axes = axes_of(open_store(out) for out in each_once(outs))

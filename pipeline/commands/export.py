@@ -11,24 +11,20 @@ from pipeline.errors import UsageError
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("outs", metavar="OUT", nargs="+", help="run stores, done or half done")
     parser.add_argument(
-        "--to",
-        required=True,
-        metavar="FILE",
+        "--to", required=True, metavar="FILE",
         help="file to write; - is standard output; with {input} in its name each input has a file of its own; with "
         "{part} each of --parts",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--axis",
-        metavar="NAME",
+        "--axis", metavar="NAME",
         help="what a row is: an axis of the store, or frame for one row per item (default: the store's first axis)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--format",
-        metavar="NAME",
+        "--format", metavar="NAME",
         help="parquet, csv, jsonl, coco, mot, counts; features of pictures: hdf5, npy, faiss; matches: colmap, hloc; "
         "appearances of people: edl, fcpxml, otio, vtt, srt, ffmetadata. Or a class of your own as "
         "package.module:Class (default: by the file's suffix; .json is COCO)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--embeddings", action="store_true", help="with the embeddings (and other long vectors), left out by default"
     )
@@ -37,11 +33,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--images", metavar="FOLDER", help="COCO: write the frames as pictures too, and go on where this stopped"
     )
     parser.add_argument(
-        "--start-timecode",
-        metavar="TC",
+        "--start-timecode", metavar="TC",
         help="edl, fcpxml, otio: timecode of the first frame; HH:MM:SS;FF is drop frame "
         "(default: the one in the video file, else 00:00:00:00)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--frame-rate", metavar="RATE", help="edl, fcpxml, otio: timecodes per second (default: the video's frame rate)"
     )
@@ -66,23 +61,10 @@ def _export(options: argparse.Namespace) -> int:
     to_stdout = options.to == STANDARD_OUTPUT
     if to_stdout and options.json:
         raise UsageError("--to - and --json both write to standard output; name a file, or leave --json out")
+    names = ("axis", "format", "embeddings", "all_frames", "images", "start_timecode", "frame_rate", "array", "parts")
+    how = {name: getattr(options, name) for name in (*names, "camera", "force")}
     with for_stderr() as progress:
-        exported = export(
-            options.outs,
-            options.to,
-            axis=options.axis,
-            format=options.format,
-            embeddings=options.embeddings,
-            all_frames=options.all_frames,
-            images=options.images,
-            start_timecode=options.start_timecode,
-            frame_rate=options.frame_rate,
-            array=options.array,
-            parts=options.parts,
-            camera=options.camera,
-            force=options.force,
-            progress=progress,
-        )
+        exported = export(options.outs, options.to, **how, progress=progress)
     print_result(options, exported.as_dict(), [] if to_stdout else lines(exported))
     return exported.exit_code
 

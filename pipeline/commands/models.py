@@ -21,12 +21,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "       reelgraph models verify [NAME|KIND|WORKFLOW ...] [--json]"
     )
     parser.add_argument(
-        "words",
-        metavar="NAME",
-        nargs="*",
+        "words", metavar="NAME", nargs="*",
         help="models, kinds of them (detectors, recognisers, attributes, spoofing), or workflows by name or file; "
         "`fetch` or `verify` before them says what to do",
-    )
+    )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="fetch: every model")
     parser.add_argument("--force", action="store_true", help="fetch: download again what is here")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pipeline.commands import Command, positive, print_result
+from pipeline.commands import Command, number, positive, print_result
 from pipeline.errors import UsageError
 
 
@@ -19,26 +19,19 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     _add_work(parser, is_run=True)
     live = parser.add_argument_group("live inputs")
     live.add_argument(
-        "--follow",
-        metavar="FOLDER",
+        "--follow", metavar="FOLDER",
         help="take the files of a folder as they are finished, instead of INPUT, until SIGTERM or Ctrl-C",
-    )
+    )  # fmt: skip
     live.add_argument(
-        "--settle",
-        type=_positive_seconds,
-        default=10.0,
-        metavar="SECONDS",
+        "--settle", type=_positive_seconds, default=10.0, metavar="SECONDS",
         help="time without a change after which a file counts as finished; those of `reelgraph record` are taken at "
         "once (default: 10)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--together",
-        type=positive,
-        default=1,
-        metavar="N",
+        "--together", type=positive, default=1, metavar="N",
         help="inputs (cameras) that advance at the same time, their chunks taken in turns (default: 1, one after the "
         "other)",
-    )
+    )  # fmt: skip
     cluster = parser.add_argument_group("where it runs (does not change what is computed)")
     cluster.add_argument(
         "--executor", choices=("dask", "inline"), default="dask", help="inline: in this process (default: dask)"
@@ -49,25 +42,19 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     resume.add_argument("--retry-failed", action="store_true", help="take failed chunks again")
     resume.add_argument("--accept-failed", action="store_true", help="close inputs without their failed chunks")
     resume.add_argument(
-        "--prune",
-        action="store_true",
+        "--prune", action="store_true",
         help="remove pictures that are gone, and read again those that have changed; looks at the size and time of "
         "every file",
-    )
+    )  # fmt: skip
     resume.add_argument(
-        "--keep-stale",
-        action="append",
-        default=[],
-        metavar="STAGE",
+        "--keep-stale", action="append", default=[], metavar="STAGE",
         help="keep the stored arrays of a stage although its code or options changed; may be repeated",
-    )
+    )  # fmt: skip
     resume.add_argument(
-        "--attempts",
-        type=positive,
-        metavar="N",
+        "--attempts", type=positive, metavar="N",
         help="tries of a chunk before it is recorded as failed (default: 2; 3 if its worker dies). The death of a "
         "worker counts only if nothing else ran at that time",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--debug", action="store_true", help="with --executor inline: raise what a stage raises, for a debugger"
     )
@@ -88,11 +75,9 @@ def _add_work(parser: argparse.ArgumentParser, is_run: bool) -> None:
     """Add the flags that `run` and `plan` share: the workflow, its inputs, and options of the workflow by flag."""
     parser.add_argument("workflow", metavar="WORKFLOW", help="a shipped workflow by name (faces), or a YAML file")
     parser.add_argument(
-        "inputs",
-        metavar="INPUT",
-        nargs="*" if is_run else "+",
+        "inputs", metavar="INPUT", nargs="*" if is_run else "+",
         help="video files (pictures with --images), folders, globs, or @list.txt",
-    )
+    )  # fmt: skip
     parser.add_argument("--out", required=is_run, metavar="STORE", help="the run store (a folder, by custom NAME.zarr)")
     sampling = parser.add_argument_group("what is computed (a change needs another --out, or --fresh)")
     sampling.add_argument(
@@ -102,13 +87,9 @@ def _add_work(parser: argparse.ArgumentParser, is_run: bool) -> None:
     sampling.add_argument("--start", metavar="T", help="from this time on: seconds or H:MM:SS")
     sampling.add_argument("--stop", metavar="T", help="up to this time, exclusive: seconds or H:MM:SS")
     sampling.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="STAGE.OPTION=VALUE",
-        dest="overrides",
+        "--set", action="append", default=[], metavar="STAGE.OPTION=VALUE", dest="overrides",
         help="change one option of the workflow, for example detect.min_face=40; may be repeated",
-    )
+    )  # fmt: skip
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -228,32 +209,18 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(err)) from err
 
 
-def _rate(text: str) -> float:
-    """Return frames per second above 0, for `type=`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames per second between 0 and 1000")
-    return value
+_rate = number("a number of frames per second between 0 and 1000", lambda value: 0 < value <= 1000)
 
 
 def _positive_seconds(text: str) -> float:
     from pipeline.cluster.options import LONGEST_SECONDS
 
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= LONGEST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and {LONGEST_SECONDS:g}")
-    return value
+    what = f"a number of seconds between 0 and {LONGEST_SECONDS:g}"
+    return number(what, lambda value: 0 < value <= LONGEST_SECONDS)(text)
 
 
 _TYPES = {"N": positive, "SIZE": _size, "SECONDS": _positive_seconds, "PORT": int}
 """Function that reads the value of a flag, by its placeholder in `--help`."""
-
 
 RUN = Command("run", "run a workflow over inputs, or carry on where it stopped", _run_arguments, _run)
 PLAN = Command("plan", "say what a run would do, without doing it", _plan_arguments, _plan)

@@ -9,11 +9,9 @@ from pipeline.commands import Command, print_result
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "workflow",
-        metavar="WORKFLOW",
-        nargs="?",
+        "workflow", metavar="WORKFLOW", nargs="?",
         help="a shipped workflow by name, or a YAML file; without it, list the shipped ones and all stages",
-    )
+    )  # fmt: skip
 
 
 def _workflows(options: argparse.Namespace) -> int:

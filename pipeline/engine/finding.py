@@ -33,7 +33,6 @@ PANELS = "reelgraph.panels"
 COLUMNS = "reelgraph.columns"
 DEFAULT_SOURCE = "default"
 
-
 PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 """Folder of this package: an error is the user's own if it was raised by code outside."""
 

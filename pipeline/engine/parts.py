@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from pipeline.engine.source import OF, InputRef, StoredRef
 from pipeline.engine.workflow import Workflow
@@ -117,24 +116,18 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
             is_gone = absent | changed
             if not is_gone.any():
                 continue
-            for name in _made_of(part.name, store):  # first: they count items that are about to move
+            made_of_it = [one for one in store.input_names() if part.name in store.input(one).attributes.get(OF, ())]
+            for name in made_of_it:  # first: they count items that are about to move
                 store.drop_input(name)
                 yield f"{name}: removed, for its {plural_of(workflow.noun)} are others now; a run makes it again"
             remove_items(store, part.name, is_gone, inventory)
-            part.update(stages=_to_derive_again(workflow, part.attributes.get("stages", {})))
+            # Facts of the whole input go: it is another now.
+            whole = {node.name for node in workflow.input_stages}
+            part.update(
+                stages={name: facts for name, facts in part.attributes.get("stages", {}).items() if name not in whole}
+            )
             count = plural(int(is_gone.sum()), workflow.noun)
             yield f"{part.name}: {count} of {len(is_gone)} removed (gone, changed, or to be read again)"
-
-
-def _made_of(name: str, store: RunStore) -> list[str]:
-    """Return the inputs of further passes that are made of an input: of this workflow, or of another."""
-    return [one for one in store.input_names() if name in store.input(one).attributes.get(OF, ())]
-
-
-def _to_derive_again(workflow: Workflow, stages: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts of stages without those of the whole input, which is another now."""
-    whole = {node.name for node in workflow.input_stages}
-    return {name: facts for name, facts in stages.items() if name not in whole}
 
 
 def _stored(ref: InputRef, store: RunStore) -> Iterator[str]:

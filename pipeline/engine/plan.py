@@ -24,7 +24,6 @@ from pipeline.store.chunks import Chunks
 CHUNK_OVERHEAD_ITEMS = 10
 """Cost of one more chunk (tasks, a commit: about 15 ms), in items of a video decoded."""
 
-
 FEW_CHUNKS = 1024
 """An input has no more chunks than this on account of a stage that asks for short ones."""
 

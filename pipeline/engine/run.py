@@ -129,7 +129,7 @@ def run(
 
 
 class _Run:
-    """State of one run; all methods run in the main thread, except `_close`, `_compact` and `_derive`."""
+    """State of one run; all methods run in the main thread, except `_close` and `_derive`."""
 
     def __init__(self, workflow: Workflow, store: RunStore, listener: Listener, options: RunOptions) -> None:
         self.workflow, self.store, self.options = workflow, store, options
@@ -138,7 +138,10 @@ class _Run:
             model_steps=tuple(n.name for one in workflow.passes for n in one.stages if n.stage.slot == "gpu"),
         )
         self.listeners = Listeners([self.summary, listener])
-        stored = self._stored_stages()
+        # Facts of each stage (resume key, code), of the first input that has it.
+        stored: dict[str, Mapping[str, Any]] = {}
+        for name in self.store.input_names():
+            stored = {**self.store.input(name).attributes.get("stages", {}), **stored}
         self.passes = [BoundWorkflow(one, stored, options.keep_stale) for one in workflow.passes]
         self.bound = self.passes[0]
         """The workflow of the pass under way."""
@@ -159,13 +162,6 @@ class _Run:
 
     def emit(self, event: Event) -> None:
         self.listeners.on(event)
-
-    def _stored_stages(self) -> dict[str, Mapping[str, Any]]:
-        """Facts of each stage (resume key, code) as the store has them, of the first input that has it."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for name in self.store.input_names():
-            found = {**self.store.input(name).attributes.get("stages", {}), **found}
-        return found
 
     # -- inputs ------------------------------------------------------------------------------------------
 
@@ -190,7 +186,10 @@ class _Run:
         parts = with_parts(self.workflow, refs, self.store, changes.append)
         # An input that is taken again may be another now; its later parts were opened in an earlier round.
         named, refs = refs, [ref for ref in parts if ref in refs or ref.path not in self.tried]
-        self._count_again(named)
+        # What earlier rounds counted of these inputs is forgotten.
+        names = {ref.path: self.store.find_input(ref.path) for ref in named if ref.path in self.tried}
+        complete = [name for name in names.values() if name is not None and self.store.input(name).is_complete]
+        self.summary.forget({ref.path for ref in named}, set(names.values()), len(names), len(complete))
         together = self.options.together
         self.emit(RunStarted(str(self.store.path), len(refs), self.workflow.noun, self._axes(), together))
         for ref in refs:
@@ -222,12 +221,6 @@ class _Run:
         """Record an input that cannot be used."""
         self.summary.unusable.append({"path": path, "error": error})
 
-    def _count_again(self, refs: Sequence[InputRef]) -> None:
-        """Forget what earlier rounds counted of these inputs."""
-        names = {ref.path: self.store.find_input(ref.path) for ref in refs if ref.path in self.tried}
-        complete = [name for name in names.values() if name is not None and self.store.input(name).is_complete]
-        self.summary.forget({ref.path for ref in refs}, set(names.values()), len(names), len(complete))
-
     def _axes(self) -> tuple[str, ...]:
         """Return the nouns of the rows that the pass under way makes."""
         return tuple(axis.name for axis in self.bound.schema.axes)
@@ -239,7 +232,17 @@ class _Run:
         first = next(tasks, None)  # a cluster is started only when there is something to do
         try:
             if first is not None:
-                self._execute(itertools.chain([first], tasks), start)
+                began = time.perf_counter()
+                if self.site is None:
+                    self.site = site = start()
+                    seconds = time.perf_counter() - began
+                    self.emit(ClusterReady(site.description, site.dashboard, site.gpu_slots, site.device, seconds))
+                self.began = time.perf_counter()
+                for outcome in self.site.executor.run(
+                    itertools.chain([first], tasks),
+                    Orders(self._nodes, self.must_stop, self.emit, self.options.attempts),
+                ):
+                    self._take(outcome)
         finally:
             wait(self.compactions)
         for compaction in self.compactions:
@@ -300,7 +303,15 @@ class _Run:
         for name, bound in itertools.product(self.store.input_names(), self.passes):
             known = self.store.input(name).attributes.get("stages", {})
             check_keys(bound, stored or {}, known, name)
-            self._remember_code(bound, name, known)
+            # Stages that an earlier version stored without their source text: it counts from now on.
+            code_of = bound.workflow.code_of
+            lacking = {
+                stage: {**facts, "code": code_digest(code_of(stage))}
+                for stage, facts in known.items()
+                if stage in bound.keys and "code" not in facts and code_of(stage)
+            }
+            if lacking:
+                self.store.input(name).update(stages={**known, **lacking})
         now = self.workflow.resolved()
         if stored:
             kept = {stage: section for stage, section in stored["stages"].items() if stage in self.options.keep_stale}
@@ -310,17 +321,6 @@ class _Run:
                 self.store.set_workflow(now, list(models.values()))
         else:
             self.store.set_workflow(now, self.workflow.models())
-
-    def _remember_code(self, bound: BoundWorkflow, name: str, known: Mapping[str, Mapping[str, Any]]) -> None:
-        """Note the source text of stages that an earlier version stored without it: it counts from now on."""
-        code_of = bound.workflow.code_of
-        lacking = {
-            stage: {**facts, "code": code_digest(code_of(stage))}
-            for stage, facts in known.items()
-            if stage in bound.keys and "code" not in facts and code_of(stage)
-        }
-        if lacking:
-            self.store.input(name).update(stages={**known, **lacking})
 
     def _plans(self, refs: Sequence[InputRef]) -> Iterator[InputPlan]:
         """Yield the plan of each input that has something to do; the next one is probed meanwhile."""
@@ -355,16 +355,13 @@ class _Run:
                 f"{ref.path} is not the input that was stored as {name!r} (its content changed); "
                 "choose another --out, or start over with --fresh"
             )
-        if self._holds_all(stored):
+        stages = stored.get("stages", {})
+        if bool(stored.get("complete")) and all(
+            stages.get(stage, {}).get("state") == "complete" for stage in self.bound.wanted
+        ):
             check_input(workflow, ref, stored)
             return None
         return open_source(workflow, ref, stored, self.store.input(name).inventory())
-
-    def _holds_all(self, stored: dict[str, Any]) -> bool:
-        stages = stored.get("stages", {})
-        return bool(stored.get("complete")) and all(
-            stages.get(stage, {}).get("state") == "complete" for stage in self.bound.wanted
-        )
 
     def _register(self, ref: InputRef, source: Source | None) -> InputPlan | None:
         """Make the input known to the store, and plan it; None if nothing is left to do."""
@@ -441,19 +438,6 @@ class _Run:
             self.compactions.append(self.compactor.submit(self._derive, name))
 
     # -- chunks ------------------------------------------------------------------------------------------
-
-    def _execute(self, tasks: Iterator[ChunkTask], start: Callable[[], Worksite]) -> None:
-        began = time.perf_counter()
-        if self.site is None:
-            self.site = site = start()
-            seconds = time.perf_counter() - began
-            self.emit(ClusterReady(site.description, site.dashboard, site.gpu_slots, site.device, seconds))
-        self.began = time.perf_counter()
-        for outcome in self.site.executor.run(tasks, self._orders()):
-            self._take(outcome)
-
-    def _orders(self) -> Orders:
-        return Orders(self._nodes, self.must_stop, self.emit, self.options.attempts)
 
     def _nodes(self, task: ChunkTask, settings: WorkerSettings) -> list[Node]:
         return chunk_nodes(task, self.store.path, settings)
@@ -547,7 +531,17 @@ class _Run:
     def _close(self, plan: InputPlan) -> None:
         try:
             if not plan.complete:
-                self._compact(plan)
+                if self.options.accept_failed:
+                    self._accept(plan.name)
+                compact(
+                    self.store,
+                    plan.name,
+                    self.bound.schema,
+                    plan.n_items,
+                    plan.chunk_items,
+                    plan.source.values,
+                    accept_failed=self.options.accept_failed,
+                )
         except DamagedChunkError as damage:
             self.damage.append((plan, damage))
             return
@@ -562,19 +556,6 @@ class _Run:
                 raise error.__cause__ from None
             self._log_traceback(f"{name}: {error.stage}", "".join(traceback.format_exception(error.__cause__)))
             self.summary.underived.append({"input": name, "step": error.stage, "error": str(error)})
-
-    def _compact(self, plan: InputPlan) -> None:
-        if self.options.accept_failed:
-            self._accept(plan.name)
-        compact(
-            self.store,
-            plan.name,
-            self.bound.schema,
-            plan.n_items,
-            plan.chunk_items,
-            plan.source.values,
-            accept_failed=self.options.accept_failed,
-        )
 
     # -- stopping ----------------------------------------------------------------------------------------
 

@@ -87,7 +87,11 @@ def copy_workflow(name: str, to: str | Path | None = None, *, force: bool = Fals
         raise UsageError(f"--to {to} is a folder; name a file: --to {target / source.name}")
     if target.suffix not in SUFFIXES:
         raise UsageError(f"--to {to}: end the name of a workflow file in .yaml: --to {target}.yaml")
-    modules = _modules_beside(source)
+    # The Python files beside a workflow that its stages name as `module:Class` go with it.
+    stages: dict[str, dict[str, Any]] = yaml.safe_load(source.read_text(encoding="utf-8"))["stages"]
+    named = [str(section.get("use", "")).partition(":") for section in stages.values()]
+    files = [source.with_name(f"{module}.py") for module, colon, _ in named if colon]
+    modules = list(dict.fromkeys(file for file in files if file.is_file()))
     copies = {target: source, **{target.parent / module.name: module for module in modules}}
     contents = {place: original.read_bytes() for place, original in copies.items()}
     if not force:
@@ -105,11 +109,3 @@ def _holds(place: Path, content: bytes) -> bool:
         return read_file(place) == content
     except OSError:
         return False
-
-
-def _modules_beside(path: Path) -> list[Path]:
-    """List the Python files beside a workflow that its stages name as `module:Class`."""
-    stages: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-    named = [str(section.get("use", "")).partition(":") for section in stages.values()]
-    files = [path.with_name(f"{module}.py") for module, colon, _ in named if colon]
-    return list(dict.fromkeys(file for file in files if file.is_file()))

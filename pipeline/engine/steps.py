@@ -137,19 +137,15 @@ def loaded_stage(ref: StageRef, device: Device) -> Stage:
             found = _loaded.get((ref, device))
             if found is None:
                 make_importable(Path(ref.folder))
-                _share_cores(device)
+                # OpenCV takes every core by default; a worker has its share, and its other slot decodes meanwhile.
+                import cv2
+
+                cv2.setNumThreads(device.threads)
                 stage_type = find_stage(ref.use)
                 found = stage_type(stage_type.Options.model_validate(json.loads(ref.options)))
                 found.load(device)
                 _loaded[ref, device] = found
     return found
-
-
-def _share_cores(device: Device) -> None:
-    """OpenCV takes every core by default; a worker has its share, and its other slot decodes meanwhile."""
-    import cv2
-
-    cv2.setNumThreads(device.threads)
 
 
 def unload_stages() -> None:

@@ -29,7 +29,9 @@ _sink = None
 @contextlib.contextmanager
 def watched(step: str, input_name: str, chunk: int, timeout_seconds: float | None) -> Iterator[None]:
     """Announce a step; with a timeout, end this process when the step is not done in time."""
-    _announce(step, input_name, chunk)
+    worker = this_worker()
+    if worker is not None:
+        worker.log_event(EVENT_TOPIC, {"step": step, "input": input_name, "chunk": chunk, "time": time.time()})
     if timeout_seconds is None:
         yield
         return
@@ -55,12 +57,6 @@ def _rearm() -> None:
         _sink = open(os.devnull, "w")  # noqa: SIM115  (stays open for the life of the process)
     left = max(min(_deadlines.values()) - time.monotonic(), 0.001)
     faulthandler.dump_traceback_later(left, exit=True, file=_sink)
-
-
-def _announce(step: str, input_name: str, chunk: int) -> None:
-    worker = this_worker()
-    if worker is not None:
-        worker.log_event(EVENT_TOPIC, {"step": step, "input": input_name, "chunk": chunk, "time": time.time()})
 
 
 def this_worker() -> Any | None:

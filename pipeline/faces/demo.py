@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -154,8 +155,6 @@ def _photographs() -> tuple[Pixels, ...]:
         raise InputError(
             f'the demo clip needs {err.name}, which is not installed; run: pip install "reelgraph[demo]"'
         ) from err
-    import cv2
-
     file = str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     hopper = cv2.imread(file, cv2.IMREAD_COLOR)
     if hopper is None:
@@ -179,8 +178,6 @@ def _boxes(person: Actor, times: npt.NDArray[np.float64], size: tuple[int, int])
 
 def _frames(truth: DemoTruth, photographs: tuple[Pixels, ...]) -> Iterator[Pixels]:
     """Yield uint8 (height, width, 3) RGB frames."""
-    import cv2
-
     background = _background(truth.size)
     pyramids = []  # full, half and quarter size: a linear warp alone would alias when it shrinks much
     for photograph, person in zip(photographs, PEOPLE, strict=True):
@@ -205,8 +202,6 @@ def _frames(truth: DemoTruth, photographs: tuple[Pixels, ...]) -> Iterator[Pixel
 
 def _background(size: tuple[int, int]) -> Pixels:
     """Return a slate gradient with soft, fixed grain: flat areas would make detection and encoding look too easy."""
-    import cv2
-
     width, height = size
     corners = np.array([[[52, 66, 84], [86, 98, 112]], [[28, 36, 48], [58, 58, 70]]], dtype=np.float32)
     gradient = cv2.resize(corners, size, interpolation=cv2.INTER_LINEAR)
@@ -221,8 +216,6 @@ def _background(size: tuple[int, int]) -> Pixels:
 
 def _medallion(photograph: Pixels, person: Actor) -> npt.NDArray[np.float32]:
     """Return float32 (side, side, 4): the round cut-out about the face, premultiplied RGB 0 to 255, alpha 0 to 1."""
-    import cv2
-
     x, y, w, h = person.face
     radius = person.radius * h
     side = 2 * round(radius)
@@ -240,8 +233,6 @@ def _medallion(photograph: Pixels, person: Actor) -> npt.NDArray[np.float32]:
 def _draw_medallion(
     frame: Pixels, pyramid: list[npt.NDArray[np.float32]], box: npt.NDArray[np.float32], person: Actor
 ) -> None:
-    import cv2
-
     scale = float(box[3]) / person.face[3]
     level = 0 if scale > 0.75 else 1 if scale > 0.375 else 2
     image = pyramid[level]

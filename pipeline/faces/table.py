@@ -10,13 +10,12 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.faces.views.columns import LANDMARK_COLUMNS
 from pipeline.store.nodes import located
+from pipeline.store.read import RunInput
 from pipeline.store.run import require_store
 from pipeline.views.tables.rows import TabledRun
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from pipeline.store.read import RunInput
 
 
 def open(path: str | os.PathLike[str]) -> FacesRun:

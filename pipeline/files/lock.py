@@ -139,7 +139,8 @@ class StoreLock:
                 age_seconds = max(0.0, _now(folder) - held[1])
                 if not _is_stale(held[0], age_seconds, stale_seconds):
                     raise StoreLockedError(_locked_message(lock.folder, held[0], age_seconds, stale_seconds))
-            lock._confirm_guard()
+            if not lock._holds_guard():
+                raise StoreLockedError(f"another process opened {lock.folder} at the same moment; try again")
             atomic_write(lock.path, to_json(lock.owner))
         threading.Thread(target=lock._beat, name="reelgraph-lock", daemon=True).start()
         return lock
@@ -239,10 +240,6 @@ class StoreLock:
     def _holds_guard(self) -> bool:
         held = _read(self._guard_path)
         return held is not None and held[0].get("token") == self.owner["token"]
-
-    def _confirm_guard(self) -> None:
-        if not self._holds_guard():
-            raise StoreLockedError(f"another process opened {self.folder} at the same moment; try again")
 
 
 def _locked_message(folder: Path, owner: dict[str, Any], age_seconds: float, stale_seconds: float) -> str:

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,7 @@ from pipeline.errors import InputError
 from pipeline.media.images.copies import LISTED
 from pipeline.media.picture import UnreadableError
 from pipeline.store.nodes import read_group
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]

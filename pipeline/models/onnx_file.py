@@ -88,7 +88,10 @@ def _read_once(path: Path, size: int, mtime_ns: int) -> Graph:
         raise ModelError(f"model {path} is not an ONNX file; give the path of one") from error
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"model {path} is not an ONNX file: it holds no graph; give the path of one")
-    files = (path, *_outside(path, model.graph))
+    names = {
+        entry.value for tensor in _tensors(model.graph) for entry in tensor.external_data if entry.key == "location"
+    }
+    files = (path, *[path.parent / name for name in sorted(names)])
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [_value(value) for value in model.graph.input if value.name not in weights]
     if not inputs:
@@ -145,12 +148,6 @@ def _value(value: Any) -> Value:
         return Value(value.name, dtype, None)
     sizes = [size.dim_value if size.WhichOneof("value") == "dim_value" else None for size in tensor.shape.dim]
     return Value(value.name, dtype, tuple(size if size and size > 0 else None for size in sizes))
-
-
-def _outside(path: Path, graph: Any) -> list[Path]:
-    """Return the files beside `path` that hold its weights."""
-    names = {entry.value for tensor in _tensors(graph) for entry in tensor.external_data if entry.key == "location"}
-    return [path.parent / name for name in sorted(names)]
 
 
 def _tensors(graph: Any) -> Iterable[Any]:

@@ -46,7 +46,6 @@ Features of whole pictures, keypoints, matchers and objects seldom stand beside 
 Age, gender and race are large networks (VGG-Face's), emotion is a small one. P-Net sees whole frames; R-Net and O-Net
 see patches of 24 and 48 pixels. Work that does not fit its part runs in smaller batches (run_in_batches)."""
 
-
 ENGINE_PACKAGES = {
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
     "opencv": ("opencv-contrib-python-headless", "opencv-python", "opencv-python-headless", "opencv-contrib-python"),

@@ -197,7 +197,16 @@ class _Job:
         if axis is not None:
             return np.repeat(np.arange(start, stop, dtype=np.int64), self.counts[axis.name][start:stop])
         if spec in self.schema.item_arrays and spec.name != DECODED.name:
-            return self._item_values(spec, index, start, stop)
+            # The first array also tells if a chunk was made of other items.
+            planned = self.values(start, stop)[spec.name]
+            if spec == self.schema.item_arrays[0] and self.chunks.holds(index, spec.name):
+                stored = self.chunks.arrays(index, [spec.name])[spec.name]
+                if not np.array_equal(stored, planned):
+                    raise StoreError(
+                        f"chunk {index} of {self.source.name!r} in {self.source.path} holds other {self.schema.item}s "
+                        "than are planned for it; start over with --fresh"
+                    )
+            return np.asarray(planned)
         if self.chunks.holds(index, spec.name):
             return self.chunks.arrays(index, [spec.name])[spec.name]
         if index not in self.chunks.failed:
@@ -207,18 +216,6 @@ class _Job:
             )
         is_count = self.schema.is_count(spec.name)
         return spec.nothing(self._rows(spec, start, stop), is_count=is_count)
-
-    def _item_values(self, spec: Array, index: int, start: int, stop: int) -> np.ndarray:
-        """Return the source's values; the first array also tells if a chunk was made of other items."""
-        planned = self.values(start, stop)[spec.name]
-        if spec == self.schema.item_arrays[0] and self.chunks.holds(index, spec.name):
-            stored = self.chunks.arrays(index, [spec.name])[spec.name]
-            if not np.array_equal(stored, planned):
-                raise StoreError(
-                    f"chunk {index} of {self.source.name!r} in {self.source.path} holds other {self.schema.item}s than "
-                    "are planned for it; start over with --fresh"
-                )
-        return np.asarray(planned)
 
     def attributes(self) -> dict[str, Any]:
         """Attributes of the input at the commit."""

@@ -136,18 +136,7 @@ def flaw_of_input(
         return "complete, without the number of chunks"
     if DECODED.name not in arrays:  # it may be being replaced
         return f"no array {DECODED.name!r}" if arrays and not is_sealed else ""
-    return _flaw_of_rows(attributes, arrays)
-
-
-def stage_sections(workflow: Any) -> dict[str, dict[str, Any]]:
-    """Return the sections of the stages in a stored workflow, by name, without those that are not sections."""
-    stages = workflow.get("stages") if isinstance(workflow, dict) else None
-    found = stages.items() if isinstance(stages, dict) else ()
-    return {name: section for name, section in found if isinstance(section, dict)}
-
-
-def _flaw_of_rows(attributes: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]]) -> str:
-    """Compare the rows of arrays that have an axis in common."""
+    # Arrays that have an axis in common must have the same number of rows.
     decoded = arrays[DECODED.name]
     rows = {decoded["dimension_names"][0]: (decoded["shape"][0], DECODED.name)}
     if attributes.get("frames", decoded["shape"][0]) != decoded["shape"][0]:
@@ -161,6 +150,13 @@ def _flaw_of_rows(attributes: Mapping[str, Any], arrays: Mapping[str, Mapping[st
         if node["shape"][0] != expected:
             return f"array {name!r} has {node['shape'][0]} rows, but {other!r} has {expected}"
     return ""
+
+
+def stage_sections(workflow: Any) -> dict[str, dict[str, Any]]:
+    """Return the sections of the stages in a stored workflow, by name, without those that are not sections."""
+    stages = workflow.get("stages") if isinstance(workflow, dict) else None
+    found = stages.items() if isinstance(stages, dict) else ()
+    return {name: section for name, section in found if isinstance(section, dict)}
 
 
 def _flaw(kind: type[BaseModel], attributes: Mapping[str, Any]) -> str:

@@ -45,9 +45,7 @@ class Piece:
     """Reads some rows (int64, ascending, counted from `start`), where that is cheaper than to load them all."""
 
 
-def shard_pieces(
-    folder: str, node: Mapping[str, Any], read_rows: Callable[[int, int], np.ndarray]
-) -> list[Piece]:
+def shard_pieces(folder: str, node: Mapping[str, Any], read_rows: Callable[[int, int], np.ndarray]) -> list[Piece]:
     """One piece per shard of the compacted array in a folder; `node`: its `zarr.json`. `read_rows` reads those of
     another make."""
     rows = int(node["shape"][0])
@@ -187,7 +185,11 @@ class Shard:
         if not 0 < length == len(content):  # never written, or cut off
             raise ValueError("a chunk of it is missing")
         if not self.is_packed:
-            _copy_checked(content, out)
+            plain = content[:-_CRC_BYTES]
+            if plain.nbytes != out.nbytes:
+                raise ValueError("a chunk of it is short")
+            _require_sum(plain, content[-_CRC_BYTES:])
+            out.reshape(-1).view(np.uint8)[:] = plain
         elif Zstd().decode(content, out=out).nbytes != out.nbytes:  # which compares its checksum
             raise ValueError("a chunk of it is short")
 
@@ -197,15 +199,6 @@ class Shard:
             yield
         except (OSError, ValueError, RuntimeError, OverflowError) as err:
             raise StoreError(f"{self.path} is damaged ({err}); restore it, or delete the store and run again") from err
-
-
-def _copy_checked(content: np.ndarray, out: np.ndarray) -> None:
-    """Bytes and their CRC-32C, as zarr's codec has it. Raises ValueError."""
-    plain = content[:-_CRC_BYTES]
-    if plain.nbytes != out.nbytes:
-        raise ValueError("a chunk of it is short")
-    _require_sum(plain, content[-_CRC_BYTES:])
-    out.reshape(-1).view(np.uint8)[:] = plain
 
 
 def _require_sum(plain: np.ndarray, checksum: np.ndarray) -> None:

@@ -255,9 +255,7 @@ class InputStore:
                 raise self._damaged(axis.count, f"it counts {self._starts[axis.name][-1]} rows; there are {rows}")
         return int(self._starts[axis.name][start]), int(self._starts[axis.name][stop])
 
-    def _read_chunks(
-        self, names: Sequence[str], start: int, stop: int, chunks: Chunks | None
-    ) -> dict[str, np.ndarray]:
+    def _read_chunks(self, names: Sequence[str], start: int, stop: int, chunks: Chunks | None) -> dict[str, np.ndarray]:
         length = int(self.attributes["chunk_frames"])
         chunks = self.chunks() if chunks is None else chunks
         pieces = [
@@ -383,7 +381,12 @@ class RunStore:
         `inventory` is kept in a file beside its arrays; `stages` are those that it will have, name -> facts.
         """
         with self.changing(), disk_errors(f"add input {stem!r} to {self.path}"):
-            name = self._unique_name(stem)
+            safe = safe_name(stem)
+            taken = {_folded(name) for name in self._names}
+            number, name = 1, safe
+            while _folded(name) in taken or not _is_free(self.path / name):
+                number += 1
+                name = f"{safe}-{number}"
             attributes = {**facts, "stages": dict(stages), "complete": False, "order": len(self._names)}
             folder, chunks = below(self.path, name), below(self.path, name, CHUNKS)
             sweep_partial(folder)  # of a kill before the group was committed
@@ -445,7 +448,14 @@ class RunStore:
                     # A kill in here leaves the mark: half-removed inputs never count.
                     facts = root.attributes if root is not None else {"reelgraph": __version__}
                     write_group(self.path, Group({**facts, CLEARING: True}))
-                _clear(self.path)
+                # All goes but the root's `zarr.json` and the lock.
+                for entry in list(os.scandir(self.path)):
+                    if entry.name == NODE_FILE or entry.name.startswith(LOCK_FILE):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        remove_tree(entry.path)
+                    else:
+                        os.unlink(entry.path)
                 root = None
             if root is None:
                 created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -480,15 +490,6 @@ class RunStore:
             if store.attributes.get(VOID_CHUNKS):
                 remove_void_chunks(store)
             sweep_chunks(folder / CHUNKS)
-
-    def _unique_name(self, stem: str) -> str:
-        safe = safe_name(stem)
-        taken = {_folded(name) for name in self._names}
-        number, name = 1, safe
-        while _folded(name) in taken or not _is_free(self.path / name):
-            number += 1
-            name = f"{safe}-{number}"
-        return name
 
     def _consolidate(self) -> None:
         if self._consolidated or not 0 < len(self._names) <= MOST_CONSOLIDATED_INPUTS:
@@ -579,9 +580,7 @@ def _check_input(folder: str, group: Group) -> None:
             )
     flaw = flaw_of_input(group.attributes, group.arrays, group.sealed)
     if flaw:
-        raise StoreError(
-            f"{folder} has damaged attributes ({flaw}); restore it, or remove this folder and run again"
-        )
+        raise StoreError(f"{folder} has damaged attributes ({flaw}); restore it, or remove this folder and run again")
 
 
 def read_root(path: Path) -> Group | None:
@@ -694,17 +693,6 @@ def _is_debris(path: Path, name: str) -> bool:
 
 def _is_transient(name: str) -> bool:
     return name.startswith(LOCK_FILE) or name.endswith(PARTIAL)
-
-
-def _clear(path: Path) -> None:
-    """Remove all that a store holds but its root `zarr.json` and the lock."""
-    for entry in list(os.scandir(path)):
-        if entry.name == NODE_FILE or entry.name.startswith(LOCK_FILE):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(entry.path)
-        else:
-            os.unlink(entry.path)
 
 
 def _known_by(facts: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,9 @@ from pipeline.media.film.targets import refuse_existing, refuse_folder
 from pipeline.media.film.whereabouts import Found, Ints, Legs, Reach, along, legs, unseen
 from pipeline.media.reread import RereadPictures, reread
 from pipeline.media.spans import is_timed
+from pipeline.store.read import RunInput
 from pipeline.text import clock, plural_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.views.progress import Work
+from pipeline.views.progress import Work
 
 Bools = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]
@@ -158,12 +156,11 @@ def annotate_inputs(
         work.counts(len(pictured), "picture")
     made = []
     for number, item in enumerate(items):
-        if is_timed(item):
-            film = film_of(item)
-            drawn = painter(number, item)
+        film = film_of(item) if is_timed(item) else None
+        drawn = painter(number, item)
+        if film is not None:
             result = _write_film(drawn, film, targets[item], part, work)
         else:
-            drawn = painter(number, item)
             result = _write_pictures(drawn, copies[targets[item]], work)
         if result.done_share < 1:
             result.notes.append(f"{result.done_share:.0%} of the sampled frames are done; the rest shows no boxes")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.engine.finding import DEFAULT_SOURCE, PASSES, SOURCES, find_pass, find_source, find_stage, is_known, names
 from pipeline.errors import ReelgraphError, UsageError
 from pipeline.store.facts import stage_sections
-from pipeline.store.schema import DECODED, Array, implied_axes
+from pipeline.store.read import Run, RunInput
+from pipeline.store.schema import DECODED, Array, Axis, implied_axes
 from pipeline.text import unknown
-
-if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
-    from pipeline.store.schema import Axis
 
 _USUAL = (Array("frame", ("frame",), "int64"), Array("time_seconds", ("frame",), "float64"))
 _ALSO = Array("name", ("frame",), "string")

@@ -129,7 +129,9 @@ def measured_table(
     place = cache_folder() / "cameras" / f"{hashlib.sha256(to_json(key)).hexdigest()[:32]}.json"
     if not again:
         with suppress(OSError, ValueError, TypeError, KeyError):
-            return _read(place)
+            values = json.loads(place.read_bytes())
+            recall = Recall(**values["recall"]) if values["recall"] else None
+            return Table(**{**values, "rows": [Row(**row) for row in values["rows"]], "recall": recall})
     say(f"measuring {loaded.name} on this machine with {Path(clip).name}; `plan` keeps the table in {place.parent}")
     with tempfile.TemporaryDirectory(prefix="reelgraph-cameras-") as folder:
         table = _Measuring(workflow, loaded, [*overrides, *sampling], ref.path, fps, Path(folder), say).table()
@@ -137,12 +139,6 @@ def measured_table(
         place.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(place, to_json(asdict(table)))
     return table
-
-
-def _read(place: Path) -> Table:
-    values = json.loads(place.read_bytes())
-    recall = Recall(**values["recall"]) if values["recall"] else None
-    return Table(**{**values, "rows": [Row(**row) for row in values["rows"]], "recall": recall})
 
 
 def _machine() -> dict[str, Any]:

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.errors import ReelgraphError
+from pipeline.models.catalogue import cards
+from pipeline.models.weights import cache_folder
 from pipeline.views.models import is_present, with_advice
 
 DEFAULT_WORKFLOW = "faces"
@@ -125,7 +127,6 @@ def _package(what: str, package: str, remedy: str, needed: bool) -> Finding:
 def _models() -> Iterator[Finding]:
     """Check the weights that the shipped default workflow needs."""
     from pipeline.engine.workflow import load_workflow
-    from pipeline.models.weights import cache_folder
 
     for info in (info for node in load_workflow(DEFAULT_WORKFLOW).stages for info in node.stage.models()):
         try:
@@ -134,17 +135,12 @@ def _models() -> Iterator[Finding]:
             yield Finding(f"weights {info.name}", False, "missing", str(err))
         else:
             yield Finding(f"weights {info.name}", True, f"{info.licence}, sha256 {sha256[:12]}")
-    yield _zoo()
-    yield _writable("model cache", cache_folder(), "set REELGRAPH_CACHE to a folder that can be written")
-
-
-def _zoo() -> Finding:
-    from pipeline.models.catalogue import cards
 
     known = cards()
     present = sum(is_present(card) for card in known.values())
     found = f"weights of {present} of {len(known)} models are here"
-    return Finding("zoo", True, f"{found}; `reelgraph models` lists them", needed=False)
+    yield Finding("zoo", True, f"{found}; `reelgraph models` lists them", needed=False)
+    yield _writable("model cache", cache_folder(), "set REELGRAPH_CACHE to a folder that can be written")
 
 
 def _writable(what: str, folder: Path, remedy: str) -> Finding:

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline.engine.events import PassStarted, Silent
+from pipeline.engine.events import Listener, PassStarted, Silent
 from pipeline.engine.finding import EXPORTS, find, find_each, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import InputError, ReelgraphError, StoreError, UsageError
@@ -43,9 +43,6 @@ from pipeline.text import plural, plural_of, unknown
 from pipeline.views.axes import axes_of, chosen_axis, item_of, items_of, noun_of
 from pipeline.views.progress import Work
 from pipeline.views.tables.rows import Block, Column, blocks, columns, record_batch, schema_of
-
-if TYPE_CHECKING:
-    from pipeline.engine.events import Listener
 
 STANDARD_OUTPUT = "-"
 _EACH = "{input}"
@@ -142,9 +139,7 @@ class Export(ABC):
 class InputRows:
     """The rows of one input along the exported axis."""
 
-    def __init__(
-        self, run: Run, item: RunInput, stored: StoredRows, items: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, run: Run, item: RunInput, stored: StoredRows, items: tuple[int, int] | None = None) -> None:
         self.run, self.item, self._stored, self._items = run, item, stored, items
         several = len(stored.runs) > 1
         self.name = f"{run.path.name}/{item.name}" if several else item.name
@@ -384,9 +379,7 @@ def _parts(inputs: Sequence[InputRows], parts: int) -> Iterator[list[InputRows]]
     for number in range(parts):
         first = number * least + min(number, more)
         last = first + least + (number < more)
-        yield [
-            one.part(first - start, last - start) for one, start in zip(inputs, [0, *stops], strict=False)
-        ]
+        yield [one.part(first - start, last - start) for one, start in zip(inputs, [0, *stops], strict=False)]
 
 
 def _suffix_of(to: str, chosen: type[Export]) -> str:

@@ -256,7 +256,13 @@ class Bars:
 
     def on(self, event: Event) -> None:
         if isinstance(event, RunStarted | PassStarted):
-            self._clear()
+            # The bars of a pass that is over scroll up as lines.
+            for name in list(self.rows):
+                self._print(f"{name}: {self._line(name)}")
+                self.bars.remove_task(self.rows.pop(name))
+            if self.total is not None:
+                self.bars.remove_task(self.total)
+                self.total = None
         self.tally.on(event)
         if isinstance(event, Note):
             self._print(event.text)
@@ -271,15 +277,6 @@ class Bars:
             self._show(event.name)
         elif isinstance(event, RunDone):
             self._show_total()
-
-    def _clear(self) -> None:
-        """Let the bars of a pass that is over scroll up as lines."""
-        for name in list(self.rows):
-            self._print(f"{name}: {self._line(name)}")
-            self.bars.remove_task(self.rows.pop(name))
-        if self.total is not None:
-            self.bars.remove_task(self.total)
-            self.total = None
 
     def _add(self, event: InputStarted) -> None:
         if len(self.rows) >= self.SHOWN_AT_ONCE:

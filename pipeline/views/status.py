@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipeline.store.read import RunInput
+from pipeline.store.read import open as open_store
 from pipeline.text import clock, plural, plural_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 SHOWN_FAILURES = 10
 
@@ -18,7 +17,6 @@ def describe(out: Path) -> dict[str, Any]:
 
     Raises StoreError if `out` is not a store.
     """
-    from pipeline.store.read import open as open_store
     from pipeline.views.axes import axes_of, item_of, noun_of
 
     run = open_store(out)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from pipeline.store.verify import Verified
 from pipeline.text import plural
-
-if TYPE_CHECKING:
-    from pipeline.store.verify import Verified
 
 
 def lines(found: Verified) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.commands import Command, print_result
-from pipeline.faces.commands import number
+from pipeline.commands import Command, number, print_result
 
 _DEFAULT_MARGIN, _DEFAULT_GAP = 1.0, 2.0
 """Seconds, as in faces.views.clips and faces.people.appearances, which are too heavy to be imported for --help."""

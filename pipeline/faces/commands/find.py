@@ -9,7 +9,7 @@ from pipeline.commands import positive, print_result
 from pipeline.commands.find import Search
 from pipeline.errors import UsageError
 from pipeline.faces.commands import say
-from pipeline.text import plural
+from pipeline.text import parse_seconds, plural
 
 WHOM = "whom to find? name one of --gallery DIR and --face FILE"
 
@@ -100,7 +100,6 @@ def _by_face(options: argparse.Namespace, how: dict[str, Any]) -> int:
     from pipeline.faces.people.search import TOP, search
     from pipeline.faces.people.thumbnails import cut_shots
     from pipeline.faces.views.found import answer_lines
-    from pipeline.text import parse_seconds
 
     index = None
     if options.index:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands import Command, positive, print_result
+from pipeline.commands import Command, number, positive, print_result
 from pipeline.errors import UsageError
-from pipeline.faces.commands import number, say
+from pipeline.faces.commands import say
 from pipeline.store.nodes import located
 from pipeline.text import plural
 

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from pipeline.cluster.options import ClusterOptions
 from pipeline.cluster.starting import in_process_settings
 from pipeline.engine.here import stages_here
 from pipeline.engine.stage import Chunk
 from pipeline.engine.workflow import Workflow, build_workflow
 from pipeline.errors import StoreError
 from pipeline.faces.deepface import frames as sources
-from pipeline.media.inputs import refuse_url
+from pipeline.media.inputs import expand, refuse_url
 from pipeline.media.video.index import open_container
+from pipeline.store.read import RunInput
+from pipeline.store.read import open as open_store
 from pipeline.text import plain
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 1024
 """Number of frames whose stored results are read together."""
@@ -149,11 +149,8 @@ class Analysis:
     def stored(self, path: Path, workflow: Workflow, out: Path, cluster: Mapping[str, Any]) -> Iterator[FrameFaces]:
         """Run the missing part of the workflow into a store, and read it."""
         from pipeline.cluster.execute import execute
-        from pipeline.cluster.options import ClusterOptions
         from pipeline.engine.events import Silent
         from pipeline.engine.run import RunOptions
-        from pipeline.media.inputs import expand
-        from pipeline.store.read import open as open_store
 
         (video,) = expand([str(path.absolute())])  # as the store spells it
         options = dict(cluster)

@@ -27,7 +27,6 @@ DLIB_MEAN_SHAPE: Float64 = np.array(
 """Mean shape of dlib's 5-point model on the unit square: dlib, image_transforms/interpolation.h,
 get_face_chip_details (Boost Software License)."""
 
-
 DLIB_MOUTH: Float64 = np.array([[50.0, 102.8], [98.0, 102.8]])
 """Right and left mouth corner on the 150 px chip, x, y in pixels. dlib's 5-point model has no mouth corners. These are
 the medians of MTCNN's corners over 129 photographs, aligned by the eyes alone and made symmetric about the middle of

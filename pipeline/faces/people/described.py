@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,7 @@ from pipeline.faces.people.space import Space
 from pipeline.machine.cores import available_cores
 from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import rows_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 SURE_CONFIDENCE = {"mtcnn": 0.9, "fastmtcnn": 0.9, "retinaface": 0.9}
 """Score by detector. Below it most detections in videos are not faces (posters, prints on clothes, blurs). Scores of

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,8 @@ import numpy.typing as npt
 from pipeline.faces.models.recognisers.thresholds import thresholds
 from pipeline.faces.people.clustering import better_faces
 from pipeline.faces.people.described import face_quality, faces_of_tracks
-
-if TYPE_CHECKING:
-    from pipeline.faces.people.matching import Metric
-    from pipeline.store.read import RunInput
+from pipeline.faces.people.matching import Metric
+from pipeline.store.read import RunInput
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

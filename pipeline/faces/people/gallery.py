@@ -25,6 +25,7 @@ from pipeline.faces.people.pictures import (
     list_pictures,
 )
 from pipeline.files.regular import open_file
+from pipeline.files.whole import written_whole
 from pipeline.media.picture import UnreadableError
 from pipeline.text import size
 
@@ -122,8 +123,6 @@ def _pictures(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def save(gallery: Gallery, path: str | Path) -> None:
     """Write a gallery to a file of plain arrays and JSON, for machines without its pictures. Raises UsageError."""
-    from pipeline.files.whole import written_whole
-
     kept = ("path", "names", "pictures", "model", "align", "keys", "sha256", "all_faces")
     facts = {"format": FORMAT, **{name: getattr(gallery, name) for name in kept}}
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)

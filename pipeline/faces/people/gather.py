@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,11 @@ from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, cha
 from pipeline.faces.people.space import Space
 from pipeline.media.boxes import overlap
 from pipeline.store.nodes import located
+from pipeline.store.read import Run, RunInput
+from pipeline.store.read import open as open_store
+from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from pipeline.text import plural
-
-if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
-    from pipeline.store.run import RunStore
 
 UNKNOWN = -1
 SIMILAR_SHARE = 1.15
@@ -135,7 +134,6 @@ def gather(
     Raises StoreError if a store or the registry is damaged, is being written, or holds another model's embeddings.
     """
     options = options or GatherOptions()
-    from pipeline.store.read import open as open_store
 
     runs = [open_store(out) for out in dict.fromkeys(located(out) for out in outs)]
     path, remark = registry_path(runs, registry)
@@ -199,7 +197,16 @@ class _Work:
                 track = one.item.array("track")
                 faces = np.where(track >= 0, np.append(one.person, UNKNOWN)[track], UNKNOWN).astype(np.int32)
                 write_people(one.item, faces, self.registry, settings)
-        self._refresh_names()
+        # People may have been named or merged meanwhile.
+        for item in self.result.inputs:
+            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
+            if attributes.get("registry_id") != self.registry.id:
+                continue
+            stored = item.array("person")
+            now = current(stored, self.registry.merged)
+            now[np.isin(now, self.registry.forgotten)] = UNKNOWN
+            if attributes.get("names") != _names(now, self.registry) or (now != stored).any():
+                write_people(item, now, self.registry, settings_of(attributes))
         if self.options.thumbnails:
             from pipeline.faces.people.thumbnails import add_thumbnails
 
@@ -340,24 +347,11 @@ class _Work:
         found |= _as_before(groups, taken, set(wanted), dissolved)
         return found | {group: self.registry.new_person() for group in wanted if group not in found}
 
-    def _refresh_names(self) -> None:
-        """Update the names in the stores, since people may have been named or merged meanwhile."""
-        for item in self.result.inputs:
-            attributes = item.arrays["person"].attributes if "person" in item.arrays else {}
-            if attributes.get("registry_id") != self.registry.id:
-                continue
-            faces = item.array("person")
-            now = current(faces, self.registry.merged)
-            now[np.isin(now, self.registry.forgotten)] = UNKNOWN
-            if attributes.get("names") != _names(now, self.registry) or (now != faces).any():
-                write_people(item, now, self.registry, settings_of(attributes))
-
 
 def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
     """Make tracks for inputs whose workflow made none."""
     from pipeline.faces.stages.track import Track, TrackOptions, track_input
     from pipeline.store.compact import add_arrays
-    from pipeline.store.run import RunStore
 
     options = TrackOptions.model_validate({})
     without = [item for item in items if "track" not in item.arrays]
@@ -429,7 +423,6 @@ def write_people(
     for writing already.
     """
     from pipeline.store.compact import add_arrays
-    from pipeline.store.run import RunStore
 
     attributes = {
         "registry": os.path.relpath(registry.path, item.store_path),

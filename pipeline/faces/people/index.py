@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,8 @@ from pipeline.files.whole import PARTIAL, to_json
 from pipeline.machine.cores import available_cores
 from pipeline.store.nodes import located
 from pipeline.store.pieces import Piece, for_each, rows_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
+from pipeline.store.read import open as open_store
 
 FORMAT = 1
 INDEX_FILE, LISTS_FILE, FACTS_FILE = "index.faiss", "lists.ivf", "index.json"
@@ -193,8 +192,6 @@ class FaceIndex:
 
         The hits are those of `search.nearest_in`, without faces that the index does not nominate.
         """
-        from pipeline.store.read import open as open_store
-
         if query.metric == "euclidean":
             return None, "the index holds directions only, but euclidean distances need lengths"
         entry = self._entries.get((str(item.store_path), item.name))
@@ -241,8 +238,6 @@ def _gathered(
     outs: Sequence[str | Path], note: Callable[[str], None]
 ) -> tuple[list[Entry], list[Piece], Recipe, list[str]]:
     """Return all usable inputs, the pieces of their embeddings by ids of the index, their recipe, and notes."""
-    from pipeline.store.read import open as open_store
-
     entries: list[Entry] = []
     pieces: list[Piece] = []
     recipes: dict[str, tuple[Recipe, str]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.faces.people import registry
 from pipeline.faces.people.evidence import Level
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 UNKNOWN = -1
 Source = Literal["person", "identity", "none"]

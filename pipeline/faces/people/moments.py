@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,8 @@ import numpy.typing as npt
 from pipeline.faces.people.appearances import LONGEST_GAP_SECONDS, Appearance, appearances
 from pipeline.media.spans import is_timed, item_numbers, sampled_seconds, stop_of
 from pipeline.store.pieces import rows_of, whole
+from pipeline.store.read import RunInput
 from pipeline.text import clock
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

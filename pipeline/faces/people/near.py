@@ -7,16 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.matching import Metric
 from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.space import thresholds_of
+from pipeline.store.read import Run, RunInput
+from pipeline.store.read import open as open_store
 from pipeline.store.run import each_once
-
-if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
 
 Written = Literal["written", "unchanged", "incomplete", "locked", "not asked"]
 
@@ -79,8 +78,6 @@ class NearSearch(ABC):
 
     def through(self, outs: Sequence[str | Path]) -> None:
         """Search all inputs of some stores, each store once. Raises UsageError if a store is of another model."""
-        from pipeline.store.read import open as open_store
-
         for out in map(str, each_once(outs)):
             try:
                 run = open_store(out)

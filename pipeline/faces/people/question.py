@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +20,8 @@ from pipeline.faces.people.pictures import (
 from pipeline.media.boxes import overlap
 from pipeline.media.inputs import refuse_url
 from pipeline.media.picture import UnreadableError
+from pipeline.media.video.source import VideoSource
 from pipeline.text import clock
-
-if TYPE_CHECKING:
-    from pipeline.media.video.source import VideoSource
 
 Box = tuple[float, float, float, float]
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,8 @@ from pipeline.files.lock import StoreLock
 from pipeline.files.regular import read_file
 from pipeline.files.whole import atomic_write
 from pipeline.store.nodes import disk_errors
-
-if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
+from pipeline.store.read import Run, RunInput
+from pipeline.store.read import open as open_store
 
 FORMAT = 1
 FILE_NAME = "people.json"
@@ -284,8 +283,6 @@ class Registry:
 
     def stored(self, keys: Iterable[str]) -> Iterator[tuple[str, Stored | None]]:
         """Yield each of these inputs by its key; None if its store is missing or damaged, or of another registry."""
-        from pipeline.store.read import open as open_store
-
         runs: dict[Path, Run] = {}
         for key in keys:
             place, name = self.store_of(key)

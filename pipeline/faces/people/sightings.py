@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,7 @@ import numpy.typing as npt
 from pipeline.faces.people.appearances import Appearance
 from pipeline.faces.people.moments import Moments, known
 from pipeline.store.pieces import rows_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-
+from pipeline.store.read import RunInput
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,8 @@ from pipeline.faces.people.gather import settings_of, write_people
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import Pin, Registry, Stored
 from pipeline.faces.people.space import Space
+from pipeline.store.read import RunInput
 from pipeline.text import plural
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,12 @@ import numpy.typing as npt
 from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.described import face_quality
 from pipeline.faces.people.moments import Moments
+from pipeline.faces.people.search import BestShot
 from pipeline.media.reread import reread
+from pipeline.store.read import RunInput
+from pipeline.store.read import open as open_store
+from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.faces.people.search import BestShot
-    from pipeline.store.read import RunInput
 
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -68,7 +68,6 @@ def add_thumbnails(items: Sequence[RunInput], note: Callable[[str], None]) -> No
     If a video or the pictures are missing, have changed or cannot be read, note it; the input then has no thumbnails.
     """
     from pipeline.store.compact import add_arrays
-    from pipeline.store.run import RunStore
 
     for item in items:
         person = item.array("person")
@@ -140,8 +139,6 @@ def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path],
     be written.
     """
     import cv2
-
-    from pipeline.store.read import open as open_store
 
     place = Path(folder).expanduser()
     made: list[tuple[int, Path]] = []

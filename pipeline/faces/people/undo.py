@@ -102,7 +102,19 @@ def last_change(registry: Registry) -> Change:
     if not registry.history:
         raise UsageError(f"nothing to undo: {registry.path} holds no name, merge or split that could be undone")
     try:
-        found = _change(registry, registry.history[-1])
+        entry = registry.history[-1]
+        kind = entry["change"]
+        if kind not in get_args(Kind):
+            raise ValueError(f"{kind!r:.80} is not a change")
+        before = from_json(registry.path, entry["before"])
+        kept, made = int(entry["kept"]), [int(number) for number in entry["made"]]
+        if kept not in before.people or (before.model, before.align) != (registry.model, registry.align):
+            raise ValueError("it does not fit its registry")
+        tracks = {
+            str(key): (str(mark), {int(number): [int(track) for track in some] for number, some in theirs.items()})
+            for key, (mark, theirs) in entry["tracks"].items()
+        }
+        found = Change(kind, str(entry["text"]), str(entry["at"]), kept, made, before, tracks)
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as err:
         what = f"no {err}" if isinstance(err, KeyError) else str(err)
         raise StoreError(
@@ -214,18 +226,3 @@ def _tracks(one: Stored, number: int) -> npt.NDArray[np.int64]:
     """Return the tracks of a person in an input, ascending."""
     found = np.unique(one.item.array("track")[one.person == number])
     return found[found >= 0].astype(np.int64)
-
-
-def _change(registry: Registry, entry: dict[str, Any]) -> Change:
-    kind = entry["change"]
-    if kind not in get_args(Kind):
-        raise ValueError(f"{kind!r:.80} is not a change")
-    before = from_json(registry.path, entry["before"])
-    kept, made = int(entry["kept"]), [int(number) for number in entry["made"]]
-    if kept not in before.people or (before.model, before.align) != (registry.model, registry.align):
-        raise ValueError("it does not fit its registry")
-    tracks = {
-        str(key): (str(mark), {int(number): [int(track) for track in some] for number, some in theirs.items()})
-        for key, (mark, theirs) in entry["tracks"].items()
-    }
-    return Change(kind, str(entry["text"]), str(entry["at"]), kept, made, before, tracks)

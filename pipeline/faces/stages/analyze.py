@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
-from pipeline.faces.models import zoo
+from pipeline.faces.models import create_attribute, describe, zoo
+from pipeline.faces.models.base import Attribute
 from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
 
-if TYPE_CHECKING:
-    from pipeline.faces.models.base import Attribute
-
 Name = Literal["age", "gender", "emotion", "race"]
 
 MOST_FACES = 128
 """Faces whose chips are in memory together: 77 MB of float32, however crowded a chunk is."""
-
 
 SPREADS = {"age": 15.0, "gender": 0.5, "race": 0.5}
 """Differences beyond which two faces of a track cannot be one person, with `per: track`: years, or total variation of
@@ -66,13 +63,9 @@ class Analyze(Stage):
             self.outputs = (*self.outputs, own_rows(analyzed(self.options.attributes), "what was read off"))
 
     def models(self) -> tuple[ModelInfo, ...]:
-        from pipeline.faces.models import describe
-
         return tuple(describe(name.title(), self.options.engine) for name in self.options.attributes)
 
     def load(self, device: Device) -> None:
-        from pipeline.faces.models import create_attribute
-
         get_ready(self.options)
         options = self.options.model_dump(exclude={"attributes", "per", "best"})
         self.attributes: dict[str, Attribute] = {

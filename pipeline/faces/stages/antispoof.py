@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from pydantic import Field
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
-from pipeline.faces.models import zoo
+from pipeline.faces.models import create_spoofing, describe, zoo
+from pipeline.faces.models.base import Attribute
 from pipeline.faces.stages.parts import in_parts
 from pipeline.faces.stages.per_track import NEEDS, TrackOptions, get_ready, mean_value, own_rows, per_track, spread
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.faces.models.base import Attribute
-
 
 FACES_AT_ONCE = 256
 """Faces whose chips are in memory together: 10 MB."""
@@ -57,13 +52,9 @@ class Antispoof(Stage):
             self.outputs = (*self.outputs, own_rows(CHECKED, "what is said"))
 
     def models(self) -> tuple[ModelInfo, ...]:
-        from pipeline.faces.models import describe
-
         return (describe(self.options.model),)
 
     def load(self, device: Device) -> None:
-        from pipeline.faces.models import create_spoofing
-
         get_ready(self.options)
         self.spoofing: Attribute = create_spoofing(self.options.model, device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,15 +12,13 @@ from pydantic import Field, model_validator
 from pipeline.engine.source import MAX_CHUNK_BYTES
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
+from pipeline.faces.models import create_detector, describe
+from pipeline.faces.models.base import Detector, Faces
 from pipeline.machine.device import Device
 from pipeline.media.mosaic import LOOK_AGAIN, TILES, Mosaics, Tiles, check_look_again, check_size
 from pipeline.media.preparation import Pixels
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.faces.models.base import Detector, Faces
-
 
 MOSAIC = ("tiles", "size", "look_again")
 """Options of this stage that a detector does not know."""
@@ -139,14 +137,11 @@ class Detect(Stage):
         self.seconds_per_megapixel *= 1 / tiles + self.options.look_again  # type: ignore[misc]  # looked at again: at most
 
     def models(self) -> tuple[ModelInfo, ...]:
-        from pipeline.faces.models import describe
         from pipeline.faces.models.detectors import SKIP
 
         return () if self.options.model == SKIP.name else (describe(self.options.model),)
 
     def load(self, device: Device) -> None:
-        from pipeline.faces.models import create_detector
-
         options = self.options.model_dump(exclude={"model", *MOSAIC})
         if self.options.tiles:
             del options["max_faces"]  # of each frame, not of the mosaic
@@ -174,7 +169,6 @@ class Detect(Stage):
 
     def _in_mosaics(self, chunk: Chunk) -> dict[str, np.ndarray]:
         """Return the faces of each frame by the mosaic that it is in."""
-        from pipeline.faces.models.base import Faces
         from pipeline.faces.models.detectors.base import largest
 
         mosaics = Mosaics(chunk.frames_rgb, chunk.decoded, self.options.tiles, self.options.size)

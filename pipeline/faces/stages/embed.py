@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.engine.stage import Chunk, Stage, StageOptions
 from pipeline.errors import ModelError
-from pipeline.faces.models import clients, zoo
+from pipeline.faces.models import clients, create_embedder, describe, zoo
+from pipeline.faces.models.base import Embedder
 from pipeline.faces.models.recognisers import dlib_resnet, five_points
 from pipeline.faces.models.recognisers.thresholds import DEEPFACE_THRESHOLDS, thresholds
 from pipeline.faces.stages.parts import in_parts
@@ -25,9 +26,6 @@ from pipeline.faces.stages.per_track import (
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.faces.models.base import Embedder
 
 Normalization = Literal["base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace"]
 
@@ -109,14 +107,10 @@ class Embed(Stage):
             self.outputs = (*self.outputs, own_rows(EMBEDDED, "the embedding"))
 
     def models(self) -> tuple[ModelInfo, ...]:
-        from pipeline.faces.models import describe
-
         network = describe(self.options.model, self.options.engine)
         return (network, five_points.info()) if self.options.align == "two_views" else (network,)
 
     def load(self, device: Device) -> None:
-        from pipeline.faces.models import create_embedder
-
         get_ready(self.options)
         options = self.options.model_dump(exclude={"model", "per", "best"})
         self.embedder: Embedder = create_embedder(self.options.model, device, **options)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from pydantic import Field, field_validator
 
 from pipeline.engine.stage import Described, Stage, StageOptions
 from pipeline.errors import InputError, UsageError, WorkflowError
+from pipeline.faces.people.gallery import Gallery, gallery_sha256, open_gallery
 from pipeline.faces.people.matching import Metric, Per, checked_metric
-
-if TYPE_CHECKING:
-    from pipeline.faces.people.gallery import Gallery
-    from pipeline.store.read import RunInput
+from pipeline.faces.people.pictures import Recipe
+from pipeline.store.read import RunInput
+from pipeline.store.read import open as open_store
 
 
 class IdentifyOptions(StageOptions):
@@ -57,8 +55,6 @@ class Identify(Stage):
         self._galleries: dict[str, Gallery] = {}
 
     def content(self) -> str:
-        from pipeline.faces.people.gallery import gallery_sha256
-
         try:
             return gallery_sha256(self.options.gallery, all_faces=self.options.all_faces)
         except InputError as err:  # not the fault of an input
@@ -67,9 +63,6 @@ class Identify(Stage):
     def run_input(self, item: RunInput) -> dict[str, np.ndarray | Described]:
         """Return the arrays of `find.outputs`. Raises InputError if the gallery cannot be used."""
         from pipeline.faces.people import find
-        from pipeline.faces.people.gallery import open_gallery
-        from pipeline.faces.people.pictures import Recipe
-        from pipeline.store.read import open as open_store
 
         options = self.options
         recipe = Recipe.of_store(open_store(item.store_path).attributes, str(item.store_path))

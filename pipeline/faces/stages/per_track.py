@@ -43,7 +43,6 @@ Agree = Callable[[Values], bool]
 Mean = Callable[[str, np.ndarray, npt.NDArray[np.float64]], np.ndarray]
 """Function from an array's name, its rows (k, ...), and their weights (k,), which add up to 1, to one row."""
 
-
 WORDS = {"align": "alignment"}
 """Words for options in errors, if these are not their names."""
 

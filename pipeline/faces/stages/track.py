@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -12,10 +12,8 @@ from pipeline.engine.stage import Described, Stage, StageOptions
 from pipeline.faces.people.space import Space
 from pipeline.media.spans import is_timed
 from pipeline.media.tracking import Block, TrackSettings, track_rows, usual_gap
+from pipeline.store.read import RunInput
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 2048
 TRACK_SHARE = 0.9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,12 +20,10 @@ from pipeline.media.film.lettering import drawable
 from pipeline.media.film.targets import chosen_inputs
 from pipeline.media.film.whereabouts import DRAWN, Boxes, Found, Ints, Reach, between, read_found
 from pipeline.media.spans import is_timed
+from pipeline.store.read import RunInput
 from pipeline.text import plural
 from pipeline.views.annotate import Annotated, Bools, Painter, Part, Pixels, annotate_inputs
 from pipeline.views.progress import Work
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 ALL, UNNAMED = "all", "unknown"
 _UNSEEN_CELLS = 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,10 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.faces.people.labels import labels
 from pipeline.faces.people.moments import Moments
 from pipeline.text import plain
-from pipeline.views.export import Export
-
-if TYPE_CHECKING:
-    from pipeline.views.export import InputRows, StoredRows
+from pipeline.views.export import Export, InputRows, StoredRows
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class AppearanceExport(Export):
         if who.source == "none" and len(who.code):
             raise UsageError(f"{one.name!r} has no people yet; run `reelgraph people` or `find` on {one.run.path}")
         if who.names:
-            arrays, moments = item.read(["face_frame", *(["track"] if "track" in item.arrays else [])]), Moments(item)
+            moments, arrays = Moments(item), item.read(["face_frame", *(["track"] if "track" in item.arrays else [])])
             order = np.argsort(who.code, kind="stable")
             codes, starts = np.unique(who.code[order], return_index=True)
             for code, rows in zip(codes.tolist(), np.split(order, starts[1:]), strict=True):

@@ -9,14 +9,12 @@ import re
 from abc import abstractmethod
 from html import escape
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import IO, ClassVar
 
 from pipeline.faces.views.appearing import AppearanceExport
 from pipeline.media.timecode import media_of
 from pipeline.media.video.index import CLOCKED_CONTAINERS
-
-if TYPE_CHECKING:
-    from pipeline.views.export import InputRows, StoredRows
+from pipeline.views.export import InputRows, StoredRows
 
 _NO_MARKUP = str.maketrans("<>{}", "‹›()")
 """SubRip has no escapes: characters that players take for markup, and `-->`, become similar ones."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.engine.events import Listener, Silent
 from pipeline.errors import UsageError
@@ -23,12 +23,10 @@ from pipeline.media.film.packets import copy_packets, suffix_for_copy
 from pipeline.media.film.rewriting import write_film
 from pipeline.media.film.targets import chosen_inputs, refuse_existing, safe
 from pipeline.media.spans import is_timed
+from pipeline.store.read import RunInput
 from pipeline.text import clock
 from pipeline.views.progress import Work
 from pipeline.views.tables import cell
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 DEFAULT_MARGIN_SECONDS = 1.0
 

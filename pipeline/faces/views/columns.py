@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.faces.people.evidence import LEVELS
 from pipeline.faces.people.labels import UNKNOWN, labels, names_in_gallery
+from pipeline.store.read import RunInput
+from pipeline.store.schema import Array
 from pipeline.views.tables.rows import AxisColumns, Column, numbered, part
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.store.schema import Array
 
 LANDMARKS = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
 """Names of the five landmarks in tables: the person's own right and left."""

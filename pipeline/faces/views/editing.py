@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -32,9 +32,7 @@ from pipeline.media.timecode import (
     start_of,
 )  # fmt: skip
 from pipeline.text import plain
-
-if TYPE_CHECKING:
-    from pipeline.views.export import InputRows, StoredRows
+from pipeline.views.export import InputRows, StoredRows
 
 _MILLISECONDS = Fraction(1000)
 """Rate of .otio for frames that neither last equally long nor come near a rate of timecodes."""

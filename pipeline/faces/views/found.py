@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from pipeline.faces.people.find import Evidence, Found, SeenPerson
 from pipeline.faces.people.gallery import as_text
+from pipeline.faces.people.matching import Per
+from pipeline.faces.people.near import NearSearch
+from pipeline.faces.people.search import Answer
+from pipeline.faces.people.sightings import Shot, Sighting
 from pipeline.text import clock, duration, plural
-
-if TYPE_CHECKING:
-    from pipeline.faces.people.find import Evidence, Found, SeenPerson
-    from pipeline.faces.people.matching import Per
-    from pipeline.faces.people.near import NearSearch
-    from pipeline.faces.people.search import Answer
-    from pipeline.faces.people.sightings import Shot, Sighting
 
 SHOWN_INPUTS = 5
 SHOWN_TIMES = 4

@@ -5,23 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from pipeline.faces.people.described import face_quality
+from pipeline.faces.people.gather import Gathered
 from pipeline.faces.people.labels import UNKNOWN, labels
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.moments import known as known_seconds
+from pipeline.faces.people.registry import Registry
 from pipeline.faces.views.sheet import Pixels, encoded
 from pipeline.media.spans import is_timed
+from pipeline.store.read import RunInput
 from pipeline.text import clock, plain, plural
 from pipeline.views.sixel import Sixel
 from pipeline.views.terminal import PICTURE_COLUMNS, PLACE, Protocol, with_pictures
-
-if TYPE_CHECKING:
-    from pipeline.faces.people.gather import Gathered
-    from pipeline.faces.people.registry import Registry
-    from pipeline.store.read import RunInput
 
 
 @dataclass
@@ -48,8 +47,6 @@ class PersonView:
 
 def people_of(items: Sequence[RunInput], registry: Registry) -> list[PersonView]:
     """Return all people in these inputs, longest on screen first. Raises StoreError if an array is damaged."""
-    from pipeline.faces.people.described import face_quality
-
     found: dict[int, PersonView] = {}
     for item in items:
         moments, arrays = Moments(item), item.read(["face_frame", "track", "box"])

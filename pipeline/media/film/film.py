@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,7 @@ from pipeline.errors import InputError
 from pipeline.media.video.decode import decode_ahead
 from pipeline.media.video.index import open_container
 from pipeline.media.video.source import VideoOptions, VideoSource, begins_with, frames_before_growth, sample
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 _BLOCK_BYTES = 64 << 20
 _BLOCK_FRAMES = 16

@@ -23,7 +23,6 @@ MARK = "reelgraph-images.json"
 _QUALITY = 95
 """Quality of JPEG: a detector finds the same faces as in the video."""
 
-
 JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 """Endings of JPEG files."""
 

@@ -7,15 +7,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.store.nodes import located
+from pipeline.store.read import RunInput
+from pipeline.store.read import open as open_run
+from pipeline.store.run import each_once
 from pipeline.text import plural_of, unknown
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-
 
 _LONGEST_NAME = 60
 """Most characters of a name in a file's name."""
@@ -35,9 +33,6 @@ def chosen_inputs(outs: Sequence[Path | str], names: Sequence[str] = (), item: s
 
     Raises UsageError, with the nearest name, for others; StoreError if there are none.
     """
-    from pipeline.store.read import open as open_run
-    from pipeline.store.run import each_once
-
     all_items = [one for out in each_once(outs) for one in open_run(out).inputs.values() if one.item == item]
     if not all_items:
         missing = "input" if item == "frame" else plural_of(item)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.media.boxes import overlapping
 from pipeline.media.spans import is_timed, item_numbers
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 Boxes = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -129,7 +129,13 @@ class Recorder(threading.Thread):
                     skipped += 1  # nothing can be decoded before the first key frame
                     continue
                 if self._lost_at is not None:
-                    self._say_gap(skipped)
+                    now = time.time()
+                    self.result.gaps += 1
+                    self.result.gap_seconds += now - self._lost_at
+                    lost = f"; {plural(skipped, 'frame')} before the first key frame cannot be decoded"
+                    gap = f"gap of {now - self._lost_at:.1f} s, from {_clock(self._lost_at)} to {_clock(now)}"
+                    self._say(gap + (lost if skipped else ""))
+                    self._lost_at = None
                 with disk_errors(f"write {self._segment.place}"):
                     if not self._segment.take(timed.packet, timed.pts, timed.dts):
                         return None
@@ -156,15 +162,6 @@ class Recorder(threading.Thread):
             self._segment = self.segments.begin(self.camera.name, time.time(), timeline.stream, timeline.encodes)
         if timeline.encodes and not self.result.segments:
             self._say("it gives raw pictures, which are encoded as H.264")
-
-    def _say_gap(self, skipped: int) -> None:
-        assert self._lost_at is not None
-        now = time.time()
-        self.result.gaps += 1
-        self.result.gap_seconds += now - self._lost_at
-        more = f"; {plural(skipped, 'frame')} before the first key frame cannot be decoded" if skipped else ""
-        self._say(f"gap of {now - self._lost_at:.1f} s, from {_clock(self._lost_at)} to {_clock(now)}{more}")
-        self._lost_at = None
 
     def _say(self, text: str) -> None:
         self._say_line(f"{self.camera.name}: {text}")
@@ -194,8 +191,10 @@ def record(
         before = segments.kept_count
         segments.retain((keep_gb or float("inf")) * 1e9, (keep_hours or float("inf")) * 3600, analysed_in)
         if segments.kept_count and not before:
-            say(f"{plural(segments.kept_count, 'segment')} beyond the limits cannot be deleted: {analysed_in} has not "
-                "analysed them")
+            say(
+                f"{plural(segments.kept_count, 'segment')} beyond the limits cannot be deleted: {analysed_in} has not "
+                "analysed them"
+            )
 
     with recording_into(folder, say) as segments:
         recorders = [Recorder(camera, segments, seconds, timeout_seconds, stop, say) for camera in cameras]

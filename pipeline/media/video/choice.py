@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.engine.source import most_chunk_items
 from pipeline.errors import InputError
-
-if TYPE_CHECKING:
-    from pipeline.media.video.source import VideoSource
+from pipeline.media.video.source import VideoSource
 
 # decord 0.6 was found exact on these, and silently wrong on others (H.265, MPEG-TS, AVI, edit lists).
 _DECORD_CODECS = frozenset({"h264", "vp8", "vp9"})

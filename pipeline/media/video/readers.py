@@ -368,7 +368,16 @@ class ReaderPool:
         except BaseException:
             self._drop(entry)
             raise
-        self._release(entry)
+        with self._changed:
+            entry.busy = False
+            if not any(self._nearest(w) is entry for w in self._waiting):
+                entry.reader.park()
+            surplus = [e for e in self._entries if not e.busy][: -self.limit or None]
+            for old in surplus:
+                self._entries.remove(old)
+            self._changed.notify_all()
+        for old in surplus:
+            old.reader.close()
 
     def _acquire(self, request: _Request, threads: int) -> tuple[_Entry, bool]:
         with self._changed:
@@ -437,18 +446,6 @@ class ReaderPool:
             and w.key_rank - 1 <= entry.reader.position
             for w in self._waiting
         )
-
-    def _release(self, entry: _Entry) -> None:
-        with self._changed:
-            entry.busy = False
-            if not any(self._nearest(w) is entry for w in self._waiting):
-                entry.reader.park()
-            surplus = [e for e in self._entries if not e.busy][: -self.limit or None]
-            for old in surplus:
-                self._entries.remove(old)
-            self._changed.notify_all()
-        for old in surplus:
-            old.reader.close()
 
     def _drop(self, entry: _Entry) -> None:
         with self._changed:

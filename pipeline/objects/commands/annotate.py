@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import argparse
 
+from pipeline.commands import number
 from pipeline.commands.annotate import Drawer, print_films, span_of
+
+_SECONDS = number("a number of seconds from 0 to 3600", lambda value: 0 <= value <= 3600)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", action="store_true", help="objects: write the score behind each class")
     parser.add_argument(
-        "--trail", type=_seconds, default=1.0, metavar="S",
+        "--trail", type=_SECONDS, default=1.0, metavar="S",
         help="objects: draw the way of each track in the last S seconds (default: %(default)s; 0: no trail)",
     )  # fmt: skip
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
-    return seconds
 
 
 def _annotate(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -12,11 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.engine.stage import Described, Stage, StageOptions
 from pipeline.errors import InputError, WorkflowError
 from pipeline.objects.crossing import crossings, inside
+from pipeline.store.read import RunInput
 from pipeline.store.schema import Array
 from pipeline.text import unknown
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 2048
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -11,10 +10,8 @@ from pydantic import Field
 from pipeline.engine.stage import Described, Stage, StageOptions
 from pipeline.media.spans import is_timed
 from pipeline.media.tracking import Block, TrackSettings, track_rows, usual_gap
+from pipeline.store.read import RunInput
 from pipeline.store.schema import Array
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 FRAMES_AT_ONCE = 2048
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,9 @@ from pipeline.media.film.lettering import drawable
 from pipeline.media.film.whereabouts import DRAWN, Boxes, Ints, Reach, between, read_found
 from pipeline.media.spans import is_timed, item_numbers
 from pipeline.objects.views.columns import counters_of
+from pipeline.store.read import RunInput
+from pipeline.store.schema import Array
 from pipeline.views.annotate import Painter, Pixels
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.store.schema import Array
 
 _LINE: Colour = (255, 200, 0)
 _ZONE: Colour = (90, 220, 255)

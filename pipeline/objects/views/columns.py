@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pipeline.objects.classes import COCO_NAMES, OLDER_NAMES
-from pipeline.views.tables.rows import AxisColumns, part
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.store.schema import Array
-    from pipeline.views.tables.rows import Column
+from pipeline.store.read import RunInput
+from pipeline.store.schema import Array
+from pipeline.views.tables.rows import AxisColumns, Column, part
 
 _KINDS = {"crossings": (("line", "direction"), ("in", "out")), "counts": (("zone",), ("inside",))}
 """Arrays of the stage `count`: their dimensions after the frame, and the ends of the names of their columns."""

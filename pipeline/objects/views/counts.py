@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import IO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,11 @@ import pyarrow as pa
 
 from pipeline.errors import UsageError
 from pipeline.objects.views.columns import counted_names, counters_of
+from pipeline.store.read import RunInput
 from pipeline.store.schema import DECODED
-from pipeline.views.export import Export
+from pipeline.views.export import Export, InputRows, StoredRows
 from pipeline.views.tables import ROWS
 from pipeline.views.tables.rows import coded
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.views.export import InputRows, StoredRows
 
 
 @dataclass(frozen=True)

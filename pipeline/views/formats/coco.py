@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,18 +20,14 @@ import pyarrow.compute as pc
 from pipeline.errors import StoreError, UsageError
 from pipeline.media.film.film import film_of
 from pipeline.media.film.stills import Stills, refuse_pictures
+from pipeline.store.read import RunInput
 from pipeline.store.schema import DECODED
 from pipeline.text import plural_of
 from pipeline.version import __version__
-from pipeline.views.export import Export
+from pipeline.views.export import Export, InputRows, StoredRows
 from pipeline.views.tables import JSON_ROWS
 from pipeline.views.tables.json_text import joined, lists, objects, texts
-from pipeline.views.tables.rows import item_columns, known_of, record_batch, schema_of
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.views.export import InputRows, StoredRows
-    from pipeline.views.tables.rows import Block
+from pipeline.views.tables.rows import Block, item_columns, known_of, record_batch, schema_of
 
 CLASS = "class"
 """Array of numbers of classes, whose names are the categories."""
@@ -77,9 +73,7 @@ class Coco(Export):
 class _Writer:
     """Counts ids while images go to one file and annotations to another."""
 
-    def __init__(
-        self, images: IO[bytes], annotations: IO[bytes], stored: StoredRows, categories: Categories
-    ) -> None:
+    def __init__(self, images: IO[bytes], annotations: IO[bytes], stored: StoredRows, categories: Categories) -> None:
         self.image_file, self.annotation_file, self.all_frames = images, annotations, stored.all_frames
         self.stills, self.axis, self.known = _stills(stored), stored.axis, known_of(stored.axis)
         self.categories = categories
@@ -136,9 +130,7 @@ class _Writer:
             block, arrays={name: block.arrays[name][kept] for name in needs}, n_items=len(kept), counts=None
         )
         known = {name for name, _ in fields}  # JSON's readers refuse a key that is there twice, or take either value
-        fields += [
-            (name, texts(column.arrow(images))) for name, column in self.on_items.items() if name not in known
-        ]
+        fields += [(name, texts(column.arrow(images))) for name, column in self.on_items.items() if name not in known]
         return objects(fields)
 
     def _annotations(self, rows: pa.RecordBatch, image_ids: pa.Array) -> pa.Array:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import IO, ClassVar
 
 import numpy as np
 
-from pipeline.views.export import Export
+from pipeline.views.export import Export, StoredRows
 from pipeline.views.formats.coco import CLASS, Categories
 from pipeline.views.tables.rows import known_of
-
-if TYPE_CHECKING:
-    from pipeline.views.export import StoredRows
 
 _LINE = "%d,%d,%.2f,%.2f,%.2f,%.2f,%.4f"
 

@@ -6,12 +6,12 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.engine.events import PassStarted, Silent
+from pipeline.engine.events import Listener, PassStarted, Silent
 from pipeline.engine.finding import PANELS, find_each
 from pipeline.errors import UsageError
 from pipeline.files.regular import open_file
@@ -26,9 +26,6 @@ from pipeline.views.report.content import content
 from pipeline.views.report.panel import About, Panel, fill, shown, text_of
 from pipeline.views.report.plain import PlainPanel
 from pipeline.views.report.survey import survey
-
-if TYPE_CHECKING:
-    from pipeline.engine.events import Listener
 
 TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 """Names of the page's parts, files of this package."""
@@ -95,7 +92,11 @@ def report(
     pairs = [(run, item) for run in runs for item in run.inputs.values()]
     axes, noun = axes_of(runs), noun_of(runs)
     about = About(runs, len(pairs), pictures)
-    panels = _panels(about, {axis: noun_of(runs, item_of(runs, axis)) for axis in axes})
+    nouns = {axis: noun_of(runs, item_of(runs, axis)) for axis in axes}
+    kinds = find_each("panel", PANELS, Panel)  # type: ignore[type-abstract]
+    made = [kind(about) for kind in kinds.values() if kind.axis in nouns]
+    told = {panel.axis for panel in made}
+    panels = [*made, *(PlainPanel(about, axis, item) for axis, item in nouns.items() if axis not in told)]
     inputs = []
     listener = progress or Silent()
     work, counted = Work(listener), "frame"
@@ -117,17 +118,6 @@ def report(
         str(place), len(page), len(inputs), noun, totals["items"],
         {one["noun"]: one["items"] for one in totals["further"]}, totals["rows"], totals["share"], failures, counts,
     )  # fmt: skip
-
-
-def _panels(about: About, axes: Mapping[str, str]) -> list[Panel]:
-    """Return the panels of the domains whose axes there are, and a plain one for each other axis.
-
-    `axes`: the name of one item, by axis.
-    """
-    kinds = find_each("panel", PANELS, Panel)  # type: ignore[type-abstract]
-    made = [kind(about) for kind in kinds.values() if kind.axis in axes]
-    told = {panel.axis for panel in made}
-    return [*made, *(PlainPanel(about, axis, item) for axis, item in axes.items() if axis not in told)]
 
 
 def default_place(out: str | os.PathLike[str]) -> Path:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.media.spans import length_of
 from pipeline.models.catalogue import cards
+from pipeline.store.read import Run
 from pipeline.text import clock, duration, plural, plural_of
 from pipeline.version import __version__
 from pipeline.views.report.panel import About, Content, InputContent, Tile, counted, grouped
 from pipeline.views.report.survey import Surveyed
 
 if TYPE_CHECKING:
-    from pipeline.store.read import Run
     from pipeline.views.report.panel import Panel
 
 SHOWN_FAILURES = 50

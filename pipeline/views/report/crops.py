@@ -7,16 +7,14 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ReelgraphError
 from pipeline.media.reread import Pixels, reread
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 
 @dataclass(frozen=True)
@@ -30,25 +28,27 @@ class Candidate:
 
 
 def cut(
-    item: RunInput, candidates: Sequence[Candidate], crop: Callable[[Pixels, npt.NDArray[Any]], Pixels]
+    wanted: Sequence[tuple[RunInput, Candidate]], crop: Callable[[Pixels, npt.NDArray[Any]], Pixels]
 ) -> list[str | None]:
-    """Return a picture of each candidate; None if its film or picture is missing, has changed, or is not readable.
+    """Return a picture of each candidate, given with its input; None if its film or picture is missing, has changed, or
+    is not readable.
 
     `crop` cuts a box (x, y, w, h) out of a frame.
     """
-    found: dict[Candidate, str] = {}
-    by_rank: dict[int, list[Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        by_rank[candidate.rank].append(candidate)
-    with contextlib.suppress(ReelgraphError):
-        again = reread(item)
-        for rank, some in sorted(by_rank.items()):  # one frame at a time, as 4K frames are large
-            with contextlib.suppress(ReelgraphError, OSError, IndexError):
-                frame = again.one(rank)
-                if frame is not None:
-                    boxes = [again.on_pixels(np.array(candidate.box)) for candidate in some]
-                    found |= {one: encoded(crop(frame, box)) for one, box in zip(some, boxes, strict=True)}
-    return [found.get(candidate) for candidate in candidates]
+    found: dict[tuple[RunInput, Candidate], str] = {}
+    by_item: dict[RunInput, dict[int, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
+    for item, candidate in wanted:
+        by_item[item][candidate.rank].append(candidate)
+    for item, by_rank in by_item.items():
+        with contextlib.suppress(ReelgraphError):
+            again = reread(item)
+            for rank, some in sorted(by_rank.items()):  # one frame at a time, as 4K frames are large
+                with contextlib.suppress(ReelgraphError, OSError, IndexError):
+                    frame = again.one(rank)
+                    if frame is not None:
+                        boxes = [again.on_pixels(np.array(one.box)) for one in some]
+                        found |= {(item, one): encoded(crop(frame, box)) for one, box in zip(some, boxes, strict=True)}
+    return [found.get(one) for one in wanted]
 
 
 def encoded(pixels_rgb: Pixels, quality: int = 82) -> str:

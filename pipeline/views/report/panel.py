@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pipeline.store.read import Run
 from pipeline.text import plain
+from pipeline.views.tables.rows import Block
 
 if TYPE_CHECKING:
-    from pipeline.store.read import Run
     from pipeline.views.report.survey import Surveyed
-    from pipeline.views.tables.rows import Block
 
 
 @dataclass(frozen=True)

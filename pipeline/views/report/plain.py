@@ -10,10 +10,10 @@ import numpy as np
 from pipeline.text import plural_of
 from pipeline.views.report.panel import About, Content, InputContent, Panel, Section, fill
 from pipeline.views.report.series import Histogram
+from pipeline.views.tables.rows import Block
 
 if TYPE_CHECKING:
     from pipeline.views.report.survey import Surveyed
-    from pipeline.views.tables.rows import Block
 
 SPREAD_EDGES = np.arange(0.0, 33.0)
 """Edges of the histogram of rows per item: 0, 1, 2, ...; they grow with what is found."""

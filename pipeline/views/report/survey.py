@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.media.spans import is_timed, item_numbers, item_seconds, length_of, seconds_of, start_of
+from pipeline.store.read import Run, RunInput
 from pipeline.text import parse_seconds
 from pipeline.views.axes import axis_in, source_arrays, source_options
+from pipeline.views.progress import Work
 from pipeline.views.report.series import Bins, per_item
 from pipeline.views.tables.rows import blocks
 
 if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
-    from pipeline.views.progress import Work
     from pipeline.views.report.panel import Panel
 
 MOST_BINS, FEWEST_BINS, ALL_BINS = 600, 40, 24_000

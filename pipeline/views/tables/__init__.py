@@ -20,7 +20,6 @@ from pipeline.views.tables.json_text import joined, objects, texts
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """Format for each suffix of a file."""
 
-
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Beginnings of a cell that spreadsheets compute; some also take the wide forms."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
@@ -92,11 +91,7 @@ class _Parquet:
             self.writer.close()
 
 
-class _Csv:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.writer: Any = None
-
+class _Csv(_Parquet):
     def start(self, schema: pa.Schema) -> None:
         fields = [pa.field(cell(one.name), pa.string() if _is_text(one.type) else one.type) for one in schema]
         self.writer = pyarrow.csv.CSVWriter(self.file, pa.schema(fields))
@@ -104,10 +99,6 @@ class _Csv:
     def write(self, table: pa.Table) -> None:
         columns = [_cells(column) if _is_text(column.type) else column for column in table.columns]
         self.writer.write_table(pa.table(columns, [cell(name) for name in table.column_names]))
-
-    def close(self) -> None:
-        if self.writer is not None:  # nothing was started if the store could not be read
-            self.writer.close()
 
 
 def cell(text: str) -> str:

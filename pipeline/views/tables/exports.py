@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import IO, ClassVar
 
 import pyarrow as pa
 
-from pipeline.views.export import Export
+from pipeline.views.export import Export, StoredRows
 from pipeline.views.tables import ROWS, suffixes_of
-
-if TYPE_CHECKING:
-    from pipeline.views.export import StoredRows
 
 ROW_GROUP = 65_536
 ROW_GROUP_BYTES = 64 << 20

@@ -27,7 +27,11 @@ def texts(values: pa.Array) -> pa.Array:
     if pa.types.is_string(kind):
         return _of_strings(values)
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _of_lists(values)
+        inside = texts(values.flatten())
+        lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+        edges = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        whole = pc.binary_join_element_wise("[", pc.binary_join(pa.ListArray.from_arrays(edges, inside), ", "), "]", "")
+        return pc.if_else(values.is_valid(), whole, NULL)
     if pa.types.is_boolean(kind):
         return pc.fill_null(values.cast(pa.string()), NULL)
     if pa.types.is_floating(kind):
@@ -66,11 +70,3 @@ def joined(rows: pa.Array, between: str) -> bytes:
 
 def _of_strings(values: pa.Array) -> pa.Array:
     return pa.array([json.dumps(value, ensure_ascii=False) for value in values.to_pylist()], pa.string())
-
-
-def _of_lists(values: pa.Array) -> pa.Array:
-    inside = texts(values.flatten())
-    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
-    edges = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    whole = pc.binary_join_element_wise("[", pc.binary_join(pa.ListArray.from_arrays(edges, inside), ", "), "]", "")
-    return pc.if_else(values.is_valid(), whole, NULL)

@@ -30,16 +30,14 @@ import pyarrow as pa
 
 from pipeline.engine.finding import COLUMNS, find, names
 from pipeline.errors import StoreError
-from pipeline.store.read import Run
-from pipeline.store.schema import DECODED
+from pipeline.store.read import Run, RunInput
+from pipeline.store.schema import DECODED, Array
 from pipeline.text import unknown
 from pipeline.views.axes import axis_in, chosen_axis, has_rows, item_of, source_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.store.read import RunInput
-    from pipeline.store.schema import Array
 
 BLOCK_BYTES = 32 << 20
 """Most bytes of arrays that one block of rows is read from: what a shard of the store holds."""
@@ -88,9 +86,7 @@ class Block:
         return values if self.counts is None else values[self.item_of_row]
 
 
-def blocks(
-    item: RunInput, axis: str, wanted: Collection[str], items: tuple[int, int] | None = None
-) -> Iterator[Block]:
+def blocks(item: RunInput, axis: str, wanted: Collection[str], items: tuple[int, int] | None = None) -> Iterator[Block]:
     """Yield an input's rows in order, with these arrays, in bounded memory.
 
     Of a half-done input these are the chunks that are there; items without a row are in the blocks too. `items` takes

@@ -107,7 +107,13 @@ class Demography:
         values[empty] = np.nan
         if self._card.name == "Age" and not self._own:
             return values[:, 0]
-        return _meaning(values, self._card.name)
+        # As DeepFace.analyze reports it, without its percents and its cut to whole years.
+        if self._card.name == "Age":
+            years: Float32 = (values.astype(np.float64) @ np.arange(AGES)).astype(np.float32)
+            return years
+        if self._card.name == "Gender":
+            return values  # the network's softmax, unchanged
+        return np.asarray(values / values.sum(axis=1, keepdims=True), np.float32)
 
 
 def _outside(frames_rgb: Frames, faces: Faces) -> npt.NDArray[np.bool_]:
@@ -130,13 +136,3 @@ def _network_input(chips: Chips, name: str) -> Float32:
     # As DeepFace's EmotionClient makes them.
     small = [cv2.resize(cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY), (48, 48)) for chip in chips]
     return np.asarray(small, np.float32)[..., None]
-
-
-def _meaning(values: Float32, name: str) -> Float32:
-    """Return what DeepFace.analyze reports for a network's values, without its percents and its cut to whole years."""
-    if name == "Age":
-        years: Float32 = (values.astype(np.float64) @ np.arange(AGES)).astype(np.float32)
-        return years
-    if name == "Gender":
-        return values  # the network's softmax, unchanged
-    return np.asarray(values / values.sum(axis=1, keepdims=True), np.float32)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -101,8 +102,6 @@ def _one_thread() -> Iterator[None]:
     A cascade keeps its working memory. Several threads would also give its boxes in an order of chance. DeepFace lists
     faces, and chooses among eyes of equal size, in that order.
     """
-    import cv2
-
     with _alone:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
@@ -116,8 +115,6 @@ class _Cascade:
     """One of OpenCV's cascades. Thread-safe."""
 
     def __init__(self, file: Path) -> None:
-        import cv2
-
         if not hasattr(cv2, "CascadeClassifier"):
             raise ModelError(
                 f"detector 'opencv' needs cv2.CascadeClassifier, which OpenCV {cv2.__version__} lacks; run: "
@@ -144,6 +141,4 @@ class _Cascade:
 
 
 def _grey(picture_rgb: Frame) -> npt.NDArray[np.uint8]:
-    import cv2
-
     return np.asarray(cv2.cvtColor(picture_rgb, cv2.COLOR_RGB2GRAY))

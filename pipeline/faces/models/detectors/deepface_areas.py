@@ -9,18 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.faces.models.crops import LEFT_EYE, RIGHT_EYE, cut, in_eight_bits
+from pipeline.faces.models.detectors import DetectorOptions
 from pipeline.faces.models.detectors.base import Frame, PadsItself, ZooDetector, border, checked, joined, ordered, taken
-
-if TYPE_CHECKING:
-    from pipeline.faces.models.detectors import DetectorOptions
-    from pipeline.faces.models.detectors.cascades import EyeFinder
+from pipeline.faces.models.detectors.cascades import EyeFinder
 
 GROUP_BYTES = 96 << 20
 """Most bytes of padded pictures that are in memory together: three of 1080p."""

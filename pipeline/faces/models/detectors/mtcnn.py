@@ -205,7 +205,8 @@ class MtcnnDetector:
         for size, group in groupby(range(len(pictures)), key=lambda index: pictures[index].size):
             members = list(group)
             run = partial(find, range(members[0], members[-1] + 1))
-            most = self._frames_at_once(size)
+            largest = max((rows * columns for _, rows, columns in self._levels(size)), default=0)
+            most = frames_at_once(self._device, largest, size[0] * size[1] if self._in_graphs else 0)
             found += [part for *_, part in run_in_batches(self._device, model, size, len(members), most, run)]
         return Candidates.join(found)
 
@@ -232,11 +233,6 @@ class MtcnnDetector:
 
     def _levels(self, size: tuple[int, int]) -> list[tuple[float, int, int]]:
         return level_sizes(size[1], size[0], self._min_face, self._scale_factor)
-
-    def _frames_at_once(self, size: tuple[int, int]) -> int:
-        """Return how many frames of this height and width go through the first network together."""
-        largest = max((rows * columns for _, rows, columns in self._levels(size)), default=0)
-        return frames_at_once(self._device, largest, size[0] * size[1] if self._in_graphs else 0)
 
     def _propose_slice(
         self, pictures: Sequence[Picture], seen: Seen, indices: range, start: int, stop: int

@@ -26,6 +26,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -81,8 +82,6 @@ class Pyramid:
         `border`: black rows above and below, columns left and right, that levels show beside it. With a border, even
         one of (0, 0), levels are TensorFlow's to the last bit but one, which takes longer.
         """
-        import cv2
-
         self._border = border
         if border is not None:
             # Sums of 32 bits take half the memory, but overflow for larger frames.
@@ -116,8 +115,6 @@ class Pyramid:
             self._whole(rows, columns, planes)
 
     def _whole(self, rows: int, columns: int, planes: Float32) -> None:
-        import cv2
-
         source = self._averaged_down(rows) if rows <= BANDS_BELOW * len(self._float) else self._float
         size = rows * columns * 3
         if self._level.size < size:
@@ -155,8 +152,6 @@ class Pyramid:
 
     def _by_integral(self, rows: int, columns: int) -> npt.NDArray[np.float64]:
         """Return float64 (rows, columns, 3), by the integral image, interpolated between pixels at a cell's corners."""
-        import cv2
-
         if not self._summed:
             cv2.integral(self._rgba, sum=self._sums, sdepth=cv2.CV_32S)
             self._summed = True
@@ -260,8 +255,6 @@ def _tensorflow_edges(
 
 def rimmed(frame: Frame) -> Frame:
     """Return a frame with one black pixel around it, which `patches` reads for all black pixels."""
-    import cv2
-
     return np.asarray(cv2.copyMakeBorder(frame, 1, 1, 1, 1, cv2.BORDER_CONSTANT))
 
 

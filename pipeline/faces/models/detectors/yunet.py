@@ -117,7 +117,16 @@ class YunetDetector(WholeFrameDetector):
             return view
 
         def look(batch: Frame, view: View) -> Faces:
-            return _client_faces(suppressed(self._candidates(batch, limit), limit), factors[view])
+            # As the client rounds: to whole pixels of the network's view, cut at 0, then to whole pixels of the frame.
+            found = suppressed(self._candidates(batch, limit), limit)
+            factor = factors[view]
+            box: npt.NDArray[np.float64] = np.trunc(found.box.astype(np.float64))
+            box[:, :2] = np.maximum(box[:, :2], 0)
+            landmarks = np.full(found.landmarks.shape, np.nan)
+            landmarks[:, :2] = np.trunc(found.landmarks[:, :2])
+            if factor != 1:
+                box, landmarks = np.trunc(box / factor), np.trunc(landmarks / factor)
+            return Faces(found.frame, box.astype(np.float32), landmarks.astype(np.float32), found.confidence)
 
         return self._find(frames_rgb, view_for, look, padded)
 
@@ -178,14 +187,3 @@ def suppressed(found: Faces, limit: float, scale: float = 1.0) -> Faces:
         return candidates[np.asarray(kept, np.int64).reshape(-1)]
 
     return chosen_by_frame(found, choose)
-
-
-def _client_faces(found: Faces, factor: float) -> Faces:
-    """Round as the client does: to whole pixels of the network's view, cut at 0, then to whole pixels of the frame."""
-    box: npt.NDArray[np.float64] = np.trunc(found.box.astype(np.float64))
-    box[:, :2] = np.maximum(box[:, :2], 0)
-    landmarks = np.full(found.landmarks.shape, np.nan)
-    landmarks[:, :2] = np.trunc(found.landmarks[:, :2])
-    if factor != 1:
-        box, landmarks = np.trunc(box / factor), np.trunc(landmarks / factor)
-    return Faces(found.frame, box.astype(np.float32), landmarks.astype(np.float32), found.confidence)

@@ -139,7 +139,14 @@ def build_graph(path: Path) -> bytes:
 
 def _build(file: DlibFile) -> bytes:
     graph = GraphWriter("dlib_face_recognition_resnet_v1")
-    first = _fold_normalisation(file.conv())
+    # (pixel - mean) / 256 goes into the first convolution. This is exact, because that convolution does not pad.
+    first = file.conv()
+    if first.padding:
+        raise ValueError(f"the first convolution pads by {first.padding}")
+    weights = first.weights / 256
+    mean = np.array(MEAN_RGB, np.float32)
+    bias = first.bias - np.einsum("fcyx,c->f", weights.astype(np.float64), mean).astype(np.float32)
+    first = ConvLayer(weights.astype(np.float32), bias, first.stride, first.padding)
     value = graph.add("Transpose", graph.add("Cast", "chips", to=1), perm=[0, 3, 1, 2])
     value = graph.add("Relu", _conv(graph, value, first))
     value = graph.add("MaxPool", value, kernel_shape=[3, 3], strides=[2, 2])
@@ -150,16 +157,6 @@ def _build(file: DlibFile) -> bytes:
     value = graph.add("Flatten", graph.add("GlobalAveragePool", value))
     value = graph.add("MatMul", value, file.matrix())
     return graph.serialise("chips", ("n", DLIB_SIDE, DLIB_SIDE, 3), {"embedding": (value, ("n", DIMENSION))}, np.uint8)
-
-
-def _fold_normalisation(layer: ConvLayer) -> ConvLayer:
-    """Take (pixel - mean) / 256 into the first convolution. This is exact, because that convolution does not pad."""
-    if layer.padding:
-        raise ValueError(f"the first convolution pads by {layer.padding}")
-    weights = layer.weights / 256
-    mean = np.array(MEAN_RGB, np.float32)
-    bias = layer.bias - np.einsum("fcyx,c->f", weights.astype(np.float64), mean).astype(np.float32)
-    return ConvLayer(weights.astype(np.float32), bias, layer.stride, layer.padding)
 
 
 def _conv(graph: GraphWriter, value: str, layer: ConvLayer) -> str:

@@ -47,7 +47,21 @@ def open_network(card: ModelCard, device: Device, traits: Traits) -> Network:
         graph = cached_graph("dlib_resnet", dlib_resnet.GRAPH_VERSION, [path], lambda: dlib_resnet.build_graph(path))
         return Network(_runner(create_session(graph, device, MEMORY_SHARES["recogniser"]), "chips"))
     session = open_weights(card, path, device, MEMORY_SHARES["recogniser"])
-    _check(card, session, traits, path)
+    # The graph must take and give what its card says, as far as the graph states it.
+    width, height = card.input_size or (0, 0)
+    expected = (3, height, width) if traits.channels_first else (height, width, 3)
+    for what, found, wanted in (
+        ("takes", session.get_inputs()[0].shape[1:], expected),
+        ("gives", session.get_outputs()[0].shape[1:2], (card.dimension,)),
+    ):
+        known = [isinstance(size, int) for size in found]
+        if len(found) != len(wanted) or any(
+            given != size for given, size, sure in zip(found, wanted, known, strict=True) if sure
+        ):
+            raise ModelError(
+                f"{path} is not the network {card.name}: it {what} {tuple(found)}, not {wanted}; "
+                f"delete it and run: reelgraph models fetch {card.name}"
+            )
     name = session.get_inputs()[0].name
     single = _runner(session, name)
     if session.get_inputs()[0].shape[0] != 1:
@@ -63,24 +77,6 @@ def _runner(session: Any, name: str) -> Run:
         return result.reshape(len(batch), -1)
 
     return run
-
-
-def _check(card: ModelCard, session: Any, traits: Traits, path: Path) -> None:
-    """Check that a graph takes and gives what its card says, as far as the graph states it."""
-    width, height = card.input_size or (0, 0)
-    expected = (3, height, width) if traits.channels_first else (height, width, 3)
-    for what, found, wanted in (
-        ("takes", session.get_inputs()[0].shape[1:], expected),
-        ("gives", session.get_outputs()[0].shape[1:2], (card.dimension,)),
-    ):
-        known = [isinstance(size, int) for size in found]
-        if len(found) != len(wanted) or any(
-            given != size for given, size, sure in zip(found, wanted, known, strict=True) if sure
-        ):
-            raise ModelError(
-                f"{path} is not the network {card.name}: it {what} {tuple(found)}, not {wanted}; "
-                f"delete it and run: reelgraph models fetch {card.name}"
-            )
 
 
 def _freed(card: ModelCard, device: Device, traits: Traits, path: Path, single: Run, name: str) -> Run | None:

@@ -31,7 +31,6 @@ mtcnn, in-sample. The column "pairs" gives true and false accepts of 509 pairs (
 DeepFace's 0.07 is stricter than native chips need; above 0.08 strangers are matched to people of the gallery.
 `euclidean_l2` and `angular` are the same limit by their own formulas; 0.6 is dlib's."""
 
-
 TWO_VIEWS_THRESHOLDS = {"Dlib": {"cosine": 0.076, "euclidean": 0.583, "euclidean_l2": 0.39, "angular": 0.125}}
 """Thresholds of `align: two_views`. They accept as many pairs of two people as the native thresholds do, on 2,006
 photographs of 858 people of LFW (in-sample). Held out, chosen on four fifths of the people and tried on the

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pipeline.faces.people.appearances import Appearance
 from pipeline.faces.views.report.people import Person, Question, attributes_of, gather, questions
@@ -30,10 +30,8 @@ from pipeline.views.report.panel import (
     text_of,
 )
 from pipeline.views.report.series import Histogram
-
-if TYPE_CHECKING:
-    from pipeline.views.report.survey import Surveyed
-    from pipeline.views.tables.rows import Block
+from pipeline.views.report.survey import Surveyed
+from pipeline.views.tables.rows import Block
 
 ROWS = 60
 """Most people with a row of their own in the timeline of one input; the others share one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from pipeline.faces.people.labels import labels
@@ -22,29 +21,6 @@ MOST_FRAMES_CUT = 60
 
 def add_pictures(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     """Give people their pictures, in place."""
-    _take_stored(people, inputs)
-    missing = [person for person in people[:MOST_PICTURED] if not person.pictures and person.candidates]
-    best = [max(person.candidates, key=lambda one: one[1].score) for person in missing[:MOST_FRAMES_CUT]]
-    for person, picture in zip(missing, _cut_all(inputs, best), strict=False):
-        person.pictures += picture
-
-
-def add_to_questions(asked: Sequence[Question], inputs: Sequence[Seen]) -> None:
-    """Give weak names a picture, in place."""
-    pictured = [one for one in asked if one.presence.candidates]
-    best = [(one.place, max(one.presence.candidates, key=lambda face: face.score)) for one in pictured]
-    for one, picture in zip(pictured, _cut_all(inputs, best), strict=True):
-        one.pictures += picture
-
-
-def pictures_of_unknown(inputs: Sequence[Seen]) -> list[str]:
-    """Return pictures of some unknown faces, from the inputs that have any."""
-    candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
-    step = max(1, len(candidates) // SHOWN_FACES)
-    return [picture for some in _cut_all(inputs, candidates[::step][:SHOWN_FACES]) for picture in some]
-
-
-def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
     person_of = {person.key: (k, person) for k, person in enumerate(people[:MOST_PICTURED])}
     for seen in inputs:
         arrays = seen.one.item.arrays
@@ -58,15 +34,27 @@ def _take_stored(people: Sequence[Person], inputs: Sequence[Seen]) -> None:
             place, person = person_of.get(key, (0, None))
             if person is not None and len(person.pictures) < (MOST_PICTURES if place < RICHLY_PICTURED else 1):
                 person.pictures.append(encoded(pixels))
+    missing = [person for person in people[:MOST_PICTURED] if not person.pictures and person.candidates]
+    best = [max(person.candidates, key=lambda one: one[1].score) for person in missing[:MOST_FRAMES_CUT]]
+    for person, picture in zip(missing, _cut_all(inputs, best), strict=False):
+        person.pictures += [picture] if picture else []
 
 
-def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) -> list[list[str]]:
-    """Return a list with the picture of each face, given with the index of its input; an empty one if there is none."""
-    found: list[list[str]] = [[] for _ in wanted]
-    by_input: dict[int, list[int]] = defaultdict(list)
-    for k, (place, _) in enumerate(wanted):
-        by_input[place].append(k)
-    for place, some in by_input.items():
-        for k, picture in zip(some, cut(inputs[place].one.item, [wanted[k][1] for k in some], crop), strict=True):
-            found[k] += [picture] if picture else []
-    return found
+def add_to_questions(asked: Sequence[Question], inputs: Sequence[Seen]) -> None:
+    """Give weak names a picture, in place."""
+    pictured = [one for one in asked if one.presence.candidates]
+    best = [(one.place, max(one.presence.candidates, key=lambda face: face.score)) for one in pictured]
+    for one, picture in zip(pictured, _cut_all(inputs, best), strict=True):
+        one.pictures += [picture] if picture else []
+
+
+def pictures_of_unknown(inputs: Sequence[Seen]) -> list[str]:
+    """Return pictures of some unknown faces, from the inputs that have any."""
+    candidates = [(place, candidate) for place, one in enumerate(inputs) for candidate in one.shown_faces]
+    step = max(1, len(candidates) // SHOWN_FACES)
+    return [picture for picture in _cut_all(inputs, candidates[::step][:SHOWN_FACES]) if picture]
+
+
+def _cut_all(inputs: Sequence[Seen], wanted: Sequence[tuple[int, Candidate]]) -> list[str | None]:
+    """Return the picture of each face, given with the index of its input; None if there is none."""
+    return cut([(inputs[place].one.item, one) for place, one in wanted], crop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,8 @@ from pipeline.faces.people.labels import UNKNOWN, Labels, labels, weak_labels
 from pipeline.faces.people.moments import Moments
 from pipeline.views.report.crops import Candidate
 from pipeline.views.report.series import Histogram, Numbers, Shares
-
-if TYPE_CHECKING:
-    from pipeline.views.report.survey import Surveyed
-    from pipeline.views.tables.rows import Block
+from pipeline.views.report.survey import Surveyed
+from pipeline.views.tables.rows import Block
 
 MOST_PEOPLE = 1000
 """Most people of one input that are followed one by one; of more, the least seen are only counted."""
@@ -103,30 +101,28 @@ class Look:
         self.confidence, self.size = confidence, size
         self.arrays, self.time, self.moments = one.item.arrays, one.time, Moments(one.item)
         self.who = labels(self.item)
-        self._count(self.who)
-        self._find_people(self.who)
-        self._start_attributes()
+        self.face_frame = self.item.array("face_frame")
+        unknown = np.bincount(self.face_frame[self.who.code == UNKNOWN], minlength=len(self.time))
+        self.found.unknown_faces = int(unknown.sum())
+        self.found.unknown = self.one.over_time(unknown)["mean"] if unknown.any() else []
+        maybe = weak_labels(self.item, self.who)
+        self.found.people, self.found.people_beyond = self._presences(self.who)
+        self.found.maybe, _ = self._presences(maybe)
+        self.places = _places(self.who.code, self.found.people)
+        self.maybe_places = _places(maybe.code, self.found.maybe)
+        self.bins = self.one.bins(ATTRIBUTE_BINS, FEWEST_ATTRIBUTE_BINS, ALL_ATTRIBUTE_BINS, 3)
+        self.followed = min(FOLLOWED, len(self.found.people)) if self.n_inputs <= MOST_FOLLOWING_INPUTS else 0
+        self.names = [name for name, array in self.arrays.items() if array.dims[0] == "face" and _is_drawn(array)]
+        self.over_time = {name: self._empty(name, self.bins.n) for name in self.names}
+        self.of_people = {name: self._empty(name, len(self.found.people) + 1) for name in self.names}
+        self.of_followed = {name: self._empty(name, self.bins.n * self.followed) for name in self.names}
 
     @property
     def wanted(self) -> list[str]:
         """Arrays that `add` reads."""
         return ["box", "landmarks", "confidence", *self.names]
 
-    def _count(self, who: Labels) -> None:
-        self.face_frame = self.item.array("face_frame")
-        unknown = np.bincount(self.face_frame[who.code == UNKNOWN], minlength=len(self.time))
-        self.found.unknown_faces = int(unknown.sum())
-        self.found.unknown = self.one.over_time(unknown)["mean"] if unknown.any() else []
-
     # -- people ------------------------------------------------------------------------------------------
-
-    def _find_people(self, who: Labels) -> None:
-        """Find who is there, and who may be."""
-        maybe = weak_labels(self.item, who)
-        self.found.people, self.found.people_beyond = self._presences(who)
-        self.found.maybe, _ = self._presences(maybe)
-        self.places = _places(who.code, self.found.people)
-        self.maybe_places = _places(maybe.code, self.found.maybe)
 
     def _presences(self, who: Labels) -> tuple[list[Presence], int]:
         """Return the people of some labels, longest on screen first, and the number of people beyond those."""
@@ -178,14 +174,6 @@ class Look:
         return "person", registry, code
 
     # -- faces -------------------------------------------------------------------------------------------
-
-    def _start_attributes(self) -> None:
-        self.bins = self.one.bins(ATTRIBUTE_BINS, FEWEST_ATTRIBUTE_BINS, ALL_ATTRIBUTE_BINS, 3)
-        self.followed = min(FOLLOWED, len(self.found.people)) if self.n_inputs <= MOST_FOLLOWING_INPUTS else 0
-        self.names = [name for name, array in self.arrays.items() if array.dims[0] == "face" and _is_drawn(array)]
-        self.over_time = {name: self._empty(name, self.bins.n) for name in self.names}
-        self.of_people = {name: self._empty(name, len(self.found.people) + 1) for name in self.names}
-        self.of_followed = {name: self._empty(name, self.bins.n * self.followed) for name in self.names}
 
     def _empty(self, name: str, n: int) -> Numbers | Shares:
         shape = self.arrays[name].shape

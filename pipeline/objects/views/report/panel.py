@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.media.picture import resized
+from pipeline.media.reread import Pixels
 from pipeline.objects.views.columns import counters_of
 from pipeline.objects.views.counts import Stretches, stretches
 from pipeline.objects.views.report.survey import WANTED, Look, OfClass, best
@@ -30,11 +31,8 @@ from pipeline.views.report.panel import (
     text_of,
 )
 from pipeline.views.report.plain import SHOWN_CLASSES, PlainPanel
-
-if TYPE_CHECKING:
-    from pipeline.media.reread import Pixels
-    from pipeline.views.report.survey import Surveyed
-    from pipeline.views.tables.rows import Block
+from pipeline.views.report.survey import Surveyed
+from pipeline.views.tables.rows import Block
 
 SHOWN_INPUTS = 24
 """Most inputs with tables and charts of their own."""
@@ -127,9 +125,7 @@ class ObjectsPanel(PlainPanel):
         lanes = {"rows": rows, "others": len(found) - len(rows), "rest": []}
         if not one.is_timed:
             lanes = {"rows": [], "others": 0, "rest": []}
-        return InputContent(
-            facts=[counted(len(found), "class", "classes")], cells=[grouped(len(found))], lanes=lanes
-        )
+        return InputContent(facts=[counted(len(found), "class", "classes")], cells=[grouped(len(found))], lanes=lanes)
 
     def _cards(self, totals: dict[str, list[tuple[int, OfClass]]], inputs: Sequence[Surveyed]) -> list[dict[str, Any]]:
         shown = list(totals.items())[:SHOWN_CLASSES]
@@ -140,7 +136,7 @@ class ObjectsPanel(PlainPanel):
             starts.append(len(wanted))
             every = [(place, track, one) for place, found in parts for track, one in found.candidates]
             wanted += best(every) if self.about.pictures else []
-        pictures = _pictures(inputs, wanted)
+        pictures = cut([(inputs[place].item, one) for place, one in wanted], _crop)
         return [
             {
                 "name": name, "number": number, "objects": _objects(parts), "share": _objects(parts) / most,
@@ -210,16 +206,6 @@ def _found(look: Look | None) -> list[tuple[str, OfClass]]:
 
 def _objects(parts: Sequence[tuple[int, OfClass]]) -> int:
     return sum(found.objects for _, found in parts)
-
-
-def _pictures(inputs: Sequence[Surveyed], wanted: Sequence[tuple[int, Candidate]]) -> list[str | None]:
-    """Return a picture of each object, given with the place of its input; None if it cannot be cut again."""
-    found: list[str | None] = [None] * len(wanted)
-    for place in {place for place, _ in wanted}:
-        some = [k for k, (of, _) in enumerate(wanted) if of == place]
-        for k, picture in zip(some, cut(inputs[place].item, [wanted[k][1] for k in some], _crop), strict=True):
-            found[k] = picture
-    return found
 
 
 def _crop(frame: Pixels, box: npt.NDArray[Any]) -> Pixels:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.media.spans import item_numbers
 from pipeline.views.report.crops import Candidate
-
-if TYPE_CHECKING:
-    from pipeline.views.report.survey import Surveyed
-    from pipeline.views.tables.rows import Block
+from pipeline.views.report.survey import Surveyed
+from pipeline.views.tables.rows import Block
 
 WANTED = ("class", "box", "score", "track")
 CURVE = 150
