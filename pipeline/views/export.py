@@ -32,7 +32,7 @@ from pipeline.engine.events import PassStarted, Silent
 from pipeline.engine.finding import EXPORTS, find, find_each, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import ReelgraphError, UsageError
-from pipeline.files.whole import written_whole
+from pipeline.files.whole import errors_of, written_whole
 from pipeline.media.images.copies import LISTED, Inventory
 from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
@@ -198,7 +198,7 @@ class StoredRows:
         self.notes: list[str] = []
         """Lines to show with the result."""
         self.beside: list[IO[bytes]] = []
-        """The files that `Export.beside` names, in that order; they appear with the file itself."""
+        """The files that `Export.beside` names, in that order; they appear just before the file itself."""
         self.inputs = [
             InputRows(run, item, self) for run in runs for item in run.inputs.values() if item.item == self.item
         ]
@@ -288,10 +288,12 @@ def export(
     for target, its_inputs in files:
         stored.inputs = its_inputs
         stored.__dict__.pop("schema", None)  # each file has the columns of its own inputs
-        with contextlib.ExitStack() as others:
+        with _sink(target) as file, contextlib.ExitStack() as others:
             stored.beside = [others.enter_context(_sink(path)) for path in _beside(target, chosen)]
-            with _sink(target) as file:
+            with errors_of(target):
                 _write(name, chosen, file, stored)
+                if stored.beside:  # the file itself comes last: if it is there, those beside it are of the same export
+                    Path(target).expanduser().unlink(missing_ok=True)
         schemas |= dict.fromkeys(stored.schema.names if "schema" in stored.__dict__ else ())
     total = sum(one.item.frames_total for one in stored.all_inputs)
     done = sum(one.item.frames_done for one in stored.all_inputs)
