@@ -254,6 +254,16 @@ class StoredSource(Source):
         return None
 
     @classmethod
+    def check(
+        cls, options: SourceOptions, arrays: Mapping[str, Array], items: Callable[[], Mapping[str, np.ndarray] | None]
+    ) -> None:
+        """Check the options before an input is worked on that the items will be made of. Raises InputError.
+
+        `arrays`: those that the input will have. `items` returns what its source says of each item (`Source.values`),
+        also of later parts; None if it cannot be opened.
+        """
+
+    @classmethod
     def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:
         raise WorkflowError(f"{cls.kind} are made of what a source gives; give them a section {cls.kind}: beside it")
 

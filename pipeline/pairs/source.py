@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -61,6 +61,8 @@ class PairsOptions(SourceOptions):
         given = [name for name in ("window", "similar", "list") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{given[0]} and {given[1]} exclude each other; keep one")
+        if self.similar is None and self.array != type(self).model_fields["array"].default:
+            raise ValueError(f"option array: {self.array} has no effect without similar; leave it out")
         return self
 
     def keyed(self) -> dict[str, Any]:
@@ -150,6 +152,18 @@ class Pairs(StoredSource):
         reach = options.window or options.similar
         every = items * (items - 1) // 2
         return every if reach is None else min(every, items * reach)
+
+    @classmethod
+    def check(
+        cls, options: SourceOptions, arrays: Mapping[str, Array], items: Callable[[], Mapping[str, np.ndarray] | None]
+    ) -> None:
+        assert isinstance(options, PairsOptions)
+        if options.similar is not None:
+            _check_feature(options.array, arrays)
+        if options.list is not None and (values := items()) is not None:
+            names = next((values[name] for name in (NAME, "frame") if name in values), None)
+            if names is not None:
+                listing.named(options.lines(), list(map(str, names.tolist())), options.list)
 
     @classmethod
     def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> Pairs:
@@ -252,14 +266,18 @@ def _path(name: str) -> list[tuple[bool, str]]:
 
 def _features(inputs: Sequence[RunInput], name: str) -> np.ndarray:
     for item in inputs:
-        array = item.arrays.get(name)
-        if array is None or array.dims[0] != item.item or len(array.shape) != 1:
-            vectors = [
-                a.name for a in item.arrays.values()
-                if a.dims[0] == item.item and len(a.shape) == 1 and a.name not in (ORIGIN.name, SCALE.name)
-            ]  # fmt: skip
-            raise InputError(
-                f"pairs.similar: {unknown('array of features', name, vectors)}; add a stage that makes it (features), "
-                "or name another with pairs.array"
-            )
+        _check_feature(name, item.arrays)
     return np.concatenate([item.array(name) for item in inputs])
+
+
+def _check_feature(name: str, arrays: Mapping[str, Array]) -> None:
+    """Raise InputError if an array is not one vector for each picture."""
+    vectors = [
+        one.name for one in arrays.values()
+        if one.dims[0] == "frame" and len(one.shape) == 1 and one.name not in (ORIGIN.name, SCALE.name)
+    ]  # fmt: skip
+    if name not in vectors:
+        raise InputError(
+            f"pairs.similar: {unknown('array of features', name, vectors)}; add a stage that makes it (features), "
+            "or name another with pairs.array"
+        )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.engine.ahead import check_further
 from pipeline.engine.bound import BoundWorkflow
 from pipeline.engine.parts import over, with_parts
 from pipeline.engine.plan import check_keys, find_inputs, open_source, plan_input
@@ -92,7 +93,8 @@ class PlanView:
 def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
     """Probe every input and ask the store what is missing. Writes nothing.
 
-    Raises StoreError if the store does not fit the workflow; unusable inputs are listed, not raised.
+    Raises StoreError if the store does not fit the workflow, and InputError if a further pass does not fit an input.
+    Unusable inputs are listed.
     """
     refs = find_inputs(workflow, inputs)
     store = RunStore.open(out, mode="r") if out.exists() else None
@@ -102,7 +104,8 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
         stages = {**store.input(name).attributes.get("stages", {}), **stages}
     bound = BoundWorkflow(workflow, stages)
     view = PlanView(workflow.name, str(out), workflow.noun)
-    found = with_parts(workflow, refs, store, view.notes.append) if store is not None else refs
+    found = list(with_parts(workflow, refs, store, view.notes.append)) if store is not None else refs
+    check_further(workflow, refs, found, store)
     for ref in found:
         view.notes += [ref.note] if ref.note else []
         try:

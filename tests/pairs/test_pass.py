@@ -21,10 +21,11 @@ import pipeline
 from pipeline.cli import main
 from pipeline.engine.events import ChunkDone, Event, InputDone
 from pipeline.engine.workflow import build_workflow
-from pipeline.errors import StoreError, UsageError, WorkflowError
+from pipeline.errors import InputError, StoreError, UsageError, WorkflowError
 from pipeline.views import summary as summary_view
 from pipeline.views.plan import lines
 from pipeline.views.progress import Bars, Tally
+from tests.clips import write_clip
 from tests.own import Own
 
 MARKS = '''
@@ -315,6 +316,7 @@ def test_pairs_of_a_list(pictures: Own) -> None:
 def test_a_list_may_name_pictures_that_come_later(pictures: Own) -> None:
     (pictures.folder / "photos" / "odd" / "005.png").unlink()
     (pictures.folder / "pairs.txt").write_text("even/002.png odd/001.png\nodd/003.png odd/005.png\n")
+    run(pictures, pictures.workflow(MARKS_ALONE, kind="images"))
     summary = run(pictures, workflow(pictures, list="pairs.txt")).summary
     assert "unknown picture 'odd/005.png'" in summary.unusable[0]["error"]
     add(pictures, [5])
@@ -342,9 +344,43 @@ def test_a_list_of_any_bytes(pictures: Own) -> None:
 )
 def test_a_list_with_mistakes(pictures: Own, text: str, message: str) -> None:
     (pictures.folder / "pairs.txt").write_text(text)
-    summary = run(pictures, workflow(pictures, list="pairs.txt")).summary
-    assert summary.exit_code == 1
-    assert message in summary.unusable[0]["error"]
+    _is_refused(pictures, workflow(pictures, list="pairs.txt"), message)
+
+
+def _is_refused(pictures: Own, path: Path, message: str) -> None:
+    """Check that a plan and a run say what is wrong before any picture is worked on."""
+    out = pictures.folder / "refused.zarr"
+    with pytest.raises(InputError) as planned:
+        pipeline.plan(path, pictures.folder / "photos", out=out)
+    with pytest.raises(InputError) as caught:
+        run(pictures, path, out=out)
+    assert message in str(caught.value)
+    assert str(planned.value) == str(caught.value)
+    assert not pipeline.open(out).inputs
+
+
+def test_a_list_of_a_film_names_frames(own: Own) -> None:
+    write_clip(own.folder / "film.mp4", 25)
+    stages = {"keypoints": {"use": "keypoints"}, "match": {"use": "match"}}
+    path = own.folder / "film.yaml"
+    listed = {"list": str(own.folder / "pairs.txt")}
+    path.write_text(yaml.safe_dump({"source": {"kind": "video", "every": 10}, "pairs": listed, "stages": stages}))
+    (own.folder / "pairs.txt").write_text("0 10\n0 5\n")
+    with pytest.raises(InputError, match="line 2: unknown picture '5'"):
+        own.run(path, own.folder / "film.mp4")
+    (own.folder / "pairs.txt").write_text("0 10\n10 20\n")
+    assert own.run(path, own.folder / "film.mp4").array("film-pairs", "b").tolist() == [1, 2]
+
+
+def test_a_list_of_a_growing_folder_is_checked_with_all_parts(pictures: Own) -> None:
+    run(pictures, pictures.workflow(MARKS_ALONE, kind="images"))
+    add(pictures, [13])
+    (pictures.folder / "pairs.txt").write_text("odd/013.png odd/001.png\nodd/013.png odd/015.png\n")
+    with pytest.raises(InputError, match=r"line 2: unknown picture 'odd/015.png'"):
+        run(pictures, workflow(pictures, list="pairs.txt"))
+    assert "photos-2" not in pipeline.open(pictures.out).inputs
+    (pictures.folder / "pairs.txt").write_text("odd/013.png odd/001.png\n")
+    assert run(pictures, workflow(pictures, list="pairs.txt")).summary.exit_code == 0
 
 
 def test_pairs_of_similar_features(pictures: Own) -> None:
@@ -360,8 +396,8 @@ def test_pairs_of_similar_features(pictures: Own) -> None:
                 expected.add((min(i, j), max(i, j)))
     assert expected <= found
     assert len(found) <= 24
-    summary = run(pictures, workflow(pictures, similar=2, array="featur"), out=pictures.folder / "b.zarr").summary
-    assert "did you mean 'feature'" in summary.unusable[0]["error"]
+    _is_refused(pictures, workflow(pictures, similar=2, array="featur"), "did you mean 'feature'")
+    _is_refused(pictures, workflow(pictures, similar=2, array="brightness"), "unknown array of features 'brightness'")
 
 
 def test_changed_options_are_refused(pictures: Own) -> None:
@@ -382,6 +418,7 @@ def test_changed_options_are_refused(pictures: Own) -> None:
         ({"pairz": {}, "stages": MARKS_ALONE}, "unknown section 'pairz'; did you mean 'pairs'"),
         ({"pairs": {"of": "al"}}, "pairs.of"),
         ({"pairs": {"window": 2, "similar": 3}}, "window and similar exclude each other"),
+        ({"pairs": {"array": "name"}}, "option array: name has no effect without similar; leave it out"),
         ({"pairs": {"windo": 2}}, "did you mean 'window'"),
         ({"pairs": {"list": "absent.txt"}}, "absent.txt cannot be read: No such file"),
     ],
