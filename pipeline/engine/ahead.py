@@ -22,13 +22,8 @@ def check_further(
 
     Raises InputError. An input that cannot be opened is left to the pass over it.
     """
-    groups: list[list[InputRef]] = []
-    for part in parts if workflow.further else ():
-        if part in refs:
-            groups.append([])
-        groups[-1].append(part)
     made = {array.name: array for array in (*workflow.schema.item_arrays, *workflow.schema.arrays)}
-    for group in groups:
+    for group in with_their_parts(refs, parts) if workflow.further else ():
         stored = [_stored(part, store) for part in group]
         if all(one is not None and one.complete for one in stored):
             continue  # the further pass comes at once, and says it itself
@@ -36,7 +31,17 @@ def check_further(
         common = {name: array for name, array in arrays[-1].items() if all(name in one for one in arrays)}
         for one in workflow.further:
             assert issubclass(one.source, StoredSource)
-            one.source.check(one.source_options, common, partial(_items, workflow, group, stored))
+            one.source.check(one.source_options, common, partial(items_of, workflow, group, store))
+
+
+def with_their_parts(refs: Sequence[InputRef], parts: Sequence[InputRef]) -> list[list[InputRef]]:
+    """Return each input with its later parts, which come after it in `parts`."""
+    groups: list[list[InputRef]] = []
+    for part in parts:
+        if part in refs:
+            groups.append([])
+        groups[-1].append(part)
+    return groups
 
 
 def _stored(ref: InputRef, store: RunStore | None) -> RunInput | None:
@@ -44,12 +49,11 @@ def _stored(ref: InputRef, store: RunStore | None) -> RunInput | None:
     return RunInput(store.path, name) if store is not None and name is not None else None
 
 
-def _items(
-    workflow: Workflow, parts: Sequence[InputRef], stored: Sequence[RunInput | None]
-) -> Mapping[str, np.ndarray] | None:
+def items_of(workflow: Workflow, parts: Sequence[InputRef], store: RunStore | None) -> Mapping[str, np.ndarray] | None:
     """Return what the source says of each item of some inputs; None if one of them cannot be opened."""
     found = []
-    for part, known in zip(parts, stored, strict=True):
+    for part in parts:
+        known = _stored(part, store)
         try:
             source = open_source(
                 workflow, part, known.attributes if known else None, known.inventory() if known else None

@@ -461,7 +461,45 @@ def test_plan_counts_the_pairs_before_and_after(pictures: Own) -> None:
     after = pipeline.plan(path, folder, pictures.out).as_dict()
     assert [(one["name"], one["frames_to_do"]) for one in after["pairs"]["inputs"]] == [("photos-pairs", 0)]
     assert after["inputs"][1]["frames"] == 1
+    assert after["pairs"]["expected"] == 12, "the new picture with each of the others"
     assert list(pipeline.open(pictures.out).inputs) == ["photos", "photos-pairs"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "before", "after"),
+    [
+        ({"of": "groups"}, 30, 12),
+        ({"of": "groups", "window": 1}, 12, 4),
+        ({"window": 3}, 36, 12),
+        ({"similar": 2}, 24, 25),
+    ],
+    ids=str,
+)
+def test_plan_counts_the_pairs_of_each_choice(pictures: Own, pairs: dict[str, Any], before: int, after: int) -> None:
+    """Of all and of groups exactly: the names of pictures are known before the first pass."""
+    path = workflow(pictures, **pairs)
+    assert pipeline.plan(path, pictures.folder / "photos", pictures.out).as_dict()["pairs"]["expected"] == before
+    run(pictures, path)
+    add(pictures, [30, 31])
+    planned = pipeline.plan(path, pictures.folder / "photos", pictures.out).as_dict()["pairs"]
+    assert planned["expected"] == after
+    done = run(pictures, path)
+    assert len(done.array("photos-2-pairs", "a")) <= after
+
+
+@pytest.mark.parametrize(("of", "expected"), [("all", 3), ("groups", 2)])
+def test_plan_counts_the_pairs_of_a_list(pictures: Own, of: str, expected: int) -> None:
+    """Each once, also if the list names pictures that come later than others of the store."""
+    listed = "odd/001.png odd/003.png\nodd/003.png odd/001.png\nodd/001.png even/002.png\nodd/031.png odd/001.png\n"
+    (pictures.folder / "pairs.txt").write_text(listed)
+    run(pictures, pictures.workflow(MARKS_ALONE, kind="images"))
+    add(pictures, [31])
+    path = workflow(pictures, of=of, list="pairs.txt")
+    planned = pipeline.plan(path, pictures.folder / "photos", pictures.out)
+    assert planned.as_dict()["pairs"]["expected"] == expected
+    assert not planned.further[0].unusable
+    made = run(pictures, path)
+    assert sum(len(made.array(name, "a")) for name in ("photos-pairs", "photos-2-pairs")) == expected
 
 
 def test_status_says_pairs(pictures: Own, capsys: pytest.CaptureFixture[str]) -> None:
