@@ -38,7 +38,7 @@ def with_their_parts(refs: Sequence[InputRef], parts: Sequence[InputRef]) -> lis
     """Return each input with its later parts, which come after it in `parts`."""
     groups: list[list[InputRef]] = []
     for part in parts:
-        if part in refs:
+        if len(groups) < len(refs) and part == refs[len(groups)]:
             groups.append([])
         groups[-1].append(part)
     return groups
