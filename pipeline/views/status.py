@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.models.card import NO_WEIGHTS
 from pipeline.text import clock, plural, plural_of
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _model(model: dict[str, Any]) -> str:
     """Return a model in one line. `--json` has what its publisher says on its use."""
     licence, runtime = (str(model.get(key) or "?") for key in ("licence", "runtime"))
     weights = model.get("weights_sha256")
+    weights = None if weights == NO_WEIGHTS else weights
     return f"  model {model['name']}: {licence} ({runtime}{f', weights {weights[:12]}' if weights else ''})"
 
 
