@@ -31,7 +31,12 @@ def check_further(
         common = {name: array for name, array in arrays[-1].items() if all(name in one for one in arrays)}
         for one in workflow.further:
             assert issubclass(one.source, StoredSource)
-            one.source.check(one.source_options, common, partial(items_of, workflow, group, store))
+            try:
+                one.source.check(one.source_options, common, partial(items_of, workflow, group, store))
+            except InputError as err:
+                if len(refs) == 1:
+                    raise
+                raise InputError(f"{group[0].path}: {err}") from err
 
 
 def with_their_parts(refs: Sequence[InputRef], parts: Sequence[InputRef]) -> list[list[InputRef]]:

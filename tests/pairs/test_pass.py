@@ -359,6 +359,13 @@ def _is_refused(pictures: Own, path: Path, message: str) -> None:
     assert not pipeline.open(out).inputs
 
 
+def test_a_list_over_several_inputs_is_refused(pictures: Own) -> None:
+    (pictures.folder / "pairs.txt").write_text("001.png 003.png\n")
+    folders = [pictures.folder / "photos" / name for name in ("odd", "even")]
+    with pytest.raises(InputError, match=r"photos/even: .*pairs.txt, line 1: unknown picture '001.png'"):
+        pictures.run(workflow(pictures, list="pairs.txt"), *folders)
+
+
 def test_a_list_of_a_film_names_frames(own: Own) -> None:
     write_clip(own.folder / "film.mp4", 25)
     stages = {"keypoints": {"use": "keypoints"}, "match": {"use": "match"}}
