@@ -27,7 +27,7 @@ def check_further(
         stored = [_stored(part, store) for part in group]
         if all(one is not None and one.complete for one in stored):
             continue  # the further pass comes at once, and says it itself
-        arrays = [{**(one.arrays if one is not None else {}), **made} for one in stored]
+        arrays = [{**(one.arrays if one is not None and one.complete else {}), **made} for one in stored]
         common = {name: array for name, array in arrays[-1].items() if all(name in one for one in arrays)}
         for one in workflow.further:
             assert issubclass(one.source, StoredSource)

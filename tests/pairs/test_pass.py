@@ -565,3 +565,19 @@ def test_a_drained_run_goes_on_with_the_pairs(pictures: Own) -> None:
     second = run(pictures, workflow(pictures))
     assert second.summary.exit_code == 0
     assert second.summary.pairs == 66
+
+
+def test_a_damaged_chunk_of_the_first_pass_is_made_again(pictures: Own) -> None:
+    """What is checked before the first pass does not stumble over it."""
+    add(pictures, range(13, 100))
+
+    class Ends:
+        def on(self, event: Event) -> None:
+            if isinstance(event, ChunkDone):
+                signal.raise_signal(signal.SIGTERM)
+
+    path = workflow(pictures, similar=1)
+    assert run(pictures, path, listener=Ends()).summary.exit_code == 75
+    chunk = next((pictures.out / "photos" / "chunks").glob("*.ok.*"))
+    chunk.write_bytes(b"damaged")
+    assert run(pictures, path).summary.exit_code == 0
