@@ -24,6 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.engine.ahead import check_further
 from pipeline.engine.bound import BoundWorkflow
 from pipeline.engine.declared import of_input
 from pipeline.engine.derive import DeriveError, derive, stale
@@ -183,7 +184,8 @@ class _Run:
     def _work_round(self, refs: Sequence[InputRef], start: Callable[[], Worksite]) -> None:
         self.bound = self.passes[0]
         changes = list(prune(self.workflow, refs, self.store)) if self.options.prune else []
-        parts = with_parts(self.workflow, refs, self.store, changes.append)
+        parts = list(with_parts(self.workflow, refs, self.store, changes.append))
+        self._check_further(refs, parts)
         # An input that is taken again may be another now; its later parts were opened in an earlier round.
         named, refs = refs, [ref for ref in parts if ref in refs or ref.path not in self.tried]
         # What earlier rounds counted of these inputs is forgotten.
@@ -209,6 +211,11 @@ class _Run:
             and self.summary.inputs_complete < self.summary.inputs_total - len(self.summary.unusable)
         )
         self._keep_findings()
+
+    def _check_further(self, refs: Sequence[InputRef], parts: Sequence[InputRef]) -> None:
+        """Refuse options of further passes that do not fit; while it follows, a run says so after the first pass."""
+        if not self.summary.follows:
+            check_further(self.workflow, refs, parts, self.store)
 
     def known_paths(self) -> Collection[str]:
         """Return the paths of the inputs that the store has, or has recorded as unusable."""

@@ -260,9 +260,25 @@ class StoredSource(Source):
         """Return the arrays that jobs load, by the stored array that they are taken from: `a_box`, `b_box` of `box`."""
 
     @classmethod
-    def expected(cls, options: SourceOptions, items: int) -> int | None:
-        """Return the number of items that an input of `items` stored ones makes, at most; None if that is not known."""
+    def expected(
+        cls, options: SourceOptions, items: int, earlier: int, values: Callable[[], Mapping[str, np.ndarray] | None]
+    ) -> int | None:
+        """Return the number of items that an input of `items` others makes, at most; None if that is not known.
+
+        `earlier`: items of those inputs that it is a later part of. `values` returns what the source says of each item
+        (`Source.values`), of the input with all its parts in order; None if it cannot be opened.
+        """
         return None
+
+    @classmethod
+    def check(
+        cls, options: SourceOptions, arrays: Mapping[str, Array], items: Callable[[], Mapping[str, np.ndarray] | None]
+    ) -> None:
+        """Check the options before an input is worked on that the items will be made of. Raises InputError.
+
+        `arrays`: those that the input will have. `items` returns what its source says of each item (`Source.values`),
+        also of later parts; None if it cannot be opened.
+        """
 
     @classmethod
     def find(cls, inputs: Sequence[str], options: SourceOptions) -> Iterator[InputRef]:

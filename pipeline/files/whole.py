@@ -83,17 +83,25 @@ def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
     if place.exists() and not (place.is_file() or place.is_dir()):
         raise UsageError(f"{what}{place} is a pipe, a socket or a device; choose another file")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            yield file
-        os.replace(aside, place)
+        with errors_of(place, what):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                yield file
+            os.replace(aside, place)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def errors_of(place: str | Path, what: str = "") -> Iterator[None]:
+    """Raise UsageError, which names the file, for an error of the disk that it is written to."""
+    try:
+        yield
     except BrokenPipeError:  # not of this file
         raise
     except OSError as err:
         raise UsageError(f"{what}{place} cannot be written: {err.strerror or err}; choose another file") from err
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal
 
 
@@ -71,6 +72,10 @@ class ModelCard:
     """Publisher who states `licence`, and what else the publisher says about use."""
     by_path: bool = False
     """True if users give the path of its weights in their workflow: the licence forbids to fetch them."""
+
+
+NO_WEIGHTS = sha256().hexdigest()
+"""Hash that a store has of a model without weights: that of nothing."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -61,6 +62,8 @@ class PairsOptions(SourceOptions):
         given = [name for name in ("window", "similar", "list") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{given[0]} and {given[1]} exclude each other; keep one")
+        if self.similar is None and self.array != type(self).model_fields["array"].default:
+            raise ValueError(f"option array: {self.array} has no effect without similar; leave it out")
         return self
 
     def keyed(self) -> dict[str, Any]:
@@ -143,13 +146,31 @@ class Pairs(StoredSource):
         return {array.name: (f"a_{array.name}", f"b_{array.name}") for array in counted}
 
     @classmethod
-    def expected(cls, options: SourceOptions, items: int) -> int | None:
+    def expected(
+        cls, options: SourceOptions, items: int, earlier: int, values: Callable[[], Mapping[str, np.ndarray] | None]
+    ) -> int | None:
         assert isinstance(options, PairsOptions)
+        names = _named(values()) if options.list is not None or options.of == "groups" else None
+        total = earlier + items
         if options.list is not None:
-            return len(options.lines())
-        reach = options.window or options.similar
-        every = items * (items - 1) // 2
-        return every if reach is None else min(every, items * reach)
+            if names is None:
+                return len(options.lines())
+            pairs = listing.named(options.lines(), names, options.list, earlier)
+            return len(listing.in_tiles(_kept(pairs, names, total, options)))
+        if names is None:
+            return _most(options, items, earlier)
+        folders = [Counter(map(os.path.dirname, some)) for some in (names[:earlier], names[earlier:total])]
+        return sum(_most(options, count, folders[0][folder]) for folder, count in folders[1].items())
+
+    @classmethod
+    def check(
+        cls, options: SourceOptions, arrays: Mapping[str, Array], items: Callable[[], Mapping[str, np.ndarray] | None]
+    ) -> None:
+        assert isinstance(options, PairsOptions)
+        if options.similar is not None:
+            _check_feature(options.array, arrays)
+        if options.list is not None and (names := _named(items())) is not None:
+            listing.named(options.lines(), names, options.list)
 
     @classmethod
     def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> Pairs:
@@ -205,11 +226,7 @@ def _listed(ref: StoredRef, options: PairsOptions) -> np.ndarray:
     if options.list is not None:
         names = _names(inputs)
         pairs = listing.named(options.lines(), [*names, *_names(ref.later)], options.list, first_new)
-        pairs = pairs[(pairs < total).all(axis=1)]
-        if options.of == "groups":
-            folders = np.array([os.path.dirname(name) for name in names], object)
-            pairs = pairs[folders[pairs[:, 0]] == folders[pairs[:, 1]]]
-        return pairs
+        return _kept(pairs, names, total, options)
     vectors = _features(inputs, options.array) if options.similar is not None else None
     places = _places(inputs) if options.window is not None else np.empty(0)
 
@@ -223,6 +240,29 @@ def _listed(ref: StoredRef, options: PairsOptions) -> np.ndarray:
     if options.of == "groups":
         return listing.grouped([os.path.dirname(name) for name in _names(inputs)], of_items)
     return of_items(np.arange(total))
+
+
+def _kept(pairs: np.ndarray, names: Sequence[str], total: int, options: PairsOptions) -> np.ndarray:
+    """Return the listed pairs of the first `total` pictures; with `of: groups` those within a folder."""
+    pairs = pairs[(pairs < total).all(axis=1)]
+    if options.of == "groups":
+        folders = np.array([os.path.dirname(name) for name in names], object)
+        pairs = pairs[folders[pairs[:, 0]] == folders[pairs[:, 1]]]
+    return pairs
+
+
+def _most(options: PairsOptions, items: int, earlier: int) -> int:
+    """Return the number of pairs, at most, of some pictures with each other and with earlier ones."""
+    every = items * (items - 1) // 2 + items * earlier
+    if options.window is not None:
+        return min(every, options.window * items * (2 if earlier else 1))
+    return every if options.similar is None else min(every, options.similar * (items + earlier))
+
+
+def _named(values: Mapping[str, np.ndarray] | None) -> list[str] | None:
+    """Return the name of each picture, of a video's frame its number, by what the source says; None if it does not."""
+    found = next((values[name] for name in (NAME, "frame") if name in values), None) if values is not None else None
+    return None if found is None else list(map(str, found.tolist()))
 
 
 def _names(inputs: Sequence[RunInput]) -> list[str]:
@@ -252,14 +292,18 @@ def _path(name: str) -> list[tuple[bool, str]]:
 
 def _features(inputs: Sequence[RunInput], name: str) -> np.ndarray:
     for item in inputs:
-        array = item.arrays.get(name)
-        if array is None or array.dims[0] != item.item or len(array.shape) != 1:
-            vectors = [
-                a.name for a in item.arrays.values()
-                if a.dims[0] == item.item and len(a.shape) == 1 and a.name not in (ORIGIN.name, SCALE.name)
-            ]  # fmt: skip
-            raise InputError(
-                f"pairs.similar: {unknown('array of features', name, vectors)}; add a stage that makes it (features), "
-                "or name another with pairs.array"
-            )
+        _check_feature(name, item.arrays)
     return np.concatenate([item.array(name) for item in inputs])
+
+
+def _check_feature(name: str, arrays: Mapping[str, Array]) -> None:
+    """Raise InputError if an array is not one vector for each picture."""
+    vectors = [
+        one.name for one in arrays.values()
+        if one.dims[0] == "frame" and len(one.shape) == 1 and one.name not in (ORIGIN.name, SCALE.name)
+    ]  # fmt: skip
+    if name not in vectors:
+        raise InputError(
+            f"pairs.similar: {unknown('array of features', name, vectors)}; add a stage that makes it (features), "
+            "or name another with pairs.array"
+        )

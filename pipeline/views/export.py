@@ -32,7 +32,7 @@ from pipeline.engine.events import Listener, PassStarted, Silent
 from pipeline.engine.finding import EXPORTS, find, find_each, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import InputError, ReelgraphError, StoreError, UsageError
-from pipeline.files.whole import written_whole
+from pipeline.files.whole import errors_of, written_whole
 from pipeline.media.images.copies import LISTED, Inventory
 from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
@@ -199,7 +199,7 @@ class StoredRows:
         self.notes: list[str] = []
         """Lines to show with the result."""
         self.beside: list[IO[bytes]] = []
-        """The files that `Export.beside` names, in that order; they appear with the file itself."""
+        """The files that `Export.beside` names, in that order; they appear just before the file itself."""
         self.inputs = [
             InputRows(run, item, self) for run in runs for item in run.inputs.values() if item.item == self.item
         ]
@@ -293,10 +293,12 @@ def export(
         stored.__dict__.pop("schema", None)  # each file has the columns of its own inputs
         before = stored.n_rows, stored.n_items
         try:
-            with contextlib.ExitStack() as others:
+            with _sink(target) as file, contextlib.ExitStack() as others:
                 stored.beside = [others.enter_context(_sink(path)) for path in _beside(target, chosen)]
-                with _sink(target) as file:
+                with errors_of(target):
                     _write(name, chosen, file, stored)
+                    if stored.beside:  # the file itself comes last: if it is there, those beside it are of its export
+                        Path(target).expanduser().unlink(missing_ok=True)
         except (UsageError, InputError, StoreError) as err:
             if _EACH not in to:
                 raise

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.engine.ahead import check_further, items_of, with_their_parts
 from pipeline.engine.bound import BoundWorkflow
 from pipeline.engine.parts import over, with_parts
 from pipeline.engine.plan import check_keys, find_inputs, open_source, plan_input
@@ -92,7 +94,8 @@ class PlanView:
 def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
     """Probe every input and ask the store what is missing. Writes nothing.
 
-    Raises StoreError if the store does not fit the workflow; unusable inputs are listed, not raised.
+    Raises StoreError if the store does not fit the workflow, and InputError if a further pass does not fit an input.
+    Unusable inputs are listed.
     """
     refs = find_inputs(workflow, inputs)
     store = RunStore.open(out, mode="r") if out.exists() else None
@@ -102,7 +105,8 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
         stages = {**store.input(name).attributes.get("stages", {}), **stages}
     bound = BoundWorkflow(workflow, stages)
     view = PlanView(workflow.name, str(out), workflow.noun)
-    found = with_parts(workflow, refs, store, view.notes.append) if store is not None else refs
+    found = list(with_parts(workflow, refs, store, view.notes.append)) if store is not None else refs
+    check_further(workflow, refs, found, store)
     for ref in found:
         view.notes += [ref.note] if ref.note else []
         try:
@@ -111,26 +115,43 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
             view.unusable.append({"path": ref.path, "error": str(err)})
     _estimate(view, bound, store)
     for one in workflow.further:
-        view.further.append(_further(view, BoundWorkflow(one, stages), refs, store))
+        view.further.append(_further(view, BoundWorkflow(one, stages), with_their_parts(refs, found), store))
     return view
 
 
-def _further(first: PlanView, bound: BoundWorkflow, refs: Sequence[InputRef], store: RunStore | None) -> PlanView:
-    """Plan a further pass: exactly over inputs that are complete, and by an estimate over the others."""
+def _further(
+    first: PlanView, bound: BoundWorkflow, groups: Sequence[Sequence[InputRef]], store: RunStore | None
+) -> PlanView:
+    """Plan a further pass: exactly over inputs that are complete, and by an estimate over the others.
+
+    `groups`: each input with its later parts.
+    """
     workflow = bound.workflow
     view = PlanView(first.workflow, first.out, workflow.noun)
-    planned = set()
-    for ref in over(workflow, refs, store, lambda _: None) if store is not None else ():
-        assert store is not None
-        planned.add(ref.inputs[-1].name)
+    source, options, base = workflow.source, workflow.source_options, workflow.base
+    assert issubclass(source, StoredSource)
+    assert base is not None
+    ready = [] if store is None else list(over(workflow, [group[0] for group in groups], store, lambda _: None))
+    planned = {ref.inputs[-1].name for ref in ready}
+    lines = {line.path: line for line in first.inputs}
+    usable = [[lines[part.path] for part in group if part.path in lines] for group in groups]
+    growing = {line.name for some in usable if any(line.name not in planned for line in some) for line in some}
+    for ref in ready:
+        name = ref.inputs[-1].name
         try:
             _add(view, bound, ref, store)
         except InputError as err:
-            view.unusable.append({"path": ref.path, "error": str(err)})
-    source = workflow.source
-    assert issubclass(source, StoredSource)
-    waiting = [line.frames for line in first.inputs if line.name not in planned]
-    counts = [source.expected(workflow.source_options, items) for items in waiting]
+            if name in growing:  # it may need what is not there yet: items of a later part
+                planned.discard(name)
+            else:
+                view.unusable.append({"path": ref.path, "error": str(err)})
+    counts: list[int | None] = []
+    for group, some in zip(groups, usable, strict=True):
+        earlier, values = 0, partial(items_of, base, group, store)
+        for line in some:
+            if line.name not in planned:
+                counts.append(source.expected(options, line.frames, earlier, values))
+            earlier += line.frames
     view.expected = None if None in counts else sum(count or 0 for count in counts)
     _estimate(view, bound, store)
     return view

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.models.card import NO_WEIGHTS
 from pipeline.store.read import RunInput
 from pipeline.store.read import open as open_store
 from pipeline.text import clock, plural, plural_of
@@ -97,6 +98,7 @@ def _model(model: dict[str, Any]) -> str:
     """Return a model in one line. `--json` has what its publisher says on its use."""
     licence, runtime = (str(model.get(key) or "?") for key in ("licence", "runtime"))
     weights = model.get("weights_sha256")
+    weights = None if weights == NO_WEIGHTS else weights
     return f"  model {model['name']}: {licence} ({runtime}{f', weights {weights[:12]}' if weights else ''})"
 
 

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,42 @@ def test_exif_says_the_focal_length_and_what_is_turned(tmp_path: Path) -> None:
     assert not any("not found" in note for note in exported.notes)
 
 
+def _pictures_with(tmp_path: Path, focal_35: Sequence[int]) -> Path:
+    """Save pictures of blobs, whose EXIF says these focal lengths; 0: it says none."""
+    (tmp_path / "photos").mkdir()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)).resize((384, 256))
+    for k, focal in enumerate(focal_35):
+        exif = Image.Exif()
+        if focal:
+            exif.get_ifd(0x8769)[0xA405] = focal
+        picture.save(tmp_path / "photos" / f"{k}.jpg", exif=exif)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(("focal_35", "mixed"), [([0, 28, 28], False), ([28, 0, 50], True)])
+def test_a_shared_camera_has_the_focal_length_that_is_known(tmp_path: Path, focal_35: list[int], mixed: bool) -> None:
+    photos = _pictures_with(tmp_path, focal_35)
+    pipeline.run("match", photos, out=tmp_path / "s.zarr", executor="inline", set={"keypoints.most": 50})
+    exported = export(tmp_path / "s.zarr", tmp_path / "colmap.db", camera="single")
+    with database(tmp_path / "colmap.db") as opened:
+        ((params, prior),) = opened.execute("SELECT params, prior_focal_length FROM cameras").fetchall()
+    pixels = np.hypot(384, 256) / 43.27
+    assert (np.frombuffer(params)[0], prior) == (pytest.approx(28 * pixels), 1)
+    told = f"focal lengths from {28 * pixels:.0f} to {50 * pixels:.0f} pixels"
+    assert any(told in note for note in exported.notes) == mixed
+
+
+def test_the_focal_length_of_verify_is_that_of_the_cameras(tmp_path: Path) -> None:
+    """The matrix E that was found with it would not fit another one."""
+    photos = _pictures_with(tmp_path, [28, 0])
+    options = {"keypoints.most": 50, "verify.model": "essential", "verify.focal": 500, "verify.centre": [190, 130]}
+    pipeline.run("match", photos, out=tmp_path / "s.zarr", executor="inline", set=options)
+    export(tmp_path / "s.zarr", tmp_path / "colmap.db")
+    with database(tmp_path / "colmap.db") as opened:
+        found = opened.execute("SELECT params, prior_focal_length FROM cameras").fetchall()
+    assert [(np.frombuffer(params).tolist(), prior) for params, prior in found] == [([500, 190, 130, 0], 1)] * 2
+
+
 def test_a_folder_that_grew_is_one_set_of_pictures(tmp_path: Path) -> None:
     made = make_matches(tmp_path / "s.zarr", later=["d/4.jpg", "d/5.jpg"], bad=[1])
     exported = export(tmp_path / "s.zarr", tmp_path / "colmap.db")
@@ -151,6 +187,7 @@ def test_a_folder_that_grew_is_one_set_of_pictures(tmp_path: Path) -> None:
     k = next(k for k in range(len(later["a"])) if (later["a"][k], later["b"][k]) == (0, 5))
     np.testing.assert_array_equal(matches[1 * 2147483647 + 6], part(later, "n_matches", "match", k))
     assert "2 pictures left out: could not be read" in exported.notes
+    assert "11 pairs of them left out: a picture of each could not be read" in exported.notes
 
 
 def test_folders_have_one_folder_above_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -121,6 +122,25 @@ def test_the_list_that_made_a_store_is_not_replaced(tmp_path: Path) -> None:
         export(tmp_path / "s.zarr", tmp_path / "matches.h5", force=True)
     assert listed.read_text().endswith("# by hand\n")
     export(tmp_path / "s.zarr", tmp_path / "church-matches.h5")
+
+
+def test_old_and_new_files_never_stand_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while files are replaced leaves no matches beside features of another export."""
+    make_matches(tmp_path / "s.zarr")
+    names = ["features.h5", "pairs.txt", "matches.h5"]
+    for name in names:
+        (tmp_path / name).write_text("old")
+    seen, replace = [], os.replace
+
+    def watched(aside: Path, place: Path) -> None:
+        replace(aside, place)
+        seen.append([path.name for path in tmp_path.iterdir() if path.name in names])
+        if "matches.h5" in seen[-1]:
+            assert not [name for name in names if (tmp_path / name).read_bytes() == b"old"]
+
+    monkeypatch.setattr(os, "replace", watched)
+    export(tmp_path / "s.zarr", tmp_path / "matches.h5", force=True)
+    assert [len(found) for found in seen] == [2, 2, 3]
 
 
 def test_two_names_that_hloc_takes_for_one(tmp_path: Path) -> None:

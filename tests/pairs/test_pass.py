@@ -21,10 +21,11 @@ import pipeline
 from pipeline.cli import main
 from pipeline.engine.events import ChunkDone, Event, InputDone
 from pipeline.engine.workflow import build_workflow
-from pipeline.errors import StoreError, UsageError, WorkflowError
+from pipeline.errors import InputError, StoreError, UsageError, WorkflowError
 from pipeline.views import summary as summary_view
 from pipeline.views.plan import lines
 from pipeline.views.progress import Bars, Tally
+from tests.clips import write_clip
 from tests.own import Own
 
 MARKS = '''
@@ -315,6 +316,7 @@ def test_pairs_of_a_list(pictures: Own) -> None:
 def test_a_list_may_name_pictures_that_come_later(pictures: Own) -> None:
     (pictures.folder / "photos" / "odd" / "005.png").unlink()
     (pictures.folder / "pairs.txt").write_text("even/002.png odd/001.png\nodd/003.png odd/005.png\n")
+    run(pictures, pictures.workflow(MARKS_ALONE, kind="images"))
     summary = run(pictures, workflow(pictures, list="pairs.txt")).summary
     assert "unknown picture 'odd/005.png'" in summary.unusable[0]["error"]
     add(pictures, [5])
@@ -342,9 +344,50 @@ def test_a_list_of_any_bytes(pictures: Own) -> None:
 )
 def test_a_list_with_mistakes(pictures: Own, text: str, message: str) -> None:
     (pictures.folder / "pairs.txt").write_text(text)
-    summary = run(pictures, workflow(pictures, list="pairs.txt")).summary
-    assert summary.exit_code == 1
-    assert message in summary.unusable[0]["error"]
+    _is_refused(pictures, workflow(pictures, list="pairs.txt"), message)
+
+
+def _is_refused(pictures: Own, path: Path, message: str) -> None:
+    """Check that a plan and a run say what is wrong before any picture is worked on."""
+    out = pictures.folder / "refused.zarr"
+    with pytest.raises(InputError) as planned:
+        pipeline.plan(path, pictures.folder / "photos", out=out)
+    with pytest.raises(InputError) as caught:
+        run(pictures, path, out=out)
+    assert message in str(caught.value)
+    assert str(planned.value) == str(caught.value)
+    assert not pipeline.open(out).inputs
+
+
+def test_a_list_over_several_inputs_is_refused(pictures: Own) -> None:
+    (pictures.folder / "pairs.txt").write_text("001.png 003.png\n")
+    folders = [pictures.folder / "photos" / name for name in ("odd", "even")]
+    with pytest.raises(InputError, match=r"photos/even: .*pairs.txt, line 1: unknown picture '001.png'"):
+        pictures.run(workflow(pictures, list="pairs.txt"), *folders)
+
+
+def test_a_list_of_a_film_names_frames(own: Own) -> None:
+    write_clip(own.folder / "film.mp4", 25)
+    stages = {"keypoints": {"use": "keypoints"}, "match": {"use": "match"}}
+    path = own.folder / "film.yaml"
+    listed = {"list": str(own.folder / "pairs.txt")}
+    path.write_text(yaml.safe_dump({"source": {"kind": "video", "every": 10}, "pairs": listed, "stages": stages}))
+    (own.folder / "pairs.txt").write_text("0 10\n0 5\n")
+    with pytest.raises(InputError, match="line 2: unknown picture '5'"):
+        own.run(path, own.folder / "film.mp4")
+    (own.folder / "pairs.txt").write_text("0 10\n10 20\n")
+    assert own.run(path, own.folder / "film.mp4").array("film-pairs", "b").tolist() == [1, 2]
+
+
+def test_a_list_of_a_growing_folder_is_checked_with_all_parts(pictures: Own) -> None:
+    run(pictures, pictures.workflow(MARKS_ALONE, kind="images"))
+    add(pictures, [13])
+    (pictures.folder / "pairs.txt").write_text("odd/013.png odd/001.png\nodd/013.png odd/015.png\n")
+    with pytest.raises(InputError, match=r"line 2: unknown picture 'odd/015.png'"):
+        run(pictures, workflow(pictures, list="pairs.txt"))
+    assert "photos-2" not in pipeline.open(pictures.out).inputs
+    (pictures.folder / "pairs.txt").write_text("odd/013.png odd/001.png\n")
+    assert run(pictures, workflow(pictures, list="pairs.txt")).summary.exit_code == 0
 
 
 def test_pairs_of_similar_features(pictures: Own) -> None:
@@ -360,8 +403,8 @@ def test_pairs_of_similar_features(pictures: Own) -> None:
                 expected.add((min(i, j), max(i, j)))
     assert expected <= found
     assert len(found) <= 24
-    summary = run(pictures, workflow(pictures, similar=2, array="featur"), out=pictures.folder / "b.zarr").summary
-    assert "did you mean 'feature'" in summary.unusable[0]["error"]
+    _is_refused(pictures, workflow(pictures, similar=2, array="featur"), "did you mean 'feature'")
+    _is_refused(pictures, workflow(pictures, similar=2, array="brightness"), "unknown array of features 'brightness'")
 
 
 def test_changed_options_are_refused(pictures: Own) -> None:
@@ -382,6 +425,7 @@ def test_changed_options_are_refused(pictures: Own) -> None:
         ({"pairz": {}, "stages": MARKS_ALONE}, "unknown section 'pairz'; did you mean 'pairs'"),
         ({"pairs": {"of": "al"}}, "pairs.of"),
         ({"pairs": {"window": 2, "similar": 3}}, "window and similar exclude each other"),
+        ({"pairs": {"array": "name"}}, "option array: name has no effect without similar; leave it out"),
         ({"pairs": {"windo": 2}}, "did you mean 'window'"),
         ({"pairs": {"list": "absent.txt"}}, "absent.txt cannot be read: No such file"),
     ],
@@ -424,7 +468,45 @@ def test_plan_counts_the_pairs_before_and_after(pictures: Own) -> None:
     after = pipeline.plan(path, folder, pictures.out).as_dict()
     assert [(one["name"], one["frames_to_do"]) for one in after["pairs"]["inputs"]] == [("photos-pairs", 0)]
     assert after["inputs"][1]["frames"] == 1
+    assert after["pairs"]["expected"] == 12, "the new picture with each of the others"
     assert list(pipeline.open(pictures.out).inputs) == ["photos", "photos-pairs"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "before", "after"),
+    [
+        ({"of": "groups"}, 30, 12),
+        ({"of": "groups", "window": 1}, 12, 4),
+        ({"window": 3}, 36, 12),
+        ({"similar": 2}, 24, 25),
+    ],
+    ids=str,
+)
+def test_plan_counts_the_pairs_of_each_choice(pictures: Own, pairs: dict[str, Any], before: int, after: int) -> None:
+    """Of all and of groups exactly: the names of pictures are known before the first pass."""
+    path = workflow(pictures, **pairs)
+    assert pipeline.plan(path, pictures.folder / "photos", pictures.out).as_dict()["pairs"]["expected"] == before
+    run(pictures, path)
+    add(pictures, [30, 31])
+    planned = pipeline.plan(path, pictures.folder / "photos", pictures.out).as_dict()["pairs"]
+    assert planned["expected"] == after
+    done = run(pictures, path)
+    assert len(done.array("photos-2-pairs", "a")) <= after
+
+
+@pytest.mark.parametrize(("of", "expected"), [("all", 3), ("groups", 2)])
+def test_plan_counts_the_pairs_of_a_list(pictures: Own, of: str, expected: int) -> None:
+    """Each once, also if the list names pictures that come later than others of the store."""
+    listed = "odd/001.png odd/003.png\nodd/003.png odd/001.png\nodd/001.png even/002.png\nodd/031.png odd/001.png\n"
+    (pictures.folder / "pairs.txt").write_text(listed)
+    run(pictures, pictures.workflow(MARKS_ALONE, kind="images"))
+    add(pictures, [31])
+    path = workflow(pictures, of=of, list="pairs.txt")
+    planned = pipeline.plan(path, pictures.folder / "photos", pictures.out)
+    assert planned.as_dict()["pairs"]["expected"] == expected
+    assert not planned.further[0].unusable
+    made = run(pictures, path)
+    assert sum(len(made.array(name, "a")) for name in ("photos-pairs", "photos-2-pairs")) == expected
 
 
 def test_status_says_pairs(pictures: Own, capsys: pytest.CaptureFixture[str]) -> None:
@@ -483,3 +565,19 @@ def test_a_drained_run_goes_on_with_the_pairs(pictures: Own) -> None:
     second = run(pictures, workflow(pictures))
     assert second.summary.exit_code == 0
     assert second.summary.pairs == 66
+
+
+def test_a_damaged_chunk_of_the_first_pass_is_made_again(pictures: Own) -> None:
+    """What is checked before the first pass does not stumble over it."""
+    add(pictures, range(13, 100))
+
+    class Ends:
+        def on(self, event: Event) -> None:
+            if isinstance(event, ChunkDone):
+                signal.raise_signal(signal.SIGTERM)
+
+    path = workflow(pictures, similar=1)
+    assert run(pictures, path, listener=Ends()).summary.exit_code == 75
+    chunk = next((pictures.out / "photos" / "chunks").glob("*.ok.*"))
+    chunk.write_bytes(b"damaged")
+    assert run(pictures, path).summary.exit_code == 0

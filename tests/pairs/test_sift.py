@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+import pipeline
+from pipeline.cli import main
 from pipeline.pairs.models.sift import root
+from pipeline.views.report import report
 from tests.pairs.conftest import DESK, DSC, find, nearest
 
 Read = Callable[[str], np.ndarray]
@@ -120,3 +124,16 @@ def test_a_lack_of_memory_is_opencvs_own_message() -> None:
     with pytest.raises((cv2.error, MemoryError)) as caught:
         cv2.resize(np.zeros((2, 2), np.float64), (2**31 - 1, 2**20))
     assert is_out_of_memory(caught.value), caught.value
+
+
+def test_sift_has_no_hash_of_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The store has one, of nothing; it would send readers after a file that does not exist."""
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), np.zeros((32, 32, 3), np.uint8))
+    out = tmp_path / "s.zarr"
+    run = pipeline.run("match", tmp_path / "photos", out, executor="inline")
+    stored = run.attributes["models"][0]["weights_sha256"]
+    assert main(["status", str(out)]) == 0
+    assert re.search(r"model sift: Apache-2.0 \(opencv [\d.]+\)\n", capsys.readouterr().out)
+    report(out, tmp_path / "s.html")
+    assert stored not in (tmp_path / "s.html").read_text(encoding="utf-8")

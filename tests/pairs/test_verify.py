@@ -14,7 +14,7 @@ from pipeline.engine.finding import find_stage
 from pipeline.engine.stage import Chunk
 from pipeline.pairs.stages.match import Match, MatchOptions
 from pipeline.pairs.stages.verify import Verify, VerifyOptions
-from pipeline.pairs.verification import METHODS, MINIMUM
+from pipeline.pairs.verification import METHODS, MINIMUM, Verifier
 from tests.pairs.made_pairs import Picture, Scene, all_pairs, chunk, of_pairs, photographs, scene, sift
 
 MODELS = tuple(MINIMUM)
@@ -112,6 +112,26 @@ def test_cameras() -> None:
     for options in ({}, {"focal": 1000}, {"centre": [1, 2]}):
         assert {"a_width", "b_height"} <= set(Verify(VerifyOptions(model="essential", **options)).needs)
     assert Verify(VerifyOptions()).needs == fixed.needs
+
+
+@pytest.mark.parametrize("seed", [17, 36, 139, 165, 263, 358])
+def test_an_essential_matrix_is_one(seed: int) -> None:
+    """Focal lengths are half as long again as the true ones: OpenCV's estimator gives matrices of rank 3 then."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-1, 1, (30, 3)) * [2, 2, 1] + [0, 0, 6]
+    turned, moved = cv2.Rodrigues(rng.normal(0, 0.15, 3))[0], rng.normal(0, 0.5, 3)
+    seen = [points, points @ turned.T + moved]
+    a, b = (800 * one[:, :2] / one[:, 2:] + [400, 300] for one in seen)
+    a, b = a + rng.normal(0, 1, a.shape), b + rng.normal(0, 1, b.shape)
+    b[:10] = rng.uniform(0, 600, (10, 2))
+    camera = np.array([[1200, 0, 400], [0, 1200, 300], [0, 0, 1.0]])
+    found = Verifier("essential", "magsac", 4.0, 0.9999, 10_000, 15).verify(a, b, (camera, camera))
+    assert found is not None
+    model, inlier = found
+    values = np.linalg.svd(model, compute_uv=False)
+    assert values[1] / values[0] == pytest.approx(1, abs=1e-3)
+    assert values[2] / values[0] < 1e-3
+    assert inlier[10:].sum() >= 15
 
 
 def many_scenes(kind: str) -> tuple[list[Picture], list[tuple[int, int]], list[np.ndarray], dict[str, Any]]:

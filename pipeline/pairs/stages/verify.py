@@ -13,7 +13,8 @@ from pipeline.pairs.options import ChoiceOptions
 from pipeline.pairs.verification import Method, Model, Verifier
 from pipeline.store.schema import Array
 
-_OF_ESSENTIAL = {"focal", "focal_factor", "centre"}
+OF_ESSENTIAL = {"focal", "focal_factor", "centre"}
+"""Options of cameras, which no other model needs."""
 
 _EQUATIONS: dict[Model, str] = {
     "fundamental": "fundamental matrix F: (x_b, y_b, 1) F (x_a, y_a, 1)' = 0",
@@ -57,7 +58,7 @@ class VerifyOptions(ChoiceOptions):
 
     def unused(self) -> set[str]:
         """Return the options of cameras, unless the model needs cameras."""
-        return set() if self.model == "essential" else _OF_ESSENTIAL
+        return set() if self.model == "essential" else OF_ESSENTIAL
 
 
 class Verify(Stage):

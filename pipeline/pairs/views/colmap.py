@@ -10,26 +10,29 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from pipeline.errors import UsageError
 from pipeline.pairs.views.matched import MatchExport, kind_of
+from pipeline.store.facts import stage_sections
 from pipeline.text import plural
 
 if TYPE_CHECKING:
+    from pipeline.pairs.stages.verify import VerifyOptions
     from pipeline.pairs.views.matched import Keypoints, Pair, Pictures
+    from pipeline.store.read import Run
     from pipeline.views.export import StoredRows
 
 MOST_IMAGES = 2**31 - 1
 """Number by which COLMAP makes one number of a pair of pictures."""
 SIMPLE_RADIAL = 2
 """COLMAP's number of its usual camera model: focal length, principal point, one factor of distortion."""
-FOCAL_FACTOR = 1.2
-"""Focal length for each pixel of the longest side, if it is not known: COLMAP's guess."""
 FILM_DIAGONAL = 43.27
 """Millimetres: diagonal of the film that EXIF's FocalLengthIn35mmFilm speaks of."""
 DESCRIPTOR = np.dtype(np.uint8), 128
@@ -78,10 +81,39 @@ class Colmap(MatchExport):
             stored.notes.append(f"{plural(verified, 'pair')} verified")
 
 
+@dataclass
+class _Camera:
+    """A camera, which several pictures may share."""
+
+    width: int
+    height: int
+    focal: float
+    """Focal length in pixels, if none of its pictures says another."""
+    centre: tuple[float, float]
+    """x, y of the principal point."""
+    known: set[float] = field(default_factory=set)
+    """Focal lengths of its pictures that are known."""
+    first: float = 0.0
+    """The first one of them; 0 if there is none."""
+
+    def found(self, focal: float) -> None:
+        """Take the focal length of one more picture; 0 if it is not known."""
+        self.first = self.first or focal
+        self.known |= {focal} - {0.0}
+
+    def row(self, number: int) -> tuple[object, ...]:
+        """Return its row of the table."""
+        params = np.array([self.first or self.focal, *self.centre, 0], "<f8").tobytes()
+        return number, SIMPLE_RADIAL, self.width, self.height, params, int(self.first > 0)
+
+
 def _write_pictures(made: sqlite3.Connection, pictures: Pictures, stored: StoredRows) -> None:
-    cameras: dict[tuple[object, ...], int] = {}
+    cameras: dict[tuple[object, ...], _Camera] = {}
+    verified = {run.path: _options(run) for run in stored.runs}
+    used: list[tuple[object, ...]] = []
     turned = missing = descriptors = 0
-    for number in np.flatnonzero(pictures.decoded).tolist():
+    there = np.flatnonzero(pictures.decoded).tolist()
+    for number in there:
         name, (width, height) = pictures.names[number], pictures.sizes[number].tolist()
         focal, is_turned = 0.0, False
         if pictures.folder is not None:
@@ -90,13 +122,15 @@ def _write_pictures(made: sqlite3.Connection, pictures: Pictures, stored: Stored
             focal, is_turned = _exif(path, width, height)
         turned += is_turned
         shared = {"single": "", "per-folder": os.path.dirname(name)}.get(stored.camera or "", number)
-        key = shared, width, height
-        if key not in cameras:
-            cameras[key] = len(cameras) + 1
-            params = np.array([focal or FOCAL_FACTOR * max(width, height), width / 2, height / 2, 0], "<f8").tobytes()
-            camera = cameras[key], SIMPLE_RADIAL, width, height, params, int(focal > 0)
-            made.execute("INSERT INTO cameras VALUES (?, ?, ?, ?, ?, ?)", camera)
-        image = number + 1, name, cameras[key]
+        used.append((shared, width, height))
+        options = verified[pictures.store(number)]
+        guess, centre = options.focal_factor * max(width, height), options.centre or (width / 2, height / 2)
+        cameras.setdefault(used[-1], _Camera(width, height, guess, centre)).found(options.focal or focal)
+    numbers = {key: number for number, key in enumerate(cameras, 1)}
+    rows = (camera.row(numbers[key]) for key, camera in cameras.items())
+    made.executemany("INSERT INTO cameras VALUES (?, ?, ?, ?, ?, ?)", rows)
+    for number, key in zip(there, used, strict=True):
+        image = number + 1, pictures.names[number], numbers[key]
         made.execute("INSERT INTO images (image_id, name, camera_id) VALUES (?, ?, ?)", image)
         found = pictures.keypoints(number)
         for table, values in (("keypoints", _keypoints(found)), ("descriptors", found.descriptors)):
@@ -115,6 +149,25 @@ def _write_pictures(made: sqlite3.Connection, pictures: Pictures, stored: Stored
             f"{plural(turned, 'picture')} turned by EXIF, which COLMAP does not do. Points are those of the upright "
             "picture; give it upright copies (exiftran -ai) for colours and dense reconstruction"
         )
+    mixed = next((camera for camera in cameras.values() if len(camera.known) > 1), None)
+    if mixed is not None:
+        stored.notes.append(
+            f"a camera of {mixed.width} × {mixed.height} has pictures of focal lengths from {min(mixed.known):.0f} to "
+            f"{max(mixed.known):.0f} pixels (EXIF); the first, {mixed.first:.0f}, is taken. Without --camera each "
+            "picture has its own"
+        )
+
+
+def _options(run: Run) -> VerifyOptions:
+    """Return the options of cameras by which a store's essential matrices were found; the defaults if it has none."""
+    from pipeline.pairs.stages.verify import OF_ESSENTIAL, VerifyOptions
+
+    for section in stage_sections(run.attributes.get("workflow")).values():
+        if section.get("use") == "verify" and section.get("model") == "essential":
+            given = {name: section[name] for name in ("model", *OF_ESSENTIAL) if name in section}
+            with suppress(ValidationError):  # of a damaged store
+                return VerifyOptions.model_validate(given)
+    return VerifyOptions.model_validate({})
 
 
 def _keypoints(found: Keypoints) -> np.ndarray:

@@ -116,6 +116,10 @@ class Pictures:
         part = bisect_right(starts, number) - 1
         return self._stored[part], number - starts[part]
 
+    def store(self, number: int) -> Path:
+        """Return the path of the store that has a picture."""
+        return list(self._starts)[bisect_right(list(self._starts.values()), number) - 1][0]
+
     def count(self, number: int) -> int:
         """Return the number of keypoints of a picture."""
         stored, item = self._place(number)
@@ -152,7 +156,8 @@ class MatchExport(Export):
         return found
 
     def pairs(self, stored: StoredRows, pictures: Pictures) -> Iterator[Pair]:
-        """Yield the pairs of all inputs, but for those of which a picture could not be read."""
+        """Yield the pairs of all inputs, but for those of which a picture could not be read: their number is said."""
+        lost = 0
         for one in stored.inputs:
             known = one.item.arrays
             wanted = [A.name, B.name, DECODED.name, "match", "match_score", *({"inlier", "model"} & known.keys())]
@@ -164,12 +169,15 @@ class MatchExport(Export):
                 inlier, model = (block.arrays.get(name) for name in ("inlier", "model"))
                 a, b = numbers[a].tolist(), numbers[b].tolist()
                 edges = pairwise(np.cumsum([0, *block.counts]).tolist())
+                lost += int((~decoded).sum())
                 for k, (start, stop) in enumerate(edges):
                     if decoded[k]:
                         yield Pair(
                             a[k], b[k], match[start:stop], scores[start:stop],
                             None if inlier is None else inlier[start:stop], None if model is None else model[k], kind,
                         )  # fmt: skip
+        if lost:
+            stored.notes.append(f"{plural(lost, 'pair')} of them left out: a picture of each could not be read")
 
 
 def kind_of(one: InputRows) -> str | None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.media.spans import length_of
+from pipeline.models.card import NO_WEIGHTS
 from pipeline.models.catalogue import cards
 from pipeline.store.read import Run
 from pipeline.text import clock, duration, plural, plural_of
@@ -266,12 +267,13 @@ def _models(runs: Sequence[Run], panels: Sequence[Panel]) -> list[dict[str, Any]
         for model in run.attributes.get("models", []):
             name, licence = str(model.get("name", "?")), str(model.get("licence") or "")
             card = cards().get(name)
+            weights = model.get("weights_sha256")
             source = _text(model.get("licence_source")) or (card.licence_source if card else "")
-            found[name, str(model.get("weights_sha256"))] = {
+            found[name, str(weights)] = {
                 "name": name,
                 "kind": kinds.get(card.kind, card.kind) if card else "",
                 "runtime": _text(model.get("runtime")),
-                "sha256": _text(model.get("weights_sha256")),
+                "sha256": "" if weights == NO_WEIGHTS else _text(weights),
                 "licence": licence or "not stated",
                 "source": source,
                 "flag": licence_flag(licence),
