@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +34,12 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
     """
     import keras
 
-    def is_shuffled(frame: Any) -> bool:
-        """Return whether Keras' reader, which asks from this frame, takes the numbers in an order of its own."""
-        return bool(getattr(frame.f_locals.get("self"), "shuffle", True))
-
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.loader = loader
-            self._fitting = False
+            self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
+            """Keras' readers that began an epoch. They read ahead, also between two epochs of `steps_per_epoch`."""
 
         @property
         def workers(self) -> int:
@@ -57,9 +55,11 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             return len(loader)
 
         def __getitem__(self, number: int) -> Any:
-            if not self._fitting:
+            asks = sys._getframe(1).f_locals.get("self")
+            reader = next((one for one in self._readers if one is asks), None)
+            if reader is None:  # the user, or Keras that looks at the first batches before it reads
                 return loader.batch(loader.epoch, number)
-            if number != loader.position and not is_shuffled(sys._getframe(1)):  # an earlier reading ended half way
+            if number != loader.position and not reader.shuffle:  # an earlier reading ended half way
                 loader.restart(number)
             return loader.next()
 
@@ -70,10 +70,9 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             return loader.next()
 
         def on_epoch_begin(self) -> None:
-            self._fitting = True
-
-        def on_epoch_end(self) -> None:
-            self._fitting = False
+            asks = sys._getframe(1).f_locals.get("self")
+            if getattr(asks, "py_dataset", None) is self:
+                self._readers.add(asks)
 
     return Batches()
 
@@ -84,7 +83,7 @@ def torch_dataset(loader: Loader, device: Any, channels_first: bool) -> Any:
     from torch.utils.data import IterableDataset, get_worker_info
 
     def tensor(values: Any, is_picture: bool) -> Any:
-        if isinstance(values, list):
+        if isinstance(values, list | tuple):
             return [tensor(one, False) for one in values]
         values = np.asarray(values)
         if values.dtype.kind not in "biufc":

@@ -50,10 +50,10 @@ class FlowLoader(Loader):
         if form.is_input:
             labels = images.copy()
         elif form.outputs:
-            labels = [output[rows] for output in form.outputs]
+            labels = tuple(output[rows] for output in form.outputs)  # Keras gives a list, which its `fit` refuses
         elif self.labels is not None:
             labels = found[1].astype(np.float32) if form.has_float_labels else found[1]
-        inputs: Any = [images, *(one[rows] for one in form.beside)] if form.beside else images
+        inputs: Any = (images, *(one[rows] for one in form.beside)) if form.beside else images
         if labels is None:
             return inputs
         weights = self.recipe.items.weights
