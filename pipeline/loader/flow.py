@@ -21,6 +21,7 @@ from pipeline.loader.items import (
     Chosen,
     FileItems,
     Items,
+    checked_size,
     checked_weights,
     files,
     items_of,
@@ -182,7 +183,7 @@ class ImageDataGenerator:
         _refuse({**others, "follow_links": follow_links})
         _check(color_mode, class_mode, _OF_FOLDERS)
         form = _form(save_to_dir, save_prefix, save_format)
-        method = _method(interpolation, keep_aspect_ratio)
+        method, target_size = _method(interpolation, keep_aspect_ratio), checked_size("target_size", target_size)
         items = items_of(directory, target_size if method is None else None, grey=color_mode == "grayscale")
         if not isinstance(items, FileItems) or not os.path.isdir(directory):
             raise InputError(f"{directory} is not a folder of pictures; pipeline.Loader reads other sources")
@@ -244,7 +245,7 @@ class ImageDataGenerator:
         _refuse(others)
         _check(color_mode, class_mode, _OF_TABLES)
         form = _form(save_to_dir, save_prefix, save_format)
-        method = _method(interpolation, keep_aspect_ratio)
+        method, target_size = _method(interpolation, keep_aspect_ratio), checked_size("target_size", target_size)
         names, values = _column(dataframe, x_col), None
         weights = None if weight_col is None else _weights(dataframe, weight_col)
         if weights is not None and class_mode is None:
@@ -325,7 +326,7 @@ class ImageDataGenerator:
             items = Resized(items, target_size, method, keeps_ratio)
         one_hot = class_mode == "categorical" and classes is not None and classes.ndim == 1
         data = self._data(items, form, batch_size, shuffle, seed, workers, one_hot)
-        data.filepaths, data.class_mode, data.target_size = paths, class_mode, tuple(target_size)
+        data.filepaths, data.class_mode, data.target_size = paths, class_mode, target_size
         data.image_shape = (*data.target_size, 1 if items.grey else 3)
         data.classes, data.labels = classes, list(form.outputs) or classes
         data.class_indices, data.num_classes = _numbered(class_names), len(class_names)
@@ -385,13 +386,17 @@ def _inputs(x: Any) -> tuple[Array, list[Array]]:
 
 
 def _channels(value: Any) -> tuple[float, ...] | None:
-    return None if value is None else tuple(np.ravel(value).astype(float).tolist())
+    try:
+        return None if value is None else tuple(np.ravel(value).astype(float).tolist())
+    except (TypeError, ValueError):
+        raise UsageError(f"mean and std are numbers, one for each channel, not {value!r}") from None
 
 
 def _weights(table: Any, column: str) -> Array:
     """Return a column of weights. Raises UsageError if they are not finite numbers."""
+    values = _column(table, column)
     try:
-        return checked_weights(_column(table, column))
+        return checked_weights(values)
     except UsageError as err:
         raise UsageError(f"column {column!r}: {err}") from None
 

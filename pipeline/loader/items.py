@@ -413,7 +413,7 @@ def items_of(
     Raises InputError, StoreError or UsageError.
     """
     if size is not None:
-        size = _checked_size(size)
+        size = checked_size("image_size", size)
     found: Items
     if isinstance(source, Items):
         found = copy.copy(source)  # labels of one loader are not those of another
@@ -445,14 +445,15 @@ def items_of(
     return found
 
 
-def _checked_size(size: Any) -> tuple[int, int]:
+def checked_size(name: str, size: Any) -> tuple[int, int]:
+    """Return height and width. Raises UsageError."""
     try:
         rows, columns = map(operator.index, size)
     except (TypeError, ValueError):
         rows = columns = 0
     why = too_large(columns, rows)
     if min(rows, columns) < 1 or why is not None:
-        raise UsageError(f"image_size is {size!r}; " + (why or "it must be height and width, whole numbers above 0"))
+        raise UsageError(f"{name} is {size!r}; " + (why or "it must be height and width, whole numbers above 0"))
     return rows, columns
 
 

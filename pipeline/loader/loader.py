@@ -96,6 +96,7 @@ class Loader:
         """
         batch_size = _whole("batch_size", batch_size, 1)
         self.workers = available_cores() if workers is None else _whole("workers", workers, 0)
+        self._keeps_prefetch = prefetch is not None
         self.prefetch = max(1, 2 * self.workers if prefetch is None else _whole("prefetch", prefetch, 0))
         seed = int.from_bytes(os.urandom(_SEED_BITS // 8), "little") if seed is None else _whole("seed", seed)
         dtype = dtype if dtype is None or isinstance(dtype, str) else np.dtype(dtype).name
@@ -352,14 +353,19 @@ class Loader:
         speeds = {}
         for count in tried:
             self.load_state(state)
-            self.workers, self.prefetch = count, max(1, 2 * count)
+            self._use(count)
             speeds[count] = self._speed(seconds)
         self.load_state(state)
         self.watch = Watch(self.workers)
         self.watch.tried = speeds
-        self.workers = self.watch.workers = self.watch.knee()
-        self.prefetch = max(1, 2 * self.workers)
+        self._use(self.watch.knee())
+        self.watch.workers = self.workers
         return speeds
+
+    def _use(self, workers: int) -> None:
+        self.workers = workers
+        if not self._keeps_prefetch:
+            self.prefetch = max(1, 2 * workers)
 
     def _speed(self, seconds: float) -> float:
         """Return images per second, with all workers at work."""

@@ -106,9 +106,12 @@ def test_flow_takes_the_place_of_keras_flow() -> None:
             lambda one: one.flow_from_directory(".", interpolation="cubic"),
             "unknown interpolation 'cubic'; did you mean",
         ),
+        (lambda one: one.flow_from_directory(".", 8, interpolation="box"), "target_size is 8; it must be height and w"),
+        (lambda one: setattr(one, "mean", "x"), "mean and std are numbers, one for each channel, not 'x'"),
         (lambda one: one.flow_from_directory(".", class_mode="raw"), "class_mode 'raw' is not supported; use categ"),
         (lambda one: one.flow_from_dataframe({"filename": []}, class_mode="multi_output"), "to be a list of columns"),
         (lambda one: one.flow_from_dataframe({"filename": ["a"], "w": ["x"]}, weight_col="w"), "column 'w': weights"),
+        (lambda one: one.flow_from_dataframe({"filename": ["a"]}, weight_col="w"), "^unknown column 'w'"),
         (lambda one: ImageDataGenerator().flow(PICTURES, subset="validation"), "'validation' is empty; give Image"),
     ],
 )
