@@ -40,6 +40,10 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             self.loader = loader
             self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
             """Keras' readers that began an epoch. They read ahead, also between two epochs of `steps_per_epoch`."""
+            self._order: Any = None
+            """The numbers that Keras' reader goes through now; each of its readings has a list of its own."""
+            self._first: Any = None
+            """Reader and batch, after the first batch of a reading."""
 
         @property
         def workers(self) -> int:
@@ -55,13 +59,26 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             return len(loader)
 
         def __getitem__(self, number: int) -> Any:
-            asks = sys._getframe(1).f_locals.get("self")
-            reader = next((one for one in self._readers if one is asks), None)
+            asks = sys._getframe(1).f_locals
+            reader = next((one for one in self._readers if one is asks.get("self")), None)
             if reader is None:  # the user, or Keras that looks at the first batches before it reads
                 return loader.batch(loader.epoch, number)
-            if number != loader.position and not reader.shuffle:  # an earlier reading ended half way
+            if reader.shuffle:
+                return self._read(reader, asks.get("indices"))
+            if number != loader.position:  # an earlier reading ended half way
                 loader.restart(number)
             return loader.next()
+
+        def _read(self, reader: Any, order: Any) -> Any:
+            """Return the next batch; the first one again, if Keras only built a model with it (torch, JAX)."""
+            first, self._first = self._first, None
+            is_new, self._order = order is not self._order, order
+            if is_new and first is not None and first[0]() is reader:
+                return first[1]
+            batch = loader.next()
+            if is_new and len(loader) > 1:
+                self._first = weakref.ref(reader), batch
+            return batch
 
         def __iter__(self) -> Iterator[Any]:
             return self if endless else iter(loader)

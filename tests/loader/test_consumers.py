@@ -262,6 +262,28 @@ def test_keras_reads_ahead_between_two_epochs() -> None:
     assert [*found, *map(digest, reader)] == wanted
 
 
+def test_a_batch_that_keras_built_a_model_with_is_not_lost() -> None:
+    """With torch and JAX it reads one, and begins again: epochs were no whole passes any more."""
+    loader = pipeline.Loader(PICTURES, 8, labels=np.arange(70), workers=0)
+    wanted = [digest(loader.batch(epoch, number)) for epoch in range(2) for number in range(9)]
+    data = loader.keras()
+    adapter = keras.src.trainers.data_adapters.py_dataset_adapter.PyDatasetAdapter(data, shuffle=True)
+    adapter.on_epoch_begin()
+    next(adapter._get_iterator())
+    adapter.on_epoch_end()
+    found = []
+    for _ in range(2):
+        adapter.on_epoch_begin()
+        found += map(digest, adapter._get_iterator())
+        adapter.on_epoch_end()
+    assert found == wanted
+    assert (loader.epoch, loader.position) == (2, 0)
+    one = pipeline.Loader(PICTURES, 70, workers=0)
+    adapter = keras.src.trainers.data_adapters.py_dataset_adapter.PyDatasetAdapter(one.keras(), shuffle=True)
+    adapter.on_epoch_begin()
+    assert len({digest(batch[0]) for _ in range(3) for batch in adapter._get_iterator()}) == 3
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_weights_go_with_their_pictures(workers: int, pictures: Path) -> None:
     """Also if another picture takes the place of one that cannot be read."""
