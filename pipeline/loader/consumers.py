@@ -30,9 +30,18 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
     """Return a PyDataset. In `fit` its batches come in the loader's order, whatever order Keras asks for.
 
     `fit` shuffles the numbers of batches by default. The loader has shuffled the items already, and batches that come
-    in order can be made ahead. `predict` and `evaluate` ask for 0, 1, 2, ..., and get these.
+    in order can be made ahead. `predict` and `evaluate` ask for 0, 1, 2, ..., and get these. Raises UsageError if Keras
+    would take something else for weights.
     """
     import keras
+
+    items = loader.recipe.items
+    given = [name for name in ("labels", "masks", "boxes") if getattr(items, name) is not None]
+    if len(given) > 1:
+        raise UsageError(
+            f"Keras takes pictures, labels and weights; it would take {given[1]} for weights. Leave out one of "
+            f"{' and '.join(given)}, or read batches from the loader itself"
+        )
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -593,6 +593,14 @@ def test_boxes_need_the_parameters_of_albumentations() -> None:
     assert loader.next()[1][0].tolist() == [[1, 2, 3, 4]]
 
 
+def test_masks_beside_labels_are_no_weights() -> None:
+    """Keras takes the third array of a batch for weights."""
+    masks = PICTURES[..., 0]
+    with pytest.raises(UsageError, match=r"would take masks for weights. Leave out one of labels and masks"):
+        pipeline.Loader(PICTURES, 8, labels=np.arange(70), masks=masks, workers=0).keras()
+    assert len(pipeline.Loader(PICTURES, 8, masks=masks, weights=np.ones(70), workers=0).keras()[0]) == 3
+
+
 def test_threads_of_keras_are_refused() -> None:
     data = pipeline.Loader(PICTURES, 8, workers=0).keras()
     data.workers = 1
