@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.loader.transforms import Transform
 from tests.loader.made_pictures import digest
 
+WITHOUT = "torch, torchvision or albumentations is not installed"
 N = 12
 PICTURES = np.zeros((N, 40, 60, 3), np.uint8)
 MASKS = np.zeros((N, 40, 60), np.uint8)
@@ -59,7 +60,10 @@ def test_a_class_of_the_users_own_is_called_as_the_one_it_comes_from() -> None:
 
 
 def test_torchvision_takes_masks_and_boxes_along() -> None:
-    torch, v2 = pytest.importorskip("torch"), pytest.importorskip("torchvision.transforms.v2")
+    torch, v2 = (
+        pytest.importorskip("torch", reason=WITHOUT),
+        pytest.importorskip("torchvision.transforms.v2", reason=WITHOUT),
+    )
 
     class Mirrored(v2.Transform):  # type: ignore[misc, name-defined]
         def transform(self, inpt: Any, params: Any) -> Any:
@@ -84,7 +88,7 @@ def test_torchvision_takes_masks_and_boxes_along() -> None:
 
 
 def test_torchvision_of_the_first_version_gets_pictures_of_pillow() -> None:
-    pytest.importorskip("torchvision")
+    pytest.importorskip("torchvision", reason=WITHOUT)
     from torchvision import transforms as v1
 
     recipe = v1.Compose([v1.RandomCrop(32, padding=4), v1.ToTensor(), v1.Normalize((0.5,) * 3, (0.5,) * 3)])
@@ -97,8 +101,8 @@ def test_torchvision_of_the_first_version_gets_pictures_of_pillow() -> None:
 
 
 def test_albumentations_takes_masks_and_boxes_along() -> None:
-    albumentations = pytest.importorskip("albumentations")
-    tensor = pytest.importorskip("albumentations.pytorch").ToTensorV2
+    albumentations = pytest.importorskip("albumentations", reason=WITHOUT)
+    tensor = pytest.importorskip("albumentations.pytorch", reason=WITHOUT).ToTensorV2
     beside = {"masks": MASKS, "boxes": BOXES}
     parameters = albumentations.BboxParams("coco")
     turned = albumentations.Affine(rotate=(-20, 20), scale=(0.9, 1.1), p=1)
@@ -117,7 +121,7 @@ def test_albumentations_takes_masks_and_boxes_along() -> None:
 
 @pytest.mark.parametrize("function", ["function", "rng"])
 def test_a_tensor_of_ones_own_function_has_its_channels_first(function: str) -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason=WITHOUT)
 
     def tensor(picture: np.ndarray) -> Any:
         return torch.from_numpy(picture).permute(2, 0, 1)
@@ -131,7 +135,7 @@ def test_a_tensor_of_ones_own_function_has_its_channels_first(function: str) -> 
 
 
 def test_batches_of_torch() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason=WITHOUT)
     beside = {"labels": np.arange(N), "masks": MASKS, "boxes": BOXES, "weights": np.arange(N) / 2}
     loader = pipeline.Loader(PICTURES, 5, seed=2, workers=1, **beside)
     with loader:
@@ -152,7 +156,7 @@ def test_batches_of_torch() -> None:
 
 
 def test_a_training_of_torch_takes_the_same_course_for_any_number_of_workers() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason=WITHOUT)
     found = []
     augment = pipeline.Augment(rotation_range=20, horizontal_flip=True, rescale=1 / 255)
     for workers in (0, 2):
