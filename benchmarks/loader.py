@@ -80,8 +80,9 @@ def race(chosen: argparse.Namespace, folder: Path | None) -> Rows:
     step = chosen.step
     for name in CONTESTANTS:
         python = chosen.torch or sys.executable if name.startswith("torch") else sys.executable
-        if name.startswith("torch") and not _has_torch(python):
-            say("torch DataLoader: left out, --torch names no Python with torch and torchvision")
+        if name.startswith("torch") and not _has_torch(python, folder is not None):
+            reads = " that reads JPEGs" if folder else ""
+            say(f"torch DataLoader: left out, --torch names no Python with torch and torchvision{reads}")
             continue
         for workers in (0,) if name == "keras generator" else chosen.workers:
             settings = {"workers": workers, "seconds": chosen.seconds, "folder": folder and str(folder)}
@@ -96,10 +97,13 @@ def race(chosen: argparse.Namespace, folder: Path | None) -> Rows:
     return rows
 
 
-def _has_torch(python: str) -> bool:
+def _has_torch(python: str, jpegs: bool) -> bool:
     import subprocess
 
-    return subprocess.run([python, "-c", "import torch, torchvision"], capture_output=True).returncode == 0
+    code = "import torch, torchvision"
+    if jpegs:  # wheels for CUDA do not load their readers beside a torch for the CPU
+        code += "; torchvision.io.encode_jpeg(torch.zeros(3, 8, 8, dtype=torch.uint8))"
+    return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
 
 
 def measure(name: str, workers: int, seconds: float, folder: str | None, step: float) -> dict[str, Any]:

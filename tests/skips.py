@@ -16,10 +16,10 @@ REASONS = (
     *("this ONNX Runtime has CUDA", "PyNvVideoCodec is installed", "NVDEC can be used here"),
     *("no test data at", "neither pairs.csv nor pairs_dev.csv in"),
     *("runs as root", "root may write anywhere", "this user cannot mount a small disk"),
-    *("no tmpfs here", "no /dev/full here"),
+    *("no tmpfs here", "no /dev/full here", "torch, torchvision or albumentations is not installed"),
 )
 """Beginnings of the reasons that may skip a test in CI: a GPU that is missing or present, no data, the user's rights.
-The package for NVDEC is installed beside a GPU only."""
+The package for NVDEC is installed beside a GPU only. torch takes gigabytes; who changes the loader installs it."""
 
 
 def _judge(report: Any) -> None:

@@ -261,7 +261,7 @@ class Augmenter:
         table = self._fixed if plain else self._table(values)
         picture = np.ascontiguousarray(picture)
         if table is None:
-            out[...] = self._standard(values[picture])
+            out[...] = self.standard(values[picture])
         elif out.dtype == np.float32 and out.flags.c_contiguous and table.shape[-1] in (1, picture.shape[-1]):
             cv2.LUT(picture, table, out)
         else:
@@ -287,7 +287,7 @@ class Augmenter:
         if not self._by_table:
             return None
         channels = 1 if self._mean is None else len(self._mean)
-        return np.ascontiguousarray(self._standard(np.repeat(values[None, :, None], channels, 2)))
+        return np.ascontiguousarray(self.standard(np.repeat(values[None, :, None], channels, 2)))
 
     def _floats(self, picture: Array, c: Changes, out: Array) -> None:
         """Do the same to pixels that are not uint8: values keep their range, such as 0 to 1, and stay fractions."""
@@ -301,9 +301,9 @@ class Augmenter:
             means = values.mean((0, 1), dtype=np.float64)
             grey = np.float32(means @ _GREY if len(means) == 3 else means.mean())
             values = np.clip(grey + np.float32(c.contrast) * (values - grey), min(0, values.min()), most)
-        out[...] = self._standard(values)
+        out[...] = self.standard(values)
 
-    def _standard(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def standard(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Do what Keras' `standardize` does: the user's function, rescale, normalisation of the sample, of features."""
         o = self.options
         if o.preprocessing_function is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -29,19 +30,29 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
     """Return a PyDataset. In `fit` its batches come in the loader's order, whatever order Keras asks for.
 
     `fit` shuffles the numbers of batches by default. The loader has shuffled the items already, and batches that come
-    in order can be made ahead. `predict` and `evaluate` ask for 0, 1, 2, ..., and get these.
+    in order can be made ahead. `predict` and `evaluate` ask for 0, 1, 2, ..., and get these. Raises UsageError if Keras
+    would take something else for weights.
     """
     import keras
 
-    def is_shuffled(frame: Any) -> bool:
-        """Return whether Keras' reader, which asks from this frame, takes the numbers in an order of its own."""
-        return bool(getattr(frame.f_locals.get("self"), "shuffle", True))
+    items = loader.recipe.items
+    given = [name for name in ("labels", "masks", "boxes") if getattr(items, name) is not None]
+    if len(given) > 1:
+        raise UsageError(
+            f"Keras takes pictures, labels and weights; it would take {given[1]} for weights. Leave out one of "
+            f"{' and '.join(given)}, or read batches from the loader itself"
+        )
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.loader = loader
-            self._fitting = False
+            self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
+            """Keras' readers that began an epoch. They read ahead, also between two epochs of `steps_per_epoch`."""
+            self._order: Any = None
+            """The numbers that Keras' reader goes through now; each of its readings has a list of its own."""
+            self._first: Any = None
+            """Reader and batch, after the first batch of a reading."""
 
         @property
         def workers(self) -> int:
@@ -57,11 +68,26 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             return len(loader)
 
         def __getitem__(self, number: int) -> Any:
-            if not self._fitting:
+            asks = sys._getframe(1).f_locals
+            reader = next((one for one in self._readers if one is asks.get("self")), None)
+            if reader is None:  # the user, or Keras that looks at the first batches before it reads
                 return loader.batch(loader.epoch, number)
-            if number != loader.position and not is_shuffled(sys._getframe(1)):  # an earlier reading ended half way
+            if reader.shuffle:
+                return self._read(reader, asks.get("indices"))
+            if number != loader.position:  # an earlier reading ended half way
                 loader.restart(number)
             return loader.next()
+
+        def _read(self, reader: Any, order: Any) -> Any:
+            """Return the next batch; the first one again, if Keras only built a model with it (torch, JAX)."""
+            first, self._first = self._first, None
+            is_new, self._order = order is not self._order, order
+            if is_new and first is not None and first[0]() is reader:
+                return first[1]
+            batch = loader.next()
+            if is_new and len(loader) > 1:
+                self._first = weakref.ref(reader), batch
+            return batch
 
         def __iter__(self) -> Iterator[Any]:
             return self if endless else iter(loader)
@@ -70,10 +96,9 @@ def keras_dataset(loader: Loader, endless: bool) -> Any:
             return loader.next()
 
         def on_epoch_begin(self) -> None:
-            self._fitting = True
-
-        def on_epoch_end(self) -> None:
-            self._fitting = False
+            asks = sys._getframe(1).f_locals.get("self")
+            if getattr(asks, "py_dataset", None) is self:
+                self._readers.add(asks)
 
     return Batches()
 
@@ -84,7 +109,7 @@ def torch_dataset(loader: Loader, device: Any, channels_first: bool) -> Any:
     from torch.utils.data import IterableDataset, get_worker_info
 
     def tensor(values: Any, is_picture: bool) -> Any:
-        if isinstance(values, list):
+        if isinstance(values, list | tuple):
             return [tensor(one, False) for one in values]
         values = np.asarray(values)
         if values.dtype.kind not in "biufc":

@@ -58,6 +58,8 @@ class Items(ABC):
     """Names of labels that are numbers from 0."""
     masks: Array | None = None
     boxes: Sequence[Array] | None = None
+    weights: Array | None = None
+    """Weight of each item in the loss."""
     size: tuple[int, int] | None = None
     """Height and width that pictures are brought to."""
     grey: bool = False
@@ -247,6 +249,7 @@ class Chosen(Items):
         self.items, self.numbers = items, np.asarray(numbers, np.int64)
         self.size, self.grey, self.class_names = items.size, items.grey, items.class_names
         self.labels = None if items.labels is None else items.labels[self.numbers]
+        self.weights = None if items.weights is None else items.weights[self.numbers]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -402,6 +405,7 @@ def items_of(
     label: str | None = None,
     masks: Any = None,
     boxes: Any = None,
+    weights: Any = None,
     grey: bool = False,
 ) -> Items:
     """Return the items of a source: `Items`, an array, a folder, files, a list, tar files, or a run store.
@@ -409,7 +413,7 @@ def items_of(
     Raises InputError, StoreError or UsageError.
     """
     if size is not None:
-        size = _checked_size(size)
+        size = checked_size("image_size", size)
     found: Items
     if isinstance(source, Items):
         found = copy.copy(source)  # labels of one loader are not those of another
@@ -428,7 +432,12 @@ def items_of(
         found.masks = _array("masks", masks)
     if boxes is not None:
         found.boxes = [_boxes(one, index) for index, one in enumerate(boxes)]
-    for what, beside in (("labels", found.labels), ("masks", found.masks), ("boxes", found.boxes)):
+    if weights is not None:
+        found.weights = checked_weights(weights)
+        if found.labels is None and found.masks is None:
+            raise UsageError("weights are of labels or masks in a loss, and there are none; give labels as well")
+    for what in ("labels", "masks", "boxes", "weights"):
+        beside = getattr(found, what)
         if beside is not None and len(beside) != len(found):
             raise UsageError(f"{len(beside)} {what} for {len(found)} pictures; give one for each")
     if not len(found):
@@ -436,14 +445,15 @@ def items_of(
     return found
 
 
-def _checked_size(size: Any) -> tuple[int, int]:
+def checked_size(name: str, size: Any) -> tuple[int, int]:
+    """Return height and width. Raises UsageError."""
     try:
         rows, columns = map(operator.index, size)
     except (TypeError, ValueError):
         rows = columns = 0
     why = too_large(columns, rows)
     if min(rows, columns) < 1 or why is not None:
-        raise UsageError(f"image_size is {size!r}; " + (why or "it must be height and width, whole numbers above 0"))
+        raise UsageError(f"{name} is {size!r}; " + (why or "it must be height and width, whole numbers above 0"))
     return rows, columns
 
 
@@ -455,6 +465,14 @@ def _array(what: str, values: Any) -> Array:
     if not found.ndim or (found.dtype.kind == "O" and what == "masks"):
         raise UsageError(f"{what} must be an array or a list with one entry for each picture, not {_short(values)}")
     return found
+
+
+def checked_weights(values: Any) -> Array:
+    """Return weights as float32. Raises UsageError if they are not finite numbers."""
+    found = _array("weights", values)
+    if found.dtype.kind not in "biuf" or not np.isfinite(found).all():
+        raise UsageError(f"weights must be finite numbers, one for each picture, not {_short(values)}")
+    return found.astype(np.float32)
 
 
 def _boxes(values: Any, index: int) -> Array:

@@ -63,6 +63,7 @@ class Loader:
         labels: Any = None,
         masks: Any = None,
         boxes: Any = None,
+        weights: Any = None,
         axis: str | None = None,
         label: str | None = None,
         shuffle: bool = True,
@@ -83,6 +84,7 @@ class Loader:
         - `workers`: processes; 0 makes batches in this process; default: one for each core
         - `image_size`: height and width that pictures are resized to before they are augmented
         - `labels`, `masks` (n, height, width), `boxes` (for each picture (k, 4 and more): x, y, width, height, ...)
+        - `weights`: weight of each picture in the loss; the last of a batch, (images, labels, weights) as Keras has it
         - `axis`, `label`: of a run store: rows to crop ("face", "object"), and the array that labels them
         - `one_hot`: give labels as rows with a 1 in the place of the class
         - `broken`: instead of a picture that cannot be read, "next": the next one; "zeros": a black one; "skip": none;
@@ -94,6 +96,7 @@ class Loader:
         """
         batch_size = _whole("batch_size", batch_size, 1)
         self.workers = available_cores() if workers is None else _whole("workers", workers, 0)
+        self._keeps_prefetch = prefetch is not None
         self.prefetch = max(1, 2 * self.workers if prefetch is None else _whole("prefetch", prefetch, 0))
         seed = int.from_bytes(os.urandom(_SEED_BITS // 8), "little") if seed is None else _whole("seed", seed)
         dtype = dtype if dtype is None or isinstance(dtype, str) else np.dtype(dtype).name
@@ -101,7 +104,7 @@ class Loader:
             raise UsageError(f"dtype is {dtype!r}; choose float32, float16 or uint8")
         if broken not in ("next", "skip", "zeros", "raise"):
             raise UsageError(f"broken is {broken!r}; choose next, skip, zeros or raise")
-        beside = {"masks": masks, "boxes": boxes}
+        beside = {"masks": masks, "boxes": boxes, "weights": weights}
         items = items_of(source, image_size, labels, axis=axis, label=label, grey=grey, **beside)
         self.recipe = Recipe(items, augment, seed, broken, dtype)
         self._maker = Maker(self.recipe)
@@ -164,9 +167,9 @@ class Loader:
         return self.items // self.batch_size if self.drop_last else -(-self.items // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the batches of this epoch that are left: (images, labels), and masks and boxes if there are any.
+        """Yield the batches of this epoch that are left: (images, labels), and masks, boxes, weights if there are any.
 
-        Without labels, masks and boxes a batch is its images alone.
+        Without any of these a batch is its images alone.
         """
         refuse_copies()
         while True:
@@ -183,12 +186,13 @@ class Loader:
             except BaseException:  # the next call asks for the same batch, for any number of workers
                 self.close()
                 raise
+            epoch = self.epoch
             self.position += 1
             if self.position == len(self):
                 self.epoch, self.position = self.epoch + 1, 0
             self._say(made.broken)
             self.watch.add(len(made.indices), asked)
-            return self._batch(made, arrays)
+            return self._batch(made, arrays, epoch)
 
     def batch(self, epoch: int, number: int) -> Any:
         """Return any batch of any epoch, made in this process."""
@@ -196,7 +200,7 @@ class Loader:
         if not 0 <= number < len(self):
             raise UsageError(f"batch {number} does not exist; an epoch has {len(self)}")
         made, arrays = self._here(self._indices(epoch, number), epoch)
-        return self._batch(made, arrays)
+        return self._batch(made, arrays, epoch)
 
     def _made(self) -> tuple[Made, list[Array]]:
         if not self.workers:
@@ -216,7 +220,8 @@ class Loader:
         made = self._maker.make(epoch, indices, arrays)
         return made, [array[: len(made.indices)] for array in arrays]
 
-    def _batch(self, made: Made, arrays: list[Array]) -> Any:
+    def _batch(self, made: Made, arrays: list[Array], epoch: int) -> Any:
+        """Return a batch that was made for an epoch, in the form that users get it."""
         self.indices = made.indices
         found: list[Any] = [arrays[0]]
         labels = self.labels
@@ -230,6 +235,8 @@ class Loader:
         found += arrays[1:]
         if made.boxes is not None:
             found.append(made.boxes)
+        if self.recipe.items.weights is not None:
+            found.append(self.recipe.items.weights[made.indices])
         return tuple(found) if len(found) > 1 else found[0]
 
     @cached_property
@@ -284,10 +291,13 @@ class Loader:
 
     @cached_property
     def _digest(self) -> int:
-        """Digest of labels, classes, and the names of the first and the last item."""
+        """Digest of labels, classes, the names of the first and the last item, and weights if there are any."""
         items = self.recipe.items
         labels = None if items.labels is None else items.labels.tolist()
-        return zlib.crc32(repr((labels, items.class_names, items.name(0), items.name(len(items) - 1))).encode())
+        parts: tuple[Any, ...] = (labels, items.class_names, items.name(0), items.name(len(items) - 1))
+        if items.weights is not None:
+            parts += (items.weights.tolist(),)
+        return zlib.crc32(repr(parts).encode())
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue at the place of a `state`. Raises UsageError if this loader would give other batches."""
@@ -343,14 +353,19 @@ class Loader:
         speeds = {}
         for count in tried:
             self.load_state(state)
-            self.workers, self.prefetch = count, max(1, 2 * count)
+            self._use(count)
             speeds[count] = self._speed(seconds)
         self.load_state(state)
         self.watch = Watch(self.workers)
         self.watch.tried = speeds
-        self.workers = self.watch.workers = self.watch.knee()
-        self.prefetch = max(1, 2 * self.workers)
+        self._use(self.watch.knee())
+        self.watch.workers = self.workers
         return speeds
+
+    def _use(self, workers: int) -> None:
+        self.workers = workers
+        if not self._keeps_prefetch:
+            self.prefetch = max(1, 2 * workers)
 
     def _speed(self, seconds: float) -> float:
         """Return images per second, with all workers at work."""

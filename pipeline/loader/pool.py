@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from pipeline.errors import InputError, StoppedError
+from pipeline.errors import InputError, ReelgraphError, StoppedError, UsageError
 from pipeline.loader.batches import Made, Recipe
 from pipeline.loader.ring import Field, Lease, Ring
 from pipeline.loader.worker import Answer, Order, pair
@@ -48,14 +48,12 @@ class Pool:
     """Workers and the ring that they write to."""
 
     def __init__(self, recipe: Recipe, fields: tuple[Field, ...], batch: int, workers: int, prefetch: int) -> None:
-        """Start the workers. Raises UsageError if shared memory is short."""
-        import cloudpickle
-
+        """Start the workers. Raises UsageError if shared memory is short, or if they cannot get the recipe."""
         self.prefetch = prefetch
         # Two more than are made ahead: one that the consumer works on, one that it is about to drop.
         self.ring = Ring(fields, batch, prefetch + 2)
         self._files = (self.ring.memory, *recipe.items.descriptors())
-        self._greeting = cloudpickle.dumps((recipe, fields, batch, self.ring.slots, self.ring.memory))
+        self._greeting = _sent((recipe, fields, batch, self.ring.slots, self.ring.memory))
         self._free = deque(range(self.ring.slots))
         self._waiting: deque[Order] = deque()
         self._done: dict[int, Answer] = {}
@@ -190,6 +188,22 @@ class Pool:
                 worker.process.kill()
                 worker.process.wait()
         self.ring.close()
+
+
+def _sent(greeting: tuple[Any, ...]) -> bytes:
+    import cloudpickle
+
+    try:
+        found: bytes = cloudpickle.dumps(greeting)
+    except ReelgraphError:
+        raise
+    except Exception as err:
+        told = " ".join(str(err).split())
+        raise UsageError(
+            f"source or augment cannot be sent to workers ({type(err).__name__}: {told}); use workers=0, or make what "
+            "it holds in the function"
+        ) from err
+    return found
 
 
 def _again(batches: int) -> str:

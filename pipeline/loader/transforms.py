@@ -28,24 +28,24 @@ class Transform:
         if not callable(transform):
             raise UsageError(f"augment is {transform!r}; give an Augment, or a function of a picture")
         self.transform = transform
-        module = type(transform).__module__.partition(".")[0]
-        self.kind = "albumentations" if hasattr(transform, "set_random_seed") else module
-        self.takes_generator = (
-            self.kind not in ("albumentations", "torchvision", "torch") and _parameters(transform) > 1
-        )
+        self.kind = _kind(transform)
+        self.takes_generator = self.kind == "function" and _parameters(transform) > 1
 
     def __call__(self, item: Item, draws: Draws, epoch: int, index: int) -> Item:
         """Return a changed item; the transform may write into what it gets."""
         item = copy.deepcopy(item)
         if self.takes_generator:
-            return Item(np.asarray(self.transform(item.picture, draws.generator(epoch, index))), item.mask, item.boxes)
+            made = self.transform(item.picture, draws.generator(epoch, index))
+            return Item(_channels_last(made), item.mask, item.boxes)
         seed = draws.seed_of(epoch, index)
         with _seeded(seed):
             if self.kind == "albumentations":
                 return self._albumentations(item, seed)
-            if self.kind in ("torchvision", "torch"):
+            if self.kind == "torchvision":
                 return self._torchvision(item)
-            return Item(np.asarray(self.transform(item.picture)), item.mask, item.boxes)
+            if self.kind == "pillow":
+                return self._pillow(item)
+            return Item(_channels_last(self.transform(item.picture)), item.mask, item.boxes)
 
     def _albumentations(self, item: Item, seed: int) -> Item:
         self.transform.set_random_seed(seed)
@@ -59,29 +59,72 @@ class Transform:
             given["bboxes"] = item.boxes
         made = self.transform(**given)
         boxes = None if item.boxes is None else np.asarray(made["bboxes"], np.float32).reshape(-1, item.boxes.shape[1])
-        return Item(np.asarray(made["image"]), made.get("mask"), boxes)
+        mask = None if item.mask is None else np.asarray(made["mask"])
+        return Item(_channels_last(made["image"]), mask, boxes)
 
     def _torchvision(self, item: Item) -> Item:
         import torch
         from torchvision import tv_tensors
+        from torchvision.transforms import v2
 
         picture = np.ascontiguousarray(np.moveaxis(item.picture, -1, 0))
-        given: list[Any] = [tv_tensors.Image(torch.from_numpy(picture))]
+        given: dict[str, Any] = {"image": tv_tensors.Image(torch.from_numpy(picture))}
         if item.mask is not None:
-            given.append(tv_tensors.Mask(torch.from_numpy(np.array(item.mask))))
+            planes = item.mask if item.mask.ndim == 2 else np.moveaxis(item.mask, -1, 0)
+            given["mask"] = tv_tensors.Mask(torch.from_numpy(np.array(planes)))
         if item.boxes is not None:
             places = torch.from_numpy(np.array(item.boxes[:, :4], np.float32))
             size = item.picture.shape[:2]
-            given.append(tv_tensors.BoundingBoxes(places, format="XYWH", canvas_size=size))
-        made = self.transform(*given) if len(given) > 1 else (self.transform(given[0]),)
-        arrays = [np.asarray(one) for one in made]
-        mask = arrays[1] if item.mask is not None else None
-        boxes = None if item.boxes is None else arrays[-1]
+            given["boxes"] = tv_tensors.BoundingBoxes(places, format="XYWH", canvas_size=size)
+        if len(given) == 1:
+            return Item(_channels_last(self.transform(given["image"])), None, None)
+        if isinstance(self.transform, v2.Transform | torch.nn.Sequential):
+            # SanitizeBoundingBoxes leaves the labels of a box out with it: these say which are left.
+            made = self.transform({**given, "labels": torch.arange(len(given.get("boxes", ())))})
+        else:  # a module of the user's own
+            made = dict(zip(given, self.transform(*given.values()), strict=True))
+        mask = None if item.mask is None else _channels_last(made["mask"])
+        boxes = None if item.boxes is None else np.asarray(made["boxes"])
         if boxes is not None and item.boxes is not None and item.boxes.shape[1] > 4:
-            if len(boxes) != len(item.boxes):
-                raise ValueError("it left boxes out, and their further columns do not say which; keep all of them")
-            boxes = np.column_stack([boxes, item.boxes[:, 4:]])
-        return Item(np.moveaxis(arrays[0], 0, -1) if torch.is_tensor(made[0]) else arrays[0], mask, boxes)
+            left = np.asarray(made.get("labels", np.arange(len(item.boxes))))
+            if len(boxes) != len(left):
+                raise ValueError(
+                    "it left boxes out, and their further columns do not say which; do so by SanitizeBoundingBoxes()"
+                )
+            boxes = np.column_stack([boxes, item.boxes[left, 4:]])
+        return Item(_channels_last(made["image"]), mask, boxes)
+
+    def _pillow(self, item: Item) -> Item:
+        """Apply a transform of torchvision's first version, which takes a picture of Pillow alone."""
+        from PIL import Image
+
+        if item.mask is not None or item.boxes is not None:
+            raise ValueError("transforms of torchvision v1 do not take masks and boxes along; use torchvision v2")
+        pixels = item.picture[..., 0] if item.picture.shape[-1] == 1 else item.picture
+        made = _channels_last(self.transform(Image.fromarray(pixels)))
+        return Item(made if made.ndim == 3 else made[..., None], None, None)
+
+
+def _kind(transform: Any) -> str:
+    """Return how a transform is called: albumentations, torchvision, pillow (torchvision's first version), function.
+
+    A class of the user's own is called as the one that it is derived from.
+    """
+    if hasattr(transform, "set_random_seed"):
+        return "albumentations"
+    bases = [one.__module__ for one in type(transform).__mro__]
+    if not any(base.partition(".")[0] in ("torchvision", "torch") for base in bases):
+        return "function"
+    of_torchvision = [base for base in bases if base.startswith("torchvision.transforms.")]
+    is_second = not of_torchvision or any(base.startswith("torchvision.transforms.v2") for base in of_torchvision)
+    return "torchvision" if is_second else "pillow"
+
+
+def _channels_last(picture: Any) -> np.ndarray[Any, Any]:
+    """Return a picture as an array; a tensor of torch has its channels first."""
+    torch = sys.modules.get("torch")
+    found = np.asarray(picture)
+    return np.moveaxis(found, 0, -1) if torch is not None and torch.is_tensor(picture) and found.ndim == 3 else found
 
 
 def _parameters(function: Any) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
+import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -38,10 +40,19 @@ def main() -> None:
     """Run until the loader's process closes its end of the socket, also by its death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the loader ends this one
     connection = Connection(int(sys.argv[2]))
+    threading.Thread(target=_end_with, args=(connection.fileno(),), daemon=True).start()
     try:
         _work(connection)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)
+
+
+def _end_with(descriptor: int) -> None:
+    """End this process once the other end of its socket is closed, also in the middle of a picture that takes long."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # that it is closed is always told
+    poll.poll()
+    os._exit(0)
 
 
 def _work(connection: Any) -> None:

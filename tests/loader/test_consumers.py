@@ -84,18 +84,35 @@ def test_flow_takes_the_place_of_keras_flow() -> None:
     [
         (lambda one: ImageDataGenerator(zca_whitening=True), "zca_whitening is not supported; leave it out"),
         (lambda one: ImageDataGenerator(validation_split=1.5), "validation_split is 1.5; it must lie between 0 and 1"),
-        (lambda one: one.flow(PICTURES, sample_weight=np.ones(70)), "sample_weight is not supported; leave it out"),
-        (lambda one: one.flow(PICTURES, save_to_dir="x"), "save_to_dir is not supported; leave it out"),
-        (lambda one: one.flow(PICTURES, save_to="x"), "unknown argument 'save_to'; did you mean 'save_to_dir'"),
+        (lambda one: one.flow(PICTURES, sample_weight=np.ones(70)), "sample_weight is for y; give y as well"),
+        (lambda one: one.flow(PICTURES, np.ones(70), sample_weight=np.ones(9)), "70 pictures and sample_weight 9 rows"),
+        (lambda one: one.flow(PICTURES, np.ones(70), sample_weight=["a"] * 70), "weights must be finite numbers"),
+        (lambda one: one.flow(PICTURES, np.ones(70), sample_weight=np.full(70, np.nan)), "weights must be finite"),
+        (lambda one: one.flow(PICTURES, save_to_dir="/nowhere"), "'/nowhere', which is not a folder; make it first"),
+        (lambda one: one.flow(PICTURES, save_to_dir=".", save_format="mp3"), "save_format is 'mp3'; use png or jpeg"),
+        (lambda one: one.flow(PICTURES, data_fromat=1), "unknown argument 'data_fromat'; did you mean 'data_format'"),
         (lambda one: one.flow(PICTURES, subset="test"), "subset is 'test'; choose training or validation"),
         (lambda one: one.flow(PICTURES, np.arange(70), subset="training"), "have different classes; shuffle x and y"),
         (lambda one: one.flow_from_dataframe({"filename": ["a"]}), "unknown column 'class'.*valid: filename"),
         (lambda one: one.flow_from_dataframe({"filename": [1], "class": ["a"]}), "'filename' holds values that are"),
         (lambda one: one.flow_from_dataframe({"filename": ["a"], "class": [1]}), r"holds 1; .*use \.astype\(str\)"),
         (lambda one: one.flow_from_dataframe(None), "the table is a NoneType; give a DataFrame or a mapping"),
-        (lambda one: one.flow((PICTURES, np.zeros(70))), "without further inputs beside x"),
+        (lambda one: one.flow((PICTURES, np.zeros(7))), "70 pictures and a further input 7 rows"),
+        (
+            lambda one: one.flow([np.zeros((2, 2, 3)), np.zeros((3, 2, 3))]),
+            "x must be pictures of one shape, or a pair",
+        ),
+        (
+            lambda one: one.flow_from_directory(".", interpolation="cubic"),
+            "unknown interpolation 'cubic'; did you mean",
+        ),
+        (lambda one: one.flow_from_directory(".", 8, interpolation="box"), "target_size is 8; it must be height and w"),
+        (lambda one: setattr(one, "mean", "x"), "mean and std are numbers, one for each channel, not 'x'"),
+        (lambda one: one.flow_from_directory(".", class_mode="raw"), "class_mode 'raw' is not supported; use categ"),
+        (lambda one: one.flow_from_dataframe({"filename": []}, class_mode="multi_output"), "to be a list of columns"),
+        (lambda one: one.flow_from_dataframe({"filename": ["a"], "w": ["x"]}, weight_col="w"), "column 'w': weights"),
+        (lambda one: one.flow_from_dataframe({"filename": ["a"]}, weight_col="w"), "^unknown column 'w'"),
         (lambda one: ImageDataGenerator().flow(PICTURES, subset="validation"), "'validation' is empty; give Image"),
-        (lambda one: one.fit(PICTURES, augment=True), "augment=True"),
     ],
 )
 def test_what_keras_has_and_this_has_not_is_one_line(call: Callable[[Any], Any], words: str) -> None:
@@ -159,6 +176,11 @@ def table(place: Path) -> pd.DataFrame:
         {"class_mode": "raw", "y_col": ["x", "y"]},
         {"class_mode": "raw", "y_col": "x", "subset": "training"},
         {"class_mode": None, "color_mode": "grayscale"},
+        {"weight_col": "x"},
+        {"weight_col": "y", "class_mode": "sparse", "subset": "training"},
+        {"weight_col": "y", "class_mode": "raw", "y_col": "x", "classes": None},
+        {"class_mode": "input", "weight_col": "x"},
+        {"class_mode": "multi_output", "y_col": ["x", "y"], "weight_col": "y", "subset": "validation"},
     ],
     ids=str,
 )
@@ -173,8 +195,187 @@ def test_flow_from_dataframe_gives_what_keras_gives(options: dict[str, Any], odd
     if "class_mode" in options and options["class_mode"] is None:
         assert np.abs(made - expected).max() <= 1  # grey by OpenCV and by Pillow
         return
-    np.testing.assert_array_equal(made[0], expected[0])
-    np.testing.assert_array_equal(made[1], expected[1])
+    assert len(made) == len(expected)
+    for one, other in zip(made, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    if isinstance(made[1], np.ndarray) and options.get("class_mode") != "raw":
+        assert made[1].dtype == expected[1].dtype
+
+
+@pytest.mark.parametrize("method", [None, "nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
+def test_interpolation_is_keras(method: str | None, tmp_path: Path) -> None:
+    wide = np.tile(PICTURES[:4], (1, 1, 2, 1))[:, :, :51]
+    place = folder(tmp_path, wide)
+    ratio = {"keep_aspect_ratio": method != "box"}
+    wanted = KERAS().flow_from_directory(
+        place, **{**READ, "target_size": (20, 17)}, interpolation=method or "bilinear", **ratio
+    )
+    ours = ImageDataGenerator().flow_from_directory(
+        place, **{**READ, "target_size": (20, 17)}, interpolation=method, workers=0, **ratio
+    )
+    np.testing.assert_array_equal(ours[0][0], wanted[0][0])
+
+
+def test_flow_gives_weights_and_further_inputs_as_keras_does() -> None:
+    y, weights, beside = np.arange(70) % 3, np.linspace(0, 1, 70), np.arange(140).reshape(70, 2)
+    options: dict[str, Any] = {"batch_size": 20, "shuffle": False, "sample_weight": weights}
+    for x in (PICTURES, (PICTURES, beside), [PICTURES, [beside, y]]):
+        wanted, ours = KERAS().flow(x, y, **options), ImageDataGenerator().flow(x, y, **options, workers=0)
+        for made, expected in zip(next(ours), next(wanted), strict=True):
+            assert type(made) is (tuple if isinstance(expected, list) else type(expected))
+            for one, other in zip(made, expected, strict=True):
+                np.testing.assert_allclose(one, other)
+    split = ImageDataGenerator(validation_split=0.5).flow(PICTURES, y, **options, subset="training", workers=0)
+    np.testing.assert_allclose(next(split)[2], weights[35:55])  # Keras gives the first ones to both parts
+
+
+def test_models_of_several_inputs_and_outputs_train(pictures: Path) -> None:
+    given = keras.layers.Input((32, 32, 3)), keras.layers.Input((2,))
+    flat = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(given[0]), given[1]])
+    model = keras.Model(given, keras.layers.Dense(1)(flat))
+    model.compile("sgd", "mse")
+    data = ImageDataGenerator(rescale=1 / 255).flow((PICTURES, np.ones((70, 2))), np.ones(70), 20, workers=0)
+    assert np.isfinite(model.fit(data, verbose=0).history["loss"]).all()
+    files = sorted(map(str, pictures.rglob("*.png")))
+    model = keras.Model(given[0], [keras.layers.Dense(1)(keras.layers.Flatten()(given[0])) for _ in range(2)])
+    model.compile("sgd", ["mse", "mse"])
+    columns = {"filename": files, "a": np.ones(len(files)), "b": np.zeros(len(files))}
+    data = ImageDataGenerator(rescale=1 / 255).flow_from_dataframe(
+        columns, y_col=["a", "b"], class_mode="multi_output", target_size=(32, 32), workers=0
+    )
+    assert np.isfinite(model.fit(data, verbose=0).history["loss"]).all()
+
+
+def test_keras_reads_ahead_between_two_epochs() -> None:
+    """With steps_per_epoch it goes on in a thread; what it read then were other batches, by chance."""
+    wanted = [digest(batch) for batch in pipeline.Loader(PICTURES, 8, labels=np.arange(70), workers=0)]
+    data = pipeline.Loader(PICTURES, 8, labels=np.arange(70), workers=0).keras()
+    adapter = keras.src.trainers.data_adapters.py_dataset_adapter.PyDatasetAdapter(data, shuffle=True)
+    reader = adapter._get_iterator()
+    assert digest(data[4]) == wanted[4]
+    adapter.on_epoch_begin()
+    found = [digest(next(reader)) for _ in range(2)]
+    assert digest(data[4]) == wanted[4]  # the user looks at a batch
+    adapter.on_epoch_end()
+    found.append(digest(next(reader)))
+    adapter.on_epoch_begin()
+    assert [*found, *map(digest, reader)] == wanted
+
+
+def test_a_batch_that_keras_built_a_model_with_is_not_lost() -> None:
+    """With torch and JAX it reads one, and begins again: epochs were no whole passes any more."""
+    loader = pipeline.Loader(PICTURES, 8, labels=np.arange(70), workers=0)
+    wanted = [digest(loader.batch(epoch, number)) for epoch in range(2) for number in range(9)]
+    data = loader.keras()
+    adapter = keras.src.trainers.data_adapters.py_dataset_adapter.PyDatasetAdapter(data, shuffle=True)
+    adapter.on_epoch_begin()
+    next(adapter._get_iterator())
+    adapter.on_epoch_end()
+    found = []
+    for _ in range(2):
+        adapter.on_epoch_begin()
+        found += map(digest, adapter._get_iterator())
+        adapter.on_epoch_end()
+    assert found == wanted
+    assert (loader.epoch, loader.position) == (2, 0)
+    one = pipeline.Loader(PICTURES, 70, workers=0)
+    adapter = keras.src.trainers.data_adapters.py_dataset_adapter.PyDatasetAdapter(one.keras(), shuffle=True)
+    adapter.on_epoch_begin()
+    assert len({digest(batch[0]) for _ in range(3) for batch in adapter._get_iterator()}) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_weights_go_with_their_pictures(workers: int, pictures: Path) -> None:
+    """Also if another picture takes the place of one that cannot be read."""
+    (pictures / "class0" / "00003.png").rename(pictures / "class0" / "00003.gone")
+    (pictures / "class0" / "00003.png").write_bytes(b"broken")
+    try:
+        ids = np.arange(24)
+        with pipeline.Loader(pictures, 5, labels=ids, weights=ids * 2, workers=workers) as loader:
+            for _, labels, weights in loader:
+                assert weights.dtype == np.float32
+                np.testing.assert_array_equal(weights, labels * 2)
+            assert loader.broken
+            state = loader.state()
+        pipeline.Loader(pictures, 5, labels=ids, weights=ids * 2).load_state(state)
+        with pytest.raises(UsageError, match="other pictures"):
+            pipeline.Loader(pictures, 5, labels=ids, weights=ids).load_state(state)
+        with pytest.raises(UsageError, match="weights are of labels or masks"):
+            pipeline.Loader(PICTURES, weights=np.ones(70))
+    finally:
+        (pictures / "class0" / "00003.gone").rename(pictures / "class0" / "00003.png")
+
+
+def test_a_training_obeys_weights() -> None:
+    """Pictures of weight 0 change nothing."""
+    weights = (np.arange(40) % 2).astype(float)
+    found = []
+    for target in (5.0, -100.0):
+        keras.utils.set_random_seed(2)
+        given = keras.layers.Input((32, 32, 3))
+        model = keras.Model(given, keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(given)))
+        model.compile(keras.optimizers.SGD(1e-6), "mse")
+        y = np.where(weights > 0, 1.0, target)
+        data = ImageDataGenerator().flow(PICTURES[:40], y, 8, sample_weight=weights, seed=1, workers=0)
+        found.append(model.fit(data, epochs=2, verbose=0).history["loss"])
+    assert found[0] == found[1]
+
+
+def test_batches_are_saved_as_they_are_given(tmp_path: Path) -> None:
+    data = ImageDataGenerator(horizontal_flip=True).flow(
+        PICTURES[:10], None, 4, seed=1, save_to_dir=tmp_path, save_prefix="shown", workers=1
+    )
+    with data.loader:
+        images = [(next(data), data.loader.indices, data.loader.epoch) for _ in range(6)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"shown_{number}_{epoch}.png" for epoch in range(2) for number in range(10)
+    )
+    batch, numbers, _ = images[3]
+    saved = cv2.imread(str(tmp_path / f"shown_{numbers[2]}_1.png"))[..., ::-1]
+    wanted = keras.utils.array_to_img(batch[2], scale=True)  # Keras stretches values to 0 to 255
+    np.testing.assert_array_equal(saved, np.asarray(wanted))
+
+
+def test_pictures_and_masks_of_two_generators_with_one_seed_stay_together(tmp_path: Path) -> None:
+    """Keras' own way to augment masks."""
+    grey = np.repeat(PICTURES[:12, :, :, :1], 3, -1)
+    folder(tmp_path / "pictures", grey)
+    folder(tmp_path / "masks", grey)
+    options = {name: value for name, value in EVERYTHING.items() if "range" in name or "flip" in name}
+    made = [
+        ImageDataGenerator(**options).flow_from_directory(
+            tmp_path / name, (32, 32), batch_size=5, class_mode=None, seed=7, workers=0
+        )
+        for name in ("pictures", "masks")
+    ]
+    for _ in range(4):
+        np.testing.assert_array_equal(next(made[0]), next(made[1]))
+    assert made[0].class_indices == {"class0": 0, "class1": 1}
+    assert made[0].classes.tolist() == [0] * 6 + [1] * 6
+    assert made[0].image_shape == (32, 32, 3)
+    assert Path(made[0].filepaths[0]).is_file()
+
+
+def test_methods_of_keras_generator() -> None:
+    ours, wanted = (
+        one(featurewise_std_normalization=True, featurewise_center=True, rescale=1 / 255)
+        for one in (ImageDataGenerator, KERAS)
+    )
+    for one in (ours, wanted):
+        one.fit(PICTURES)
+    np.testing.assert_allclose(ours.mean, wanted.mean.ravel(), rtol=1e-4)
+    given = PICTURES[:3].astype(np.float32)
+    np.testing.assert_allclose(ours.standardize(given), wanted.standardize(given.copy()), atol=1e-3)
+    assert given.max() == 255
+    ours.mean, ours.std = np.full((1, 1, 3), 0.5), 2
+    np.testing.assert_allclose(ours.standardize(given), (given / 255 - 0.5) / 2, atol=1e-5)
+    turned = ImageDataGenerator(horizontal_flip=True, rescale=2)
+    made = [turned.random_transform(PICTURES[0], seed) for seed in range(20)]
+    assert {(one == PICTURES[0]).all() for one in made} == {True, False}
+    np.testing.assert_array_equal(turned.random_transform(PICTURES[0], 3), made[3])
+    dark = ImageDataGenerator(brightness_range=(0.5, 0.5), featurewise_center=True)
+    dark.fit(PICTURES, augment=True, rounds=2, seed=1)
+    np.testing.assert_allclose(dark.mean, (PICTURES // 2).mean((0, 1, 2)), atol=1e-3)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -188,7 +389,6 @@ def test_predictions_are_in_order_after_a_reading_that_ended_half_way(workers: i
         assert model.predict(data, verbose=0).ravel().tolist() == list(range(40))
         assert model.predict(data, steps=2, verbose=0).ravel().tolist() == list(range(16))
         assert model.predict(data, verbose=0).ravel().tolist() == list(range(40))
-
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
@@ -391,6 +591,14 @@ def test_boxes_need_the_parameters_of_albumentations() -> None:
             loader.next()
     transform.processors = {"bboxes": SimpleNamespace(params=SimpleNamespace(format="coco"))}  # type: ignore[misc]
     assert loader.next()[1][0].tolist() == [[1, 2, 3, 4]]
+
+
+def test_masks_beside_labels_are_no_weights() -> None:
+    """Keras takes the third array of a batch for weights."""
+    masks = PICTURES[..., 0]
+    with pytest.raises(UsageError, match=r"would take masks for weights. Leave out one of labels and masks"):
+        pipeline.Loader(PICTURES, 8, labels=np.arange(70), masks=masks, workers=0).keras()
+    assert len(pipeline.Loader(PICTURES, 8, masks=masks, weights=np.ones(70), workers=0).keras()[0]) == 3
 
 
 def test_threads_of_keras_are_refused() -> None:

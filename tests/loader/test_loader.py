@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -127,6 +128,52 @@ def test_a_stopped_consumer_resumes_in_mid_epoch_and_leaves_nothing(how: int, wa
         output, errors = second.communicate(timeout=60)
     assert second.returncode == 0, errors
     assert [json.loads(line)[0] for line in output.splitlines()] == wanted[4:9]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_workers_end_also_in_the_middle_of_a_picture(how: int) -> None:
+    """A function that hangs would keep its process for ever."""
+    code = """
+        import os, sys, time
+        import numpy as np
+        import pipeline
+
+        def hanging(picture):
+            if os.getpid() != here:
+                print(os.getpid(), flush=True)
+                time.sleep(600)
+            return picture
+
+        here = os.getpid()
+        pipeline.Loader(np.zeros((4, 8, 8, 3), np.uint8), 2, hanging, workers=2).next()
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as one:
+        assert one.stdout is not None
+        pids = [int(one.stdout.readline()) for _ in range(2)]
+        began = time.monotonic()
+        os.killpg(one.pid, how) if how == signal.SIGINT else one.kill()
+        one.wait(20)
+        while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < began + 20:
+            time.sleep(0.05)
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_what_cannot_be_sent_to_workers_is_one_line() -> None:
+    lock = threading.Lock()
+
+    def locked(picture: np.ndarray) -> np.ndarray:
+        with lock:
+            return picture
+
+    with (
+        pipeline.Loader(PICTURES, 8, locked, workers=1) as loader,
+        pytest.raises(UsageError, match=r"cannot be sent to workers \(TypeError: cannot pickle .*; use workers=0"),
+    ):
+        loader.next()
+    assert pipeline.Loader(PICTURES, 8, locked, workers=0).next().shape == (8, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -484,8 +531,9 @@ def test_a_failing_callable_names_the_picture() -> None:
 
 
 def test_report_says_what_was_measured(tmp_path: Path) -> None:
-    with pipeline.Loader(PICTURES, 8, everything(), workers=1) as loader:
+    with pipeline.Loader(PICTURES, 8, everything(), workers=1, prefetch=5) as loader:
         speeds = loader.tune(0.3, workers=(0, 1))
+        assert loader.prefetch == 5
         loader.watch._step = 0.01
         for _ in loader:
             time.sleep(0.01)
