@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,29 @@ from pipeline.store.read import RunInput
 from pipeline.store.remove import remove_items
 from pipeline.store.run import InputStore, RunStore
 from pipeline.text import plural, plural_of
+
+
+def find_moved(
+    workflow: Workflow, refs: Sequence[InputRef], store: RunStore, note: Callable[[str], object]
+) -> None:
+    """Let the store know its inputs again that lie at another path than before, as in a folder that was renamed.
+
+    `note` is called with a line on each.
+    """
+    known = store.input_paths()
+    new = [ref for ref in refs if ref.path not in known]
+    paths = known.difference(ref.path for ref in refs) if new else ()
+    gone = [path for path in paths if path.rpartition("#")[0] not in known and not os.path.lexists(path)]
+    names = [str(store.find_input(path)) for path in gone]
+    lost = {name: store.input(name).attributes for name in sorted(names)}
+    for ref in new if lost else ():
+        try:
+            name = workflow.source.moved(ref, lost)
+        except (InputError, OSError):  # opening it says why
+            continue
+        if name is not None:
+            note(f"{name}: {lost.pop(name)['path']} is {ref.path} now")
+            store.move_input(name, ref.path)
 
 
 def with_parts(

@@ -45,7 +45,7 @@ from pipeline.engine.events import (
 from pipeline.engine.executor import Executor, Orders, Outcome
 from pipeline.engine.follow import Follower
 from pipeline.engine.graph import Node, chunk_nodes
-from pipeline.engine.parts import over, prune, with_parts
+from pipeline.engine.parts import find_moved, over, prune, with_parts
 from pipeline.engine.plan import ChunkTask, InputPlan, check_input, check_keys, in_turns, open_source, plan_input
 from pipeline.engine.source import InputRef, Source
 from pipeline.engine.steps import Committed, WorkerSettings
@@ -183,7 +183,10 @@ class _Run:
 
     def _work_round(self, refs: Sequence[InputRef], start: Callable[[], Worksite]) -> None:
         self.bound = self.passes[0]
-        changes = list(prune(self.workflow, refs, self.store)) if self.options.prune else []
+        changes: list[str] = []
+        if not self.tried:
+            find_moved(self.workflow, refs, self.store, changes.append)
+        changes += prune(self.workflow, refs, self.store) if self.options.prune else []
         parts = list(with_parts(self.workflow, refs, self.store, changes.append))
         self._check_further(refs, parts)
         # An input that is taken again may be another now; its later parts were opened in an earlier round.

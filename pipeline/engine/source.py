@@ -151,6 +151,14 @@ class Source(ABC):
         return cls.fingerprint(ref) == str(stored["fingerprint"])
 
     @classmethod
+    def moved(cls, ref: InputRef, lost: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """Return which of the stored inputs lies at `ref` now; None if none does.
+
+        `lost`: attributes, by name, of stored inputs whose path is no longer there. Raises InputError or OSError.
+        """
+        return None
+
+    @classmethod
     def as_stored(cls, ref: InputRef, parts: Sequence[Mapping[str, Any]]) -> InputRef:
         """Return an input with what `later` and `gone` need to know of its stored parts (their attributes)."""
         return ref

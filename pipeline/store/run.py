@@ -76,9 +76,10 @@ class InputStore:
         self.name = name
         self._writer = writer
         self._starts: dict[str, np.ndarray] = {}
+        self._moved: tuple[str, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "name": self.name, "_writer": None, "_starts": {}}
+        return {"path": self.path, "name": self.name, "_writer": None, "_starts": {}, "_moved": None}
 
     @property
     def folder(self) -> str:
@@ -105,6 +106,9 @@ class InputStore:
             raise StoreError(
                 f"{self.path} has no input {self.name!r}, or no longer: its {NODE_FILE} is gone; run again to make it"
             )
+        if self._moved is not None:
+            old, new = self._moved
+            group.attributes["path"] = new + str(group.attributes["path"]).removeprefix(old)
         return group
 
     def inventory(self) -> bytes | None:
@@ -295,6 +299,9 @@ class RunStore:
         self._changes = threading.RLock()
         self._names: dict[str, str] = {}
         """Input name -> path, in order of first sight."""
+        self._by_path: dict[str, str] = {}
+        self._moved: dict[str, tuple[str, str]] = {}
+        """Input name -> old and new path, if the store cannot be written."""
         self._consolidated = False
 
     @classmethod
@@ -367,7 +374,27 @@ class RunStore:
 
     def find_input(self, path: str) -> str | None:
         """Name of the input that was first seen at this path; None if there is none."""
-        return next((name for name, known in self._names.items() if known == path), None)
+        return self._by_path.get(path)
+
+    def move_input(self, name: str, path: str) -> None:
+        """Note that an input, with all that is made of it, lies at another path now. Raises StoreError.
+
+        A store that is open for reading says so too, and stays as it is.
+        """
+        before = self._names[name]
+        for one, known in list(self._names.items()):
+            if known == before or known.startswith(f"{before}#"):
+                if self.lock is None:
+                    self._moved[one] = before, path
+                else:
+                    at = str(self.input(one).attributes["path"])
+                    self.input(one).update(path=path + at.removeprefix(before))
+                del self._by_path[known]
+                self._name(one, path + known.removeprefix(before))
+
+    def _name(self, name: str, path: str) -> None:
+        self._names[name] = path
+        self._by_path.setdefault(path, name)
 
     def add_input(
         self,
@@ -396,7 +423,7 @@ class RunStore:
             if inventory is not None:
                 atomic_write(f"{folder}/{INVENTORY_FILE}", inventory, flush=True)
             write_group(folder, Group(attributes))
-            self._names[name] = _known_by(facts)
+            self._name(name, _known_by(facts))
             return name
 
     def drop_input(self, name: str) -> None:
@@ -405,14 +432,16 @@ class RunStore:
             folder = below(self.path, name)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{folder}/{NODE_FILE}")  # from here on it is not there, whatever is left
-            del self._names[name]
+            self._by_path.pop(self._names.pop(name), None)
             remove_tree(folder)
 
     def input(self, name: str) -> InputStore:
         """One input. Raises StoreError if there is none of this name."""
         if name not in self._names:
             raise StoreError(f"{self.path} has no input {name!r}; it has {', '.join(self._names) or 'none yet'}")
-        return InputStore(str(self.path), name, self if self.lock is not None else None)
+        made = InputStore(str(self.path), name, self if self.lock is not None else None)
+        made._moved = self._moved.get(name)
+        return made
 
     def check_lock(self) -> None:
         """Raise StoreLockedError if another process took the lock over."""
@@ -469,7 +498,8 @@ class RunStore:
         if not isinstance(workflow, dict) or not isinstance(workflow.get("stages", {}), dict):
             raise StoreError(f"{self.path} has damaged attributes (workflow); {_ADVICE}")
         self._consolidated = root.consolidated
-        self._names = {name: _known_by(attributes) for name, attributes in list_inputs(self.path)}
+        for name, attributes in list_inputs(self.path):
+            self._name(name, _known_by(attributes))
         if self.lock is not None:
             for name in self._names:
                 self._repair(name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.engine.ahead import check_further, items_of, with_their_parts
 from pipeline.engine.bound import BoundWorkflow
-from pipeline.engine.parts import over, with_parts
+from pipeline.engine.parts import find_moved, over, with_parts
 from pipeline.engine.plan import check_keys, find_inputs, open_source, plan_input
 from pipeline.engine.source import InputRef, StoredSource
 from pipeline.engine.workflow import Workflow
@@ -105,6 +105,8 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
         stages = {**store.input(name).attributes.get("stages", {}), **stages}
     bound = BoundWorkflow(workflow, stages)
     view = PlanView(workflow.name, str(out), workflow.noun)
+    if store is not None:
+        find_moved(workflow, refs, store, view.notes.append)
     found = list(with_parts(workflow, refs, store, view.notes.append)) if store is not None else refs
     check_further(workflow, refs, found, store)
     for ref in found:

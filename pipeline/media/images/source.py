@@ -246,6 +246,14 @@ class ImagesSource(Source):
         return known == cls.fingerprint(ref) or (_is_zarr(ref.path) and known == _of_metadata(ref.path))
 
     @classmethod
+    def moved(cls, ref: InputRef, lost: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """Return the stored file of pictures with the content of this one. Folders and lists have their path alone."""
+        if not _is_container(ref.path):
+            return None
+        now = cls.fingerprint(ref)
+        return next((name for name, facts in lost.items() if facts["fingerprint"] == now), None)
+
+    @classmethod
     def as_stored(cls, ref: InputRef, parts: Sequence[Mapping[str, Any]]) -> InputRef:
         folders = tuple(str(part.get("folder", "")) for part in parts)
         files = ref.files if isinstance(ref, ImagesRef) else ()

@@ -164,6 +164,14 @@ class VideoSource(Source):
         return begins_with(Path(stored["path"]), stored)
 
     @classmethod
+    def moved(cls, ref: InputRef, lost: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """Return the stored film with the content of this file. Of several, one with the file's name goes first."""
+        path, now = Path(ref.path), cls.fingerprint(ref)
+        alike = [name for name, facts in lost.items() if Path(facts["path"]).name == path.name]
+        same = [name for name in [*alike, *lost] if lost[name]["fingerprint"] == now]
+        return next((name for name in same or alike if begins_with(path, lost[name])), None)
+
+    @classmethod
     def grown(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any]) -> InputRef | None:
         """Return the frames that were appended to a file, if it still begins with those that the store has."""
         assert isinstance(options, VideoOptions)
