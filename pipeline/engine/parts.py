@@ -16,12 +16,16 @@ from pipeline.store.run import InputStore, RunStore
 from pipeline.text import plural, plural_of
 
 
+_SHOWN = 5
+"""Inputs at another path that have a line each."""
+
+
 def find_moved(
     workflow: Workflow, refs: Sequence[InputRef], store: RunStore, note: Callable[[str], object]
 ) -> None:
     """Let the store know its inputs again that lie at another path than before, as in a folder that was renamed.
 
-    `note` is called with a line on each.
+    `note` is called with a line on each, or on the first if there are many.
     """
     known = store.input_paths()
     new = [ref for ref in refs if ref.path not in known]
@@ -29,14 +33,17 @@ def find_moved(
     gone = [path for path in paths if path.rpartition("#")[0] not in known and not os.path.lexists(path)]
     names = [str(store.find_input(path)) for path in gone]
     lost = {name: store.input(name).attributes for name in sorted(names)}
+    lines = []
     for ref in new if lost else ():
         try:
             name = workflow.source.moved(ref, lost)
         except (InputError, OSError):  # opening it says why
             continue
         if name is not None:
-            note(f"{name}: {lost.pop(name)['path']} is {ref.path} now")
+            lines.append(f"{name}: {lost.pop(name)['path']} is {ref.path} now")
             store.move_input(name, ref.path)
+    for line in lines if len(lines) <= _SHOWN else [f"{len(lines)} inputs lie at another path; {lines[0]}"]:
+        note(line)
 
 
 def with_parts(

@@ -58,6 +58,12 @@ def test_a_renamed_folder_of_films(archive: Path, tmp_path: Path) -> None:
         assert film_of(again.input(name)).path == moved / "2024" / file
     assert run(workflow, moved, out=out)[1] == []
 
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pipeline.engine.parts._SHOWN", 2)
+        back = moved.rename(archive)
+        first = f"a: {moved}/2024/a.mp4 is {back}/2024/a.mp4 now"
+        assert run(workflow, back, out=out)[1] == [f"3 inputs lie at another path; {first}"]
+
 
 def test_a_copy_is_an_input_of_its_own_while_the_first_is_there(archive: Path, tmp_path: Path) -> None:
     workflow, out = write_workflow(tmp_path), tmp_path / "out.zarr"
