@@ -1,4 +1,4 @@
-"""Inputs that grow: what came later is an input of its own, so that what is stored stays as it is."""
+"""Inputs that grow or move: what came later is an input of its own, so that what is stored stays as it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pipeline.store.read import RunInput
 from pipeline.store.remove import remove_items
 from pipeline.store.run import InputStore, RunStore
 from pipeline.text import plural, plural_of
-
 
 _SHOWN = 5
 """Inputs at another path that have a line each."""
