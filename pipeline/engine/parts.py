@@ -30,17 +30,17 @@ def find_moved(
     new = [ref for ref in refs if ref.path not in known]
     paths = known.difference(ref.path for ref in refs) if new else ()
     gone = [path for path in paths if path.rpartition("#")[0] not in known and not os.path.lexists(path)]
-    names = [str(store.find_input(path)) for path in gone]
-    lost = {name: store.input(name).attributes for name in sorted(names)}
+    lost = {name: RunInput(store.path, name) for name in sorted(str(store.find_input(path)) for path in gone)}
     lines = []
     for ref in new if lost else ():
         try:
-            name = workflow.source.moved(ref, lost)
+            found = workflow.source.moved(ref, workflow.source_options, lost)
         except (InputError, OSError):  # opening it says why
             continue
-        if name is not None:
-            lines.append(f"{name}: {lost.pop(name)['path']} is {ref.path} now")
-            store.move_input(name, ref.path)
+        if found is not None:
+            name, facts = found
+            lines.append(f"{name}: {lost.pop(name).attributes['path']} is {ref.path} now")
+            store.move_input(name, ref.path, facts)
     for line in lines if len(lines) <= _SHOWN else [f"{len(lines)} inputs lie at another path; {lines[0]}"]:
         note(line)
 

@@ -151,10 +151,12 @@ class Source(ABC):
         return cls.fingerprint(ref) == str(stored["fingerprint"])
 
     @classmethod
-    def moved(cls, ref: InputRef, lost: Mapping[str, Mapping[str, Any]]) -> str | None:
-        """Return which of the stored inputs lies at `ref` now; None if none does.
+    def moved(
+        cls, ref: InputRef, options: SourceOptions, lost: Mapping[str, RunInput]
+    ) -> tuple[str, Mapping[str, Any]] | None:
+        """Return which of the stored inputs lies at `ref` now, and its facts that are others there; None if none does.
 
-        `lost`: attributes, by name, of stored inputs whose path is no longer there. Raises InputError or OSError.
+        `lost`: stored inputs, by name, whose path is no longer there. Raises InputError or OSError.
         """
         return None
 

@@ -76,10 +76,10 @@ class InputStore:
         self.name = name
         self._writer = writer
         self._starts: dict[str, np.ndarray] = {}
-        self._moved: tuple[str, str] | None = None
+        self._moved: Mapping[str, Any] = MappingProxyType({})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "name": self.name, "_writer": None, "_starts": {}, "_moved": None}
+        return {"path": self.path, "name": self.name, "_writer": None, "_starts": {}, "_moved": {}}
 
     @property
     def folder(self) -> str:
@@ -106,9 +106,7 @@ class InputStore:
             raise StoreError(
                 f"{self.path} has no input {self.name!r}, or no longer: its {NODE_FILE} is gone; run again to make it"
             )
-        if self._moved is not None:
-            old, new = self._moved
-            group.attributes["path"] = new + str(group.attributes["path"]).removeprefix(old)
+        group.attributes.update(self._moved)
         return group
 
     def inventory(self) -> bytes | None:
@@ -300,8 +298,8 @@ class RunStore:
         self._names: dict[str, str] = {}
         """Input name -> path, in order of first sight."""
         self._by_path: dict[str, str] = {}
-        self._moved: dict[str, tuple[str, str]] = {}
-        """Input name -> old and new path, if the store cannot be written."""
+        self._moved: dict[str, dict[str, Any]] = {}
+        """Input name -> facts of inputs that lie at another path, if the store cannot be written."""
         self._consolidated = False
 
     @classmethod
@@ -376,19 +374,21 @@ class RunStore:
         """Name of the input that was first seen at this path; None if there is none."""
         return self._by_path.get(path)
 
-    def move_input(self, name: str, path: str) -> None:
+    def move_input(self, name: str, path: str, facts: Mapping[str, Any]) -> None:
         """Note that an input, with all that is made of it, lies at another path now. Raises StoreError.
 
-        A store that is open for reading says so too, and stays as it is.
+        `facts`: those of it that are others there. A store that is open for reading says so too, and stays as it is.
         """
         before = self._names[name]
         for one, known in list(self._names.items()):
             if known == before or known.startswith(f"{before}#"):
+                had = self.input(one).attributes
+                now = {key: value for key, value in facts.items() if key in had}
+                now["path"] = path + str(had["path"]).removeprefix(before)
                 if self.lock is None:
-                    self._moved[one] = before, path
+                    self._moved[one] = now
                 else:
-                    at = str(self.input(one).attributes["path"])
-                    self.input(one).update(path=path + at.removeprefix(before))
+                    self.input(one).update(**now)
                 del self._by_path[known]
                 self._name(one, path + known.removeprefix(before))
 
@@ -440,7 +440,7 @@ class RunStore:
         if name not in self._names:
             raise StoreError(f"{self.path} has no input {name!r}; it has {', '.join(self._names) or 'none yet'}")
         made = InputStore(str(self.path), name, self if self.lock is not None else None)
-        made._moved = self._moved.get(name)
+        made._moved = self._moved.get(name, {})
         return made
 
     def check_lock(self) -> None:

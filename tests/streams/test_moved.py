@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -111,13 +112,48 @@ def test_files_of_pictures(own: Own, tmp_path: Path) -> None:
     assert own.run(workflow, arrays).summary.items == 5
     moved = arrays.rename(tmp_path / "renamed.h5")
     assert own.run(workflow, moved).summary.items == 0
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    with h5py.File(moved) as file:
-        cv2.imwrite(str(folder / "1.png"), file["images"][0])
-    assert own.run(workflow, folder).summary.items == 1
-    other = folder.rename(tmp_path / "album")  # cameras give the same names to other pictures
-    assert own.run(workflow, other).summary.items == 1
+    with h5py.File(moved, "a") as file:
+        file["images"][0, 0, 0] = 0
+    assert own.run(workflow, moved.rename(arrays)).summary.items == 5, "another content"
+
+
+def pictures(folder: Path, *numbers: int, seconds: float) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        path = folder / f"IMG_{number}.png"
+        cv2.imwrite(str(path), np.full((8, 8, 3), number, np.uint8))
+        os.utime(path, (seconds, seconds + number))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "list"])
+def test_a_folder_of_photographs(own: Own, tmp_path: Path, kind: str) -> None:
+    """It is known by the names, sizes and times of its pictures: a camera gives the same names to others."""
+    own.module("mean", MEAN)
+    workflow = own.workflow({"mean": "mean:Mean"}, kind="images", resize=[8, 8])
+    first = pictures(tmp_path / "a", 1, 2, 3, seconds=1e9)
+
+    def words(folder: Path) -> Path:
+        if kind == "list":
+            (folder / "list.txt").write_text("".join(f"{path.name}\n" for path in sorted(folder.glob("*.png"))))
+        return folder / "list.txt" if kind == "list" else folder
+
+    own.run(workflow, words(first))
+    pictures(first, 4, seconds=1e9)
+    before = own.run(workflow, words(first))
+    (name, later) = before.inputs
+    moved = pictures(first.rename(tmp_path / "b"), 5, seconds=1e9)
+    (moved / "IMG_1.png").unlink()
+    new = f"{words(moved).stem}-3"
+    view = pipeline.plan(workflow, words(moved), own.out)
+    assert [(line.name, line.frames_to_do) for line in view.inputs] == [(name, 0), (later, 0), (new, 1)]
+    again = own.run(workflow, words(moved))
+    assert (again.summary.items, list(again.inputs)) == (1, [name, later, new])
+    assert {again.input(one).attributes["folder"] for one in again.inputs} == {str(moved)}
+    assert own.run(workflow, words(moved), prune=True).array(name, "name").tolist() == ["IMG_2.png", "IMG_3.png"]
+    other = pictures(tmp_path / "c", 2, 3, 4, 5, seconds=2e9)
+    moved.rename(tmp_path / "not named")
+    assert own.run(workflow, words(other)).summary.items == 4
 
 
 MEAN = """

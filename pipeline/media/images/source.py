@@ -29,6 +29,7 @@ from pipeline.media.images.reading import SUFFIXES, Geometry, Picture, declared_
 from pipeline.media.images.shelves import Content, Shelf
 from pipeline.media.inputs import VIDEO_SUFFIXES, refuse_url
 from pipeline.media.picture import UnreadableError, too_large
+from pipeline.store.read import RunInput
 from pipeline.store.schema import DECODED, ORIGIN, SCALE, Array
 from pipeline.text import plural
 
@@ -40,6 +41,9 @@ _LOOKED_AT = 16
 """Pictures, spread over the input, whose headers say how large pictures are there."""
 _USUAL_SIZE = 2400, 1600
 """Width and height of a picture, if none of them says how large it is."""
+_COMPARED = 1000
+"""Pictures, spread over an input, whose sizes and times say whether a folder is one that the store has."""
+MOVABLE = ("folder", "list")
 _ZARR_FILES = "zarr.json", ".zgroup", ".zarray"
 
 NAME = Array("name", ("frame",), "string", (), {"description": "name of the picture within its input"})
@@ -246,12 +250,23 @@ class ImagesSource(Source):
         return known == cls.fingerprint(ref) or (_is_zarr(ref.path) and known == _of_metadata(ref.path))
 
     @classmethod
-    def moved(cls, ref: InputRef, lost: Mapping[str, Mapping[str, Any]]) -> str | None:
-        """Return the stored file of pictures with the content of this one. Folders and lists have their path alone."""
-        if not _is_container(ref.path):
+    def moved(
+        cls, ref: InputRef, options: SourceOptions, lost: Mapping[str, RunInput]
+    ) -> tuple[str, Mapping[str, Any]] | None:
+        """Return the stored file with the content of this one; or the folder or list whose pictures are there.
+
+        At least half of them must be there. Their sizes and times are compared: cameras give other pictures the same
+        names. Those of an input that is not complete are not known.
+        """
+        assert isinstance(options, ImagesOptions)
+        if _is_container(ref.path):
+            now = cls.fingerprint(ref)
+            return next(((name, {}) for name, one in lost.items() if one.attributes["fingerprint"] == now), None)
+        listed = {name: one for name, one in lost.items() if one.complete and one.attributes["container"] in MOVABLE}
+        files = _collection(ref, options, {}) if listed else None
+        if not isinstance(files, FilesOf) or files.kind not in MOVABLE:
             return None
-        now = cls.fingerprint(ref)
-        return next((name for name, facts in lost.items() if facts["fingerprint"] == now), None)
+        return next(((name, {"folder": files.folder}) for name, one in listed.items() if _are_of(one, files)), None)
 
     @classmethod
     def as_stored(cls, ref: InputRef, parts: Sequence[Mapping[str, Any]]) -> InputRef:
@@ -469,6 +484,20 @@ def _of_metadata(path: str) -> str | None:
     """Return the fingerprint that earlier versions stored of a Zarr store; None if they could not."""
     metadata = Path(path, "zarr.json")
     return fingerprint(metadata) if metadata.exists() else None
+
+
+def _are_of(stored: RunInput, files: FilesOf) -> bool:
+    """Return whether files are those of a stored input, by their names, sizes and times."""
+    names = Inventory.of_store(stored.name, stored.inventory() or b"").names
+    there = ~names.absent_from(files.names)
+    if not len(there) or 2 * np.count_nonzero(there) < len(there):
+        return False
+    looked_at = np.zeros(len(there), bool)
+    looked_at[np.linspace(0, len(there) - 1, _COMPARED).astype(np.int64)] = True
+    looked_at &= there
+    size, modified = copies.states(files.folder, names.chosen(looked_at))
+    is_same = size == stored.array(FILE_BYTES.name)[looked_at]
+    return bool(is_same.all() and (modified == stored.array(MODIFIED.name)[looked_at]).all() and is_same.any())
 
 
 def _folders(ref: InputRef, now: FilesOf, parts: int) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.media.video.decode import VideoDecodeJob
     from pipeline.media.video.index import PacketIndex
     from pipeline.media.video.readers import Segment
+    from pipeline.store.read import RunInput
 
 DEFAULT_EVERY = 5
 _LARGEST_EVERY = 2**31 - 1
@@ -164,12 +165,15 @@ class VideoSource(Source):
         return begins_with(Path(stored["path"]), stored)
 
     @classmethod
-    def moved(cls, ref: InputRef, lost: Mapping[str, Mapping[str, Any]]) -> str | None:
+    def moved(
+        cls, ref: InputRef, options: SourceOptions, lost: Mapping[str, RunInput]
+    ) -> tuple[str, Mapping[str, Any]] | None:
         """Return the stored film with the content of this file. Of several, one with the file's name goes first."""
         path, now = Path(ref.path), cls.fingerprint(ref)
-        alike = [name for name, facts in lost.items() if Path(facts["path"]).name == path.name]
-        same = [name for name in [*alike, *lost] if lost[name]["fingerprint"] == now]
-        return next((name for name in same or alike if begins_with(path, lost[name])), None)
+        facts = {name: one.attributes for name, one in lost.items()}
+        alike = [name for name, known in facts.items() if Path(known["path"]).name == path.name]
+        same = [name for name in [*alike, *lost] if facts[name]["fingerprint"] == now]
+        return next(((name, {}) for name in same or alike if begins_with(path, facts[name])), None)
 
     @classmethod
     def grown(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any]) -> InputRef | None:
