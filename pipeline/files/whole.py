@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import uuid
@@ -85,12 +87,29 @@ def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
     try:
         with errors_of(place, what):
             place.parent.mkdir(parents=True, exist_ok=True)
+            _remove_left_over(place)
             with aside.open("wb") as file:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    _lock(file)
                 yield file
             os.replace(aside, place)
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def _remove_left_over(place: Path) -> None:
+    """Remove what killed processes wrote aside: the lock of a process ends with it."""
+    for path in place.parent.glob(f"{glob.escape(place.name)}.*{PARTIAL}"):
+        if path.name.removeprefix(f"{place.name}.").removesuffix(PARTIAL).isdigit():
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                _lock(file)
+                path.unlink()
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file until it is closed. Raises OSError if another process has locked it."""
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager
