@@ -117,7 +117,7 @@ def test_terminals_are_asked(says: dict[str, str], found: Sixel | None) -> None:
     asked = answering(ours, says)
     try:
         before = termios.tcgetattr(theirs)
-        assert ask(theirs, 30 if says else 0.3) == found
+        assert ask(theirs, 30 if says else 3) == found
         assert termios.tcgetattr(theirs) == before
         assert asked[:1] == ["c"]
         assert (len(asked) > 1) == (found is not None), "only a terminal with sixel gets the other questions"
