@@ -26,6 +26,8 @@ from pipeline.machine.cores import available_cores
 from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import Piece, for_each, rows_of
+from pipeline.store.read import open as open_store
+from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from pipeline.text import plural
 
@@ -460,7 +462,6 @@ class Found(NearSearch):
         """Write to the open store, whose lock is taken when there is something to write; tracks too, if it has none."""
         from pipeline.faces.stages.track import Track
         from pipeline.store.compact import add_arrays
-        from pipeline.store.run import RunStore
 
         if not self.write:
             return "not asked"
@@ -560,8 +561,6 @@ def _sightings(
 
 def _any_pictures(outs: Sequence[str | Path]) -> bool:
     """Return whether an input of these stores holds pictures; a store that cannot be opened has none here."""
-    from pipeline.store.read import open as open_store
-
     for out in outs:
         with contextlib.suppress(StoreError):
             if not all(is_timed(item) for item in open_store(out).inputs.values()):

@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.machine.device import Device
-from pipeline.models.card import ModelCard, ModelInfo
-from pipeline.models.session import engine_version
-from pipeline.models.weights import sha256
-from pipeline.pairs.models.extractor import Extractor, LocalFeatures, Picture, in_batches
+from pipeline.models.card import ModelCard
+from pipeline.pairs.models.extractor import Extractor, LocalFeatures, Picture, in_batches, info
 
 if TYPE_CHECKING:
     from pipeline.pairs.stages.keypoints import KeypointsOptions
@@ -34,8 +32,7 @@ EDGE_THRESHOLD, SIGMA, LAYERS = 10, 1.6, 3
 
 def describe(choices: KeypointsOptions) -> Extractor:
     """Return the description of SIFT."""
-    info = ModelInfo(CARD.name, CARD.licence, engine_version(CARD.engine), lambda: sha256([]), CARD.licence_source)
-    return Extractor(info, CARD.dimension, "uint8", lambda device: Sift(choices, device), LONGEST, slot="cpu")
+    return Extractor(info(CARD), CARD.dimension, "uint8", lambda device: Sift(choices, device), LONGEST, slot="cpu")
 
 
 class Sift:

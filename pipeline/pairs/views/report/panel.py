@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,7 @@ from pipeline.views.report.panel import (
     text_of,
 )
 from pipeline.views.report.series import Histogram
-
-if TYPE_CHECKING:
-    from pipeline.views.report.survey import Surveyed
+from pipeline.views.report.survey import Surveyed
 
 SHOWN_PAIRS = 6
 """Pairs drawn of the best, and of the weakest."""
