@@ -307,3 +307,15 @@ def run_in_batches(
             continue
         yield start, start + size, result
         start += size
+
+
+def rows_in_batches(
+    device: Device, model: str, items: npt.NDArray[Any], width: int, most: int,
+    run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]],
+) -> npt.NDArray[np.float32]:  # fmt: skip
+    """Return float32 (n, width): what `run` makes of the rows of an array, as `run_in_batches` does it."""
+    rows = np.empty((len(items), width), np.float32)
+    shape = items.shape[1:]
+    for start, stop, result in run_in_batches(device, model, shape, len(items), most, lambda a, b: run(items[a:b])):
+        rows[start:stop] = result
+    return rows

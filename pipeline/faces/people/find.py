@@ -26,14 +26,13 @@ from pipeline.machine.cores import available_cores
 from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import Piece, for_each, rows_of
+from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from pipeline.text import plural
 
 if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
-    from pipeline.store.run import RunStore
     from pipeline.views.tables import Table
 
 Int32 = npt.NDArray[np.int32]

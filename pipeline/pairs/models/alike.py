@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.onnx_graph import GraphWriter, Weights, integers, number
 from pipeline.models.torch_file import Tensors, batch_norm, built, read_tensors
-from pipeline.pairs.models.extractor import Extractor, GraphExtractor, LocalFeatures, Picture, info
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
+from pipeline.pairs.models.extractor import Choices, Extractor, GraphExtractor, LocalFeatures, Picture, info
 
 GRAPH_VERSION = 2
 PUBLISHED = "https://raw.githubusercontent.com/Shiaoming/ALIKE/main/models/"
@@ -56,7 +52,7 @@ BYTES_PER_PIXEL = 400
 """Memory that alike-n takes for each pixel of its input on a CPU (measured: 370; alike-t: 270)."""
 
 
-def describe(name: str, choices: KeypointsOptions) -> Extractor:
+def describe(name: str, choices: Choices) -> Extractor:
     """Return the description of one of CARDS."""
     card = CARDS[name]
     return Extractor(info(card), card.dimension, "float16", lambda device: Alike(card, choices, device, build_graph))
@@ -134,7 +130,7 @@ class Builder:
         pixels, size, most, threshold = self._inputs("size")
         maps = self._feature_maps(graph.add("Div", pixels, number(255)))
         narrow = [self._narrow(value, place) for place, value in enumerate(maps, 1)]
-        whole = self._score_map(narrow, parts)
+        whole = graph.add("Sigmoid", self._sum(narrow, [part[-1:] for part in parts]))  # by the layer's last row
         scores = graph.add("Slice", whole, integers(0, 0), size, integers(2, 3))
         maxima, points, heights, corners, shares = self._keypoints(scores, size, most, threshold)
         described = self._descriptors(maps[0], narrow[1:], parts, corners, shares)
@@ -182,10 +178,6 @@ class Builder:
     def _narrow(self, value: str, place: int) -> str:
         """Narrow one of the feature maps, or a part of it, as the last layer takes it."""
         return self._relu(self._conv(value, f"conv{place}"))
-
-    def _score_map(self, maps: list[str], parts: list[Weights]) -> str:
-        """Return a score for each pixel, (n, 1, height, width), from the last row of the last layer."""
-        return self._graph.add("Sigmoid", self._sum(maps, [part[-1:] for part in parts]))
 
     def _sum(self, maps: list[str], parts: list[Weights]) -> str:
         """Return the layer that has a part for each map, of the maps enlarged to the first one's sides."""

@@ -8,7 +8,6 @@ keypoints alone: a keypoint's descriptor mixes the features at 16 places, which 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,11 +15,8 @@ from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.onnx_graph import Weights, integers, number
 from pipeline.models.torch_file import built, read_tensors
 from pipeline.pairs.models import alike
-from pipeline.pairs.models.extractor import Extractor, Picture, info
+from pipeline.pairs.models.extractor import Choices, Extractor, Picture, info
 from pipeline.pairs.models.lightglue import ALIKED, WHEEL
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
 
 NAME = ALIKED.extractor
 CARD = ModelCard(
@@ -38,7 +34,7 @@ REACH = 4
 """Part of the longer side that an offset from the usual place may have: a quarter."""
 
 
-def describe(choices: KeypointsOptions) -> Extractor:
+def describe(choices: Choices) -> Extractor:
     """Return the description of ALIKED."""
     return Extractor(
         info(CARD), CARD.dimension, "float16", lambda device: Aliked(CARD, choices, device, build_graph),

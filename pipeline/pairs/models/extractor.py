@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,6 @@ from pipeline.machine.device import Device
 from pipeline.models.card import ModelCard, ModelInfo
 from pipeline.models.session import MEMORY_SHARES, create_session, engine_version, run_in_batches
 from pipeline.models.weights import cached_graph, sha256, weights_files
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
 
 Picture = npt.NDArray[np.uint8]
 """Shape (height, width, 3), RGB."""
@@ -43,6 +40,15 @@ class LocalFeatures(NamedTuple):
         """Return the features of a picture without any."""
         one = np.empty(0, np.float32)
         return cls(np.empty((0, 2), np.float32), one, one, one, np.empty((0, length), dtype))
+
+
+class Choices(Protocol):
+    """The options of the stage `keypoints` that an extractor reads."""
+
+    most: int
+    threshold: float | None
+    weights: Path | None
+    root: bool
 
 
 class Opened(Protocol):
@@ -97,7 +103,7 @@ class GraphExtractor(ABC):
     def __init__(
         self,
         card: ModelCard,
-        choices: KeypointsOptions,
+        choices: Choices,
         device: Device,
         build: Callable[[Path], bytes],
         files: Sequence[Path] | None = None,

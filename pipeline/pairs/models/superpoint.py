@@ -6,7 +6,6 @@ The weights' licence allows non-commercial research only, so the user gives thei
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +14,7 @@ from pipeline.models.card import ModelCard
 from pipeline.models.onnx_graph import integers, number
 from pipeline.models.torch_file import built, read_tensors
 from pipeline.pairs.models import alike, xfeat
-from pipeline.pairs.models.extractor import Extractor, Picture, info
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
+from pipeline.pairs.models.extractor import Choices, Extractor, Picture, info
 
 NAME = "superpoint"
 CARD = ModelCard(
@@ -33,7 +29,7 @@ GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue."""
 
 
-def describe(choices: KeypointsOptions) -> Extractor:
+def describe(choices: Choices) -> Extractor:
     """Return the description of SuperPoint. Raises ModelError without the path of its weights."""
     path = given(choices.weights, f"model: {NAME}", "superpoint_v1.pth", CARD.licence)
     return Extractor(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +16,7 @@ from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.onnx_graph import GraphWriter, Weights, integers, number
 from pipeline.models.torch_file import built, read_tensors
 from pipeline.pairs.models import alike
-from pipeline.pairs.models.extractor import Extractor, GraphExtractor, LocalFeatures, Picture, info
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
+from pipeline.pairs.models.extractor import Choices, Extractor, GraphExtractor, LocalFeatures, Picture, info
 
 NAME = "xfeat"
 LENGTH = 64
@@ -54,7 +50,7 @@ BYTES_PER_PIXEL = 120
 """Memory that the graph takes for each pixel of its input on a CPU (measured: 108)."""
 
 
-def describe(choices: KeypointsOptions) -> Extractor:
+def describe(choices: Choices) -> Extractor:
     """Return the description of XFeat."""
     return Extractor(info(CARD), LENGTH, "float32", lambda device: XFeat(CARD, choices, device, build_graph))
 
@@ -106,8 +102,11 @@ class _Builder(alike.Builder):
         places = [graph.floats(value) for value in (x, y)]
         lasts = graph.floats(graph.add("Sub", sides, integers(1)))  # index of the last row and of the last column
         factors = graph.add("Div", graph.floats(given), graph.floats(sides))
+        centres = [graph.add("Unsqueeze", graph.add("Add", value, number(0.5)), integers(2)) for value in places]
+        points = graph.add("Concat", *centres, axis=2)
+        points = graph.add("Mul", points, graph.add("Gather", factors, integers(1, 0)))  # in the picture that was given
         outputs = {
-            "points": (self._points(places, factors), ("n", "columns", 2)),
+            "points": (points, ("n", "columns", 2)),
             "scores": (scores, ("n", "columns")),
             "descriptors": (self._described(maps, places, lasts), ("n", "columns", LENGTH)),
         }
@@ -191,12 +190,6 @@ class _Builder(alike.Builder):
         indices = graph.floats(graph.add("Range", np.array(0), values, np.array(1)))
         away = graph.add("Abs", graph.add("Sub", places, indices))
         return graph.add("Relu", graph.add("Sub", number(1), away))
-
-    def _points(self, places: Sequence[str], factors: str) -> str:
-        """Return x, y in the picture that was given, whose sides are larger by some factors (height, width)."""
-        graph = self._graph
-        centres = [graph.add("Unsqueeze", graph.add("Add", value, number(0.5)), integers(2)) for value in places]
-        return graph.add("Mul", graph.add("Concat", *centres, axis=2), graph.add("Gather", factors, integers(1, 0)))
 
     def _described(self, maps: str, places: Sequence[str], lasts: str) -> str:
         """Return descriptors of length 1, (n, columns, LENGTH), interpolated between those of the map."""

@@ -22,7 +22,7 @@ from pipeline.faces.models.base import Chips, Faces, Frames
 from pipeline.faces.models.crops import in_eight_bits
 from pipeline.machine.device import Device
 from pipeline.models.onnx_graph import GraphWriter, Weights
-from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
+from pipeline.models.session import MEMORY_SHARES, create_session, rows_in_batches
 from pipeline.models.torch_file import Tensors, batch_norm, read_tensors
 from pipeline.models.weights import cached_graph, weights_files
 
@@ -87,16 +87,10 @@ class Fasnet:
     def _scale(self, index: int, chips: Chips) -> npt.NDArray[np.float32]:
         """Return float32 (n, 3): the answer of one scale's network to its chips."""
 
-        def run(start: int, stop: int) -> npt.NDArray[np.float32]:
-            inputs = {"chips": np.ascontiguousarray(chips[start:stop])}
-            result: npt.NDArray[np.float32] = self._sessions[index].run(None, inputs)[0]
-            return result
+        def run(some: Chips) -> npt.NDArray[np.float32]:
+            return np.asarray(self._sessions[index].run(None, {"chips": np.ascontiguousarray(some)})[0])
 
-        probability = np.empty((len(chips), CLASSES), np.float32)
-        batches = run_in_batches(self._device, f"{NAME} {index}", chips.shape[1:], len(chips), self._most, run)
-        for start, stop, result in batches:
-            probability[start:stop] = result
-        return probability
+        return rows_in_batches(self._device, f"{NAME} {index}", chips, CLASSES, self._most, run)
 
 
 def clipped(box: npt.NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
