@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
@@ -25,10 +25,10 @@ from pipeline.media.images.names import Names, text
 from pipeline.media.images.reading import SUFFIXES, Geometry, fitted, read
 from pipeline.media.inputs import SYSTEM_FOLDERS
 from pipeline.media.picture import UnreadableError, resized, too_large
-from pipeline.store.nodes import read_group
-from pipeline.store.read import Run
-from pipeline.store.read import open as open_store
 from pipeline.text import unknown
+
+if TYPE_CHECKING:
+    from pipeline.store.read import Run
 
 Array = npt.NDArray[Any]
 _LOG = logging.getLogger("pipeline.loader")
@@ -323,6 +323,7 @@ class StoreItems(_Scaled):
     @cached_property
     def _sources(self) -> dict[str, Any]:
         from pipeline.media.reread import reread
+        from pipeline.store.read import open as open_store
 
         run = open_store(self.path)
         return {name: reread(run.input(name)) for name in {row[0] for row in self.rows}}
@@ -486,6 +487,7 @@ def _short(value: Any) -> str:
 
 def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label: str | None) -> Items:
     from pipeline.media.images.source import ImagesOptions, ImagesSource
+    from pipeline.store.nodes import read_group
 
     try:
         given = [os.fspath(source)] if isinstance(source, str | os.PathLike) else [os.fspath(one) for one in source]

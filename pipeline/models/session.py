@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelCard
+from pipeline.models.weights import cache_folder
 
 Result = TypeVar("Result")
 
@@ -247,8 +248,6 @@ def _providers(device: Device, memory_share: float) -> list[tuple[str, dict[str,
             tensorrt["trt_max_workspace_size"] = limit
         cuda["gpu_mem_limit"] = limit
     if device.kind == "tensorrt":
-        from pipeline.models.weights import cache_folder
-
         engines = cache_folder() / "tensorrt"
         engines.mkdir(parents=True, exist_ok=True)
         tensorrt["trt_engine_cache_path"] = str(engines)
