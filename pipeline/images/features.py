@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.store.read import RunInput
+from pipeline.store.schema import Array
 from pipeline.text import unknown
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.store.schema import Array
 
 NAME = "name"
 """Item array of pictures: the path relative to the input."""

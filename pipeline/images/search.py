@@ -159,17 +159,13 @@ def _opened(outs: Sequence[str | Path], found: Found) -> list[tuple[str, RunInpu
     return stored
 
 
-def _maker(item: RunInput, array: str) -> str | None:
-    """Return the name of the stage that made an array; None if the store does not say."""
-    stages = item.attributes.get("stages", {})
-    return next((name for name, facts in stages.items() if array in (facts.get("arrays") or ())), None)
-
-
 def _require_one_kind(stored: Sequence[tuple[str, RunInput]], array: str) -> None:
     """Raise UsageError unless the same stages with the same options made the features of all inputs."""
     kinds: dict[str, str] = {}
     for out, item in stored:
-        stages, maker = stage_sections(open_store(out).attributes.get("workflow")), _maker(item, array)
+        made = item.attributes.get("stages", {}).items()
+        maker = next((name for name, facts in made if array in (facts.get("arrays") or ())), None)
+        stages = stage_sections(open_store(out).attributes.get("workflow"))
         kinds.setdefault(json.dumps(leading_to(stages, maker) if maker in stages else None, sort_keys=True), out)
     if len(kinds) > 1:
         raise UsageError(

@@ -208,14 +208,8 @@ class Augmenter:
         rows, columns = self.size(height, width)
         c = changes
         if not (c.theta or c.shift_x or c.shift_y or c.shear) and c.zoom_x == c.zoom_y == 1:
-            part = picture[c.top : c.top + rows, c.left : c.left + columns]
-            # A crop is a part of the flipped picture.
-            if c.flip_x:
-                part = picture[c.top : c.top + rows, ::-1][:, c.left : c.left + columns]
-            if c.flip_y:
-                whole = picture[::-1, ::-1] if c.flip_x else picture[::-1]
-                part = whole[c.top : c.top + rows, c.left : c.left + columns]
-            return part
+            whole = picture[:: -1 if c.flip_y else 1, :: -1 if c.flip_x else 1]  # a crop is of the flipped one
+            return whole[c.top : c.top + rows, c.left : c.left + columns]
         if nearest:  # OpenCV moves values of these types, whatever they mean; one of 8 bytes as two
             held = np.ascontiguousarray(picture).reshape(height, width, -1)
             found = self._warped(held.view(_SAME_SIZE[picture.dtype.itemsize]), c, cv2.INTER_NEAREST, (0,) * 4)

@@ -10,7 +10,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import IO, ClassVar
 
 import numpy as np
 
@@ -18,10 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.loader.items import in_one_numbering
 from pipeline.media.images.collections import CLASS, CLASS_NAMES
 from pipeline.text import plural
-from pipeline.views.export import Export
-
-if TYPE_CHECKING:
-    from pipeline.views.export import StoredRows
+from pipeline.views.export import Export, StoredRows
 
 _BLOCK = 64
 """Pictures that are read at once."""

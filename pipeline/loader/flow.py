@@ -246,7 +246,8 @@ class ImageDataGenerator:
         _check(color_mode, class_mode, _OF_TABLES)
         form = _form(save_to_dir, save_prefix, save_format)
         method, target_size = _method(interpolation, keep_aspect_ratio), checked_size("target_size", target_size)
-        names, values = _column(dataframe, x_col), None
+        names = _column(dataframe, x_col)
+        values: list[Any] = []
         weights = None if weight_col is None else _weights(dataframe, weight_col)
         if weights is not None and class_mode is None:
             raise UsageError("weight_col is for labels; give a class_mode as well")
@@ -268,7 +269,6 @@ class ImageDataGenerator:
                              len(paths) - len(kept), len(paths), gone)  # fmt: skip
         is_named = class_mode in ("categorical", *_NUMBERS)
         if is_named:
-            assert values is not None
             values = [_classes(value, class_mode, y_col) for value in values]
             known = list(dict.fromkeys(classes or ())) or sorted({name for row in kept for name in values[row]})
             if class_mode == "binary" and len(known) != 2:
@@ -281,14 +281,11 @@ class ImageDataGenerator:
         items = files([paths[row] for row in kept], target_size if method is None else None)
         items.grey = color_mode == "grayscale"
         if class_mode == "raw":
-            assert values is not None
             items.labels = np.array([values[row] for row in kept])
         elif class_mode == "multi_output":
-            assert values is not None
             outputs = zip(*(values[row] for row in kept), strict=True)
             form = replace(form, outputs=tuple(map(_output, outputs, y_col)))
         elif is_named:
-            assert values is not None
             items.class_names = tuple(known)
             if class_mode != "categorical" or all(len(values[row]) == 1 for row in kept):
                 items.labels = np.array([values[row][0] for row in kept], np.int32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,11 @@ class FlowLoader(Loader):
         found = super()._batch(made, arrays, epoch)
         form, images, rows = self.form, arrays[0], made.indices
         if form.save_to is not None:
-            self._save(form.save_to, images, rows, epoch)
+            import keras
+
+            for image, row in zip(images, rows, strict=True):
+                picture = keras.utils.array_to_img(image, "channels_last", scale=True)
+                picture.save(form.save_to / f"{form.prefix}_{row}_{epoch}.{form.format}")
         labels: Any = None
         if form.is_input:
             labels = images.copy()
@@ -58,13 +61,6 @@ class FlowLoader(Loader):
             return inputs
         weights = self.recipe.items.weights
         return (inputs, labels) if weights is None else (inputs, labels, weights[rows])
-
-    def _save(self, folder: Path, images: Array, rows: Sequence[int], epoch: int) -> None:
-        import keras
-
-        for image, row in zip(images, rows, strict=True):
-            picture = keras.utils.array_to_img(image, "channels_last", scale=True)
-            picture.save(folder / f"{self.form.prefix}_{row}_{epoch}.{self.form.format}")
 
 
 class Resized(Items):

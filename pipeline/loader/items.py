@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError, StoreError, UsageError
-from pipeline.media.images.collections import CLASS, FilesOf, Tar
+from pipeline.media.images.collections import CLASS, Collection, FilesOf, Tar
 from pipeline.media.images.folders import is_folder
 from pipeline.media.images.names import Names, text
 from pipeline.media.images.reading import SUFFIXES, Geometry, fitted, read
@@ -28,7 +28,6 @@ from pipeline.media.picture import UnreadableError, resized, too_large
 from pipeline.text import unknown
 
 if TYPE_CHECKING:
-    from pipeline.media.images.collections import Collection
     from pipeline.store.read import Run
 
 Array = npt.NDArray[Any]
@@ -106,6 +105,13 @@ class Items(ABC):
         return tuple(array.memory for array in vars(self).values() if isinstance(array, SharedArray))
 
 
+class _Scaled(Items):
+    """Items of which `scaled` says all."""
+
+    def picture(self, index: int) -> Array:
+        return self.scaled(index)[0]
+
+
 _WARPED = frozenset(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
 """Types of pixels that OpenCV warps."""
 _MOST_CHANNELS = 512
@@ -127,7 +133,7 @@ def numeric(picture: Any) -> Array:
     return found.astype(native if native in _WARPED else np.float32, copy=False)
 
 
-class ArrayItems(Items):
+class ArrayItems(_Scaled):
     """Pictures in memory, (n, height, width, channels)."""
 
     def __init__(self, pictures: Array, size: tuple[int, int] | None = None) -> None:
@@ -144,9 +150,6 @@ class ArrayItems(Items):
 
     def __len__(self) -> int:
         return len(self.pictures)
-
-    def picture(self, index: int) -> Array:
-        return self.scaled(index)[0]
 
     def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
         found = np.asarray(self.pictures[index])
@@ -207,7 +210,7 @@ def _shared(array: Array) -> Array:
     return _opened(memory, array.shape, array.dtype.str)
 
 
-class FileItems(Items):
+class FileItems(_Scaled):
     """Pictures in files of their own, or in tar files, Parquet, HDF5 and Zarr: inputs of `kind: images`."""
 
     def __init__(self, collections: Sequence[Collection], size: tuple[int, int] | None) -> None:
@@ -232,9 +235,6 @@ class FileItems(Items):
     def name(self, index: int) -> str:
         return text(os.fsencode(self.path(index)))
 
-    def picture(self, index: int) -> Array:
-        return self.scaled(index)[0]
-
     def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
         collection, row = self._place(index)
         content = collection.shelf(row, row + 1).content(0)
@@ -242,7 +242,7 @@ class FileItems(Items):
         return found.pixels, found.scale
 
 
-class Chosen(Items):
+class Chosen(_Scaled):
     """Some of the items of others, in an order of their own."""
 
     def __init__(self, items: Items, numbers: Sequence[int] | Array) -> None:
@@ -254,9 +254,6 @@ class Chosen(Items):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def picture(self, index: int) -> Array:
-        return self.scaled(index)[0]
-
     def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
         return self.items.scaled(int(self.numbers[index]))
 
@@ -267,7 +264,7 @@ class Chosen(Items):
         self.items.prepare(self.numbers[list(indices)].tolist())
 
 
-class StoreItems(Items):
+class StoreItems(_Scaled):
     """Items of a run store, or the crops of their rows (faces, objects), read again from the inputs."""
 
     _ready: Mapping[int, tuple[Array, tuple[float, float]]] = {}
@@ -341,9 +338,6 @@ class StoreItems(Items):
         for name, rows in wanted.items():
             for number, whole in self._sources[name].pixels(np.array(sorted(rows), np.int64)):
                 self._ready |= {index: self._shown(index, whole) for index in rows[number]}
-
-    def picture(self, index: int) -> Array:
-        return self.scaled(index)[0]
 
     def scaled(self, index: int) -> tuple[Array, tuple[float, float]]:
         if index in self._ready:

@@ -11,9 +11,10 @@ import weakref
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,11 @@ from pipeline.errors import UsageError
 from pipeline.loader.batches import Made, Maker, Recipe, Rule
 from pipeline.loader.consumers import keras_dataset, refuse_copies, torch_dataset
 from pipeline.loader.items import items_of
+from pipeline.loader.pool import Pool
 from pipeline.loader.ring import Field
 from pipeline.loader.watch import Watch
 from pipeline.machine.cores import available_cores
 from pipeline.machine.memory import FrameMemory
-
-if TYPE_CHECKING:
-    from pipeline.loader.pool import Pool
 
 Array = npt.NDArray[Any]
 _LOG = logging.getLogger("pipeline.loader")
@@ -254,10 +253,6 @@ class Loader:
 
     def _running(self) -> Pool:
         if self._pool is None or self._pool.owner != os.getpid():  # a fork has none of the workers
-            from dataclasses import replace
-
-            from pipeline.loader.pool import Pool
-
             fields = self.fields
             self.recipe = replace(self.recipe, items=self.recipe.items.shared())
             self._maker = Maker(self.recipe)

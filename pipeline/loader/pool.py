@@ -169,7 +169,8 @@ class Pool:
                 )
         if self.deaths > TRIES * len(self.workers) and not self._next:
             raise StoppedError(f"workers of the loader end {how} before their first batch; use workers=0 to see why")
-        _LOG.warning("a worker of the loader ended %s; it was started again, and %s", how, _again(len(lost)))
+        again = f"{plural(len(lost), 'batch')} will be made again" if lost else "no batch was lost"
+        _LOG.warning("a worker of the loader ended %s; it was started again, and %s", how, again)
         self.workers[number] = self._start()
         for order in lost:
             self._give(order)
@@ -204,7 +205,3 @@ def _sent(greeting: tuple[Any, ...]) -> bytes:
             "it holds in the function"
         ) from err
     return found
-
-
-def _again(batches: int) -> str:
-    return f"{plural(batches, 'batch')} will be made again" if batches else "no batch was lost"

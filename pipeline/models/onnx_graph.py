@@ -69,6 +69,15 @@ class GraphWriter:
             inputs.append(bias.astype(np.float32))
         return self.add("Conv", value, *inputs, kernel_shape=list(weights.shape[2:]), **attributes)
 
+    def floats(self, value: str) -> str:
+        """Add a cast to float32."""
+        return self.add("Cast", value, to=self.dtype(np.float32))
+
+    def unit(self, value: str, axis: int) -> str:
+        """Scale vectors along an axis to length 1."""
+        length = self.add("ReduceL2", value, axes=[axis], keepdims=1)
+        return self.add("Div", value, self.add("Max", length, number(1e-12)))
+
     def serialise(self, input_name: str, shape: Shape, outputs: Outputs, dtype: type[np.generic] = np.float32) -> bytes:
         """Return the model of one input, as bytes."""
         self.input(input_name, dtype, shape)

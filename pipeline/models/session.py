@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelCard
+from pipeline.models.weights import cache_folder
 
 Result = TypeVar("Result")
 
@@ -247,8 +248,6 @@ def _providers(device: Device, memory_share: float) -> list[tuple[str, dict[str,
             tensorrt["trt_max_workspace_size"] = limit
         cuda["gpu_mem_limit"] = limit
     if device.kind == "tensorrt":
-        from pipeline.models.weights import cache_folder
-
         engines = cache_folder() / "tensorrt"
         engines.mkdir(parents=True, exist_ok=True)
         tensorrt["trt_engine_cache_path"] = str(engines)
@@ -307,3 +306,15 @@ def run_in_batches(
             continue
         yield start, start + size, result
         start += size
+
+
+def rows_in_batches(
+    device: Device, model: str, items: npt.NDArray[Any], width: int, most: int,
+    run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]],
+) -> npt.NDArray[np.float32]:  # fmt: skip
+    """Return float32 (n, width): what `run` makes of the rows of an array, as `run_in_batches` does it."""
+    rows = np.empty((len(items), width), np.float32)
+    shape = items.shape[1:]
+    for start, stop, result in run_in_batches(device, model, shape, len(items), most, lambda a, b: run(items[a:b])):
+        rows[start:stop] = result
+    return rows

@@ -15,6 +15,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -69,6 +70,23 @@ def read_tensors(path: Path) -> Tensors:
         raise ModelError(
             f"{path} is not a checkpoint of tensors, or is damaged ({why}); delete it and fetch it again"
         ) from error
+
+
+def built(build: Callable[[], bytes], path: Path, network: str) -> bytes:
+    """Return the graph that `build` makes of a file's tensors. Raises ModelError if they are not those of `network`."""
+    try:
+        return build()
+    except (KeyError, ValueError, IndexError) as error:
+        raise ModelError(f"{path} is not {network} ({error})") from error
+
+
+def batch_norm(tensors: Tensors, name: str, epsilon: float) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return float64 (channels,): the factor and the summand of a batch normalisation at inference."""
+    gamma, beta, mean, variance = (
+        tensors[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gamma / np.sqrt(variance + epsilon)
+    return scale, beta - mean * scale
 
 
 def _from_pickles(file: BinaryIO) -> tuple[Any, Storages]:

@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -18,11 +18,9 @@ from pipeline.errors import InputError, WorkflowError
 from pipeline.files.regular import read_file
 from pipeline.pairs import listing
 from pipeline.store.mapped import RowsOfItems, opened
+from pipeline.store.read import RunInput
 from pipeline.store.schema import DECODED, ORIGIN, SCALE, Array, Schema
 from pipeline.text import plural, unknown
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
 
 MOST_PAIRS, LEAST_PAIRS = 256, 16
 """Pairs of a chunk: a tile at most, and few enough for many workers."""

@@ -17,7 +17,7 @@ from pipeline.models import session
 from pipeline.models.catalogue import cards
 from pipeline.models.torch_file import read_tensors
 from pipeline.models.weights import weights_files
-from pipeline.pairs.models import alike, aliked
+from pipeline.pairs.models import alike, aliked, extractor
 from tests.devices import tolerance
 from tests.pairs import networks
 from tests.pairs.conftest import DESK, DSC, equal, find, joined, nearest, noise
@@ -36,7 +36,7 @@ def random_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "aliked.pth"
     path.write_bytes(b"random")
     monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(alike, "weights_files", lambda card: [path])
+    monkeypatch.setattr(extractor, "weights_files", lambda card: [path])
     monkeypatch.setattr(aliked, "read_tensors", lambda path: networks.aliked())
 
 

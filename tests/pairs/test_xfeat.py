@@ -16,7 +16,8 @@ from pipeline.machine.device import Device
 from pipeline.models import session
 from pipeline.models.catalogue import cards
 from pipeline.models.torch_file import read_tensors
-from pipeline.pairs.models import xfeat
+from pipeline.models.weights import weights_files
+from pipeline.pairs.models import extractor, xfeat
 from tests.devices import tolerance
 from tests.pairs import networks
 from tests.pairs.conftest import DESK, DSC, equal, find, joined, nearest, noise
@@ -35,7 +36,7 @@ def random_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "xfeat.pt"
     path.write_bytes(b"random")
     monkeypatch.setenv("REELGRAPH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(xfeat, "weights_files", lambda card: [path])
+    monkeypatch.setattr(extractor, "weights_files", lambda card: [path])
     monkeypatch.setattr(xfeat, "read_tensors", lambda path: networks.xfeat())
 
 
@@ -126,7 +127,7 @@ def test_no_two_points_are_near(pictures: Read) -> None:
 
 
 def test_missing_and_wrong_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike_weights: None) -> None:
-    from pipeline.pairs.models.alike import CARDS, weights_files
+    from pipeline.pairs.models.alike import CARDS
 
     other = weights_files(CARDS["alike-t"])[0]
     with pytest.raises(ModelError, match=r"alike-t\.pth is not an XFeat network"):
@@ -138,7 +139,7 @@ def test_missing_and_wrong_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("xfeat_weights")
 def test_the_random_weights_have_the_shapes_of_the_authors(tmp_path: Path) -> None:
-    authors = read_tensors(xfeat.weights_files(xfeat.CARD)[0])
+    authors = read_tensors(weights_files(xfeat.CARD)[0])
     for name, tensor in networks.xfeat().items():
         assert tensor.shape == authors[name].shape, name
     left = {name for name in authors if name not in networks.xfeat() and "num_batches" not in name}

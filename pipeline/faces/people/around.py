@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.media.tracking import usual_gap
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
+from pipeline.store.read import RunInput
 
 Ints = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]

@@ -22,16 +22,19 @@ from pipeline.faces.people.matching import DECIMALS, Matcher, Metric, Nearest, P
 from pipeline.faces.people.near import NearSearch, Written, threshold_of
 from pipeline.faces.people.pictures import Progress, Recipe
 from pipeline.faces.people.sightings import InputSightings, Sighting, shown_dict
+from pipeline.faces.stages.track import Track, TrackOptions, track_input
 from pipeline.machine.cores import available_cores
 from pipeline.media.spans import is_timed
+from pipeline.store.compact import add_arrays
 from pipeline.store.facts import stage_sections
 from pipeline.store.pieces import Piece, for_each, rows_of
+from pipeline.store.read import Run, RunInput
+from pipeline.store.read import open as open_store
+from pipeline.store.run import RunStore
 from pipeline.store.schema import Array
 from pipeline.text import plural
 
 if TYPE_CHECKING:
-    from pipeline.store.read import Run, RunInput
-    from pipeline.store.run import RunStore
     from pipeline.views.tables import Table
 
 Int32 = npt.NDArray[np.int32]
@@ -196,8 +199,6 @@ def is_near(distance: Float32, threshold: float) -> npt.NDArray[np.bool_]:
 
 def tracks_of(item: RunInput) -> Int32:
     """Return the stored tracks of an input's faces, or make them, int32 (n_faces,)."""
-    from pipeline.faces.stages.track import TrackOptions, track_input
-
     if "track" in item.arrays:
         return np.asarray(item.array("track"))
     return track_input(item, TrackOptions.model_validate({}))
@@ -458,10 +459,6 @@ class Found(NearSearch):
         self, item: RunInput, key: str, attributes: dict[str, Any], arrays: dict[str, np.ndarray], track: Int32 | None
     ) -> Written:
         """Write to the open store, whose lock is taken when there is something to write; tracks too, if it has none."""
-        from pipeline.faces.stages.track import Track
-        from pipeline.store.compact import add_arrays
-        from pipeline.store.run import RunStore
-
         if not self.write:
             return "not asked"
         if not item.complete:
@@ -560,8 +557,6 @@ def _sightings(
 
 def _any_pictures(outs: Sequence[str | Path]) -> bool:
     """Return whether an input of these stores holds pictures; a store that cannot be opened has none here."""
-    from pipeline.store.read import open as open_store
-
     for out in outs:
         with contextlib.suppress(StoreError):
             if not all(is_timed(item) for item in open_store(out).inputs.values()):

@@ -27,6 +27,7 @@ from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.registry import FILE_NAME, Person, Pin, Registry, changeable, current, edit, known
 from pipeline.faces.people.space import Space
 from pipeline.media.boxes import overlap
+from pipeline.store.compact import add_arrays
 from pipeline.store.nodes import located
 from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
@@ -351,7 +352,6 @@ class _Work:
 def _add_tracks(items: Sequence[RunInput], note: Note) -> None:
     """Make tracks for inputs whose workflow made none."""
     from pipeline.faces.stages.track import Track, TrackOptions, track_input
-    from pipeline.store.compact import add_arrays
 
     options = TrackOptions.model_validate({})
     without = [item for item in items if "track" not in item.arrays]
@@ -422,8 +422,6 @@ def write_people(
     """Write the array `person` of a complete input: int32 (n_faces,), -1 unknown. `store`: the input's, if it is open
     for writing already.
     """
-    from pipeline.store.compact import add_arrays
-
     attributes = {
         "registry": os.path.relpath(registry.path, item.store_path),
         "registry_id": registry.id,

@@ -245,14 +245,12 @@ class Registry:
         """
         found = self.resolve(number)
         gone = [found, *sorted(old for old, new in self.merged.items() if new == found)]
-        del self.people[found]
+        self.retire(found)
         self.merged = {old: new for old, new in self.merged.items() if new != found}
         self.forgotten = sorted({*self.forgotten, *gone})
         self.history = []  # it holds looks and names of before, perhaps theirs
         self.pins = [pin for pin in self.pins if pin.person != found]
         self.apart = {pair for pair in self.apart if found not in pair}
-        for counts in self.inputs.values():
-            counts.pop(found, None)
         return gone
 
     def new_person(self) -> int:
@@ -263,7 +261,7 @@ class Registry:
         return number
 
     def retire(self, number: int) -> None:
-        """Remove a person who was not found again and about whom no user decided; the id is not given again."""
+        """Remove a person who was not found again, or is to be forgotten; the id is not given again."""
         del self.people[number]
         for counts in self.inputs.values():
             counts.pop(number, None)

@@ -21,6 +21,7 @@ from pipeline.faces.people.described import signature
 from pipeline.faces.people.gather import settings_of, write_people
 from pipeline.faces.people.registry import Registry, Stored, from_json, to_json
 from pipeline.faces.people.split import described
+from pipeline.store.run import RunStore
 
 Kind = Literal["name", "merge", "split"]
 MOST_CHANGES = 100
@@ -170,8 +171,6 @@ def undo(registry: Registry) -> tuple[Change, list[str]]:
             number: count for number in before.people if (count := int(np.count_nonzero(owner == number)))
         }
     with contextlib.ExitStack() as locks:
-        from pipeline.store.run import RunStore
-
         places = dict.fromkeys(one.item.store_path for one, _ in rewritten)
         writers = {place: locks.enter_context(RunStore.open(place)) for place in places}
         for one, owner in rewritten:

@@ -13,9 +13,9 @@ import numpy as np
 
 from pipeline.errors import ModelError
 from pipeline.models.card import ModelCard, ModelInfo, Packaged, WeightsFile
-from pipeline.models.onnx_graph import GraphWriter, Weights
+from pipeline.models.onnx_graph import GraphWriter, number
 from pipeline.models.session import runtime_name
-from pipeline.models.torch_file import Tensors, read_tensors
+from pipeline.models.torch_file import Tensors, batch_norm, built, read_tensors
 from pipeline.models.weights import cached_graph, sha256, weights_files
 
 NAME = "EfficientNet-Lite0"
@@ -89,11 +89,7 @@ def build_graph(path: Path) -> bytes:
 
     Raises ModelError if the file holds another network.
     """
-    tensors = read_tensors(path)
-    try:
-        return _Builder(tensors).build()
-    except (KeyError, ValueError) as error:
-        raise ModelError(f"{path} is not {NAME} ({error})") from error
+    return built(_Builder(read_tensors(path)).build, path, NAME)
 
 
 class _Builder:
@@ -103,8 +99,8 @@ class _Builder:
 
     def build(self) -> bytes:
         graph = self._graph
-        value = graph.add("Sub", graph.add("Cast", INPUT, to=graph.dtype(np.float32)), _number(MEAN))
-        value = graph.add("Div", graph.add("Transpose", value, perm=[0, 3, 1, 2]), _number(DEVIATION))
+        value = graph.add("Sub", graph.floats(INPUT), number(MEAN))
+        value = graph.add("Div", graph.add("Transpose", value, perm=[0, 3, 1, 2]), number(DEVIATION))
         value = self._relu6(self._conv(value, "_conv_stem", "_bn0", stride=2))
         channels, block = 32, 0
         for blocks, first_stride, expansion, filters in LEVELS:
@@ -129,26 +125,18 @@ class _Builder:
     def _conv(self, value: str, name: str, normalisation: str, stride: int = 1) -> str:
         """Add a convolution with the normalisation that follows it folded in."""
         weights = self._tensors[f"{name}.weight"]
-        gamma, beta, mean, variance = (
-            self._tensors[f"{normalisation}.{part}"].astype(np.float64)
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(variance + EPSILON)
+        scale, shift = batch_norm(self._tensors, normalisation, EPSILON)
         filters, per_group, side, _ = weights.shape
         # TensorFlow's "same": sides are even, so that a stride of 2 lacks one row and column more at the end.
         before, after = (side - stride) // 2, (side - stride + 1) // 2
         return self._graph.conv(
             value,
             (weights * scale[:, None, None, None]).astype(np.float32),
-            (beta - mean * scale).astype(np.float32),
+            shift.astype(np.float32),
             strides=[stride, stride],
             pads=[before, before, after, after],
             group=filters if per_group == 1 else 1,
         )
 
     def _relu6(self, value: str) -> str:
-        return self._graph.add("Clip", value, _number(0), _number(6))
-
-
-def _number(value: int) -> Weights:
-    return np.array(value, np.float32)
+        return self._graph.add("Clip", value, number(0), number(6))

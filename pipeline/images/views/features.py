@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,16 +13,12 @@ from pipeline.errors import UsageError
 from pipeline.images.features import NAME, feature_array
 from pipeline.media.images.copies import Inventory
 from pipeline.media.images.names import Names, text
-from pipeline.store.schema import DECODED
+from pipeline.store.read import RunInput
+from pipeline.store.schema import DECODED, Array
 from pipeline.text import plural
 from pipeline.views.axes import noun_of
-from pipeline.views.export import Export
-
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.store.schema import Array
-    from pipeline.views.export import StoredRows
-    from pipeline.views.tables.rows import Block
+from pipeline.views.export import Export, StoredRows
+from pipeline.views.tables.rows import Block
 
 ERROR = "error"
 """Item array of pictures: why the picture could not be read; "" if it could."""

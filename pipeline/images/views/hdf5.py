@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from pipeline.files.hdf5 import written_hdf5
 from pipeline.images.views.features import FeatureExport
-
-if TYPE_CHECKING:
-    from pipeline.views.export import StoredRows
+from pipeline.views.export import StoredRows
 
 CHUNK_BYTES = 1 << 20
 """Bytes of a chunk of `feats`: what a reader of a few rows takes at least."""

@@ -6,17 +6,15 @@ import contextlib
 import re
 import struct
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UsageError
 from pipeline.images.views.features import FeatureExport
+from pipeline.views.export import StoredRows
 from pipeline.views.tables import ROWS
-
-if TYPE_CHECKING:
-    from pipeline.views.export import StoredRows
 
 _LINE_ENDS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 """Characters at which Python, and with it most readers, ends a line."""

@@ -308,19 +308,17 @@ class Table(Collection):
                 if not rows:
                     raise InputError(f"{path} has no row")
                 self.names = _numbers(rows)
-                beside = self._beside(file.schema_arrow)
-                wanted = names or beside
+                parent, dot, _ = self.column.rpartition(".")
+                # Hugging Face's data sets have a field `path` beside the bytes.
+                wanted = names or (f"{parent}.path" if dot and f"{parent}.path" in kinds else None)
                 if wanted is not None:
                     values = self._read_names(file, wanted)
-                    self.names = self._named(wanted, values, rows, required=names is not None)
+                    if names is not None or None not in values:
+                        pairs = zip(self.names, values, strict=True)
+                        given = [number if value is None else _bytes(value) for number, value in pairs]
+                        self.names = _checked(path, wanted, given, rows)
         except (pa.ArrowException, OSError, KeyError) as err:
             raise InputError(f"{path} cannot be read as Parquet: {' '.join(str(err).split())}") from err
-
-    def _beside(self, schema: Any) -> str | None:
-        """Return the field `path` beside the bytes, as Hugging Face's data sets have it."""
-        parent, dot, _ = self.column.rpartition(".")
-        beside = f"{parent}.path"
-        return beside if dot and beside in dict(_leaves(schema)) else None
 
     def _read_names(self, file: Any, wanted: str) -> list[Any]:
         if wanted not in dict(_leaves(file.schema_arrow)):
@@ -332,12 +330,6 @@ class Table(Collection):
             column = column.field(0)
         values: list[Any] = column.to_pylist()
         return values
-
-    def _named(self, wanted: str, values: list[Any], rows: int, required: bool) -> Names:
-        if not required and any(value is None for value in values):
-            return self.names
-        given = [number if value is None else _bytes(value) for number, value in zip(self.names, values, strict=True)]
-        return _checked(self.path, wanted, given, rows)
 
     def shelf(self, start: int, stop: int) -> Shelf:
         first = int(np.searchsorted(self._ends, start, side="right")) - 1

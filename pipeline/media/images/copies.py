@@ -182,7 +182,10 @@ class Newcomers:
         wanted = self._is_new & np.isin(self.sizes, sizes)
         if not wanted.any():
             return part
-        new = self._digests_of(wanted)
+        more = _digests(self.folder, self.names, wanted & ~self._read, self.modified)  # read once for all parts
+        self._read |= wanted
+        self._digests = self._digests.merged(more)
+        new = self._digests.chosen(wanted[self._digests.index])
         alike = np.isin(sizes, self.sizes[wanted])
         known = part.digests
         valid = known.modified_seconds == modified[known.index]
@@ -203,13 +206,6 @@ class Newcomers:
             np.concatenate([part.modified_seconds, self.modified[which]]),
             stored,
         )
-
-    def _digests_of(self, wanted: npt.NDArray[np.bool_]) -> Digests:
-        """Return the digests of newcomers by bool (names,); each file is read once for all parts."""
-        more = _digests(self.folder, self.names, wanted & ~self._read, self.modified)
-        self._read |= wanted
-        self._digests = self._digests.merged(more)
-        return self._digests.chosen(wanted[self._digests.index])
 
 
 def _first_alike(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -219,7 +219,7 @@ class TableRows(Shelf):
         return self.rows
 
     def content(self, index: int) -> Content:
-        return next(iter(self._from(index, 1)))
+        return _cell(next(self._values(index, 1)))
 
     def contents(self) -> Iterator[Content | UnreadableError]:
         for value in self._values(0, self.rows):
@@ -227,9 +227,6 @@ class TableRows(Shelf):
                 yield _cell(value)
             except UnreadableError as err:
                 yield err
-
-    def _from(self, index: int, count: int) -> Iterator[Content]:
-        return (_cell(value) for value in self._values(index, count))
 
     def _values(self, index: int, count: int) -> Iterator[bytes | None]:
         import pyarrow as pa

@@ -229,7 +229,7 @@ class ImagesSource(Source):
                     found[path] = InputRef(path, Path(path).stem if _is_container(path) else Path(path).name)
                 else:
                     loose.append(path)
-        if loose and not found and all(map(_is_video, loose)):
+        if loose and not found and all(Path(path).suffix.lower() in VIDEO_SUFFIXES - SUFFIXES for path in loose):
             raise InputError(f"{loose[0]} is a video, not a picture: {collections.FOR_VIDEOS}")
         yield from found.values()
         if loose:
@@ -453,11 +453,6 @@ def _matching(given: str) -> list[str]:
             raise InputError(f"no file matches {given!r} in {os.getcwd()}; check the pattern (** searches subfolders)")
         return found
     raise InputError(f"no such file or folder: {path}; check the spelling")
-
-
-def _is_video(path: str) -> bool:
-    """Return whether the name of a file is that of a video, and of no picture."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES - SUFFIXES
 
 
 def _absolute(given: str) -> str:

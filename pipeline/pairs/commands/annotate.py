@@ -6,6 +6,7 @@ import argparse
 
 from pipeline.commands import positive, print_result
 from pipeline.commands.annotate import Drawer
+from pipeline.errors import UsageError
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _annotate(options: argparse.Namespace) -> int:
-    from pipeline.errors import UsageError
     from pipeline.pairs.views.annotate import draw_matches
     from pipeline.text import plural
     from pipeline.views.progress import for_stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
@@ -76,7 +76,11 @@ class LightGlue(Matcher):
     def match(self, pairs: Pairs) -> Sequence[Matches]:
         prepared = [self._prepared(picture) for picture in pairs.pictures]
         found: dict[int, Matches] = {}
-        for rows, shape in _together(pairs, prepared):
+        groups: dict[tuple[int, int], list[int]] = {}
+        """Rows of pairs that share a batch, by the padded lengths of their pictures."""
+        for row, (a, b) in enumerate(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)):
+            groups.setdefault((prepared[a].length, prepared[b].length), []).append(row)
+        for shape, rows in groups.items():
             memory = self.network.bytes_per_product * prod(shape) + self.network.bytes_per_keypoint * sum(shape)
             most = max(1, min(self._device.batch_memory_bytes // memory, MOST_PAIRS))
 
@@ -163,12 +167,3 @@ def _padded_length(count: int) -> int:
     """Return the number of keypoints that a picture is padded to: 4, 5, 6 or 7 times a power of 2."""
     step = max(SMALLEST, 1 << max(0, (count - 1).bit_length() - 1)) // 4
     return max(SMALLEST, -(-count // step) * step)
-
-
-def _together(pairs: Pairs, prepared: Sequence[_Prepared]) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Yield rows of pairs that share a batch, and the padded lengths of their pictures."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for row, (a, b) in enumerate(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)):
-        groups.setdefault((prepared[a].length, prepared[b].length), []).append(row)
-    for shape, rows in groups.items():
-        yield rows, shape

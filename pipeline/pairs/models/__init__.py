@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from pipeline.models.card import ModelCard
 from pipeline.pairs.models import alike, aliked, lightglue, sift, superglue, superpoint, xfeat
-from pipeline.pairs.models.extractor import Extractor
+from pipeline.pairs.models.extractor import Choices, Extractor
 
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
-
-EXTRACTORS: Mapping[str, Callable[[KeypointsOptions], Extractor]] = {
+EXTRACTORS: Mapping[str, Callable[[Choices], Extractor]] = {
     sift.CARD.name: sift.describe,
     **alike.EXTRACTORS,
     aliked.NAME: aliked.describe,

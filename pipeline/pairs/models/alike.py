@@ -7,26 +7,15 @@ are moved to the centre of the scores around them, as the authors' `sub_pixel` d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.errors import ModelError
-from pipeline.machine.device import Device
-from pipeline.models.card import ModelCard, ModelInfo, WeightsFile
-from pipeline.models.onnx_graph import GraphWriter, Weights
-from pipeline.models.session import MEMORY_SHARES, create_session, runtime_name
-from pipeline.models.torch_file import Tensors, read_tensors
-from pipeline.models.weights import cached_graph, sha256, weights_files
-from pipeline.pairs.models.extractor import Extractor, LocalFeatures, Picture, in_batches
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
+from pipeline.models.card import ModelCard, WeightsFile
+from pipeline.models.onnx_graph import GraphWriter, Weights, integers, number
+from pipeline.models.torch_file import Tensors, batch_norm, built, read_tensors
+from pipeline.pairs.models.extractor import Choices, Extractor, GraphExtractor, LocalFeatures, Picture, info
 
 GRAPH_VERSION = 2
 PUBLISHED = "https://raw.githubusercontent.com/Shiaoming/ALIKE/main/models/"
@@ -50,6 +39,8 @@ THRESHOLD = 0.2
 """Default of the score that a local maximum must exceed: that of the authors' program."""
 STRIDE = 32
 """Pixels of a side for each value of the smallest feature map; sides of the input are multiples of it."""
+FACTORS = (1, 2, 8, 32)
+"""Pixels of a side for each value of the four feature maps."""
 RADIUS = 2
 """Pixels from a keypoint to the border of the window in which it is the maximum."""
 BEFORE, AFTER = RADIUS + 1, RADIUS
@@ -61,41 +52,23 @@ BYTES_PER_PIXEL = 400
 """Memory that alike-n takes for each pixel of its input on a CPU (measured: 370; alike-t: 270)."""
 
 
-def describe(name: str, choices: KeypointsOptions) -> Extractor:
+def describe(name: str, choices: Choices) -> Extractor:
     """Return the description of one of CARDS."""
     card = CARDS[name]
-    info = ModelInfo(name, card.licence, runtime_name(), lambda: sha256(weights_files(card)), card.licence_source)
-    return Extractor(info, card.dimension, "float16", lambda device: Alike(card, choices, device))
+    return Extractor(info(card), card.dimension, "float16", lambda device: Alike(card, choices, device, build_graph))
 
 
 EXTRACTORS = {name: partial(describe, name) for name in CARDS}
 
 
-class Alike:
-    """ALIKE on a device. It computes in single precision: half of it would move keypoints by a pixel."""
+class Alike(GraphExtractor):
+    """ALIKE on a device."""
 
     bytes_per_pixel = BYTES_PER_PIXEL
     version = GRAPH_VERSION
     threshold = THRESHOLD
     smallest = BEFORE + AFTER + 1
     """Shortest side of a picture that can have keypoints, in pixels."""
-
-    def __init__(
-        self, card: ModelCard, choices: KeypointsOptions, device: Device, files: list[Path] | None = None
-    ) -> None:
-        self._card, self._device = card, device
-        self._most = choices.most
-        self._threshold = _float(self.threshold if choices.threshold is None else choices.threshold)
-        paths = files or weights_files(card)
-        content = cached_graph(card.name, self.version, paths, lambda: self.build(paths[0]))
-        self._session = create_session(content, replace(device, precision="fp32"), MEMORY_SHARES["keypoint"])
-
-    def extract(self, pictures: Sequence[Picture]) -> list[LocalFeatures]:
-        return in_batches(self._device, self._card.name, pictures, self.bytes_per_pixel, self._run)
-
-    @staticmethod
-    def build(path: Path) -> bytes:
-        return build_graph(path)
 
     def _run(self, pictures: list[Picture]) -> list[LocalFeatures]:
         height, width = pictures[0].shape[:2]
@@ -135,104 +108,122 @@ def build_graph(path: Path) -> bytes:
 
     Raises ModelError if the file holds another network.
     """
-    tensors = read_tensors(path)
-    try:
-        return Builder(tensors).build()
-    except (KeyError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not an ALIKE network with one head ({error})") from error
+    return built(Builder(read_tensors(path)).build, path, "an ALIKE network with one head")
 
 
 class Builder:
-    """Builds the graph of ALIKE; its search for keypoints is that of ALIKED too."""
+    """Builds the graph of ALIKE; the graphs of other extractors share its search for keypoints."""
 
     radius, before, after = RADIUS, BEFORE, AFTER
+    name = ""
+    """Name of the graph, if it is not that of the module."""
+    pooling = "MaxPool"
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
-        self._graph = GraphWriter(type(self).__module__)
+        self._graph = GraphWriter(self.name or type(self).__module__)
 
     def build(self) -> bytes:
         head = self._tensors["convhead2.weight"]
         parts = np.split(head, 4, axis=1)  # those of the last layer that belong to the feature maps
         graph = self._graph
+        pixels, size, most, threshold = self._inputs("size")
+        maps = self._feature_maps(graph.add("Div", pixels, number(255)))
+        narrow = [self._narrow(value, place) for place, value in enumerate(maps, 1)]
+        whole = graph.add("Sigmoid", self._sum(narrow, [part[-1:] for part in parts]))  # by the layer's last row
+        scores = graph.add("Slice", whole, integers(0, 0), size, integers(2, 3))
+        maxima, points, heights, corners, shares = self._keypoints(scores, size, most, threshold)
+        described = self._descriptors(maps[0], narrow[1:], parts, corners, shares)
+        return self._serialised(maxima, points, heights, described, len(head) - 1)
+
+    def _inputs(self, *sizes: str) -> list[str]:
+        """Declare the inputs; return `pixels` as float32 (n, 3, height, width), sizes, `most` and `threshold`."""
+        graph = self._graph
         pixels = graph.input("pixels", np.uint8, ("n", "height", "width", 3))
-        size = graph.input("size", np.int64, (2,))
-        most = graph.input("most", np.int64, (1,))
-        threshold = graph.input("threshold", np.float32, ())
-        value = graph.add("Cast", pixels, to=graph.dtype(np.float32))
-        maps = self._feature_maps(graph.add("Div", graph.add("Transpose", value, perm=[0, 3, 1, 2]), _float(255)))
-        narrow = [self._narrow(value, number) for number, value in enumerate(maps, 1)]
-        whole = self._score_map(narrow, parts)
-        scores = graph.add("Slice", whole, _ints(0, 0), size, _ints(2, 3))
+        rest = [graph.input(name, np.int64, (2,)) for name in sizes]
+        rest += [graph.input("most", np.int64, (1,)), graph.input("threshold", np.float32, ())]
+        return [graph.add("Transpose", graph.floats(pixels), perm=[0, 3, 1, 2]), *rest]
+
+    def _serialised(self, maxima: str, points: str, scores: str, descriptors: str, length: int) -> bytes:
+        shapes = {"maxima": (), "points": (2,), "scores": (), "descriptors": (length,)}
+        values = (maxima, points, scores, descriptors)
+        named = zip(shapes.items(), values, strict=True)
+        return self._graph.serialise_all({name: (value, ("n", "most", *shape)) for (name, shape), value in named})
+
+    def _keypoints(self, scores: str, size: str, most: str, threshold: str) -> tuple[str, str, str, str, str]:
+        """Return the highest local maxima, their refined points, the scores there, and `_corners` of the points."""
         maxima, places = self._maxima(scores, size, most, threshold)
         points = self._refined(scores, places)
         corners, shares = self._corners(points)
-        outputs = {
-            "maxima": (maxima, ("n", "most")),
-            "points": (points, ("n", "most", 2)),
-            "scores": (graph.add("Squeeze", self._mean(self._at(scores, corners), shares), _ints(1)), ("n", "most")),
-            "descriptors": (
-                self._descriptors(maps[0], narrow[1:], parts, corners, shares),
-                ("n", "most", len(head) - 1),
-            ),
-        }
-        return graph.serialise_all(outputs)
+        heights = self._graph.add("Squeeze", self._mean(self._at(scores, corners), shares), integers(1))
+        return maxima, points, heights, corners, shares
 
     def _feature_maps(self, value: str) -> list[str]:
         """Add the encoder; return its maps of 1, 1/2, 1/8 and 1/32 of the sides."""
         value = self._relu(self._conv(value, "block1.conv1", "block1.bn1"))
         value = self._relu(self._conv(value, "block1.conv2", "block1.bn2"))
         maps = [value]
-        for number, side in ((2, 2), (3, 4), (4, 4)):
-            block = f"block{number}"
-            value = self._graph.add("MaxPool", value, kernel_shape=[side, side], strides=[side, side])
-            inner = self._relu(self._conv(value, f"{block}.conv1", f"{block}.bn1"))
-            inner = self._conv(inner, f"{block}.conv2", f"{block}.bn2")
+        for block, side, layer in (("block2", 2, self._conv), ("block3", 4, self._bent), ("block4", 4, self._bent)):
+            value = self._graph.add(self.pooling, value, kernel_shape=[side, side], strides=[side, side])
+            inner = self._relu(layer(value, f"{block}.conv1", f"{block}.bn1"))
+            inner = layer(inner, f"{block}.conv2", f"{block}.bn2")
             value = self._relu(self._graph.add("Add", inner, self._conv(value, f"{block}.downsample")))
             maps.append(value)
         return maps
 
-    def _narrow(self, value: str, number: int) -> str:
-        """Narrow one of the feature maps, or a part of it, as the last layer takes it."""
-        return self._relu(self._conv(value, f"conv{number}"))
+    def _bent(self, value: str, name: str, normalisation: str) -> str:
+        """Add a convolution of the last two blocks, which is a plain one here."""
+        return self._conv(value, name, normalisation)
 
-    def _score_map(self, maps: list[str], parts: list[Weights]) -> str:
-        """Return a score for each pixel, (n, 1, height, width), from the last row of the last layer."""
-        total = ""
-        for value, part, factor in zip(maps, parts, (1, 2, 8, 32), strict=True):
-            value = self._graph.conv(value, part[-1:])
-            # ONNX Runtime would compute all that follows in blocks of 8 or 16 channels, of which one is used.
-            value = self._graph.add("Unsqueeze", self._graph.add("Squeeze", value, _ints(1)), _ints(1))
-            if factor > 1:  # enlarging and the layer are both linear, so that one channel is enough
+    def _narrow(self, value: str, place: int) -> str:
+        """Narrow one of the feature maps, or a part of it, as the last layer takes it."""
+        return self._relu(self._conv(value, f"conv{place}"))
+
+    def _sum(self, maps: list[str], parts: list[Weights]) -> str:
+        """Return the layer that has a part for each map, of the maps enlarged to the first one's sides."""
+        graph, total = self._graph, ""
+        for value, part, factor in zip(maps, parts, FACTORS, strict=True):
+            value = graph.conv(value, part)
+            if len(part) == 1:
+                # ONNX Runtime would compute all that follows in blocks of 8 or 16 channels, of which one is used.
+                value = graph.add("Unsqueeze", graph.add("Squeeze", value, integers(1)), integers(1))
+            if factor > 1:  # enlarging and the layer are both linear; the layer's channels are fewer
                 scales = np.array([1, 1, factor, factor], np.float32)
-                value = self._graph.add(
+                value = graph.add(
                     "Resize", value, "", scales, mode="linear", coordinate_transformation_mode="align_corners"
                 )
-            total = self._graph.add("Add", total, value) if total else value
-        return self._graph.add("Sigmoid", total)
+            total = graph.add("Add", total, value) if total else value
+        return total
 
     def _maxima(self, scores: str, size: str, most: str, threshold: str) -> tuple[str, str]:
         """Return the highest local maxima, (n, most), descending, and x, y of each, int64 (n, most, 2)."""
-        graph, zero = self._graph, _float(0)
+        graph, zero = self._graph, number(0)
         maxima = graph.add("Equal", scores, self._highest(scores))
         for _ in range(2):  # a maximum among what lies away from the maxima so far
-            near = graph.add("Greater", self._highest(graph.add("Cast", maxima, to=graph.dtype(np.float32))), zero)
+            near = graph.add("Greater", self._highest(graph.floats(maxima)), zero)
             others = graph.add("Where", near, zero, scores)
             fresh = graph.add("Equal", others, self._highest(others))
             maxima = graph.add("Or", maxima, graph.add("And", fresh, graph.add("Not", near)))
         found = graph.add("Where", maxima, scores, zero)
-        ends = graph.add("Sub", size, _ints(self.after, self.after))
-        inner = graph.add("Slice", found, _ints(self.before, self.before), ends, _ints(2, 3))
-        inner = graph.add("Flatten", inner)
-        above = graph.add("Cast", graph.add("Greater", inner, threshold), to=graph.dtype(np.int64))
-        counts = graph.add("ReduceMax", graph.add("ReduceSum", above, _ints(1), keepdims=0), axes=[0], keepdims=1)
-        columns = graph.add("Max", graph.add("Min", most, counts), _ints(1))
-        highest, places = graph.add_all("TopK", 2, inner, columns, axis=1)
-        width = graph.add("Sub", graph.add("Gather", size, _ints(1)), _ints(self.before + self.after))
-        last = _ints(2)
+        ends = graph.add("Sub", size, integers(self.after, self.after))
+        inner = graph.add("Slice", found, integers(self.before, self.before), ends, integers(2, 3))
+        highest, places = self._largest(graph.add("Flatten", inner), threshold, most)
+        width = graph.add("Sub", graph.add("Gather", size, integers(1)), integers(self.before + self.after))
+        last = integers(2)
         x = graph.add("Unsqueeze", graph.add("Mod", places, width), last)
         y = graph.add("Unsqueeze", graph.add("Div", places, width), last)
-        return highest, graph.add("Add", graph.add("Concat", x, y, axis=2), _ints(self.before))
+        return highest, graph.add("Add", graph.add("Concat", x, y, axis=2), integers(self.before))
+
+    def _largest(self, values: str, threshold: str | Weights, most: str) -> list[str]:
+        """Return the largest values of each row, descending, and their indices, (n, columns).
+
+        There are as many columns as the row with the most values above the threshold has, at least 1, at most `most`.
+        """
+        graph = self._graph
+        above = graph.add("Cast", graph.add("Greater", values, threshold), to=graph.dtype(np.int64))
+        counts = graph.add("ReduceMax", graph.add("ReduceSum", above, integers(1), keepdims=0), axes=[0], keepdims=1)
+        columns = graph.add("Max", graph.add("Min", most, counts), integers(1))
+        return graph.add_all("TopK", 2, values, columns, axis=1)
 
     def _highest(self, value: str) -> str:
         """Return the highest value of the window around each pixel: first along rows, then along columns."""
@@ -245,11 +236,11 @@ class Builder:
         graph = self._graph
         steps = np.arange(-RADIUS, RADIUS + 1)
         window = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-        around = graph.add("Add", graph.add("Unsqueeze", places, _ints(2)), window)
-        values = graph.add("Squeeze", self._at(scores, around), _ints(1))
-        weights = graph.add("Softmax", graph.add("Div", values, _float(TEMPERATURE)), axis=2)
+        around = graph.add("Add", graph.add("Unsqueeze", places, integers(2)), window)
+        values = graph.add("Squeeze", self._at(scores, around), integers(1))
+        weights = graph.add("Softmax", graph.add("Div", values, number(TEMPERATURE)), axis=2)
         moved = graph.add("MatMul", weights, window.astype(np.float32))
-        return graph.add("Add", graph.add("Cast", places, to=graph.dtype(np.float32)), moved)
+        return graph.add("Add", graph.floats(places), moved)
 
     def _at(self, value: str, places: str) -> str:
         """Return the values of a map, (n, channels, height, width), at x, y, int64 (n, most, k, 2).
@@ -259,27 +250,27 @@ class Builder:
         graph = self._graph
         shape = graph.add("Shape", value)
         x, y = (graph.add("Gather", places, np.array(axis), axis=3) for axis in (0, 1))
-        flat = graph.add("Add", graph.add("Mul", y, graph.add("Gather", shape, _ints(3))), x)
-        every = graph.add("Concat", graph.add("Gather", shape, _ints(0, 1)), _ints(1), axis=0)
-        index = graph.add("Expand", graph.add("Reshape", flat, _ints(0, 1, -1)), every)
-        found = graph.add("GatherElements", graph.add("Reshape", value, _ints(0, 0, -1)), index, axis=2)
-        rows = graph.add("Gather", graph.add("Shape", flat), _ints(1, 2))
-        return graph.add("Reshape", found, graph.add("Concat", _ints(0, 0), rows, axis=0))
+        flat = graph.add("Add", graph.add("Mul", y, graph.add("Gather", shape, integers(3))), x)
+        every = graph.add("Concat", graph.add("Gather", shape, integers(0, 1)), integers(1), axis=0)
+        index = graph.add("Expand", graph.add("Reshape", flat, integers(0, 1, -1)), every)
+        found = graph.add("GatherElements", graph.add("Reshape", value, integers(0, 0, -1)), index, axis=2)
+        rows = graph.add("Gather", graph.add("Shape", flat), integers(1, 2))
+        return graph.add("Reshape", found, graph.add("Concat", integers(0, 0), rows, axis=0))
 
     def _corners(self, points: str) -> tuple[str, str]:
         """Return the four pixels around each point, int64 (n, most, 4, 2), and their shares, (n, 1, most, 4)."""
         graph = self._graph
         offsets = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
-        floor = graph.add("Unsqueeze", graph.add("Floor", points), _ints(2))
-        rest = graph.add("Sub", graph.add("Unsqueeze", points, _ints(2)), floor)
+        floor = graph.add("Unsqueeze", graph.add("Floor", points), integers(2))
+        rest = graph.add("Sub", graph.add("Unsqueeze", points, integers(2)), floor)
         away = graph.add("Abs", graph.add("Sub", offsets.astype(np.float32), rest))
-        shares = graph.add("ReduceProd", graph.add("Sub", _float(1), away), axes=[3], keepdims=0)
+        shares = graph.add("ReduceProd", graph.add("Sub", number(1), away), axes=[3], keepdims=0)
         places = graph.add("Add", graph.add("Cast", floor, to=graph.dtype(np.int64)), offsets)
-        return places, graph.add("Unsqueeze", shares, _ints(1))
+        return places, graph.add("Unsqueeze", shares, integers(1))
 
     def _mean(self, values: str, shares: str) -> str:
         """Return the mean of the four values of each point, by their shares: (n, channels, most)."""
-        return self._graph.add("ReduceSum", self._graph.add("Mul", values, shares), _ints(3), keepdims=0)
+        return self._graph.add("ReduceSum", self._graph.add("Mul", values, shares), integers(3), keepdims=0)
 
     def _descriptors(self, largest: str, others: list[str], parts: list[Weights], corners: str, shares: str) -> str:
         """Return the descriptors of points, (n, most, dimension), of length 1: means of those of four pixels.
@@ -287,21 +278,19 @@ class Builder:
         The largest map is not narrow yet: fewer channels of it are kept in memory until they are read here.
         """
         graph = self._graph
-        sides = graph.add("Gather", graph.add("Shape", largest), _ints(3, 2))
-        last = graph.add("Cast", graph.add("Sub", sides, _ints(1)), to=graph.dtype(np.float32))
-        shifted = graph.add("Mul", graph.add("Cast", corners, to=graph.dtype(np.float32)), _float(2))
-        grid = graph.add("Sub", graph.add("Div", shifted, last), _float(1))
-        enlarged = [
-            graph.add("GridSample", value, grid, align_corners=1, mode="bilinear", padding_mode="border")
-            for value in others
-        ]
+        sides = graph.add("Gather", graph.add("Shape", largest), integers(3, 2))
+        enlarged = self._read(others, corners, graph.floats(graph.add("Sub", sides, integers(1))))
         values = graph.add("Concat", self._narrow(self._at(largest, corners), 1), *enlarged, axis=1)
-        described = self._unit(graph.conv(values, np.concatenate(parts, axis=1)[:-1]))
-        return graph.add("Transpose", self._unit(self._mean(described, shares)), perm=[0, 2, 1])
+        described = graph.unit(graph.conv(values, np.concatenate(parts, axis=1)[:-1]), 1)
+        return graph.add("Transpose", graph.unit(self._mean(described, shares), 1), perm=[0, 2, 1])
 
-    def _unit(self, value: str) -> str:
-        length = self._graph.add("ReduceL2", value, axes=[1], keepdims=1)
-        return self._graph.add("Div", value, self._graph.add("Max", length, _float(1e-12)))
+    def _read(self, maps: list[str], places: str, last: str) -> list[str]:
+        """Return what each map, enlarged to the pixels up to x, y `last`, has at x, y, int64 (n, most, k, 2)."""
+        graph = self._graph
+        shifted = graph.add("Mul", graph.floats(places), number(2))
+        grid = graph.add("Sub", graph.add("Div", shifted, last), number(1))
+        how = {"align_corners": 1, "mode": "bilinear", "padding_mode": "border"}
+        return [graph.add("GridSample", value, grid, **how) for value in maps]
 
     def _conv(self, value: str, name: str, normalisation: str = "") -> str:
         """Add a convolution, with the normalisation that follows it folded in."""
@@ -313,24 +302,9 @@ class Builder:
         weights = self._tensors[f"{name}.weight"]
         bias = self._tensors.get(f"{name}.bias")
         if normalisation:
-            gamma, beta, mean, variance = (
-                self._tensors[f"{normalisation}.{part}"].astype(np.float64)
-                for part in ("weight", "bias", "running_mean", "running_var")
-            )
-            scale = gamma / np.sqrt(variance + EPSILON)
-            weights, bias = weights * scale[:, None, None, None], beta - mean * scale
+            scale, bias = batch_norm(self._tensors, normalisation, EPSILON)
+            weights = weights * scale[:, None, None, None]
         return weights, bias
-
-    def _floats(self, value: str) -> str:
-        return self._graph.add("Cast", value, to=self._graph.dtype(np.float32))
 
     def _relu(self, value: str) -> str:
         return self._graph.add("Relu", value)
-
-
-def _float(value: float) -> Weights:
-    return np.array(value, np.float32)
-
-
-def _ints(*values: int) -> npt.NDArray[np.int64]:
-    return np.array(values, np.int64)

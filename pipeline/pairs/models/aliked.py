@@ -8,22 +8,15 @@ keypoints alone: a keypoint's descriptor mixes the features at 16 places, which 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ModelError
-from pipeline.models.card import ModelCard, ModelInfo, WeightsFile
+from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.onnx_graph import Weights, integers, number
-from pipeline.models.session import runtime_name
-from pipeline.models.torch_file import read_tensors
-from pipeline.models.weights import sha256, weights_files
+from pipeline.models.torch_file import built, read_tensors
 from pipeline.pairs.models import alike
-from pipeline.pairs.models.extractor import Extractor, Picture
+from pipeline.pairs.models.extractor import Choices, Extractor, Picture, info
 from pipeline.pairs.models.lightglue import ALIKED, WHEEL
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
 
 NAME = ALIKED.extractor
 CARD = ModelCard(
@@ -37,18 +30,16 @@ CARD = ModelCard(
     ),
     dimension=ALIKED.length, licence_source="LICENSE of Shiaoming/ALIKED, which publishes code and weights together",
 )  # fmt: skip
-FACTORS = (1, 2, 8, 32)
-"""Pixels of a side for each value of the four feature maps."""
 REACH = 4
 """Part of the longer side that an offset from the usual place may have: a quarter."""
 
 
-def describe(choices: KeypointsOptions) -> Extractor:
+def describe(choices: Choices) -> Extractor:
     """Return the description of ALIKED."""
-    info = ModelInfo(NAME, CARD.licence, runtime_name(), lambda: sha256(weights_files(CARD)), CARD.licence_source)
     return Extractor(
-        info, CARD.dimension, "float16", lambda device: Aliked(CARD, choices, device), seconds_per_megapixel=1.0
-    )
+        info(CARD), CARD.dimension, "float16", lambda device: Aliked(CARD, choices, device, build_graph),
+        seconds_per_megapixel=1.0,
+    )  # fmt: skip
 
 
 class Aliked(alike.Alike):
@@ -58,10 +49,6 @@ class Aliked(alike.Alike):
     bytes_per_pixel = 1300
     """Memory for each pixel of the input on a CPU (measured: 740 with 2,048 keypoints, 1,210 with 33,000)."""
     version = 1
-
-    @staticmethod
-    def build(path: Path) -> bytes:
-        return build_graph(path)
 
     @staticmethod
     def _padded(pictures: list[Picture], height: int, width: int) -> dict[str, np.ndarray]:
@@ -80,52 +67,24 @@ def build_graph(path: Path) -> bytes:
 
     Raises ModelError if the file holds another network.
     """
-    tensors = read_tensors(path)
-    try:
-        return _Builder(tensors).build()
-    except (KeyError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not an ALIKED network ({error})") from error
+    return built(_Builder(read_tensors(path)).build, path, "an ALIKED network")
 
 
 class _Builder(alike.Builder):
     before = alike.RADIUS
+    pooling = "AveragePool"
 
     def build(self) -> bytes:
         graph = self._graph
-        pixels = graph.input("pixels", np.uint8, ("n", "height", "width", 3))
-        size = graph.input("size", np.int64, (2,))
-        start = graph.input("start", np.int64, (2,))
-        most = graph.input("most", np.int64, (1,))
-        threshold = graph.input("threshold", np.float32, ())
-        value = graph.add("Div", graph.add("Transpose", self._floats(pixels), perm=[0, 3, 1, 2]), number(255))
-        maps = [self._narrow(value, place) for place, value in enumerate(self._feature_maps(value), 1)]
-        whole = self._score_map(maps, np.split(self._tensors["score_head.0.weight"], len(FACTORS), axis=1))
+        pixels, size, start, most, threshold = self._inputs("size", "start")
+        maps = self._feature_maps(graph.add("Div", pixels, number(255)))
+        maps = [self._narrow(value, place) for place, value in enumerate(maps, 1)]
+        whole = self._score_map(maps, np.split(self._tensors["score_head.0.weight"], len(maps), axis=1))
         scores = graph.add("Slice", whole, start, graph.add("Add", start, size), integers(2, 3))
-        maxima, places = self._maxima(scores, size, most, threshold)
-        points = self._refined(scores, places)
-        corners, shares = self._corners(points)
-        heights = graph.add("Squeeze", self._mean(self._at(scores, corners), shares), integers(1))
+        maxima, points, heights, _, _ = self._keypoints(scores, size, most, threshold)
         length = self._tensors["desc_head.agg_weights"].shape[2]
-        outputs = {
-            "maxima": (maxima, ("n", "most")),
-            "points": (points, ("n", "most", 2)),
-            "scores": (heights, ("n", "most")),
-            "descriptors": (self._described(_Features(self, maps, size, start), points), ("n", "most", length)),
-        }
-        return graph.serialise_all(outputs)
-
-    def _feature_maps(self, value: str) -> list[str]:
-        """Add the encoder; return its maps of 1, 1/2, 1/8 and 1/32 of the sides."""
-        value = self._relu(self._conv(value, "block1.conv1", "block1.bn1"))
-        value = self._relu(self._conv(value, "block1.conv2", "block1.bn2"))
-        maps = [value]
-        for block, side, layer in (("block2", 2, self._conv), ("block3", 4, self._bent), ("block4", 4, self._bent)):
-            value = self._graph.add("AveragePool", value, kernel_shape=[side, side], strides=[side, side])
-            inner = self._relu(layer(value, f"{block}.conv1", f"{block}.bn1"))
-            inner = layer(inner, f"{block}.conv2", f"{block}.bn2")
-            value = self._relu(self._graph.add("Add", inner, self._conv(value, f"{block}.downsample")))
-            maps.append(value)
-        return maps
+        described = self._described(_Features(self, maps, size, start), points)
+        return self._serialised(maxima, points, heights, described, length)
 
     def _relu(self, value: str) -> str:
         return self._graph.add("Selu", value)
@@ -144,7 +103,7 @@ class _Builder(alike.Builder):
         places = graph.add("Add", graph.add("Add", offsets, taps), self._pixels(sides))
         # Values stand in the middle of their pixels here, so that a map with a side of one pixel is no division by 0.
         shifted = graph.add("Add", graph.add("Mul", places, number(2)), number(1))
-        grid = graph.add("Sub", graph.add("Div", shifted, self._floats(sides)), number(1))
+        grid = graph.add("Sub", graph.add("Div", shifted, graph.floats(sides)), number(1))
         found = graph.add("GridSample", value, grid, align_corners=0, mode="bilinear", padding_mode="zeros")
         channels = self._tensors[f"{name}.regular_conv.weight"].shape[1]
         rows, map_sides = graph.add("Gather", shape, integers(0)), graph.add("Gather", shape, integers(2, 3))
@@ -155,7 +114,7 @@ class _Builder(alike.Builder):
     def _clipped(self, offsets: str, sides: str) -> str:
         """Return offsets of no more than a part of the longer side."""
         graph = self._graph
-        longest = self._floats(graph.add("ReduceMax", sides, axes=[0], keepdims=0))
+        longest = graph.floats(graph.add("ReduceMax", sides, axes=[0], keepdims=0))
         reach = graph.add("Div", longest, number(REACH))
         return graph.add("Clip", offsets, graph.add("Neg", reach), reach)
 
@@ -166,22 +125,14 @@ class _Builder(alike.Builder):
         indices = graph.add("Unsqueeze", graph.add("Range", np.array(0), count, np.array(1)), integers(1))
         width = graph.add("Gather", sides, integers(0))
         parts = graph.add("Mod", indices, width), graph.add("Div", indices, width)
-        return self._floats(graph.add("Concat", *parts, axis=1))
+        return graph.floats(graph.add("Concat", *parts, axis=1))
 
     def _score_map(self, maps: list[str], parts: list[Weights]) -> str:
         """Return a score for each pixel, (n, 1, height, width); the first layer has a part for each map."""
-        graph, total = self._graph, ""
-        for value, part, factor in zip(maps, parts, FACTORS, strict=True):
-            value = graph.conv(value, part)
-            if factor > 1:  # enlarging and the layer are both linear; the layer's channels are fewer
-                scales = np.array([1, 1, factor, factor], np.float32)
-                value = graph.add(
-                    "Resize", value, "", scales, mode="linear", coordinate_transformation_mode="align_corners"
-                )
-            total = graph.add("Add", total, value) if total else value
+        total = self._sum(maps, parts)
         for layer in (2, 4, 6):
             total = self._conv(self._relu(total), f"score_head.{layer}")
-        return graph.add("Sigmoid", total)
+        return self._graph.add("Sigmoid", total)
 
     def _described(self, features: _Features, points: str) -> str:
         """Return the descriptors of points, (n, most, length), of length 1."""
@@ -196,7 +147,7 @@ class _Builder(alike.Builder):
         places = graph.add("Add", places, graph.add("Unsqueeze", points, integers(2)))
         value = self._relu(self._conv(features.between(places), "desc_head.sf_conv"))
         mixing = self._tensors["desc_head.agg_weights"].transpose(2, 1, 0)[:, :, None]
-        value = self._unit(graph.conv(value, mixing))
+        value = graph.unit(graph.conv(value, mixing), 1)
         return graph.add("Transpose", graph.add("Squeeze", value, integers(3)), perm=[0, 2, 1])
 
 
@@ -210,18 +161,13 @@ class _Features:
         """Width and height of the pictures, int64 (2,)."""
         self._start = graph.add("Gather", start, integers(1, 0))
         shape = graph.add("Gather", graph.add("Shape", maps[0]), integers(3, 2))
-        self._lasts = builder._floats(graph.add("Sub", shape, integers(1)))
+        self._lasts = graph.floats(graph.add("Sub", shape, integers(1)))
 
     def _at(self, places: str) -> str:
         """Return features, (n, channels, most, k), of the pixels at x, y, int64 (n, most, k, 2)."""
         graph = self._graph
-        shifted = graph.add("Mul", self._builder._floats(graph.add("Add", places, self._start)), number(2))
-        grid = graph.add("Sub", graph.add("Div", shifted, self._lasts), number(1))
-        values = [
-            graph.add("GridSample", value, grid, align_corners=1, mode="bilinear", padding_mode="border")
-            for value in self._maps
-        ]
-        return self._builder._unit(graph.add("Concat", *values, axis=1))
+        values = self._builder._read(self._maps, graph.add("Add", places, self._start), self._lasts)
+        return graph.unit(graph.add("Concat", *values, axis=1), 1)
 
     def around(self, points: str) -> str:
         """Return features of the 3 × 3 pixels around each point, (n, channels, most, 9).
@@ -245,7 +191,7 @@ class _Features:
             share = graph.add("Sub", number(1), graph.add("Abs", graph.add("Sub", places, pixel)))
             whole = graph.add("Cast", pixel, to=graph.dtype(np.int64))
             inside = graph.add("Max", graph.add("Min", whole, last), integers(0))
-            here = self._builder._floats(graph.add("Equal", inside, whole))
+            here = graph.floats(graph.add("Equal", inside, whole))
             share = graph.add("ReduceProd", graph.add("Mul", share, here), axes=[3], keepdims=0)
             value = graph.add("Mul", self._at(inside), graph.add("Unsqueeze", share, integers(1)))
             total = graph.add("Add", total, value) if total else value

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.machine.device import Device
-from pipeline.models.card import ModelInfo
-from pipeline.models.session import run_in_batches
+from pipeline.models.card import ModelCard, ModelInfo
+from pipeline.models.session import MEMORY_SHARES, create_session, engine_version, run_in_batches
+from pipeline.models.weights import cached_graph, sha256, weights_files
 
 Picture = npt.NDArray[np.uint8]
 """Shape (height, width, 3), RGB."""
@@ -37,6 +40,15 @@ class LocalFeatures(NamedTuple):
         """Return the features of a picture without any."""
         one = np.empty(0, np.float32)
         return cls(np.empty((0, 2), np.float32), one, one, one, np.empty((0, length), dtype))
+
+
+class Choices(Protocol):
+    """The options of the stage `keypoints` that an extractor reads."""
+
+    most: int
+    threshold: float | None
+    weights: Path | None
+    root: bool
 
 
 class Opened(Protocol):
@@ -67,6 +79,47 @@ class Extractor:
     """Slot of the step: "cpu" if it never uses a GPU; several chunks may then run at once."""
     seconds_per_megapixel: float = 0.3
     """Estimate for `plan`, on 2 cores."""
+
+
+def info(card: ModelCard, files: Sequence[Path] | None = None) -> ModelInfo:
+    """Return what resume keys and the store's record say of an extractor. `files`: its weights, if the user gives them.
+
+    Reads nothing yet.
+    """
+    facts = card.name, card.licence, engine_version(card.engine)
+    return ModelInfo(*facts, lambda: sha256(files or weights_files(card)), card.licence_source)
+
+
+class GraphExtractor(ABC):
+    """A graph on a device. It computes in single precision: half of it would move keypoints or let neighbours tie."""
+
+    threshold: ClassVar[float]
+    """Default of the score that a local maximum must exceed."""
+    version: ClassVar[int]
+    """Version of the code that builds the graph."""
+    bytes_per_pixel: ClassVar[int]
+    """Memory that the graph takes for each pixel of its input."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        choices: Choices,
+        device: Device,
+        build: Callable[[Path], bytes],
+        files: Sequence[Path] | None = None,
+    ) -> None:
+        self._card, self._device, self._most = card, device, choices.most
+        self._threshold = np.array(self.threshold if choices.threshold is None else choices.threshold, np.float32)
+        paths = files or weights_files(card)
+        content = cached_graph(card.name.lower(), self.version, paths, lambda: build(paths[0]))
+        self._session = create_session(content, replace(device, precision="fp32"), MEMORY_SHARES["keypoint"])
+
+    def extract(self, pictures: Sequence[Picture]) -> list[LocalFeatures]:
+        return in_batches(self._device, self._card.name, pictures, self.bytes_per_pixel, self._run)
+
+    @abstractmethod
+    def _run(self, pictures: list[Picture]) -> list[LocalFeatures]:
+        """Return the keypoints of pictures of one size."""
 
 
 def strongest(keypoints: LocalFeatures, most: int) -> LocalFeatures:

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ModelError
 from pipeline.models.card import ModelCard, ModelInfo, WeightsFile
 from pipeline.models.onnx_graph import GraphWriter, integers, number
 from pipeline.models.session import runtime_name
-from pipeline.models.torch_file import Tensors, read_tensors
+from pipeline.models.torch_file import Tensors, built, read_tensors
 from pipeline.models.weights import cached_graph, sha256, weights_files
 from pipeline.pairs.models import xfeat
 
@@ -51,15 +50,17 @@ class Network:
 
     def graph(self) -> bytes:
         """Return the network as ONNX, from the cache if it is there. Raises ModelError if the weights are missing."""
-        paths = weights_files(self.card)
+        paths = self.files()
         return cached_graph(self.card.name, GRAPH_VERSION, paths, lambda: build_graph(self, paths[0]))
+
+    def files(self) -> Sequence[Path]:
+        """Return the files of its weights. Raises ModelError if they are missing."""
+        return weights_files(self.card)
 
     def info(self) -> ModelInfo:
         """Return what resume keys and the store's record say of it."""
         card = self.card
-        return ModelInfo(
-            card.name, card.licence, runtime_name(), lambda: sha256(weights_files(card)), card.licence_source
-        )
+        return ModelInfo(card.name, card.licence, runtime_name(), lambda: sha256(self.files()), card.licence_source)
 
 
 LIGHTERGLUE = Network(
@@ -123,10 +124,7 @@ def build_graph(network: Network, path: Path) -> bytes:
         re.sub(r"^(self|cross)_attn\.(\d+)", r"transformers.\2.\1_attn", name.removeprefix("matcher.")): tensor
         for name, tensor in read_tensors(path).items()
     }
-    try:
-        return Builder(network, tensors).build()
-    except (KeyError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not the network {network.card.name} ({error})") from error
+    return built(Builder(network, tensors).build, path, f"the network {network.card.name}")
 
 
 class Builder:
@@ -139,17 +137,19 @@ class Builder:
         self._graph = GraphWriter("LightGlue")
 
     def build(self) -> bytes:
-        graph = self._graph
         sides = [self._side(letter) for letter in "ab"]
         values = [side["descriptor"] for side in sides]
         if self._network.length != self._network.width:
             values = [self._linear(value, "input_proj") for value in values]
+        partner, score = self._assignment(self._layers(values, sides), sides)
+        outputs = {"partner": (partner, ("n", "a")), "score": (score, ("n", "a"))}
+        return self._graph.serialise_all(outputs, {"partner": np.int64})
+
+    def _layers(self, values: list[str], sides: Sequence[Side]) -> list[str]:
         for layer in range(self._network.layers):
             values = [self._self(value, side, layer) for value, side in zip(values, sides, strict=True)]
             values = self._cross(values, sides, layer)
-        partner, score = self._assignment(values, sides)
-        outputs = {"partner": (partner, ("n", "a")), "score": (score, ("n", "a"))}
-        return graph.serialise_all(outputs, {"partner": np.int64})
+        return values
 
     def _side(self, letter: str) -> Side:
         """Declare the inputs of a side; return its descriptors, rotations with an axis for heads, and masks."""

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.machine.device import Device
-from pipeline.models.card import ModelCard, ModelInfo
-from pipeline.models.session import engine_version
-from pipeline.models.weights import sha256
-from pipeline.pairs.models.extractor import Extractor, LocalFeatures, Picture, in_batches
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
+from pipeline.models.card import ModelCard
+from pipeline.pairs.models.extractor import Choices, Extractor, LocalFeatures, Picture, in_batches, info
 
 CARD = ModelCard(
     "sift", "keypoint", "Apache-2.0", engine="opencv", dimension=128, licence_source="OpenCV's LICENSE; SIFT's patent "
@@ -32,16 +26,15 @@ EDGE_THRESHOLD, SIGMA, LAYERS = 10, 1.6, 3
 """OpenCV's defaults, and COLMAP's."""
 
 
-def describe(choices: KeypointsOptions) -> Extractor:
+def describe(choices: Choices) -> Extractor:
     """Return the description of SIFT."""
-    info = ModelInfo(CARD.name, CARD.licence, engine_version(CARD.engine), lambda: sha256([]), CARD.licence_source)
-    return Extractor(info, CARD.dimension, "uint8", lambda device: Sift(choices, device), LONGEST, slot="cpu")
+    return Extractor(info(CARD), CARD.dimension, "uint8", lambda device: Sift(choices, device), LONGEST, slot="cpu")
 
 
 class Sift:
     """SIFT on the CPU."""
 
-    def __init__(self, choices: KeypointsOptions, device: Device) -> None:
+    def __init__(self, choices: Choices, device: Device) -> None:
         self._device = device
         self._most, self._root = choices.most, choices.root
         self._threshold = THRESHOLD if choices.threshold is None else choices.threshold

@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ModelError
-from pipeline.models.card import ModelCard, ModelInfo
+from pipeline.models.card import ModelCard
 from pipeline.models.onnx_graph import integers, number
-from pipeline.models.session import runtime_name
-from pipeline.models.torch_file import read_tensors
-from pipeline.models.weights import cached_graph, sha256
+from pipeline.models.torch_file import built, read_tensors
+from pipeline.models.weights import cached_graph
 from pipeline.pairs.models import lightglue
 from pipeline.pairs.models.superpoint import CARD as SUPERPOINT
 from pipeline.pairs.models.superpoint import given
@@ -50,10 +48,8 @@ class Network(lightglue.Network):
         name = f"{self.card.name}-{self.iterations}"
         return cached_graph(name, GRAPH_VERSION, [self.path], lambda: build_graph(self, self.path))
 
-    def info(self) -> ModelInfo:
-        return ModelInfo(
-            self.card.name, self.card.licence, runtime_name(), lambda: sha256([self.path]), self.card.licence_source
-        )
+    def files(self) -> Sequence[Path]:
+        return [self.path]
 
 
 def describe(weights: Path | None, iterations: int) -> Network:
@@ -73,19 +69,13 @@ def build_graph(network: Network, path: Path) -> bytes:
 
     Raises ModelError if the file holds another network.
     """
-    try:
-        return _Builder(network, read_tensors(path)).build()
-    except (KeyError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not the network {network.card.name} ({error})") from error
+    return built(_Builder(network, read_tensors(path)).build, path, f"the network {network.card.name}")
 
 
 class _Builder(lightglue.Builder):
     _network: Network
 
-    def build(self) -> bytes:
-        graph = self._graph
-        sides = [self._side(letter) for letter in "ab"]
-        values = [side["descriptor"] for side in sides]
+    def _layers(self, values: list[str], sides: Sequence[lightglue.Side]) -> list[str]:
         for layer in range(self._network.layers):
             # The layers look at the same picture and at the other one in turns.
             sources = values if layer % 2 == 0 else values[::-1]
@@ -94,9 +84,7 @@ class _Builder(lightglue.Builder):
                 self._layer(layer, value, source, side, other)
                 for value, source, side, other in zip(values, sources, sides, seen, strict=True)
             ]
-        partner, score = self._assignment(values, sides)
-        outputs = {"partner": (partner, ("n", "a")), "score": (score, ("n", "a"))}
-        return graph.serialise_all(outputs, {"partner": np.int64})
+        return values
 
     def _side(self, letter: str) -> lightglue.Side:
         """Declare the inputs of a side; return its descriptors with the places in them, and what masks padding."""
@@ -170,10 +158,7 @@ class _Builder(lightglue.Builder):
         alone = number(float(self._tensors["bin_score"]))
         column = graph.add("Add", sides[0]["off"], alone)
         row = graph.add("Add", graph.add("Transpose", sides[1]["off"], perm=[0, 2, 1]), alone)
-        counts = [
-            graph.add("Unsqueeze", graph.add("Cast", side["count"], to=graph.dtype(np.float32)), integers(1, 2))
-            for side in sides
-        ]
+        counts = [graph.add("Unsqueeze", graph.floats(side["count"]), integers(1, 2)) for side in sides]
         corner = graph.add("Add", graph.add("Mul", counts[0], number(0)), alone)
         rows = [graph.add("Concat", inner, column, axis=2), graph.add("Concat", row, corner, axis=2)]
         likeness = graph.add("Concat", *rows, axis=1)

@@ -6,21 +6,15 @@ The weights' licence allows non-commercial research only, so the user gives thei
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import ModelError
-from pipeline.models.card import ModelCard, ModelInfo
+from pipeline.models.card import ModelCard
 from pipeline.models.onnx_graph import integers, number
-from pipeline.models.session import runtime_name
-from pipeline.models.torch_file import read_tensors
-from pipeline.models.weights import sha256
+from pipeline.models.torch_file import built, read_tensors
 from pipeline.pairs.models import alike, xfeat
-from pipeline.pairs.models.extractor import Extractor, Picture
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
+from pipeline.pairs.models.extractor import Choices, Extractor, Picture, info
 
 NAME = "superpoint"
 CARD = ModelCard(
@@ -35,12 +29,12 @@ GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue."""
 
 
-def describe(choices: KeypointsOptions) -> Extractor:
+def describe(choices: Choices) -> Extractor:
     """Return the description of SuperPoint. Raises ModelError without the path of its weights."""
     path = given(choices.weights, f"model: {NAME}", "superpoint_v1.pth", CARD.licence)
-    info = ModelInfo(NAME, CARD.licence, runtime_name(), lambda: sha256([path]), CARD.licence_source)
     return Extractor(
-        info, CARD.dimension, "float16", lambda device: SuperPoint(CARD, choices, device, [path]),
+        info(CARD, [path]), CARD.dimension, "float16",
+        lambda device: SuperPoint(CARD, choices, device, build_graph, [path]),
         seconds_per_megapixel=1.0,
     )  # fmt: skip
 
@@ -66,10 +60,6 @@ class SuperPoint(alike.Alike):
     smallest = 2 * xfeat.CELL
 
     @staticmethod
-    def build(path: Path) -> bytes:
-        return build_graph(path)
-
-    @staticmethod
     def _padded(pictures: list[Picture], height: int, width: int) -> dict[str, np.ndarray]:
         """Return the input `pixels`, and `size`: pixels beyond the last whole cell have no score."""
         cells = np.array([height, width]) // xfeat.CELL
@@ -81,11 +71,7 @@ def build_graph(path: Path) -> bytes:
 
     Raises ModelError if the file holds another network.
     """
-    tensors = read_tensors(path)
-    try:
-        return _Builder(tensors).build()
-    except (KeyError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not a SuperPoint network ({error})") from error
+    return built(_Builder(read_tensors(path)).build, path, "a SuperPoint network")
 
 
 class _Builder(alike.Builder):
@@ -93,12 +79,9 @@ class _Builder(alike.Builder):
 
     def build(self) -> bytes:
         graph = self._graph
-        pixels = graph.input("pixels", np.uint8, ("n", "height", "width", 3))
-        size = graph.input("size", np.int64, (2,))
-        most = graph.input("most", np.int64, (1,))
-        threshold = graph.input("threshold", np.float32, ())
+        pixels, size, most, threshold = self._inputs("size")
         shares = (np.array(GREY).reshape(1, 3, 1, 1) / 255).astype(np.float32)
-        value = graph.conv(graph.add("Transpose", self._floats(pixels), perm=[0, 3, 1, 2]), shares)
+        value = graph.conv(pixels, shares)
         for block in "1234":
             if block != "1":
                 value = graph.add("MaxPool", value, kernel_shape=[2, 2], strides=[2, 2])
@@ -107,23 +90,17 @@ class _Builder(alike.Builder):
         logits = self._conv(self._relu(self._conv(value, "convPa")), "convPb")
         heat = graph.add("DepthToSpace", xfeat.pixels_of(graph, logits), blocksize=xfeat.CELL)
         maxima, places = self._maxima(heat, size, most, threshold)
-        points = self._floats(places)
-        maps = self._unit(self._conv(self._relu(self._conv(value, "convDa")), "convDb"))
-        outputs = {
-            "maxima": (maxima, ("n", "most")),
-            "points": (points, ("n", "most", 2)),
-            "scores": (maxima, ("n", "most")),
-            "descriptors": (self._described(maps, points, size), ("n", "most", CARD.dimension)),
-        }
-        return graph.serialise_all(outputs)
+        points = graph.floats(places)
+        maps = graph.unit(self._conv(self._relu(self._conv(value, "convDa")), "convDb"), 1)
+        return self._serialised(maxima, points, maxima, self._described(maps, points, size), CARD.dimension)
 
     def _described(self, maps: str, points: str, size: str) -> str:
         """Return the descriptors of points, (n, most, length): those of the map's cells, interpolated."""
         graph, middle = self._graph, number((xfeat.CELL - 1) / 2)
-        sides = self._floats(graph.add("Gather", size, integers(1, 0)))
+        sides = graph.floats(graph.add("Gather", size, integers(1, 0)))
         # The authors' code divides by half a pixel more than from the first cell's middle to the last one's.
         reach = graph.add("Sub", sides, number((xfeat.CELL + 1) / 2))
         grid = graph.add("Div", graph.add("Mul", graph.add("Sub", points, middle), number(2)), reach)
         grid = graph.add("Unsqueeze", graph.add("Sub", grid, number(1)), integers(2))
         found = graph.add("GridSample", maps, grid, align_corners=1, mode="bilinear", padding_mode="zeros")
-        return graph.add("Transpose", graph.add("Squeeze", self._unit(found), integers(3)), perm=[0, 2, 1])
+        return graph.add("Transpose", graph.add("Squeeze", graph.unit(found, 1), integers(3)), perm=[0, 2, 1])

@@ -8,23 +8,15 @@ place. Descriptors are interpolated at the keypoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ModelError
-from pipeline.machine.device import Device
-from pipeline.models.card import ModelCard, ModelInfo, WeightsFile
+from pipeline.models.card import ModelCard, WeightsFile
 from pipeline.models.onnx_graph import GraphWriter, Weights, integers, number
-from pipeline.models.session import MEMORY_SHARES, create_session, runtime_name
-from pipeline.models.torch_file import Tensors, read_tensors
-from pipeline.models.weights import cached_graph, sha256, weights_files
-from pipeline.pairs.models.extractor import Extractor, LocalFeatures, Picture, in_batches
-
-if TYPE_CHECKING:
-    from pipeline.pairs.stages.keypoints import KeypointsOptions
+from pipeline.models.torch_file import built, read_tensors
+from pipeline.pairs.models import alike
+from pipeline.pairs.models.extractor import Choices, Extractor, GraphExtractor, LocalFeatures, Picture, info
 
 NAME = "xfeat"
 LENGTH = 64
@@ -58,27 +50,18 @@ BYTES_PER_PIXEL = 120
 """Memory that the graph takes for each pixel of its input on a CPU (measured: 108)."""
 
 
-def describe(choices: KeypointsOptions) -> Extractor:
+def describe(choices: Choices) -> Extractor:
     """Return the description of XFeat."""
-    info = ModelInfo(CARD.name, CARD.licence, runtime_name(), lambda: sha256(weights_files(CARD)), CARD.licence_source)
-    return Extractor(info, LENGTH, "float32", lambda device: XFeat(choices, device))
+    return Extractor(info(CARD), LENGTH, "float32", lambda device: XFeat(CARD, choices, device, build_graph))
 
 
-class XFeat:
-    """XFeat on a device. It computes in single precision: in half of it, neighbours would share a maximum."""
+class XFeat(GraphExtractor):
+    """XFeat on a device."""
 
-    def __init__(self, choices: KeypointsOptions, device: Device) -> None:
-        self._device, self._most = device, choices.most
-        self._threshold = THRESHOLD if choices.threshold is None else choices.threshold
-        paths = weights_files(CARD)
-        content = cached_graph(NAME, GRAPH_VERSION, paths, lambda: build_graph(paths[0]))
-        self._session = create_session(content, replace(device, precision="fp32"), MEMORY_SHARES["keypoint"])
-
-    def extract(self, pictures: Sequence[Picture]) -> list[LocalFeatures]:
-        return in_batches(self._device, CARD.name, pictures, BYTES_PER_PIXEL, self._run)
+    threshold, version, bytes_per_pixel = THRESHOLD, GRAPH_VERSION, BYTES_PER_PIXEL
 
     def _run(self, pictures: list[Picture]) -> list[LocalFeatures]:
-        inputs = {"threshold": np.float32(self._threshold).reshape(1), "most": np.array([self._most])}
+        inputs = {"threshold": self._threshold.reshape(1), "most": np.array([self._most])}
         results = self._session.run(None, {"pixels": np.stack(pictures), **inputs})
         return [self._kept(*rows) for rows in zip(*results, strict=True)]
 
@@ -100,17 +83,11 @@ def build_graph(path: Path) -> bytes:
 
     Raises ModelError if the file holds another network.
     """
-    tensors = read_tensors(path)
-    try:
-        return _Builder(tensors).build()
-    except (KeyError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is not an XFeat network ({error})") from error
+    return built(_Builder(read_tensors(path)).build, path, "an XFeat network")
 
 
-class _Builder:
-    def __init__(self, tensors: Tensors) -> None:
-        self._tensors = tensors
-        self._graph = GraphWriter("XFeat")
+class _Builder(alike.Builder):
+    name = CARD.name
 
     def build(self) -> bytes:
         graph = self._graph
@@ -122,26 +99,22 @@ class _Builder:
         sides = graph.add("Mul", strides, integers(STRIDE))
         heat, reliability, maps = self._network(self._grey(pixels, sides))
         x, y, scores = self._best(heat, reliability, sides, threshold, most)
-        places = [graph.add("Cast", value, to=graph.dtype(np.float32)) for value in (x, y)]
-        lasts = self._lasts(sides)
-        factors = graph.add("Div", self._floats(given), self._floats(sides))
+        places = [graph.floats(value) for value in (x, y)]
+        lasts = graph.floats(graph.add("Sub", sides, integers(1)))  # index of the last row and of the last column
+        factors = graph.add("Div", graph.floats(given), graph.floats(sides))
+        centres = [graph.add("Unsqueeze", graph.add("Add", value, number(0.5)), integers(2)) for value in places]
+        points = graph.add("Concat", *centres, axis=2)
+        points = graph.add("Mul", points, graph.add("Gather", factors, integers(1, 0)))  # in the picture that was given
         outputs = {
-            "points": (self._points(places, factors), ("n", "columns", 2)),
+            "points": (points, ("n", "columns", 2)),
             "scores": (scores, ("n", "columns")),
-            "descriptors": (self._descriptors(maps, places, lasts), ("n", "columns", LENGTH)),
+            "descriptors": (self._described(maps, places, lasts), ("n", "columns", LENGTH)),
         }
         return graph.serialise_all(outputs)
 
-    def _floats(self, value: str) -> str:
-        return self._graph.add("Cast", value, to=self._graph.dtype(np.float32))
-
-    def _lasts(self, sides: str) -> str:
-        """Return the index of the last row and of the last column, float32 (2,)."""
-        return self._floats(self._graph.add("Sub", sides, integers(1)))
-
     def _grey(self, pixels: str, sides: str) -> str:
         """Return grey pictures, (n, 1, height, width), with these sides."""
-        grey = self._graph.add("ReduceMean", self._floats(pixels), axes=[3], keepdims=0)
+        grey = self._graph.add("ReduceMean", self._graph.floats(pixels), axes=[3], keepdims=0)
         grey = self._graph.add("Unsqueeze", grey, integers(1))
         rows = self._graph.add("Slice", self._graph.add("Shape", grey), integers(0), integers(2))
         sizes = self._graph.add("Concat", rows, sides, axis=0)
@@ -190,17 +163,11 @@ class _Builder:
     def _best(self, heat: str, reliability: str, sides: str, threshold: str, most: str) -> tuple[str, str, str]:
         """Return x, y, int64 (n, columns), and scores of the best keypoints."""
         graph = self._graph
-        highest = graph.add("MaxPool", heat, kernel_shape=[1, 5], pads=[0, 2, 0, 2])
-        highest = graph.add("MaxPool", highest, kernel_shape=[5, 1], pads=[2, 0, 2, 0])
-        found = graph.add("And", graph.add("Equal", heat, highest), graph.add("Greater", heat, threshold))
+        found = graph.add("And", graph.add("Equal", heat, self._highest(heat)), graph.add("Greater", heat, threshold))
         rows, columns = (self._shares(sides, axis) for axis in (0, 1))
         enlarged = graph.add("MatMul", graph.add("MatMul", rows, reliability), graph.add("Transpose", columns))
         scores = graph.add("Where", found, graph.add("Mul", heat, enlarged), number(0))
-        scores = graph.add("Flatten", scores)
-        above = graph.add("Cast", graph.add("Greater", scores, number(0)), to=graph.dtype(np.int64))
-        counts = graph.add("ReduceMax", graph.add("ReduceSum", above, integers(1), keepdims=0), axes=[0], keepdims=1)
-        columns = graph.add("Max", graph.add("Min", most, counts), integers(1))
-        scores, places = graph.add_all("TopK", 2, scores, columns, axis=1)
+        scores, places = self._largest(graph.add("Flatten", scores), number(0), most)
         width = graph.add("Gather", sides, integers(1))
         # The authors' code leaves out what lies in the upper left pixel: it takes this place for padding.
         scores = graph.add("Where", graph.add("Equal", places, integers(0)), number(0), scores)
@@ -217,34 +184,24 @@ class _Builder:
         values = graph.add("Div", side, np.array(CELL))
         last = graph.add("Sub", side, np.array(1))
         pixels = graph.add("Unsqueeze", graph.add("Range", np.array(0), side, np.array(1)), integers(1))
-        places = graph.add("Div", graph.add("Mul", self._floats(pixels), self._floats(values)), self._floats(last))
+        places = graph.add("Div", graph.add("Mul", graph.floats(pixels), graph.floats(values)), graph.floats(last))
         places = graph.add("Sub", places, number(0.5))
         places = graph.add("Where", graph.add("Equal", pixels, last), number(-2), places)
-        indices = self._floats(graph.add("Range", np.array(0), values, np.array(1)))
+        indices = graph.floats(graph.add("Range", np.array(0), values, np.array(1)))
         away = graph.add("Abs", graph.add("Sub", places, indices))
         return graph.add("Relu", graph.add("Sub", number(1), away))
 
-    def _points(self, places: Sequence[str], factors: str) -> str:
-        """Return x, y in the picture that was given, whose sides are larger by some factors (height, width)."""
-        graph = self._graph
-        centres = [graph.add("Unsqueeze", graph.add("Add", value, number(0.5)), integers(2)) for value in places]
-        return graph.add("Mul", graph.add("Concat", *centres, axis=2), graph.add("Gather", factors, integers(1, 0)))
-
-    def _descriptors(self, maps: str, places: Sequence[str], lasts: str) -> str:
+    def _described(self, maps: str, places: Sequence[str], lasts: str) -> str:
         """Return descriptors of length 1, (n, columns, LENGTH), interpolated between those of the map."""
         graph = self._graph
-        maps = self._unit(maps, 1)
+        maps = graph.unit(maps, 1)
         halves = graph.add("Div", graph.add("Gather", lasts, integers(1, 0)), number(2))
         grid = graph.add("Concat", *(graph.add("Unsqueeze", value, integers(2)) for value in places), axis=2)
         grid = graph.add("Sub", graph.add("Div", grid, halves), number(1))
         grid = graph.add("Unsqueeze", grid, integers(2))
         found = graph.add("GridSample", maps, grid, mode="bicubic", padding_mode="zeros", align_corners=0)
         found = graph.add("Transpose", graph.add("Squeeze", found, integers(3)), perm=[0, 2, 1])
-        return self._unit(found, 2)
-
-    def _unit(self, value: str, axis: int) -> str:
-        length = self._graph.add("ReduceL2", value, axes=[axis], keepdims=1)
-        return self._graph.add("Div", value, self._graph.add("Max", length, number(1e-12)))
+        return graph.unit(found, 2)
 
 
 def pixels_of(graph: GraphWriter, logits: str) -> str:

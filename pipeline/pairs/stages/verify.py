@@ -101,20 +101,17 @@ class Verify(Stage):
                 continue
             match = chunk["match"][start:stop]
             a, b = (chunk[f"{side}_keypoint"][row][match[:, at]] for at, side in enumerate("ab"))
-            found = self.verifier.verify(a, b, self._cameras(chunk, row))
+            is_essential = self.options.model == "essential"  # other models need no cameras
+            cameras = (self._camera(chunk, "a", row), self._camera(chunk, "b", row)) if is_essential else None
+            found = self.verifier.verify(a, b, cameras)
             if found is not None:
                 model[row], inlier[start:stop] = found
         ends = np.cumsum([0, *count])
         total = np.concatenate([[0], np.cumsum(inlier)])
         return {"n_inliers": np.diff(total[ends]).astype(np.int32), "model": model, "inlier": inlier}
 
-    def _cameras(self, chunk: Chunk, row: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the matrix of the camera of each picture; None if the model needs no cameras."""
-        if self.options.model != "essential":
-            return None
-        return self._camera(chunk, "a", row), self._camera(chunk, "b", row)
-
     def _camera(self, chunk: Chunk, side: str, row: int) -> np.ndarray:
+        """Return the matrix of the camera of a picture."""
         focal, centre = self.options.focal, self.options.centre
         if not (focal and centre):
             width, height = (float(chunk[f"{side}_{name}"][row]) for name in ("width", "height"))

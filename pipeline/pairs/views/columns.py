@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +12,12 @@ import pyarrow as pa
 from pipeline.engine.source import OF
 from pipeline.pairs.source import A, B
 from pipeline.store.mapped import StoredItems
+from pipeline.store.read import RunInput
 from pipeline.store.read import open as open_store
+from pipeline.store.schema import Array
 from pipeline.views.axes import source_arrays
-from pipeline.views.tables.rows import AxisColumns, Column, columns_of
+from pipeline.views.tables.rows import AxisColumns, Block, Column, columns_of
 
-if TYPE_CHECKING:
-    from pipeline.store.read import RunInput
-    from pipeline.store.schema import Array
-    from pipeline.views.tables.rows import Block
 
 class PairColumns(AxisColumns):
     """Columns of a pair: what its pictures are called, beside their numbers."""

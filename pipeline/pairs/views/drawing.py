@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.media.film.drawing import Colour
 from pipeline.media.film.lettering import drawable, mask
 from pipeline.media.picture import resized
 
@@ -56,7 +55,10 @@ def side_by_side(
     canvas = np.full((height, widths[0] + gap + widths[1], 3), GROUND, np.uint8)
     canvas[:, : widths[0]] = resized(a.pixels, widths[0], height)
     canvas[:, widths[0] + gap :] = resized(b.pixels, widths[1], height)
-    ends = [_scaled(side, width, height) for side, width in zip((a, b), widths, strict=True)]
+    ends = [  # places in the scaled picture; 0 is the centre of the first pixel
+        np.asarray(side.points, np.float64) * np.divide((width, height), side.pixels.shape[1::-1]) - 0.5
+        for side, width in zip((a, b), widths, strict=True)
+    ]
     ends[1][:, 0] += widths[0] + gap
     drawn = canvas.copy()
     if inlier is None:
@@ -65,31 +67,15 @@ def side_by_side(
         parts = [([end[~inlier] for end in ends], OTHER), ([end[inlier] for end in ends], INLIER)]
     stroke = max(1, round(height / 1000))
     for (start, stop), colour in parts:
-        _lines(drawn, start, stop, colour, stroke)
+        for one, other in zip(_fixed(start), _fixed(stop), strict=True):
+            cv2.line(drawn, one, other, colour, stroke, cv2.LINE_AA, _BITS)
     opacity = min(1.0, float(np.sqrt(height * _OPAQUE / max(1, len(a.points)))))
     canvas = cv2.addWeighted(drawn, opacity, canvas, 1 - opacity, 0)
     for both, colour in parts:
-        _dots(canvas, np.concatenate(both), colour, stroke)
+        for place in _fixed(np.concatenate(both)):
+            cv2.circle(canvas, place, (1 + stroke) << _BITS, colour, -1, cv2.LINE_AA, _BITS)
     letters = max(13, height // 40) if letters is None else letters
     return np.concatenate([canvas, _text(caption, letters, canvas.shape[1])]) if letters else canvas
-
-
-def _scaled(side: Side, width: int, height: int) -> npt.NDArray[np.float64]:
-    """Return the points as places in the scaled picture; 0 is the centre of the first pixel."""
-    factors = np.divide((width, height), side.pixels.shape[1::-1])
-    return np.asarray(side.points, np.float64) * factors - 0.5
-
-
-def _lines(
-    canvas: Pixels, start: npt.NDArray[np.float64], stop: npt.NDArray[np.float64], colour: Colour, stroke: int
-) -> None:
-    for one, other in zip(_fixed(start), _fixed(stop), strict=True):
-        cv2.line(canvas, one, other, colour, stroke, cv2.LINE_AA, _BITS)
-
-
-def _dots(canvas: Pixels, places: npt.NDArray[np.float64], colour: Colour, stroke: int) -> None:
-    for place in _fixed(places):
-        cv2.circle(canvas, place, (1 + stroke) << _BITS, colour, -1, cv2.LINE_AA, _BITS)
 
 
 def _fixed(places: npt.NDArray[np.float64]) -> list[list[int]]:

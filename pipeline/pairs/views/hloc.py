@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.files.hdf5 import written_hdf5
-from pipeline.pairs.views.matched import MatchExport
+from pipeline.pairs.views.matched import MatchExport, Pictures
 from pipeline.text import plural
-
-if TYPE_CHECKING:
-    from pipeline.pairs.views.matched import Pictures
-    from pipeline.views.export import StoredRows
+from pipeline.views.export import StoredRows
 
 CENTRE = 0.5
 """Centre of the first pixel, which is 0, 0 in hloc, as in OpenCV."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,11 +19,7 @@ from pipeline.pairs.source import NAME, A, B
 from pipeline.store.mapped import StoredItems
 from pipeline.store.schema import DECODED, SCALE
 from pipeline.text import plural
-from pipeline.views.export import Export
-
-if TYPE_CHECKING:
-    from pipeline.views.export import InputRows, StoredRows
-
+from pipeline.views.export import Export, InputRows, StoredRows
 
 _OF_KEYPOINTS = "keypoint", "keypoint_score", "keypoint_scale", "keypoint_angle", "descriptor"
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,6 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.store.mapped import StoredItems
 from pipeline.store.read import RunInput
 from pipeline.text import unknown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import ReelgraphError
 from pipeline.media.reread import Pixels, Reread, RereadPictures, reread
 from pipeline.pairs.views.drawing import Side, side_by_side
-
-if TYPE_CHECKING:
-    from pipeline.pairs.views.ranked import RankedPairs
+from pipeline.pairs.views.ranked import RankedPairs
 
 _HELD = 8
 """Pictures in memory at a time."""

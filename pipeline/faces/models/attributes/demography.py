@@ -22,7 +22,7 @@ from pipeline.faces.models.base import Chips, Faces, Frames
 from pipeline.faces.models.crops import deepface_chips
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelCard
-from pipeline.models.session import MEMORY_SHARES, open_weights, run_in_batches
+from pipeline.models.session import MEMORY_SHARES, open_weights, rows_in_batches
 from pipeline.models.weights import weights_files
 
 Float32 = npt.NDArray[np.float32]
@@ -94,15 +94,13 @@ class Demography:
         """
         if chips.shape[1:] != (SIDE, SIDE, 3) or chips.dtype not in (np.uint8, np.float32):
             raise ValueError(f"chips must be uint8 or float32 (n, 224, 224, 3), not {chips.dtype} {chips.shape}")
-        values = np.empty((len(chips), self._outputs), np.float32)
+        name = self._card.name
 
-        def run(start: int, stop: int) -> Float32:
+        def run(some: Chips) -> Float32:
             # DeepFace's own clients prepare Emotion's input themselves.
-            return self._run(_network_input(chips[start:stop], self._card.name if self._own else ""))
+            return self._run(_network_input(some, name if self._own else ""))
 
-        shape, name = chips.shape[1:], self._card.name
-        for start, stop, result in run_in_batches(self._device, name, shape, len(chips), self._most, run):
-            values[start:stop] = result
+        values = rows_in_batches(self._device, name, chips, self._outputs, self._most, run)
         empty = ~chips.any(axis=(1, 2, 3)) if chips.dtype == np.uint8 else np.isnan(chips[:, 0, 0, 0])
         values[empty] = np.nan
         if self._card.name == "Age" and not self._own:

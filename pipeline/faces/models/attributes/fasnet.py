@@ -22,8 +22,8 @@ from pipeline.faces.models.base import Chips, Faces, Frames
 from pipeline.faces.models.crops import in_eight_bits
 from pipeline.machine.device import Device
 from pipeline.models.onnx_graph import GraphWriter, Weights
-from pipeline.models.session import MEMORY_SHARES, create_session, run_in_batches
-from pipeline.models.torch_file import Tensors, read_tensors
+from pipeline.models.session import MEMORY_SHARES, create_session, rows_in_batches
+from pipeline.models.torch_file import Tensors, batch_norm, read_tensors
 from pipeline.models.weights import cached_graph, weights_files
 
 NAME = "Fasnet"
@@ -87,16 +87,10 @@ class Fasnet:
     def _scale(self, index: int, chips: Chips) -> npt.NDArray[np.float32]:
         """Return float32 (n, 3): the answer of one scale's network to its chips."""
 
-        def run(start: int, stop: int) -> npt.NDArray[np.float32]:
-            inputs = {"chips": np.ascontiguousarray(chips[start:stop])}
-            result: npt.NDArray[np.float32] = self._sessions[index].run(None, inputs)[0]
-            return result
+        def run(some: Chips) -> npt.NDArray[np.float32]:
+            return np.asarray(self._sessions[index].run(None, {"chips": np.ascontiguousarray(some)})[0])
 
-        probability = np.empty((len(chips), CLASSES), np.float32)
-        batches = run_in_batches(self._device, f"{NAME} {index}", chips.shape[1:], len(chips), self._most, run)
-        for start, stop, result in batches:
-            probability[start:stop] = result
-        return probability
+        return rows_in_batches(self._device, f"{NAME} {index}", chips, CLASSES, self._most, run)
 
 
 def clipped(box: npt.NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
@@ -163,7 +157,7 @@ class _Builder:
         value = self._convolution(value, "conv_6_sep")
         value = graph.add("Flatten", self._convolution(value, "conv_6_dw", padding=0))
         # The embedding, its batch norm and the last matrix as one matrix: all three are linear.
-        scale, shift = self._batch_norm("bn")
+        scale, shift = batch_norm(self._tensors, "bn", BATCH_NORM_EPSILON)
         last = self._tensors["prob.weight"]
         matrix = (last * scale) @ self._tensors["linear.weight"]
         value = graph.add("Add", graph.add("MatMul", value, _float32(matrix.T)), _float32(last @ shift))
@@ -202,19 +196,10 @@ class _Builder:
             branch = graph.add("Mul", branch, gate)
         return graph.add("Add", branch, value)
 
-    def _folded(self, convolution: str, batch_norm: str) -> tuple[Weights, Weights]:
+    def _folded(self, convolution: str, normalisation: str) -> tuple[Weights, Weights]:
         """Return a convolution's weights and bias, with the batch norm that follows folded in."""
-        scale, shift = self._batch_norm(batch_norm)
+        scale, shift = batch_norm(self._tensors, normalisation, BATCH_NORM_EPSILON)
         return _float32(self._tensors[f"{convolution}.weight"] * scale[:, None, None, None]), _float32(shift)
-
-    def _batch_norm(self, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return float64 (channels,): the factor and the summand of a batch norm at inference."""
-        weight, bias, mean, variance = (
-            self._tensors[f"{name}.{part}"].astype(np.float64)
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = weight / np.sqrt(variance + BATCH_NORM_EPSILON)
-        return scale, bias - mean * scale
 
 
 def _filled_up(array: npt.NDArray[np.floating], *axes: int) -> Weights:

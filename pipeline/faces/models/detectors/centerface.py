@@ -64,10 +64,7 @@ class CenterFaceDetector(WholeFrameDetector):
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
         limit = CLIENT_THRESHOLD[1] if self._threshold is None else self._threshold
-
-        def view(shape: tuple[int, ...]) -> View:
-            return view_of(shape, self._scale, MULTIPLE)
-
+        view = partial(view_of, scale=self._scale, multiple=MULTIPLE)
         return ordered(self._find(frames_rgb, view, partial(self._look, limit=limit)))
 
     def _client(self, frames_rgb: Frames, padded: bool) -> Faces:

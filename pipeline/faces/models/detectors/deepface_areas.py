@@ -128,8 +128,6 @@ class DeepFaceAreas:
             return
         with self._lock:
             if self._eye_finder is None:
-                from pipeline.faces.models.detectors.cascades import EyeFinder
-
                 self._eye_finder = EyeFinder()
         unturned = np.full_like(landmarks, np.nan)
         eyes = self._eye_finder.find(cut(frame, box.astype(np.float32), unturned, self._options.rotate))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,7 @@ class RetinaFaceDetector(WholeFrameDetector):
 
         Raises ValueError for anything but uint8 (height, width, 3) frames.
         """
-
-        def view(shape: tuple[int, ...]) -> View:
-            return view_of(shape, self._scale, MULTIPLE)
-
+        view = partial(view_of, scale=self._scale, multiple=MULTIPLE)
         return ordered(_sized(self._find(frames_rgb, view, self._look)))
 
     def _client(self, frames_rgb: Frames, padded: bool) -> Faces:

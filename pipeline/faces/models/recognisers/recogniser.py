@@ -17,7 +17,7 @@ from pipeline.faces.models.recognisers.network import Network, open_network
 from pipeline.faces.models.recognisers.traits import TRAITS, bgr_unit
 from pipeline.machine.device import Device
 from pipeline.models.card import ModelCard
-from pipeline.models.session import run_in_batches
+from pipeline.models.session import rows_in_batches
 
 MOST_CHIPS = {"cpu": 32, "cuda": 512, "tensorrt": 512}
 
@@ -113,12 +113,7 @@ class Recogniser:
         return vectors
 
     def _vectors(self, chips: Chips) -> npt.NDArray[np.float32]:
-        vectors = np.empty((len(chips), self.dimension), np.float32)
+        def run(some: Chips) -> npt.NDArray[np.float32]:
+            return self._network.run(self._feed(some))
 
-        def run(start: int, stop: int) -> npt.NDArray[np.float32]:
-            return self._network.run(self._feed(chips[start:stop]))
-
-        shape = chips.shape[1:]
-        for start, stop, result in run_in_batches(self._device, self._name, shape, len(chips), self._most, run):
-            vectors[start:stop] = result
-        return vectors
+        return rows_in_batches(self._device, self._name, chips, self.dimension, self._most, run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +12,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-if TYPE_CHECKING:
-    from pipeline.pairs.views.ranked import Bools, Ints, RankedPairs
+from pipeline.pairs.views.ranked import Bools, Ints, RankedPairs
 
 LEAST_INLIERS = 15
 """Inliers from which on a pair counts as matched: COLMAP's own limit."""

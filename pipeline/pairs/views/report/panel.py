@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,7 @@ from pipeline.views.report.panel import (
     text_of,
 )
 from pipeline.views.report.series import Histogram
-
-if TYPE_CHECKING:
-    from pipeline.views.report.survey import Surveyed
+from pipeline.views.report.survey import Surveyed
 
 SHOWN_PAIRS = 6
 """Pairs drawn of the best, and of the weakest."""
@@ -79,16 +77,21 @@ class _Made:
         n_good, n_in = int(groups.matched.sum()), int((groups.group >= 0).sum())
         spread = Histogram(np.arange(0.0, 33.0), grows=True)
         spread.add(matched.strength[matched.strength > 0].astype(np.float64))
-        best, weakest = self._chosen()
+        best = matched.best(SHOWN_PAIRS)
+        good = np.setdiff1d(np.flatnonzero(groups.matched), best)  # those that count as matched, beside the best
+        weakest = good[np.argsort(matched.strength[good], kind="stable")][:SHOWN_PAIRS].tolist()
+        alone = np.flatnonzero((groups.group < 0) & self._paired)  # pictures that match no other, though compared
         values = {
             "good": n_good, "pairs": len(matched), "lost": int((matched.decoded == 0).sum()), "limit": self.limit,
             "nouns": self.nouns, "verified": matched.is_verified, "pictures": matched.n_pictures, "in_groups": n_in,
             "one": self.picture, "many": plural_of(self.picture),
             "matrix": self._matrix(), "groups": self._groups(), "groups_beyond": self.groups.members[SHOWN_GROUPS:],
-            "alone": self._alone(), "best": self._drawn(best), "weakest": self._drawn(weakest),
+            "alone": {"number": len(alone), "names": [matched.names[one] for one in alone[:SHOWN_ALONE]]},
+            "best": [self._one(pair) for pair in best], "weakest": [self._one(pair) for pair in weakest],
             "notes": self.notes[:SHOWN_NOTES], "notes_beyond": len(self.notes[SHOWN_NOTES:]),
         }  # fmt: skip
-        each = {id(item): int(good.sum()) for item, good in zip(matched.items, self._by_item(), strict=True)}
+        by_item = np.split(groups.matched, matched.ends[1:-1])
+        each = {id(item): int(good.sum()) for item, good in zip(matched.items, by_item, strict=True)}
         cells = [grouped(each[id(one.item)]) if id(one.item) in each else "" for one in inputs]
         return Content(
             inputs=[InputContent(cells=[cell]) for cell in cells],
@@ -101,18 +104,6 @@ class _Made:
             style=text_of(__package__, "pairs.css"),
             script=text_of(__package__, "pairs.js"),
         )
-
-    def _by_item(self) -> Sequence[np.ndarray]:
-        return np.split(self.groups.matched, self.matched.ends[1:-1])
-
-    def _chosen(self) -> tuple[list[int], list[int]]:
-        """Return the best pairs, and of those that count as matched the weakest that are not among the best."""
-        best = self.matched.best(SHOWN_PAIRS)
-        good = np.setdiff1d(np.flatnonzero(self.groups.matched), best)
-        return best, good[np.argsort(self.matched.strength[good], kind="stable")][:SHOWN_PAIRS].tolist()
-
-    def _drawn(self, pairs: Sequence[int]) -> list[dict[str, Any]]:
-        return [self._one(pair) for pair in pairs]
 
     def _one(self, pair: int) -> dict[str, Any]:
         matched = self.matched
@@ -145,11 +136,6 @@ class _Made:
                 }
             )
         return found
-
-    def _alone(self) -> dict[str, Any]:
-        """Return the pictures that match no other, though they were compared."""
-        alone = np.flatnonzero((self.groups.group < 0) & self._paired)
-        return {"number": len(alone), "names": [self.matched.names[one] for one in alone[:SHOWN_ALONE]]}
 
     def _thumbnail(self, picture: int) -> str:
         pixels = self._again.picture(picture) if self.about.pictures else None
