@@ -62,6 +62,13 @@ def test_suppression_per_class(limit: float, classes: int, monkeypatch: pytest.M
     assert 5 < len(kept) < 300
 
 
+def test_one_box_of_absurd_size_leaves_the_others_alone() -> None:
+    corners = np.array([[-1e30, -1e30, 1e30, 1e30], [10, 10, 50, 50], [200, 10, 240, 50], [12, 10, 52, 50]], float)
+    given = Candidates(corners, np.array([0, 1, 1, 1]), np.array([0.9, 0.8, 0.7, 0.6], np.float32))
+    result = chosen(given, Choice(0.25, 0.45, 300), (300, 300))
+    assert result.box.tolist() == [[0, 0, 300, 300], [10, 10, 40, 40], [200, 10, 40, 40]]
+
+
 def test_equal_scores_have_an_order() -> None:
     corners = np.array([[200, 0, 210, 10], [0, 50, 10, 60], [0, 20, 10, 30]], float)
     given = Candidates(corners, np.zeros(3, int), np.full(3, 0.5, np.float32))
