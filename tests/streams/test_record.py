@@ -113,9 +113,15 @@ def test_camera_that_hangs(camera: HttpCamera, tmp_path: Path) -> None:
     kept = recording.films("slow")
     assert len(numbers_of(*kept)) in (60, 61)
     assert follows(numbers_of(*kept))
+    wait_until(lambda: any(line.startswith("slow: gap of ") for line in recording.lines))
     began = time.monotonic()
     found = recording.end()
     assert time.monotonic() - began < 3
+    assert found[0]["gap_seconds"] >= 1.4, "0.5 s until it counts as silent, and a pause of 1 s"
+    silent = next(line for line in recording.lines if line.startswith("slow: no signal"))
+    assert silent.endswith("(it sends nothing); it is tried again and again")
+    length = next(line for line in recording.lines if line.startswith(kept[0].name)).split(", ")[1]
+    assert 1 <= float(length.removesuffix(" s")) <= 1.4, "60 frames at 50 per second, without the silence"
     assert found[1]["gaps"] == 0
     assert follows(numbers_of(*recording.films("good")))
 
