@@ -253,6 +253,8 @@ LISTED = {"boxes": np.zeros((9, 4), np.float32), "scores": np.zeros(9, np.float3
         (V8, {"model": "hog", "family": "yolov8"}, r"model hog has no option family; set model to the path of an ONNX"),
         (V8, {"model": "hog", "keep": "dog"}, r"keep: unknown class 'dog'; valid: person"),
         (V8, {"score": "x"}, r"score: input should be a valid number"),
+        (V8, {"score": float("nan")}, r"score: input should be a finite number"),
+        (V8, {"scale": float("inf")}, r"scale: input should be a finite number"),
         (V8, {"overlap": 2}, r"overlap: input should be less than or equal to 1"),
         (V8, {"family": "yolov9"}, r"family: input should be 'yolov5', 'yolov8'"),
         (V8, {"threshold": 0.5}, r"unknown option 'threshold'"),

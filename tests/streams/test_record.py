@@ -267,7 +267,7 @@ def test_open_groups_of_pictures_are_not_cut(tmp_path: Path) -> None:
     [
         (["gopher://x/y"], "unknown kind of address 'gopher'"),
         (["nothing.mp4"], "no such file: nothing.mp4"),
-        (["rtsp://u:secret@h/a", "rtsp://u:secret@h/b", "--name", "a"], "--name is given 1 times for 2 sources"),
+        (["rtsp://u:secret@h/a", "rtsp://u:secret@h/b", "--name", "a"], "--name is given 1 time for 2 sources"),
         (["rtsp://u:secret@h/a", "--segments", "0"], "'0' is not a number above 0"),
         (["rtsp://u:secret@h/a", "--retention", "3", "rtsp://u:secret@h/b"], "unrecognized arguments"),
     ],

@@ -20,7 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.files.regular import read_file
 from pipeline.media.video.h264 import is_idr, nal_length_bytes
 from pipeline.media.video.index import AHEAD_SECONDS, BACK_SECONDS, TITLES
-from pipeline.text import unknown, without_secrets
+from pipeline.text import plural, unknown, without_secrets
 
 _SCHEMES = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "srt", "tcp", "udp")
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtmp,rtmps,rtsp,rtsps,srt,crypto,data"
@@ -64,7 +64,7 @@ class Camera:
 def cameras(sources: Sequence[str], names: Sequence[str]) -> list[Camera]:
     """Return the cameras of the user's words. Raises UsageError, in which no secret of a URL is shown."""
     if len(names) not in (0, len(sources)):
-        told = f"--name is given {len(names)} times for {len(sources)} sources"
+        told = f"--name is given {plural(len(names), 'time')} for {plural(len(sources), 'source')}"
         raise UsageError(f"{told}; give it once for each, or never")
     given = [(source, names[number] if names else "") for number, source in enumerate(sources)]
     found: dict[str, Camera] = {}
