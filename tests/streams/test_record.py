@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -236,6 +237,25 @@ def test_full_disk(camera: HttpCamera, tmp_path: Path) -> None:
         films = sorted(tmp_path.glob("door_*.mkv"))
         assert len(numbers_of(films[0])) >= 25
         assert follows(numbers_of(films[0]))
+
+
+def test_a_disk_without_a_byte_left(camera: HttpCamera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try leaves an empty file: they do not pile up, and the camera is not said to be silent."""
+
+    def full(self: segments.Segment, *_: Any) -> bool:
+        self.aside.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recorder, "_PAUSES", (0.1, 0.1))
+    monkeypatch.setattr(segments.Segment, "take", full)
+    monkeypatch.setattr(segments.Segment, "close", full)
+    recording = Recording(tmp_path, camera.url("ts"), names=["door"])
+    wait_until(lambda: len(camera.sent) > 2)
+    (found,) = recording.end()
+    assert "No space left on device" in found["error"]
+    assert list(tmp_path.glob(".*.partial")) == []
+    assert len(recording.lines) == 1
+    assert recording.lines[0].startswith("door: nothing is recorded since ")
 
 
 def test_raw_pictures_are_encoded(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Recorder(threading.Thread):
         """Record until the camera's film ends, or `stop` is set."""
         pause = _PAUSES[0]
         while not self.stop.is_set():
-            frames = self.result.frames
+            frames, lost = self.result.frames, "no signal"
             try:
                 reason = self._connect()
             except av.error.ExitError:  # of a limit of time in Camera.open; FFmpeg says "Immediate exit requested"
@@ -82,7 +82,7 @@ class Recorder(threading.Thread):
                 reason = str(err.strerror or type(err).__name__)
             except Exception as err:  # whatever it is, the other cameras go on, and this one is tried again
                 reason = str(getattr(err, "strerror", None) or err)
-                self.result.error = reason
+                self.result.error, lost = reason, "nothing is recorded"
             self.finish()
             if reason is None or self.stop.is_set():
                 return
@@ -94,7 +94,7 @@ class Recorder(threading.Thread):
                 pause = _PAUSES[0]
             if self._lost_at is None or self.result.frames > frames:
                 self._lost_at = self._seen_at if self.result.frames > frames else time.time()
-                self._say(f"no signal since {_clock(self._lost_at)} ({reason}); it is tried again and again")
+                self._say(f"{lost} since {_clock(self._lost_at)} ({reason}); it is tried again and again")
             if not self.result.frames:
                 self.result.error = reason
             self.stop.wait(pause)
@@ -113,7 +113,8 @@ class Recorder(threading.Thread):
                 self._say_line(f"{segment.place.name}: {frames}, {duration(self._length)}, {content}")
         except (ReelgraphError, OSError) as err:
             self.result.error = str(err)
-            self._say(f"{segment.aside.name} cannot be closed: {err}; the next start saves what it holds")
+            if not self.segments.dropped_if_empty(segment):  # a full disk leaves one after each try
+                self._say(f"{segment.aside.name} cannot be closed: {err}; the next start saves what it holds")
 
     def _connect(self) -> str | None:
         """Record from one connection; return why it ended, None if the film is at its end."""
@@ -134,6 +135,9 @@ class Recorder(threading.Thread):
                 if segment is None:
                     skipped += 1  # nothing can be decoded before the first key frame
                     continue
+                with disk_errors(f"write {segment.place}"):
+                    if not segment.take(timed.packet, timed.pts, timed.dts):
+                        return None
                 if self._lost_at is not None:
                     now = time.time()
                     self.result.gaps += 1
@@ -142,9 +146,6 @@ class Recorder(threading.Thread):
                     gap = f"gap of {now - self._lost_at:.1f} s, from {_clock(self._lost_at)} to {_clock(now)}"
                     self._say(gap + (lost if skipped else ""))
                     self._lost_at = None
-                with disk_errors(f"write {segment.place}"):
-                    if not segment.take(timed.packet, timed.pts, timed.dts):
-                        return None
                 self._seen_at = time.time()
                 self._length = float((timed.dts - (segment.origin or 0)) * timeline.base)
                 self.result.frames += 1
