@@ -288,10 +288,13 @@ def test_open_groups_of_pictures_are_not_cut(tmp_path: Path) -> None:
         (["gopher://x/y"], "unknown kind of address 'gopher'"),
         (["nothing.mp4"], "no such file: nothing.mp4"),
         (["rtsp://u:secret@h/a", "rtsp://u:secret@h/b", "--name", "a"], "--name is given 1 time for 2 sources"),
+        (["@cameras.txt", "--name", "a"], "--name does not name the cameras of @cameras.txt; write NAME"),
+        (["rtsp://u:secret@h/a", "rtsp://u:secret@h/b", "--name", "ä", "--name", "ö"],
+         "two sources are named 'camera' ('ö' without all but a to z, digits, dots and hyphens)"),
         (["rtsp://u:secret@h/a", "--segments", "0"], "'0' is not a number above 0"),
         (["rtsp://u:secret@h/a", "--retention", "3", "rtsp://u:secret@h/b"], "unrecognized arguments"),
     ],
-)
+)  # fmt: skip
 def test_mistakes(words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pipeline.cli import main
 

@@ -66,6 +66,9 @@ def cameras(sources: Sequence[str], names: Sequence[str]) -> list[Camera]:
     if len(names) not in (0, len(sources)):
         told = f"--name is given {plural(len(names), 'time')} for {plural(len(sources), 'source')}"
         raise UsageError(f"{told}; give it once for each, or never")
+    named = next((source for source, _ in zip(sources, names, strict=False) if source[:1] == "@"), None)
+    if named is not None:
+        raise UsageError(f"--name does not name the cameras of {named}; write NAME ADDRESS in each of its lines")
     given = [(source, names[number] if names else "") for number, source in enumerate(sources)]
     found: dict[str, Camera] = {}
     for source, wanted in [pair for one in given for pair in (_listed(one[0][1:]) if one[0][:1] == "@" else [one])]:
@@ -77,7 +80,8 @@ def cameras(sources: Sequence[str], names: Sequence[str]) -> list[Camera]:
             raise UsageError(f"no such file: {source}; name a file, a URL (rtsp://...) or a device (/dev/video0)")
         own = name = _safe(wanted) if wanted else _own_name(source)
         if wanted and name in found:
-            raise UsageError(f"two sources are named {name!r}; give each a name of its own")
+            kept = "" if wanted == name else f" ({wanted!r} without all but a to z, digits, dots and hyphens)"
+            raise UsageError(f"two sources are named {name!r}{kept}; give each a name of its own")
         count = 1
         while name in found:
             count += 1
