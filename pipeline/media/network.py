@@ -36,7 +36,7 @@ class NetworkOptions(StageOptions):
         None, description="pixels of the network's input: one side, [height, width], or 640x480 (width first); "
         "default: as the file says"
     )  # fmt: skip
-    scale: float | None = Field(None, gt=0)
+    scale: float | None = Field(None, gt=0, allow_inf_nan=False)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     layout: Layout | None = Field(None, description="order of the input's dimensions; default: by the file's shape")

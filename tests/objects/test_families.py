@@ -260,6 +260,29 @@ def test_levels_for_large_pictures(tmp_path: Path) -> None:
         assert stage(path, classes=NAMES).network.family == family  # type: ignore[union-attr]
 
 
+def test_levels_of_tiny_networks_and_of_those_for_small_objects(tmp_path: Path) -> None:
+    """YOLOv3-tiny has two levels, YOLOv5-p2 four: their boxes are in pixels, not DETR's in parts of the input."""
+    for cells in (40**2 + 20**2, 160**2 + 80**2 + 40**2 + 20**2):
+        rows = np.zeros((3 * cells, 5 + len(NAMES)), np.float32)
+        rows[:3, :4], rows[:3, 4] = centres(), 1
+        rows[:3, 5:] = by_class(3, [0, 1, 2])
+        made = stage(save(tmp_path / "net.onnx", {"output0": rows}), classes=NAMES)
+        check(made)
+        assert made.network.family == "yolov5"  # type: ignore[union-attr]
+
+
+def test_masks_and_points_after_boxes_that_the_network_chose(tmp_path: Path) -> None:
+    rows = yolov10()["output0"]
+    for task, more in (("segment", 32), ("pose", 51)):
+        notes = {"names": "{0: 'car', 1: 'dog', 2: 'traffic light'}", "task": task}
+        outputs = {"output0": np.concatenate([rows, np.full((len(rows), more), 7, np.float32)], axis=1)}
+        if task == "segment":
+            outputs["output1"] = np.zeros((32, 160, 160), np.float32)
+        made = stage(save(tmp_path / "net.onnx", outputs, metadata=notes))
+        check(made)
+        assert made.network.family == "yolov8"  # type: ignore[union-attr]
+
+
 def test_a_small_input_has_fewer_boxes_than_numbers(tmp_path: Path) -> None:
     """64 × 64 pixels have 84 cells, as many as a box of COCO has numbers; 32 × 32 have 21."""
     for side, cells in ((64, 84), (32, 21)):

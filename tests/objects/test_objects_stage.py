@@ -62,6 +62,13 @@ def test_suppression_per_class(limit: float, classes: int, monkeypatch: pytest.M
     assert 5 < len(kept) < 300
 
 
+def test_one_box_of_absurd_size_leaves_the_others_alone() -> None:
+    corners = np.array([[-1e30, -1e30, 1e30, 1e30], [10, 10, 50, 50], [200, 10, 240, 50], [12, 10, 52, 50]], float)
+    given = Candidates(corners, np.array([0, 1, 1, 1]), np.array([0.9, 0.8, 0.7, 0.6], np.float32))
+    result = chosen(given, Choice(0.25, 0.45, 300), (300, 300))
+    assert result.box.tolist() == [[0, 0, 300, 300], [10, 10, 40, 40], [200, 10, 40, 40]]
+
+
 def test_equal_scores_have_an_order() -> None:
     corners = np.array([[200, 0, 210, 10], [0, 50, 10, 60], [0, 20, 10, 30]], float)
     given = Candidates(corners, np.zeros(3, int), np.full(3, 0.5, np.float32))
@@ -246,6 +253,8 @@ LISTED = {"boxes": np.zeros((9, 4), np.float32), "scores": np.zeros(9, np.float3
         (V8, {"model": "hog", "family": "yolov8"}, r"model hog has no option family; set model to the path of an ONNX"),
         (V8, {"model": "hog", "keep": "dog"}, r"keep: unknown class 'dog'; valid: person"),
         (V8, {"score": "x"}, r"score: input should be a valid number"),
+        (V8, {"score": float("nan")}, r"score: input should be a finite number"),
+        (V8, {"scale": float("inf")}, r"scale: input should be a finite number"),
         (V8, {"overlap": 2}, r"overlap: input should be less than or equal to 1"),
         (V8, {"family": "yolov9"}, r"family: input should be 'yolov5', 'yolov8'"),
         (V8, {"threshold": 0.5}, r"unknown option 'threshold'"),

@@ -271,6 +271,8 @@ def test_a_film_of_objects(film: Path, store: Path, tmp_path: Path, capsys: pyte
     assert "'-1' is not a number of seconds" in capsys.readouterr().err
     assert main(["annotate", str(store), "--blur", "all"]) == 2
     assert "--blur does not go with drawing objects" in capsys.readouterr().err
+    assert main(["annotate", str(store), "--draw", "faces", "--out", str(tmp_path / "f.mp4")]) == 2
+    assert "'street' holds objects, no faces; choose others by --input or --draw" in capsys.readouterr().err
 
 
 # -- report --------------------------------------------------------------------------------------------------------

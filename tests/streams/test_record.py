@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -113,9 +114,15 @@ def test_camera_that_hangs(camera: HttpCamera, tmp_path: Path) -> None:
     kept = recording.films("slow")
     assert len(numbers_of(*kept)) in (60, 61)
     assert follows(numbers_of(*kept))
+    wait_until(lambda: any(line.startswith("slow: gap of ") for line in recording.lines))
     began = time.monotonic()
     found = recording.end()
     assert time.monotonic() - began < 3
+    assert found[0]["gap_seconds"] >= 1.4, "0.5 s until it counts as silent, and a pause of 1 s"
+    silent = next(line for line in recording.lines if line.startswith("slow: no signal"))
+    assert silent.endswith("(it sends nothing); it is tried again and again")
+    length = next(line for line in recording.lines if line.startswith(kept[0].name)).split(", ")[1]
+    assert 1 <= float(length.removesuffix(" s")) <= 1.4, "60 frames at 50 per second, without the silence"
     assert found[1]["gaps"] == 0
     assert follows(numbers_of(*recording.films("good")))
 
@@ -232,6 +239,25 @@ def test_full_disk(camera: HttpCamera, tmp_path: Path) -> None:
         assert follows(numbers_of(films[0]))
 
 
+def test_a_disk_without_a_byte_left(camera: HttpCamera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try leaves an empty file: they do not pile up, and the camera is not said to be silent."""
+
+    def full(self: segments.Segment, *_: Any) -> bool:
+        self.aside.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recorder, "_PAUSES", (0.1, 0.1))
+    monkeypatch.setattr(segments.Segment, "take", full)
+    monkeypatch.setattr(segments.Segment, "close", full)
+    recording = Recording(tmp_path, camera.url("ts"), names=["door"])
+    wait_until(lambda: len(camera.sent) > 2)
+    (found,) = recording.end()
+    assert "No space left on device" in found["error"]
+    assert list(tmp_path.glob(".*.partial")) == []
+    assert len(recording.lines) == 1
+    assert recording.lines[0].startswith("door: nothing is recorded since ")
+
+
 def test_raw_pictures_are_encoded(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "raw.avi"), "w") as container:
         stream = container.add_stream("rawvideo", rate=120)
@@ -261,11 +287,14 @@ def test_open_groups_of_pictures_are_not_cut(tmp_path: Path) -> None:
     [
         (["gopher://x/y"], "unknown kind of address 'gopher'"),
         (["nothing.mp4"], "no such file: nothing.mp4"),
-        (["rtsp://u:secret@h/a", "rtsp://u:secret@h/b", "--name", "a"], "--name is given 1 times for 2 sources"),
+        (["rtsp://u:secret@h/a", "rtsp://u:secret@h/b", "--name", "a"], "--name is given 1 time for 2 sources"),
+        (["@cameras.txt", "--name", "a"], "--name does not name the cameras of @cameras.txt; write NAME"),
+        (["rtsp://u:secret@h/a", "rtsp://u:secret@h/b", "--name", "ä", "--name", "ö"],
+         "two sources are named 'camera' ('ö' without all but a to z, digits, dots and hyphens)"),
         (["rtsp://u:secret@h/a", "--segments", "0"], "'0' is not a number above 0"),
         (["rtsp://u:secret@h/a", "--retention", "3", "rtsp://u:secret@h/b"], "unrecognized arguments"),
     ],
-)
+)  # fmt: skip
 def test_mistakes(words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pipeline.cli import main
 

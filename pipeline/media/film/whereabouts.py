@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import UsageError
 from pipeline.media.boxes import overlapping
 from pipeline.media.spans import is_timed, item_numbers
 from pipeline.store.read import RunInput
+from pipeline.text import plural_of
 
 Boxes = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -43,14 +45,17 @@ class Found:
 def read_found(item: RunInput, axis: str, code: Int32) -> Found:
     """Read the boxes of an input. `code`: (n,) who or what each is, -1 unknown: two known ones are never one track.
 
-    Raises StoreError if an array is damaged.
+    Raises StoreError if an array is damaged, and UsageError if the boxes are of something else.
     """
     arrays = item.arrays
     numbers = item_numbers(item) if arrays else np.empty(0, np.int64)
     looked_at = numbers[item.array("decoded")] if "decoded" in arrays else np.empty(0, np.int64)
     if "box" not in arrays:
         return Found(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.int32), looked_at)
-    index = next(one.index for one in item.axes if one.name == axis)
+    index = next((one.index for one in item.axes if one.name == axis), None)
+    if index is None:
+        held = " and ".join(plural_of(one.name) for one in item.axes)
+        raise UsageError(f"{item.name!r} holds {held}, no {plural_of(axis)}; choose others by --input or --draw")
     found = item.read([index, "box", *(["track"] if "track" in arrays else [])])
     box, rows = found["box"].astype(np.float32), found[index]
     track = found["track"].astype(np.int32) if "track" in found else np.full(len(rows), -1, np.int32)

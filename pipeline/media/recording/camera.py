@@ -20,7 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.files.regular import read_file
 from pipeline.media.video.h264 import is_idr, nal_length_bytes
 from pipeline.media.video.index import AHEAD_SECONDS, BACK_SECONDS, TITLES
-from pipeline.text import unknown, without_secrets
+from pipeline.text import plural, unknown, without_secrets
 
 _SCHEMES = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "srt", "tcp", "udp")
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtmp,rtmps,rtsp,rtsps,srt,crypto,data"
@@ -64,8 +64,11 @@ class Camera:
 def cameras(sources: Sequence[str], names: Sequence[str]) -> list[Camera]:
     """Return the cameras of the user's words. Raises UsageError, in which no secret of a URL is shown."""
     if len(names) not in (0, len(sources)):
-        told = f"--name is given {len(names)} times for {len(sources)} sources"
+        told = f"--name is given {plural(len(names), 'time')} for {plural(len(sources), 'source')}"
         raise UsageError(f"{told}; give it once for each, or never")
+    named = next((source for source, _ in zip(sources, names, strict=False) if source[:1] == "@"), None)
+    if named is not None:
+        raise UsageError(f"--name does not name the cameras of {named}; write NAME ADDRESS in each of its lines")
     given = [(source, names[number] if names else "") for number, source in enumerate(sources)]
     found: dict[str, Camera] = {}
     for source, wanted in [pair for one in given for pair in (_listed(one[0][1:]) if one[0][:1] == "@" else [one])]:
@@ -77,7 +80,8 @@ def cameras(sources: Sequence[str], names: Sequence[str]) -> list[Camera]:
             raise UsageError(f"no such file: {source}; name a file, a URL (rtsp://...) or a device (/dev/video0)")
         own = name = _safe(wanted) if wanted else _own_name(source)
         if wanted and name in found:
-            raise UsageError(f"two sources are named {name!r}; give each a name of its own")
+            kept = "" if wanted == name else f" ({wanted!r} without all but a to z, digits, dots and hyphens)"
+            raise UsageError(f"two sources are named {name!r}{kept}; give each a name of its own")
         count = 1
         while name in found:
             count += 1

@@ -59,6 +59,10 @@ class Recorder(threading.Thread):
         self._segment: Segment | None = None
         self._lost_at: float | None = None
         """Time at which the camera fell silent (seconds since 1970); None while it gives frames."""
+        self._seen_at = 0.0
+        """Time of the last frame that was recorded."""
+        self._length = 0.0
+        """Seconds from the first frame of the segment to the last."""
         self._key_dts = 0
         self._group = 0
         """Distance of the last two places where a segment could begin, in the time base of the stream."""
@@ -69,14 +73,16 @@ class Recorder(threading.Thread):
         """Record until the camera's film ends, or `stop` is set."""
         pause = _PAUSES[0]
         while not self.stop.is_set():
-            frames = self.result.frames
+            frames, lost = self.result.frames, "no signal"
             try:
                 reason = self._connect()
+            except av.error.ExitError:  # of a limit of time in Camera.open; FFmpeg says "Immediate exit requested"
+                reason = "it sends nothing"
             except av.FFmpegError as err:
                 reason = str(err.strerror or type(err).__name__)
             except Exception as err:  # whatever it is, the other cameras go on, and this one is tried again
                 reason = str(getattr(err, "strerror", None) or err)
-                self.result.error = reason
+                self.result.error, lost = reason, "nothing is recorded"
             self.finish()
             if reason is None or self.stop.is_set():
                 return
@@ -87,8 +93,8 @@ class Recorder(threading.Thread):
             if self.result.frames > frames:
                 pause = _PAUSES[0]
             if self._lost_at is None or self.result.frames > frames:
-                self._lost_at = time.time()
-                self._say(f"no signal since {_clock(self._lost_at)} ({reason}); it is tried again and again")
+                self._lost_at = self._seen_at if self.result.frames > frames else time.time()
+                self._say(f"{lost} since {_clock(self._lost_at)} ({reason}); it is tried again and again")
             if not self.result.frames:
                 self.result.error = reason
             self.stop.wait(pause)
@@ -102,13 +108,13 @@ class Recorder(threading.Thread):
         try:
             if self.segments.finish(segment):
                 self.result.segments += 1
-                length = time.time() - segment.at
                 content = size(segment.place.stat().st_size)
                 frames = plural(segment.frames, "frame")
-                self._say_line(f"{segment.place.name}: {frames}, {duration(length)}, {content}")
+                self._say_line(f"{segment.place.name}: {frames}, {duration(self._length)}, {content}")
         except (ReelgraphError, OSError) as err:
             self.result.error = str(err)
-            self._say(f"{segment.aside.name} cannot be closed: {err}; the next start saves what it holds")
+            if not self.segments.dropped_if_empty(segment):  # a full disk leaves one after each try
+                self._say(f"{segment.aside.name} cannot be closed: {err}; the next start saves what it holds")
 
     def _connect(self) -> str | None:
         """Record from one connection; return why it ended, None if the film is at its end."""
@@ -125,9 +131,13 @@ class Recorder(threading.Thread):
                     self._say(f"{timed.note}; a new segment begins at the next key frame")
                 if timed.may_begin:
                     self._turn(timed, timeline)
-                if self._segment is None:
+                segment = self._segment  # another thread may close it and set it to None
+                if segment is None:
                     skipped += 1  # nothing can be decoded before the first key frame
                     continue
+                with disk_errors(f"write {segment.place}"):
+                    if not segment.take(timed.packet, timed.pts, timed.dts):
+                        return None
                 if self._lost_at is not None:
                     now = time.time()
                     self.result.gaps += 1
@@ -136,9 +146,8 @@ class Recorder(threading.Thread):
                     gap = f"gap of {now - self._lost_at:.1f} s, from {_clock(self._lost_at)} to {_clock(now)}"
                     self._say(gap + (lost if skipped else ""))
                     self._lost_at = None
-                with disk_errors(f"write {self._segment.place}"):
-                    if not self._segment.take(timed.packet, timed.pts, timed.dts):
-                        return None
+                self._seen_at = time.time()
+                self._length = float((timed.dts - (segment.origin or 0)) * timeline.base)
                 self.result.frames += 1
                 if self.result.frames == 1:
                     self.result.error = None

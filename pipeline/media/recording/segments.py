@@ -81,6 +81,14 @@ class Segments:
             self.finished_count += 1
         return True
 
+    def dropped_if_empty(self, segment: Segment) -> bool:
+        """Remove the hidden file of a segment that could not be closed if nothing of it is on the disk."""
+        with suppress(OSError):
+            if segment.aside.stat().st_size == 0:
+                segment.aside.unlink()
+                return True
+        return False
+
     def retain(self, most_bytes: float, most_seconds: float, analysed_in: Path | None = None) -> None:
         """Delete the oldest finished segments beyond these limits: those of the journal alone, and never the last.
 

@@ -28,7 +28,7 @@ columns: (N, numbers, K).
 
 map: (N, numbers, h, w), the numbers of each cell.
 
-finished: (N, K, 6), box, score, class.
+finished: (N, K, 6 or more), box, score, class; masks or points may follow.
 
 numbered: (n, 7) or (1, 1, n, 7), the number of the picture and six numbers more.
 
@@ -38,6 +38,8 @@ labels: boxes (N, K, 4), scores (N, K), classes (N, K)."""
 
 STRIDES = (8, 16, 32), (8, 16, 32, 64)
 """Pixels of a cell on the levels of YOLO's networks: of most, and of those for large pictures."""
+MORE_STRIDES = (16, 32), (4, 8, 16, 32)
+"""Levels of tiny networks, and of those for small objects. Only three boxes for each cell are recognised by them."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def recognise(path: str, graph: Graph, shapes: Mapping[str, Sizes], size: Size, 
         found = _separate(graph, known, tuple(named))
     if found is None and len(named) < 2:
         flat_first = sorted(known.items(), key=lambda one: len(one[1]) != 3)  # a second output may hold masks
-        found = next(filter(None, (_single(name, shape, size) for name, shape in flat_first)), None)
+        beside = graph.metadata.get("task") in ("segment", "pose")
+        found = next(filter(None, (_single(name, shape, size, beside) for name, shape in flat_first)), None)
     if found is not None and found.form == "finished" and "RTDETR" in graph.metadata.get("head", ""):
         found = replace(found, families=("detr",))  # Ultralytics'
     if found is None:
@@ -141,27 +144,34 @@ def _text(shape: Sizes) -> str:
     return f"({', '.join('?' if one is None else str(one) for one in shape)})"
 
 
-def _single(name: str, shape: tuple[int, ...], size: Size) -> Outputs | None:
-    """Return what one output is that holds all; None if it does not."""
+def _single(name: str, shape: tuple[int, ...], size: Size, beside: bool) -> Outputs | None:
+    """Return what one output is that holds all; None if it does not.
+
+    `beside`: boxes have masks or points after their other numbers.
+    """
     if shape[-1:] == (7,) and (len(shape) == 2 or (len(shape) == 4 and shape[:2] == (1, 1))):
         return Outputs("numbered", (name,), ("yolov5",) if len(shape) == 2 else ("ssd",), batched=False)
     if len(shape) == 4 and shape[1] >= 6 and shape[1] != 3:
         return Outputs("map", (name,), ("fastestdet",), shape[1] - 4, shape[2] * shape[3])
     if len(shape) != 3:
         return None
-    levels = {cells(size, strides) * each: (strides, each) for each in (1, 3) for strides in STRIDES}
+    levels: dict[int, tuple[tuple[int, ...], int]] = {
+        cells(size, strides) * each: (strides, each) for each in (1, 3) for strides in STRIDES
+    }
     last_are_boxes = shape[2] in levels or (shape[1] not in levels and shape[1] < shape[2])
     boxes, numbers = (shape[2], shape[1]) if last_are_boxes else (shape[1], shape[2])
     if numbers < 5:
         return None
     strides, each = levels.get(boxes, ((), 0))
+    if not (each or last_are_boxes) and boxes in [3 * cells(size, more) for more in MORE_STRIDES]:
+        each = 3
     if each == 3:
         families: tuple[Family, ...] = ("yolov5",)
     elif last_are_boxes:
         families = ("yolov8",)
     elif each == 1:
         families = ("yolox", "yolov5", "yolov8")
-    elif numbers == 6:
+    elif numbers == 6 or (beside and numbers > 6):
         return Outputs("finished", (name,), ("yolov8", "yolov5", "detr"))
     else:
         families = ("detr", "yolov5", "yolov8")

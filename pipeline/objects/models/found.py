@@ -14,6 +14,11 @@ FIRST_CANDIDATES, MOST_CANDIDATES = 1000, 30_000
 unless there are many boxes of few objects. The second is that of Ultralytics' code."""
 
 
+FARTHEST = 1e7
+"""Pixels from the corner of a picture to which coordinates are cut before boxes are compared. OpenCV sets classes apart
+by the largest coordinate: one of 1e30 would leave no digits for the others."""
+
+
 class Candidates(NamedTuple):
     """Boxes of one picture, in any order; n may be 0."""
 
@@ -84,6 +89,7 @@ def _apart(
     """Return the indices of boxes that overlap no better one of their class by more, in descending order of score."""
     if not len(corners):
         return np.empty(0, np.int64)
+    corners = np.clip(corners, -FARTHEST, FARTHEST)
     first = corners[:, :2] - corners[:, :2].min(axis=0)  # OpenCV sets classes apart by their largest coordinate
     boxes = np.concatenate([first, corners[:, 2:] - corners[:, :2]], axis=1)
     lowest = float(np.nextafter(np.float32(score.min()), np.float32(-np.inf)))

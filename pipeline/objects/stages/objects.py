@@ -55,8 +55,9 @@ class ObjectsOptions(NetworkOptions):
     )
     colour: Colour | None = Field(None, description="order of the network's colours; default: as the family has it")
     scale: float | None = Field(
-        None, gt=0, description="the input is (pixel × scale - mean) / std; default: as the family has it"
-    )
+        None, gt=0, allow_inf_nan=False,
+        description="the input is (pixel × scale - mean) / std; default: as the family has it",
+    )  # fmt: skip
     mean: tuple[float, ...] | None = Field(None, description="one number, or one for each colour in their order")
     std: tuple[float, ...] | None = Field(None, description="one number, or one for each colour in their order")
     outputs: tuple[str, ...] | None = Field(
@@ -83,7 +84,7 @@ class ObjectsOptions(NetworkOptions):
         "the ONNX file says, else numbers",
     )  # fmt: skip
     keep: tuple[str, ...] | None = Field(None, description="names of the classes to keep; default: all")
-    score: float = Field(0.25, description="least score")
+    score: float = Field(0.25, allow_inf_nan=False, description="least score")
     overlap: float | None = Field(
         None, ge=0, le=1, description="most overlap (intersection over union) of a box with a better one of its class. "
         f"Default: {OVERLAP}; 1, which drops none, for networks that choose themselves",

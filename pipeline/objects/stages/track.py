@@ -24,8 +24,9 @@ class TrackObjectsOptions(StageOptions):
     )
     min_iou: float = Field(0.3, gt=0, le=1, description="overlap of boxes that counts as the same place (0 to 1)")
     start_score: float | None = Field(
-        0.4, description="least score of an object that begins a track; others continue tracks or have none (-1)"
-    )
+        0.4, allow_inf_nan=False,
+        description="least score of an object that begins a track; others continue tracks or have none (-1)",
+    )  # fmt: skip
 
 
 class TrackObjects(Stage):
