@@ -115,6 +115,17 @@ def probe(graph: Graph, sha256: str, inputs: Mapping[str, tuple[int, ...]], outp
 
     `sha256` is the hash of the graph's files. Raises ModelError if the graph cannot be opened or run.
     """
+    return {name: shape for name, (shape, _) in _probe(graph, sha256, inputs, output).items()}
+
+
+def magnitudes(graph: Graph, sha256: str, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
+    """Return the median of the absolute values of each output in the run of `probe`; NaN if it has none."""
+    return {name: median for name, (_, median) in _probe(graph, sha256, inputs, "").items()}
+
+
+def _probe(
+    graph: Graph, sha256: str, inputs: Mapping[str, tuple[int, ...]], output: str
+) -> dict[str, tuple[Sizes, float]]:
     dtypes = {value.name: value.dtype for value in (graph.input, *graph.others)}
     given = tuple((name, dtypes[name], shape) for name, shape in inputs.items())
     return _probe_once(graph.files[0], sha256, given, (output,) if output else tuple(graph.outputs))
@@ -123,13 +134,16 @@ def probe(graph: Graph, sha256: str, inputs: Mapping[str, tuple[int, ...]], outp
 @lru_cache(maxsize=16)
 def _probe_once(
     path: Path, sha256: str, inputs: tuple[tuple[str, str, tuple[int, ...]], ...], outputs: tuple[str, ...]
-) -> dict[str, Sizes]:
+) -> dict[str, tuple[Sizes, float]]:
     session = open_session(path, Device(), str(path), "feature")
     try:
         made = session.run(list(outputs), {name: np.zeros(shape, dtype) for name, dtype, shape in inputs})
     except Exception as error:  # ONNX Runtime has a class per status, without a common base class
         raise ModelError(f"ONNX Runtime cannot run {path}: {_line(error)}") from error
-    return {name: array.shape for name, array in zip(outputs, made, strict=True)}
+    return {
+        name: (array.shape, float(np.median(np.abs(array))) if array.size and array.dtype.kind in "iuf" else np.nan)
+        for name, array in zip(outputs, made, strict=True)
+    }
 
 
 def _line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from pipeline.engine.stage import Stage
+from pipeline.errors import ReelgraphError
 from pipeline.objects.classes import COCO_NAMES
 from tests.objects.made_networks import found, names, picture, save, stage
 
@@ -337,6 +338,19 @@ def test_orders_of_a_box(tmp_path: Path, box: str, normalised: bool) -> None:
     rows = yolov8()["output0"].copy()
     rows[:4, [0, 4000, 8399]] = (order[box] / (SIZE if normalised else 1)).T
     check(stage(save(tmp_path / "net.onnx", {"output0": rows}), classes=NAMES, box=box, normalised=normalised))
+
+
+def test_boxes_in_pixels_are_not_taken_for_parts(tmp_path: Path) -> None:
+    """Exports of YOLO-NAS have the outputs of an SSD, in pixels and without a background: nothing was found."""
+    places = [2, 11, 8390]
+    boxes = np.random.default_rng(0).uniform(0, SIZE, (8400, 4)).astype(np.float32)
+    boxes[places] = corners()
+    path = save(tmp_path / "nas.onnx", {"boxes": boxes, "scores": by_class(8400, places)})
+    with pytest.raises(ReelgraphError, match=r"gives 'boxes' of about \d+, which look like pixels; .* Set normal"):
+        [one.weights_sha256 for one in stage(path, classes=NAMES).models()]
+    right = stage(path, classes=NAMES, normalised=False, first=0)
+    assert [one.weights_sha256 for one in right.models()]
+    check(right)
 
 
 def test_outputs_by_name(tmp_path: Path) -> None:

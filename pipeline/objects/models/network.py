@@ -16,7 +16,7 @@ from pipeline.machine.device import Device
 from pipeline.media.network import input_layout, input_size, normalisation
 from pipeline.media.preparation import Picture, Preparation, Size
 from pipeline.models.card import ModelInfo
-from pipeline.models.onnx_file import Graph, Sizes, Value, open_session, probe, read_graph
+from pipeline.models.onnx_file import Graph, Sizes, Value, magnitudes, open_session, probe, read_graph
 from pipeline.models.session import is_out_of_memory, run_in_batches, runtime_name
 from pipeline.models.weights import sha256
 from pipeline.objects.classes import given_names, noted_names
@@ -32,6 +32,8 @@ BYTES_PER_PIXEL = 512
 """Memory that a network takes for each pixel of its input, roughly; batches are halved if a network takes more."""
 OVERLAP = 0.45
 """Default of the option `overlap` for networks that do not choose among their own boxes."""
+LARGEST_PART = 3.0
+"""Median of the numbers of boxes above which they cannot be parts of a picture, all but a few of which are below 1."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,13 @@ def _beside(value: Value, pictures: int, size: Size) -> npt.NDArray[Any]:
 
 def _probed(graph: Graph, pictures: int, shape: tuple[int, ...], size: Size) -> dict[str, Sizes]:
     """Return the shapes of all outputs for some black pictures."""
-    inputs = {graph.input.name: (pictures, *shape)}
-    inputs |= {value.name: _beside(value, pictures, size).shape for value in graph.others}
-    return probe(graph, sha256(graph.files), inputs)
+    return probe(graph, sha256(graph.files), _inputs(graph, pictures, shape, size))
+
+
+def _inputs(graph: Graph, pictures: int, shape: tuple[int, ...], size: Size) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all inputs for some pictures."""
+    beside = {value.name: _beside(value, pictures, size).shape for value in graph.others}
+    return {graph.input.name: (pictures, *shape), **beside}
 
 
 def _of_outputs(preset: Preset, outputs: Outputs, sized: bool) -> Preset:
@@ -212,7 +218,22 @@ def _checked(choices: ObjectsOptions, graph: Graph, network: Network) -> str:
         raise
     outputs = network.decoding.outputs
     _check_rows(choices.model, outputs, [shapes[name] for name in outputs.names], pictures)
+    _check_parts(choices, graph, network, pictures)
     return sha256(graph.files)
+
+
+def _check_parts(choices: ObjectsOptions, graph: Graph, network: Network, pictures: int) -> None:
+    """Raise ModelError if boxes in pixels would be read as parts of the picture, as no corner of it lies beyond 1."""
+    if network.decoding.outputs.form != "scores" or not network.decoding.normalised or choices.normalised is not None:
+        return
+    boxes = network.decoding.outputs.names[0]
+    inputs = _inputs(graph, pictures, network.preparation.shape, network.preparation.size)
+    if (size := magnitudes(graph, sha256(graph.files), inputs)[boxes]) > LARGEST_PART:
+        raise ModelError(
+            f"model {choices.model} gives {boxes!r} of about {size:.0f}, which look like pixels; family "
+            f"{network.family} has parts of the picture. Set normalised: false, and first: 0 if its first class is not "
+            "the background"
+        )
 
 
 def _check_rows(model: str, outputs: Outputs, shapes: Sequence[Sizes], pictures: int) -> None:
