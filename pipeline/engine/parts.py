@@ -59,11 +59,16 @@ def _recognised(
     now, count = workflow.source.recognised(ref, workflow.source_options, before, reads)
     for (part, content), changed in zip(listed, now, strict=True):
         if changed != content and store.lock is not None:
-            part.update(**part.write_inventory(changed, same_items=True))
-            part.sweep_inventories()
+            _put(part, changed)
     if count:
         note(f"{ref.path}: {plural(count, f'new {workflow.noun}')} with the content of stored ones: not computed again")
     return now
+
+
+def _put(part: InputStore, inventory: bytes) -> None:
+    """Store another inventory of the same items."""
+    part.update(**part.write_inventory(inventory, same_items=True))
+    part.sweep_inventories()
 
 
 def over(
@@ -106,15 +111,18 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
             read = partial(part.read_rows, start=0, stop=None)
             known = workflow.source.as_stored(ref, [part.attributes])
             if (gone := workflow.source.gone(known, workflow.source_options, inventory, read)) is not None:
-                found.append((part, *gone))
-        if sum(len(absent) for _, absent, _, _ in found) and all(absent.all() for _, absent, _, _ in found):
+                found.append((part, *gone, gone[2] != inventory))
+        if sum(len(absent) for _, absent, *_ in found) and all(absent.all() for _, absent, *_ in found):
             raise InputError(
                 f"{ref.path} holds none of the {plural_of(workflow.noun)} of the store any more; nothing was removed. "
                 "Is its disk mounted? To do without them, leave this input out, or choose another --out"
             )
-        for part, absent, changed, inventory in found:
+        for part, absent, changed, inventory, is_another in found:
             is_gone = absent | changed
             if not is_gone.any():
+                if is_another:
+                    _put(part, inventory)
+                    yield f"{part.name}: copies of its {plural_of(workflow.noun)} removed (gone, or changed)"
                 continue
             made_of_it = [one for one in store.input_names() if part.name in store.input(one).attributes.get(OF, ())]
             for name in made_of_it:  # first: they count items that are about to move

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -441,6 +442,7 @@ def test_names_are_packed_and_compared() -> None:
 LOOKING = '''
 """The place of the brightest pixel: one row per picture, in pixels that the stage sees."""
 
+import h5py
 import numpy as np
 
 from pipeline import Array, Axis, Stage
@@ -733,6 +735,74 @@ def test_copies_of_pictures_of_earlier_runs_are_not_computed_again(own: Own, tmp
     assert run(prune=True) == []
 
 
+def test_prune_takes_copies_for_pictures(own: Own, tmp_path: Path) -> None:
+    """Copies that changed or are gone leave the list, also if no computed picture does."""
+    folder = folder_of(tmp_path / "photos", ["0.png", "1.png", "2.png", "3.png"])
+    for name in ("1.png", "2.png", "3.png"):
+        (folder / name).write_bytes(encoded(0))
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", duplicates="once")
+    listing = tmp_path / "photos.txt"
+    listing.write_text("".join(f"photos/{k}.png\n" for k in range(4)))
+
+    def run(**options: Any) -> tuple[list[str], list[list[str]]]:
+        listener = Silent()
+        made = own.run(workflow, f"@{listing}", listener=listener, **options)
+        kept = [Inventory.unpacked(item.inventory() or b"") for item in made.inputs.values()]
+        return listener.notes, [[text(name) for name in one.all_names] for one in kept]
+
+    run()
+    (folder / "1.png").write_bytes(encoded(7))
+    (folder / "2.png").unlink()
+    removed = "photos: copies of its pictures removed (gone, or changed)"
+    assert run(prune=True) == ([removed], [["photos/0.png", "photos/3.png"], ["photos/1.png", "photos/2.png"]])
+    assert run(prune=True)[0] == []
+    listing.write_text("photos/0.png\nphotos/1.png\nphotos/2.png\n")
+    assert run(prune=True) == ([removed], [["photos/0.png"], ["photos/1.png", "photos/2.png"]])
+    assert len(list((own.out / "photos").glob(".inventory*"))) == 1
+
+
+def test_prune_of_originals_whose_copies_are_there(own: Own, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", ["0.png"])
+    (folder / "1.png").write_bytes(encoded(0))
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", duplicates="once")
+    own.run(workflow, folder)
+    (folder / "0.png").unlink()
+    pruned = own.run(workflow, folder, prune=True)
+    assert [item.array("name").tolist() for item in pruned.inputs.values()] == [[], ["1.png"]]
+    (folder / "1.png").unlink()
+    (folder / "2.png").write_bytes(encoded(4))
+    with pytest.raises(InputError, match="holds none of the pictures of the store any more"):
+        own.run(workflow, folder, prune=True)
+
+
+def test_copies_of_a_picture_that_changed_before_it_was_computed(own: Own, tmp_path: Path) -> None:
+    """The first run was killed after it had found the copies, and the originals changed before the next."""
+    folder = folder_of(tmp_path / "photos", ["0.png", "1.png", "2.png"])
+    for name, number in {"3.png": 0, "4.png": 1, "5.png": 2}.items():
+        (folder / name).write_bytes(encoded(number))
+    place, feature = '("frame", "xy"), "float32", (2,), place="xy"', '("frame", "size"), "float32", (2,)'
+    own.module("looking", (LOOKING + FAILING).replace(f'"middle", {place}', f'"middle", {feature}'))
+    workflow = own.workflow({"look": "looking:Failing"}, kind="images", duplicates="once")
+    (tmp_path / "fail").touch()
+    own.run(workflow, folder)
+    (tmp_path / "fail").unlink()
+    (folder / "0.png").write_bytes(encoded(8))
+    os.utime(folder / "0.png", (1, 1))
+    os.utime(folder / "1.png", (1, 1))
+    own.run(workflow, folder, retry_failed=True)
+    assert export(own.out, tmp_path / "middle.h5", array="middle").items == 6
+    with h5py.File(tmp_path / "middle.h5") as file:
+        failed = dict(zip(file["failed"].asstr()[:], file["failed_reason"].asstr()[:], strict=True))
+    said = "the picture with the same content changed before it was computed; run again to compute this one"
+    assert failed == {"3.png": said, "4.png": said}
+    again = own.run(workflow, folder)
+    assert again.array("photos-2", "name").tolist() == ["3.png"]
+    kept = Inventory.unpacked(again.input("photos").inventory() or b"")
+    assert dict(zip(kept.copies, kept.originals.tolist(), strict=True)) == {b"4.png": 1, b"5.png": 2}
+
+
 FAILING = """
 
 class Failing(Look):
@@ -888,6 +958,7 @@ def test_kills_lose_no_picture(tmp_path: Path) -> None:
 MEAN = """
 import time
 
+import h5py
 import numpy as np
 
 from pipeline import Array, Stage

@@ -120,6 +120,20 @@ class Inventory:
         """The names of pictures and of copies."""
         return Names(self.names.joined + self.copies.joined) if len(self.copies) else self.names
 
+    def as_computed(self, modified: npt.NDArray[np.float64]) -> Inventory:
+        """Return it without copies of pictures that changed before they were computed; see `outdated`."""
+        kept = ~self.outdated(modified)
+        return self if kept.all() else self.chosen(np.ones(len(self.names), bool), kept)
+
+    def outdated(self, modified: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return bool (copies,): true for copies of pictures that changed after they were compared.
+
+        `modified`: float64 (names,), the time of each picture's last change when it was computed.
+        """
+        changed = np.zeros(len(self.names), bool)
+        changed[self.digests.index] = self.digests.modified_seconds != modified[self.digests.index]
+        return changed[self.originals]
+
     def chosen(self, which: npt.NDArray[np.bool_], copies: npt.NDArray[np.bool_]) -> Inventory:
         """Return some of the pictures, by bool (names,), and those of their copies, by bool (copies,)."""
         copies = copies & which[self.originals]
