@@ -32,7 +32,10 @@ def with_parts(
         for path, part in parts[1:]:
             yield InputRef(path, part.name)
         try:
-            later, gone = workflow.source.grown(ref, workflow.source_options, parts[-1][1].attributes), None
+            later, gone = None, None
+            if len(listed) < len(parts):
+                bare = [part for _, part in parts if part.inventory() is None]
+                later = workflow.source.grown(ref, workflow.source_options, bare[-1].attributes)
             if listed:
                 known = workflow.source.as_stored(ref, [part.attributes for part, _ in listed])
                 inventories = _recognised(workflow, known, listed, store, note)

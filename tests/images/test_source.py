@@ -15,16 +15,19 @@ import pytest
 from PIL import Image
 
 import pipeline
+from pipeline.cli import main
 from pipeline.engine.events import Silent
 from pipeline.engine.source import INVENTORY, Loaded
 from pipeline.errors import InputError, StoreError
 from pipeline.files.fingerprint import fingerprint
+from pipeline.files.lock import LOCK_FILE
 from pipeline.media.images.copies import Digests, Inventory
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.reading import Geometry, read
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
 from pipeline.media.picture import UnreadableError
+from pipeline.media.reread import reread
 from pipeline.views.export import export
 from tests.images.kills import campaign
 from tests.own import Own
@@ -442,7 +445,6 @@ def test_names_are_packed_and_compared() -> None:
 LOOKING = '''
 """The place of the brightest pixel: one row per picture, in pixels that the stage sees."""
 
-import h5py
 import numpy as np
 
 from pipeline import Array, Axis, Stage
@@ -848,7 +850,7 @@ def test_a_damaged_list_of_copies_is_said_to_be_damaged(damage: str) -> None:
     if damage == "bytes":
         content = Inventory(names, Names.of([b"c"]), np.zeros(1, np.int64), np.zeros(1), digests).packed()
         content = content[: -len(zlib.compress(np.zeros(1).tobytes(), 1))] + zlib.compress(b"123", 1)
-    with pytest.raises(InputError, match=r"photos: the store's list of its pictures is damaged \(.*--fresh"):
+    with pytest.raises(StoreError, match=r"photos: the store's list of its pictures is damaged \(.*--fresh"):
         Inventory.of_store("photos", content)
 
 
@@ -904,6 +906,20 @@ def test_a_kill_leaves_no_list_of_pictures(own: Own, tmp_path: Path, monkeypatch
     assert len(list((own.out / "photos").glob(".inventory*"))) == 1
 
 
+def test_a_plan_for_a_folder_that_a_run_takes(own: Own, tmp_path: Path) -> None:
+    """It is empty, or has the lock of a run that was killed before it had made the store."""
+    folder = folder_of(tmp_path / "photos", ["1.png"])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    own.out.mkdir()
+    assert pipeline.plan(workflow, folder, own.out).inputs[0].frames == 1
+    (own.out / LOCK_FILE).touch()
+    assert pipeline.plan(workflow, folder, own.out).inputs[0].frames == 1
+    (own.out / "mine.txt").touch()
+    with pytest.raises(StoreError, match="is not a reelgraph store"):
+        pipeline.plan(workflow, folder, own.out)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
 def test_a_list_of_pictures_that_is_no_file_of_the_store(own: Own, tmp_path: Path, kind: str) -> None:
     folder = folder_of(tmp_path / "photos", ["1.png"])
@@ -915,6 +931,32 @@ def test_a_list_of_pictures_that_is_no_file_of_the_store(own: Own, tmp_path: Pat
     {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda at: os.symlink(tmp_path / "outside", at)}[kind](place)
     with pytest.raises(StoreError):
         own.run(workflow, folder)
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "damaged"])
+@pytest.mark.parametrize("part", ["photos", "photos-2"])
+def test_a_list_of_pictures_that_is_lost(own: Own, tmp_path: Path, part: str, is_gone: bool) -> None:
+    """Without it no new picture would be found, and no copy exported, without a word."""
+    folder = folder_of(tmp_path / "photos", ["1.png", "2.png"])
+    (folder / "2.png").write_bytes(encoded(0))
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", duplicates="once")
+    own.run(workflow, folder)
+    folder_of(folder, ["3.png", "4.png", "5.png"])
+    own.run(workflow, folder)
+    assert main(["verify", str(own.out)]) == 0
+    (place,) = (own.out / part).glob(".inventory*")
+    place.unlink() if is_gone else place.write_bytes(place.read_bytes()[:-3])
+    assert main(["verify", str(own.out)]) == 1
+    said = "the store's list of its pictures is " + ("gone" if is_gone else r"damaged \(incomplete\)")
+    for act in (
+        lambda: own.run(workflow, folder), lambda: own.run(workflow, folder, prune=True),
+        lambda: pipeline.plan(workflow, folder, own.out), lambda: reread(pipeline.open(own.out).input(part)),
+    ):  # fmt: skip
+        with pytest.raises(StoreError, match=said):
+            act()
+    with pytest.raises(StoreError, match=said):
+        Inventory.of_input(pipeline.open(own.out).input(part))
 
 
 def test_a_run_that_is_resumed_keeps_its_list(tmp_path: Path) -> None:
@@ -930,7 +972,7 @@ def test_a_run_that_is_resumed_keeps_its_list(tmp_path: Path) -> None:
     assert later is not None
     assert names_of(ImagesSource.open(later, OPTIONS, None)) == ["00.png"]
     assert gone == f"{folder}: 1 picture of the store is no longer there; what was found in them stays"
-    with pytest.raises(InputError, match="list of its pictures is damaged"):
+    with pytest.raises(StoreError, match="list of its pictures is damaged"):
         ImagesSource.open(ref, OPTIONS, {**stored, INVENTORY: b"no"})
 
 
@@ -958,7 +1000,6 @@ def test_kills_lose_no_picture(tmp_path: Path) -> None:
 MEAN = """
 import time
 
-import h5py
 import numpy as np
 
 from pipeline import Array, Stage

@@ -102,8 +102,8 @@ class _Copies:
     """Pictures with the content of others, which have the features of these."""
 
     def __init__(self, item: RunInput) -> None:
-        content = item.inventory() if item.complete else None  # else a block's rows are not the pictures' numbers
-        self._inventory = Inventory.of_store(item.name, content) if content is not None else Inventory(Names(b""))
+        # Of an input that is not complete, a block's rows are not the pictures' numbers.
+        self._inventory = (Inventory.of_input(item) if item.complete else None) or Inventory(Names(b""))
         modified = item.array(MODIFIED) if len(self._inventory.copies) and MODIFIED in item.arrays else None
         self._outdated = None if modified is None else self._inventory.outdated(modified)
         self._order = np.argsort(self._inventory.originals, kind="stable")

@@ -22,7 +22,7 @@ from pipeline.files.fingerprint import fingerprint, fingerprint_of_folder
 from pipeline.machine.memory import MEMORY
 from pipeline.media.images import collections, copies
 from pipeline.media.images.collections import COMPRESSED_TARS, HDF5, TABLE, TAR, ZARR, Collection, FilesOf
-from pipeline.media.images.copies import Inventory
+from pipeline.media.images.copies import LISTED, Inventory
 from pipeline.media.images.folders import UNREAD_FOLDERS, is_folder
 from pipeline.media.images.names import Names, text
 from pipeline.media.images.pictures import Pictures
@@ -236,6 +236,7 @@ class ImagesSource(Source):
     def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> ImagesSource:
         assert isinstance(options, ImagesOptions)
         stored = stored or {}
+        _check_list(ref, stored)
         collection = _collection(ref, options, stored)
         if options.duplicates == "once" and INVENTORY not in stored and isinstance(collection, FilesOf):
             collection = collection.without_copies()
@@ -251,6 +252,12 @@ class ImagesSource(Source):
         folders = tuple(str(part.get("folder", "")) for part in parts)
         files = ref.files if isinstance(ref, ImagesRef) else ()
         return ImagesRef(ref.path, ref.name, files=files, folders=folders)
+
+    @classmethod
+    def grown(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any]) -> InputRef | None:
+        """Return None: only files grow, and these have a list. Raises StoreError if the store has lost it."""
+        _check_list(ref, stored)
+        return None
 
     @classmethod
     def recognised(
@@ -474,6 +481,12 @@ def _folders(ref: InputRef, now: FilesOf, parts: int) -> tuple[str, ...]:
     """Return the folder that the names of each stored part are relative to."""
     known = ref.folders if isinstance(ref, ImagesRef) else ()
     return tuple(folder or now.folder for folder in known or ("",) * parts)
+
+
+def _check_list(ref: InputRef, stored: Mapping[str, Any]) -> None:
+    """Raise StoreError if the store has lost the list of an input's pictures."""
+    if stored.get("container") in LISTED and INVENTORY not in stored:
+        Inventory.of_store(ref.path, None)
 
 
 def _absent(names: Names, folder: str, now: FilesOf) -> npt.NDArray[np.bool_]:
