@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from pipeline.engine.source import OF, InputRef, StoredRef
 from pipeline.engine.workflow import Workflow
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.store.read import RunInput
 from pipeline.store.remove import remove_items
 from pipeline.store.run import InputStore, RunStore
@@ -142,11 +143,22 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
 
 
 def _stored(ref: InputRef, store: RunStore) -> Iterator[str]:
-    """Yield the paths by which the store knows an input and its later parts."""
+    """Yield the paths by which the store knows an input and its later parts.
+
+    Raises StoreError if one before the last is gone: what the others hold would be taken for new, and stored twice.
+    """
     number = 1
     while store.find_input(_path(ref, number)) is not None:
         yield _path(ref, number)
         number += 1
+    begin = f"{ref.path}#"
+    paths = [path for path in store.input_paths() if path.startswith(begin) and path.removeprefix(begin).isdecimal()]
+    if left := sorted(str(store.find_input(path)) for path in paths if int(path.removeprefix(begin)) > number):
+        folders = " ".join(shlex.quote(f"{store.path}/{name}") for name in left)
+        raise StoreError(
+            f"{ref.path}: the store has {', '.join(left)}, which continue a part that is gone; restore it, "
+            f"or remove these too and run again: rm -r {folders}"
+        )
 
 
 def _path(ref: InputRef, number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 import zlib
 from pathlib import Path
@@ -554,6 +555,24 @@ def test_a_folder_that_grew(own: Own, tmp_path: Path) -> None:
     third = own.run(workflow, folder)
     assert third.array("photos-3", "name").tolist() == ["f.png"]
     assert third.summary.items == 1
+
+
+@pytest.mark.parametrize("lost", ["photos", "photos-2"])
+def test_a_part_that_is_gone_before_others(own: Own, tmp_path: Path, lost: str) -> None:
+    """It would be made again of all pictures that are new to the store without it, and those of later parts twice."""
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    for number in range(3):
+        own.run(workflow, folder_of(tmp_path / "photos", [f"{number}.png"]))
+    shutil.rmtree(own.out / lost)
+    said = "the store has (photos-2, )?photos-3, which .* gone; .* rm -r /.*photos-3$"
+    for prune in (False, True):
+        with pytest.raises(StoreError, match=said):
+            own.run(workflow, tmp_path / "photos", prune=prune)
+    for name in {"photos-2", "photos-3"} - {lost}:
+        shutil.rmtree(own.out / name)
+    made = own.run(workflow, tmp_path / "photos")
+    assert sorted(name for item in made.inputs.values() for name in item.array("name")) == ["0.png", "1.png", "2.png"]
 
 
 def test_a_glob_that_grew_beyond_its_folder(own: Own, tmp_path: Path) -> None:
