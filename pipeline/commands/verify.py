@@ -17,10 +17,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from pipeline.store.nodes import located
     from pipeline.store.verify import repair, verify
-    from pipeline.views.verify import lines
+    from pipeline.views.verify import flaws_of_lists, lines
 
     place = located(options.out)
     found = repair(place) if options.repair else verify(place)
+    found.flaws += flaws_of_lists(place) if not found.flaws else []
     print_result(options, found.as_dict(), lines(found))
     return int(bool(found.flaws))
 

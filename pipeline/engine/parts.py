@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from pipeline.engine.source import OF, InputRef, StoredRef
 from pipeline.engine.workflow import Workflow
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.store.read import RunInput
 from pipeline.store.remove import remove_items
 from pipeline.store.run import InputStore, RunStore
@@ -62,7 +63,10 @@ def with_parts(
         for path, part in parts[1:]:
             yield InputRef(path, part.name)
         try:
-            later, gone = workflow.source.grown(ref, workflow.source_options, parts[-1][1].attributes), None
+            later, gone = None, None
+            if len(listed) < len(parts):
+                bare = [part for _, part in parts if part.inventory() is None]
+                later = workflow.source.grown(ref, workflow.source_options, bare[-1].attributes)
             if listed:
                 known = workflow.source.as_stored(ref, [part.attributes for part, _ in listed])
                 inventories = _recognised(workflow, known, listed, store, note)
@@ -89,11 +93,16 @@ def _recognised(
     now, count = workflow.source.recognised(ref, workflow.source_options, before, reads)
     for (part, content), changed in zip(listed, now, strict=True):
         if changed != content and store.lock is not None:
-            part.update(**part.write_inventory(changed, same_items=True))
-            part.sweep_inventories()
+            _put(part, changed)
     if count:
         note(f"{ref.path}: {plural(count, f'new {workflow.noun}')} with the content of stored ones: not computed again")
     return now
+
+
+def _put(part: InputStore, inventory: bytes) -> None:
+    """Store another inventory of the same items."""
+    part.update(**part.write_inventory(inventory, same_items=True))
+    part.sweep_inventories()
 
 
 def over(
@@ -136,15 +145,18 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
             read = partial(part.read_rows, start=0, stop=None)
             known = workflow.source.as_stored(ref, [part.attributes])
             if (gone := workflow.source.gone(known, workflow.source_options, inventory, read)) is not None:
-                found.append((part, *gone))
-        if sum(len(absent) for _, absent, _, _ in found) and all(absent.all() for _, absent, _, _ in found):
+                found.append((part, *gone, gone[2] != inventory))
+        if sum(len(absent) for _, absent, *_ in found) and all(absent.all() for _, absent, *_ in found):
             raise InputError(
                 f"{ref.path} holds none of the {plural_of(workflow.noun)} of the store any more; nothing was removed. "
                 "Is its disk mounted? To do without them, leave this input out, or choose another --out"
             )
-        for part, absent, changed, inventory in found:
+        for part, absent, changed, inventory, is_another in found:
             is_gone = absent | changed
             if not is_gone.any():
+                if is_another:
+                    _put(part, inventory)
+                    yield f"{part.name}: copies of its {plural_of(workflow.noun)} removed (gone, or changed)"
                 continue
             made_of_it = [one for one in store.input_names() if part.name in store.input(one).attributes.get(OF, ())]
             for name in made_of_it:  # first: they count items that are about to move
@@ -161,11 +173,22 @@ def prune(workflow: Workflow, refs: Sequence[InputRef], store: RunStore) -> Iter
 
 
 def _stored(ref: InputRef, store: RunStore) -> Iterator[str]:
-    """Yield the paths by which the store knows an input and its later parts."""
+    """Yield the paths by which the store knows an input and its later parts.
+
+    Raises StoreError if one before the last is gone: what the others hold would be taken for new, and stored twice.
+    """
     number = 1
     while store.find_input(_path(ref, number)) is not None:
         yield _path(ref, number)
         number += 1
+    begin = f"{ref.path}#"
+    paths = [path for path in store.input_paths() if path.startswith(begin) and path.removeprefix(begin).isdecimal()]
+    if left := sorted(str(store.find_input(path)) for path in paths if int(path.removeprefix(begin)) > number):
+        folders = " ".join(shlex.quote(f"{store.path}/{name}") for name in left)
+        raise StoreError(
+            f"{ref.path}: the store has {', '.join(left)}, which continue a part that is gone; restore it, "
+            f"or remove these too and run again: rm -r {folders}"
+        )
 
 
 def _path(ref: InputRef, number: int) -> str:

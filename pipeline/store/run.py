@@ -111,9 +111,16 @@ class InputStore:
 
     def inventory(self) -> bytes | None:
         """Return what the source asked to keep of its list of items; None if that is nothing. Raises StoreError."""
-        path = below(self.folder, str(self.attributes.get(INVENTORY_AT, INVENTORY_FILE)))
-        with disk_errors(f"read {path}"):
-            return read_file(path) if os.path.lexists(path) else None
+        name, before = self._inventory_file(), None
+        while name != before:  # a writer may have put another in its place meanwhile, and removed this one
+            path = below(self.folder, name)
+            with disk_errors(f"read {path}"), contextlib.suppress(FileNotFoundError):
+                return read_file(path)
+            name, before = self._inventory_file(), name
+        return None
+
+    def _inventory_file(self) -> str:
+        return str(self.attributes.get(INVENTORY_AT, INVENTORY_FILE))
 
     def inventory_digest(self) -> bytes:
         """Return a SHA-256 that changes with the items that the inventory lists. Raises StoreError."""
@@ -133,7 +140,7 @@ class InputStore:
 
     def sweep_inventories(self) -> None:
         """Remove inventories that are no longer in place."""
-        kept = self.attributes.get(INVENTORY_AT, INVENTORY_FILE)
+        kept = self._inventory_file()
         with disk_errors(f"sweep {self.folder}"):
             for entry in list(os.scandir(self.folder)):
                 if entry.name.startswith(INVENTORY_FILE) and entry.name != kept:
@@ -659,6 +666,12 @@ def require_store(path: Path, *, absent_is_fine: bool = False, fresh: bool = Fal
             f"{path} has store format {found}, made by reelgraph {group.attributes['reelgraph']}; "
             f"this reelgraph {__version__} reads format {STORE_FORMAT}"
         )
+
+
+def is_unused(path: Path) -> bool:
+    """Return whether a folder is empty, or has what is left of a run that was killed before it made a store."""
+    with disk_errors(f"read {path}"):
+        return path.is_dir() and all(map(_is_transient, os.listdir(path)))
 
 
 def each_once(outs: Iterable[Named]) -> list[Named]:

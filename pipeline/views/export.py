@@ -33,7 +33,7 @@ from pipeline.engine.finding import EXPORTS, find, find_each, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import InputError, ReelgraphError, StoreError, UsageError
 from pipeline.files.whole import errors_of, written_whole
-from pipeline.media.images.copies import LISTED, Inventory
+from pipeline.media.images.copies import Inventory
 from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
 from pipeline.store.read import Run, RunInput
@@ -328,8 +328,8 @@ def export(
 
 def _copies(item: RunInput) -> int:
     """Return the number of pictures of an input that were not computed, since another one has their content."""
-    content = item.inventory() if item.attributes.get("container") in LISTED else None
-    return 0 if content is None else len(Inventory.of_store(item.name, content).copies)
+    inventory = Inventory.of_input(item)
+    return 0 if inventory is None else len(inventory.copies)
 
 
 def _files(

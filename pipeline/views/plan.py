@@ -17,7 +17,7 @@ from pipeline.engine.plan import check_keys, find_inputs, open_source, plan_inpu
 from pipeline.engine.source import InputRef, StoredSource
 from pipeline.engine.workflow import Workflow
 from pipeline.errors import InputError
-from pipeline.store.run import RunStore
+from pipeline.store.run import RunStore, is_unused
 from pipeline.text import duration, plural, plural_of, size
 
 SECONDS_PER_LOADED_MEGAPIXEL = 0.0012
@@ -98,7 +98,7 @@ def survey(workflow: Workflow, inputs: Sequence[str], out: Path) -> PlanView:
     Unusable inputs are listed.
     """
     refs = find_inputs(workflow, inputs)
-    store = RunStore.open(out, mode="r") if out.exists() else None
+    store = RunStore.open(out, mode="r") if out.exists() and not is_unused(out) else None
     stages: dict[str, Any] = {}
     for name in store.input_names() if store is not None else ():
         assert store is not None

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 import pipeline
+from pipeline.cli import main
 from pipeline.engine.events import Silent
 from pipeline.engine.source import INVENTORY, Loaded
 from pipeline.errors import InputError, StoreError
 from pipeline.files.fingerprint import fingerprint
+from pipeline.files.lock import LOCK_FILE
 from pipeline.media.images.copies import Digests, Inventory
 from pipeline.media.images.names import Names, of_lines, text
 from pipeline.media.images.pictures import Pictures
 from pipeline.media.images.reading import Geometry, read
 from pipeline.media.images.source import ImagesJob, ImagesOptions, ImagesSource
 from pipeline.media.picture import UnreadableError
+from pipeline.media.reread import reread
 from pipeline.views.export import export
 from tests.images.kills import campaign
 from tests.own import Own
@@ -552,6 +557,24 @@ def test_a_folder_that_grew(own: Own, tmp_path: Path) -> None:
     assert third.summary.items == 1
 
 
+@pytest.mark.parametrize("lost", ["photos", "photos-2"])
+def test_a_part_that_is_gone_before_others(own: Own, tmp_path: Path, lost: str) -> None:
+    """It would be made again of all pictures that are new to the store without it, and those of later parts twice."""
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    for number in range(3):
+        own.run(workflow, folder_of(tmp_path / "photos", [f"{number}.png"]))
+    shutil.rmtree(own.out / lost)
+    said = "the store has (photos-2, )?photos-3, which .* gone; .* rm -r /.*photos-3$"
+    for prune in (False, True):
+        with pytest.raises(StoreError, match=said):
+            own.run(workflow, tmp_path / "photos", prune=prune)
+    for name in {"photos-2", "photos-3"} - {lost}:
+        shutil.rmtree(own.out / name)
+    made = own.run(workflow, tmp_path / "photos")
+    assert sorted(name for item in made.inputs.values() for name in item.array("name")) == ["0.png", "1.png", "2.png"]
+
+
 def test_a_glob_that_grew_beyond_its_folder(own: Own, tmp_path: Path) -> None:
     """Names are relative to the folder of all matches, which was another one before."""
     photos = folder_of(tmp_path / "photos", ["a/0.png", "a/1.png"])
@@ -733,6 +756,74 @@ def test_copies_of_pictures_of_earlier_runs_are_not_computed_again(own: Own, tmp
     assert run(prune=True) == []
 
 
+def test_prune_takes_copies_for_pictures(own: Own, tmp_path: Path) -> None:
+    """Copies that changed or are gone leave the list, also if no computed picture does."""
+    folder = folder_of(tmp_path / "photos", ["0.png", "1.png", "2.png", "3.png"])
+    for name in ("1.png", "2.png", "3.png"):
+        (folder / name).write_bytes(encoded(0))
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", duplicates="once")
+    listing = tmp_path / "photos.txt"
+    listing.write_text("".join(f"photos/{k}.png\n" for k in range(4)))
+
+    def run(**options: Any) -> tuple[list[str], list[list[str]]]:
+        listener = Silent()
+        made = own.run(workflow, f"@{listing}", listener=listener, **options)
+        kept = [Inventory.unpacked(item.inventory() or b"") for item in made.inputs.values()]
+        return listener.notes, [[text(name) for name in one.all_names] for one in kept]
+
+    run()
+    (folder / "1.png").write_bytes(encoded(7))
+    (folder / "2.png").unlink()
+    removed = "photos: copies of its pictures removed (gone, or changed)"
+    assert run(prune=True) == ([removed], [["photos/0.png", "photos/3.png"], ["photos/1.png", "photos/2.png"]])
+    assert run(prune=True)[0] == []
+    listing.write_text("photos/0.png\nphotos/1.png\nphotos/2.png\n")
+    assert run(prune=True) == ([removed], [["photos/0.png"], ["photos/1.png", "photos/2.png"]])
+    assert len(list((own.out / "photos").glob(".inventory*"))) == 1
+
+
+def test_prune_of_originals_whose_copies_are_there(own: Own, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", ["0.png"])
+    (folder / "1.png").write_bytes(encoded(0))
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", duplicates="once")
+    own.run(workflow, folder)
+    (folder / "0.png").unlink()
+    pruned = own.run(workflow, folder, prune=True)
+    assert [item.array("name").tolist() for item in pruned.inputs.values()] == [[], ["1.png"]]
+    (folder / "1.png").unlink()
+    (folder / "2.png").write_bytes(encoded(4))
+    with pytest.raises(InputError, match="holds none of the pictures of the store any more"):
+        own.run(workflow, folder, prune=True)
+
+
+def test_copies_of_a_picture_that_changed_before_it_was_computed(own: Own, tmp_path: Path) -> None:
+    """The first run was killed after it had found the copies, and the originals changed before the next."""
+    folder = folder_of(tmp_path / "photos", ["0.png", "1.png", "2.png"])
+    for name, number in {"3.png": 0, "4.png": 1, "5.png": 2}.items():
+        (folder / name).write_bytes(encoded(number))
+    place, feature = '("frame", "xy"), "float32", (2,), place="xy"', '("frame", "size"), "float32", (2,)'
+    own.module("looking", (LOOKING + FAILING).replace(f'"middle", {place}', f'"middle", {feature}'))
+    workflow = own.workflow({"look": "looking:Failing"}, kind="images", duplicates="once")
+    (tmp_path / "fail").touch()
+    own.run(workflow, folder)
+    (tmp_path / "fail").unlink()
+    (folder / "0.png").write_bytes(encoded(8))
+    os.utime(folder / "0.png", (1, 1))
+    os.utime(folder / "1.png", (1, 1))
+    own.run(workflow, folder, retry_failed=True)
+    assert export(own.out, tmp_path / "middle.h5", array="middle").items == 6
+    with h5py.File(tmp_path / "middle.h5") as file:
+        failed = dict(zip(file["failed"].asstr()[:], file["failed_reason"].asstr()[:], strict=True))
+    said = "the picture with the same content changed before it was computed; run again to compute this one"
+    assert failed == {"3.png": said, "4.png": said}
+    again = own.run(workflow, folder)
+    assert again.array("photos-2", "name").tolist() == ["3.png"]
+    kept = Inventory.unpacked(again.input("photos").inventory() or b"")
+    assert dict(zip(kept.copies, kept.originals.tolist(), strict=True)) == {b"4.png": 1, b"5.png": 2}
+
+
 FAILING = """
 
 class Failing(Look):
@@ -778,7 +869,7 @@ def test_a_damaged_list_of_copies_is_said_to_be_damaged(damage: str) -> None:
     if damage == "bytes":
         content = Inventory(names, Names.of([b"c"]), np.zeros(1, np.int64), np.zeros(1), digests).packed()
         content = content[: -len(zlib.compress(np.zeros(1).tobytes(), 1))] + zlib.compress(b"123", 1)
-    with pytest.raises(InputError, match=r"photos: the store's list of its pictures is damaged \(.*--fresh"):
+    with pytest.raises(StoreError, match=r"photos: the store's list of its pictures is damaged \(.*--fresh"):
         Inventory.of_store("photos", content)
 
 
@@ -834,6 +925,20 @@ def test_a_kill_leaves_no_list_of_pictures(own: Own, tmp_path: Path, monkeypatch
     assert len(list((own.out / "photos").glob(".inventory*"))) == 1
 
 
+def test_a_plan_for_a_folder_that_a_run_takes(own: Own, tmp_path: Path) -> None:
+    """It is empty, or has the lock of a run that was killed before it had made the store."""
+    folder = folder_of(tmp_path / "photos", ["1.png"])
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images")
+    own.out.mkdir()
+    assert pipeline.plan(workflow, folder, own.out).inputs[0].frames == 1
+    (own.out / LOCK_FILE).touch()
+    assert pipeline.plan(workflow, folder, own.out).inputs[0].frames == 1
+    (own.out / "mine.txt").touch()
+    with pytest.raises(StoreError, match="is not a reelgraph store"):
+        pipeline.plan(workflow, folder, own.out)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
 def test_a_list_of_pictures_that_is_no_file_of_the_store(own: Own, tmp_path: Path, kind: str) -> None:
     folder = folder_of(tmp_path / "photos", ["1.png"])
@@ -845,6 +950,32 @@ def test_a_list_of_pictures_that_is_no_file_of_the_store(own: Own, tmp_path: Pat
     {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda at: os.symlink(tmp_path / "outside", at)}[kind](place)
     with pytest.raises(StoreError):
         own.run(workflow, folder)
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "damaged"])
+@pytest.mark.parametrize("part", ["photos", "photos-2"])
+def test_a_list_of_pictures_that_is_lost(own: Own, tmp_path: Path, part: str, is_gone: bool) -> None:
+    """Without it no new picture would be found, and no copy exported, without a word."""
+    folder = folder_of(tmp_path / "photos", ["1.png", "2.png"])
+    (folder / "2.png").write_bytes(encoded(0))
+    own.module("looking", LOOKING)
+    workflow = own.workflow({"look": "looking:Look"}, kind="images", duplicates="once")
+    own.run(workflow, folder)
+    folder_of(folder, ["3.png", "4.png", "5.png"])
+    own.run(workflow, folder)
+    assert main(["verify", str(own.out)]) == 0
+    (place,) = (own.out / part).glob(".inventory*")
+    place.unlink() if is_gone else place.write_bytes(place.read_bytes()[:-3])
+    assert main(["verify", str(own.out)]) == 1
+    said = "the store's list of its pictures is " + ("gone" if is_gone else r"damaged \(incomplete\)")
+    for act in (
+        lambda: own.run(workflow, folder), lambda: own.run(workflow, folder, prune=True),
+        lambda: pipeline.plan(workflow, folder, own.out), lambda: reread(pipeline.open(own.out).input(part)),
+    ):  # fmt: skip
+        with pytest.raises(StoreError, match=said):
+            act()
+    with pytest.raises(StoreError, match=said):
+        Inventory.of_input(pipeline.open(own.out).input(part))
 
 
 def test_a_run_that_is_resumed_keeps_its_list(tmp_path: Path) -> None:
@@ -860,7 +991,7 @@ def test_a_run_that_is_resumed_keeps_its_list(tmp_path: Path) -> None:
     assert later is not None
     assert names_of(ImagesSource.open(later, OPTIONS, None)) == ["00.png"]
     assert gone == f"{folder}: 1 picture of the store is no longer there; what was found in them stays"
-    with pytest.raises(InputError, match="list of its pictures is damaged"):
+    with pytest.raises(StoreError, match="list of its pictures is damaged"):
         ImagesSource.open(ref, OPTIONS, {**stored, INVENTORY: b"no"})
 
 

@@ -22,7 +22,10 @@ from pipeline.views.tables.rows import Block
 
 ERROR = "error"
 """Item array of pictures: why the picture could not be read; "" if it could."""
+MODIFIED = "modified_seconds"
+"""Item array of pictures: time of the file's last change when it was read."""
 _AS_ORIGINAL = "as the picture with the same content"
+_OUTDATED = "the picture with the same content changed before it was computed; run again to compute this one"
 _UNREAD = "could not be read"
 _NOT_FINITE = "its feature has values that are not finite"
 
@@ -95,8 +98,10 @@ class _Copies:
     """Pictures with the content of others, which have the features of these."""
 
     def __init__(self, item: RunInput) -> None:
-        content = item.inventory() if item.complete else None  # else a block's rows are not the pictures' numbers
-        self._inventory = Inventory.of_store(item.name, content) if content is not None else Inventory(Names(b""))
+        # Of an input that is not complete, a block's rows are not the pictures' numbers.
+        self._inventory = (Inventory.of_input(item) if item.complete else None) or Inventory(Names(b""))
+        modified = item.array(MODIFIED) if len(self._inventory.copies) and MODIFIED in item.arrays else None
+        self._outdated = None if modified is None else self._inventory.outdated(modified)
         self._order = np.argsort(self._inventory.originals, kind="stable")
         self._sorted = self._inventory.originals[self._order]
 
@@ -105,13 +110,14 @@ class _Copies:
         start, stop = np.searchsorted(self._sorted, (block.rows.start, block.rows.stop))
         if start == stop:
             return None
-        vectors = block.arrays[array][self._sorted[start:stop] - block.rows.start]
-        names = [prefix + text(self._inventory.copies[at]) for at in self._order[start:stop].tolist()]
-        good = np.isfinite(vectors).all(axis=1)
+        vectors, which = block.arrays[array][self._sorted[start:stop] - block.rows.start], self._order[start:stop]
+        names = [prefix + text(self._inventory.copies[at]) for at in which.tolist()]
+        outdated = np.zeros(len(which), bool) if self._outdated is None else self._outdated[which]
+        good = np.isfinite(vectors).all(axis=1) & ~outdated
         return Features(
             vectors[good],
             [names[k] for k in np.flatnonzero(good).tolist()],
-            [(names[k], _AS_ORIGINAL) for k in np.flatnonzero(~good).tolist()],
+            [(names[k], _OUTDATED if outdated[k] else _AS_ORIGINAL) for k in np.flatnonzero(~good).tolist()],
         )
 
 

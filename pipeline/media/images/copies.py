@@ -8,21 +8,25 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import InputError
+from pipeline.errors import StoreError
 from pipeline.files.regular import open_file
 from pipeline.media.images.names import Names, path_of
 from pipeline.media.images.shelves import state_of
+
+if TYPE_CHECKING:
+    from pipeline.store.read import RunInput
 
 LISTED = ("folder", "list", "files")
 """Kinds of inputs whose list of pictures the store keeps."""
 AT_ONCE = 16
 """Files that are looked at once: a network's answer is waited for, not computed."""
 _DIGEST_BYTES = 16
+_ADVICE = "restore it or start over with --fresh"
 _WAITING = 100_000
 """Files that are asked for before the first answer is taken."""
 _PART = 1 << 20
@@ -77,14 +81,21 @@ class Inventory:
         return b"".join([self.names.packed(), self.copies.packed(), *packed])
 
     @classmethod
-    def of_store(cls, path: str, content: bytes) -> Inventory:
-        """Return what a store keeps of the input at `path`. Raises InputError if it is damaged."""
+    def of_store(cls, path: str, content: bytes | None) -> Inventory:
+        """Return what a store keeps of the input at `path`. Raises StoreError if it is damaged, or None."""
+        if content is None:
+            raise StoreError(f"{path}: the store's list of its pictures is gone; {_ADVICE}")
         try:
             return cls.unpacked(content)
         except zlib.error as err:
-            raise InputError(
-                f"{path}: the store's list of its pictures is damaged ({err}); start over with --fresh"
-            ) from err
+            raise StoreError(f"{path}: the store's list of its pictures is damaged ({err}); {_ADVICE}") from err
+
+    @classmethod
+    def of_input(cls, item: RunInput) -> Inventory | None:
+        """Return what the store keeps of an input; None if that is not files. Raises StoreError if it is damaged."""
+        content = item.inventory()
+        is_listed = item.attributes.get("container") in LISTED
+        return cls.of_store(item.name, content) if is_listed or content is not None else None
 
     @classmethod
     def unpacked(cls, content: bytes) -> Inventory:
@@ -119,6 +130,20 @@ class Inventory:
     def all_names(self) -> Names:
         """The names of pictures and of copies."""
         return Names(self.names.joined + self.copies.joined) if len(self.copies) else self.names
+
+    def as_computed(self, modified: npt.NDArray[np.float64]) -> Inventory:
+        """Return it without copies of pictures that changed before they were computed; see `outdated`."""
+        kept = ~self.outdated(modified)
+        return self if kept.all() else self.chosen(np.ones(len(self.names), bool), kept)
+
+    def outdated(self, modified: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return bool (copies,): true for copies of pictures that changed after they were compared.
+
+        `modified`: float64 (names,), the time of each picture's last change when it was computed.
+        """
+        changed = np.zeros(len(self.names), bool)
+        changed[self.digests.index] = self.digests.modified_seconds != modified[self.digests.index]
+        return changed[self.originals]
 
     def chosen(self, which: npt.NDArray[np.bool_], copies: npt.NDArray[np.bool_]) -> Inventory:
         """Return some of the pictures, by bool (names,), and those of their copies, by bool (copies,)."""

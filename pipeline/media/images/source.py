@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.engine.source import INVENTORY, MAX_CHUNK_BYTES, InputRef, Job, Loaded, Source, SourceOptions
@@ -21,7 +22,7 @@ from pipeline.files.fingerprint import fingerprint, fingerprint_of_folder
 from pipeline.machine.memory import MEMORY
 from pipeline.media.images import collections, copies
 from pipeline.media.images.collections import COMPRESSED_TARS, HDF5, TABLE, TAR, ZARR, Collection, FilesOf
-from pipeline.media.images.copies import Inventory
+from pipeline.media.images.copies import LISTED, Inventory
 from pipeline.media.images.folders import UNREAD_FOLDERS, is_folder
 from pipeline.media.images.names import Names, text
 from pipeline.media.images.pictures import Pictures
@@ -239,6 +240,7 @@ class ImagesSource(Source):
     def open(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any] | None) -> ImagesSource:
         assert isinstance(options, ImagesOptions)
         stored = stored or {}
+        _check_list(ref, stored)
         collection = _collection(ref, options, stored)
         if options.duplicates == "once" and INVENTORY not in stored and isinstance(collection, FilesOf):
             collection = collection.without_copies()
@@ -275,25 +277,36 @@ class ImagesSource(Source):
         return ImagesRef(ref.path, ref.name, files=files, folders=folders)
 
     @classmethod
+    def grown(cls, ref: InputRef, options: SourceOptions, stored: Mapping[str, Any]) -> InputRef | None:
+        """Return None: only files grow, and these have a list. Raises StoreError if the store has lost it."""
+        _check_list(ref, stored)
+        return None
+
+    @classmethod
     def recognised(
         cls, ref: InputRef, options: SourceOptions, stored: Sequence[bytes],
         reads: Sequence[Callable[[str], np.ndarray] | None],
     ) -> tuple[list[bytes], int]:  # fmt: skip
-        """Add new pictures with the content of stored ones to those as copies, if they are to be computed once."""
+        """Add new pictures with the content of stored ones to those as copies, if they are to be computed once.
+
+        Copies of pictures that changed before they were computed are new again.
+        """
         assert isinstance(options, ImagesOptions)
-        stored, as_before = list(stored), (list(stored), 0)
+        stored = list(stored)
         if options.duplicates == "compute" or not isinstance(now := _collection(ref, options, {}), FilesOf):
-            return as_before
+            return stored, 0
         parts = [Inventory.of_store(ref.path, content) for content in stored]
-        folders = _folders(ref, now, len(parts))
-        if any(folder != now.folder for folder in folders):  # a glob that matches in another folder now
-            return as_before
+        for at, rows_of in enumerate(reads):
+            if rows_of is not None and len(parts[at].copies):
+                valid = parts[at].as_computed(rows_of(MODIFIED.name))
+                if valid is not parts[at]:
+                    parts[at], stored[at] = valid, valid.packed()
+        if any(folder != now.folder for folder in _folders(ref, now, len(parts))):  # a glob that matches elsewhere now
+            return stored, 0
         names = now.names.not_in(Names(b"".join(part.all_names.joined for part in parts)))
-        if not len(names):
-            return as_before
         new, count = copies.Newcomers(now.folder, names), 0
         for at, (part, rows_of) in enumerate(zip(parts, reads, strict=True)):
-            if rows_of is not None:
+            if rows_of is not None and len(names):
                 joined = new.joined_to(part, rows_of(FILE_BYTES.name), rows_of(MODIFIED.name))
                 count += len(joined.copies) - len(part.copies)
                 stored[at] = stored[at] if joined is part else joined.packed()
@@ -338,15 +351,13 @@ class ImagesSource(Source):
         now = _collection(ref, options, {})
         if not isinstance(now, FilesOf):
             return None
-        inventory = Inventory.of_store(ref.path, stored)
-        names, (folder,) = inventory.names, _folders(ref, now, 1)
-        if folder == now.folder:
-            absent = names.absent_from(now.names)
-        else:
-            absent = names.within(folder).absent_from(now.names.within(now.folder))
-        if absent.any() and UNREAD_FOLDERS in now.passed.counts:
-            raise InputError(f"{ref.path} has folders that cannot be read; nothing is removed from the store")
+        known, (folder,) = Inventory.of_store(ref.path, stored), _folders(ref, now, 1)
         sizes, times = read(FILE_BYTES.name), read(MODIFIED.name)
+        inventory = known.as_computed(times)
+        names, originals = inventory.names, inventory.originals
+        absent, absent_copies = (_absent(of, folder, now) for of in (names, inventory.copies))
+        if (absent.any() or absent_copies.any()) and UNREAD_FOLDERS in now.passed.counts:
+            raise InputError(f"{ref.path} has folders that cannot be read; nothing is removed from the store")
         size, modified = copies.states(folder, names)
         changed = (size != sizes) | (np.nan_to_num(modified) != np.nan_to_num(times))
         lost = ~read(DECODED.name) & ~absent & ~changed
@@ -354,8 +365,11 @@ class ImagesSource(Source):
         job = ImagesJob(files.shelf(0, len(files)), options.geometry)
         changed[lost] = [isinstance(picture, Picture) for picture in job._pictures(1)]
         size, modified = copies.states(folder, inventory.copies)
-        as_before = (size == sizes[inventory.originals]) & (modified == inventory.modified_seconds)
-        return absent, changed, inventory.chosen(~(absent | changed), as_before).packed()
+        same = (size == sizes[originals]) & (modified == inventory.modified_seconds) & ~absent_copies
+        stays = ~(absent | changed)
+        absent[originals[~absent_copies]] = False  # not gone, but to be read again by the name of its copy
+        as_stored = inventory is known and stays.all() and same.all()
+        return absent, ~(stays | absent), stored if as_stored else inventory.chosen(stays, same).packed()
 
     @classmethod
     def fingerprint(cls, ref: InputRef) -> str:
@@ -499,6 +513,19 @@ def _folders(ref: InputRef, now: FilesOf, parts: int) -> tuple[str, ...]:
     """Return the folder that the names of each stored part are relative to."""
     known = ref.folders if isinstance(ref, ImagesRef) else ()
     return tuple(folder or now.folder for folder in known or ("",) * parts)
+
+
+def _check_list(ref: InputRef, stored: Mapping[str, Any]) -> None:
+    """Raise StoreError if the store has lost the list of an input's pictures."""
+    if stored.get("container") in LISTED and INVENTORY not in stored:
+        Inventory.of_store(ref.path, None)
+
+
+def _absent(names: Names, folder: str, now: FilesOf) -> npt.NDArray[np.bool_]:
+    """Return bool (names,): true for names relative to a folder that are not among the pictures any more."""
+    if folder == now.folder:
+        return names.absent_from(now.names)
+    return names.within(folder).absent_from(now.names.within(now.folder))
 
 
 def _of_loose(paths: list[str], inputs: Sequence[str]) -> ImagesRef:
