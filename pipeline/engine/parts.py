@@ -36,7 +36,7 @@ def find_moved(
     for ref in new if lost else ():
         try:
             found = workflow.source.moved(ref, workflow.source_options, lost)
-        except (InputError, OSError):  # opening it says why
+        except (InputError, OSError, StoreError):  # opening it says why; a damaged input is not one of this run
             continue
         if found is not None:
             name, facts = found
