@@ -199,8 +199,8 @@ class RunInput:
     @property
     def axes(self) -> tuple[Axis, ...]:
         """Ragged axes of which rows are stored, in order of their count arrays."""
-        arrays = self.arrays
-        return tuple(axis for axis in self._axes.values() if axis.count in arrays)
+        by_count = {axis.count: axis for axis in self._axes.values()}
+        return tuple(by_count[name] for name in self.arrays if name in by_count)
 
     @property
     def rows(self) -> dict[str, int]:
