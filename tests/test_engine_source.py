@@ -300,3 +300,23 @@ def test_a_source_may_have_no_facts(own: Own) -> None:
     own.module("plain", PLAIN)
     own.module("own_source", SOURCE.replace("        self.facts = {", "        self.others = {"))
     assert own.run(own.workflow(SQUARE)).summary.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (3, r"source 'own_source:Numbers', 'numbers': time_seconds of item 4 is 4, after 900; sort the items by time"),
+        (4, r"time_seconds of item 5 is 5, after 900; sort"),
+    ],
+    ids=["within a chunk", "from one chunk to the next"],
+)
+def test_its_times_may_not_fall(own: Own, at: int, message: str) -> None:
+    """A person was on screen for a negative time."""
+    timed = SOURCE.replace('Array("word",', 'Array("time_seconds", ("frame",), "float64"), Array("word",')
+    timed = timed.replace('{"line": line,', '{"time_seconds": np.where(line == %d, 900.0, line - 1), "line": line,')
+    own.module("own_source", timed % (at + 1))
+    with pytest.raises(WorkflowError, match=message):
+        own.run(own.workflow(SQUARE))
+    own.module("own_source", timed % 0)
+    run = own.run(own.workflow(SQUARE), fresh=True)
+    assert run.array("numbers", "time_seconds").tolist() == list(range(12))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
-from pipeline.engine.declared import check_opened, of_input, own_code
+from pipeline.engine.declared import check_opened, check_times, of_input, own_code
 from pipeline.engine.finding import imported_as, source_text, text_of
 from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
 from pipeline.engine.values import json_default, json_values
@@ -224,6 +224,8 @@ class InputPlan:
                 f"source {self.bound.workflow.source_kind!r} declares the arrays "
                 f"{', '.join(sorted(declared)) or 'none'}, and values() returned {given}"
             )
+        with own_code(f"source {self.bound.workflow.source_kind!r}", self.source):
+            check_times(self.source, start, values, f"source {self.bound.workflow.source_kind!r}, {self.name!r}")
         return ChunkTask(
             input_name=self.name,
             index=index,
