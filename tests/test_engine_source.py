@@ -198,6 +198,19 @@ def test_its_code_is_part_of_the_keys(own: Own) -> None:
     assert own.run(own.workflow(SQUARE), fresh=True).summary.exit_code == 0
 
 
+def test_the_advice_after_a_change_of_its_code_holds_for_all_stages(own: Own) -> None:
+    """It named the first stage only, so that the next run was refused for the second."""
+    own.module("more", PLAIN.replace("Square", "More").replace('"square"', '"more"'))
+    path = own.workflow({**SQUARE, "more": "more:More"})
+    own.run(path)
+    own.module("own_source", SOURCE.replace("float(word) if good", "2 * float(word) if good"))
+    with pytest.raises(StoreError) as caught:
+        own.run(path)
+    kept = re.findall(r"--keep-stale (\w+)", str(caught.value))
+    assert sorted(kept) == ["more", "square"]
+    assert own.run(path, keep_stale=kept).summary.exit_code == 0
+
+
 def test_what_it_raises_is_of_one_input(own: Own) -> None:
     """Whatever `open` raises is the fault of that input, told in one line with the user's own line."""
     good = own.numbers(*range(3))

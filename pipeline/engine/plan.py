@@ -370,10 +370,11 @@ def check_keys(
     own = [stage for stage, code in codes.items() if code and stored_stages[stage].get("code") != code]
     advice = "choose another --out, or start over with --fresh"
     if not changes and own:
-        changes = [f"the source text of stage {stage!r} ({workflow.node(stage).use})" for stage in own]
+        texts = [stage for stage in own if workflow.node(stage).code]
+        changes = [f"the source text of stage {stage!r} ({workflow.node(stage).use})" for stage in texts]
         if source_text(workflow.source):
-            changes.append(f"or that of source {workflow.source_kind}")
-        advice += f", or keep the stored values with --keep-stale {own[0]}"
+            changes.append(f"{'or that of' if texts else 'the source text of'} source {workflow.source_kind}")
+        advice += f", or keep the stored values with {' '.join(f'--keep-stale {stage}' for stage in own)}"
     named = "" if workflow.base is None else f", or a file that the section {section} names"
     shown = "; ".join(changes) or f"the weights or the version of the stage{named}"
     raise StoreError(f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); {advice}")
