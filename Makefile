@@ -41,6 +41,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(call INSTALL,".[demo$(comma)xarray$(comma)images$(CUDA_EXTRA)]")
 	$(CUDA_LAST)
 	@touch $@
+	@echo "installed; to have the command reelgraph: source $(BIN)/activate"
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@$(call INSTALL,".[test]")
