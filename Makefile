@@ -32,7 +32,7 @@ INPUT := $(or $(VIDEO),runs/demo.mp4)
 OUT ?=
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 25
 
 install: $(VENV)/.installed  ## create .venv and install reelgraph into it
 
@@ -41,6 +41,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(call INSTALL,".[demo$(comma)xarray$(comma)images$(CUDA_EXTRA)]")
 	$(CUDA_LAST)
 	@touch $@
+	@echo "installed; to have the command reelgraph: source $(BIN)/activate"
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@$(call INSTALL,".[test]")

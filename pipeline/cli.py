@@ -120,13 +120,17 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
         late = rest[: rest.index("--")] if "--" in rest else rest
-        if not rest or any(word.startswith("-") for word in late) or self._subparsers or self._is_intermixed:
+        if not rest or self._subparsers or self._is_intermixed:
             return found, rest
-        self._is_intermixed = True
-        try:
-            return self.parse_known_intermixed_args(args)
-        finally:
-            self._is_intermixed = False
+        if not any(word.startswith("-") for word in late):
+            self._is_intermixed = True
+            try:
+                found, rest = self.parse_known_intermixed_args(args)
+            finally:
+                self._is_intermixed = False
+        if rest:  # here, and not by the parser of all commands, so that the help of the command is named
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"reelgraph: {plain(without_secrets(message))}; see {self.prog} --help\n")

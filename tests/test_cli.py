@@ -158,7 +158,7 @@ def test_inputs_may_stand_after_flags(words: list[str]) -> None:
 def test_an_unknown_flag_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["run", "faces", "--out", "a.zarr", "--evry", "2", "one.mp4"])
-    assert "unrecognized arguments: --evry 2 one.mp4" in capsys.readouterr().err
+    assert "unrecognized arguments: --evry 2 one.mp4; see reelgraph run --help" in capsys.readouterr().err
 
 
 def test_status_of_no_store(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -198,6 +198,19 @@ def test_its_code_is_part_of_the_keys(own: Own) -> None:
     assert own.run(own.workflow(SQUARE), fresh=True).summary.exit_code == 0
 
 
+def test_the_advice_after_a_change_of_its_code_holds_for_all_stages(own: Own) -> None:
+    """It named the first stage only, so that the next run was refused for the second."""
+    own.module("more", PLAIN.replace("Square", "More").replace('"square"', '"more"'))
+    path = own.workflow({**SQUARE, "more": "more:More"})
+    own.run(path)
+    own.module("own_source", SOURCE.replace("float(word) if good", "2 * float(word) if good"))
+    with pytest.raises(StoreError) as caught:
+        own.run(path)
+    kept = re.findall(r"--keep-stale (\w+)", str(caught.value))
+    assert sorted(kept) == ["more", "square"]
+    assert own.run(path, keep_stale=kept).summary.exit_code == 0
+
+
 def test_what_it_raises_is_of_one_input(own: Own) -> None:
     """Whatever `open` raises is the fault of that input, told in one line with the user's own line."""
     good = own.numbers(*range(3))
@@ -300,3 +313,23 @@ def test_a_source_may_have_no_facts(own: Own) -> None:
     own.module("plain", PLAIN)
     own.module("own_source", SOURCE.replace("        self.facts = {", "        self.others = {"))
     assert own.run(own.workflow(SQUARE)).summary.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (3, r"source 'own_source:Numbers', 'numbers': time_seconds of item 4 is 4, after 900; sort the items by time"),
+        (4, r"time_seconds of item 5 is 5, after 900; sort"),
+    ],
+    ids=["within a chunk", "from one chunk to the next"],
+)
+def test_its_times_may_not_fall(own: Own, at: int, message: str) -> None:
+    """A person was on screen for a negative time."""
+    timed = SOURCE.replace('Array("word",', 'Array("time_seconds", ("frame",), "float64"), Array("word",')
+    timed = timed.replace('{"line": line,', '{"time_seconds": np.where(line == %d, 900.0, line - 1), "line": line,')
+    own.module("own_source", timed % (at + 1))
+    with pytest.raises(WorkflowError, match=message):
+        own.run(own.workflow(SQUARE))
+    own.module("own_source", timed % 0)
+    run = own.run(own.workflow(SQUARE), fresh=True)
+    assert run.array("numbers", "time_seconds").tolist() == list(range(12))

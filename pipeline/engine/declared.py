@@ -115,6 +115,24 @@ def check_opened(source: object) -> None:
         source.cost(1)
 
 
+def check_times(source: Source, start: int, values: Mapping[str, np.ndarray], where: str) -> None:
+    """Check that the times of items from `start` on do not fall: views take what lies between two as time on screen.
+
+    `where` begins the message. Raises WorkflowError.
+    """
+    if "time_seconds" not in values or type(source).__module__.startswith("pipeline."):
+        return
+    times = np.asarray(values["time_seconds"], np.float64)
+    before = np.asarray(source.values(start - 1, start)["time_seconds"], np.float64) if start else times[:1]
+    wrong = np.flatnonzero(~(np.diff(np.concatenate([before, times])) >= 0))
+    if len(wrong):
+        at = int(wrong[0])
+        earlier = f", after {(before[0] if at == 0 else times[at - 1]):g}" if start + at else ""
+        raise WorkflowError(
+            f"{where}: time_seconds of item {start + at} is {times[at]:g}{earlier}; sort the items by time in open()"
+        )
+
+
 def _check_list(owner: object, name: str, where: str) -> None:
     kind, example = _LISTS[name]
     given = getattr(owner, name)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from pipeline.engine.bound import BoundWorkflow, Recipe
-from pipeline.engine.declared import check_opened, of_input, own_code
+from pipeline.engine.declared import check_opened, check_times, of_input, own_code
 from pipeline.engine.finding import imported_as, source_text, text_of
 from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
 from pipeline.engine.values import json_default, json_values
@@ -224,6 +224,8 @@ class InputPlan:
                 f"source {self.bound.workflow.source_kind!r} declares the arrays "
                 f"{', '.join(sorted(declared)) or 'none'}, and values() returned {given}"
             )
+        with own_code(f"source {self.bound.workflow.source_kind!r}", self.source):
+            check_times(self.source, start, values, f"source {self.bound.workflow.source_kind!r}, {self.name!r}")
         return ChunkTask(
             input_name=self.name,
             index=index,
@@ -368,10 +370,11 @@ def check_keys(
     own = [stage for stage, code in codes.items() if code and stored_stages[stage].get("code") != code]
     advice = "choose another --out, or start over with --fresh"
     if not changes and own:
-        changes = [f"the source text of stage {stage!r} ({workflow.node(stage).use})" for stage in own]
+        texts = [stage for stage in own if workflow.node(stage).code]
+        changes = [f"the source text of stage {stage!r} ({workflow.node(stage).use})" for stage in texts]
         if source_text(workflow.source):
-            changes.append(f"or that of source {workflow.source_kind}")
-        advice += f", or keep the stored values with --keep-stale {own[0]}"
+            changes.append(f"{'or that of' if texts else 'the source text of'} source {workflow.source_kind}")
+        advice += f", or keep the stored values with {' '.join(f'--keep-stale {stage}' for stage in own)}"
     named = "" if workflow.base is None else f", or a file that the section {section} names"
     shown = "; ".join(changes) or f"the weights or the version of the stage{named}"
     raise StoreError(f"{name!r} was stored with other settings for {', '.join(changed)} ({shown}); {advice}")

@@ -53,12 +53,14 @@ def reread(item: RunInput) -> Reread:
     kind = str(source.get("kind", ""))
     if kind == "images":
         return RereadPictures(item, source)
+    from pipeline.media.video.source import is_of_video
+
     try:
         return RereadFilm(item)
     except InputError as err:
-        if ":" not in kind:
+        if is_of_video(item.attributes):
             raise
-        told = f"items of source {kind!r} cannot be read again, unless they are frames of videos"
+        told = f"the pixels of {item.name!r} cannot be read again: they are those of source {kind!r}, not of a video"
         raise InputError(f"{item.store_path}: {told}") from err
 
 

@@ -414,10 +414,10 @@ class Chunks:
         found: dict[str, Axis] = {}
         samples = [self._file(int(indices[0]), kind) for kind, indices in self.groups.items() if kind[0] != "failed"]
         for part in samples:
-            counts = {name for name in part.record.arrays if len(part.record.arrays[name]["shape"]) == 1}
+            counts = [name for name in part.record.arrays if len(part.record.arrays[name]["shape"]) == 1]
             found |= {axis.name: axis for axis in axes_of(part.nodes(counts))}
         for part in itertools.islice(self._folders.values(), 1):
-            dims = {described["dims"][0] for described in part.record.arrays.values()}
+            dims = dict.fromkeys(described["dims"][0] for described in part.record.arrays.values())
             found |= {dim: Axis(dim) for dim in dims if default_count(dim) in part.record.arrays}
         return found
 

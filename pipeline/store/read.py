@@ -17,7 +17,7 @@ from pipeline.store.pieces import Piece, shard_pieces
 from pipeline.store.record import Record
 from pipeline.store.run import InputStore, list_inputs, require_store
 from pipeline.store.schema import DECODED, Array, Axis
-from pipeline.text import unknown
+from pipeline.text import plural, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,8 +199,8 @@ class RunInput:
     @property
     def axes(self) -> tuple[Axis, ...]:
         """Ragged axes of which rows are stored, in order of their count arrays."""
-        arrays = self.arrays
-        return tuple(axis for axis in self._axes.values() if axis.count in arrays)
+        by_count = {axis.count: axis for axis in self._axes.values()}
+        return tuple(by_count[name] for name in self.arrays if name in by_count)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -320,7 +320,7 @@ class Run:
         """Summary of the run that made it (`pipeline.engine.run.Summary`); None for a store that was only opened."""
 
     def __repr__(self) -> str:
-        lines = [f"<run {str(self.path)!r}: {len(self.inputs)} inputs, {self.done_share:.0%} done>"]
+        lines = [f"<run {str(self.path)!r}: {plural(len(self.inputs), 'input')}, {self.done_share:.0%} done>"]
         return "\n  ".join([*lines, *(repr(item) for item in list(self.inputs.values())[:10])])
 
     @property

@@ -6,6 +6,8 @@ from pipeline.engine.summary import EXIT_MISTAKE, PassCounts, Summary
 from pipeline.text import duration, plural, plural_of
 
 SHOWN_FAILURES = 10
+MOSTLY = 0.9
+"""Share of the whole time that the chunks took; below it the rate does not follow from the numbers before it."""
 
 
 def lines(summary: Summary) -> list[str]:
@@ -25,19 +27,28 @@ def lines(summary: Summary) -> list[str]:
     done = f"{'; '.join(map(_counted, passes))} in {duration(summary.seconds['total'])}"
     rates = [f"{one.items / one.seconds:.1f} {plural_of(one.item)}/s" for one in passes if one.seconds]
     if rates:
-        done += f" ({', then '.join(rates)})"
+        working = sum(one.seconds for one in passes)
+        start = " without start and end" if working < MOSTLY * summary.seconds["total"] else ""
+        done += f" ({', then '.join(rates)}{start})"
     if summary.chunks_skipped:
         done += f"; {plural(summary.chunks_skipped, 'chunk')} done before"
     shown = [done]
     if summary.bottleneck and summary.model_steps:
         shown.append(
             f"bottleneck: {summary.bottleneck}. The models ran {summary.model_share:.0%} of the time"
-            + ("" if summary.bottleneck in summary.model_steps else f"; the rest was waiting for {summary.bottleneck}")
+            + _idle(summary)
         )
     if summary.derived:
         shown.append(_derived(summary))
     shown += _failures(summary)
     return [*shown, _ending(summary), *_unread_advice(summary)]
+
+
+def _idle(summary: Summary) -> str:
+    """Return what the model slots did in the rest of the time; "" if they were busy for most of it."""
+    if summary.bottleneck not in summary.model_steps:
+        return f"; the rest was waiting for {summary.bottleneck}"
+    return "" if summary.model_share >= 0.5 else "; else they were loaded, waited for frames, or had no chunk"
 
 
 def _counted(one: PassCounts) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,31 @@ def test_two_models_are_refused(store: Path, monkeypatch: pytest.MonkeyPatch) ->
         run(store, other)
     with pytest.raises(StoreError, match=r"was made with Dlib .* ArcFace"):
         run(other)
+
+
+def test_what_is_advised_changes_the_registry_of_the_stores(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another registry lies here, which a command without --registry would take."""
+    here = store.parent.parent / "here"
+    here.mkdir()
+    other = make_store(here / "other.zarr", {"c": clip([[1]], start=90)})
+    run(other)
+    monkeypatch.chdir(here)
+    assert main(["people", "name", "1", "Ann"]) == 0
+    capsys.readouterr()
+    assert main(["people", str(store), "--no-thumbnails"]) == 0
+    advised = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("give a name: "))
+    assert main(shlex.split(advised.removeprefix("give a name: reelgraph "))) == 0
+    assert labels(pipeline.open(store).input("a")).names[1] == "NAME"
+    assert labels(pipeline.open(other).input("c")).names == {1: "Ann"}
+    capsys.readouterr()
+    assert main(["people", "name", "2", "NAME", "--registry", str(store.parent / "people.json")]) == 0
+    assert f"people merge 2 1 --registry {store.parent / 'people.json'}" in capsys.readouterr().out
+    assert main(["people", "name", "1", "Bea"]) == 0
+    assert "person 1 is Bea; the name before was Ann" in capsys.readouterr().out
+    assert main(["people", "other.zarr", "--no-thumbnails", "--again"]) == 0
+    assert "--registry" not in capsys.readouterr().out, "found from here"
 
 
 def test_stores_in_several_folders(store: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import storemaker as made
 
 from pipeline.store.chunks import Part, stage_digest, write_chunk
+from pipeline.store.read import open as open_run
 from pipeline.store.run import RunStore
 from pipeline.store.schema import Array, Axis, Schema
 
@@ -157,3 +158,17 @@ def test_axes_are_told_by_the_counts(store: RunStore) -> None:
     }  # fmt: skip
     found = source.read_arrays(["score", "area"], 2, 3)
     assert (found["score"].tolist(), found["area"].tolist()) == ([2.0], [0.0, 1.0, 2.0, 3.0])
+
+
+def test_axes_stay_in_the_order_of_their_arrays(store: RunStore) -> None:
+    """Views take the first axis if none is named, so it must be the same before and after the input is complete."""
+    names = ["patch", "edge", "spot", "corner", "line", "blob", "arc"]
+    axes = tuple(Axis(name) for name in names)
+    specs = [Array(axis.count, ("frame",), "int32") for axis in axes]
+    schema = Schema("frame", made.ITEM_ARRAYS, axes, tuple(specs))
+    arrays = {"frame": np.arange(3), "time_seconds": np.arange(3.0), "decoded": np.ones(3, bool)}
+    arrays |= {spec.name: np.ones(3, np.int32) for spec in specs}
+    record = made.record(stages={"find": "k"})
+    write_chunk(str(store.path), "clip", 0, arrays, (*made.ITEM_ARRAYS, *specs), record, schema, items=3)
+    assert list(store.input("clip").chunks().axes) == names
+    assert [axis.name for axis in open_run(store.path).input("clip").axes] == names

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 Changed = tuple[dict[str, Any], list[str]]
 """The result of a change: values of --json, and lines."""
-DEFAULT_REGISTRIES = (Path("people.json"), Path("runs/people.json"))
-"""Registries that `name`, `merge`, `split`, `undo` and `list` try without --registry, in this order."""
 USAGE = """reelgraph people OUT...
        reelgraph people list
        reelgraph people name WHO NAME
@@ -160,6 +158,7 @@ def _undo(options: argparse.Namespace, words: list[str]) -> int:
 
 
 def _name(registry: Registry, words: list[str], options: argparse.Namespace) -> Changed:
+    from pipeline.faces.people.registry import flag_for
     from pipeline.faces.people.undo import Snapshot
 
     number = registry.resolve(_id(registry, words[0]))
@@ -170,9 +169,11 @@ def _name(registry: Registry, words: list[str], options: argparse.Namespace) -> 
     if before != (name, person.decided):
         text = f"name {name} of person {number} (before: {before[0] or 'none'})"
         snapshot.record(registry, "name", text if name else f"removal of the name of {_who(number, before[0])}", number)
-    lines = [f"person {number} is {name}" if name else f"person {number} has no name now"]
+    earlier = f"; the name before was {before[0]}" if before[0] and before[0] != name else ""
+    lines = [f"person {number} is {name}{earlier}" if name else f"person {number} has no name now"]
     others = [other for other in registry.named(name) if other != number] if name else []
-    lines += [f"so is person {k}; if they are one: reelgraph people merge {number} {k}" for k in others]
+    flag = flag_for(registry.path)
+    lines += [f"so is person {k}; if they are one: reelgraph people merge {number} {k}{flag}" for k in others]
     return {"id": number, "name": name, "others_of_this_name": others}, lines
 
 
@@ -246,14 +247,16 @@ def _who(number: int, name: str | None) -> str:
 
 def _registry(options: argparse.Namespace) -> Path:
     """Return the registry that was named, or the one that is found here. Raises UsageError."""
+    from pipeline.faces.people.registry import DEFAULT_REGISTRIES, found_here
+
     if options.registry is not None:
         path = located(options.registry)
         if not path.is_file():
             raise UsageError(f"there is no registry at {path}; check --registry, or run: reelgraph people OUT")
         return path
-    for candidate in DEFAULT_REGISTRIES:
-        if candidate.is_file():
-            return located(candidate)
+    found = found_here()
+    if found is not None:
+        return found
     tried = " nor ".join(str(candidate) for candidate in DEFAULT_REGISTRIES)
     raise UsageError(f"there is neither {tried} here; say --registry FILE, or run: reelgraph people OUT")
 

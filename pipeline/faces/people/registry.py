@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,14 +27,27 @@ from pipeline.files.checksum import sealed, unseal
 from pipeline.files.lock import StoreLock
 from pipeline.files.regular import read_file
 from pipeline.files.whole import atomic_write
-from pipeline.store.nodes import disk_errors
+from pipeline.store.nodes import disk_errors, located
 from pipeline.store.read import Run, RunInput
 from pipeline.store.read import open as open_store
 
 FORMAT = 1
 FILE_NAME = "people.json"
+DEFAULT_REGISTRIES = (Path(FILE_NAME), Path("runs") / FILE_NAME)
+"""Registries that `people name`, `merge`, `split`, `undo` and `list` try without --registry, in this order."""
 LARGEST_ID = 2**31 - 2
 """Ids are stored as int32, and there must be one that follows."""
+
+
+def found_here() -> Path | None:
+    """Return the registry that `people name` and its like take without --registry; None if there is none."""
+    return next((located(path) for path in DEFAULT_REGISTRIES if path.is_file()), None)
+
+
+def flag_for(registry: Path) -> str:
+    """Return the flag with which `people name` and its like take this registry; "" if they find it from here."""
+    path = located(registry)
+    return "" if path == found_here() else f" --registry {shlex.quote(str(path))}"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pipeline.media.film.rewriting import write_film
 from pipeline.media.film.targets import chosen_inputs, refuse_existing, safe
 from pipeline.media.spans import is_timed
 from pipeline.store.read import RunInput
-from pipeline.text import clock
+from pipeline.text import clock, plural
 from pipeline.views.progress import Work
 from pipeline.views.tables import cell
 
@@ -123,7 +123,7 @@ def cut_clips(
         films[item] = film_of(item)
         work += [(item, films[item], cut) for cut in stretches(films[item], found, options)]
     if not work:
-        raise UsageError(f"{name} is on none of the {len(items)} inputs that were looked at; try another person")
+        raise UsageError(f"{name} was not found in {plural(len(items), 'input')}; try another person")
     who = safe(name, "person")
     targets = [folder / f"{who}.mp4"]
     if not options.join:

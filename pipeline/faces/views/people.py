@@ -14,7 +14,7 @@ from pipeline.faces.people.gather import Gathered
 from pipeline.faces.people.labels import UNKNOWN, labels
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.moments import known as known_seconds
-from pipeline.faces.people.registry import Registry
+from pipeline.faces.people.registry import Registry, flag_for
 from pipeline.faces.views.sheet import Pixels, encoded
 from pipeline.media.spans import is_timed
 from pipeline.store.read import RunInput
@@ -179,16 +179,17 @@ def print_table(
     ]
     if not gathered.assigned:
         lines.append("nothing to do: all inputs had their people already")
+    flag = flag_for(gathered.registry.path)
     for a, b, distance in gathered.similar[:MOST_SIMILAR]:
         lines.append(
-            f"{a} and {b} look alike (distance {distance:.2f}); if they are one: reelgraph people merge {a} {b}"
+            f"{a} and {b} look alike (distance {distance:.2f}); if they are one: reelgraph people merge {a} {b}{flag}"
         )
     if sheet:
         lines.append(sheet)
     elif not by and sys.stdout.isatty() and any(one.best and one.best["thumbnail"] is not None for one in people):
         lines.append("pictures of them: reelgraph people OUT --sheet people.png")
     if people and not any(one.name for one in people):
-        lines.append(f'give a name: reelgraph people name {people[0].id} "NAME"')
+        lines.append(f'give a name: reelgraph people name {people[0].id} "NAME"{flag}')
     for line in lines:
         console.print(plain(line), markup=False, soft_wrap=True)
 

@@ -15,7 +15,14 @@ from av.video.stream import VideoStream
 from pipeline.errors import InputError
 from pipeline.media.video.decode import decode_ahead
 from pipeline.media.video.index import open_container
-from pipeline.media.video.source import VideoOptions, VideoSource, begins_with, frames_before_growth, sample
+from pipeline.media.video.source import (
+    VideoOptions,
+    VideoSource,
+    begins_with,
+    frames_before_growth,
+    is_of_video,
+    sample,
+)
 from pipeline.store.read import RunInput
 
 _BLOCK_BYTES = 64 << 20
@@ -113,8 +120,20 @@ class Film:
 def film_of(item: RunInput) -> Film:
     """The video that an input was made from.
 
-    Raises InputError where it is gone, cannot be read, or is another one than the run looked at.
+    Raises InputError if it is gone, cannot be read, is another one than the run looked at, or if it is not a video.
     """
+    try:
+        return _film_of(item)
+    except InputError as err:
+        if is_of_video(item.attributes):
+            raise
+        raise InputError(
+            f"{item.name!r} is not a video: {item.attributes.get('path')} was read by another source, and its pixels "
+            "cannot be read again; export its rows, without pictures"
+        ) from err
+
+
+def _film_of(item: RunInput) -> Film:
     facts = item.attributes
     path = Path(facts["path"])
     if not path.exists():

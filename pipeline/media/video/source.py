@@ -86,7 +86,10 @@ class VideoOptions(SourceOptions):
     def _check_sampling(self) -> VideoOptions:
         given = [n for n, v in (("every", self.every), ("fps", self.fps), ("keyframes", self.keyframes or None)) if v]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other; keep one, and set the rest to null")
+            raise ValueError(
+                f"{' and '.join(given)} exclude each other; keep one, and set the rest to null, "
+                f"as --set source.{given[0]}=null does"
+            )
         if not given:
             object.__setattr__(self, "every", DEFAULT_EVERY)
         for name in ("start", "stop"):
@@ -416,6 +419,11 @@ def sample(index: PacketIndex, options: VideoOptions) -> np.ndarray:
     stop = np.inf if options.stop is None else options.stop
     inside = (time[ranks] >= start) & (time[ranks] < stop)
     return ranks[inside].astype(np.int64)
+
+
+def is_of_video(stored: Mapping[str, Any]) -> bool:
+    """Return whether an input (`stored`: its attributes) was read by the source of videos."""
+    return "source_frames" in stored
 
 
 def is_larger(path: Path, stored: Mapping[str, Any]) -> bool:
