@@ -141,13 +141,14 @@ def taken(batches: Iterator[Any], seconds: float, step: float) -> tuple[int, flo
 
 
 def _cpu_seconds(process: Any) -> float:
+    """Return the CPU time of a process and of its children, also of those that have ended: Keras starts others anew."""
     import psutil
 
     total = 0.0
     for one in (process, *process.children(recursive=True)):
         try:
             times = one.cpu_times()
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
         except psutil.Error:
             continue
     return total
