@@ -141,7 +141,7 @@ def taken(batches: Iterator[Any], seconds: float, step: float) -> tuple[int, flo
 
 
 def _cpu_seconds(process: Any) -> float:
-    """Return the CPU time of a process and of its children, also of those that have ended: Keras starts others anew."""
+    """Return the CPU time of a process and its children. Those that have ended count too, as Keras ends its own."""
     import psutil
 
     total = 0.0

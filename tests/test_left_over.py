@@ -23,7 +23,7 @@ with written_whole(sys.argv[1]) as file:
 def test_what_a_killed_process_wrote_aside_is_removed(tmp_path: Path) -> None:
     place = tmp_path / "table [1].csv"
     other = tmp_path / f"{place.name}.backup{PARTIAL}"
-    other.write_bytes(b"somebody's own")
+    other.write_bytes(b"a backup")
 
     def aside() -> set[Path]:
         return set(tmp_path.iterdir()) - {place, other}
@@ -39,4 +39,4 @@ def test_what_a_killed_process_wrote_aside_is_removed(tmp_path: Path) -> None:
     assert len(aside()) == 1
     with written_whole(place) as file:
         file.write(b"second")
-    assert (aside(), place.read_bytes(), other.read_bytes()) == (set(), b"second", b"somebody's own")
+    assert (aside(), place.read_bytes(), other.read_bytes()) == (set(), b"second", b"a backup")

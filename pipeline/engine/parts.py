@@ -32,7 +32,7 @@ def find_moved(
     paths = known.difference(ref.path for ref in refs) if new else ()
     gone = [path for path in paths if path.rpartition("#")[0] not in known and not os.path.lexists(path)]
     lost = {name: RunInput(store.path, name) for name in sorted(str(store.find_input(path)) for path in gone)}
-    lines = []
+    lines, moves = [], {}
     for ref in new if lost else ():
         try:
             found = workflow.source.moved(ref, workflow.source_options, lost)
@@ -40,8 +40,11 @@ def find_moved(
             continue
         if found is not None:
             name, facts = found
-            lines.append(f"{name}: {lost.pop(name).attributes['path']} is {ref.path} now")
-            store.move_input(name, ref.path, facts)
+            before = str(lost.pop(name).attributes["path"])
+            moves[before] = ref.path, facts
+            lines.append(f"{name}: {before} is {ref.path} now")
+    if moves:
+        store.move_inputs(moves)
     for line in lines if len(lines) <= _SHOWN else [f"{len(lines)} inputs lie at another path; {lines[0]}"]:
         note(line)
 

@@ -108,6 +108,7 @@ class _Root(_Facts):
     devices: list[str] = Field(default_factory=list)
     unusable: list[_Unusable] = Field(default_factory=list)
     speed: _Speed | None = None
+    moving: dict[str, Annotated[tuple[str, dict[str, Any]], Field(strict=False)]] | None = None
 
 
 def flaw_of_root(attributes: Mapping[str, Any]) -> str:

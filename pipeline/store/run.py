@@ -55,6 +55,8 @@ INVENTORY_AT = "inventory_file"
 """Attribute of an input: the file's name, if it was written again."""
 ITEMS_DIGEST = "items_digest"
 """Attribute of an input whose inventory was written again: which items it has, in a SHA-256 as hexadecimal digits."""
+MOVING = "moving"
+"""Root attribute while inputs get other paths: for each old one the new one, and facts that change."""
 CLEARING = "clearing"
 """Root attribute while `fresh` removes an old store: all that is still there is void."""
 VOID_CHUNKS = "void_chunks"
@@ -381,23 +383,35 @@ class RunStore:
         """Name of the input that was first seen at this path; None if there is none."""
         return self._by_path.get(path)
 
-    def move_input(self, name: str, path: str, facts: Mapping[str, Any]) -> None:
-        """Note that an input, with all that is made of it, lies at another path now. Raises StoreError.
+    def move_inputs(self, moves: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+        """Note that inputs, each with all that is made of it, lie at other paths now. Raises StoreError.
 
-        `facts`: those of it that are others there. A store that is open for reading says so too, and stays as it is.
+        `moves`: for each old path the new one, and facts that are others there. A store that is open for reading says
+        so too, and stays as it is. A kill between two inputs is made good by the next opening.
         """
-        before = self._names[name]
+        if self.lock is not None:
+            self.update(**{MOVING: moves})
+        self._move(moves)
+        if self.lock is not None:
+            self.update(**{MOVING: None})
+
+    def _move(self, moves: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
         for one, known in list(self._names.items()):
-            if known == before or known.startswith(f"{before}#"):
-                had = self.input(one).attributes
-                now = {key: value for key, value in facts.items() if key in had}
-                now["path"] = path + str(had["path"]).removeprefix(before)
-                if self.lock is None:
-                    self._moved[one] = now
-                else:
-                    self.input(one).update(**now)
-                del self._by_path[known]
-                self._name(one, path + known.removeprefix(before))
+            before = known
+            while before not in moves and "#" in before:
+                before = before.rpartition("#")[0]
+            if before not in moves:
+                continue
+            path, facts = moves[before]
+            had = self.input(one).attributes
+            now = {key: value for key, value in facts.items() if key in had}
+            now["path"] = path + str(had["path"]).removeprefix(before)
+            if self.lock is None:
+                self._moved[one] = now
+            else:
+                self.input(one).update(**now)
+            del self._by_path[known]
+            self._name(one, path + known.removeprefix(before))
 
     def _name(self, name: str, path: str) -> None:
         self._names[name] = path
@@ -510,6 +524,9 @@ class RunStore:
         if self.lock is not None:
             for name in self._names:
                 self._repair(name)
+            if root.attributes.get(MOVING):
+                self._move(root.attributes[MOVING])
+                self.update(**{MOVING: None})
         return self
 
     def _repair(self, name: str) -> None:

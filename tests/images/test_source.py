@@ -846,7 +846,7 @@ def test_options_of_arrays_are_said_to_do_nothing_for_files(tmp_path: Path) -> N
 
 
 def test_pictures_are_compared_with_those_of_complete_parts(own: Own, tmp_path: Path) -> None:
-    """What an input will have cannot be known before its files are read: they may still change."""
+    """Files of an input that is not complete are still to be read, and may change until then."""
     folder = folder_of(tmp_path / "photos", ["0.png", "1.png"])
     own.module("looking", LOOKING + FAILING)
     workflow = own.workflow({"look": "looking:Failing"}, kind="images", duplicates="once")

@@ -483,7 +483,7 @@ def test_plan_counts_the_pairs_before_and_after(pictures: Own) -> None:
     ids=str,
 )
 def test_plan_counts_the_pairs_of_each_choice(pictures: Own, pairs: dict[str, Any], before: int, after: int) -> None:
-    """Of all and of groups exactly: the names of pictures are known before the first pass."""
+    """The names of pictures are known before the first pass, so pairs of all and of groups are counted exactly."""
     path = workflow(pictures, **pairs)
     assert pipeline.plan(path, pictures.folder / "photos", pictures.out).as_dict()["pairs"]["expected"] == before
     run(pictures, path)
@@ -568,7 +568,7 @@ def test_a_drained_run_goes_on_with_the_pairs(pictures: Own) -> None:
 
 
 def test_a_damaged_chunk_of_the_first_pass_is_made_again(pictures: Own) -> None:
-    """What is checked before the first pass does not stumble over it."""
+    """The check before the first pass reads no chunk of the input."""
     add(pictures, range(13, 100))
 
     class Ends:

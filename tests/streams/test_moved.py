@@ -14,7 +14,7 @@ import pytest
 import pipeline
 from pipeline.engine.events import Silent
 from pipeline.media.film.film import film_of
-from pipeline.store.run import RunStore
+from pipeline.store.run import InputStore, RunStore
 from tests.own import Own
 from tests.streams.cameras import write_film
 from tests.streams.numbered import analysed, write_workflow
@@ -101,6 +101,34 @@ def test_a_film_that_was_stopped_moved_and_appended_to(archive: Path, tmp_path: 
     assert list(found) == ["film", "film-2", "film-3"]
     assert {name: found[name] for name in stored} == stored
     assert sorted(number for numbers in found.values() for number in numbers) == list(range(60))
+
+
+def test_a_kill_while_parts_get_their_path(archive: Path, tmp_path: Path) -> None:
+    workflow, out = write_workflow(tmp_path), tmp_path / "out.zarr"
+    content, film = write_film(tmp_path / "whole.ts", 40, gop=10, bf="0").read_bytes(), tmp_path / "film.ts"
+    for share in (0.5, 1):
+        film.write_bytes(content[: int(len(content) * share) // 188 * 188])
+        run(workflow, film, out=out)
+    (tmp_path / "to").mkdir()
+    before, at = analysed(out), film.rename(tmp_path / "to" / "film.ts")
+    update, updated = InputStore.update, []
+
+    def killed(self: InputStore, **attributes: object) -> None:
+        if updated:
+            raise KeyboardInterrupt
+        updated.append(self.name)
+        update(self, **attributes)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(InputStore, "update", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(workflow, at, out=out)
+    assert updated == ["film"]
+    assert run(workflow, at, out=out)[0].summary.frames == 0
+    assert analysed(out) == before
+    with RunStore.open(out) as store:
+        assert store.input_paths() == {str(at), f"{at}#2"}
+        assert store.attributes["moving"] is None
 
 
 def test_files_of_pictures(own: Own, tmp_path: Path) -> None:
