@@ -89,7 +89,9 @@ class Score:
     seconds: float
 
 
-def stored_clips(folder: Path, data: Path, n_shots: int, n_films: int) -> dict[str, list[StoredClip]]:
+def stored_clips(
+    folder: Path, data: Path, n_shots: int, n_films: int, workflow: Path = WORKFLOW
+) -> dict[str, list[StoredClip]]:
     """Return real clips, made-up parades and films of photographs, analysed once into stores below `folder`."""
     videos = data / "videos"
     real = [*sorted(videos.glob("asl_*.mkv")), *sorted(videos.glob("derived/asl_parade*.mp4"))]
@@ -106,7 +108,7 @@ def stored_clips(folder: Path, data: Path, n_shots: int, n_films: int) -> dict[s
         for path, shots in zip(films, parade.films(data / "faces" / "lfw_many", n_films), strict=True):
             parade.make_clip(path, shots)
     inputs = [str(path) for path in [*real, *made, *films]]
-    run = pipeline.run(str(WORKFLOW), inputs, out=str(folder / "people.zarr"))
+    run = pipeline.run(str(workflow), inputs, out=str(folder / f"{workflow.stem}.zarr"))
     clips = {}
     for item in run.inputs.values():
         path, values = Path(item.attributes["path"]), item.read(NAMES)
@@ -287,11 +289,12 @@ def main() -> None:
     options.add_argument("--shots", type=int, default=45, help="shots of each made-up parade")
     options.add_argument("--films", type=int, default=10, help="films of photographs, with 15 people each; at most 10")
     options.add_argument("--thresholds", action="store_true", help="other thresholds too")
+    options.add_argument("--workflow", type=Path, default=WORKFLOW, help="makes the vectors (default: faces.yaml)")
     options.add_argument("--scale", type=int, default=100_000, metavar="N", help="made-up tracks; 0 for none")
     options.add_argument("--out", type=Path, default=REPOSITORY / "bench-people.json", help="write all figures there")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        sets = stored_clips(chosen.folder or Path(scratch), data_folder(), chosen.shots, chosen.films)
+        sets = stored_clips(chosen.folder or Path(scratch), data_folder(), chosen.shots, chosen.films, chosen.workflow)
     ways = list(WAYS)
     if chosen.thresholds:
         ways += [replace(WAYS[0], name=f"threshold {share:.2f}", share=share, strict=share)

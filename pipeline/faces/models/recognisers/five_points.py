@@ -42,7 +42,7 @@ class Cascade:
     start: Floats
     """float32 (10,): the mean shape, x and y of each point."""
     pair: Integers
-    """int64 (steps, trees * splits, 2): the two pixels that a split compares."""
+    """int64 (steps, 2, trees * splits): the two pixels that a split compares."""
     limit: Floats
     """float32 (steps, trees * splits): difference of brightness above which a face goes to the left child."""
     leaf: Floats
@@ -67,27 +67,29 @@ class Cascade:
         `frame` int64 (n,): index into the frames; `box` (n, 4): x, y, w, h in pixels.
         """
         count = len(frame)
-        corner, size = np.split(box[:, None], 2, axis=2)
+        left, top, width, height = np.split(box, 4, axis=1)
         shape = np.tile(self.start, (count, 1))
         start = _complex(self.start)
         centred = start - start.mean()
-        trees, rows = np.arange(TREES), PIXELS * np.arange(count)[:, None]
+        first_split, first_leaf = (np.arange(TREES) * each for each in (SPLITS, LEAVES))
+        rows = PIXELS * np.arange(count)[:, None]
         for pair, limit, leaf, anchor, offset in zip(
             self.pair, self.limit, self.leaf, self.anchor, self.offset, strict=True
         ):
             turn = (_complex(shape) @ centred.conj() / (np.abs(centred) ** 2).sum()).astype(np.complex64)
             moved = turn[:, None] * _complex(offset)[:, 0]
-            near = shape.reshape(count, POINTS, 2)[:, anchor] + np.stack([moved.real, moved.imag], axis=2)
-            light = _brightness(frames_rgb, frame, np.floor(near * size + corner + 0.5).astype(np.int64)).ravel()
+            x = _pixel(shape.take(2 * anchor, axis=1) + moved.real, width, left)
+            y = _pixel(shape.take(2 * anchor + 1, axis=1) + moved.imag, height, top)
+            light = _brightness(frames_rgb, frame, x, y)
             node = np.zeros((count, TREES), np.int64)
             for _ in range(DEPTH):
-                split = trees * SPLITS + node
-                first, second = (light[rows + pair[:, side][split]] for side in (0, 1))
-                node = 2 * node + np.where(first - second > limit[split], 1, 2)
+                split = first_split + node
+                first, second = (light.take(rows + pixels.take(split)) for pixels in pair)
+                node = 2 * node + 2 - (first - second > limit.take(split))
             steps = np.empty((1 + TREES, *shape.shape), np.float32)
-            steps[0], steps[1:] = shape, leaf[(trees * LEAVES + node - SPLITS).T]
+            steps[0], steps[1:] = shape, leaf.take((first_leaf + node - SPLITS).T, axis=0)
             shape = np.add.reduce(steps, axis=0)  # one tree after the other, in float32, as dlib adds them
-        return shape.reshape(count, POINTS, 2) * size + corner
+        return shape.reshape(count, POINTS, 2) * box[:, None, 2:] + box[:, None, :2]
 
 
 def info() -> ModelInfo:
@@ -103,16 +105,27 @@ def _complex(shape: Floats) -> npt.NDArray[np.complex128]:
     return wide[..., ::2] + 1j * wide[..., 1::2]
 
 
-def _brightness(frames_rgb: Frames, frame: Integers, pixel: Integers) -> Floats:
+def _pixel(share: npt.NDArray[np.float64], size: npt.NDArray[np.float64], start: npt.NDArray[np.float64]) -> Integers:
+    """Return int64 (n, pixels): the nearest pixels to shares of the detector's boxes, along one side of the frame."""
+    return np.floor(share * size + start + 0.5).astype(np.int64)
+
+
+def _brightness(frames_rgb: Frames, frame: Integers, x: Integers, y: Integers) -> Floats:
     """Return float32 (n, pixels): mean of red, green and blue, rounded down; 0 outside the frame."""
-    colour = np.zeros((*pixel.shape[:2], 3), np.uint8)
-    for row, at, (x, y) in zip(colour, frame, pixel.transpose(0, 2, 1), strict=True):
-        picture = np.asarray(frames_rgb[int(at)])
-        height, width = picture.shape[:2]
-        inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-        row[inside] = picture[y[inside], x[inside]]
-    red, green, blue = (colour[..., channel].astype(np.int32) for channel in range(3))
-    return ((red + green + blue) // 3).astype(np.float32)
+    if not isinstance(frames_rgb, np.ndarray):  # pictures of different sizes
+        found = np.empty(x.shape, np.float32)
+        for at in np.unique(frame).tolist():
+            rows = np.flatnonzero(frame == at)
+            found[rows] = _brightness(np.asarray(frames_rgb[at])[None], np.zeros_like(rows), x[rows], y[rows])
+        return found
+    height, width = frames_rgb.shape[1:3]
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    red = np.where(inside, 3 * ((frame[:, None] * height + y) * width + x), 0)
+    flat = frames_rgb.reshape(-1)
+    total = flat.take(red).astype(np.uint16)
+    for colour in (1, 2):
+        total += flat.take(red + colour)
+    return np.where(inside, total // 3, 0).astype(np.float32)
 
 
 def load() -> Cascade:
@@ -142,8 +155,8 @@ def read(path: Path) -> Cascade:
     leaf = trees[..., 2 + 4 * SPLITS :].reshape(STEPS, TREES * LEAVES, matrix)[..., 2:]
     anchor, offset = (part[1:].reshape(STEPS, -1)[:, 1:] for part in (anchors, offsets))
     return Cascade(
-        _floats(start[3:]), split[..., :2], _floats(split[..., 2:])[..., 0], _floats(leaf), anchor,
-        _floats(offset).reshape(STEPS, PIXELS, 2),
+        _floats(start[3:]), np.moveaxis(split[..., :2], 2, 1).copy(), _floats(split[..., 2:])[..., 0], _floats(leaf),
+        anchor, _floats(offset).reshape(STEPS, PIXELS, 2),
     )  # fmt: skip
 
 
