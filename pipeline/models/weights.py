@@ -1,4 +1,4 @@
-"""Find weights, and cache the graphs that are built from them.
+"""Find weights, and cache what is built from them: graphs, and dlib's predictor of points.
 
 The weights of the bundled models travel in pip packages. They are found without importing those packages (one needs
 `pkg_resources`, the other TensorFlow) and turned into ONNX graphs once. A cache folder keeps the graphs under names
@@ -125,15 +125,20 @@ def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callable[[], bytes]) -> bytes:
-    """Return the serialised ONNX graph `name`; build it from `sources` unless the cache has it.
+    """Return the serialised ONNX graph `name`; build it from `sources` unless the cache has it."""
+    return cached(name, version, sources, build, "onnx")
+
+
+def cached(name: str, version: int, sources: Sequence[Path], build: Callable[[], bytes], ending: str) -> bytes:
+    """Return what `build` makes of `sources`, from the cache if it is there.
 
     `version` is that of the code that builds it. Safe with any number of processes at once: each writes the graph
     aside and renames it; the last one wins and all are equal. A file whose content does not match the hash in its name
-    is built again. If the folder cannot be written, the graph is built for this process alone.
+    is built again. If the folder cannot be written, this process builds for itself alone.
     """
     key = hashlib.sha256(f"{name} {version} {sha256(sources)}".encode()).hexdigest()[:16]
     folder = cache_folder()
-    for path in sorted(folder.glob(f"{name}-{key}-*.onnx")):
+    for path in sorted(folder.glob(f"{name}-{key}-*.{ending}")):
         with contextlib.suppress(OSError):
             content = read_file(path)
             if path.stem == f"{name}-{key}-{_short_hash(content)}":
@@ -141,7 +146,7 @@ def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callab
     content = build()
     with contextlib.suppress(OSError):  # a read-only home costs one build per process, no more
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / f"{name}-{key}-{_short_hash(content)}.onnx", content)
+        atomic_write(folder / f"{name}-{key}-{_short_hash(content)}.{ending}", content)
     return content
 
 

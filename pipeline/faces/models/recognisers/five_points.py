@@ -7,6 +7,7 @@ Tests compare the points with those of dlib itself.
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,12 +22,14 @@ from pipeline.faces.models.align import dlib_points, similarity
 from pipeline.faces.models.base import Faces, Frames
 from pipeline.files.regular import read_file
 from pipeline.models.card import ModelInfo
-from pipeline.models.weights import sha256, weights_files
+from pipeline.models.weights import cached, sha256, weights_files
 
 STEPS, TREES, SPLITS, LEAVES, PIXELS, POINTS = 15, 500, 15, 16, 800, 5
 """Sizes in shape_predictor_5_face_landmarks.dat: steps, trees of a step, splits and leaves of a tree, pixels of a step,
 points of a shape."""
 DEPTH = 4
+VERSION = 1
+"""Version of `read`."""
 
 _INTEGER = re.compile(b"|".join([b"[\x00\x80]", *(b"[%c%c].{%d}" % (n, 0x80 | n, n) for n in (1, 2, 3))]), re.DOTALL)
 """A packed integer of dlib, of at most three bytes: one byte (bit 7: sign; low bits: number of bytes), then these."""
@@ -131,10 +134,22 @@ def _brightness(frames_rgb: Frames, frame: Integers, x: Integers, y: Integers) -
 def load() -> Cascade:
     """Return the predictor, read once per process. Raises ModelError if its file is missing or damaged."""
     (path,) = weights_files(zoo.card("dlib"))
-    return read(path)
+    return _opened(path)
 
 
 @lru_cache(1)
+def _opened(path: Path) -> Cascade:
+    """Return the predictor of a file. The cache keeps its arrays: to read dlib's format takes almost a second."""
+
+    def arrays() -> bytes:
+        made = io.BytesIO()
+        np.savez(made, **vars(read(path)))
+        return made.getvalue()
+
+    with np.load(io.BytesIO(cached("dlib-5-points", VERSION, [path], arrays, "npz"))) as found:
+        return Cascade(**found)
+
+
 def read(path: Path) -> Cascade:
     """Read a file. Raises ModelError if it is another one or damaged."""
     content = read_file(path)
