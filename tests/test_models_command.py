@@ -172,7 +172,7 @@ def test_fetching_what_packages_carry_needs_no_internet(workflows: Path, capsys:
     assert main(["models", "fetch", str(workflows / "faces.yaml"), "--json"]) == 0
     fetched = json.loads(capsys.readouterr().out)["models"]
     assert {model["name"]: model["paths"] for model in fetched} == {
-        name: [str(path) for path in weights_files(zoo.card(name))] for name in ("mtcnn", "Dlib")
+        name: [str(path) for path in weights_files(zoo.card(name))] for name in ("mtcnn", "Dlib", "dlib")
     }
 
 

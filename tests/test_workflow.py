@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import pipeline
-from pipeline.engine.workflow import differences, load_workflow
+from pipeline.engine.workflow import as_override, changed_values, load_workflow
 from pipeline.errors import WorkflowError
 
 GOOD = """
@@ -208,7 +210,16 @@ def test_keys_change_with_options_and_upstream_only(tmp_path: Path) -> None:
     assert load_workflow(path, ["source.decoder=pyav"]).keys() == base
 
 
-def test_differences_are_readable() -> None:
+def test_differences_have_their_path() -> None:
     old = {"source": {"every": 5}, "stages": {"detect": {"min_face": 20, "model": "mtcnn"}}}
     new = {"source": {"every": 3}, "stages": {"detect": {"min_face": 20, "model": "yunet"}}}
-    assert differences(old, new) == ["source.every: 5 -> 3", "stages.detect.model: 'mtcnn' -> 'yunet'"]
+    assert list(changed_values(old, new)) == [("source.every", 5, 3), ("stages.detect.model", "mtcnn", "yunet")]
+
+
+VALUES = ["mtcnn", "0.5", "true", "a: b", None, 3, 0.25, True, [1, 2], {"a": 1}, "", "[x", " x"]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_comes_back_from_its_override(value: Any) -> None:
+    text = as_override("detect.model", value)
+    assert yaml.safe_load(text.partition("=")[2]) == value

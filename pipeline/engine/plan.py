@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -17,12 +18,15 @@ from pipeline.engine.declared import check_opened, check_times, of_input, own_co
 from pipeline.engine.finding import imported_as, source_text, text_of
 from pipeline.engine.source import INVENTORY, InputRef, Job, Loaded, Source, most_chunk_items
 from pipeline.engine.values import json_default, json_values
-from pipeline.engine.workflow import Workflow, code_digest, differences, make_importable
+from pipeline.engine.workflow import Workflow, as_override, changed_values, code_digest, make_importable
 from pipeline.errors import InputError, StoreError, WorkflowError
 from pipeline.store.chunks import Chunks
 
 CHUNK_OVERHEAD_ITEMS = 10
 """Cost of one more chunk (tasks, a commit: about 15 ms), in items of a video decoded."""
+
+MOST_SETTINGS = 3
+"""A message names the stored values of no more changed options than this."""
 
 FEW_CHUNKS = 1024
 """An input has no more chunks than this on account of a stage that asks for short ones."""
@@ -364,11 +368,16 @@ def check_keys(
         },
     }
     now["stages"] = {s: v for s, v in now["stages"].items() if s in old["stages"]}
-    unkeyed = tuple(f"{section}.{option}:" for option in workflow.source_options.UNKEYED)
-    changes = [line.removeprefix("stages.") for line in differences(old, now) if not line.startswith(unkeyed or "\0")]
+    unkeyed = {f"{section}.{option}" for option in workflow.source_options.UNKEYED}
+    differing = changed_values(old, now)
+    found = [(path.removeprefix("stages."), *values) for path, *values in differing if path not in unkeyed]
+    changes = [f"{path}: {before!r} -> {after!r}" for path, before, after in found]
     codes = {stage: code_digest(workflow.code_of(stage)) for stage in changed}
     own = [stage for stage, code in codes.items() if code and stored_stages[stage].get("code") != code]
     advice = "choose another --out, or start over with --fresh"
+    if 0 < len(found) <= MOST_SETTINGS and not any(path.endswith((".use", ".after", ".kind")) for path, *_ in found):
+        stored = " ".join(f"--set {shlex.quote(as_override(path, before))}" for path, before, _ in found)
+        advice = f"go on with the stored ones by {stored}, {advice}"
     if not changes and own:
         texts = [stage for stage in own if workflow.node(stage).code]
         changes = [f"the source text of stage {stage!r} ({workflow.node(stage).use})" for stage in texts]

@@ -312,6 +312,15 @@ def _apply_override(file: _WorkflowFile, text: str) -> None:
         raise WorkflowError(f"--set {text!r}: " + unknown("section", section, known))
 
 
+def as_override(option: str, value: Any) -> str:
+    """Return `option=value` as `--set` reads it."""
+    try:
+        plain = isinstance(value, str) and _parse(value) == value
+    except yaml.YAMLError:
+        plain = False
+    return f"{option}={value if plain else json.dumps(value)}"
+
+
 def make_importable(folder: Path) -> None:
     """Let `use:` name modules that lie beside the workflow file; installed packages win over them."""
     if str(folder) not in sys.path:
@@ -576,12 +585,10 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Readable differences of two resolved workflows: ``detect.min_face: 20 -> 40``."""
+def changed_values(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield path, old value and new value of what differs in two resolved workflows."""
     if isinstance(old, dict) and isinstance(new, dict):
-        lines = []
         for key in {**old, **new}:
-            name = f"{path}.{key}" if path else str(key)
-            lines += differences(old.get(key), new.get(key), name)
-        return lines
-    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+            yield from changed_values(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield path, old, new

@@ -31,7 +31,7 @@ def workflow(folder: Path, options: str) -> Path:
     ("options", "message"),
     [
         ("model: arcface", r"unknown embedder 'arcface'; did you mean 'ArcFace'\? valid: "),
-        ("align: deepfcae", r"unknown alignment 'deepfcae'; did you mean 'deepface'\? valid: deepface, native, two"),
+        ("align: deepfcae", r"unknown alignment 'deepfcae'; did you mean 'deepface'\? valid: auto, deepface"),
         ("model: ArcFace, engine: pytorch", r"unknown engine 'pytorch'; did you mean 'torch'\?"),
         ("align: deepface, normalization: facenet", r"unknown normalization 'facenet'; did you mean 'Facenet'\?"),
         ("normalization: raw", r"stages\.embed: option normalization needs align: deepface; leave it out, or"),
@@ -68,12 +68,22 @@ def test_the_array_keeps_what_matching_needs(name: str) -> None:
 
 
 def test_thresholds_of_native_chips_where_they_were_measured() -> None:
-    attributes = {name: Embed(EmbedOptions(model=name)).outputs[0].attributes for name in ("Dlib", "ArcFace")}
+    attributes = {
+        name: Embed(EmbedOptions(model=name, align="native")).outputs[0].attributes for name in ("Dlib", "ArcFace")
+    }
     assert attributes["Dlib"]["thresholds"]["cosine"] == 0.08
     assert attributes["Dlib"]["deepface_thresholds"]["cosine"] == 0.07
     assert attributes["ArcFace"]["thresholds"]["cosine"] == 0.68
     two = Embed(EmbedOptions(align="two_views")).outputs[0].attributes["thresholds"]
     assert two == {"cosine": 0.076, "euclidean": 0.583, "euclidean_l2": 0.39, "angular": 0.125}
+
+
+@pytest.mark.parametrize("given", [{}, {"align": "auto"}], ids=["default", "auto"])
+def test_auto_is_the_more_accurate_alignment_that_a_model_has(given: dict[str, str]) -> None:
+    dlib, other = EmbedOptions(**given), EmbedOptions(model="ArcFace", **given)
+    assert (dlib.align, other.align) == ("two_views", "native")
+    assert dlib.keyed() == EmbedOptions(align="two_views").keyed()
+    assert other.keyed() == EmbedOptions(model="ArcFace", align="native").keyed()
 
 
 def test_many_faces_are_embedded_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,8 @@ def test_a_parade_keeps_its_people_apart(stores: dict[str, Path]) -> None:
 
 def test_a_store_per_face_is_not_gone_on_with_per_track(stores: dict[str, Path], tmp_path: Path) -> None:
     out = Path(shutil.copytree(stores["face"], tmp_path / "out.zarr"))
-    with pytest.raises(StoreError, match=r"other settings for embed \(embed\.per: 'face' -> 'track'\)"):
+    with pytest.raises(StoreError, match=r"other settings for embed \(embed\.per: 'face' -> 'track'\); "
+                       r"go on with the stored ones by --set embed\.per=face, choose another --out, or start over"):
         pipeline.run(stores["workflow"], stores["clip"], out, executor="inline", set=["embed.per=track"])
 
 
@@ -283,7 +284,7 @@ def test_a_store_from_before_there_was_a_choice_goes_on(stores: dict[str, Path],
         stored = store.attributes["workflow"]
         del stored["stages"]["embed"]["per"], stored["stages"]["embed"]["best"]
         store.update(workflow=stored)
-    with pytest.raises(StoreError, match=r"for detect, embed \(detect\.min_face: 40 -> 50\); choose another --out"):
+    with pytest.raises(StoreError, match=r"for detect, embed \(detect\.min_face: 40 -> 50\); go on with the stored"):
         pipeline.run(stores["workflow"], stores["clip"], out, executor="inline", set=["detect.min_face=50"])
     again = pipeline.run(stores["workflow"], stores["clip"], out, executor="inline")
     assert (again.summary.exit_code, again.summary.chunks) == (0, 0)

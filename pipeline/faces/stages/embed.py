@@ -40,10 +40,11 @@ class EmbedOptions(TrackOptions):
     """Options of `embed`."""
 
     model: str = Field("Dlib", description="recognition network; `reelgraph models` lists them")
-    align: Literal["native", "two_views", "deepface"] = Field(
-        "native",
-        description="native: warp onto the chip the network was trained on; deepface: DeepFace's crops; two_views: "
-        "average with a mirrored chip by dlib's 5 points (Dlib only; more accurate, 2.5 times the time)",
+    align: Literal["auto", "native", "two_views", "deepface"] = Field(
+        "auto",
+        description="native: warp onto the chip the network was trained on; two_views: average with a mirrored chip by "
+        "dlib's 5 points (Dlib only; more accurate, twice the time); deepface: DeepFace's crops; auto: two_views for "
+        "Dlib, native for the others",
     )
     flip: bool = Field(False, description="average with the mirrored face: a little more accurate, twice the time")
     normalization: Normalization = Field("base", description="DeepFace's parameter; align deepface only")
@@ -54,6 +55,15 @@ class EmbedOptions(TrackOptions):
     engine: Literal["onnx", "tensorflow", "torch"] = Field(
         "onnx", description="tensorflow, torch: DeepFace's own client on that library"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chosen(cls, values: Any) -> Any:
+        """Put an alignment in the place of auto: the resume key and the store say what was done."""
+        if not isinstance(values, dict) or values.get("align", "auto") != "auto":
+            return values
+        is_dlib = values.get("model", dlib_resnet.NAME) == dlib_resnet.NAME
+        return {**values, "align": "two_views" if is_dlib else "native"}
 
     @model_validator(mode="after")
     def _fits(self) -> EmbedOptions:
