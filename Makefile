@@ -1,6 +1,6 @@
 # reelgraph. `make help` lists the targets; each creates .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-memory bench-client structure bench-find bench-people \
+.PHONY: help install run test test-fast gpu check bench bench-pairs bench-per-track bench-alignments bench-memory bench-client structure bench-find bench-people \
 	bench-blur bench-match bench-tracks bench-streams bench-loader accuracy strangers docs clean
 
 PYTHON ?= python3
@@ -91,6 +91,9 @@ bench-pairs: $(VENV)/.installed-test  ## the same for four pairs of detector and
 
 bench-per-track: $(VENV)/.installed-test  ## what `per: track` saves and costs; writes bench-per-track.json
 	$(BIN)/python benchmarks/per_track.py $(ARGS)
+
+bench-alignments: $(VENV)/.installed-test  ## what two views of each face cost; writes bench-alignments.json
+	$(BIN)/python benchmarks/alignments.py $(ARGS)
 
 bench-memory: $(VENV)/.installed-test  ## peak memory of runs over short and long files
 	$(BIN)/python benchmarks/memory.py $(ARGS)

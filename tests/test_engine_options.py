@@ -58,7 +58,7 @@ def test_a_default_that_is_made_by_a_function(own: Own) -> None:
     own.module("plain", STAGE)
     path = own.workflow({"mine": "plain:Square"})
     assert own.run(path).summary.exit_code == 0
-    with pytest.raises(StoreError, match=r"\(mine\.power: 2 -> 3; mine\.again: \[2\] -> \[3\]\); choose another --out"):
+    with pytest.raises(StoreError, match=r"\(mine\.power: 2 -> 3; mine\.again: \[2\] -> \[3\]\); go on with"):
         own.run(path, set={"mine.power": 3})
     with pytest.raises(StoreError, match=r"\(mine\.of: \[1, 2\] -> \[3\]\)"):
         own.run(path, set={"mine.of": [3]})

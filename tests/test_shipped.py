@@ -90,7 +90,7 @@ def test_workflows_lists_what_is_shipped(elsewhere: Path, capsys: pytest.Capture
 
 def test_models_of_a_workflow_by_name(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "faces", "--json"]) == 0
-    assert [model["name"] for model in json.loads(capsys.readouterr().out)["models"]] == ["mtcnn", "Dlib"]
+    assert [model["name"] for model in json.loads(capsys.readouterr().out)["models"]] == ["mtcnn", "Dlib", "dlib"]
 
 
 def test_init_copies_a_workflow_with_its_module(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,12 +97,14 @@ class Embed(Stage):
     needs: tuple[str, ...] = ("frames_rgb", "n_faces", "box", "landmarks")
     slot = "gpu"
     version = 1
-    seconds_per_row = 0.006  # Dlib (`make bench`)
+    seconds_per_row = 0.006  # one chip of Dlib (`make bench`)
     Options = EmbedOptions
 
     def __init__(self, options: StageOptions) -> None:
         super().__init__(options)
         model, align = self.options.model, self.options.align
+        chips = (2 if align == "two_views" else 1) * (2 if self.options.flip else 1)
+        self.seconds_per_row = chips * type(self).seconds_per_row  # type: ignore[misc]
         attributes = {
             "model": model,
             "align": align,
