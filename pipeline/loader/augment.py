@@ -26,7 +26,7 @@ _BORDERS = {
     "reflect": cv2.BORDER_REFLECT,
     "wrap": cv2.BORDER_WRAP,
 }
-_SAME_SIZE = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.int32}
+_SAME_SIZE = {1: np.uint8, 2: np.uint16}
 _GREY = np.array([0.299, 0.587, 0.114])
 _LEAST_STD = 1e-6
 """Added to a standard deviation before division, as Keras does."""
@@ -82,6 +82,15 @@ class Augment(BaseModel):
             from pipeline.engine.workflow import explain
 
             raise UsageError(explain(err, type(self), self.where)) from err
+
+    @field_validator("width_shift_range", "height_shift_range", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """Keep a whole number one, also NumPy's: it has another meaning than a number with a fraction."""
+        found = int(value) if isinstance(value, np.integer) else value
+        if isinstance(found, int) and found < 0:
+            raise ValueError("a whole number of pixels must be 0 or more")
+        return found
 
     @field_validator("zoom_range")
     @classmethod
@@ -210,9 +219,10 @@ class Augmenter:
         if not (c.theta or c.shift_x or c.shift_y or c.shear) and c.zoom_x == c.zoom_y == 1:
             whole = picture[:: -1 if c.flip_y else 1, :: -1 if c.flip_x else 1]  # a crop is of the flipped one
             return whole[c.top : c.top + rows, c.left : c.left + columns]
-        if nearest:  # OpenCV moves values of these types, whatever they mean; one of 8 bytes as two
+        if nearest:  # OpenCV moves values of these types, whatever they mean; one of 8 bytes as two of 4
             held = np.ascontiguousarray(picture).reshape(height, width, -1)
-            found = self._warped(held.view(_SAME_SIZE[picture.dtype.itemsize]), c, cv2.INTER_NEAREST, (0,) * 4)
+            moved = held.view(_SAME_SIZE.get(picture.dtype.itemsize, np.int32))
+            found = self._warped(moved, c, cv2.INTER_NEAREST, (0,) * 4)
             return found.reshape(rows, columns, -1).view(picture.dtype).reshape(rows, columns, *picture.shape[2:])
         found = self._warped(picture, c, cv2.INTER_LINEAR, self._cval)
         return found if found.ndim == picture.ndim else found[..., None]

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from pipeline.errors import InputError, ReelgraphError, UsageError
 from pipeline.loader.augment import Augment, Augmenter
 from pipeline.loader.draws import UNIFORMS, Draws
-from pipeline.loader.items import Item, Items
+from pipeline.loader.items import MOST_CHANNELS, Item, Items
 from pipeline.loader.ring import Field
 from pipeline.loader.transforms import Transform
 from pipeline.media.picture import UnreadableError
+from pipeline.text import plural
 
 Array = npt.NDArray[Any]
 Rule = Literal["next", "skip", "zeros", "raise"]
@@ -74,7 +75,12 @@ class Maker:
         fields = [Field(shape, dtype or "float32")]
         if item.mask is not None:
             if item.mask.ndim not in (2, 3) or item.mask.dtype.kind not in "biuf":
-                raise UsageError(f"masks are numbers (n, height, width), not of shape (n, {item.mask.shape})")
+                told = ", ".join(map(str, ("n", *item.mask.shape)))
+                raise UsageError(f"masks are numbers (n, height, width), not {item.mask.dtype} ({told})")
+            channels = int(np.prod(item.mask.shape[2:]))
+            if not 1 <= channels * max(1, item.mask.itemsize // 4) <= MOST_CHANNELS:
+                told = f"masks of {item.mask.dtype} have {plural(channels, 'channel')}"
+                raise UsageError(f"{told}; from 1 to {MOST_CHANNELS // max(1, item.mask.itemsize // 4)} are supported")
             fields.append(Field((*shape[:2], *item.mask.shape[2:]), str(item.mask.dtype)))
         return tuple(fields)
 

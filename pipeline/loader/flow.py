@@ -208,10 +208,12 @@ class ImageDataGenerator:
         found: Items = Chosen(items, numbers)
         found.labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
         found.class_names = tuple(text(os.fsencode(name)) for name in wanted)
-        paths = [os.path.join(os.fspath(directory), items.path(number)) for number in numbers]
+        names = [items.path(number) for number in numbers]
+        paths = [os.path.join(os.fspath(directory), name) for name in names]
         return self._files(
-            found, form, paths, target_size, class_mode, method, keep_aspect_ratio, batch_size, shuffle, seed, workers
-        )
+            found, form, names, paths, target_size, class_mode, method, keep_aspect_ratio, batch_size, shuffle, seed,
+            workers,
+        )  # fmt: skip
 
     def flow_from_dataframe(
         self,
@@ -296,8 +298,8 @@ class ImageDataGenerator:
         if weights is not None:
             items.weights = weights[kept]
         return self._files(
-            items, form, [paths[row] for row in kept], target_size, class_mode, method, keep_aspect_ratio, batch_size,
-            shuffle, seed, workers,
+            items, form, [names[row] for row in kept], [paths[row] for row in kept], target_size, class_mode, method,
+            keep_aspect_ratio, batch_size, shuffle, seed, workers,
         )  # fmt: skip
 
     def _part(self, subset: str | None, n: int) -> slice:
@@ -311,8 +313,9 @@ class ImageDataGenerator:
         return parts[subset]
 
     def _files(
-        self, items: Items, form: Form, paths: list[str], target_size: tuple[int, int], class_mode: ClassMode,
-        method: str | None, keeps_ratio: bool, batch_size: int, shuffle: bool, seed: int | None, workers: int | None,
+        self, items: Items, form: Form, names: list[str], paths: list[str], target_size: tuple[int, int],
+        class_mode: ClassMode, method: str | None, keeps_ratio: bool, batch_size: int, shuffle: bool,
+        seed: int | None, workers: int | None,
     ) -> Any:  # fmt: skip
         """Return the data set of files, with what Keras' iterators over files have beside that of arrays."""
         form = replace(form, is_input=class_mode == "input", has_float_labels=class_mode in _NUMBERS)
@@ -323,7 +326,7 @@ class ImageDataGenerator:
             items = Resized(items, target_size, method, keeps_ratio)
         one_hot = class_mode == "categorical" and classes is not None and classes.ndim == 1
         data = self._data(items, form, batch_size, shuffle, seed, workers, one_hot)
-        data.filepaths, data.class_mode, data.target_size = paths, class_mode, target_size
+        data.filenames, data.filepaths, data.class_mode, data.target_size = names, paths, class_mode, target_size
         data.image_shape = (*data.target_size, 1 if items.grey else 3)
         data.classes, data.labels = classes, list(form.outputs) or classes
         data.class_indices, data.num_classes = _numbered(class_names), len(class_names)

@@ -83,6 +83,7 @@ class Resized(Items):
 
         assert self.size is not None
         picture = Image.fromarray(self.items.picture(index))
+        picture = picture.convert("L") if self.grey else picture  # before it is resized, as Keras does
         (width, height), (rows, columns) = picture.size, self.size
         box = (0, 0, width, height)
         if self.keeps_ratio:  # the middle that has the ratio of the new size

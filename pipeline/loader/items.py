@@ -112,9 +112,10 @@ class _Scaled(Items):
         return self.scaled(index)[0]
 
 
+_NO_STORE = "axis and label are for a run store; {} is not one"
 _WARPED = frozenset(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
 """Types of pixels that OpenCV warps."""
-_MOST_CHANNELS = 512
+MOST_CHANNELS = 512
 """Channels that OpenCV's arrays may have."""
 
 
@@ -144,8 +145,8 @@ class ArrayItems(_Scaled):
                 f"pictures are numbers (n, height, width, channels), not an array of shape {pictures.shape} and type "
                 f"{pictures.dtype}"
             )
-        if pictures.shape[-1] > _MOST_CHANNELS:
-            raise UsageError(f"pictures have {pictures.shape[-1]} channels; at most {_MOST_CHANNELS} are supported")
+        if pictures.shape[-1] > MOST_CHANNELS:
+            raise UsageError(f"pictures have {pictures.shape[-1]} channels; at most {MOST_CHANNELS} are supported")
         self.pictures, self.size = pictures, size
 
     def __len__(self) -> int:
@@ -193,12 +194,18 @@ def _opened(memory: int, shape: tuple[int, ...], dtype: str, start: int = 0) -> 
     return found
 
 
+_COMPARED = 16
+"""Rows by which the file of a map is known again."""
+
+
 def _shared(array: Array) -> Array:
     """Return a copy of an array in shared memory. A map of a file is shared as it is."""
     if isinstance(array, SharedArray):
         return array
     if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.flags.c_contiguous:
-        return _opened(os.open(array.filename, os.O_RDONLY), array.shape, array.dtype.str, array.offset)
+        found = _of_file(array)
+        if found is not None:
+            return found
     from pipeline.loader.ring import memory_file
 
     array = np.asarray(array)
@@ -208,6 +215,24 @@ def _shared(array: Array) -> Array:
         target[...] = array
         del target
     return _opened(memory, array.shape, array.dtype.str)
+
+
+def _of_file(array: np.memmap[Any, Any]) -> SharedArray | None:
+    """Return what the file of a map holds; None if it is gone, another one, or without the map's changes (mode "c")."""
+    if array.filename is None:
+        return None
+    try:
+        memory = os.open(array.filename, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        found = _opened(memory, array.shape, array.dtype.str, array.offset)
+    except (ValueError, TypeError):  # it is shorter
+        os.close(memory)
+        return None
+    step = 1 if array.mode == "c" else max(1, len(array) // _COMPARED)
+    rows = {*range(0, len(array), step), len(array) - 1} if len(array) else ()
+    return found if all(found[row].tobytes() == array[row].tobytes() for row in rows) else None
 
 
 class FileItems(_Scaled):
@@ -409,11 +434,15 @@ def items_of(
     if size is not None:
         size = checked_size("image_size", size)
     found: Items
+    if isinstance(source, Items | np.ndarray) and (axis or label):
+        raise UsageError(_NO_STORE.format("the source"))
     if isinstance(source, Items):
         found = copy.copy(source)  # labels of one loader are not those of another
     elif isinstance(source, np.ndarray):
         found = ArrayItems(source, size)
     elif isinstance(source, list | tuple) and source and all(isinstance(one, np.ndarray) for one in source):
+        if axis or label:
+            raise UsageError(_NO_STORE.format("the source"))
         if len({one.shape for one in source}) > 1:
             raise UsageError("pictures in a list must have one shape; give files and image_size for others")
         found = ArrayItems(np.stack(source), size)
@@ -425,6 +454,8 @@ def items_of(
     if masks is not None:
         found.masks = _array("masks", masks)
     if boxes is not None:
+        if not isinstance(boxes, Iterable):
+            raise UsageError(f"boxes must be a list with an array for each picture, not {_short(boxes)}")
         found.boxes = [_boxes(one, index) for index, one in enumerate(boxes)]
     if weights is not None:
         found.weights = checked_weights(weights)
@@ -471,12 +502,16 @@ def checked_weights(values: Any) -> Array:
 
 def _boxes(values: Any, index: int) -> Array:
     try:
-        found = np.asarray(values, np.float32)
-        found = found.reshape(-1, found.shape[-1] if found.size else 4)
+        exact = np.asarray(values, np.float64)
+        exact = exact.reshape(-1, exact.shape[-1] if exact.size else 4)
     except (TypeError, ValueError, IndexError):
-        found = np.zeros((1, 0), np.float32)
-    if found.shape[1] < 4 or not np.isfinite(found[:, :4]).all():
+        exact = np.zeros((1, 0))
+    if exact.shape[1] < 4 or not np.isfinite(exact[:, :4]).all():
         raise UsageError(f"boxes of picture {index} are {_short(values)}; a box is x, y, width, height, ...")
+    found = exact.astype(np.float32)
+    lost = exact[:, 4:][(exact[:, 4:] % 1 == 0) & (found[:, 4:] != exact[:, 4:])]
+    if lost.size:  # an id
+        raise UsageError(f"boxes of picture {index} hold {lost[0]:.0f}, which float32 cannot; number the ids from 0")
     return found
 
 
@@ -504,7 +539,7 @@ def _of_paths(source: Any, size: tuple[int, int] | None, axis: str | None, label
             raise UsageError(f"a run store is loaded alone, not with {len(given) - 1} more; make a loader of each")
         return StoreItems(open_store(given[0]), axis, label, size)
     if axis or label:
-        raise UsageError(f"axis and label are for a run store; {given[0]} is not one")
+        raise UsageError(_NO_STORE.format(given[0] if given else "the source"))
     if given and all(name.lower().endswith(tuple(SUFFIXES)) and os.path.isfile(name) for name in given):
         found = files(given, size)
         _label_by_folder(found)

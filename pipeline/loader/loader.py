@@ -182,16 +182,15 @@ class Loader:
             asked = self.watch.begin()
             try:
                 made, arrays = self._made()
+                batch = self._batch(made, arrays, self.epoch)
+                self._say(made.broken)
+                self.watch.add(len(made.indices), asked)
             except BaseException:  # the next call asks for the same batch, for any number of workers
                 self.close()
                 raise
-            epoch = self.epoch
-            self.position += 1
-            if self.position == len(self):
-                self.epoch, self.position = self.epoch + 1, 0
-            self._say(made.broken)
-            self.watch.add(len(made.indices), asked)
-            return self._batch(made, arrays, epoch)
+            is_last = self.position + 1 == len(self)
+            self.epoch, self.position = (self.epoch + 1, 0) if is_last else (self.epoch, self.position + 1)
+            return batch
 
     def batch(self, epoch: int, number: int) -> Any:
         """Return any batch of any epoch, made in this process."""

@@ -75,12 +75,17 @@ class Pool:
 
     def _start(self) -> _Worker:
         ours, theirs = pair()
-        with theirs:
-            arguments = [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())]
-            process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), *self._files),
-                env={**os.environ, **_ONE_THREAD},
-            )  # fmt: skip
+        path = json.dumps([place for place in sys.path if isinstance(place, str)])  # as import takes them
+        # A new process has this thread's mask: Ctrl-C waits until it can ignore it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _START, path, str(theirs.fileno())], stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), *self._files), env={**os.environ, **_ONE_THREAD},
+                )  # fmt: skip
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with contextlib.suppress(OSError):  # one that is dead already is found later
             ours.send_bytes(self._greeting)
         self._poll.register(ours.fileno(), select.POLLIN)

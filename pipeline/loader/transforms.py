@@ -33,7 +33,13 @@ class Transform:
 
     def __call__(self, item: Item, draws: Draws, epoch: int, index: int) -> Item:
         """Return a changed item; the transform may write into what it gets."""
-        item = copy.deepcopy(item)
+        had_torch = "torch" in sys.modules
+        made = self._made(copy.deepcopy(item), draws, epoch, index)
+        if "torch" in sys.modules and not had_torch:  # imported by the transform itself: drawn from without a seed
+            made = self._made(copy.deepcopy(item), draws, epoch, index)
+        return made
+
+    def _made(self, item: Item, draws: Draws, epoch: int, index: int) -> Item:
         if self.takes_generator:
             made = self.transform(item.picture, draws.generator(epoch, index))
             return Item(_channels_last(made), item.mask, item.boxes)

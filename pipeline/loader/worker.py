@@ -39,6 +39,7 @@ class Answer:
 def main() -> None:
     """Run until the loader's process closes its end of the socket, also by its death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the loader ends this one
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was blocked until here
     connection = Connection(int(sys.argv[2]))
     threading.Thread(target=_end_with, args=(connection.fileno(),), daemon=True).start()
     try:

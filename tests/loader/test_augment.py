@@ -129,6 +129,12 @@ def test_drawn_parameters_have_the_range_of_keras() -> None:
     assert not found["flip_y"].any()
 
 
+def test_a_whole_number_of_numpy_is_one() -> None:
+    augmenter = Augmenter(Augment(width_shift_range=np.int64(3)))
+    u = np.random.default_rng(3).random((50, 16)).tolist()
+    assert {augmenter.changes(one, 40, 80).shift_x for one in u} == {-2, -1, 0, 1, 2}
+
+
 def test_masks_and_boxes_go_along() -> None:
     """A bright square, its mask and its box stay together, whatever is drawn."""
     picture, mask = np.zeros((60, 90, 3), np.uint8), np.zeros((60, 90), np.uint8)
@@ -164,6 +170,7 @@ def test_masks_and_boxes_go_along() -> None:
         ({"rotation_range": float("inf")}, "augment.rotation_range: input should be a finite number"),
         ({"zoom_range": float("nan")}, "augment.zoom_range"),
         ({"width_shift_range": float("nan")}, "augment.width_shift_range"),
+        ({"height_shift_range": -3}, "augment.height_shift_range: a whole number of pixels must be 0 or more"),
         ({"brightness_range": (-1, 0.5)}, "a factor of brightness must be 0 or more"),
     ],
 )

@@ -175,6 +175,7 @@ def table(place: Path) -> pd.DataFrame:
         {"classes": ["a", "b"], "class_mode": "binary"},
         {"class_mode": "raw", "y_col": ["x", "y"]},
         {"class_mode": "raw", "y_col": "x", "subset": "training"},
+        {"classes": ["a"]},
         {"class_mode": None, "color_mode": "grayscale"},
         {"weight_col": "x"},
         {"weight_col": "y", "class_mode": "sparse", "subset": "training"},
@@ -191,6 +192,7 @@ def test_flow_from_dataframe_gives_what_keras_gives(options: dict[str, Any], odd
         table(odd_folder), odd_folder, **READ, **options, workers=0
     )
     assert ours.n == wanted.n
+    assert (ours.filenames, ours.filepaths) == (wanted.filenames, wanted.filepaths)
     made, expected = ours[0], wanted[0]
     if "class_mode" in options and options["class_mode"] is None:
         assert np.abs(made - expected).max() <= 1  # grey by OpenCV and by Pillow
@@ -202,11 +204,12 @@ def test_flow_from_dataframe_gives_what_keras_gives(options: dict[str, Any], odd
         assert made[1].dtype == expected[1].dtype
 
 
+@pytest.mark.parametrize("colours", ["rgb", "grayscale"])
 @pytest.mark.parametrize("method", [None, "nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
-def test_interpolation_is_keras(method: str | None, tmp_path: Path) -> None:
+def test_interpolation_is_keras(method: str | None, colours: str, tmp_path: Path) -> None:
     wide = np.tile(PICTURES[:4], (1, 1, 2, 1))[:, :, :51]
     place = folder(tmp_path, wide)
-    ratio = {"keep_aspect_ratio": method != "box"}
+    ratio = {"keep_aspect_ratio": method != "box", "color_mode": colours}
     wanted = KERAS().flow_from_directory(
         place, **{**READ, "target_size": (20, 17)}, interpolation=method or "bilinear", **ratio
     )

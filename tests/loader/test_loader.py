@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import pipeline
 from pipeline.errors import InputError, UsageError
 from pipeline.loader.items import Items
 from pipeline.loader.pool import Pool
+from pipeline.loader.watch import Watch
 from tests.loader import trial
 from tests.loader.made_pictures import PICTURES, digest, everything, folder, loader_of
 
@@ -54,6 +56,29 @@ def test_a_map_of_a_file_is_shared_as_it_is(tmp_path: Path) -> None:
     with pipeline.Loader(mapped, 70, shuffle=False, workers=1) as loader:
         assert (loader.next() == PICTURES).all()
         assert os.readlink(f"/proc/self/fd/{loader.recipe.items.descriptors()[0]}") == str(tmp_path / "pictures.npy")
+
+
+def test_a_map_is_what_it_shows_and_not_what_its_file_holds_now(tmp_path: Path) -> None:
+    """A private map that was written to; files that were replaced, are gone, became shorter or have no name."""
+    for name in ("private", "replaced", "gone", "shorter"):
+        np.save(tmp_path / f"{name}.npy", PICTURES)
+    maps = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("replaced", "gone", "shorter")}
+    maps["private"] = np.load(tmp_path / "private.npy", mmap_mode="c")
+    maps["private"][33] = 255 - PICTURES[33]
+    np.save(tmp_path / "new.npy", 255 - PICTURES)
+    (tmp_path / "new.npy").replace(tmp_path / "replaced.npy")
+    (tmp_path / "gone.npy").unlink()
+    (tmp_path / "short.npy").write_bytes(b"")
+    (tmp_path / "short.npy").replace(tmp_path / "shorter.npy")
+    with TemporaryFile() as file:
+        file.write(PICTURES.tobytes())
+        maps["without a name"] = np.memmap(file, np.uint8, "r", 0, PICTURES.shape)
+        for name, mapped in maps.items():
+            before = len(os.listdir("/proc/self/fd"))
+            with pipeline.Loader(mapped, 70, shuffle=False, workers=1) as loader:
+                assert (loader.next() == mapped).all(), name
+            del loader
+            assert len(os.listdir("/proc/self/fd")) == before, name
 
 
 def test_kept_batches_stay_as_they_are(wanted: list[str]) -> None:
@@ -140,7 +165,7 @@ def test_workers_end_also_in_the_middle_of_a_picture(how: int) -> None:
 
         def hanging(picture):
             if os.getpid() != here:
-                os.write(1, b"%d\n" % os.getpid())  # at once: two workers write to one pipe
+                os.write(1, b"%d\\n" % os.getpid())  # at once: two workers write to one pipe
                 time.sleep(600)
             return picture
 
@@ -203,7 +228,13 @@ def test_what_cannot_be_sent_to_workers_is_one_line() -> None:
         ({"labels": np.zeros((70, 2), int), "one_hot": True}, "a whole number from 0"),
         ({"labels": np.full(70, 1 << 40), "one_hot": True}, "number the classes from 0"),
         ({"masks": np.zeros((70, 8, 8))}, r"the mask of \d+ has 8 × 8 pixels, its picture 32 × 32"),
-        ({"masks": np.zeros((70, 8))}, "masks are numbers"),
+        ({"masks": np.zeros((70, 8))}, r"masks are numbers \(n, height, width\), not float64 \(n, 8\)"),
+        ({"masks": np.zeros((70, 32, 32, 0))}, "masks of float64 have 0 channels; from 1 to 256 are supported"),
+        ({"masks": np.zeros((70, 32, 32, 513), bool)}, "masks of bool have 513 channels; from 1 to 512"),
+        ({"boxes": 5}, "boxes must be a list with an array for each picture, not 5"),
+        ({"boxes": [[[1, 2, 3, 4, 33554433]]] * 70}, "hold 33554433, which float32 cannot; number the ids from 0"),
+        ({"axis": "face"}, "axis and label are for a run store; the source is not one"),
+        ({"label": "person"}, "axis and label are for a run store"),
         ({"masks": np.zeros((70, 32, 32)), "augment": lambda x: x[:9]}, "must keep its size if there are masks"),
         ({"boxes": [[[1, 2, 3]]] * 70}, "boxes of picture 0 are .*; a box is x, y, width, height"),
         ({"boxes": [[[1, 2, 3, float("nan")]]] * 70}, "boxes of picture 0 are"),
@@ -305,20 +336,23 @@ def test_one_list_of_items_serves_several_loaders() -> None:
     assert (second.next()[1] == 2 * first.next()[1]).all()
 
 
-def test_an_interrupted_call_loses_no_batch(wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("place", "name"), [(Pool, "take"), (Watch, "add")])
+def test_an_interrupted_call_loses_no_batch(
+    place: Any, name: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A notebook goes on after Ctrl-C."""
     with loader_of(1) as loader:
         found = [digest(loader.next())]
-        take = Pool.take
+        method = getattr(place, name)
 
-        def interrupted(pool: Pool) -> Any:
-            take(pool)
+        def interrupted(*given: Any) -> Any:
+            method(*given)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(Pool, "take", interrupted)
+        monkeypatch.setattr(place, name, interrupted)
         with pytest.raises(KeyboardInterrupt):
             loader.next()
-        monkeypatch.setattr(Pool, "take", take)
+        monkeypatch.setattr(place, name, method)
         assert [*found, *(digest(loader.next()) for _ in range(2))] == wanted[:3]
 
 
@@ -512,6 +546,39 @@ def test_a_callable_of_the_user_is_seeded_by_item(wanted: list[str]) -> None:
         assert found[0] == found[1]
 
 
+def test_torch_is_seeded_also_if_the_callable_imports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in the place of torch, which is known by its name."""
+    code = """
+        import random as standard
+
+        _drawn = standard.Random(7)
+        rand, get_rng_state, set_rng_state = _drawn.random, _drawn.getstate, _drawn.setstate
+
+        def is_tensor(value):
+            return False
+
+        class random:
+            class default_generator:
+                manual_seed = _drawn.seed
+    """
+    (tmp_path / "torch.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)  # what was there is put back
+    del sys.modules["torch"]
+
+    def noisy(picture: np.ndarray) -> np.ndarray:
+        import torch
+
+        return picture * np.float32(torch.rand())
+
+    found = []
+    for workers in (0, 1):
+        sys.modules.pop("torch", None)
+        with pipeline.Loader(PICTURES[:8], 4, noisy, workers=workers) as loader:
+            found.append([digest(loader.next()) for _ in range(3)])
+    assert found[0] == found[1]
+
+
 def test_a_failing_callable_names_the_picture() -> None:
     def failing(picture: np.ndarray) -> np.ndarray:
         if picture[0, 0, 0] == 211:
@@ -528,6 +595,19 @@ def test_a_failing_callable_names_the_picture() -> None:
                 with pytest.raises(UsageError, match="augment failed on 12: ValueError: no"):
                     loader.next()
             assert loader.state()["position"] == 1
+
+
+def test_workers_that_start_do_not_see_ctrl_c() -> None:
+    """It is sent to all processes of a terminal, also before a worker could say that it ignores it."""
+    code = """
+        import os, signal, numpy as np, pipeline
+        from pipeline.loader import pool
+        pool._START = "import os, signal; os.kill(os.getpid(), signal.SIGINT); " + pool._START
+        with pipeline.Loader(np.zeros((4, 8, 8, 3), np.uint8), 4, workers=1) as loader:
+            print(loader.next().shape, loader._pool.deaths)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("(4, 8, 8, 3) 0\n", "")
 
 
 def test_report_says_what_was_measured(tmp_path: Path) -> None:
