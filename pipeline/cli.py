@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from pipeline.commands import EXIT_CODES
+from pipeline.commands import EXIT_CODES, any_text
 from pipeline.errors import ReelgraphError, StoppedError, UsageError
 from pipeline.installed import OURS, by_name
 from pipeline.text import plain, without_secrets
@@ -131,6 +131,12 @@ class _Parser(argparse.ArgumentParser):
         if rest:  # here, and not by the parser of all commands, so that the help of the command is named
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse an empty value, mostly a shell variable that is not set: as a path it means the working folder."""
+        if "" in arg_strings and action.nargs != argparse.PARSER and action.type is not any_text:
+            raise argparse.ArgumentError(action, "the value is empty; give one, or leave it out")
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"reelgraph: {plain(without_secrets(message))}; see {self.prog} --help\n")

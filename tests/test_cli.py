@@ -341,3 +341,22 @@ def test_a_deleted_working_folder(tmp_path: Path, repository: Path) -> None:
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, env=ours)
     assert ended.returncode == 2
     assert ended.stderr == "reelgraph: the folder you are in has been deleted; cd to one that exists\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "faces", "clip.mp4", "--out", ""], ["run", "faces", "clip.mp4", "--out", "o.zarr", "--host", ""],
+        ["run", "faces", "--out", "o.zarr", ""], ["find", "o.zarr", "--gallery", ""], ["annotate", "o.zarr", "--out="],
+        ["index", "o.zarr", "--out", ""], ["demo", ""], ["status", ""],
+    ],
+)  # fmt: skip
+def test_an_empty_value_is_not_the_working_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "the value is empty; give one, or leave it out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import yaml
 import pipeline
 from pipeline.engine.workflow import as_override, changed_values, load_workflow
 from pipeline.errors import WorkflowError
+from pipeline.views.workflows import describe, lines
 
 GOOD = """
 source: {kind: video, every: 5}
@@ -108,8 +109,13 @@ def test_stages_come_after_those_they_need(tmp_path: Path) -> None:
         ("stages: {x: {use: 'pipeline.faces.stages.detect:Detcet'}}", "did you mean 'Detect'?"),
         ("stages: {detect: {}, detect: {}}", "workflow.yaml:1: not valid YAML: key 'detect' is written twice"),
         ("stages: [", "workflow.yaml:1: not valid YAML"),
+        ("stages: {detect: {}}\n# \x1b", r"workflow.yaml:2: not valid YAML: character '\\x1b' is not allowed"),
+        ("stages:\ndetect: {}", "stages: nothing is below it; indent the lines that belong to it"),
+        ("source: video\nstages: {detect: {}}", "source: this needs names with values, .*got 'video'"),
+        ("stages: {detect: {}, embed: {after: 5}}", r"stages.embed.after: this needs a list, as \[a, b\] \(got 5\)"),
+        ("stages: {on: {use: detect}}", "stages: a name is text, not True, .*; put it in quotes"),
         ("just text", "has the sections 'source' and 'stages'"),
-        ("stages: {}", "stages: "),
+        ("stages: {}", "stages: there is no stage; add one"),
         ("source: {}", "stages: this is missing"),
         ("stages:\n  ? [a, b]\n  : {}", "workflow.yaml:2: not valid YAML: found unhashable key"),
         ("stages: {detect: {min_face: !!int many}}", "workflow.yaml:1: not valid YAML: 'many' is not of type int"),
@@ -149,6 +155,30 @@ def test_parts_can_be_shared(tmp_path: Path) -> None:
 def test_unknown_model_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(WorkflowError, match=r"stages\.embed: unknown embedder 'dlip'; did you mean 'Dlib'"):
         load_workflow(written(tmp_path, "stages: {detect: {}, embed: {model: dlip}}"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xd8\xff", "it is not text in UTF-8; save it as UTF-8, or put the workflow first"),
+        (b"#" * 10_000_001, "it is larger than 10 MB; put the workflow first"),
+    ],
+)
+def test_a_film_in_place_of_a_workflow_is_named_and_not_read_whole(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(WorkflowError, match=f"clip.mp4 is not a workflow: {message}"):
+        load_workflow(path)
+
+
+def test_values_of_options_are_shown_as_a_file_takes_them(tmp_path: Path) -> None:
+    section = describe(str(written(tmp_path, "stages: {detect: {turned: true}, analyze: {}}")))["sections"]
+    shown = lines({"sections": section})
+    assert any(line.startswith("    turned: true (default false)  ") for line in shown)
+    assert any(line.startswith("    max_faces: null  ") for line in shown)
+    assert any(line.startswith("    attributes: [age, gender, emotion, race]  ") for line in shown)
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ def given(arguments: Callable[[argparse.ArgumentParser], None], options: argpars
     return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(options, name) != value]
 
 
+def any_text(text: str) -> str:
+    """Return the text, for `type=` of an argument that may be empty. Without it an empty one is refused."""
+    return text
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, for `type=`."""
     if not text.isdecimal() or int(text) < 1:

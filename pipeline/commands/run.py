@@ -100,7 +100,11 @@ def _run(options: argparse.Namespace) -> int:
     from pipeline.views.progress import for_stderr
 
     if bool(options.inputs) == bool(options.follow):
-        raise UsageError("give the inputs to run over, or a folder with --follow FOLDER, and not both")
+        said = "both are given" if options.inputs else f"{options.workflow!r} is taken for the workflow, and is alone"
+        raise UsageError(
+            f"give inputs after the workflow, or --follow FOLDER, and not both: {said}; "
+            "reelgraph run WORKFLOW INPUT... --out STORE"
+        )
     fields = ClusterOptions.model_fields
     given = {name: value for name, value in vars(options).items() if name in fields and value is not None}
     with for_stderr() as progress, _alone_on_output(options.json):

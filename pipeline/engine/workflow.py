@@ -25,7 +25,7 @@ from pipeline.engine.source import Source, SourceOptions, StoredSource
 from pipeline.engine.stage import Stage, StageOptions
 from pipeline.engine.values import json_values
 from pipeline.errors import ModelError, WorkflowError
-from pipeline.files.regular import read_file
+from pipeline.files.regular import open_file
 from pipeline.models.card import ModelInfo
 from pipeline.store.schema import Array, Axis, Schema, decoded_of, default_count, implied_axes
 from pipeline.text import says, unknown
@@ -37,9 +37,13 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlevel = 2
 
+LARGEST_FILE = 10_000_000
+"""Most bytes of a workflow file. Ten times less than that already takes seconds to parse; films are larger."""
+
 _RESERVED = {"name", "chunks", "aside", "zarr.json"}
 """Names below an input's group that no array may take, beside those of the source."""
 _STAGE_KEYS = {"use", "after", "options"}
+_FIRST = "put the workflow first: reelgraph run WORKFLOW INPUT..."
 
 
 class _WorkflowFile(BaseModel):
@@ -235,15 +239,26 @@ def build_workflow(name: str, document: Any, folder: Path, overrides: Sequence[s
 
 def _read(path: Path) -> Any:
     try:
-        text = read_file(path).decode()
+        with open_file(path) as file:
+            content = file.read(LARGEST_FILE + 1)
     except FileNotFoundError as err:
         beside = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         shipped = f"; the shipped one goes by its name: {path.stem}" if path.stem in shipped_names() else ""
         raise WorkflowError(unknown("workflow file", str(path), beside) + shipped) from err
-    except (OSError, UnicodeDecodeError) as err:
-        raise WorkflowError(f"cannot read workflow {path}: {getattr(err, 'strerror', None) or err}") from err
+    except OSError as err:
+        raise WorkflowError(f"cannot read workflow {path}: {err.strerror or err}") from err
+    if len(content) > LARGEST_FILE:
+        raise WorkflowError(f"{path} is not a workflow: it is larger than {LARGEST_FILE / 1e6:.0f} MB; {_FIRST}")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as err:
+        problem = f"it is not text in UTF-8; save it as UTF-8, or {_FIRST}"
+        raise WorkflowError(f"{path} is not a workflow: {problem}") from err
     try:
         document = _parse(text)
+    except yaml.reader.ReaderError as err:
+        line = text.count("\n", 0, err.position) + 1
+        raise WorkflowError(f"{path}:{line}: not valid YAML: character {chr(err.character)!r} is not allowed") from err
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -521,6 +536,14 @@ def _validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
         raise WorkflowError(explain(err, model, where)) from err
 
 
+_PLAIN = {
+    "dict_type": "this needs names with values, as `name: value` or {name: value}",
+    "tuple_type": "this needs a list, as [a, b]",
+    "list_type": "this needs a list, as [a, b]",
+}
+"""Messages of Pydantic that speak of Python's types, in words of a YAML file, by type of error."""
+
+
 def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> str:
     """The first problem of a validation error in one line."""
     problem = err.errors()[0]
@@ -535,7 +558,16 @@ def explain(err: ValidationError, model: type[BaseModel], where: str = "") -> st
         return message
     if problem["type"] == "missing":
         return f"{path}: this is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    if problem["loc"][-1:] == ("[key]",):
+        key = problem["input"]
+        said = ", and YAML reads on, off, yes and no as true and false" if isinstance(key, bool) else ""
+        above = ".".join(part for part in [where, *(str(p) for p in problem["loc"][:-2])] if part)
+        return f"{above}: a name is text, not {key!r}{said}; put it in quotes"
+    if problem["type"] == "too_short" and problem["loc"] == ("stages",):
+        return "stages: there is no stage; add one, as `detect: {}`"
+    message = _PLAIN.get(problem["type"], problem["msg"]).removeprefix("Value error, ")
+    if problem["input"] is None and problem["type"] == "dict_type":
+        return f"{path}: nothing is below it; indent the lines that belong to it"
     given = _SHORT.repr(problem["input"])
     # A rule over several options gets them all as its input, and names in its message those that matter.
     shown = "" if isinstance(problem["input"], dict) or says(message, given) else f" (got {given})"

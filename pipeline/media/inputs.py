@@ -37,6 +37,8 @@ SYSTEM_FOLDERS = re.compile(
 """Names of folders that systems and storage servers make for trash, indexes and thumbnails."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 """First bytes of a file that holds what macOS notes about another file (`._clip.mp4`; RFC 1740)."""
+_IVF = b"DKIF"
+"""First bytes of a video of the ending .ivf, which faiss also gives to the lists of an index of faces."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 
@@ -163,6 +165,8 @@ def _is_video(path: Path, left_out: LeftOut) -> bool:
         reason = "broken links, pipes or devices"
     elif suffix in _SOURCE_CODE_SUFFIXES and (head := _first_bytes(path, 4096)) and b"\0" not in head:
         reason = f"{suffix} files that are text"
+    elif suffix == ".ivf" and (head := _first_bytes(path, 4)) and head != _IVF:
+        reason = ".ivf files that are not video"
     if reason:
         left_out[reason] += 1
     return not reason

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from pipeline.engine.values import default_of
 
@@ -52,11 +55,18 @@ def lines(described: dict[str, Any]) -> list[str]:
         after = f", after {', '.join(section['after'])}" if section.get("after") else ""
         shown.append(f"{section['name']} ({section['use']}{after})")
         for option in section["options"]:
-            changed = "" if option["value"] == option["default"] else f" (default {option['default']})"
-            shown.append(f"    {option['name']}: {option['value']}{changed}  {option['help']}".rstrip())
+            changed = "" if option["value"] == option["default"] else f" (default {_as_yaml(option['default'])})"
+            shown.append(f"    {option['name']}: {_as_yaml(option['value'])}{changed}  {option['help']}".rstrip())
         for array in section.get("arrays", []):
             shown.append(f"    -> {array['name']} ({', '.join(array['dims'])}) {array['dtype']}")
     return shown
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value as a workflow file or `--set` takes it, on one line."""
+    plain = to_jsonable_python(value, fallback=str)
+    dumped = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return dumped.removesuffix("\n").removesuffix("\n...")
 
 
 def _shipped_lines(workflows: list[dict[str, Any]]) -> list[str]:

@@ -104,13 +104,15 @@ def test_what_is_no_video_is_left_out_and_counted(tmp_path: Path) -> None:
     put(tmp_path, "lost+found/f.mp4", "raw.braw")
     put(tmp_path, "._a.mp4", "x/._b.mkv", content=b"\0\5\26\7\0\2\0\0")
     put(tmp_path, "code.ts", "go.mod", content=b"module example\n")
+    put(tmp_path, "faces.index/lists.ivf", content=b"\1\2\3\4\5")
     (tmp_path / "gone.mp4").symlink_to("nowhere.mp4")
     notes: list[str] = []
     assert expand([str(tmp_path)], notes.append) == [tmp_path / "a.mp4"]
     assert notes == [
-        "left out: .braw files, which FFmpeg cannot read: 1; .mod files that are text: 1; .ts files that are text: 1; "
-        "AppleDouble files (._*): 2; broken links, pipes or devices: 1; folders $RECYCLE.BIN: 1; "
-        "folders .Spotlight-V100: 1; folders .Trash-1000: 1; folders @eaDir: 1; folders lost+found: 1"
+        "left out: .braw files, which FFmpeg cannot read: 1; .ivf files that are not video: 1; "
+        ".mod files that are text: 1; .ts files that are text: 1; AppleDouble files (._*): 2; "
+        "broken links, pipes or devices: 1; folders $RECYCLE.BIN: 1; folders .Spotlight-V100: 1; "
+        "folders .Trash-1000: 1; folders @eaDir: 1; folders lost+found: 1"
     ]
     notes.clear()
     assert expand([str(tmp_path / "**" / "*.mp4")], notes.append) == [tmp_path / "a.mp4"]

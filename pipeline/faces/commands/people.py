@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands import Command, number, positive, print_result
+from pipeline.commands import Command, any_text, number, positive, print_result
 from pipeline.errors import UsageError
 from pipeline.faces.commands import say
 from pipeline.store.nodes import located
@@ -30,7 +30,7 @@ USAGE = """reelgraph people OUT...
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{USAGE}\n       [options]"
     parser.add_argument(
-        "words", nargs="+", metavar="OUT",
+        "words", nargs="+", type=any_text, metavar="OUT",
         help="run stores; or list, undo, or name, merge, split with ids or names (a store of such a name is ./name)",
     )  # fmt: skip
     parser.add_argument(

@@ -99,7 +99,7 @@ class FacesPanel(Panel):
                 [person.name for person in people], "person", "people", "everybody", "Attributes of", "person-",
                 "unknown", "faces of unknown people", overview="Who is in which video",
                 overview_help="the longer on screen, the fuller the colour; choose one to open its timeline",
-                help="Sampled frames in which each person was found, by screen time. Move over it to see who;",
+                help="When each person was on screen, longest first, gaps up to 2 s filled. Move over it to see who;",
             ),
             histograms={name: {**drawn, "noun": "faces"} for name, drawn in sizes.items()},
             counts={("person", "people"): n_people},
