@@ -135,7 +135,7 @@ def _silent(address: str) -> str:
 
 
 def _describe(client: Any, addresses: Collection[str]) -> dict[str, dict[str, Any] | Exception]:
-    """Return what each worker says of itself. If it does not answer, this is a TimeoutError; if it is gone, an OSError."""
+    """Return what each worker says of itself, or TimeoutError if it does not answer, or OSError if it is gone."""
 
     async def ask() -> dict[str, dict[str, Any] | Exception]:
         # One question for each: a question to all of them ends when the last has answered.
