@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 import pipeline
+from pipeline.engine.plan import find_inputs, open_source
+from pipeline.engine.workflow import load_workflow
+from pipeline.errors import InputError, StoreError
+from pipeline.store.chunks import fail_chunk
+from pipeline.store.record import Record
 from tests import own as texts
+from tests.clips import write_clip
 from tests.own import Own
 from tests.processes import reelgraph, start, wait_until
 
@@ -110,3 +118,18 @@ def test_other_files_are_no_leftovers(own: Own, more: str) -> None:
     with pytest.raises(pipeline.errors.StoreError, match="exists and is not a reelgraph store"):
         own.run(workflow)
     assert sorted(own.out.rglob("*")) == before
+
+
+def test_a_worker_that_does_not_see_the_store_or_the_footage_names_its_machine(tmp_path: Path) -> None:
+    """On a running cluster both may well be there for the others."""
+    host = re.escape(socket.gethostname())
+    with pytest.raises(StoreError, match=f"the store was deleted or renamed, or {host} does not see it"):
+        fail_chunk(str(tmp_path / "out.zarr"), "clip", 0, Record("failed", error="made to fail"))
+    clip = write_clip(tmp_path / "clip.mp4", n_frames=10)
+    workflow = load_workflow("faces")
+    (ref,) = find_inputs(workflow, [str(clip)])
+    source = open_source(workflow, ref, None)
+    job = source.job(0, 10)
+    clip.unlink()
+    with pytest.raises(InputError, match=f"clip.mp4 is gone since the run was set up, or {host} does not see it"):
+        job.load()

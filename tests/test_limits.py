@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,28 @@ def test_a_limit_decides_on_the_workers(groups: Path, monkeypatch: pytest.Monkey
         pass
     assert asked["n_workers"] == 2
     assert asked["memory_limit"] == 5 * WORKER_BYTES // 2
+
+
+@pytest.mark.parametrize(
+    ("given", "workers"),
+    [
+        ({}, "16"),
+        ({"SLURM_MEM_PER_NODE": "12000"}, "4"),
+        ({"SLURM_MEM_PER_NODE": "2000"}, "1"),
+        ({"SLURM_MEM_PER_NODE": "0"}, "16"),
+        ({"SLURM_MEM_PER_NODE": "640000"}, "16"),
+        ({"SLURM_MEM_PER_CPU": "1000"}, "5"),
+        ({"SLURM_MEM_PER_CPU": "100"}, "1"),
+        ({"SLURM_MEM_PER_CPU": "1000", "WORKERS": "3"}, "3"),
+    ],
+    ids=lambda value: ",".join("=".join(pair) for pair in value.items()) if isinstance(value, dict) else "",
+)
+def test_the_memory_of_a_batch_job_decides_on_the_workers(given: dict[str, str], workers: str) -> None:
+    """What the batch script runs on each node, with a program in the place of Python that shows its arguments."""
+    script = (Path(__file__).parents[1] / "workflows" / "slurm" / "run.sbatch").read_text()
+    work = script[script.index("work() {") : script.index("start_scheduler() {")]
+    unset = {"THREADS": "", "WORKERS": "", "INTERFACE": "", "SCHEDULER_FILE": "file", "SLURMD_NODENAME": "n0"}
+    environment = {"PATH": os.environ["PATH"], "PYTHON": "echo", "CUDA_VISIBLE_DEVICES": "", **unset, **given}
+    command = ["bash", "-uc", f"{work}work"]
+    ran = subprocess.run(command, env={**environment, "SLURM_CPUS_ON_NODE": "16"}, capture_output=True, text=True)
+    assert ran.stdout.split()[-2:] == ["--nworkers", workers], ran.stderr

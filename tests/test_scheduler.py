@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -211,6 +212,25 @@ def test_a_cluster_with_certificates_of_its_own(
         assert refused.returncode == 2
         assert message in refused.stderr.strip().splitlines()[-1]
         assert "Traceback" not in refused.stderr
+
+
+def test_two_runs_share_a_scheduler(pair: Path, clip: Path, tmp_path: Path) -> None:
+    """Dask computes a key once, so that runs with inputs of the same name need keys of their own."""
+    workflow = one_stage(tmp_path, "Counted", log=str(tmp_path / "log"), seconds=0.3, until=str(tmp_path / "both"))
+    words = ["run", workflow, clip, "--scheduler", pair, "--every"]
+    runs = {every: start(*words, every, "--out", tmp_path / f"{every}.zarr") for every in ("1", "2")}
+    for run in runs.values():
+        assert run.stderr is not None
+        wait_until(lambda run=run: " of tcp://" in run.stderr.readline())  # type: ignore[misc]
+    time.sleep(1)  # until both have submitted their first chunks
+    (tmp_path / "both").touch()
+    grey = {}
+    for every, run in runs.items():
+        _, errors = run.communicate(timeout=90)
+        assert run.returncode == 0, errors
+        grey[every] = pipeline.open(tmp_path / f"{every}.zarr").array("clip", "grey")
+    assert len(grey["1"]) == 400
+    np.testing.assert_array_equal(grey["1"][::2], grey["2"])
 
 
 def test_a_scheduler_that_dies_costs_no_chunk_that_was_done(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
@@ -80,8 +81,8 @@ class DaskExecutor:
     _order: int = 0
     _worn: dict[str, WornWorker] = field(default_factory=dict)
     _beyond_help: set[str] = field(default_factory=set)
-    _submitted: set[tuple[str, int]] = field(default_factory=set)
-    """Input and chunk of every task of this run: what its keys hold after the step."""
+    _run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Last part of the keys of this run's tasks. Other runs on the same scheduler may have inputs of the same name."""
 
     def run(self, tasks: Iterator[ChunkTask], orders: Orders) -> Iterator[Outcome]:
         client = self.cluster.client
@@ -140,9 +141,8 @@ class DaskExecutor:
     def _submit(self, task: ChunkTask, attempt: int, orders: Orders, *, alone: bool) -> _Flight:
         current = replace(task, earlier_attempts=task.earlier_attempts + attempt - 1)
         nodes = orders.nodes_of(current, self.cluster.settings)
-        delayed = to_delayed(nodes, current, attempt)
+        delayed = to_delayed(nodes, current, attempt, self._run)
         self._order += 1
-        self._submitted.add((task.input_name, task.index))
         # Its graph as it is: `Client.compute` looks for something to optimize first, for twice the time of all the
         # rest. In order, so that a partial store is a usable prefix.
         with _answered():
@@ -232,7 +232,7 @@ class DaskExecutor:
             note(f"{', '.join(now)} cannot be restarted from here: start workers with a nanny")
 
     def _is_ours(self, key: Any) -> bool:
-        return isinstance(key, tuple) and key[1:3] in self._submitted
+        return isinstance(key, tuple) and key[-1] == self._run
 
     def _next_done(self) -> _Flight | None:
         if self.cluster.client.status not in ("running", "connecting"):
@@ -271,6 +271,8 @@ class DaskExecutor:
 
     def _note_step(self, event: tuple[float, dict[str, Any]]) -> None:
         _, message = event
+        if message["run"] != self._run:
+            return
         self._last_step[message["input"], message["chunk"]] = (message["step"], message["time"])
         self._steps.put((message["input"], message["chunk"], message["step"]))
 

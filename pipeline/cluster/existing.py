@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,14 @@ from pipeline.version import __version__, difference, versions
 
 CONNECT_SECONDS = 20
 """Seconds that a scheduler may take to answer."""
+
+DESCRIBE_SECONDS = 20
+"""Seconds that a worker may take to describe itself. One that hangs, or is stopped, never does."""
+
+
+_Process = tuple[str, str]
+"""Address and folder of a worker. Each worker process has a folder of its own, while one that is started again may get
+the address of the one before."""
 
 
 @contextlib.contextmanager
@@ -52,11 +61,11 @@ def existing(options: ClusterOptions, note: Callable[[str], None]) -> Iterator[C
     pool = ThreadPoolExecutor(4, thread_name_prefix="newcomers")
     try:
         try:
-            settings, checked = _check_workers(client, where, command, options, note)
+            settings, checked, silent = _check_workers(client, where, command, options, note)
         except OSError as err:
             raise ClusterError(f"the scheduler at {where} was lost ({err}); start one and run again") from err
         described = f"{plural(len(checked), 'worker')} of {client.scheduler.address}"
-        newcomers = Newcomers(client, command, pool, dict.fromkeys(checked, _FITS))
+        newcomers = Newcomers(client, command, pool, dict.fromkeys(checked, _FITS), silent)
         yield Cluster(client, settings, described, client.dashboard_link, newcomers.fitting)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -79,8 +88,8 @@ def _check_certificates(address: str) -> None:
 
 def _check_workers(
     client: Any, where: str, command: str, options: ClusterOptions, note: Callable[[str], None]
-) -> tuple[WorkerSettings, list[str]]:
-    """Return settings for the workers, and their addresses.
+) -> tuple[WorkerSettings, list[_Process], set[str]]:
+    """Return settings for the workers, their processes, and addresses of workers that do not answer.
 
     Refuses workers that Dask would wait for forever: no GPU slot, or another reelgraph. `command` starts one.
     """
@@ -90,6 +99,7 @@ def _check_workers(
         note(f"{none}. Waiting {duration(wait)} for one (--wait-for-workers)")
     deadline = time.monotonic() + wait
     fitting: dict[str, dict[str, Any]] = {}
+    silent: set[str] = set()
     while not fitting:  # a worker can die before it has described itself
         try:
             client.wait_for_workers(1, timeout=max(0.1, deadline - time.monotonic()))
@@ -97,14 +107,54 @@ def _check_workers(
             raise ClusterError(none) from err
         known = client.scheduler_info(n_workers=-1)["workers"]
         workers = {address: facts for address, facts in known.items() if facts["status"] != "init"}
-        described = client.run(_describe_worker, workers=list(workers), on_error="return")
+        described = _describe(client, list(workers))
         for address, facts in described.items():
             wrong = _misfit(workers[address], facts) if address in workers else None
             if wrong is not None:
                 raise ClusterError(f"worker {address} {wrong}: {command}")
-        fitting = {address: described[address] for address in workers if isinstance(described.get(address), dict)}
+        fitting = {a: facts for a, facts in described.items() if a in workers and isinstance(facts, dict)}
+        for address, facts in described.items():
+            if isinstance(facts, TimeoutError) and address not in silent:
+                silent.add(address)
+                note(_silent(address))
+        if silent and not fitting and time.monotonic() >= deadline:
+            raise ClusterError(
+                f"no worker of the scheduler at {where} answers, and none came within {duration(wait)} "
+                f"(--wait-for-workers); end {', '.join(sorted(silent))} and start workers with: {command}"
+            )
     slots = min(workers[address]["nthreads"] for address in fitting)
-    return _settings_there(list(fitting.values()), slots, options), list(fitting)
+    return _settings_there(list(fitting.values()), slots, options), [_process(a, workers[a]) for a in fitting], silent
+
+
+def _process(address: str, facts: Mapping[str, Any]) -> _Process:
+    return address, str(facts.get("local_directory"))
+
+
+def _silent(address: str) -> str:
+    return f"worker {address} does not answer within {DESCRIBE_SECONDS} s; it gets no work until it does"
+
+
+def _describe(client: Any, addresses: Collection[str]) -> dict[str, dict[str, Any] | Exception]:
+    """Return what each worker says of itself, or TimeoutError if it does not answer, or OSError if it is gone."""
+
+    async def ask() -> dict[str, dict[str, Any] | Exception]:
+        # One question for each: a question to all of them ends when the last has answered.
+        asked = {
+            address: asyncio.ensure_future(client._run(_describe_worker, workers=[address], on_error="return"))
+            for address in addresses
+        }
+        done, late = await asyncio.wait(asked.values(), timeout=DESCRIBE_SECONDS)
+        for question in late:
+            question.cancel()
+        answers: dict[str, dict[str, Any] | Exception] = {}
+        for address, question in asked.items():
+            if question not in done:
+                answers[address] = TimeoutError()
+            else:
+                answers[address] = question.exception() or question.result().get(address, OSError())
+        return answers
+
+    return dict(client.sync(ask)) if addresses else {}
 
 
 def _misfit(facts: Mapping[str, Any], described: Mapping[str, Any] | Exception) -> str | None:
@@ -135,28 +185,46 @@ class Newcomers:
     command: str
     """Command that starts a worker."""
     pool: ThreadPoolExecutor
-    checks: dict[str, Future[str | None]]
-    """Result of each check by address: the fault of the worker, None if it fits. Those of the start fit."""
-    _noted: set[str] = field(default_factory=set)
+    checks: dict[_Process, Future[str | None]]
+    """Result of each check: the fault of the worker, None if it fits. Those of the start fit."""
+    silent: set[str] = field(default_factory=set)
+    """Addresses of workers that are known not to answer."""
+    _noted: set[_Process] = field(default_factory=set)
 
     def fitting(self, workers: Workers, note: Callable[[str], None]) -> Workers:
         """Return those of the workers that are known to fit, and report the others once."""
+        fit = {}
         for address, facts in workers.items():
-            if address not in self.checks:
-                self.checks[address] = self.pool.submit(self._check, address, facts)
-        answers = {address: self.checks[address].result() for address in workers if self.checks[address].done()}
-        for address, wrong in answers.items():
-            if wrong is not None and address not in self._noted:
-                self._noted.add(address)
+            process = _process(address, facts)
+            if process not in self.checks:
+                self.checks[process] = self.pool.submit(self._check, address, facts)
+            if not self.checks[process].done():
+                continue
+            try:
+                wrong = self.checks[process].result()
+            except TimeoutError:
+                if address not in self.silent:
+                    self.silent.add(address)
+                    note(_silent(address))
+                del self.checks[process]  # it is asked again
+                continue
+            self.silent.discard(address)
+            if wrong is None:
+                fit[address] = facts
+            elif process not in self._noted:
+                self._noted.add(process)
                 note(f"worker {address} gets no work: it {wrong}: {self.command}")
-        return {address: workers[address] for address, wrong in answers.items() if wrong is None}
+        return fit
 
     def _check(self, address: str, facts: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with a worker. Raises TimeoutError if it does not answer."""
         try:
-            answers = self.client.run(_describe_worker, workers=[address], on_error="return")
+            answer = _describe(self.client, [address])[address]
         except (OSError, KeyError):
-            return None  # the worker went away, or the scheduler
-        return _misfit(facts, answers.get(address, OSError()))
+            return None  # the scheduler went away
+        if isinstance(answer, TimeoutError):
+            raise answer
+        return _misfit(facts, answer)
 
 
 def _settings_there(described: list[dict[str, Any]], slots: int, options: ClusterOptions) -> WorkerSettings:

@@ -71,8 +71,10 @@ class _Call:
         return self.function(*(next(given) if isinstance(argument, Need) else argument for argument in self.arguments))
 
 
-def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int) -> Delayed:
+def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int, run: str) -> Delayed:
     """Return the last node as a `dask.delayed`, with the graph of all.
+
+    `run` is a text that no other run has. Two runs may share a scheduler, which computes a key only once.
 
     The graph is written down. Calls of `dask.delayed` make tokens and a layer for each node, which took longer than
     all else that a client does for a chunk.
@@ -83,7 +85,7 @@ def to_delayed(nodes: Sequence[Node], task: ChunkTask, attempt: int) -> Delayed:
     from dask.delayed import Delayed
     from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-    keys = {node.name: (node.name, task.input_name, task.index, attempt) for node in nodes}
+    keys = {node.name: (node.name, task.input_name, task.index, attempt, run) for node in nodes}
     layers, dependencies = {}, {}
     for node in nodes:
         needed = [argument.name for argument in node.arguments if isinstance(argument, Need)]

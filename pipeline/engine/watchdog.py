@@ -31,7 +31,10 @@ def watched(step: str, input_name: str, chunk: int, timeout_seconds: float | Non
     """Announce a step; with a timeout, end this process when the step is not done in time."""
     worker = this_worker()
     if worker is not None:
-        worker.log_event(EVENT_TOPIC, {"step": step, "input": input_name, "chunk": chunk, "time": time.time()})
+        # The last part of the task's key names the run: a scheduler may serve several.
+        run = worker.active_threads.get(threading.get_ident(), ("",))[-1]
+        message = {"step": step, "input": input_name, "chunk": chunk, "time": time.time(), "run": run}
+        worker.log_event(EVENT_TOPIC, message)
     if timeout_seconds is None:
         yield
         return

@@ -37,6 +37,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,9 @@ def _commit(
     with disk_errors(f"write {what} in {store_path}"):
         if not os.path.exists(f"{folder}/{NODE_FILE}"):  # a group of its own; workers write the same bytes
             if not os.path.isdir(store_path):
-                raise FileNotFoundError(errno.ENOENT, "the store was deleted or renamed", store_path)
+                raise FileNotFoundError(
+                    errno.ENOENT, f"the store was deleted or renamed, or {gethostname()} does not see it", store_path
+                )
             write_group(folder, Group({}))
         atomic_write(f"{folder}/{name}", content, flush=flush)
         for other in replaces:

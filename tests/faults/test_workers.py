@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from distributed import Client, Scheduler
 
 import pipeline
 from pipeline.cluster.executor import UNREAD, DaskExecutor, _Flight
+from pipeline.cluster.existing import Newcomers
 from pipeline.engine.events import Silent
 from pipeline.engine.steps import Failure
-from pipeline.errors import StoppedError, UsageError
+from pipeline.errors import ClusterError, StoppedError, UsageError
+from pipeline.version import versions
 from tests.clips import write_clip
 from tests.faults import kills, one_stage
 from tests.processes import reelgraph, start, wait_until
@@ -348,6 +351,52 @@ def test_a_worker_of_another_version_gets_no_work(
     assert all(found in note for note in notes)
     computed = log.read_text().splitlines()
     assert len(computed) == len(set(computed)) == 7
+
+
+def test_a_worker_that_does_not_answer_keeps_no_run_waiting(
+    processes: list[subprocess.Popen[bytes]], clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others do the work; with no other the run ends, as it does without a worker."""
+    monkeypatch.setattr("pipeline.cluster.existing.DESCRIBE_SECONDS", 3)
+    workflow = one_stage(tmp_path, "Counted", log=str(tmp_path / "log"))
+    file, listener = begin(tmp_path, processes, ALONE, ALONE), Silent()
+    with Client(scheduler_file=str(file), set_as_default=False) as client:
+        wait_until(lambda: len(client.nthreads()) == 2)
+    stopped = processes[1:]
+    try:
+        stopped[0].send_signal(signal.SIGSTOP)
+        run = pipeline.run(workflow, clip, tmp_path / "out.zarr", scheduler=str(file), listener=listener)
+        assert run.summary.exit_code == 0
+        assert len([note for note in listener.notes if "does not answer within 3 s; it gets no work" in note]) == 1
+        stopped[1].send_signal(signal.SIGSTOP)
+        with pytest.raises(ClusterError, match=r"no worker of the scheduler at .* answers, and none came within 1\.0"):
+            pipeline.run(workflow, clip, tmp_path / "2.zarr", scheduler=str(file), wait_for_workers_seconds=1)
+    finally:
+        for worker in stopped:
+            worker.send_signal(signal.SIGCONT)
+
+
+def test_a_worker_at_the_address_of_another_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `dask worker --worker-port`: what was found at an address holds for that process only."""
+    answers: dict[str, Any] = {"tcp://here:1": ImportError("no reelgraph")}
+    monkeypatch.setattr("pipeline.cluster.existing._describe", lambda client, addresses: answers)
+    notes: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        newcomers = Newcomers(None, "dask worker", pool, {})
+
+        def fit(folder: str) -> bool:
+            workers = {"tcp://here:1": {"resources": {"GPU": 1}, "local_directory": folder}}
+            newcomers.fitting(workers, notes.append)
+            wait_until(lambda: all(check.done() for check in newcomers.checks.values()))
+            return bool(newcomers.fitting(workers, notes.append))
+
+        assert not fit("worker-a")
+        answers["tcp://here:1"] = {"versions": {**versions(), "reelgraph": pipeline.__version__}}
+        assert not fit("worker-a")
+        assert fit("worker-b")
+        answers["tcp://here:1"] = ImportError("no reelgraph")
+        assert not fit("worker-c")
+    assert ["has no reelgraph" in note for note in notes] == [True, True]
 
 
 # -- all of it -----------------------------------------------------------------------------------------------

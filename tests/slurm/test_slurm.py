@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -226,3 +227,23 @@ def test_header_says_what_the_script_obeys() -> None:
     drain_seconds = int(re.search(r"DRAIN_SECONDS:-(\d+)}", text)[1])  # type: ignore[index]
     assert drain_seconds + 20 < signal_seconds
     assert text.count("sbatch --") >= 3
+
+
+def test_a_signal_before_the_run_begins_requeues(tmp_path: Path) -> None:
+    """The script alone, with programs in the place of SLURM's: its workers never come."""
+    for name, text in [("srun", "exec sleep 40"), ("scontrol", f"echo $* >{tmp_path}/asked; kill -9 $PPID")]:
+        program = tmp_path / name
+        program.write_text(f"#!/bin/bash\n{text}\n")
+        program.chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "VENV": sys.prefix, "PYTHONPATH": str(REPOSITORY),
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1",
+    }  # fmt: skip
+    out = tmp_path / "o ut" / "demo.zarr"
+    job = subprocess.Popen(["bash", str(SCRIPT), "clip.mp4", str(out)], env=environment, cwd=REPOSITORY)
+    await_state_folder(out, "7")
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(60) == -signal.SIGKILL  # by the requeue
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert not out.exists()
+    assert not state_folder(out, "7").exists()

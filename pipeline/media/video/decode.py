@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from socket import gethostname
 
 import av
 import numpy as np
@@ -103,7 +104,10 @@ class VideoDecodeJob(Job):
         try:
             now = Path(self.path).stat()
         except OSError as err:
-            raise InputError(f"{self.path} is gone since the run was set up: {err.strerror}; put it back") from err
+            raise InputError(
+                f"{self.path} is gone since the run was set up, or {gethostname()} does not see it: {err.strerror}; "
+                "put it back, or mount it there"
+            ) from err
         state = (now.st_size, now.st_mtime_ns)
         is_same = state == (self.bytes, self.mtime_ns)
         if not is_same and not _has_only_grown(self.path, self.survey, state):
