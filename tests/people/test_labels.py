@@ -12,7 +12,7 @@ import pytest
 import pipeline
 from pipeline.errors import StoreError
 from pipeline.faces.people.appearances import appearances
-from pipeline.faces.people.labels import Labels, labels
+from pipeline.faces.people.labels import Labels, choose, labels
 from pipeline.faces.people.moments import Moments
 from pipeline.media.spans import item_seconds, sampled_seconds, seconds_of, stop_of
 from pipeline.store.schema import Array
@@ -130,6 +130,23 @@ def test_a_gallery_names_the_people_without_a_name(store: Path) -> None:
     assert found.names == {1: "Cy", 2: "person 2", 5: "person 5", -3: "Bob"}
     assert found.named == {1, -3}
     assert [found.is_of_gallery(code) for code in (1, -1, -3)] == [False, False, True]
+
+
+def test_a_gallery_and_the_user_mean_one_person_by_one_name(store: Path) -> None:
+    """Reports, exports and clips take the same faces: all that bear the name, and none that has another."""
+    (store.parent / "people.json").write_text(json.dumps({"people": {"1": {"name": "Cy"}, "2": {"name": "BOB"}}}))
+    item = pipeline.open(store).input("clip")
+    found = labels(item)
+    assert (found.names, found.named) == ({1: "Cy", 2: "BOB", 5: "person 5"}, {1, 2})
+    assert found.code.tolist() == [1, 2, 1, 2, 1, 2, 1, -1, 1, 2, 1, 5]
+    (chosen,) = choose([item], "Bob")
+    assert chosen.rows.tolist() == (found.code == 2).tolist()
+    (store.parent / "people.json").write_text(json.dumps({"people": {"1": {"name": "Cy"}, "2": {"name": "Ann"}}}))
+    assert choose([item], "Ann")[0].rows.tolist() == (labels(item).code == 2).tolist(), "the others are Cy"
+    assert choose([item], "Ann", overruled=True)[0].rows.sum() == 8, "to blur too many is safe"
+    both = {"1": {"name": "Cy"}, "2": {"name": "Bob"}, "5": {"name": "Bob"}}
+    (store.parent / "people.json").write_text(json.dumps({"people": both}))
+    assert labels(item).code.tolist() == [1, 2, 1, 2, 1, 5, 1, -1, 1, 5, 1, 5]
 
 
 def test_the_registry_of_other_people_says_nothing(tmp_path: Path) -> None:

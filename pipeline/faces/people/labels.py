@@ -60,17 +60,29 @@ def labels(item: RunInput, source: Source | None = None) -> Labels:
     codes = [int(c) for c in np.unique(code) if c != UNKNOWN]
     named = frozenset(c for c in codes if given.get(c))
     found = Labels("person", code, {c: given.get(c) or f"person {c}" for c in codes}, named)
-    return _beside(found, labels(item, "identity")) if source is None and "identity" in there else found
+    return _beside(found, labels(item, "identity"), given) if source is None and "identity" in there else found
 
 
-def _beside(people: Labels, gallery: Labels) -> Labels:
-    """Return the labels of people, with those of a gallery for the faces to which the user gave no name."""
-    beside = {UNKNOWN - 1 - code: name for code, name in gallery.names.items()}
-    is_open = (gallery.code != UNKNOWN) & ~np.isin(people.code, list(people.named))
-    code = np.where(is_open, UNKNOWN - 1 - gallery.code, people.code).astype(np.int32)
+def _beside(people: Labels, gallery: Labels, given: Mapping[int, str]) -> Labels:
+    """Return the labels of people, with those of a gallery for the faces to which the user gave no name.
+
+    `given`: all names that the user gave. If the gallery's name is that of one of these people, it is this person.
+    """
+    codes, beside = np.full(max(gallery.names, default=0) + 1, UNKNOWN, np.int32), {}
+    for one, name in gallery.names.items():
+        same = [number for number, other in given.items() if other.casefold() == name.casefold()]
+        codes[one] = same[0] if len(same) == 1 else UNKNOWN - 1 - one
+        beside[int(codes[one])] = given[same[0]] if len(same) == 1 else name
+    code = np.where(_is_open(people, gallery), codes[gallery.code], people.code).astype(np.int32)
     there = set(np.unique(code).tolist())
     names = {c: name for c, name in (people.names | beside).items() if c in there}
     return Labels("person", code, names, frozenset(there & (people.named | beside.keys())))
+
+
+def _is_open(people: Labels, gallery: Labels) -> npt.NDArray[np.bool_]:
+    """Return bool (n_faces,): faces that a gallery names, and to which the user gave no name."""
+    found: npt.NDArray[np.bool_] = (gallery.code != UNKNOWN) & ~np.isin(people.code, list(people.named))
+    return found
 
 
 def weak_labels(item: RunInput, given: Labels) -> Labels:
@@ -117,14 +129,17 @@ class Chosen:
     """(n_faces,)."""
 
 
-def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
+def choose(items: Sequence[RunInput], person: str, *, overruled: bool = False) -> list[Chosen]:
     """Return the faces of a person in each input; rows are all false if the person does not occur.
 
     `person` is an id (`3` or `person 3`, of the registry), or a name, in the registry and in the gallery. Case does not
-    count. Raises UsageError, with the nearest names, if no input knows the person.
+    count. If the user gave another name to faces that the gallery calls so, they count if `overruled`, or if no other
+    face bears the name. Raises UsageError, with the nearest names, if no input knows the person.
     """
     known = [(labels(item, "person"), labels(item, "identity")) for item in items]
-    found = [_find(item, both, person) for item, both in zip(items, known, strict=True)]
+    found = [_find(item, both, person, overruled) for item, both in zip(items, known, strict=True)]
+    if not overruled and not any(one.rows.any() for one in found if one is not None):
+        found = [_find(item, both, person, True) for item, both in zip(items, known, strict=True)]
     shown = next((one.name for one in found if one is not None), None)
     if shown is not None:
         return [one or Chosen(shown, np.zeros(len(both[0].code), bool)) for one, both in zip(found, known, strict=True)]
@@ -140,7 +155,7 @@ def choose(items: Sequence[RunInput], person: str) -> list[Chosen]:
     raise UsageError(f"unknown person {person!r}; {hint}")
 
 
-def _find(item: RunInput, both: tuple[Labels, Labels], person: str) -> Chosen | None:
+def _find(item: RunInput, both: tuple[Labels, Labels], person: str, overruled: bool) -> Chosen | None:
     people, gallery = both
     array = item.arrays.get("person")
     known = registry.known(array.attributes, item.store_path) if array else None
@@ -154,4 +169,5 @@ def _find(item: RunInput, both: tuple[Labels, Labels], person: str) -> Chosen | 
     if not codes and not pictured:
         return None
     name = people.names[codes[0]] if codes else gallery.names[pictured[0]]
-    return Chosen(name, np.isin(people.code, codes) | np.isin(gallery.code, pictured))
+    is_pictured = np.isin(gallery.code, pictured) & (overruled | _is_open(people, gallery))
+    return Chosen(name, np.isin(people.code, codes) | is_pictured)

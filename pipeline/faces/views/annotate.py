@@ -61,7 +61,7 @@ def annotate(
     """
     wanted = wanted or Wanted()
     items, work = chosen_inputs(outs, inputs), Work(progress or Silent())
-    people = [choose(items, person) for person in wanted.blur if person not in (ALL, UNNAMED)]
+    people = [choose(items, person, overruled=True) for person in wanted.blur if person not in (ALL, UNNAMED)]
 
     def painter(number: int, item: RunInput) -> Picture:
         asked = np.zeros(len(labels(item).code), bool)  # faces of the people who are asked for by id or name
