@@ -275,6 +275,21 @@ def test_the_array_person_is_believed_before_the_gallery(out: Path) -> None:
     assert (arrays_of(out)["person"] == BOB).sum() == N_FRAMES
 
 
+def test_a_gallerys_name_counts_for_people_without_one(tmp_path: Path) -> None:
+    """Reports show person 9 as Ann, since the gallery says so: these faces go too."""
+    registry_of(tmp_path).save()
+    out = make_store(tmp_path / "films.zarr", {"clip": crowd()})
+    rows = who()
+    rows[:3][rows[:3] == UNKNOWN] = 9
+    tell(out, "clip", rows)
+    with RunStore.open(out) as store:
+        spec = Array("identity", ("face",), "int32", (), {"names": ["Ann"], "gallery": "/g"})
+        add_arrays(store, "clip", [spec], {"identity": np.where(rows == 9, 0, -1).astype(np.int32)})
+    searched, _ = forget([out], "Ann")
+    assert (searched.faces, prove([out], searched).holds) == (N_FRAMES + 1, True)
+    assert set(arrays_of(out)["person"].tolist()) == {BOB, UNKNOWN}
+
+
 def test_what_stays_and_is_alike_is_counted(tmp_path: Path) -> None:
     """Half of Ann was told apart, half is nobody's; another input is half done, a third was never told apart."""
     out = make_store(tmp_path / "films.zarr", {"clip": crowd(), "untold": crowd_again(2)}, chunk_frames=40)

@@ -1,8 +1,9 @@
 """Forgetting a person: every row, embedding and thumbnail goes from the stores, and the registry keeps a tombstone.
 
-The array `person` says which faces go; for faces of unknown people `identity` does, if the name is a gallery's. With
-these rows go those of any other face that has the very same embedding (one picture stored twice). Faces that stay and
-are alike are counted, never taken: a user must decide who they are. `receipt.py` reads all stores again and proves it.
+The array `person` says which faces go; for faces without a name of the user's `identity` does, if the name is a
+gallery's. With these rows go those of any other face that has the very same embedding (one picture stored twice). Faces
+that stay and are alike are counted, never taken: a user must decide who they are. `receipt.py` reads all stores again
+and proves it.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Who:
     name: str | None
     registry: Path | None
     """None if there is no such file."""
+    others: tuple[int, ...] = ()
+    """Ids of the other people to whom the user gave a name."""
 
     def __str__(self) -> str:
         if self.id is None:
@@ -233,7 +236,8 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
             raise UsageError(f"there is no person {number} in {where}; `reelgraph people` lists them")
         number = merged.get(number, number)
         ids = (number, *sorted(old for old, new in merged.items() if new == number))
-        who = Who(number, ids, people.get(number), path)
+        others = tuple(sorted(other for other, name in people.items() if name and other not in ids))
+        who = Who(number, ids, people.get(number), path, others)
         if known is not None:
             _require_every_store(who, known, outs)
         return who
@@ -322,7 +326,8 @@ def _bury(path: Path, ids: Sequence[int]) -> None:
 def rows_of(source: InputStore, who: Who) -> Bools:
     """Return bool (n_faces,): faces of the person in a complete input, as its arrays say. Raises StoreError.
 
-    If the registry knows the person, the gallery's names count only for faces of unknown people; else for all faces.
+    If the registry knows the person, the gallery's names count for faces to which the user gave no other name, as they
+    do in reports; else for all faces.
     """
     arrays = source.group().arrays
     if "face_frame" not in arrays:
@@ -332,7 +337,7 @@ def rows_of(source: InputStore, who: Who) -> Bools:
     if "person" in arrays:
         for part, person in blocks(source, "person"):
             rows[part] = np.isin(person, who.ids)
-            untold[part] = person < 0 if who.id is not None else True
+            untold[part] = ~np.isin(person, who.others)
     if "identity" in arrays and who.name is not None:
         names = names_in_gallery(_attributes_of(source, "identity"))
         theirs = [row for row, name in enumerate(names) if _same_name(name, who.name)]
