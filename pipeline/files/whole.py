@@ -74,6 +74,23 @@ def flush_tree(folder: str | Path) -> None:
     _flush_folder(os.path.dirname(os.fspath(folder)))
 
 
+def made_folder(folder: str | Path) -> Path:
+    """Make a folder for files that a user asks for; return it. Raises OSError, and UsageError if a store holds it."""
+    refuse_in_store(folder)
+    made = Path(folder)
+    made.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def refuse_in_store(folder: str | Path) -> None:
+    """Raise UsageError if a folder is a store, or lies in one: `run --fresh` deletes all that a store holds."""
+    place = Path(os.path.realpath(folder))
+    for one in (place, *place.parents):
+        with contextlib.suppress(OSError):
+            if b'"reelgraph"' in (one / "zarr.json").read_bytes():
+                raise UsageError(f"{folder} is inside the store {one}; choose another place")
+
+
 @contextlib.contextmanager
 def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
     """A file beside the one that is wanted, put in its place at the end, and removed on failure. Its folder is made.
@@ -86,6 +103,7 @@ def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
         raise UsageError(f"{what}{place} is a pipe, a socket or a device; choose another file")
     try:
         with errors_of(place, what):
+            refuse_in_store(place)
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove_left_over(place)
             with aside.open("wb") as file:

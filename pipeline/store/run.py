@@ -22,7 +22,7 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.files.lock import LOCK_FILE, StoreLock
 from pipeline.files.regular import read_file
-from pipeline.files.whole import PARTIAL, atomic_write, to_json
+from pipeline.files.whole import PARTIAL, atomic_write, refuse_in_store, to_json
 from pipeline.store.chunks import Chunks, are_chunks, read_files, sweep_chunks
 from pipeline.store.facts import flaw_of_input, flaw_of_root
 from pipeline.store.nodes import (
@@ -325,6 +325,7 @@ class RunStore:
         if mode == "r":
             return cls(place, None)._load()
         with disk_errors(f"write to {place}"):
+            refuse_in_store(place.parent)
             place.mkdir(parents=True, exist_ok=True)
             lock = StoreLock.acquire(place)
         try:

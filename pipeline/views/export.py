@@ -32,7 +32,7 @@ from pipeline.engine.events import Listener, PassStarted, Silent
 from pipeline.engine.finding import EXPORTS, find, find_each, names
 from pipeline.engine.workflow import make_importable
 from pipeline.errors import InputError, ReelgraphError, StoreError, UsageError
-from pipeline.files.whole import errors_of, written_whole
+from pipeline.files.whole import errors_of, refuse_in_store, written_whole
 from pipeline.media.images.copies import Inventory
 from pipeline.media.spans import is_timed
 from pipeline.store.facts import stage_sections
@@ -478,10 +478,9 @@ def _refuse_sources(files: Sequence[str], runs: Sequence[Run]) -> None:
             registry = array.attributes.get(REGISTRY)
             if isinstance(registry, str):
                 known[os.path.join(run.path, registry)] = REGISTRY
-        store = Path(os.path.realpath(run.path))
         for file in files:
-            if file != STANDARD_OUTPUT and Path(os.path.realpath(file)).is_relative_to(store):
-                raise UsageError(f"{file} is inside the store {run.path}; choose another place")
+            if file != STANDARD_OUTPUT:
+                refuse_in_store(file)
             named = next((what for path, what in known.items() if _is_file(file, path)), None)
             if named is not None:
                 raise UsageError(f"{file} is the file that {named} of {run.path} names; choose another")

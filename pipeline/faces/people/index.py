@@ -30,7 +30,7 @@ from pipeline.faces.people.pictures import Recipe
 from pipeline.faces.people.search import Hits, Query, timed
 from pipeline.files.checksum import sealed, unseal
 from pipeline.files.regular import open_file, read_file
-from pipeline.files.whole import PARTIAL, to_json
+from pipeline.files.whole import PARTIAL, made_folder, to_json
 from pipeline.machine.cores import available_cores
 from pipeline.store.nodes import located
 from pipeline.store.pieces import Piece, for_each, rows_of
@@ -119,7 +119,8 @@ def build(
     seconds: dict[str, float] = {}
     blocks: list[Path] = []
     try:
-        aside.mkdir(parents=True)
+        made_folder(aside.parent)
+        aside.mkdir()
         with timed(seconds, "train"):
             index = _trained(faiss, max(1, min(lists or usual, n_faces // 39)), pieces)
         with timed(seconds, "add"):

@@ -17,6 +17,7 @@ from pipeline.errors import InputError, StoreError, UsageError
 from pipeline.faces.people.described import face_quality
 from pipeline.faces.people.moments import Moments
 from pipeline.faces.people.search import BestShot
+from pipeline.files.whole import made_folder
 from pipeline.media.reread import reread
 from pipeline.store.read import RunInput
 from pipeline.store.read import open as open_store
@@ -147,7 +148,7 @@ def cut_shots(seen: Sequence[BestShot], folder: str | Path) -> tuple[list[Path],
     for rank, one in enumerate(seen, 1):
         by_input.setdefault((one.out, one.input), []).append((rank, one))
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        made_folder(place)
         for (out, name), some in by_input.items():
             try:
                 again = reread(open_store(out).input(name))

@@ -18,6 +18,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.errors import UsageError
+from pipeline.files.whole import made_folder
 from pipeline.media.film.film import Colour, Film
 from pipeline.media.film.sound import Sound
 from pipeline.store.nodes import disk_errors
@@ -92,7 +93,7 @@ class Movie:
     def __enter__(self) -> Movie:
         options = {"movflags": "+faststart"} if self._kind in ("mp4", "mov") else {}
         with disk_errors(f"write {self.target}"):
-            self.target.parent.mkdir(parents=True, exist_ok=True)
+            made_folder(self.target.parent)
             self.container: OutputContainer = av.open(str(self._aside), "w", format=self._kind, options=options)
         look = self.look
         base = look.time_base

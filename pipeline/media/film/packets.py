@@ -12,6 +12,7 @@ import numpy as np
 from av.container import InputContainer
 
 from pipeline.errors import InputError
+from pipeline.files.whole import made_folder
 from pipeline.media.film.film import Film
 from pipeline.media.film.movie import part_of
 from pipeline.media.film.sound import Copied, audio_streams, packets_before
@@ -74,7 +75,7 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
     options = {} if kind == "matroska" else {"movflags": "+faststart"}
     try:
         with disk_errors(f"write {target}"), _opened_before(film, key, dts) as source:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            made_folder(target.parent)
             with av.open(str(aside), "w", format=kind, options=options) as container:
                 chosen = _streams(source, film)
                 copies = {stream.index: Copied(container, stream, begin) for stream in chosen}

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError, UsageError
-from pipeline.files.whole import atomic_write, to_json
+from pipeline.files.whole import atomic_write, made_folder, to_json
 
 if TYPE_CHECKING:
     from pipeline.media.film.film import Film
@@ -39,7 +39,7 @@ def save_picture(path: Path, pixels_rgb: npt.NDArray[np.uint8], *, is_drawn: boo
     ok, content = cv2.imencode(".jpg" if is_jpeg else ".png", np.ascontiguousarray(pixels_rgb[:, :, ::-1]), how)
     assert ok, "OpenCV writes every uint8 picture as PNG or JPEG"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made_folder(path.parent)
         atomic_write(path, content.tobytes())
     except OSError as err:
         raise UsageError(f"cannot write {path}: {err.strerror or err}; choose another --out") from err
@@ -53,7 +53,7 @@ class Stills:
         self.folder = folder
         mark = to_json({name: item.attributes.get("fingerprint") for name, item in videos.items()})
         with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            made_folder(folder)
             known = (folder / MARK).read_bytes() if (folder / MARK).is_file() else None
             if known != mark and any(folder.iterdir()):
                 raise UsageError(f"--images {folder} holds other files already; name a new folder")

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from pipeline.errors import InputError, ReelgraphError, StoreError, StoreLockedError, UsageError
 from pipeline.files.journal import JOURNAL, Journal
 from pipeline.files.lock import StoreLock
-from pipeline.files.whole import PARTIAL, put_in_place
+from pipeline.files.whole import PARTIAL, made_folder, put_in_place
 from pipeline.media.video.index import open_container
 from pipeline.store.nodes import disk_errors
 from pipeline.store.read import RunInput
@@ -45,7 +45,7 @@ class Segments:
         self.finished_count = self.removed_count = self.kept_count = 0
         self._changing = threading.Lock()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            made_folder(folder)
             self._lock = StoreLock.acquire(folder, name=LOCK)
             self.journal = Journal(folder)
         except StoreLockedError as err:
