@@ -135,7 +135,7 @@ def make_demo_clip(path: Path, seconds: float = 12, size: tuple[int, int] = (128
     share = (np.clip(inside, 0, None).prod(-1) / box[..., 2:].prod(-1)).round(6)
     names = tuple(person.name for person in PEOPLE)
     truth = DemoTruth(path, fps, size, names, box.astype(np.float32), share.astype(np.float32))
-    made_folder(path.parent)
+    made_folder(path.parent, path)
     # Written aside, so that an interrupted call leaves no half of a clip under the clip's name.
     aside = path.with_name(path.name + ".partial")
     try:

@@ -74,21 +74,22 @@ def flush_tree(folder: str | Path) -> None:
     _flush_folder(os.path.dirname(os.fspath(folder)))
 
 
-def made_folder(folder: str | Path) -> Path:
-    """Make a folder for files that a user asks for; return it. Raises OSError, and UsageError if a store holds it."""
-    refuse_in_store(folder)
-    made = Path(folder)
-    made.mkdir(parents=True, exist_ok=True)
-    return made
+def made_folder(folder: Path, file: Path | None = None) -> None:
+    """Make a folder that a user asks for, or that of a file. Raises OSError, and UsageError if it is in a store."""
+    refuse_in_store(folder, file)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
-def refuse_in_store(folder: str | Path) -> None:
-    """Raise UsageError if a folder is a store, or lies in one: `run --fresh` deletes all that a store holds."""
-    place = Path(os.path.realpath(folder))
+def refuse_in_store(path: str | Path, named: Path | None = None) -> None:
+    """Raise UsageError if a path is a store, or lies in one: `run --fresh` deletes all that a store holds.
+
+    `named`: what the message names in place of the path.
+    """
+    place = Path(os.path.realpath(path))
     for one in (place, *place.parents):
         with contextlib.suppress(OSError):
             if b'"reelgraph"' in (one / "zarr.json").read_bytes():
-                raise UsageError(f"{folder} is inside the store {one}; choose another place")
+                raise UsageError(f"{named or path} is inside the store {one}; choose another place")
 
 
 @contextlib.contextmanager

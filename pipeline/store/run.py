@@ -325,7 +325,7 @@ class RunStore:
         if mode == "r":
             return cls(place, None)._load()
         with disk_errors(f"write to {place}"):
-            refuse_in_store(place.parent)
+            refuse_in_store(place.parent, place)
             place.mkdir(parents=True, exist_ok=True)
             lock = StoreLock.acquire(place)
         try:

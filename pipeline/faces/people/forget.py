@@ -326,8 +326,8 @@ def _bury(path: Path, ids: Sequence[int]) -> None:
 def rows_of(source: InputStore, who: Who) -> Bools:
     """Return bool (n_faces,): faces of the person in a complete input, as its arrays say. Raises StoreError.
 
-    The gallery's names count for faces to which the user gave no other name, as in reports. If the registry does not know
-    the person, they count for all faces.
+    The gallery's names count for faces to which the user gave no other name, as in reports. They count for all faces if
+    the registry does not know the person.
     """
     arrays = source.group().arrays
     if "face_frame" not in arrays:

@@ -119,7 +119,7 @@ def build(
     seconds: dict[str, float] = {}
     blocks: list[Path] = []
     try:
-        made_folder(aside.parent)
+        made_folder(aside.parent, place)
         aside.mkdir()
         with timed(seconds, "train"):
             index = _trained(faiss, max(1, min(lists or usual, n_faces // 39)), pieces)

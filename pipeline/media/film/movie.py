@@ -93,7 +93,7 @@ class Movie:
     def __enter__(self) -> Movie:
         options = {"movflags": "+faststart"} if self._kind in ("mp4", "mov") else {}
         with disk_errors(f"write {self.target}"):
-            made_folder(self.target.parent)
+            made_folder(self.target.parent, self.target)
             self.container: OutputContainer = av.open(str(self._aside), "w", format=self._kind, options=options)
         look = self.look
         base = look.time_base

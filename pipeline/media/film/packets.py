@@ -75,7 +75,7 @@ def copy_packets(film: Film, target: Path, start: float, stop: float) -> tuple[f
     options = {} if kind == "matroska" else {"movflags": "+faststart"}
     try:
         with disk_errors(f"write {target}"), _opened_before(film, key, dts) as source:
-            made_folder(target.parent)
+            made_folder(target.parent, target)
             with av.open(str(aside), "w", format=kind, options=options) as container:
                 chosen = _streams(source, film)
                 copies = {stream.index: Copied(container, stream, begin) for stream in chosen}

@@ -39,7 +39,7 @@ def save_picture(path: Path, pixels_rgb: npt.NDArray[np.uint8], *, is_drawn: boo
     ok, content = cv2.imencode(".jpg" if is_jpeg else ".png", np.ascontiguousarray(pixels_rgb[:, :, ::-1]), how)
     assert ok, "OpenCV writes every uint8 picture as PNG or JPEG"
     try:
-        made_folder(path.parent)
+        made_folder(path.parent, path)
         atomic_write(path, content.tobytes())
     except OSError as err:
         raise UsageError(f"cannot write {path}: {err.strerror or err}; choose another --out") from err
