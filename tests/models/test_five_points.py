@@ -48,6 +48,16 @@ def test_a_face_alone_has_the_points_it_has_among_others(astronaut: np.ndarray) 
         np.testing.assert_array_equal(cascade.points(frames, np.array([at // 2 and 1]), box[None])[0], together[at])
 
 
+def test_the_layout_of_the_frames_does_not_matter(astronaut: np.ndarray) -> None:
+    cascade, boxes = five_points.load(), BOXES.astype(np.float64)
+    frame = np.arange(len(BOXES)) % 2
+    block = np.stack([astronaut, astronaut[::-1]])
+    found = cascade.points(block, frame, boxes)
+    wider = np.concatenate([block, block], axis=2)
+    for same in (list(block), wider[:, :, : block.shape[2]], np.asfortranarray(block)):
+        np.testing.assert_array_equal(cascade.points(same, frame, boxes), found)
+
+
 def test_points_lie_on_the_chip_as_dlib_places_them(astronaut: np.ndarray) -> None:
     cascade, faces = five_points.load(), faces_in(BOXES[:1])
     (transform,) = cascade.transforms([astronaut], faces, np.full((1, 2, 3), np.nan))

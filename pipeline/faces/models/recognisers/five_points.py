@@ -115,11 +115,12 @@ def _pixel(share: npt.NDArray[np.float64], size: npt.NDArray[np.float64], start:
 
 def _brightness(frames_rgb: Frames, frame: Integers, x: Integers, y: Integers) -> Floats:
     """Return float32 (n, pixels): mean of red, green and blue, rounded down; 0 outside the frame."""
-    if not isinstance(frames_rgb, np.ndarray):  # pictures of different sizes
+    if not (isinstance(frames_rgb, np.ndarray) and frames_rgb.flags.c_contiguous):  # or pictures of different sizes
         found = np.empty(x.shape, np.float32)
         for at in np.unique(frame).tolist():
             rows = np.flatnonzero(frame == at)
-            found[rows] = _brightness(np.asarray(frames_rgb[at])[None], np.zeros_like(rows), x[rows], y[rows])
+            picture = np.ascontiguousarray(frames_rgb[at])[None]
+            found[rows] = _brightness(picture, np.zeros_like(rows), x[rows], y[rows])
         return found
     height, width = frames_rgb.shape[1:3]
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
