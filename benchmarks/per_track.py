@@ -112,8 +112,12 @@ def savings(videos: Path, every: int) -> Rows:
             })  # fmt: skip
     if not labelled:
         return rows
+    from pipeline.faces.models.recognisers.thresholds import thresholds
+    from pipeline.faces.stages.embed import EmbedOptions
+
     labels = [label for part in labelled for label in part["labels"]]
     shot, person = (np.unique([label[k] for label in labels], return_inverse=True)[1] for k in (0, 1))
+    threshold = thresholds("Dlib", EmbedOptions().align)["cosine"]
     pairs = np.stack(np.triu_indices(len(labels), 1))
     pairs = pairs[:, shot[pairs[0]] != shot[pairs[1]]]
     if pairs.shape[1] > MOST_PAIRS:
@@ -121,7 +125,7 @@ def savings(videos: Path, every: int) -> Rows:
     for row in rows[-len(WAYS) :]:
         left, right = np.concatenate([part[row["way"]]["vectors"] for part in labelled])[pairs]
         distance = verification.distances(left, right, "cosine")
-        row |= asdict(verification.verify(distance, person[pairs[0]] == person[pairs[1]], 0.08))
+        row |= asdict(verification.verify(distance, person[pairs[0]] == person[pairs[1]], threshold))
     return rows
 
 

@@ -74,13 +74,13 @@ def flush_tree(folder: str | Path) -> None:
     _flush_folder(os.path.dirname(os.fspath(folder)))
 
 
-def made_folder(folder: Path, file: Path | None = None) -> None:
+def made_folder(folder: Path, file: str | Path = "") -> None:
     """Make a folder that a user asks for, or that of a file. Raises OSError, and UsageError if it is in a store."""
     refuse_in_store(folder, file)
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def refuse_in_store(path: str | Path, named: Path | None = None) -> None:
+def refuse_in_store(path: str | Path, named: str | Path = "") -> None:
     """Raise UsageError if a path is a store, or lies in one: `run --fresh` deletes all that a store holds.
 
     `named`: what the message names in place of the path.
@@ -104,7 +104,7 @@ def written_whole(path: str | Path, what: str = "") -> Iterator[IO[bytes]]:
         raise UsageError(f"{what}{place} is a pipe, a socket or a device; choose another file")
     try:
         with errors_of(place, what):
-            refuse_in_store(place)
+            refuse_in_store(place, f"{what}{place}")
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove_left_over(place)
             with aside.open("wb") as file:
