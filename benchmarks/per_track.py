@@ -147,7 +147,7 @@ def embedded(video: Path, every: int) -> dict[str, Any]:
     face, track = Embed(EmbedOptions()), Embed(EmbedOptions(per="track"))
     face.load(device)
     track.load(device)
-    face.embedder.embed(np.zeros((4, 150, 150, 3), np.uint8))  # warms it up
+    face.embedder.embed(np.zeros((4, 2, 150, 150, 3), np.uint8))  # two views of each face; warms it up
 
     def whole(chunk: Any) -> dict[str, np.ndarray]:
         with patch.object(per_track, "halves", lambda rows: list(rows[:, None])):
