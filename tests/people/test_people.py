@@ -295,7 +295,7 @@ def test_two_models_are_refused(store: Path, monkeypatch: pytest.MonkeyPatch) ->
     other = make_store(store.parent / "arc.zarr", {"x": clip([[0]])})
     with pytest.raises(StoreError, match=r"'x' of .*arc.zarr has embeddings of ArcFace .* of Dlib"):
         run(store, other)
-    with pytest.raises(StoreError, match=r"was made with Dlib .* ArcFace"):
+    with pytest.raises(StoreError, match=r"is of Dlib .* ArcFace"):
         run(other)
 
 

@@ -181,9 +181,10 @@ class Registry:
             return cls(path, uuid.uuid4().hex, model, align)
         registry = cls.load(path)
         if (model, align) != (registry.model, registry.align):
+            same = f"embed.align={registry.align}" if model == registry.model else f"embed.model={registry.model}"
             raise StoreError(
-                f"{path} was made with {registry.model} (align {registry.align}), but these embeddings are of {model} "
-                f"(align {align}); use another registry: --registry FILE"
+                f"{path} is of {registry.model} (align {registry.align}), these embeddings of {model} "
+                f"(align {align}); use another registry (--registry FILE), or run again with --set {same}"
             )
         return registry
 
