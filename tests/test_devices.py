@@ -14,7 +14,7 @@ import pytest
 import pipeline
 from pipeline.cluster import existing, starting
 from pipeline.cluster import options as options_module
-from pipeline.cluster.options import ClusterOptions, check, chosen_gpus
+from pipeline.cluster.options import ClusterOptions, check, check_in_process, chosen_gpus
 from pipeline.errors import ClusterError, ReelgraphError
 from pipeline.faces.models.base import Faces
 from pipeline.machine.device import Device, gpu_device
@@ -117,6 +117,17 @@ def test_a_running_cluster_is_as_it_is(options: dict[str, Any]) -> None:
     flag = next(iter(options)).removesuffix("_bytes").replace("_", "-")
     with pytest.raises(ClusterError, match=f"^--{flag} is for workers started here; .*: leave it out$"):
         check(ClusterOptions(scheduler="tcp://127.0.0.1:9", **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"workers": 2}, {"threads": 3}, {"host": "0.0.0.0"}, {"insecure": True}, {"chunk_timeout_seconds": 5.0}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_of_a_cluster_are_refused_without_one(options: dict[str, Any]) -> None:
+    with pytest.raises(ClusterError, match=r"^--\S+ is for a cluster; with executor inline it has no effect: leave"):
+        check_in_process(ClusterOptions.of(**options))
+    check_in_process(ClusterOptions(device="cpu", precision="fp16", flush=False))
 
 
 @pytest.mark.parametrize("executor", ["inline", pytest.param("dask", marks=pytest.mark.slow)])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.cluster.options import ClusterOptions, check
+from pipeline.cluster.options import ClusterOptions, check, check_in_process
 from pipeline.engine import run as runner
 from pipeline.engine.events import Listener, Note
 from pipeline.engine.executor import Executor, InProcessExecutor
@@ -68,6 +68,8 @@ def execute(
 
     follower = None if follow is None else Follower(follow, lambda: find([follow]), settle_seconds)
     refs = find(inputs) if follower is None else []
+    if executor == "inline":
+        check_in_process(cluster)
     if executor != "inline" or (cluster.device, cluster.precision) != ("auto", "fp32"):
         check(cluster)
 

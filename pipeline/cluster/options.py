@@ -161,12 +161,26 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def check_in_process(options: ClusterOptions) -> None:
+    """Raise ClusterError for an option that has no effect without a cluster."""
+    used = {"device", "precision", "gpus", "gpu_memory_bytes", "flush"}
+    name = next((one for one in sorted(changed(options)) if one not in used), None)
+    if name is not None:
+        raise ClusterError(f"{flag_of(name)} is for a cluster; with executor inline it has no effect: leave it out")
+
+
+def changed(options: ClusterOptions) -> set[str]:
+    """Return the names of the options that are not at their defaults."""
+    ours = ClusterOptions()
+    return {name for name in ClusterOptions.model_fields if getattr(options, name) != getattr(ours, name)}
+
+
 def check(options: ClusterOptions) -> None:
     """Raise ClusterError for what can be told at once to be a mistake, before a store is made or a process started."""
     if options.scheduler is not None:
-        ours = ClusterOptions()
+        given = changed(options)
         for name in ("workers", "workers_per_gpu", "threads", "gpus", "worker_memory_bytes", "insecure"):
-            if getattr(options, name) != getattr(ours, name):
+            if name in given:
                 raise ClusterError(
                     f"{flag_of(name)} is for workers started here; those of --scheduler are there already: leave it out"
                 )
