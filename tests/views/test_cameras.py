@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
+from pipeline.cluster.options import ClusterOptions
 from pipeline.engine.events import ChunkDone
 from pipeline.engine.workflow import load_workflow
 from pipeline.store.schema import Array, Axis
@@ -91,7 +92,8 @@ def test_a_table_is_measured_once(
     def in_process(path: str, inputs: list[str], out: Path, *, overrides: list[str], **settings: Any) -> Any:
         runs.append({"inputs": len(inputs), "together": settings["options"].together, "overrides": overrides})
         runs[-1] |= settings["cluster"].model_dump(include={"workers"})
-        return execute(path, inputs, out, overrides=overrides, **{**settings, "executor": "inline"})
+        here = {**settings, "executor": "inline", "cluster": ClusterOptions()}
+        return execute(path, inputs, out, overrides=overrides, **here)
 
     execute = cameras.execute
     monkeypatch.setattr(cameras, "execute", in_process)
