@@ -69,7 +69,7 @@ class Who:
     registry: Path | None
     """None if there is no such file."""
     others: tuple[int, ...] = ()
-    """Ids of the other people to whom the user gave a name."""
+    """Ids of the other people to whom the user gave a name, and those that were merged into them."""
 
     def __str__(self) -> str:
         if self.id is None:
@@ -236,7 +236,9 @@ def _who(outs: Sequence[Path], sources: Sequence[InputStore], person: str, regis
             raise UsageError(f"there is no person {number} in {where}; `reelgraph people` lists them")
         number = merged.get(number, number)
         ids = (number, *sorted(old for old, new in merged.items() if new == number))
-        others = tuple(sorted(other for other, name in people.items() if name and other not in ids))
+        named = {other for other, name in people.items() if name}
+        named |= {old for old, new in merged.items() if new in named}  # stores may hold either
+        others = tuple(sorted(named.difference(ids)))
         who = Who(number, ids, people.get(number), path, others)
         if known is not None:
             _require_every_store(who, known, outs)
