@@ -132,7 +132,7 @@ def cached_graph(name: str, version: int, sources: Sequence[Path], build: Callab
 def cached(name: str, version: int, sources: Sequence[Path], build: Callable[[], bytes], ending: str) -> bytes:
     """Return what `build` makes of `sources`, from the cache if it is there.
 
-    `version` is that of the code that builds it. Safe with any number of processes at once: each writes the graph
+    `version` is that of the code that builds it. Safe with any number of processes at once: each writes a file
     aside and renames it; the last one wins and all are equal. A file whose content does not match the hash in its name
     is built again. If the folder cannot be written, this process builds for itself alone.
     """

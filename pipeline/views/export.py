@@ -466,6 +466,9 @@ def _check_place(to: str, chosen: type[Export], force: bool) -> None:
 
 def _refuse_sources(files: Sequence[str], runs: Sequence[Run]) -> None:
     """Refuse to write into a store, and to replace a file that one names: its list of pairs, its registry of people."""
+    for file in files:
+        if file != STANDARD_OUTPUT:
+            refuse_in_store(file)
     for run in runs:
         workflow = run.attributes.get("workflow")
         sections = (workflow if isinstance(workflow, dict) else {}) | stage_sections(workflow)
@@ -479,8 +482,6 @@ def _refuse_sources(files: Sequence[str], runs: Sequence[Run]) -> None:
             if isinstance(registry, str):
                 known[os.path.join(run.path, registry)] = REGISTRY
         for file in files:
-            if file != STANDARD_OUTPUT:
-                refuse_in_store(file)
             named = next((what for path, what in known.items() if _is_file(file, path)), None)
             if named is not None:
                 raise UsageError(f"{file} is the file that {named} of {run.path} names; choose another")

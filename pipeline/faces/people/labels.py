@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -69,8 +70,11 @@ def _beside(people: Labels, gallery: Labels, given: Mapping[int, str]) -> Labels
     `given`: all names that the user gave. If the gallery's name is that of one of these people, it is this person.
     """
     codes, beside = np.full(max(gallery.names, default=0) + 1, UNKNOWN, np.int32), {}
+    called: defaultdict[str, list[int]] = defaultdict(list)
+    for number, name in given.items():
+        called[name.casefold()].append(number)
     for one, name in gallery.names.items():
-        same = [number for number, other in given.items() if other.casefold() == name.casefold()]
+        same = called.get(name.casefold(), [])
         codes[one] = same[0] if len(same) == 1 else UNKNOWN - 1 - one
         beside[int(codes[one])] = given[same[0]] if len(same) == 1 else name
     code = np.where(_is_open(people, gallery), codes[gallery.code], people.code).astype(np.int32)
