@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import pytest
 
 from pipeline.cli import main
@@ -15,6 +16,11 @@ COMMANDS = (
     "clips {out} --person 1 --out {out}/clips",
     "people {out} --sheet {out}/new/sheet.png",
     "export {out} --to {out}/x.csv",
+    "find {out} --gallery {people} --no-write --table {out}/table.csv",
+    "find {out} --gallery {people} --no-write --save-gallery {out}/gallery.npz",
+    "find {out} --face {face} --shots {out}/shots",
+    "index {out} --out {out}/index",
+    "record {clip} --to {out}/recorded",
     "init faces --to {out}/copy.yaml",
     "demo {out}/demo.mp4",
     "run faces {clip} --out {out}/sub.zarr --executor inline",
@@ -25,12 +31,16 @@ COMMANDS = (
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inside")
-    clip, out, link = folder / "clip.mp4", folder / "store.zarr", folder / "link"
+    clip, out, link, face = (folder / name for name in ("clip.mp4", "store.zarr", "link", "people/Eileen.png"))
     assert main(["demo", str(clip), "--seconds", "1"]) == 0
     assert main(["run", "people", str(clip), "--out", str(out), "--executor", "inline"]) == 0
     assert main(["people", str(out)]) == 0
     link.symlink_to(out)
-    return {"clip": clip, "out": out, "link": link}
+    face.parent.mkdir()
+    film = cv2.VideoCapture(str(clip))
+    film.set(cv2.CAP_PROP_POS_FRAMES, 12)
+    cv2.imwrite(str(face), film.read()[1])
+    return {"clip": clip, "out": out, "link": link, "people": face.parent, "face": face}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words.partition(" ")[0])

@@ -112,7 +112,7 @@ def test_a_limit_decides_on_the_workers(groups: Path, monkeypatch: pytest.Monkey
     ids=lambda value: ",".join("=".join(pair) for pair in value.items()) if isinstance(value, dict) else "",
 )
 def test_the_memory_of_a_batch_job_decides_on_the_workers(given: dict[str, str], workers: str) -> None:
-    """What the batch script runs on each node, with a program in the place of Python that shows its arguments."""
+    """The script's function `work` starts the workers of a node. `echo` stands for Python and shows the arguments."""
     script = (Path(__file__).parents[1] / "workflows" / "slurm" / "run.sbatch").read_text()
     work = script[script.index("work() {") : script.index("start_scheduler() {")]
     unset = {"THREADS": "", "WORKERS": "", "INTERFACE": "", "SCHEDULER_FILE": "file", "SLURMD_NODENAME": "n0"}
