@@ -1,7 +1,7 @@
 """`embed.align: two_views` beside `native`: what it costs, and what it gives.
 
-    make bench-alignments                            both parts, a few minutes
-    make bench-alignments ARGS="--parts cost CLIP..."   your own clips
+    make bench-alignments                               both parts, about 10 minutes
+    make bench-alignments ARGS="CLIP... --parts cost"   your own clips
 
 Cost: CPU seconds of whole runs of faces.yaml, start and end included. Each run is a process of its own (`--executor
 inline`), and both alignments take turns. Clips are the data folder's, and made-up ones with 1, 5 and 10 faces.
@@ -62,7 +62,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "noisy": noisy,
     "out of focus": lambda picture: cv2.GaussianBlur(picture, (0, 0), 3.5),
 }
-"""What is done to the photographs. Faces of LFW are about 100 pixels high."""
+"""Functions that change a photograph, by name. Faces of LFW are about 100 pixels high."""
 HOW = {
     "native, two_views": "CPU seconds of a run, the least of the rounds",
     "times": "CPU seconds of two_views by those of native",
